@@ -1,0 +1,3 @@
+"""fer_jax: facial emotion recognition in JAX."""
+
+__version__ = "0.1.0"

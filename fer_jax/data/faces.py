@@ -1,0 +1,52 @@
+"""The one in-memory form of a split: faces, labels and ids side by side."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Faces:
+    """A split of a dataset.
+
+    Attributes:
+      images: uint8 [N, H, W, C] with C = 1 (grey) or 3 (RGB). An array, or an object with `shape` and
+        NumPy-style indexing by an integer array when the split is streamed from disk.
+      labels: int32 [N], ids of `emotions.EMOTIONS` (the challenge's order).
+      targets: float32 [N, K], the label distribution to train on: one-hot unless labels are soft.
+      ids: N strings, each stable across runs and machines (where the image came from in its source).
+    """
+
+    images: Any
+    labels: np.ndarray
+    targets: np.ndarray
+    ids: Sequence[str]
+
+    def __post_init__(self):
+        counts = {len(self.labels), len(self.targets), len(self.ids), self.images.shape[0]}
+        if len(counts) != 1:
+            raise ValueError(
+                f"images, labels, targets and ids must have one length, got {self.images.shape[0]}, "
+                f"{len(self.labels)}, {len(self.targets)}, {len(self.ids)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every face."""
+        return tuple(self.images.shape[1:])
+
+    def take(self, indices: np.ndarray) -> "Faces":
+        """The faces at `indices` (int [M]), in that order, loaded into memory."""
+        indices = np.asarray(indices)
+        ids = [self.ids[i] for i in indices]
+        return Faces(self.images[indices], self.labels[indices], self.targets[indices], ids)
+
+
+def one_hot(labels: np.ndarray, num_classes: int = 7) -> np.ndarray:
+    """Labels int [N] as float32 [N, num_classes]."""
+    return np.eye(num_classes, dtype=np.float32)[labels]

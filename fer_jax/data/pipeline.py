@@ -1,0 +1,209 @@
+"""The input pipeline: Grain decides which faces come when and how each is augmented.
+
+A batch is a pure function of (seed, global batch size, its number): batch k holds the same faces with the same
+parameters whatever the number of processes or workers, and however often the run was resumed. That is
+why the position in the stream is a single number, and why each process draws the parameters of the whole
+global batch (microseconds) before it takes its own part.
+"""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grain.python as grain
+import numpy as np
+from absl import flags
+
+from fer_jax.data import augment
+from fer_jax.data.faces import Faces
+
+READ_AHEAD = 8  # batches
+
+
+class TrainStream(Iterator[dict[str, np.ndarray]]):
+    """Endless shuffled, augmented batches for one process.
+
+    Epochs follow each other without a seam, each in a new order: a batch may hold the last faces of one
+    epoch and the first of the next, nothing is dropped, and every epoch shows every face once. With fewer
+    faces than a batch, a face comes several times in one batch.
+
+    Yields dicts: 'image' uint8 [b, H, W, C], 'target' float32 [b, K], and 'affine', 'color', 'erase',
+    'mix' as drawn by `augment.draw`, where b = batch_size / process_count. A thread reads ahead.
+
+    Attributes:
+      batches_per_epoch: float, how many global batches show every face once.
+      wait_seconds: total time the consumer has waited in `next`; reset it at will.
+    """
+
+    def __init__(
+        self,
+        faces: Faces,
+        batch_size: int,
+        ranges: augment.Ranges,
+        seed: int,
+        *,
+        process_index: int = 0,
+        process_count: int = 1,
+        num_workers: int = 0,
+        start: int = 0,
+    ):
+        """
+        Args:
+          faces: what to train on.
+          batch_size: global batch size, over all processes.
+          ranges: the augmentation.
+          seed: of the order and of the augmentation, 0 to 2**32 - 1.
+          process_index: this process.
+          process_count: number of processes that share the global batch.
+          num_workers: 0 reads in a thread of this process (best for faces in memory), more in that many
+            child processes (for faces streamed from disk).
+          start: number of the first batch to yield.
+
+        Raises:
+          ValueError: when the batch does not divide or there are no faces.
+        """
+        self._local = _local_part(batch_size, ranges, process_index, process_count)
+        if not len(faces):
+            raise ValueError("there are no faces to train on: the split is empty")
+        self._batches = (
+            grain.MapDataset.range(len(faces))
+            .seed(seed)
+            .shuffle()
+            .repeat()
+            .batch(batch_size)
+            .random_map(_Draw(ranges))
+            .map(_Fetch(faces, self._local))
+        )
+        self._num_workers = num_workers
+        self._iterator = None
+        self.batches_per_epoch = len(faces) / batch_size
+        self.wait_seconds = 0.0
+        self.restore({"next_batch": start})
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        started = time.perf_counter()
+        batch = next(self._iterator)
+        self.wait_seconds += time.perf_counter() - started
+        self._next_batch += 1
+        return batch
+
+    def state(self) -> dict[str, int]:
+        """The position, fit for JSON: valid for any number of workers and processes."""
+        return {"next_batch": self._next_batch}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Continues at the position that `state()` returned, in constant time."""
+        self.close()
+        self._next_batch = int(state["next_batch"])
+        rest = self._batches.slice(slice(self._next_batch, None))
+        # One thread: more would only fight over the interpreter lock, and order costs nothing with one.
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=READ_AHEAD)
+        stream = rest.to_iter_dataset(options)
+        if self._num_workers:
+            _parse_no_flags()
+            stream = stream.mp_prefetch(grain.MultiprocessingOptions(self._num_workers))
+        self._iterator = iter(stream)
+
+    def close(self) -> None:
+        """Ends the read-ahead; the stream yields nothing more until `restore`."""
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
+
+
+def eval_batches(faces: Faces, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+    """Every face once, in order, in batches of one size.
+
+    Yields dicts: 'image' uint8 [B, H, W, C], 'target' float32 [B, K], 'label' int32 [B], 'affine' (the
+    identity) and 'mask' float32 [B], which is 0 on the padding at the end of the last batch (copies of the
+    split's last face).
+    """
+    for start in range(0, len(faces), batch_size):
+        index = np.arange(start, start + batch_size)
+        mask = (index < len(faces)).astype(np.float32)
+        index = np.minimum(index, len(faces) - 1)
+        yield {
+            "image": faces.images[index],
+            "target": faces.targets[index],
+            "label": faces.labels[index],
+            "affine": augment.identity_affine(batch_size),
+            "mask": mask,
+        }
+
+
+def contact_sheet(
+    batch: dict[str, Any],
+    size: int,
+    fill: str = "reflect",
+    mean: float = 0.5,
+    columns: int = 16,
+    max_faces: int = 64,
+) -> np.ndarray:
+    """A picture of the faces as the model gets them, before normalisation.
+
+    Args:
+      batch: from `TrainStream`; its arrays may have any even batch size.
+      size: the model's input size.
+      fill: as for `augment.apply`.
+      mean: as for `augment.apply`.
+      columns: faces a row.
+      max_faces: how many to show at most, an even number.
+
+    Returns:
+      uint8 [rows * (size + 1), columns * (size + 1), C], faces in reading order, a black line between.
+    """
+    first = {name: value[:max_faces] for name, value in batch.items()}
+    x = np.asarray(augment.apply(first, size, fill, mean)[0])
+    rows = -(-len(x) // columns)
+    sheet = np.zeros((rows * columns, size + 1, size + 1, x.shape[-1]), np.uint8)
+    sheet[: len(x), :size, :size] = np.rint(x * 255)
+    sheet = sheet.reshape(rows, columns, *sheet.shape[1:]).swapaxes(1, 2)
+    return sheet.reshape(rows * (size + 1), columns * (size + 1), -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Draw:
+    """Indices of a global batch -> the same with augmentation parameters."""
+
+    ranges: augment.Ranges
+
+    def __call__(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        return {"index": indices, **augment.draw(self.ranges, len(indices), rng)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fetch:
+    """A global batch of indices and parameters -> this process's part with its faces."""
+
+    faces: Faces
+    local: slice
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        part = {name: value[self.local] for name, value in batch.items()}
+        index = part.pop("index")
+        return {"image": self.faces.images[index], "target": self.faces.targets[index], **part}
+
+
+def _local_part(
+    batch_size: int, ranges: augment.Ranges, process_index: int, process_count: int
+) -> slice:
+    """Which faces of a global batch belong to this process."""
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"a batch of {batch_size} faces does not divide among {process_count} processes: choose a "
+            f"multiple of {process_count}"
+        )
+    local = batch_size // process_count
+    if ranges.mixes and local % 2:
+        raise ValueError(
+            f"mixup and cutmix pair neighbours, but a batch of {batch_size} faces gives each of "
+            f"{process_count} processes {local}, an odd number: choose a multiple of {2 * process_count}"
+        )
+    return slice(process_index * local, (process_index + 1) * local)
+
+
+def _parse_no_flags() -> None:
+    """Grain's workers read absl flags, which raises where no absl app parsed them (a notebook, pytest)."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()

@@ -1,0 +1,93 @@
+"""The two custom CNNs that the FER2013 field trains from scratch."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from fer_jax.models.layers import BatchNorm, Conv3x3, he_normal, max_pool_2x2
+
+
+class CnnElu(nn.Module):
+    """Convolutions with ELU before BatchNorm, and a flattened dense head.
+
+    Per block: (3x3 convolution, ELU, BatchNorm) twice, 2x2 max-pool, dropout. Then Dense, ELU,
+    BatchNorm, dropout and the classifier. After the ELU networks common in FER2013 notebooks. The dense layer fixes
+    the input size at initialisation.
+
+    Attributes:
+      num_classes: width of the logits.
+      widths: channels of each block.
+      block_dropout: dropout rate after each block, one a block.
+      hidden: width of the dense layer.
+      dropout: dropout rate before the classifier.
+      dtype: type of the computation; parameters and statistics stay float32.
+      axis_name: mapped axis over which BatchNorm averages its statistics.
+    """
+
+    num_classes: int = 7
+    widths: tuple[int, ...] = (64, 128, 256)
+    block_dropout: tuple[float, ...] = (0.4, 0.4, 0.5)
+    hidden: int = 128
+    dropout: float = 0.6
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jnp.ndarray, train: bool = False) -> jnp.ndarray:
+        """Normalised faces float [B, S, S, C] -> logits float32 [B, num_classes]."""
+
+        def norm():
+            return BatchNorm(train, self.axis_name, dtype=self.dtype)
+
+        x = x.astype(self.dtype)
+        for width, rate in zip(self.widths, self.block_dropout, strict=True):
+            for _ in range(2):
+                x = norm()(nn.elu(Conv3x3(width, dtype=self.dtype)(x)))
+            x = nn.Dropout(rate, deterministic=not train)(max_pool_2x2(x))
+        x = x.reshape(x.shape[0], -1)
+        x = norm()(nn.elu(nn.Dense(self.hidden, dtype=self.dtype, kernel_init=he_normal)(x)))
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(self.num_classes, dtype=jnp.float32)(x.astype(jnp.float32))
+
+
+class CnnRelu(nn.Module):
+    """A small VGG: Conv-BN-ReLU twice a block, max-pool, global average pooling and a dense head.
+
+    Per block: (3x3 convolution without bias, BatchNorm, ReLU) twice, 2x2 max-pool. Then global average
+    pooling, dropout, Dense, BatchNorm, ReLU, dropout and the classifier. Takes any input size.
+
+    Attributes:
+      num_classes: width of the logits.
+      widths: channels of each block.
+      hidden: width of the dense layer.
+      dropout: dropout rate before the dense layer and before the classifier.
+      dtype: type of the computation; parameters and statistics stay float32.
+      axis_name: mapped axis over which BatchNorm averages its statistics.
+    """
+
+    num_classes: int = 7
+    widths: tuple[int, ...] = (64, 128, 256)
+    hidden: int = 128
+    dropout: float = 0.4
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jnp.ndarray, train: bool = False) -> jnp.ndarray:
+        """Normalised faces float [B, S, S, C] -> logits float32 [B, num_classes]."""
+
+        def norm():
+            return BatchNorm(train, self.axis_name, dtype=self.dtype)
+
+        x = x.astype(self.dtype)
+        for width in self.widths:
+            for _ in range(2):
+                x = nn.relu(norm()(Conv3x3(width, use_bias=False, dtype=self.dtype)(x)))
+            x = max_pool_2x2(x)
+        x = jnp.mean(x, axis=(1, 2))
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, kernel_init=he_normal)(x)
+        x = nn.relu(norm()(x))
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(self.num_classes, dtype=jnp.float32)(x.astype(jnp.float32))
