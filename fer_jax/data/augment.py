@@ -23,6 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 FILLS = ("reflect", "constant")
+# One grey level. A factor, since XLA turns a division by 255 into this very product on some paths only.
+PIXEL = np.float32(1 / 255)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +45,8 @@ class Ranges:
       erasing: probability of painting over a random box (Zhong et al., arXiv:1708.04896).
       erasing_area: (low, high) area of that box as a fraction of the image; its aspect ratio lies
         between 0.3 and 3.3, uniform in its logarithm.
-      mixup: alpha of the Beta(alpha, alpha) share of each face in a blend (Zhang et al.,
-        arXiv:1710.09412); 0 switches mixup off.
+      mixup: alpha of the Beta(alpha, alpha) share of each face in a blend, the larger part its own
+        (Zhang et al., arXiv:1710.09412); 0 switches mixup off.
       cutmix: alpha of the Beta(alpha, alpha) share kept when a box comes from another face (Yun et al.,
         arXiv:1905.04899); 0 switches cutmix off. With both on, each face gets one of them, evenly.
       mix_probability: share of the faces that are mixed at all.
@@ -76,9 +78,10 @@ class Ranges:
         for name in ("zoom", "gamma", "contrast", "erasing_area"):
             pair = getattr(self, name)
             ordered = len(pair) == 2 and pair[0] <= pair[1]
-            positive = pair[0] >= 0 if name == "contrast" else pair[0] > 0
-            self._require(name, ordered and positive, "(low, high) with 0 < low <= high")
-        self._require("erasing_area", self.erasing_area[1] <= 1, "fractions of the image, at most 1")
+            self._require(name, ordered and pair[0] > 0, "(low, high) with 0 < low <= high")
+        self._require(
+            "erasing_area", self.erasing_area[1] <= 1, "fractions of the image, at most 1"
+        )
         self._require("fill", self.fill in FILLS, f"one of {', '.join(FILLS)}")
 
     def _require(self, name: str, holds: bool, expected: str):
@@ -147,17 +150,9 @@ def draw(ranges: Ranges, batch_size: int, rng: np.random.Generator) -> dict[str,
       'erase' [B, 4] (y0, x0, y1, x1 in [0, 1], empty for none); 'mix' [B, 5] (the face's own share in the
       blend, then the box y0, x0, y1, x1 that comes from its partner).
     """
-    uniform = lambda low, high: rng.uniform(low, high, batch_size)  # noqa: E731
     parameters = {
         "affine": _draw_affine(ranges, batch_size, rng),
-        "color": np.stack(
-            [
-                uniform(-ranges.brightness, ranges.brightness),
-                uniform(*ranges.contrast),
-                np.exp(uniform(*np.log(ranges.gamma))),
-            ],
-            axis=1,
-        ),
+        "color": _draw_color(ranges, batch_size, rng),
         "erase": _draw_erase(ranges, batch_size, rng),
         "mix": _draw_mix(ranges, batch_size, rng),
     }
@@ -217,6 +212,14 @@ def _draw_affine(ranges: Ranges, batch_size: int, rng: np.random.Generator) -> n
     return affine
 
 
+def _draw_color(ranges: Ranges, batch_size: int, rng: np.random.Generator) -> np.ndarray:
+    """float64 [B, 3]: brightness, contrast, gamma."""
+    brightness = rng.uniform(-ranges.brightness, ranges.brightness, batch_size)
+    contrast = rng.uniform(*ranges.contrast, batch_size)
+    gamma = np.exp(rng.uniform(*np.log(ranges.gamma), batch_size))
+    return np.stack([brightness, contrast, gamma], axis=1)
+
+
 def _draw_erase(ranges: Ranges, batch_size: int, rng: np.random.Generator) -> np.ndarray:
     """float64 [B, 4]: boxes that lie wholly inside the image."""
     if not ranges.erasing:
@@ -239,6 +242,9 @@ def _draw_mix(ranges: Ranges, batch_size: int, rng: np.random.Generator) -> np.n
     cut = rng.random(batch_size) < cut_share
     if ranges.mixup:
         share = rng.beta(ranges.mixup, ranges.mixup, batch_size)
+        # The larger share is a face's own: as good as either, the pairs being random, and no face is lost
+        # from the batch while its partner is shown twice.
+        share = np.maximum(share, 1 - share)
         mix[:, 0] = np.where(mixed & ~cut, share, 1)
     if ranges.cutmix:
         # As in the paper: the box's sides are sqrt(1 - share), its centre anywhere, clipped to the image.
@@ -289,7 +295,7 @@ def resample(
 ) -> jax.Array:
     """One bilinear affine resample straight to the output size.
 
-    The identity at equal size and a flip return the very pixels / 255. Where the image shrinks by 1.5 or
+    The identity at equal size and a flip return the very pixels times `PIXEL`. Where the image shrinks by 1.5 or
     more, each output pixel is the mean of several samples (2 x 2 at half size), against aliasing.
 
     Args:
@@ -332,7 +338,7 @@ def resample(
     left, right, upper, lower = (w[..., None] for w in (left, right, upper, lower))
     out = upper * (left * corner(0) + right * corner(1))
     out += lower * (left * corner(width) + right * corner(width + 1))
-    out /= 255
+    out *= PIXEL
     if fill == "constant":
         out += value * (1 - (left + right) * (upper + lower))
     if samples > 1:
@@ -405,9 +411,11 @@ def _input_coordinates(affine: jax.Array, side: int, height: int, width: int):
     steps = jnp.arange(1 - side, side, 2, dtype=jnp.float32)
     a = affine[:, :, :, None, None]
     along_x, along_y = steps[None, None, :], steps[None, :, None]
-    x = width / 2 * ((a[:, 0, 0] * along_x + a[:, 0, 1] * along_y) / side + a[:, 0, 2])
-    y = height / 2 * ((a[:, 1, 0] * along_x + a[:, 1, 1] * along_y) / side + a[:, 1, 2])
-    return x + (width - 1) / 2, y + (height - 1) / 2
+    x = (a[:, 0, 0] * along_x + a[:, 0, 1] * along_y) * (width / (2 * side))
+    y = (a[:, 1, 0] * along_x + a[:, 1, 1] * along_y) * (height / (2 * side))
+    return x + (a[:, 0, 2] * (width / 2) + (width - 1) / 2), (
+        y + (a[:, 1, 2] * (height / 2) + (height - 1) / 2)
+    )
 
 
 def _neighbours(position: jax.Array, length: int, fill: str):
