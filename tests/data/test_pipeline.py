@@ -1,0 +1,247 @@
+"""The stream: every face once an epoch, and the same whatever the workers, processes and restarts."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from fer_jax.data import augment, pipeline
+from fer_jax.data.faces import Faces, one_hot
+
+RANGES = augment.Ranges(flip=0.5, rotation=15, contrast=(0.6, 1.4), erasing=0.25, mixup=0.4)
+KEYS = {"image", "target", "affine", "color", "erase", "mix"}
+
+
+def numbered_faces(count, channels=1):
+    """Faces that carry their own number in their first two pixels."""
+    images = np.zeros((count, 4, 6, channels), np.uint8)
+    images[:, 0, 0, 0], images[:, 0, 1, 0] = np.divmod(np.arange(count), 256)
+    labels = (np.arange(count) % 7).astype(np.int32)
+    return Faces(images, labels, one_hot(labels), [f"face {i}" for i in range(count)])
+
+
+def numbers(batch):
+    """Which faces a batch holds."""
+    return batch["image"][:, 0, 0, 0].astype(int) * 256 + batch["image"][:, 0, 1, 0]
+
+
+def take(stream, count):
+    """The next batches of a stream, then the stream is closed."""
+    batches = list(itertools.islice(stream, count))
+    stream.close()
+    return batches
+
+
+def assert_same(batches, others):
+    assert len(batches) == len(others)
+    for batch, other in zip(batches, others, strict=True):
+        assert set(batch) == set(other) == KEYS
+        for name, value in batch.items():
+            assert value.dtype == other[name].dtype
+            np.testing.assert_array_equal(value, other[name])
+
+
+def stream(faces, batch_size=12, ranges=RANGES, seed=5, **kwargs):
+    return pipeline.TrainStream(faces, batch_size, ranges, seed, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """The first twelve batches as one process without restarts sees them: three epochs of 47 faces."""
+    return take(stream(numbered_faces(47)), 12)
+
+
+def test_batches_have_the_documented_form():
+    (batch,) = take(stream(numbered_faces(30, channels=3)), 1)
+    form = {name: (value.shape, value.dtype.name) for name, value in batch.items()}
+    assert form == {
+        "image": ((12, 4, 6, 3), "uint8"),
+        "target": ((12, 7), "float32"),
+        "affine": ((12, 2, 3), "float32"),
+        "color": ((12, 3), "float32"),
+        "erase": ((12, 4), "float32"),
+        "mix": ((12, 5), "float32"),
+    }
+
+
+def test_faces_keep_their_targets(reference):
+    for batch in reference:
+        np.testing.assert_array_equal(batch["target"], one_hot(numbers(batch) % 7))
+
+
+def test_every_epoch_shows_every_face_once_in_a_new_order(reference):
+    seen = np.concatenate([numbers(batch) for batch in reference])[: 3 * 47].reshape(3, 47)
+    for epoch in seen:
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(47))
+    # No epoch is close to the order of the file or to another epoch's.
+    orders = [np.arange(47), *seen]
+    for first, second in itertools.combinations(orders, 2):
+        assert np.mean(first == second) < 0.2
+    assert stream(numbered_faces(47)).batches_per_epoch == 47 / 12
+
+
+def test_parameters_differ_between_batches_and_epochs(reference):
+    affine = np.concatenate([batch["affine"] for batch in reference]).reshape(-1, 6)
+    assert len(np.unique(affine, axis=0)) == len(affine)
+
+
+def test_seeds_decide_order_and_parameters(reference):
+    faces = numbered_faces(47)
+    assert_same(take(stream(faces), 12), reference)
+    other = take(stream(faces, seed=6), 12)
+    # Epochs of neighbouring seeds must not be each other's, shifted by one.
+    for shift in (0, 47):
+        first = np.concatenate([numbers(batch) for batch in reference])[shift : shift + 47]
+        assert np.mean(first == np.concatenate([numbers(b) for b in other])[:47]) < 0.2
+    assert (other[0]["affine"] != reference[0]["affine"]).any()
+
+
+@pytest.mark.parametrize("process_count", [2, 3, 6])
+def test_processes_together_see_the_global_batch(reference, process_count):
+    parts = [
+        take(stream(numbered_faces(47), process_index=i, process_count=process_count), 12)
+        for i in range(process_count)
+    ]
+    whole = [
+        {name: np.concatenate([part[name] for part in batch]) for name in KEYS}
+        for batch in zip(*parts, strict=True)
+    ]
+    assert_same(whole, reference)
+
+
+def test_workers_do_not_change_the_stream(reference):
+    assert_same(take(stream(numbered_faces(47), num_workers=2), 12), reference)
+    assert_same(take(stream(numbered_faces(47), num_workers=2, start=5), 7), reference[5:])
+
+
+@pytest.mark.parametrize("consumed", [0, 1, 4, 11])
+def test_resuming_continues_bitwise(reference, consumed):
+    first = stream(numbered_faces(47))
+    for _ in range(consumed):
+        next(first)
+    state = json.loads(json.dumps(first.state()))
+    first.close()
+    assert state == {"next_batch": consumed}
+    resumed = stream(numbered_faces(47))
+    next(resumed)
+    resumed.restore(state)
+    assert resumed.state() == state
+    assert_same(take(resumed, 12 - consumed), reference[consumed:])
+    assert_same(
+        take(stream(numbered_faces(47), start=consumed), 12 - consumed), reference[consumed:]
+    )
+
+
+def test_resuming_with_another_number_of_processes(reference):
+    parts = [
+        take(stream(numbered_faces(47), process_index=i, process_count=2, start=7), 1)[0]
+        for i in range(2)
+    ]
+    both = {name: np.concatenate([part[name] for part in parts]) for name in KEYS}
+    assert_same([both], reference[7:8])
+
+
+def test_resuming_far_into_a_run():
+    (batch,) = take(stream(numbered_faces(47), start=10**9), 1)
+    assert batch["image"].shape == (12, 4, 6, 1)
+
+
+def test_fewer_faces_than_a_batch_come_several_times():
+    (batch,) = take(stream(numbered_faces(5)), 1)
+    counts = np.bincount(numbers(batch), minlength=5)
+    assert counts.sum() == 12 and counts.min() >= 2 and counts.max() <= 3
+
+
+def test_one_face_is_enough():
+    for batch in take(stream(numbered_faces(1)), 2):
+        np.testing.assert_array_equal(numbers(batch), np.zeros(12))
+
+
+@pytest.mark.parametrize(
+    "faces, kwargs, message",
+    [
+        (20, dict(batch_size=10, process_count=4), "10 faces does not divide among 4 processes"),
+        (20, dict(batch_size=0), "a batch of 0 faces"),
+        (20, dict(batch_size=6, process_count=2), "gives each of 2 processes 3, an odd number"),
+        (0, dict(), "no faces to train on: the split is empty"),
+    ],
+)
+def test_refuses(faces, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        stream(numbered_faces(faces), **kwargs)
+
+
+def test_an_odd_batch_is_fine_without_mixing():
+    (batch,) = take(stream(numbered_faces(20), batch_size=7, ranges=augment.PRESETS["cnn"]), 1)
+    assert len(batch["image"]) == 7
+
+
+def test_a_failure_while_reading_reaches_the_consumer():
+    class Unreadable:
+        shape = (20, 4, 6, 1)
+
+        def __getitem__(self, index):
+            raise OSError("the disk is gone")
+
+    faces = numbered_faces(20)
+    broken = Faces(Unreadable(), faces.labels, faces.targets, faces.ids)
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(stream(broken))
+
+
+def test_waiting_is_counted(monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(pipeline.time, "perf_counter", lambda: float(next(clock)))
+    source = stream(numbered_faces(20))
+    next(source), next(source)
+    source.close()
+    # Other threads may read the clock too, so at least one tick each.
+    assert source.wait_seconds >= 2
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20, 256])
+def test_evaluation_shows_every_face_once_in_order(batch_size):
+    faces = numbered_faces(20)
+    batches = list(pipeline.eval_batches(faces, batch_size))
+    assert {len(value) for batch in batches for value in batch.values()} == {batch_size}
+    mask = np.concatenate([batch["mask"] for batch in batches])
+    assert mask.dtype == np.float32 and mask.sum() == 20
+    seen = np.concatenate([numbers(batch) for batch in batches])
+    np.testing.assert_array_equal(seen[mask == 1], np.arange(20))
+    labels = np.concatenate([batch["label"] for batch in batches])
+    np.testing.assert_array_equal(labels[mask == 1], faces.labels)
+    np.testing.assert_array_equal(batches[0]["affine"], augment.identity_affine(batch_size))
+
+
+def test_contact_sheet_shows_the_faces_in_reading_order():
+    images = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
+    batch = {"image": images, "target": np.zeros((10, 7), np.float32), **augment.identity(10)}
+    sheet = pipeline.contact_sheet(batch, 8, columns=4, max_faces=6)
+    assert sheet.dtype == np.uint8 and sheet.shape == (18, 36, 3)
+    for i in range(6):
+        top, left = i // 4 * 9, i % 4 * 9
+        np.testing.assert_array_equal(sheet[top : top + 8, left : left + 8], images[i])
+    assert not sheet[9:, 18:].any()
+
+
+def test_real_faces_flow_through(shared_dir, tmp_path):
+    """A batch of the real FER2013, augmented by each preset, keeps its brightness and its targets."""
+    unpack = shared_dir / "fer2013" / "unpack.py"
+    subprocess.run([sys.executable, str(unpack), "npz", str(tmp_path)], check=True)
+    with np.load(next(tmp_path.rglob("*.npz"))) as archive:
+        images, labels = (
+            archive["images"][:200, :, :, None],
+            archive["emotion"][:200].astype(np.int32),
+        )
+    faces = Faces(images, labels, one_hot(labels), [str(i) for i in range(200)])
+    apply = jax.jit(augment.apply, static_argnums=(1, 2, 3))
+    for name, ranges in augment.PRESETS.items():
+        (batch,) = take(stream(faces, batch_size=64, ranges=ranges), 1)
+        x, targets = apply(batch, 48, ranges.fill, 0.508)
+        assert x.min() >= 0 and x.max() <= 1
+        assert abs(float(x.mean()) - batch["image"].mean() / 255) < 0.05, name
+        np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
