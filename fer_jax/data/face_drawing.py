@@ -1,0 +1,300 @@
+"""Paints faces with NumPy, many at once: every shape is a signed distance, softened over one pixel.
+
+Arrays are float32 [B, S, S], numbers of a face [B, 1, 1]. Lengths are in units of half the head's frame, with
+x to the right and y down from the middle of the face. Only +, -, *, / and square roots touch pixels, so the
+same faces come out on every machine.
+"""
+
+import numpy as np
+
+SIDE = 48
+BATCH = 16
+
+
+class Dice:
+    """Hands out the faces' random numbers, one column after the other."""
+
+    def __init__(self, uniform: np.ndarray):
+        """Takes uniform numbers in [0, 1), float32 [B, K], enough of them for one face."""
+        self._columns = iter(uniform.T)
+
+    def between(self, low: float, high: float) -> np.ndarray:
+        """One number a face, uniform; float32 [B, 1, 1]."""
+        column = next(self._columns)[:, None, None]
+        return np.float32(low) + np.float32(high - low) * column
+
+    def jitter(self, size: float) -> np.ndarray:
+        """One number a face around 0, triangular between -size and size; float32 [B, 1, 1]."""
+        return self.between(-size / 2, size / 2) + self.between(-size / 2, size / 2)
+
+    def chance(self, probability: float) -> np.ndarray:
+        """1 with this probability, else 0; float32 [B, 1, 1]."""
+        return (next(self._columns)[:, None, None] < probability).astype(np.float32)
+
+
+def photograph(e: dict[str, np.ndarray], dice: Dice, noise: np.ndarray) -> np.ndarray:
+    """The picture of faces with the expression `e`; everything else is up to the dice.
+
+    Args:
+      e: the expression's numbers, each float32 [B, 1, 1]; see `synthetic._REST`.
+      dice: at least 192 numbers a face.
+      noise: standard normal, float32 [B, S, S].
+
+    Returns:
+      uint8 [B, S, S].
+    """
+    return _Painter(dice, len(noise)).paint(e, noise)
+
+
+class _Painter:
+    """One batch of canvases and the people on them."""
+
+    def __init__(self, dice: Dice, batch: int):
+        self.dice = dice
+        self.skin = dice.between(0.38, 0.80)
+        # Hair and brows from much darker to a little lighter than the skin, never the same.
+        self.hair = self.skin * dice.between(0.12, 0.6)
+        light = dice.chance(0.15)
+        self.hair = self.hair + light * (self.skin * 1.2 + 0.05 - self.hair)
+        self.ink = self.skin * 0.30
+        self._pose(batch)
+
+    def _pose(self, batch: int):
+        """Sets the face's own coordinates x, y of every pixel, and the frame's u, v."""
+        dice = self.dice
+        line = (np.arange(SIDE, dtype=np.float32) + 0.5) * (2 / SIDE) - 1
+        self.u, self.v = line[None, None, :], line[None, :, None]
+        angle = dice.jitter(0.35)
+        # Half-angle form: exact up to rounding, and the same on every machine.
+        t = np.tan(angle / 2)
+        cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
+        zoom = dice.between(0.86, 1.12)
+        shear, aspect = dice.jitter(0.12), dice.between(0.94, 1.06)
+        u, v = self.u - dice.jitter(0.16), self.v - dice.jitter(0.14) - 0.03
+        self.x = (cos * u + sin * v) / (zoom * aspect)
+        self.y = (cos * v - sin * u) / zoom + shear * self.x
+        self.x = self.x + np.zeros((batch, SIDE, SIDE), np.float32)
+        self.pixels = SIDE / 2 * zoom  # pixels to a unit of length
+        # A turn of the head moves the features over the skull and narrows the far side.
+        self.yaw, self.pitch = dice.jitter(1.0), dice.jitter(1.0)
+
+    def cover(self, distance: np.ndarray) -> np.ndarray:
+        """How much of each pixel lies inside a shape, from the distance to its edge (inside: above 0)."""
+        out = distance * self.pixels
+        out += 0.5
+        return np.clip(out, 0, 1, out=out)
+
+    def put(self, cover: np.ndarray, shade: np.ndarray):
+        """Paints a shade over the canvas where it is covered."""
+        self.canvas += cover * (shade - self.canvas)
+
+    def paint(self, e: dict[str, np.ndarray], noise: np.ndarray) -> np.ndarray:
+        """Everything from the back to the front."""
+        e = {name: value * (1 + self.dice.jitter(0.15)) for name, value in e.items()}
+        self._background()
+        self._head()
+        self._features(e)
+        self._hair()
+        self._glasses()
+        self._occlusion()
+        return self._develop(noise)
+
+    def _background(self):
+        dice = self.dice
+        self.canvas = dice.between(0.1, 0.9) + dice.jitter(0.4) * self.u + dice.jitter(0.4) * self.v
+        self.canvas = self.canvas + np.zeros_like(self.x)
+        # Shoulders and neck; long hair hangs before them.
+        clothes, width = dice.between(0.1, 0.9), dice.between(0.7, 1.0)
+        x, y = self.x, self.y
+        self.put(self.cover(y - 1.0 - 0.35 * x * x / width), clothes)
+        self.put(self.cover(np.minimum(0.42 * width - abs(x), y)), self.skin * 0.8)
+        self.head_width, self.head_height = dice.between(0.66, 0.80), dice.between(0.88, 0.98)
+        self.jaw = dice.between(0.0, 0.6)
+        long, length = dice.chance(0.35), dice.between(0.4, 1.2)
+        back = 1 - (x / (self.head_width + 0.16)) ** 2
+        back -= np.maximum(-y / (self.head_height + 0.12), y / (length + 0.6)) ** 2
+        self.put(long * self.cover(0.5 * back), self.hair * 0.85)
+
+    def _head(self):
+        dice, x, y = self.dice, self.x, self.y
+        tall = (y / self.head_height) ** 2
+        self.inside = 1 - (x / self.head_width) ** 2 - tall * (1 - self.jaw + self.jaw * tall)
+        ears = 0.13 - np.sqrt((abs(x) - self.head_width) ** 2 + 0.4 * (y + 0.03) ** 2)
+        self.put(self.cover(ears), self.skin * 0.85)
+        # The side turned from the light is darker, the rim darker than the middle.
+        side, round_ = dice.jitter(0.3), dice.between(0.1, 0.35)
+        self.light = side
+        shade = self.skin * (1.04 + side * x - round_ * (1 - self.inside) ** 2)
+        self.put(self.cover(0.4 * self.inside), shade)
+        # The features' coordinates: on a turned head they lie to the side and are foreshortened.
+        self.fx = x - 0.14 * self.yaw
+        self.fx = self.fx * (1 + 0.18 * self.yaw * self.fx)
+        self.fy = y - 0.07 * self.pitch
+
+    def _features(self, e: dict[str, np.ndarray]):
+        self._lines(e)
+        self._nose(e)
+        self._eyes(e)
+        self._brows(e)
+        self._beard(e)
+        self._mouth(e)
+
+    def _lines(self, e):
+        """Wrinkles and folds: thin and a little darker than the skin."""
+        x, y = abs(self.fx), self.fy
+        ink = self.skin * 0.55
+        level = abs((y + 0.62) / 0.085 - np.rint(np.clip((y + 0.62) / 0.085, -1, 1))) * 0.085
+        self.put(0.6 * e["forehead"] * self.cover(np.minimum(0.006 - level, 0.26 - x) + 0.01), ink)
+        frown = np.minimum(0.016 - abs(x - 0.055 - 0.1 * (y + 0.3)), 0.10 - abs(y + 0.33))
+        self.put(0.8 * e["frown"] * self.cover(frown), ink)
+        ridge = y + 0.10 + 0.5 * x
+        level = abs(ridge / 0.075 - np.rint(np.clip(ridge / 0.075, -1, 1))) * 0.075
+        self.put(0.9 * e["wrinkle"] * self.cover(np.minimum(0.008 - level, 0.12 - x) + 0.01), ink)
+        fold = x - 0.17 - 0.32 * (y - 0.20) + 0.3 * (y - 0.35) ** 2
+        fold = np.minimum(0.016 - 0.9 * abs(fold), 0.17 - abs(y - 0.35))
+        self.put(0.8 * e["folds"] * self.cover(fold), ink)
+        crease = y - 0.03 - 0.6 * (x - 0.34) ** 2
+        crease = np.minimum(0.014 - abs(crease), 0.16 - abs(x - 0.36))
+        self.put(0.7 * e["cheeks"] * self.cover(crease), ink)
+
+    def _nose(self, e):
+        dice, x, y = self.dice, self.fx, self.fy
+        length, width = dice.between(0.18, 0.27) - e["nose_up"], dice.between(0.09, 0.14)
+        ink = self.skin * 0.55
+        side = np.where(self.light > 0, -x, x)  # the shaded side of the bridge
+        bridge = side - 0.05 - 0.10 * (y + 0.1)
+        bridge = np.minimum(0.022 - abs(bridge), np.minimum(y + 0.2, length - 0.03 - y))
+        self.put(0.5 * self.cover(bridge), ink)
+        nostril = 0.034 - np.sqrt((abs(x) - 0.55 * width) ** 2 + 1.6 * (y - length) ** 2)
+        self.put(0.85 * self.cover(nostril), self.ink)
+        wing = abs(np.sqrt((abs(x) - width) ** 2 + (y - length + 0.03) ** 2) - 0.045)
+        wing = np.minimum(0.012 - wing, abs(x) - width)
+        self.put(0.7 * self.cover(wing), ink)
+
+    def _eyes(self, e):
+        dice = self.dice
+        apart, width = dice.between(0.30, 0.36), dice.between(0.145, 0.185)
+        x, y = abs(self.fx) - apart, self.fy + 0.14
+        t = x / width
+        almond = np.maximum(1 - t * t, -1)
+        # A slanted lid may cross the lower one, but an eye never turns inside out.
+        upper = y + e["eye_top"] * almond + e["lid_slope"] * x * 0.3
+        lower = e["eye_bottom"] * almond - y
+        socket = np.minimum(np.minimum(upper, lower) + 0.10, 0.5 * almond)
+        self.put(0.35 * self.cover(0.5 * socket), self.skin * 0.75)
+        opening = np.minimum(upper, lower)
+        opening = np.minimum(opening, 0.5 * (1 - abs(t)) * width + 0.01)
+        cover = self.cover(opening)
+        self.put(cover, np.minimum(self.skin * 1.0 + 0.25, 0.95))
+        gaze = np.sign(self.fx) * (dice.jitter(0.05) + 0.03 * self.yaw)
+        dx, dy = x - gaze, y - e["gaze_y"] + 0.012
+        radius = np.sqrt(dx * dx + dy * dy)
+        iris = dice.between(0.1, 0.45) * self.skin
+        self.put(cover * self.cover(0.078 - radius), iris)
+        self.put(cover * self.cover(0.036 - radius), 0.03)
+        glint = 0.022 - np.sqrt((dx - 0.03 * np.sign(self.fx)) ** 2 + (dy + 0.03) ** 2)
+        self.put(cover * self.cover(glint), 0.95)
+        lash = np.minimum(dice.between(0.016, 0.03) - abs(upper), 0.02 + (1 - abs(t)) * width)
+        self.put(0.95 * self.cover(lash), self.ink * 0.6)
+        rim = np.minimum(0.008 - abs(lower), (1 - abs(t)) * width)
+        self.put(0.6 * self.cover(rim), self.ink)
+        tear = np.minimum(0.022 - abs(x - 0.02), np.minimum(-lower - 0.01, 0.30 - y))
+        self.put(0.9 * e["tear"] * self.cover(tear), np.minimum(self.skin + 0.3, 1))
+
+    def _brows(self, e):
+        dice = self.dice
+        half, thick = dice.between(0.17, 0.22), dice.between(0.025, 0.055)
+        x, y = abs(self.fx) - e["brow_gap"], self.fy - e["brow_y"] - dice.jitter(0.03)
+        t = x / half
+        middle = -e["brow_slope"] * x - e["brow_arch"] * (1 - t * t)
+        taper = thick * (1.15 - 0.4 * t)
+        brow = np.minimum(taper - abs(y - middle), 1.5 * (1 - abs(t)) * half)
+        self.put(dice.between(0.75, 1) * self.cover(brow), np.minimum(self.hair, self.skin * 0.62))
+
+    def _beard(self, e):
+        dice, x, y = self.dice, self.fx, self.fy
+        beard = dice.chance(0.2) * dice.between(0.3, 0.85)
+        edge = y - dice.between(0.30, 0.34) - 0.25 * abs(abs(x) - 0.2) + 1.1 * np.maximum(abs(x) - 0.36, 0)
+        self.put(beard * self.cover(0.3 * np.minimum(0.7 * self.inside, edge)), 0.3 * self.skin)
+
+    def _mouth(self, e):
+        dice = self.dice
+        width = e["mouth_width"] * dice.between(0.9, 1.1)
+        x = self.fx
+        t2 = np.minimum((x / width) ** 2, 4)
+        y = self.fy - e["mouth_y"] - dice.jitter(0.03) - dice.jitter(0.03) * x
+        y = y + e["mouth_curve"] * (t2 - 0.4) + e["mouth_skew"] * x
+        full = 1 - t2 * (1 - e["square"] + e["square"] * t2)
+        ends = (1 - np.sqrt(t2)) * width
+        top, bottom = e["open_top"] * full, e["open_bottom"] * full
+        lip = e["lip"] * dice.between(0.8, 1.25) * np.maximum(1 - t2, -1)
+        lips = np.minimum(y + top + 0.85 * lip, bottom + 1.2 * lip - y)
+        tone = self.skin * dice.between(0.55, 0.82)
+        self.put(self.cover(np.minimum(lips, ends + 0.02)), tone)
+        opening = np.minimum(y + top, bottom - y)
+        gap = self.cover(np.minimum(opening, ends + 0.01))
+        self.put(gap, self.ink * 0.35)
+        height = (e["open_top"] + e["open_bottom"]) * e["teeth"]
+        teeth = np.minimum(height - 0.012 - (y + top), y + top - 0.004)
+        self.put(gap * self.cover(teeth) * (e["teeth"] > 0.1), dice.between(0.8, 0.97))
+        tongue = 0.12 - np.sqrt(x * x + 0.7 * (y - e["open_bottom"] - 0.02) ** 2)
+        self.put(np.clip(e["tongue"], 0, 1) * self.cover(tongue), self.skin * 0.78)
+        seam = np.minimum(0.017 - abs(y + top), ends + 0.015)
+        self.put(0.9 * self.cover(seam), self.ink * 0.8)
+        self.put(0.4 * self.cover(np.minimum(0.02 - abs(y - bottom - 1.2 * e["lip"] - 0.07),
+                                             0.4 * width - abs(x))), self.skin * 0.6)
+
+    def _hair(self):
+        dice, x, y = self.dice, self.x, self.y
+        bald = dice.chance(0.12)
+        line = dice.between(-0.72, -0.56) + dice.between(-0.2, 0.9) * x * x + dice.jitter(0.5) * x
+        cap = np.minimum(0.4 * self.inside + dice.between(0.03, 0.10), line - y)
+        # Locks: a triangle wave across the hair, which also frays its edge.
+        wave = abs((x * dice.between(4, 9) + y * dice.jitter(6)) % 2 - 1) - 0.5
+        cap = cap + dice.between(0, 0.12) * wave
+        self.put((1 - bald) * self.cover(cap), self.hair * (1 + dice.between(0, 0.6) * wave) + 0.02)
+
+    def _glasses(self):
+        dice, y = self.dice, self.fy + 0.12
+        worn = dice.chance(0.18)
+        size, round_ = dice.between(0.2, 0.25), dice.between(0.6, 1.0)
+        x = abs(self.fx) - 0.33
+        rim = abs(np.sqrt(x * x * round_ + y * y * 1.3) - size * 0.9)
+        bridge = np.minimum(0.014 - abs(y + 0.03), 0.14 - abs(self.fx))
+        frame = np.maximum(dice.between(0.012, 0.026) - rim, bridge)
+        self.put(worn * 0.9 * self.cover(frame), dice.between(0.05, 0.35))
+
+    def _occlusion(self):
+        """A strand of hair across the face, or a hand at its edge."""
+        dice, x, y = self.dice, self.x, self.y
+        strand = dice.chance(0.12)
+        path = x - dice.jitter(0.9) - dice.jitter(0.8) * y - dice.jitter(0.8) * y * y
+        path = np.minimum(dice.between(0.02, 0.06) - 0.8 * abs(path), dice.between(-0.2, 0.4) - y)
+        self.put(strand * self.cover(path), self.hair)
+        hand, side = dice.chance(0.10), 1 - 2 * dice.chance(0.5)
+        x = side * x - dice.between(0.55, 0.75)
+        y = y - dice.between(0.1, 0.75)
+        slant = y + 0.3 * x
+        finger = abs((slant / 0.15) % 1 - 0.5) * 0.15  # distance from the middle of the nearest finger
+        reach = np.minimum(0.3 - abs(slant), x + 0.25 - 0.4 * slant * slant)
+        self.put(hand * self.cover(reach), self.skin * (1.0 - 3.5 * np.maximum(finger - 0.045, 0)))
+
+    def _develop(self, noise: np.ndarray) -> np.ndarray:
+        """Light, lens and sensor."""
+        dice, image = self.dice, self.canvas
+        image *= 1 + dice.jitter(0.45) * self.u + dice.jitter(0.35) * self.v
+        image = _blur(image, dice.between(0, 1) ** 3 * 0.28)
+        image = (image - 0.5) * dice.between(0.65, 1.2) + 0.5 + dice.jitter(0.2)
+        image += noise * (0.004 + 0.04 * dice.between(0, 1) ** 2)
+        return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
+
+
+def _blur(image: np.ndarray, side: np.ndarray) -> np.ndarray:
+    """Each pixel mixed with its neighbours, twice along each axis; `side` [B, 1, 1] is a neighbour's weight."""
+    for _ in range(2):
+        for axis in (1, 2):
+            padded = np.pad(image, [(0, 0)] + [(1, 1) if a == axis else (0, 0) for a in (1, 2)], "edge")
+            low = padded[:, :-2] if axis == 1 else padded[:, :, :-2]
+            high = padded[:, 2:] if axis == 1 else padded[:, :, 2:]
+            image = image + side * (low + high - 2 * image)
+    return image
