@@ -1,18 +1,18 @@
 """Augmentation in two halves: the host draws a few floats a face, the device draws the pictures.
 
-Host (NumPy, inside the Grain pipeline): `Ranges` says how far each augmentation may go, `draw` turns them
-into small float32 arrays for a whole batch.
+Host (NumPy, inside the Grain pipeline): `Ranges` says how far each augmentation may go, `draw`
+turns them into small float32 arrays for a whole batch.
 
-Device (JAX, inside the jitted step): `apply` carries them out in a fixed order: one bilinear affine resample
-from the native pixels straight to the model's input size, then colour, erasing, mixup and cutmix. A batch
-drawn with `identity` goes through untouched, so evaluation shares the code.
+Device (JAX, inside the jitted step): `apply` carries them out in a fixed order: one bilinear affine
+resample from the native pixels straight to the model's input size, then colour, erasing, mixup and
+cutmix. A batch drawn with `identity` goes through untouched, so evaluation shares the code.
 
-Coordinates are normalised: x to the right, y down, -1 and 1 on the outer EDGES of the image (not on the
-centres of its outer pixels), so that a map means the same at every resolution. An affine map [2, 3] takes
-OUTPUT coordinates (x, y, 1) to INPUT coordinates (x, y); its rows are x and y.
+Coordinates are normalised: x to the right, y down, -1 and 1 on the outer EDGES of the image (not on
+the centres of its outer pixels), so that a map means the same at every resolution. An affine map
+[2, 3] takes OUTPUT coordinates (x, y, 1) to INPUT coordinates (x, y); its rows are x and y.
 
-To add an augmentation: a range in `Ranges`, its draw in `draw` and `identity`, a function of the pixels
-below, a line in `apply`, and a test against an independent implementation.
+To add an augmentation: a range in `Ranges`, its draw in `draw` and `identity`, a function of the
+pixels below, a line in `apply`, and a test against an independent implementation.
 """
 
 import dataclasses
@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 FILLS = ("reflect", "constant")
-# One grey level. A factor, since XLA turns a division by 255 into this very product on some paths only.
+# One grey level. A factor, since XLA turns a division by 255 into this very product on some paths
+# only.
 PIXEL = np.float32(1 / 255)
 
 
@@ -47,11 +48,12 @@ class Ranges:
         between 0.3 and 3.3, uniform in its logarithm.
       mixup: alpha of the Beta(alpha, alpha) share of each face in a blend, the larger part its own
         (Zhang et al., arXiv:1710.09412); 0 switches mixup off.
-      cutmix: alpha of the Beta(alpha, alpha) share kept when a box comes from another face (Yun et al.,
-        arXiv:1905.04899); 0 switches cutmix off. With both on, each face gets one of them, evenly.
+      cutmix: alpha of the Beta(alpha, alpha) share kept when a box comes from another face (Yun et
+        al., arXiv:1905.04899); 0 switches cutmix off. With both on, each face gets one of them,
+        evenly.
       mix_probability: share of the faces that are mixed at all.
-      fill: what lies outside the image: 'reflect' (mirrored at the edge, the outer pixel repeated) or
-        'constant' (one value, see `apply`).
+      fill: what lies outside the image: 'reflect' (mirrored at the edge, the outer pixel repeated)
+        or 'constant' (one value, see `apply`).
     """
 
     flip: float = 0.0
@@ -134,7 +136,7 @@ PRESETS = {
 }
 
 
-# ---------------------------------------------------------------------------------------------- host
+# -------------------- host: the draws --------------------
 
 
 def draw(ranges: Ranges, batch_size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -147,8 +149,8 @@ def draw(ranges: Ranges, batch_size: int, rng: np.random.Generator) -> dict[str,
 
     Returns:
       float32 arrays: 'affine' [B, 2, 3]; 'color' [B, 3] (brightness added, contrast factor, gamma);
-      'erase' [B, 4] (y0, x0, y1, x1 in [0, 1], empty for none); 'mix' [B, 5] (the face's own share in the
-      blend, then the box y0, x0, y1, x1 that comes from its partner).
+      'erase' [B, 4] (y0, x0, y1, x1 in [0, 1], empty for none); 'mix' [B, 5] (the face's own share
+      in the blend, then the box y0, x0, y1, x1 that comes from its partner).
     """
     parameters = {
         "affine": _draw_affine(ranges, batch_size, rng),
@@ -180,13 +182,13 @@ def flip_affine(batch_size: int) -> np.ndarray:
 
 
 def crop_affine(batch_size: int, y0: float, x0: float, y1: float, x1: float) -> np.ndarray:
-    """float32 [B, 2, 3]: the box with these edges, as fractions of the sides in [0, 1], fills the output."""
+    """float32 [B, 2, 3]: the box with these edges, as fractions in [0, 1], fills the output."""
     row = np.float32([[x1 - x0, 0, x0 + x1 - 1], [0, y1 - y0, y0 + y1 - 1]])
     return np.tile(row, (batch_size, 1, 1))
 
 
 def compose(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The map of an image transformed by `first` and the result by `second`; float32 [B, 2, 3] all three."""
+    """The map, float32 [B, 2, 3], of images transformed by `first` and then by `second`."""
     # Maps lead from the output back to the input, so the last transformation is applied first.
     linear = first[:, :, :2] @ second[:, :, :2]
     offset = first[:, :, :2] @ second[:, :, 2:] + first[:, :, 2:]
@@ -242,12 +244,13 @@ def _draw_mix(ranges: Ranges, batch_size: int, rng: np.random.Generator) -> np.n
     cut = rng.random(batch_size) < cut_share
     if ranges.mixup:
         share = rng.beta(ranges.mixup, ranges.mixup, batch_size)
-        # The larger share is a face's own: as good as either, the pairs being random, and no face is lost
-        # from the batch while its partner is shown twice.
+        # The larger share is a face's own: as good as either, the pairs being random, and no face
+        # is lost from the batch while its partner is shown twice.
         share = np.maximum(share, 1 - share)
         mix[:, 0] = np.where(mixed & ~cut, share, 1)
     if ranges.cutmix:
-        # As in the paper: the box's sides are sqrt(1 - share), its centre anywhere, clipped to the image.
+        # As in the paper: the box's sides are sqrt(1 - share), its centre anywhere, clipped to the
+        # image.
         half = np.sqrt(1 - rng.beta(ranges.cutmix, ranges.cutmix, (batch_size, 1))) / 2
         centre = rng.random((batch_size, 2))
         box = np.clip(np.concatenate([centre - half, centre + half], axis=1), 0, 1)
@@ -255,7 +258,7 @@ def _draw_mix(ranges: Ranges, batch_size: int, rng: np.random.Generator) -> np.n
     return mix
 
 
-# -------------------------------------------------------------------------------------------- device
+# -------------------- device: the pixels --------------------
 
 
 def apply(
@@ -263,16 +266,16 @@ def apply(
 ) -> tuple[jax.Array, jax.Array]:
     """Carries out a batch's augmentation: resample, colour, erasing, mixing.
 
-    Steps whose parameters are not in the batch are skipped, so an evaluation batch may bring 'affine'
-    alone.
+    Steps whose parameters are not in the batch are skipped, so an evaluation batch may bring
+    'affine' alone.
 
     Args:
       batch: 'image' uint8 [B, H, W, C], 'target' float32 [B, K], 'affine' and, if wanted, 'color',
         'erase' and 'mix' as drawn by `draw`.
       size: side of the square result.
       fill: what lies outside the image, one of `FILLS`.
-      mean: the value in [0, 1] of erased boxes and of the constant fill: the data's mean, so that both
-        are 0 after normalisation.
+      mean: the value in [0, 1] of erased boxes and of the constant fill: the data's mean, so that
+        both are 0 after normalisation.
 
     Returns:
       Images float32 [B, size, size, C] in [0, 1] and targets float32 [B, K].
@@ -295,8 +298,9 @@ def resample(
 ) -> jax.Array:
     """One bilinear affine resample straight to the output size.
 
-    The identity at equal size and a flip return the very pixels times `PIXEL`. Where the image shrinks by 1.5 or
-    more, each output pixel is the mean of several samples (2 x 2 at half size), against aliasing.
+    The identity at equal size and a flip return the very pixels times `PIXEL`. Where the image
+    shrinks by 1.5 or more, each output pixel is the mean of several samples (2 x 2 at half size),
+    against aliasing.
 
     Args:
       images: uint8 [B, H, W, C] with sides of at least 2.
@@ -327,7 +331,8 @@ def resample(
         _neighbours(x, width, fill),
         _neighbours(y, height, fill),
     )
-    # take_along_axis keeps the batch a batch axis, so that a sharded batch is resampled without exchange.
+    # take_along_axis keeps the batch a batch axis, so that a sharded batch is resampled without
+    # exchange.
     flat = images.reshape(batch_size, height * width, channels)
     index = (row * width + column).reshape(batch_size, side * side, 1)
 
@@ -374,7 +379,8 @@ def erase(x: jax.Array, box: jax.Array, value: float) -> jax.Array:
 def mix(x: jax.Array, targets: jax.Array, parameters: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mixup and cutmix of neighbours: face i with face i + 1 for even i, i - 1 for odd i.
 
-    Neighbours in a shuffled batch are random pairs, and unlike a permutation they stay on one device.
+    Neighbours in a shuffled batch are random pairs, and unlike a permutation they stay on one
+    device.
 
     Args:
       x: float32 [B, S, S, C] with B even.
@@ -389,9 +395,9 @@ def mix(x: jax.Array, targets: jax.Array, parameters: jax.Array) -> tuple[jax.Ar
     """
     if x.shape[0] % 2:
         raise ValueError(
-            f"mixup and cutmix pair neighbours, but the batch on a device has {x.shape[0]} faces, an odd "
-            "number: choose a batch size that is a multiple of twice the number of devices, or switch "
-            "both off"
+            f"mixup and cutmix pair neighbours, but the batch on a device has {x.shape[0]} faces, "
+            "an odd number: choose a batch size that is a multiple of twice the number of devices, "
+            "or switch both off"
         )
     share, inside = parameters[:, 0, None, None, None], _inside(parameters[:, 1:], x.shape[1])
     own = jnp.where(inside, 0, share)
@@ -406,8 +412,9 @@ def _partner(x: jax.Array) -> jax.Array:
 
 
 def _input_coordinates(affine: jax.Array, side: int, height: int, width: int):
-    """Where each of side x side outputs lies in the input, in pixels: x and y float32 [B, side, side]."""
-    # Twice the distance of the outputs from the middle, in pixels: integers, so the identity stays exact.
+    """Where the outputs lie in the input, in pixels: x and y, float32 [B, side, side]."""
+    # Twice the distance of the outputs from the middle, in pixels: integers, so the identity stays
+    # exact.
     steps = jnp.arange(1 - side, side, 2, dtype=jnp.float32)
     a = affine[:, :, :, None, None]
     along_x, along_y = steps[None, None, :], steps[None, :, None]

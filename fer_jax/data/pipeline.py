@@ -1,9 +1,9 @@
 """The input pipeline: Grain decides which faces come when and how each is augmented.
 
-A batch is a pure function of (seed, global batch size, its number): batch k holds the same faces with the same
-parameters whatever the number of processes or workers, and however often the run was resumed. That is
-why the position in the stream is a single number, and why each process draws the parameters of the whole
-global batch (microseconds) before it takes its own part.
+A batch is a pure function of (seed, global batch size, its number): batch k holds the same faces
+with the same parameters whatever the number of processes or workers, and however often the run was
+resumed. That is why the position in the stream is a single number, and why each process draws the
+parameters of the whole global batch (microseconds) before it takes its own part.
 """
 
 import dataclasses
@@ -24,12 +24,13 @@ READ_AHEAD = 8  # batches
 class TrainStream(Iterator[dict[str, np.ndarray]]):
     """Endless shuffled, augmented batches for one process.
 
-    Epochs follow each other without a seam, each in a new order: a batch may hold the last faces of one
-    epoch and the first of the next, nothing is dropped, and every epoch shows every face once. With fewer
-    faces than a batch, a face comes several times in one batch.
+    Epochs follow each other without a seam, each in a new order: a batch may hold the last faces of
+    one epoch and the first of the next, nothing is dropped, and every epoch shows every face once.
+    With fewer faces than a batch, a face comes several times in one batch.
 
-    Yields dicts: 'image' uint8 [b, H, W, C], 'target' float32 [b, K], and 'affine', 'color', 'erase',
-    'mix' as drawn by `augment.draw`, where b = batch_size / process_count. A thread reads ahead.
+    Yields dicts: 'image' uint8 [b, H, W, C], 'target' float32 [b, K], and 'affine', 'color',
+    'erase', 'mix' as drawn by `augment.draw`, where b = batch_size / process_count. A thread reads
+    ahead.
 
     Attributes:
       batches_per_epoch: float, how many global batches show every face once.
@@ -56,8 +57,8 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
           seed: of the order and of the augmentation, 0 to 2**32 - 1.
           process_index: this process.
           process_count: number of processes that share the global batch.
-          num_workers: 0 reads in a thread of this process (best for faces in memory), more in that many
-            child processes (for faces streamed from disk).
+          num_workers: 0 reads in a thread of this process (best for faces in memory), more in that
+            many child processes (for faces streamed from disk).
           start: number of the first batch to yield.
 
         Raises:
@@ -97,7 +98,8 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
         self.close()
         self._next_batch = int(state["next_batch"])
         rest = self._batches.slice(slice(self._next_batch, None))
-        # One thread: more would only fight over the interpreter lock, and order costs nothing with one.
+        # One thread: more would only fight over the interpreter lock, and order costs nothing with
+        # one.
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=READ_AHEAD)
         stream = rest.to_iter_dataset(options)
         if self._num_workers:
@@ -115,9 +117,9 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
 def eval_batches(faces: Faces, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
     """Every face once, in order, in batches of one size.
 
-    Yields dicts: 'image' uint8 [B, H, W, C], 'target' float32 [B, K], 'label' int32 [B], 'affine' (the
-    identity) and 'mask' float32 [B], which is 0 on the padding at the end of the last batch (copies of the
-    split's last face).
+    Yields dicts: 'image' uint8 [B, H, W, C], 'target' float32 [B, K], 'label' int32 [B], 'affine'
+    (the identity) and 'mask' float32 [B], which is 0 on the padding at the end of the last batch
+    (copies of the split's last face).
     """
     for start in range(0, len(faces), batch_size):
         index = np.arange(start, start + batch_size)
@@ -151,7 +153,8 @@ def contact_sheet(
       max_faces: how many to show at most, an even number.
 
     Returns:
-      uint8 [rows * (size + 1), columns * (size + 1), C], faces in reading order, a black line between.
+      uint8 [rows * (size + 1), columns * (size + 1), C], faces in reading order, a black line
+      between.
     """
     first = {name: value[:max_faces] for name, value in batch.items()}
     x = np.asarray(augment.apply(first, size, fill, mean)[0])
@@ -191,19 +194,20 @@ def _local_part(
     """Which faces of a global batch belong to this process."""
     if batch_size < 1 or batch_size % process_count:
         raise ValueError(
-            f"a batch of {batch_size} faces does not divide among {process_count} processes: choose a "
-            f"multiple of {process_count}"
+            f"a batch of {batch_size} faces does not divide among {process_count} processes: "
+            f"choose a multiple of {process_count}"
         )
     local = batch_size // process_count
     if ranges.mixes and local % 2:
         raise ValueError(
             f"mixup and cutmix pair neighbours, but a batch of {batch_size} faces gives each of "
-            f"{process_count} processes {local}, an odd number: choose a multiple of {2 * process_count}"
+            f"{process_count} processes {local}, an odd number: choose a multiple of "
+            f"{2 * process_count}, or switch both off"
         )
     return slice(process_index * local, (process_index + 1) * local)
 
 
 def _parse_no_flags() -> None:
-    """Grain's workers read absl flags, which raises where no absl app parsed them (a notebook, pytest)."""
+    """Grain's workers read absl flags, which raises where no absl app has parsed them."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()

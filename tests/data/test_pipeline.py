@@ -1,4 +1,4 @@
-"""The stream: every face once an epoch, and the same whatever the workers, processes and restarts."""
+"""The stream: every face once an epoch; the same for any workers, processes and restarts."""
 
 import itertools
 import json
@@ -51,7 +51,7 @@ def stream(faces, batch_size=12, ranges=RANGES, seed=5, **kwargs):
 
 @pytest.fixture(scope="module")
 def reference():
-    """The first twelve batches as one process without restarts sees them: three epochs of 47 faces."""
+    """The first twelve batches (three epochs of 47 faces) in one process without restarts."""
     return take(stream(numbered_faces(47)), 12)
 
 
@@ -229,7 +229,7 @@ def test_contact_sheet_shows_the_faces_in_reading_order():
 
 
 def test_real_faces_flow_through(shared_dir, tmp_path):
-    """A batch of the real FER2013, augmented by each preset, keeps its brightness and its targets."""
+    """A batch of the real FER2013, augmented by each preset, keeps its mean and its targets."""
     unpack = shared_dir / "fer2013" / "unpack.py"
     subprocess.run([sys.executable, str(unpack), "npz", str(tmp_path)], check=True)
     with np.load(next(tmp_path.rglob("*.npz"))) as archive:
