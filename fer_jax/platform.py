@@ -1,0 +1,48 @@
+"""What this machine's processor needs before JAX runs well on it: memory kept, convolutions on Eigen."""
+
+import ctypes
+import functools
+import platform
+
+import jax
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8  # glibc's malloc.h
+_LARGEST_INT = 2**31 - 1
+_TOP_PAD = 256 * 2**20
+
+# The library that jaxlib sends convolutions to by default takes several times as long as Eigen over
+# their weight gradients; "individual dot" leaves it the matrix products only.
+_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+
+
+@functools.cache
+def tune_cpu() -> None:
+    """Make glibc's malloc keep large blocks for reuse instead of returning them to the system.
+
+    By default every block of 32 MB or more is mapped afresh and unmapped when freed, so a training
+    step on the CPU spends much of its time on page faults. Affects the whole process, costs its peak
+    memory being held until it ends, and does nothing where the C library is not glibc. Call it before
+    the first computation: a thread keeps the arena it started with.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(_M_MMAP_THRESHOLD, _LARGEST_INT)
+    mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT)
+    mallopt(_M_TOP_PAD, _TOP_PAD)
+    mallopt(_M_ARENA_MAX, 1)  # arenas of other threads cannot hold large blocks
+
+
+@functools.cache
+def compiler_options() -> dict[str, str]:
+    """Options for `jax.jit(..., compiler_options=...)` on the default backend; often none.
+
+    Empty on a GPU or TPU, and where the installed jaxlib does not know them.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(lambda x: x + 1, compiler_options=_CPU_OPTIONS).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return dict(_CPU_OPTIONS)
