@@ -1,11 +1,12 @@
-"""Synthetic faces: a seeded stand-in for a real dataset, for the quickstart, the tests and the demo.
+"""Synthetic faces: a seeded stand-in for a real dataset, for quickstart, tests and demo.
 
-A face is an identity (head, hair, skin, glasses, ...), a pose, an expression and a photograph of the three
-(light, blur, noise). Only the expression depends on the class; everything else is drawn from the same
-distribution for all seven, so brightness, hair or pose give nothing away. `face_drawing` paints.
+A face is an identity (head, hair, skin, glasses, ...), a pose, an expression and a photograph of
+the three (light, blur, noise). Only the expression depends on the class; everything else is drawn
+from the same distribution for all seven, so brightness, hair or pose give nothing away.
+`face_drawing` paints.
 
-Expressions follow the descriptions of the Facial Action Coding System (Ekman & Friesen, 1978): a few ways
-each, at varying strength, each of their numbers a little different on every face.
+Expressions follow the Facial Action Coding System (Ekman & Friesen, 1978): a few ways each, at
+varying strength, each of their numbers a little different on every face.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ SPLITS = ("train", "validation", "test")
 PER_CLASS = {"train": 500, "validation": 100, "test": 100}
 SIDE = face_drawing.SIDE
 
-# A face at rest. Lengths are in units of half the head's frame, y points down; switches run from 0 to 1.
+# A face at rest. Lengths are in units of half the picture's side, y points down; switches run from
+# 0 to 1.
 _REST = {
     "brow_y": -0.37,  # height of the brows
     "brow_slope": 0.0,  # above 0 the inner ends are low (anger), below 0 they are high (sadness)
@@ -78,8 +80,8 @@ _EXPRESSIONS = {
              square=0.8, lip=0.035, teeth=0.5, forehead=1.0, frown=0.4),
         # mouth drawn wide, barely open
         dict(brow_y=-0.47, brow_slope=-0.33, brow_arch=-0.02, brow_gap=0.29, eye_top=0.13,
-             eye_bottom=0.065, mouth_width=0.33, mouth_curve=-0.09, open_top=0.015, open_bottom=0.035,
-             square=0.9, lip=0.03, teeth=1.0, forehead=1.0, frown=0.4),
+             eye_bottom=0.065, mouth_width=0.33, mouth_curve=-0.09, open_top=0.015,
+             open_bottom=0.035, square=0.9, lip=0.03, teeth=1.0, forehead=1.0, frown=0.4),
     ),
     "happy": (
         # smile
@@ -87,11 +89,11 @@ _EXPRESSIONS = {
              mouth_curve=0.14, folds=0.8, cheeks=0.8, lip=0.045),
         # laugh
         dict(brow_y=-0.39, brow_arch=0.07, eye_top=0.045, eye_bottom=0.0, mouth_width=0.33,
-             mouth_curve=0.13, open_top=0.02, open_bottom=0.15, lip=0.035, teeth=0.55, folds=1.0,
-             cheeks=1.0),
+             mouth_curve=0.13, open_top=0.03, open_bottom=0.18, square=0.25, lip=0.03, teeth=0.6,
+             folds=1.0, cheeks=1.0),
         # grin
         dict(brow_y=-0.38, brow_arch=0.07, eye_top=0.055, eye_bottom=0.015, mouth_width=0.32,
-             mouth_curve=0.13, open_top=0.015, open_bottom=0.075, lip=0.04, teeth=1.0, folds=1.0,
+             mouth_curve=0.13, open_top=0.03, open_bottom=0.10, lip=0.035, teeth=1.0, folds=1.0,
              cheeks=0.9),
     ),
     "sad": (
@@ -123,9 +125,9 @@ def generate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws synthetic faces.
 
-    The n-th face of a class depends on `seed`, `split`, its class and n alone: asking for more faces, or
-    for other numbers of the other classes, leaves it as it is. Classes take turns, in the order of
-    `EMOTIONS`, until each has its number.
+    The n-th face of a class depends on `seed`, `split`, its class and n alone: asking for more
+    faces or for other numbers of the other classes, leaves it as it is. Classes take turns, in the
+    order of `EMOTIONS`, until each has its number.
 
     Args:
       per_class: faces of each class, one number for all or seven; `PER_CLASS` holds the usual ones.
@@ -143,8 +145,8 @@ def generate(
     counts = np.broadcast_to(per_class, len(EMOTIONS)) if np.ndim(per_class) == 0 else per_class
     if len(counts) != len(EMOTIONS) or min(counts) < 0 or seed < 0:
         raise ValueError(
-            f"synthetic faces need one number of faces or {len(EMOTIONS)}, and a seed, none below 0; got "
-            f"per_class={per_class!r}, seed={seed!r}"
+            f"synthetic faces need one number of faces or {len(EMOTIONS)}, and a seed, none below "
+            f"0; got per_class={per_class!r}, seed={seed!r}"
         )
     turn = np.concatenate([np.arange(n) for n in counts]).astype(int)
     labels = np.repeat(np.arange(len(EMOTIONS), dtype=np.int32), counts)
@@ -154,7 +156,9 @@ def generate(
     # A few faces at a time, so that the intermediate pictures stay in the processor's cache.
     for start in range(0, len(labels), face_drawing.BATCH):
         part = slice(start, start + face_drawing.BATCH)
-        seeds = [(seed, SPLITS.index(split), c, n) for c, n in zip(labels[part], turn[part])]
+        seeds = [
+            (seed, SPLITS.index(split), c, n) for c, n in zip(labels[part], turn[part], strict=True)
+        ]
         uniform, noise = _randomness(seeds)
         dice = face_drawing.Dice(uniform)
         expression = _expression(labels[part], dice)
@@ -163,8 +167,8 @@ def generate(
 
 
 def _randomness(seeds: list[tuple[int, ...]]) -> tuple[np.ndarray, np.ndarray]:
-    """For each face its own generator's numbers: uniform [B, 192] and the camera's noise [B, S, S]."""
-    uniform = np.empty((len(seeds), 192), np.float32)
+    """Each face's own uniform numbers [B, K] and its camera's normal noise [B, S, S]."""
+    uniform = np.empty((len(seeds), face_drawing.NUM_DICE), np.float32)
     noise = np.empty((len(seeds), SIDE, SIDE), np.float32)
     for i, entropy in enumerate(seeds):
         rng = np.random.Generator(np.random.SFC64(entropy))
@@ -173,8 +177,8 @@ def _randomness(seeds: list[tuple[int, ...]]) -> tuple[np.ndarray, np.ndarray]:
     return uniform, noise
 
 
-def _expression(labels: np.ndarray, dice: "face_drawing.Dice") -> dict[str, np.ndarray]:
-    """The numbers of `_REST`, each float32 [B, 1, 1], for one way of showing each label's expression."""
+def _expression(labels: np.ndarray, dice: face_drawing.Dice) -> dict[str, np.ndarray]:
+    """The numbers of `_REST`, each float32 [B, 1, 1], for one way of showing each expression."""
     names = tuple(_REST)
     rest = np.array([_REST[name] for name in names], np.float32)
     way = dice.between(0, 1).ravel()
