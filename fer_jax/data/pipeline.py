@@ -7,11 +7,13 @@ parameters of the whole global batch (microseconds) before it takes its own part
 """
 
 import dataclasses
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import grain.python as grain
+import jax
 import numpy as np
 from absl import flags
 
@@ -64,17 +66,22 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
         Raises:
           ValueError: when the batch does not divide or there are no faces.
         """
-        self._local = _local_part(batch_size, ranges, process_index, process_count)
+        local = _local_part(batch_size, ranges, process_index, process_count)
         if not len(faces):
             raise ValueError("there are no faces to train on: the split is empty")
-        self._batches = (
-            grain.MapDataset.range(len(faces))
-            .seed(seed)
-            .shuffle()
+        order_seed, draw_seed = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
+        # Element e is the order of epoch e. Whole orders, and below them whole batches, because Grain's
+        # work on each element (shuffle and batch: 7 us) would be most of the work on a small face.
+        orders = (
+            grain.MapDataset.source([len(faces)])
             .repeat()
-            .batch(batch_size)
-            .random_map(_Draw(ranges))
-            .map(_Fetch(faces, self._local))
+            .random_map(lambda count, rng: rng.permutation(count), seed=order_seed)
+        )
+        self._batches = (
+            grain.MapDataset.range(sys.maxsize // batch_size)
+            .map(_Indices(orders, len(faces), batch_size))
+            .random_map(_Draw(ranges), seed=draw_seed)
+            .map(_Fetch(faces, local))
         )
         self._num_workers = num_workers
         self._iterator = None
@@ -157,12 +164,41 @@ def contact_sheet(
       between.
     """
     first = {name: value[:max_faces] for name, value in batch.items()}
-    x = np.asarray(augment.apply(first, size, fill, mean)[0])
+    # Compiled as a whole: a compilation for each operation would take seconds.
+    apply = jax.jit(augment.apply, static_argnums=(1, 2, 3))
+    x = np.asarray(apply(first, size, fill, mean)[0])
     rows = -(-len(x) // columns)
     sheet = np.zeros((rows * columns, size + 1, size + 1, x.shape[-1]), np.uint8)
     sheet[: len(x), :size, :size] = np.rint(x * 255)
     sheet = sheet.reshape(rows, columns, *sheet.shape[1:]).swapaxes(1, 2)
     return sheet.reshape(rows * (size + 1), columns * (size + 1), -1)
+
+
+@dataclasses.dataclass
+class _Indices:
+    """The number of a global batch -> the indices of its faces, int64 [B].
+
+    Attributes:
+      orders: dataset of permutations, one an epoch.
+      count: number of faces.
+      batch_size: of the global batch.
+    """
+
+    orders: grain.MapDataset
+    count: int
+    batch_size: int
+    _recent: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, number: int) -> np.ndarray:
+        places = number * self.batch_size + np.arange(self.batch_size)
+        epochs, places = np.divmod(places, self.count)
+        self._recent = {e: self._order(e) for e in range(epochs[0], epochs[-1] + 1)}
+        if epochs[0] == epochs[-1]:
+            return self._recent[epochs[0]][places]
+        return np.array([self._recent[e][p] for e, p in zip(epochs, places, strict=True)])
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return self._recent[epoch] if epoch in self._recent else self.orders[epoch]
 
 
 @dataclasses.dataclass(frozen=True)
