@@ -70,8 +70,8 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
         if not len(faces):
             raise ValueError("there are no faces to train on: the split is empty")
         order_seed, draw_seed = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
-        # Element e is the order of epoch e. Whole orders, and below them whole batches, because Grain's
-        # work on each element (shuffle and batch: 7 us) would be most of the work on a small face.
+        # Element e is the order of epoch e. Whole orders, and below them whole batches, because
+        # Grain's work on each element (7 us for shuffle and batch) would be most of a face's work.
         orders = (
             grain.MapDataset.source([len(faces)])
             .repeat()
