@@ -1,0 +1,204 @@
+"""Image folders: SPLIT/CLASS/..., CLASS/..., and Kaggle's FER2013, whose file names hold the split."""
+
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from fer_jax.data.emotions import EMOTIONS, UnknownEmotionError, emotion_id
+from fer_jax.data.records import (
+    BadRecordError,
+    Record,
+    Source,
+    SourceError,
+    known_splits,
+    split_name,
+)
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+MAX_PIXELS = (
+    50_000_000  # a large photograph; a file that declares more is refused before it is decoded
+)
+
+_KAGGLE_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_\d+", re.IGNORECASE)
+_Entry = tuple[str, int, str | None]  # path relative to the source, label, split
+
+
+def open_folders(root: Path) -> Source:
+    """Lists the images below `root`; which layout it is shows in the names of its subfolders.
+
+    Class folders are matched by name (see `emotions.canonical`). Folders named 0 to 6, all seven of them, are
+    taken in the challenge's order; other numbers say nothing and are refused.
+
+    Raises:
+      SourceError: when a folder is neither a split nor an emotion, or when there is no image.
+    """
+    tops = _subfolders(root)
+    if not tops:
+        raise SourceError(
+            f"{root} has no subfolders{' and is empty' if not any(root.iterdir()) else ''}; expected images "
+            f"in SPLIT/CLASS/ or CLASS/ folders, such as {root}/train/happy/1.jpg or {root}/happy/1.jpg"
+        )
+    notes: list[str] = []
+    if any(split_name(name) for name in tops):
+        strangers = [name for name in tops if not split_name(name)]
+        if strangers:
+            raise SourceError(
+                f"{root / strangers[0]} is not a split, but beside it {_first(tops, split_name)} is; rename it "
+                f"or move it away (known splits: {known_splits()})"
+            )
+        classes = {(top, name): split_name(top) for top in tops for name in _subfolders(root / top)}
+        kind = "split_folders"
+    else:
+        classes = {("", name): None for name in tops}
+        kind = "class_folders"
+    labels = _labels(root, {name for _, name in classes}, notes)
+    entries, others = [], 0
+    for (top, name), split in classes.items():
+        files, ignored = _images_below(root, os.path.join(top, name))
+        entries += [(file, labels[name], split) for file in files]
+        others += ignored
+    if not entries:
+        raise SourceError(
+            f"no images below {root} (looked in {len(classes)} class folders for {', '.join(IMAGE_ENDINGS)})"
+        )
+    if others:
+        notes.append(f"{others} files are not images (by their ending) and were not looked at")
+    if any(_KAGGLE_NAME.match(os.path.basename(file)) for file, _, _ in entries):
+        kind = "kaggle_folders"
+    elif kind == "split_folders" and {split for _, _, split in entries} == {"train", "test"}:
+        notes.append(
+            "the file names have no Training_, PublicTest_ or PrivateTest_ prefix: if this is FER2013, test/ "
+            "holds PublicTest and PrivateTest mixed and nothing tells them apart, so all of it is taken as "
+            "the test split and scores are not comparable with PrivateTest scores"
+        )
+    entries.sort()
+    return Source(kind, str(root), len(entries), lambda: _read(root, entries, kind), notes)
+
+
+def _first(names, condition) -> str:
+    return next(name for name in names if condition(name))
+
+
+def _subfolders(folder: Path) -> list[str]:
+    """Names of the folders inside, without hidden ones and what archives leave behind."""
+    try:
+        names = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
+    except OSError as error:
+        raise SourceError(
+            f"{folder} cannot be listed: {error.strerror}; check its permissions"
+        ) from error
+    return sorted(name for name in names if not name.startswith((".", "__MACOSX")))
+
+
+def _labels(root: Path, names: set[str], notes: list[str]) -> dict[str, int]:
+    if names == {str(i) for i in range(len(EMOTIONS))}:
+        order = ", ".join(f"{i} {name}" for i, name in enumerate(EMOTIONS))
+        notes.append(
+            f"the class folders are numbers; they were taken in the order of FER2013: {order}"
+        )
+        return {name: int(name) for name in names}
+    labels = {}
+    for name in sorted(names):
+        try:
+            labels[name] = emotion_id(name)
+        except UnknownEmotionError as error:
+            advice = "rename the folder or move it out of the source"
+            if name.isdigit():
+                advice = (
+                    "numbers are only understood as 0 to 6, all seven, in the order of FER2013; datasets "
+                    "differ in how they count, so give these folders the names of their emotions"
+                )
+            raise SourceError(f"{root}: {error}; {advice}") from error
+    return labels
+
+
+def _images_below(root: Path, folder: str) -> tuple[list[str], int]:
+    """Paths (relative to `root`, with /) of the images at any depth, and how many other files there are."""
+    images, others = [], 0
+    for parent, folders, files in os.walk(root / folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for file in files:
+            if file.startswith("."):
+                continue
+            if file.lower().endswith(IMAGE_ENDINGS):
+                images.append(Path(parent, file).relative_to(root).as_posix())
+            else:
+                others += 1
+    return images, others
+
+
+def _read(root: Path, entries: list[_Entry], kind: str) -> Iterator[Record | BadRecordError]:
+    for file, label, split in entries:
+        where = str(root / file)
+        try:
+            if kind == "kaggle_folders":
+                split = _kaggle_split(file, split, where)
+            yield Record(read_image(root / file), label, split, file, where)
+        except BadRecordError as error:
+            yield error
+
+
+def _kaggle_split(file: str, folder_split: str | None, where: str) -> str | None:
+    """The prefix decides: Kaggle's test/ mixes PublicTest and PrivateTest."""
+    match = _KAGGLE_NAME.match(os.path.basename(file))
+    if match:
+        return split_name(match[1])
+    if folder_split == "train":
+        return folder_split
+    raise BadRecordError(
+        where,
+        "its name has no Training_, PublicTest_ or PrivateTest_ prefix, as other files of this source have, so "
+        "its split is unknown; move it to train/ or away",
+    )
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Decodes an image file, turned upright as its EXIF data say.
+
+    Returns:
+      uint8 [H, W] when it is grey (also when stored as RGB with three equal channels), else [H, W, 3].
+
+    Raises:
+      BadRecordError: when it cannot be read, is cut off or is too large.
+    """
+    where = str(path)
+    try:
+        with open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(file)
+            if image.width * image.height > MAX_PIXELS:
+                raise BadRecordError(where, _too_large(f"{image.width} x {image.height} pixels"))
+            return _to_array(ImageOps.exif_transpose(image))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        count = re.search(r"\d+", str(error))
+        raise BadRecordError(
+            where, _too_large(f"{count[0]} pixels" if count else str(error))
+        ) from error
+    except PermissionError as error:
+        raise BadRecordError(
+            where, "no permission to read it; check the file's permissions"
+        ) from error
+    except (OSError, ValueError, SyntaxError, EOFError) as error:  # what Pillow's decoders raise
+        reason = "it is not an image that can be read" if "identify" in str(error) else str(error)
+        raise BadRecordError(
+            where, f"cannot be decoded: {reason}; expected a whole image file"
+        ) from error
+
+
+def _too_large(found: str) -> str:
+    return f"declares {found}, more than the limit of {MAX_PIXELS:,}; it was not decoded"
+
+
+def _to_array(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I"):  # 16 bits a pixel
+        return (np.asarray(image, np.float32) / 257).round().clip(0, 255).astype(np.uint8)
+    if image.mode in ("1", "L"):
+        return np.asarray(image.convert("L"))
+    array = np.asarray(image.convert("RGB"))
+    grey = (array[..., :1] == array).all()
+    return np.ascontiguousarray(array[..., 0]) if grey else array

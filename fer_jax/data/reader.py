@@ -1,0 +1,149 @@
+"""Reads a prepared dataset into memory, or as a stream when it does not fit. Needs no TensorFlow."""
+
+import io
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fer_jax.data import faces as faces_lib
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+TFDS_FOLDER = "fer"  # tfds_builder.FerBuilder.name
+
+_BATCH = 512  # records fetched together
+
+
+class DatasetError(ValueError):
+    """The dataset cannot be written, or what is on disk cannot be used; the message says what to do."""
+
+
+def read_manifest(data_dir: str | Path) -> dict[str, Any]:
+    """The manifest of a dataset.
+
+    Raises:
+      FileNotFoundError: when `data_dir` is not a dataset; the message holds the command that makes one.
+      DatasetError: when it is damaged or of another version.
+    """
+    path = Path(data_dir).expanduser() / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{data_dir} is not a prepared dataset (no {MANIFEST} in it). Make it with:\n"
+            f"  python scripts/prepare_data.py --source PATH/TO/fer2013.csv --out {data_dir}\n"
+            f"or, without data of your own, with --source synthetic"
+        )
+    again = f"delete {data_dir} and run scripts/prepare_data.py again"
+    try:
+        manifest = json.loads(path.read_text())
+        version = manifest["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{path} is damaged ({error}); {again}") from error
+    if version != FORMAT_VERSION:
+        raise DatasetError(
+            f"{path} has format version {version}, expected {FORMAT_VERSION}; {again}"
+        )
+    for name, size in manifest["files"].items():
+        file = path.parent / name
+        found = file.stat().st_size if file.is_file() else None
+        if found != size:
+            state = "is missing" if found is None else f"has {found} bytes"
+            raise DatasetError(f"{file} {state}, expected {size} bytes; {again}")
+    return manifest
+
+
+def load(
+    data_dir: str | Path, split: str, *, image_size: int | None = None, max_bytes: int = 8 * 2**30
+) -> faces_lib.Faces:
+    """A split of a dataset made by `builder.build`, in the order of its source.
+
+    Args:
+      data_dir: the dataset's folder.
+      split: "train", "validation" or "test".
+      image_size: side in pixels to which each face is resized (antialiased, without keeping its aspect);
+        needed only where the images differ in size.
+      max_bytes: a split that takes more when decoded is not held in memory: its `images` then decode what is
+        asked for at each access.
+
+    Raises:
+      FileNotFoundError: when `data_dir` is not a dataset.
+      DatasetError: when it is damaged, has no such split, or needs an `image_size`.
+    """
+    manifest = read_manifest(data_dir)
+    if split not in manifest["splits"]:
+        raise DatasetError(
+            f"{data_dir} has no {split} split; it has: {', '.join(manifest['splits'])}"
+        )
+    if image_size:
+        shape = (image_size, image_size, manifest["channels"])
+    elif manifest["image_shape"]:
+        shape = tuple(manifest["image_shape"])
+    else:
+        raise DatasetError(
+            f"the images of {data_dir} differ in size: give image_size, the side in pixels to resize them to"
+        )
+    source = _data_source(data_dir, split)
+    count = manifest["splits"][split]["count"]
+    if len(source) != count:
+        raise DatasetError(
+            f"{data_dir}: {split} holds {len(source)} images, its manifest says {count}; delete {data_dir} and "
+            f"run scripts/prepare_data.py again"
+        )
+    keep = count * int(np.prod(shape)) <= max_bytes
+    images = (
+        np.empty((count, *shape), np.uint8) if keep else StreamedImages(source, (count, *shape))
+    )
+    labels, ids = np.empty(count, np.int32), []
+    for start in range(0, count, _BATCH):
+        indices = range(start, min(start + _BATCH, count))
+        for index, example in zip(indices, source.__getitems__(indices), strict=True):
+            labels[index] = example["label"]
+            ids.append(example["id"].decode())
+            if keep:
+                images[index] = _decode(example["image"], shape)
+    return faces_lib.Faces(images, labels, faces_lib.one_hot(labels), ids)
+
+
+class StreamedImages:
+    """Images uint8 [N, H, W, C] that stay on disk; indexing with integers or a slice decodes those."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, source: Any, shape: tuple[int, int, int, int]):
+        self._source = source
+        self.shape = shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int | slice | Iterable[int]) -> np.ndarray:
+        chosen = np.arange(len(self))[index]
+        images = np.empty((chosen.size, *self.shape[1:]), np.uint8)
+        flat = chosen.ravel().tolist()
+        for start in range(0, len(flat), _BATCH):
+            examples = self._source.__getitems__(flat[start : start + _BATCH])
+            for place, example in enumerate(examples, start):
+                images[place] = _decode(example["image"], self.shape[1:])
+        return images.reshape(*chosen.shape, *self.shape[1:])
+
+
+def _data_source(data_dir: str | Path, split: str) -> Any:
+    os.environ.setdefault(
+        "TF_CPP_MIN_LOG_LEVEL", "3"
+    )  # TFDS may import TensorFlow where it is there
+    import tensorflow_datasets as tfds
+
+    folder = next((Path(data_dir).expanduser() / TFDS_FOLDER).iterdir())
+    builder = tfds.builder_from_directory(folder)
+    return builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+
+
+def _decode(png: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    image = Image.open(io.BytesIO(png))
+    if image.size != (shape[1], shape[0]):
+        image = image.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(shape)

@@ -1,0 +1,95 @@
+"""The first pass over a source: every image checked, PNG-encoded to one file, measured.
+
+Deciding on splits, statistics and the content hash needs all records, the pixels of none: what stays in memory
+is about half a kilobyte an image, whatever its size.
+"""
+
+import dataclasses
+import hashlib
+import io
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fer_jax.data.records import Record
+from fer_jax.data.splits import pixel_digest
+
+
+@dataclasses.dataclass(slots=True)
+class Entry:
+    """What is kept of a record: all but the pixels, which lie in the spool file."""
+
+    label: int
+    split: str | None
+    id: str
+    shape: tuple[int, ...]
+    digest: bytes  # of shape and pixels
+    mean: float  # of the pixels, 0 to 255
+    mean_square: float
+    offset: int
+    length: int
+
+
+class Spool:
+    """PNG files end to end in one file, and an `Entry` for each."""
+
+    def __init__(self, path: Path):
+        self.entries: list[Entry] = []
+        self._file = open(path, "w+b")
+        self._path = path
+        self._end = 0
+
+    def fill(self, records: Iterable[Record], each: Callable[[], None]) -> None:
+        """Writes all records, calling `each` after every one."""
+        for record in records:
+            self.add(record)
+            each()
+
+    def add(self, record: Record) -> None:
+        png = encode_png(record.image)
+        values = record.image.astype(np.float64)
+        self._file.write(png)
+        entry = Entry(
+            record.label, record.split, record.id, record.image.shape, pixel_digest(record.image),
+            float(values.mean()), float((values**2).mean()), self._end, len(png),
+        )  # fmt: skip
+        self.entries.append(entry)
+        self._end += len(png)
+
+    def png(self, entry: Entry, channels: int) -> bytes:
+        """The image as PNG with `channels` (1 or 3) channels."""
+        self._file.seek(entry.offset)
+        png = self._file.read(entry.length)
+        if channels == 3 and len(entry.shape) == 2:
+            return encode_png(np.asarray(Image.open(io.BytesIO(png)).convert("RGB")))
+        return png
+
+    def remove(self) -> None:
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """uint8 [H, W] or [H, W, 3] as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def statistics(entries: Iterable[Entry]) -> tuple[float, float]:
+    """Mean and standard deviation of all pixel values, scaled to [0, 1]."""
+    numbers = np.array([(e.shape[0] * e.shape[1], e.mean, e.mean_square) for e in entries])
+    weights = numbers[:, 0] / numbers[:, 0].sum()
+    mean = float(weights @ numbers[:, 1])
+    variance = float(weights @ numbers[:, 2]) - mean**2
+    return mean / 255, max(variance, 0.0) ** 0.5 / 255
+
+
+def content_hash(entries: Iterable[Entry], splits: Iterable[str]) -> str:
+    """SHA-256 over what the dataset is: each image's split, label and pixels, in any order and by any name."""
+    lines = sorted(
+        f"{s} {e.label} {e.digest.hex()}\n" for e, s in zip(entries, splits, strict=True)
+    )
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

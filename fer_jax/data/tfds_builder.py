@@ -1,0 +1,50 @@
+"""The dataset as TensorFlow Datasets sees it. Importing this module imports TFDS (but not TensorFlow)."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from fer_jax.data.emotions import EMOTIONS
+
+# Features of one face: a PNG, its label, and its id in the source.
+Example = dict[str, Any]
+
+
+class FerBuilder(tfds.core.GeneratorBasedBuilder):
+    """Writes faces, already PNG-encoded, as ArrayRecord files.
+
+    PNG bytes go in as they are: TFDS would need TensorFlow to encode arrays.
+    """
+
+    name = "fer"
+    VERSION = tfds.core.Version("1.0.0")
+
+    def __init__(
+        self, *, examples: dict[str, Callable[[], Iterable[Example]]], channels: int, **kwargs: Any
+    ):
+        """Builds from `examples`: for each split a function that yields its faces, in order.
+
+        An example is {"image": PNG bytes, "label": int, "id": str}; `channels` (1 or 3) is that of all PNGs.
+        """
+        self._examples = examples
+        self._channels = channels
+        super().__init__(file_format="array_record", **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        image = tfds.features.Image(shape=(None, None, self._channels), encoding_format="png")
+        label = tfds.features.ClassLabel(names=list(EMOTIONS))
+        features = {"image": image, "label": label, "id": tfds.features.Text()}
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Faces labelled with one of seven emotions.",
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "label"),
+            disable_shuffling=True,  # keep the source's order; the pipeline shuffles
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, Example]]]:
+        return {split: enumerate(generate()) for split, generate in self._examples.items()}
+
+    def _generate_examples(self) -> None:
+        raise NotImplementedError("the splits come from `examples`")

@@ -1,0 +1,114 @@
+"""Turns what you have on disk into a dataset to train on.
+
+    python scripts/prepare_data.py --source fer2013.csv --out data/fer2013
+    python scripts/prepare_data.py --source folder/of/images --out data/mine
+    python scripts/prepare_data.py --source synthetic --out data/synthetic
+
+SOURCE is one of
+  fer2013.csv             the challenge's file (or icml_face_data.csv, or a folder that holds one of them);
+  SPLIT/CLASS/... images  train, validation (or val, valid), test; Kaggle's FER2013 folders are recognised by
+                          their file names (Training_, PublicTest_, PrivateTest_), which decide the split;
+  CLASS/... images        without splits: they are drawn, class by class, identical images kept together;
+  synthetic               drawn faces, to try everything without data.
+Classes go by name: angry/anger, disgust/disgusted, fear/fearful, happy/happiness, sad/sadness,
+surprise/surprised, neutral; Training is train, PublicTest validation, PrivateTest test.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fer_jax.data import builder  # noqa: E402
+from fer_jax.data.emotions import EMOTIONS  # noqa: E402
+from fer_jax.data.records import BadRecordError, SourceError  # noqa: E402
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", required=True, help="CSV file, folder, or the word synthetic")
+    parser.add_argument("--out", required=True, metavar="DATA", help="folder for the dataset")
+    parser.add_argument(
+        "--skip_bad", action="store_true", help="leave out bad rows and images, and list them"
+    )
+    parser.add_argument(
+        "--validation_fraction",
+        type=float,
+        default=0.1,
+        metavar="F",
+        help="share of the images for validation where the source has no such split (default: 0.1)",
+    )
+    parser.add_argument(
+        "--test_fraction",
+        type=float,
+        default=0.1,
+        metavar="F",
+        help="share of the images for test where the source has no splits at all (default: 0.1)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the drawn splits (default: 0)")
+    parser.add_argument("--overwrite", action="store_true", help="replace another dataset at DATA")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    try:
+        manifest = builder.build(
+            args.source,
+            args.out,
+            skip_bad=args.skip_bad,
+            validation_fraction=args.validation_fraction,
+            test_fraction=args.test_fraction,
+            seed=args.seed,
+            overwrite=args.overwrite,
+        )
+    except BadRecordError as error:
+        print(f"error: {error}\nfix or remove it, or leave bad ones out with --skip_bad", file=sys.stderr)
+        return 2
+    except (SourceError, builder.DatasetError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nstopped; nothing was left at {args.out}", file=sys.stderr)
+        return 130
+    print(summary(manifest, args.out))
+    return 0
+
+
+def summary(manifest: dict, out: str) -> str:
+    """What the dataset holds and what to run next."""
+    splits = manifest["splits"]
+    lines = [f"{manifest['name']} ({manifest['source_kind']}) at {out}", ""]
+    lines.append("".join([f"{'':10}", *(f"{name:>12}" for name in splits)]))
+    for emotion in EMOTIONS:
+        counts = (split["class_counts"][emotion] for split in splits.values())
+        lines.append("".join([f"{emotion:10}", *(f"{count:12,}" for count in counts)]))
+    lines.append("".join([f"{'all':10}", *(f"{split['count']:12,}" for split in splits.values())]))
+    shape = manifest["image_shape"]
+    colour = "grey" if manifest["channels"] == 1 else "RGB"
+    size = f"{shape[0]} x {shape[1]}" if shape else "of different sizes"
+    mean, std = manifest["pixel_mean"], manifest["pixel_std"]
+    measured = manifest["pixel_statistics_split"]
+    lines += ["", f"images        {size}, {colour}; pixel mean {mean:.4f}, std {std:.4f} ({measured})"]
+    lines += [f"content hash  {manifest['content_hash']}"]
+    if drawn := manifest["drawn_splits"]:
+        shares = ", ".join(f"{name} {share:g}" for name, share in drawn["fractions"].items())
+        lines += [f"splits drawn  {shares} (seed {drawn['seed']}), identical images kept together"]
+    lines += [f"note          {note}" for note in manifest["notes"]]
+    if skipped := manifest["skipped"]:
+        lines += ["", f"left out {len(skipped)} bad rows or images (all are in {out}/manifest.json):"]
+        lines += [f"  {bad['where']}: {bad['reason']}" for bad in skipped[:10]]
+    lines += [
+        "",
+        "next:",
+        f"  python scripts/audit_data.py --source {manifest['source']} --out {out}_audit",
+        f"  python -m fer_jax.main --config configs/cnn.py --config.data.dir={out} --workdir runs/cnn",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
