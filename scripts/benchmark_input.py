@@ -91,7 +91,7 @@ def _tf_draw(batch_size: int, ranges: augment.Ranges) -> Callable:
 
     rng = np.random.default_rng(0)
     draw = lambda: tuple(augment.draw(ranges, batch_size, rng).values())  # noqa: E731
-    return lambda: tf.numpy_function(draw, [], [tf.float32] * 4)
+    return lambda: tf.numpy_function(draw, [], [tf.float32] * len(draw()))
 
 
 def torch_whole_batches(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Iterator:

@@ -149,20 +149,22 @@ def draw(ranges: Ranges, batch_size: int, rng: np.random.Generator) -> dict[str,
 
     Returns:
       float32 arrays: 'affine' [B, 2, 3]; 'color' [B, 3] (brightness added, contrast factor, gamma);
-      'erase' [B, 4] (y0, x0, y1, x1 in [0, 1], empty for none); 'mix' [B, 5] (the face's own share
-      in the blend, then the box y0, x0, y1, x1 that comes from its partner).
+      'erase' [B, 4] (y0, x0, y1, x1 in [0, 1], empty for none); and, where the ranges mix faces,
+      'mix' [B, 5] (the face's own share in the blend, then the box y0, x0, y1, x1 that comes from
+      its partner). Without mixing 'mix' is left out, so that odd batches can be trained on.
     """
     parameters = {
         "affine": _draw_affine(ranges, batch_size, rng),
         "color": _draw_color(ranges, batch_size, rng),
         "erase": _draw_erase(ranges, batch_size, rng),
-        "mix": _draw_mix(ranges, batch_size, rng),
     }
+    if ranges.mixes:
+        parameters["mix"] = _draw_mix(ranges, batch_size, rng)
     return {name: value.astype(np.float32) for name, value in parameters.items()}
 
 
 def identity(batch_size: int) -> dict[str, np.ndarray]:
-    """The parameters that change nothing, in the form of `draw`."""
+    """The parameters that change nothing, in the form of `draw` with mixing."""
     return {
         "affine": identity_affine(batch_size),
         "color": np.tile(np.float32([0, 1, 1]), (batch_size, 1)),
@@ -237,8 +239,6 @@ def _draw_erase(ranges: Ranges, batch_size: int, rng: np.random.Generator) -> np
 def _draw_mix(ranges: Ranges, batch_size: int, rng: np.random.Generator) -> np.ndarray:
     """float64 [B, 5]: a share for mixup or a box for cutmix, never both."""
     mix = np.tile([1.0, 0, 0, 0, 0], (batch_size, 1))
-    if not ranges.mixes:
-        return mix
     mixed = rng.random(batch_size) < ranges.mix_probability
     cut_share = 0.5 if ranges.mixup and ranges.cutmix else float(ranges.cutmix > 0)
     cut = rng.random(batch_size) < cut_share

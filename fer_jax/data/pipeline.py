@@ -31,8 +31,8 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
     With fewer faces than a batch, a face comes several times in one batch.
 
     Yields dicts: 'image' uint8 [b, H, W, C], 'target' float32 [b, K], and 'affine', 'color',
-    'erase', 'mix' as drawn by `augment.draw`, where b = batch_size / process_count. A thread reads
-    ahead.
+    'erase' and, where the ranges mix faces, 'mix' as drawn by `augment.draw`, where
+    b = batch_size / process_count. A thread reads ahead.
 
     Attributes:
       batches_per_epoch: float, how many global batches show every face once.
@@ -152,7 +152,7 @@ def contact_sheet(
     """A picture of the faces as the model gets them, before normalisation.
 
     Args:
-      batch: from `TrainStream`; its arrays may have any even batch size.
+      batch: from `TrainStream`.
       size: the model's input size.
       fill: as for `augment.apply`.
       mean: as for `augment.apply`.

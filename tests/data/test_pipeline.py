@@ -177,7 +177,8 @@ def test_refuses(faces, kwargs, message):
 
 def test_an_odd_batch_is_fine_without_mixing():
     (batch,) = take(stream(numbered_faces(20), batch_size=7, ranges=augment.PRESETS["cnn"]), 1)
-    assert len(batch["image"]) == 7
+    x, targets = augment.apply(batch, 4)
+    assert x.shape == (7, 4, 4, 1) and targets.shape == (7, 7)
 
 
 def test_a_failure_while_reading_reaches_the_consumer():
