@@ -1,0 +1,261 @@
+"""The report on one split: figures as JSON, a page to read, a row for every image, pictures."""
+
+import csv
+import io
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fer_jax.data import splits
+from fer_jax.data.emotions import EMOTIONS
+from fer_jax.evaluation import plots, statistics
+
+RESAMPLES = 2000
+BINS = 15
+MISTAKES = 32  # faces on the sheet of mistakes
+
+
+def write_report(
+    out_dir: os.PathLike | str,
+    probs: np.ndarray,
+    labels: np.ndarray,
+    ids: Sequence[str],
+    *,
+    facts: dict[str, Any],
+    images: Any = None,
+) -> dict[str, Any]:
+    """Writes predictions.csv, the pictures, report.md and, last, report.json.
+
+    Args:
+      out_dir: made here if need be; an older report in it is replaced.
+      probs: float [N, 7], rows that sum to 1.
+      labels: int [N], ids of `EMOTIONS`.
+      ids: N names, unique and stable.
+      facts: those of the checkpoint (see `checkpoints.load_weights`), together with 'split', 'tta'
+        and 'checkpoint' (where the weights lie); 'data_hash' is that of the evaluated data and
+        'trained_data_hash', where it differs, of the data of the training.
+      images: uint8 [N, H, W, C], an array or an object indexed by integer arrays. They give the
+        sheet of mistakes, and the groups of exact copies that the intervals resample together;
+        without them there is no sheet and images are resampled one by one.
+
+    Returns:
+      What report.json holds.
+
+    Raises:
+      ValueError: nothing to evaluate or no distributions, see `statistics.check`.
+      OSError: `out_dir` cannot be written.
+    """
+    probs, labels = np.asarray(probs, np.float64), np.asarray(labels)
+    statistics.check(probs, labels)
+    out_dir = pathlib.Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    groups = None if images is None else splits.duplicate_groups(images)
+    report = _figures(probs, labels, groups) | _origin(facts)
+    report["most_confident_mistakes"] = [str(ids[i]) for i in _worst(probs, labels)]
+    _write(out_dir / "predictions.csv", _predictions(probs, labels, ids))
+    pictures = _pictures(out_dir, probs, labels, images, report)
+    _write(out_dir / "report.md", _page(report, pictures))
+    # Last, so that a report.json always has the rest of its report beside it.
+    _write(out_dir / "report.json", json.dumps(report, indent=2, sort_keys=True) + "\n")
+    return report
+
+
+def _figures(probs, labels, groups) -> dict[str, Any]:
+    """Everything that is computed from the predictions."""
+    matrix = statistics.confusion_matrix(probs, labels)
+    scores = statistics.per_class(matrix)
+    interval = statistics.bootstrap_interval(probs, labels, groups, resamples=RESAMPLES)
+    return {
+        "num_examples": len(labels),
+        "accuracy": statistics.accuracy(probs, labels),
+        "balanced_accuracy": statistics.balanced_accuracy(probs, labels),
+        "macro_f1": statistics.macro_f1(probs, labels),
+        "weighted_f1": statistics.weighted_f1(probs, labels),
+        "loss": statistics.nll(probs, labels),
+        "brier": statistics.brier(probs, labels),
+        "ece": statistics.ece(probs, labels, BINS),
+        "mean_confidence": float(probs.max(axis=1).mean()),
+        "interval_95": {name: list(pair) for name, pair in interval.items()}
+        | {
+            "resamples": RESAMPLES,
+            "unit": "images" if groups is None else "groups of identical images",
+        },
+        "emotions": list(EMOTIONS),
+        "per_class": {
+            name: {key: values[i].item() for key, values in scores.items()}
+            for i, name in enumerate(EMOTIONS)
+        },
+        "confusion_matrix": matrix.tolist(),
+        "reliability": {
+            key: values.tolist()
+            for key, values in statistics.reliability(probs, labels, BINS).items()
+        },
+    }
+
+
+def _origin(facts: dict[str, Any]) -> dict[str, Any]:
+    """Where the predictions come from, and what that means for the figures."""
+    known = {
+        "selection": None,
+        "config": None,
+        "model": None,
+        "parameters": None,
+        "data_hash": None,
+    }
+    facts = known | facts
+    facts.setdefault("trained_data_hash", facts["data_hash"])
+    selection, split = facts["selection"], facts["split"]
+    same_data = facts["trained_data_hash"] == facts["data_hash"]
+    selected_here = bool(selection) and same_data and selection["split"] == split
+    if not same_data:
+        note = (
+            "The data are not those of the training: whether they share images is not known, and "
+            f"neither is whether the two mean the same by `{split}`."
+        )
+    elif split == "train":
+        note = "The model was trained on this split: the figures say nothing about new faces."
+    elif selected_here:
+        note = (
+            f"Selected on this split: of all evaluations of the run on `{split}` this checkpoint's "
+            f"{selection['metric']} was the best, so the figure is optimistic."
+        )
+    elif selection:
+        note = (
+            f"The checkpoint was selected on `{selection['split']}`; `{split}` took no part in the "
+            "training or the selection."
+        )
+    else:
+        note = "How this checkpoint was selected is not recorded: the figure may be optimistic."
+    return facts | {"selected_on_this_split": selected_here, "note": note}
+
+
+def _predictions(probs, labels, ids) -> str:
+    """CSV, one row an image; probabilities in full, so that all figures follow from it."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "label", "prediction", *EMOTIONS])
+    for name, label, row in zip(ids, labels.tolist(), probs.tolist(), strict=True):
+        writer.writerow([name, label, row.index(max(row)), *map(repr, row)])
+    return text.getvalue()
+
+
+def _pictures(out_dir, probs, labels, images, report) -> dict[str, str]:
+    """Draws the pictures; file name -> what it shows."""
+    pictures = {
+        "per_class.png": "Scores by class",
+        "confusion_matrix.png": "Confusion matrix",
+        "reliability.png": "Confidence and accuracy",
+    }
+    matrix = np.array(report["confusion_matrix"])
+    plots.plot_confusion(matrix, EMOTIONS, out_dir / "confusion_matrix.png")
+    scores = statistics.per_class(matrix)
+    plots.plot_per_class(scores, EMOTIONS, report["macro_f1"], out_dir / "per_class.png")
+    table = {key: np.array(values) for key, values in report["reliability"].items()}
+    plots.plot_reliability(table, report["ece"], report["accuracy"], out_dir / "reliability.png")
+    sheet = out_dir / "mistakes.png"
+    wrong = _worst(probs, labels)
+    if images is None or not len(wrong):
+        sheet.unlink(missing_ok=True)  # of an older report
+        return pictures
+    predicted = probs.argmax(axis=1)
+    captions = [
+        f"{EMOTIONS[labels[i]]} taken for\n{EMOTIONS[predicted[i]]} {100 * probs[i].max():.1f} %"
+        for i in wrong
+    ]
+    title = "The most confident mistakes: the label, what it was taken for, how surely"
+    plots.plot_faces(images[wrong], captions, title, sheet)
+    return pictures | {"mistakes.png": "The most confident mistakes"}
+
+
+def _worst(probs, labels) -> np.ndarray:
+    """Indices of the wrong predictions of the highest probability, highest first."""
+    wrong = np.flatnonzero(probs.argmax(axis=1) != labels)
+    return wrong[np.argsort(-probs[wrong].max(axis=1), kind="stable")][:MISTAKES]
+
+
+def _page(report: dict[str, Any], pictures: dict[str, str]) -> str:
+    """report.md."""
+    low, high = report["interval_95"]["accuracy"]
+    low_f1, high_f1 = report["interval_95"]["macro_f1"]
+    model = (report["model"] or {}).get("name", "unknown model")
+    lines = [
+        f"# {model} on `{report['split']}`: {100 * report['accuracy']:.2f} % accuracy",
+        "",
+        f"**{report['note']}**",
+        "",
+        f"| figure ({report['num_examples']:,} images) | value | 95 % interval |",
+        "|---|---|---|",
+        f"| accuracy | {report['accuracy']:.4f} | {low:.4f} - {high:.4f} |",
+        f"| balanced accuracy | {report['balanced_accuracy']:.4f} | |",
+        f"| macro F1 | {report['macro_f1']:.4f} | {low_f1:.4f} - {high_f1:.4f} |",
+        f"| weighted F1 | {report['weighted_f1']:.4f} | |",
+        f"| loss (negative log-likelihood, nats) | {report['loss']:.4f} | |",
+        f"| Brier score (0 to 2) | {report['brier']:.4f} | |",
+        f"| expected calibration error ({BINS} bins) | {report['ece']:.4f} | |",
+        f"| mean confidence | {report['mean_confidence']:.4f} | |",
+        "",
+        "## Classes",
+        "",
+        "| emotion | precision | recall | F1 | images | predicted |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in report["per_class"].items():
+        lines.append(
+            f"| {name} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} | "
+            f"{row['support']:,} | {row['predicted']:,} |"
+        )
+    for file, caption in pictures.items():
+        lines += ["", f"## {caption}", "", f"![{caption}]({file})"]
+    if report["most_confident_mistakes"]:
+        lines += ["", "Their ids are in `report.json`, under `most_confident_mistakes`."]
+    return "\n".join([*lines, "", "## Origin", "", *_origin_table(report), "", *_notes(report), ""])
+
+
+def _origin_table(report: dict[str, Any]) -> list[str]:
+    selection, parameters = report["selection"], report["parameters"]
+    chosen = "not recorded"
+    if selection:
+        chosen = (
+            f"{selection['metric']} {selection['value']:.4f} on `{selection['split']}` at step "
+            f"{selection['step']:,}"
+        )
+    rows = {
+        "checkpoint": f"`{report['checkpoint']}`",
+        "selected by": chosen,
+        "model": f"`{json.dumps(report['model'], sort_keys=True)}`",
+        "parameters": "not recorded" if parameters is None else f"{parameters:,}",
+        "test-time augmentation": report.get("tta", "none"),
+        "data (content hash)": f"`{report['data_hash']}`",
+        "trained on (content hash)": f"`{report['trained_data_hash']}`",
+        "weights": "averaged over the training (EMA)" if report.get("ema") else "as trained",
+        "seed": report.get("seed", "not recorded"),
+        "fer_jax": report.get("version", "not recorded"),
+    }
+    return ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
+
+
+def _notes(report: dict[str, Any]) -> list[str]:
+    interval = report["interval_95"]
+    return [
+        "## How to read this",
+        "",
+        "- Each image counts once. `predictions.csv` has a row for each: its id, label and prediction "
+        f"(0 to {len(EMOTIONS) - 1}: {', '.join(EMOTIONS)}) and its probabilities in that order; "
+        "scikit-learn gives the same figures on it.",
+        f"- Intervals: percentile bootstrap over {interval['resamples']:,} resamples, drawing "
+        f"{interval['unit']}. They tell how much another draw of test faces would move the figure, "
+        "not how much another training would.",
+        "- A precision, recall or F1 without a denominator counts as 0. Balanced accuracy averages "
+        "over the classes that have images, macro F1 over those that have images or predictions.",
+        "- The whole configuration of the training is in `report.json`.",
+    ]
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
