@@ -298,8 +298,9 @@ spread = jax.jit(apply, in_shardings=(rows,), out_shardings=rows).lower(batch).c
 hlo = spread.as_text()
 error = max(float(abs(np.asarray(a) - np.asarray(b)).max())
             for a, b in zip(alone, spread(jax.device_put(batch, rows))))
-exchanged = [w for w in ("all-reduce", "all-gather", "collective-permute", "all-to-all") if w in
-hlo] print(json.dumps({"devices": len(jax.devices()), "error": error, "exchanged": exchanged}))
+collectives = ("all-reduce", "all-gather", "collective-permute", "all-to-all")
+exchanged = [word for word in collectives if word in hlo]
+print(json.dumps({"devices": len(jax.devices()), "error": error, "exchanged": exchanged}))
 """
 
 
