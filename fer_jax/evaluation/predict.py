@@ -64,8 +64,8 @@ def predict(
 ) -> np.ndarray:
     """Class probabilities of all images, in order.
 
-    Every batch has the same size, so that one program is compiled: the last is filled up with copies
-    of the last image, whose results are dropped.
+    Every batch has the same size, so that one program is compiled: the last is filled up with
+    copies of the last image, whose results are dropped.
 
     Args:
       forward: from `compile_forward`.

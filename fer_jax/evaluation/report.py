@@ -243,8 +243,8 @@ def _notes(report: dict[str, Any]) -> list[str]:
     return [
         "## How to read this",
         "",
-        "- Each image counts once. `predictions.csv` has a row for each: its id, label and prediction "
-        f"(0 to {len(EMOTIONS) - 1}: {', '.join(EMOTIONS)}) and its probabilities in that order; "
+        "- Each image counts once. `predictions.csv` has a row for each: its id, label and "
+        f"prediction (0 to {len(EMOTIONS) - 1}: {', '.join(EMOTIONS)}) and its probabilities in that order; "
         "scikit-learn gives the same figures on it.",
         f"- Intervals: percentile bootstrap over {interval['resamples']:,} resamples, drawing "
         f"{interval['unit']}. They tell how much another draw of test faces would move the figure, "

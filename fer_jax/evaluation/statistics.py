@@ -1,10 +1,10 @@
 """Figures of merit, in plain NumPy, over all images of a split at once.
 
 Every function takes `probs` float [N, K], rows that sum to 1, and `labels` int [N]. The prediction
-is the class of the highest probability, the first of equals. Where a class is absent the conventions
-are scikit-learn's with zero_division=0: a precision, recall or F1 without a denominator is 0,
-balanced accuracy is a mean over the classes that have images, macro F1 one over the classes that have
-images or predictions.
+is the class of the highest probability, the first of equals. Where a class is absent the
+conventions are scikit-learn's with zero_division=0: a precision, recall or F1 without a denominator
+is 0, balanced accuracy is a mean over the classes that have images, macro F1 one over the classes
+that have images or predictions.
 """
 
 import numpy as np
@@ -89,7 +89,7 @@ def weighted_f1(probs: np.ndarray, labels: np.ndarray) -> float:
 
 
 def nll(probs: np.ndarray, labels: np.ndarray) -> float:
-    """Mean negative log-likelihood of the labels in nats; a probability counts as 2.2e-16 at least."""
+    """Mean negative log-likelihood in nats; a probability counts as 2.2e-16 at least."""
     likelihood = probs[np.arange(len(labels)), labels].astype(np.float64)
     return float(-np.log(np.clip(likelihood, _SMALLEST, 1 - _SMALLEST)).mean())
 
