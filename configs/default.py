@@ -1,0 +1,82 @@
+"""Every field of a configuration, once, with its default. Experiments override some of them.
+
+Override from the command line with `--config.field=value`, e.g. `--config.optim.learning_rate=0.05`.
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict, config_dict
+
+from fer_jax.data.augment import PRESETS
+
+
+def get_config() -> ConfigDict:
+    c = ConfigDict()
+    c.seed = 0  # of the parameters, the order of the data, augmentation and dropout
+    c.parallel = "auto"  # auto (jit on one device, pmap on several), jit (over a mesh) or pmap
+    c.init_from = ""  # start from these weights (work directory, checkpoint or .safetensors)
+    c.log_every = 50  # steps between two reports of training numbers
+
+    c.data = ConfigDict()
+    c.data.dir = "data/fer2013"  # made by scripts/prepare_data.py
+    c.data.image_size = config_dict.placeholder(int)  # common side for images of mixed sizes
+    c.data.drop_blank = False  # leave out training images with a single value
+    c.data.merge_twins = False  # one training image for identical ones, with their mean label
+    c.data.num_workers = 0  # reading processes; 0 is best for faces held in memory
+
+    c.augment = augmentation("none")
+
+    c.model = ConfigDict()
+    c.model.name = "cnn_relu"
+    c.model.kwargs = ConfigDict()  # the model's own attributes, such as widths or dropout
+    c.model.input_size = 48  # faces are drawn at this size, whatever they are at rest
+    c.model.channels = 1  # 1 grey, 3 RGB
+    c.model.mean = 0.5077  # pixels in [0, 1] are normalised by mean and std; FER2013's
+    c.model.std = 0.2550
+    c.model.dtype = "float32"  # of the computation; parameters stay float32
+
+    c.loss = ConfigDict()
+    c.loss.label_smoothing = 0.0
+    c.loss.class_weights = "none"  # or balanced: N / (K * n_i)
+    c.loss.normalization = "examples"  # divide by examples (Keras) or weights (torch)
+    c.loss.focal_gamma = 0.0
+
+    c.optim = ConfigDict()
+    c.optim.name = "sgd"  # sgd (Nesterov), adam, adamw
+    c.optim.learning_rate = 0.1  # peak
+    c.optim.momentum = 0.9
+    c.optim.weight_decay = 0.0  # kernels only
+    c.optim.clip_norm = 0.0  # global gradient norm; 0 for no limit
+    c.optim.accumulate = 1  # steps a update
+    c.optim.schedule = "cosine"  # cosine, constant, step, plateau
+    c.optim.warmup_epochs = 0.0
+    c.optim.step_epochs = ()  # for schedule=step
+    c.optim.step_factor = 0.1
+    c.optim.plateau_patience = 5  # evaluations, for schedule=plateau
+    c.optim.plateau_factor = 0.5
+    c.optim.plateau_min_scale = 1e-3
+
+    c.train = ConfigDict()
+    c.train.batch_size = 128  # global
+    c.train.epochs = 30.0
+    c.train.steps = config_dict.placeholder(int)  # instead of epochs
+    c.train.eval_epochs = 1.0  # between two evaluations, each with a checkpoint
+    c.train.sizes = ()  # progressive resizing: ((until this share of the steps, size), ...)
+    c.train.mix_until = 1.0  # share of the steps with mixup and cutmix
+    c.train.ema_decay = 0.0  # of averaged parameters and statistics; 0 keeps none
+
+    c.selection = ConfigDict()  # how the best checkpoint is chosen
+    c.selection.split = "validation"
+    c.selection.metric = "accuracy"  # or macro_f1, balanced_accuracy
+    c.selection.patience = 0  # evaluations without improvement before an early stop; 0 never
+
+    c.checkpoint = ConfigDict()
+    c.checkpoint.keep = 2  # newest, beside the best
+    c.checkpoint.every_steps = 0  # also between evaluations; 0 for evaluations only
+    c.checkpoint.dtype = "float32"  # of the kernels in best.safetensors
+    return c
+
+
+def augmentation(preset: str) -> ConfigDict:
+    """The ranges of a preset of `fer_jax.data.augment` as fields."""
+    return ConfigDict(dataclasses.asdict(PRESETS[preset]))

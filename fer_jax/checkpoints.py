@@ -1,0 +1,238 @@
+"""Checkpoints: whole runs through Orbax, weights alone as safetensors.
+
+A run's checkpoint is one Orbax directory, written aside and renamed when complete: the train state and, as its
+metadata, the data stream's position, what the run knows of its progress and the facts (config, data hash, which
+split selected). A checksum over the arrays goes with it, so that damage is found before training goes on from it.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import zlib
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import traverse_util
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+WEIGHTS_SUFFIX = ".safetensors"
+CHECKPOINTS = "checkpoints"
+BEST_WEIGHTS = f"best{WEIGHTS_SUFFIX}"
+
+
+class DamagedCheckpointError(RuntimeError):
+    """A checkpoint cannot be read or is not what was written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """What `Checkpoints.restore` found.
+
+    Attributes:
+      step: the checkpoint's step.
+      state: the saved tree, leaves as NumPy arrays.
+      extra: the JSON saved beside it.
+    """
+
+    step: int
+    state: Any
+    extra: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run: the newest `keep` and the best by the selection metric."""
+
+    def __init__(self, directory: os.PathLike | str, keep: int = 2):
+        policies = ocp.checkpoint_managers
+        newest = policies.LatestN(keep)
+        best = policies.BestN(
+            # Among equals the earliest is the best, as it was when it was made.
+            get_metric_fn=lambda metrics: (metrics["selection"], -metrics["step"]),
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        self.directory = pathlib.Path(directory).absolute()
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy([newest, best]),
+                save_decision_policy=policies.FixedIntervalPolicy(1),
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def steps(self) -> list[int]:
+        """Steps that have a complete checkpoint, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(
+        self, step: int, state: Any, extra: dict[str, Any], selection: float | None = None
+    ) -> None:
+        """Starts writing in the background; the previous save is awaited first.
+
+        Args:
+          step: of the state.
+          state: tree of NumPy arrays, copied before this returns.
+          extra: what else to keep, as JSON.
+          selection: the selection metric where it was just measured (higher is better).
+
+        Raises:
+          Exception: whatever made the previous save fail, such as OSError on a full disk.
+        """
+        self.wait()
+        metrics = None if selection is None else {"selection": float(selection), "step": step}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                extra=ocp.args.JsonSave({**extra, "checksum": _checksum(state)}),
+            ),
+            metrics=metrics,
+            force=True,
+        )
+
+    def wait(self) -> None:
+        """Waits until the last save is on disk, and raises what made it fail."""
+        self._manager.wait_until_finished()
+        self._manager.check_for_errors()
+
+    def restore(self, step: int, template: Any) -> Restored:
+        """The checkpoint of `step`.
+
+        Args:
+          step: one of `steps()`.
+          template: tree of NumPy arrays with the structure, shapes and dtypes to expect.
+
+        Raises:
+          DamagedCheckpointError: it cannot be read, or its checksum does not match.
+        """
+        path = self.directory / str(step)
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(template), extra=ocp.args.JsonRestore()
+        )
+        try:
+            restored = self._manager.restore(step, args=args)
+            state, extra = restored["state"], dict(restored["extra"])
+        except Exception as error:  # Orbax and TensorStore raise many kinds for a broken file.
+            raise DamagedCheckpointError(f"{path} cannot be read: {error}") from error
+        if extra.pop("checksum", None) != _checksum(state):
+            raise DamagedCheckpointError(f"{path} holds other values than were saved (checksum)")
+        return Restored(step, state, extra)
+
+    def restore_newest(self, template: Any) -> Restored | None:
+        """The newest checkpoint that is whole, or None where there is none.
+
+        A damaged one is reported, deleted and passed over.
+
+        Raises:
+          DamagedCheckpointError: there are checkpoints and every one is damaged.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                restored = self.restore(step, template)
+            except DamagedCheckpointError as error:
+                logging.error("damaged checkpoint: %s; using the one before it", error)
+                continue
+            for newer in steps[steps.index(step) + 1 :]:
+                self._manager.delete(newer)
+            return restored
+        if steps:
+            raise DamagedCheckpointError(
+                f"every checkpoint in {self.directory} (steps {steps}) is damaged; "
+                "move the work directory away to start anew"
+            )
+        return None
+
+    def close(self) -> None:
+        """Waits for the last save and lets go of the directory."""
+        self.wait()
+        self._manager.close()
+
+
+def _checksum(tree: Any) -> int:
+    """CRC-32 over all leaves in order."""
+    crc = 0
+    for leaf in jax.tree.leaves(tree):
+        crc = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), crc)
+    return crc
+
+
+def export_weights(
+    path: os.PathLike | str, variables: dict[str, Any], facts: dict[str, Any], dtype: str = "float32"
+) -> None:
+    """Writes {"params", "batch_stats"} and the facts about them into one safetensors file, atomically.
+
+    Args:
+      path: the file.
+      variables: trees of arrays.
+      facts: JSON: model, preprocess, emotions, config, data_hash, selection and so on.
+      dtype: type of the stored kernels (parameters of two or more dimensions); the rest stays float32.
+    """
+    path = pathlib.Path(path)
+    tensors = {}
+    for name, value in traverse_util.flatten_dict(variables, sep="/").items():
+        value = np.asarray(value, np.float32)
+        tensors[name] = np.ascontiguousarray(value.astype(dtype) if value.ndim > 1 else value)
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata={"facts": json.dumps(facts, sort_keys=True)})
+    os.replace(partial, path)
+
+
+def load_weights(path: os.PathLike | str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Weights to evaluate with, and the facts about them.
+
+    Args:
+      path: a safetensors file that `export_weights` wrote, one step's directory of a run's checkpoints, or a run's
+        work directory (its best weights).
+
+    Returns:
+      {"params", "batch_stats"} with float32 NumPy leaves (the averaged weights where the run kept any), and
+      the facts.
+
+    Raises:
+      FileNotFoundError: nothing of the kind is at `path`.
+      DamagedCheckpointError: it cannot be read.
+    """
+    path = pathlib.Path(path)
+    if (path / BEST_WEIGHTS).is_file():
+        path = path / BEST_WEIGHTS
+    if path.is_file():
+        return _load_safetensors(path)
+    if (path / "state").is_dir():
+        return _load_orbax(path.absolute())
+    raise FileNotFoundError(
+        f"no weights at {path}: expected a {WEIGHTS_SUFFIX} file, a checkpoint "
+        f"(RUN/{CHECKPOINTS}/STEP) or a work directory with {BEST_WEIGHTS}"
+    )
+
+
+def _load_safetensors(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    try:
+        with safe_open(path, "numpy") as file:
+            facts = json.loads((file.metadata() or {}).get("facts", "null"))
+            tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}
+    except SafetensorError as error:
+        raise DamagedCheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+    if facts is None:
+        raise DamagedCheckpointError(f"{path} carries no fer_jax facts: it was not written by fer_jax")
+    variables = traverse_util.unflatten_dict(tensors, sep="/")
+    return {"batch_stats": {}, **variables}, facts
+
+
+def _load_orbax(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    try:
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+            state = reader.restore(path / "state")
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            extra = reader.restore(path / "extra")
+    except Exception as error:  # Orbax and TensorStore raise many kinds for a broken file.
+        raise DamagedCheckpointError(f"{path} cannot be read: {error}") from error
+    variables = state.get("ema") or {key: state[key] for key in ("params", "batch_stats")}
+    return jax.tree.map(np.asarray, variables), extra["facts"]
+

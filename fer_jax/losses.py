@@ -1,0 +1,70 @@
+"""The training loss: cross entropy with label smoothing, class weights and focal modulation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+NORMALIZATIONS = ("examples", "weights")
+
+
+def balanced_class_weights(counts: np.ndarray) -> np.ndarray:
+    """Weights w_i = N / (K * n_i) float32 [K] from the counts n_i of a split, as scikit-learn's "balanced".
+
+    Raises:
+      ValueError: a class has no example, so that its weight would be infinite.
+    """
+    counts = np.asarray(counts, np.float64)
+    if (counts == 0).any():
+        empty = np.flatnonzero(counts == 0).tolist()
+        raise ValueError(
+            f"classes {empty} have no training example: class weights need at least one of each; "
+            "set config.loss.class_weights='none'"
+        )
+    return (counts.sum() / (len(counts) * counts)).astype(np.float32)
+
+
+def cross_entropy(
+    logits: jnp.ndarray,
+    targets: jnp.ndarray,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: jnp.ndarray | None = None,
+    focal_gamma: float = 0.0,
+    normalization: str = "examples",
+) -> tuple[jnp.ndarray, jnp.ndarray]:
+    """Cross entropy of a batch as (sum, normaliser); the loss is their quotient.
+
+    An example weighs w = sum_k class_weights[k] * targets[k] (its class's weight when the target is one-hot) and
+    loses w * sum_k t[k] * (1 - p[k])**focal_gamma * -log p[k], where t is the smoothed target
+    (1 - label_smoothing) * targets + label_smoothing / K and p the softmax of the logits. The sum
+    is divided
+
+      by the number of examples with normalization="examples", as Keras does with `class_weight`, or
+      by the sum of the weights with "weights", as `torch.nn.CrossEntropyLoss(weight=...)` does.
+
+    Sum and normaliser come apart so that devices can add theirs before dividing.
+
+    Args:
+      logits: [B, K], any float type; computed in float32.
+      targets: float32 [B, K], each row a distribution (one-hot or soft).
+      label_smoothing: mass spread evenly over the classes, in [0, 1) (Szegedy et al. 2016, arXiv:1512.00567).
+      class_weights: float32 [K], or None for 1.
+      focal_gamma: focusing parameter, 0 for plain cross entropy (Lin et al. 2017, arXiv:1708.02002).
+      normalization: one of NORMALIZATIONS.
+
+    Returns:
+      Two float32 scalars, the summed loss and what to divide it by.
+    """
+    if normalization not in NORMALIZATIONS:
+        raise ValueError(f"normalization is {normalization!r}; there are: {', '.join(NORMALIZATIONS)}")
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+    smoothed = (1.0 - label_smoothing) * targets + label_smoothing / targets.shape[-1]
+    terms = -smoothed * log_p
+    if focal_gamma:
+        terms *= (1.0 - jnp.exp(log_p)) ** focal_gamma
+    losses = terms.sum(axis=-1)
+    if class_weights is None:
+        return losses.sum(), jnp.float32(losses.shape[0])
+    weights = targets @ class_weights
+    count = weights.sum() if normalization == "weights" else jnp.float32(losses.shape[0])
+    return (weights * losses).sum(), count

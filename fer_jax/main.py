@@ -1,0 +1,55 @@
+"""Trains and evaluates: python -m fer_jax.main --config configs/cnn.py [--workdir runs/cnn].
+
+The same command again goes on where a run stopped. Any field of the configuration can be
+overridden: --config.optim.learning_rate=0.05. configs/default.py lists them all.
+"""
+
+import logging
+import os
+import pathlib
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, e.g. configs/cnn.py.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory. Default: runs/<config's name>.")
+_HOSTS = flags.DEFINE_string(
+    "coordinator", None, "host:port of process 0, to train over several processes or hosts."
+)
+_PROCESS = flags.DEFINE_integer("process_id", 0, "This process's number, with --coordinator.")
+_COUNT = flags.DEFINE_integer("num_processes", 1, "How many there are, with --coordinator.")
+flags.mark_flag_as_required("config")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}")
+    # After the flags are parsed, so that --help needs neither a device nor seconds.
+    import jax
+
+    from fer_jax.data.builder import DatasetError
+    from fer_jax.monitor import NonFiniteLossError
+    from fer_jax.train import train_and_evaluate
+
+    if _HOSTS.value:
+        jax.distributed.initialize(_HOSTS.value, _COUNT.value, _PROCESS.value)
+    name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    workdir = _WORKDIR.value or os.path.join("runs", name)
+    try:
+        summary = train_and_evaluate(_CONFIG.value, workdir)
+    except (DatasetError, ValueError, FileNotFoundError, NonFiniteLossError) as error:
+        sys.exit(f"error: {error}")
+    best = summary["best"]
+    print(
+        f"\nbest {best['metric']} {best['value']:.4f} on {best['split']} at epoch {best['epoch']}\n"
+        f"report:       {workdir}/report/report.md\n"
+        f"weights:      {workdir}/best.safetensors\n"
+        f"curves:       {workdir}/training_curves.png\n"
+        f"TensorBoard:  tensorboard --logdir {workdir}"
+    )
+
+
+if __name__ == "__main__":
+    logging.getLogger("orbax").setLevel(logging.WARNING)
+    app.run(main)

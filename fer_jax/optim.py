@@ -1,0 +1,140 @@
+"""Optimizers, learning-rate schedules and what watches the validation metric."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import optax
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("cosine", "constant", "step", "plateau")
+
+
+def learning_rate(
+    schedule: str,
+    *,
+    peak: float,
+    total_steps: int,
+    warmup_steps: int = 0,
+    step_boundaries: Sequence[int] = (),
+    step_factor: float = 0.1,
+) -> Callable[[jax.Array], jax.Array]:
+    """The learning rate as a function of the update's number (int, from 0).
+
+    Args:
+      schedule: "cosine" falls from `peak` to 0 at `total_steps` (Loshchilov & Hutter 2017, arXiv:1608.03983),
+        "constant" stays, "step" multiplies by `step_factor` at each of `step_boundaries`, "plateau" is
+        constant here and lowered by `TrainState.lr_scale`.
+      peak: rate after the warm-up.
+      total_steps: updates of the whole run.
+      warmup_steps: updates over which the rate rises linearly from 0, for any schedule.
+      step_boundaries: update numbers, for "step".
+      step_factor: for "step".
+    """
+    if schedule not in SCHEDULES:
+        raise ValueError(f"config.optim.schedule is {schedule!r}; there are: {', '.join(SCHEDULES)}")
+    if warmup_steps >= total_steps and warmup_steps:
+        raise ValueError(f"the warm-up of {warmup_steps} steps leaves none of the {total_steps} steps")
+    if schedule == "cosine":
+        main = optax.cosine_decay_schedule(peak, total_steps - warmup_steps)
+    elif schedule == "step":
+        drops = {boundary - warmup_steps: step_factor for boundary in step_boundaries}
+        main = optax.piecewise_constant_schedule(peak, drops)
+    else:
+        main = optax.constant_schedule(peak)
+    if not warmup_steps:
+        return main
+    warmup = optax.linear_schedule(0.0, peak, warmup_steps)
+    return optax.join_schedules([warmup, main], [warmup_steps])
+
+
+def decay_mask(params: Any) -> Any:
+    """True for the parameters that weight decay acts on: kernels, not biases or BatchNorm's scale and bias."""
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def make_optimizer(
+    name: str,
+    schedule: Callable[[jax.Array], jax.Array],
+    *,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    clip_norm: float = 0.0,
+    accumulate: int = 1,
+) -> optax.GradientTransformation:
+    """The optimizer.
+
+    Args:
+      name: "sgd" (Nesterov momentum; weight decay joins the gradient, i.e. L2), "adam" (L2 likewise) or "adamw"
+        (decoupled decay, Loshchilov & Hutter 2019, arXiv:1711.05101).
+      schedule: learning rate by update number.
+      momentum: Nesterov momentum of "sgd".
+      weight_decay: on kernels only, see `decay_mask`.
+      clip_norm: largest global norm of the gradient, before decay; 0 for no limit.
+      accumulate: steps whose gradients are averaged into one update.
+    """
+    decay = [optax.add_decayed_weights(weight_decay, decay_mask)] if weight_decay else []
+    if name == "sgd":
+        parts = [*decay, optax.trace(momentum, nesterov=True)]
+    elif name == "adam":
+        parts = [*decay, optax.scale_by_adam()]
+    elif name == "adamw":
+        parts = [optax.scale_by_adam(), *decay]
+    else:
+        raise ValueError(f"config.optim.name is {name!r}; there are: {', '.join(OPTIMIZERS)}")
+    if clip_norm:
+        parts.insert(0, optax.clip_by_global_norm(clip_norm))
+    tx = optax.chain(*parts, optax.scale_by_learning_rate(schedule))
+    return optax.MultiSteps(tx, accumulate).gradient_transformation() if accumulate > 1 else tx
+
+
+@dataclasses.dataclass
+class Watch:
+    """Follows the selection metric: the best value, early stopping and reduce-on-plateau.
+
+    Attributes:
+      patience: evaluations without improvement after which the run stops; 0 never stops it.
+      plateau_patience: evaluations without improvement after which the rate is multiplied; 0 never.
+      plateau_factor: by how much.
+      min_scale: smallest factor on the learning rate.
+      best, best_step: the best value and the step it came from.
+      stale, plateau_stale: evaluations since the last improvement, or since the last reduction.
+      scale: the factor on the learning rate so far.
+    """
+
+    patience: int = 0
+    plateau_patience: int = 0
+    plateau_factor: float = 0.5
+    min_scale: float = 1e-3
+    best: float = float("-inf")
+    best_step: int = -1
+    stale: int = 0
+    plateau_stale: int = 0
+    scale: float = 1.0
+
+    def update(self, value: float, step: int) -> bool:
+        """Takes the metric (higher is better) after `step`; True when it is the best so far."""
+        if value > self.best:
+            self.best, self.best_step, self.stale, self.plateau_stale = value, step, 0, 0
+            return True
+        self.stale += 1
+        self.plateau_stale += 1
+        if self.plateau_patience and self.plateau_stale >= self.plateau_patience:
+            self.scale = max(self.scale * self.plateau_factor, self.min_scale)
+            self.plateau_stale = 0
+        return False
+
+    @property
+    def should_stop(self) -> bool:
+        return bool(self.patience) and self.stale >= self.patience
+
+    def state(self) -> dict[str, float]:
+        """What a checkpoint keeps, as JSON; -inf is stored as None."""
+        kept = ("best", "best_step", "stale", "plateau_stale", "scale")
+        state = {key: getattr(self, key) for key in kept}
+        return state | ({"best": None} if self.best_step < 0 else {})
+
+    def restore(self, state: dict[str, float]) -> None:
+        for key, value in state.items():
+            setattr(self, key, float("-inf") if value is None else value)

@@ -1,0 +1,72 @@
+"""What a training step reads and writes: arrays only."""
+
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """The state of a run. Everything in it is saved in a checkpoint.
+
+    Attributes:
+      step: int32 scalar, updates done.
+      params: float32 tree of parameters.
+      batch_stats: float32 tree of running BatchNorm statistics.
+      opt_state: optax state.
+      ema: {"params", "batch_stats"} averaged exponentially, or {} when averaging is off.
+      lr_scale: float32 scalar, a factor on every update; reduce-on-plateau lowers it.
+      rng: PRNG key data (uint32); each step folds its number into it.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    ema: Any
+    lr_scale: jax.Array
+    rng: jax.Array
+
+    def variables(self) -> dict[str, Any]:
+        """The variables to evaluate with: the averaged ones where averaging is on."""
+        return dict(self.ema) or {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def create_state(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    *,
+    input_shape: tuple[int, int, int],
+    seed: int,
+    use_ema: bool,
+    variables: dict[str, Any] | None = None,
+) -> TrainState:
+    """A fresh state.
+
+    Args:
+      model: the network; `model(x, train)` maps float32 [B, *input_shape] to logits.
+      tx: the optimizer.
+      input_shape: (S, S, C) of one normalised face.
+      seed: of the parameters and of the run's randomness (dropout).
+      use_ema: whether to keep averaged weights.
+      variables: {"params", "batch_stats"} to start from instead of random ones.
+    """
+    init_key, run_key = jax.random.split(jax.random.key(seed))
+    if variables is None:
+        # One jitted call: op-by-op initialisation compiles every small shape on its own.
+        variables = jax.jit(model.init)(init_key, jnp.zeros((1, *input_shape), jnp.float32))
+    params = variables["params"]
+    batch_stats = variables.get("batch_stats", {})
+    ema = {"params": params, "batch_stats": batch_stats} if use_ema else {}
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=tx.init(params),
+        ema=jax.tree.map(jnp.copy, ema),
+        lr_scale=jnp.ones((), jnp.float32),
+        rng=jax.random.key_data(run_key),
+    )

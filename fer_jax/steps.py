@@ -1,0 +1,144 @@
+"""The training step and the forward pass: pure functions of arrays, the same on one device and on many."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from fer_jax.data import augment
+from fer_jax.state import TrainState
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+def normalize(x: jnp.ndarray, mean: float, std: float, channels: int) -> jnp.ndarray:
+    """Faces float32 [B, S, S, C] in [0, 1] -> (x - mean) / std with `channels` channels, grey repeated to three."""
+    if x.shape[-1] != channels:
+        if x.shape[-1] != 1:
+            raise ValueError(
+                f"the faces have {x.shape[-1]} channels and the model takes {channels}: "
+                "prepare the data with --grey, or use a model with 3 input channels"
+            )
+        x = jnp.repeat(x, channels, axis=-1)
+    return (x - mean) / std
+
+
+def make_forward(
+    model: nn.Module, *, size: int, mean: float, std: float, channels: int, fill: str = "reflect"
+) -> Callable[[Any, jax.Array, jax.Array], jax.Array]:
+    """The evaluation pass: forward(variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3]) -> logits [B, K].
+
+    Args:
+      model: the network.
+      size: its input size.
+      mean, std: pixel statistics in [0, 1] that normalise its input.
+      channels: of its input.
+      fill: what lies outside the image where the map reaches there.
+    """
+
+    def forward(variables, images, affine):
+        x = augment.resample(images, affine, size, fill, mean)
+        return model.apply(variables, normalize(x, mean, std, channels), train=False)
+
+    return forward
+
+
+def make_train_step(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    loss_fn: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+    *,
+    size: int,
+    mean: float,
+    std: float,
+    channels: int,
+    fill: str = "reflect",
+    ema_decay: float = 0.0,
+    accumulate: int = 1,
+    axis_name: str | None = None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """One update as a pure function of (state, batch).
+
+    Args:
+      model: the network; its BatchNorm must average over the same `axis_name`.
+      tx: the optimizer.
+      loss_fn: (logits [B, K], targets [B, K]) -> (sum, normaliser), see `losses.cross_entropy`.
+      size: input size that the faces are drawn at.
+      mean, std: pixel statistics in [0, 1] that normalise the input.
+      channels: of the input.
+      fill: what lies outside the image where the augmentation reaches there.
+      ema_decay: of the averaged parameters and statistics; 0 when the state keeps none. The first updates
+        use min(ema_decay, (1 + n) / (10 + n)) so that the average forgets the random start.
+      accumulate: steps an update of `tx` takes; the average follows updates, not steps.
+      axis_name: the mapped axis (`pmap`) that the batch is spread over, or None when the step sees the
+        whole batch (`jit`, on one device or over a mesh).
+
+    Returns:
+      A function of the state and a batch of `data.pipeline.TrainStream` that gives the new state and float32
+      scalars over the global batch: loss, accuracy (against the argmax of the target), grad_norm,
+      param_norm.
+    """
+
+    def total(tree):
+        return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        if axis_name is not None:
+            rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
+        x, targets = augment.apply(batch, size, fill, mean)
+        x = normalize(x, mean, std, channels)
+
+        def objective(params):
+            logits, updated = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                x,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": rng},
+            )
+            loss_sum, count = loss_fn(logits, targets)
+            # The normaliser is data, not a function of the parameters: adding it up here leaves each device
+            # with its part of the global loss, and the gradients add up below.
+            return loss_sum / total(count), (logits, updated.get("batch_stats", {}))
+
+        (loss, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        loss, grads = total((loss, grads))
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        updates = jax.tree.map(lambda u: u * state.lr_scale, updates)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema_decay:
+            new = {"params": params, "batch_stats": batch_stats}
+            ema = _average(ema, new, state.step, ema_decay, accumulate)
+        correct = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
+        hits, seen = total((correct.sum(), jnp.float32(correct.size)))
+        metrics = {
+            "loss": loss,
+            "accuracy": hits / seen,
+            "grad_norm": optax.global_norm(grads),
+            "param_norm": optax.global_norm(params),
+        }
+        state = state.replace(
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            ema=ema,
+        )
+        return state, metrics
+
+    return train_step
+
+
+def _average(ema: Any, new: Any, step: jax.Array, decay: float, accumulate: int) -> Any:
+    """The exponential average after this step; unchanged between the updates of an accumulated gradient."""
+    updates = (step + 1) // accumulate
+    decay = jnp.minimum(decay, (1.0 + updates) / (10.0 + updates))
+    if accumulate > 1:
+        decay = jnp.where((step + 1) % accumulate == 0, decay, 1.0)
+    return jax.tree.map(lambda old, value: decay * old + (1.0 - decay) * value, ema, new)

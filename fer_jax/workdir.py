@@ -1,0 +1,77 @@
+"""A run's directory: whose it is, and whether the run is finished."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+CONFIG_FILE = "config.json"
+SUMMARY_FILE = "summary.json"
+# What may change between two starts of one run without changing its numbers.
+NEUTRAL_FIELDS = frozenset({"data.dir", "data.num_workers", "log_every", "parallel", "checkpoint.keep"})
+
+
+def claim(workdir: pathlib.Path, config: ConfigDict, data_hash: str) -> None:
+    """Makes the directory this run's, or checks that it already is.
+
+    Args:
+      workdir: the directory; made if it is not there.
+      config: the run's configuration.
+      data_hash: content hash of the data it trains on.
+
+    Raises:
+      ValueError: the directory belongs to a run with another configuration or other data (the fields are
+        named), or holds something else.
+    """
+    wanted = flatten(json.loads(config.to_json_best_effort())) | {"data_hash": data_hash}
+    path = workdir / CONFIG_FILE
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        keys = (found.keys() | wanted.keys()) - NEUTRAL_FIELDS
+        missing = object()
+        differing = [k for k in sorted(keys) if found.get(k, missing) != wanted.get(k, missing)]
+        if differing:
+            lines = [f"  {k}: {found.get(k)!r} there, {wanted.get(k)!r} here" for k in differing]
+            raise ValueError(
+                f"{workdir} belongs to a run with another configuration:\n"
+                + "\n".join(lines)
+                + "\nUse another --workdir; to start from its weights set "
+                f"--config.init_from={workdir}"
+            )
+        return
+    if workdir.is_dir() and any(workdir.iterdir()):
+        raise ValueError(
+            f"{workdir} is not empty and no run of fer_jax (it has no {CONFIG_FILE}): use another --workdir"
+        )
+    workdir.mkdir(parents=True, exist_ok=True)
+    _write_json(path, wanted)
+
+
+def finished_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """The summary of a finished run, None while it is not."""
+    path = workdir / SUMMARY_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def finish(workdir: pathlib.Path, summary: dict[str, Any]) -> None:
+    """Marks the run as finished."""
+    _write_json(workdir / SUMMARY_FILE, summary)
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, keys joined by dots."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(partial, path)
