@@ -79,4 +79,6 @@ def get_config() -> ConfigDict:
 
 def augmentation(preset: str) -> ConfigDict:
     """The ranges of a preset of `fer_jax.data.augment` as fields."""
-    return ConfigDict(dataclasses.asdict(PRESETS[preset]))
+    ranges = dataclasses.asdict(PRESETS[preset])
+    # Floats throughout, so that an override with a fraction keeps the field's type.
+    return ConfigDict({k: float(v) if isinstance(v, int) else v for k, v in ranges.items()})

@@ -237,7 +237,7 @@ class Run:
         with TermSignal() as term, progress_bar(self.total_steps, self.step) as bar:
             while self.step < end:
                 batch = next(self.stream)
-                if self.step >= mix_end:
+                if self.ranges.mixes and self.step >= mix_end:
                     batch["mix"] = unmixed
                 self.state, metrics = self.step_function(self.step)(
                     self.state, self.placement.put_batch(batch)
