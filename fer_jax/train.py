@@ -224,9 +224,10 @@ class Run:
 
     def next_boundary(self) -> int:
         """The next step after which to evaluate."""
-        done = int(self.step / self.eval_interval + 1e-6)
-        boundary = round((done + 1) * self.eval_interval)
-        return max(boundary, self.step + 1)
+        number = int(self.step / self.eval_interval)
+        while round(number * self.eval_interval) <= self.step:
+            number += 1
+        return round(number * self.eval_interval)
 
     def train_until(self, end: int) -> None:
         """Trains up to step `end`, evaluates there and saves."""

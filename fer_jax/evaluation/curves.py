@@ -37,8 +37,12 @@ def plot_training(records: Sequence[dict[str, Any]], path: pathlib.Path) -> None
         best = max(evals, key=lambda r: r["accuracy"])
         accuracy.plot(best["epoch"], best["accuracy"], "o", color="C3", fillstyle="none")
         accuracy.annotate(
-            f"{best['accuracy']:.4f}", (best["epoch"], best["accuracy"]), (0, 8), textcoords="offset points",
-            ha="right", color="C3",
+            f"{best['accuracy']:.4f}",
+            (best["epoch"], best["accuracy"]),
+            (-8, -14),
+            textcoords="offset points",
+            ha="right",
+            color="C3",
         )
     line(rate, train, "learning_rate", "learning rate", color="C2")
     rate.set_title("Learning rate")
