@@ -1,14 +1,15 @@
 """Evaluates a trained model on one split and writes a report with pictures.
 
-    python scripts/evaluate.py --workdir runs/cnn --data data/fer2013 --split validation --out eval
-    python scripts/evaluate.py --checkpoint my.safetensors --data data/fer2013 --split test --out eval
+    python scripts/evaluate.py --workdir runs/cnn --data data/fer2013 --out evaluation
+    python scripts/evaluate.py --checkpoint best.safetensors --data data/mine --split test --out eval
 
-OUT gets report.md (start there), report.json (every figure, the configuration, where the weights and the
-data come from), predictions.csv (each image's id, label, prediction and seven probabilities) and
-pictures. Every image counts once, whatever the batch size and the number of devices.
+OUT gets report.md (start there), report.json (every figure, the configuration, where the weights
+and the data come from), predictions.csv (each image's id, label, prediction and seven
+probabilities) and pictures. Every image counts once, whatever the batch size and the number of
+devices.
 
---tta averages several views of each face: "flip" the face and its mirror image, "tencrop" five crops
-and their mirror images. They cost 2 and 10 times as much as "none".
+--tta averages several views of each face: "flip" the face and its mirror image, "tencrop" five
+crops and their mirror images. They cost 2 and 10 times as much as "none".
 """
 
 import argparse
@@ -77,17 +78,17 @@ def evaluate(args: argparse.Namespace) -> dict:
     from fer_jax.evaluation import predict, report
 
     platform.tune_cpu()
-    _check_writable(Path(args.out))
     weights = args.checkpoint or str(Path(args.workdir) / checkpoints.BEST_WEIGHTS)
     variables, facts = checkpoints.load_weights(args.checkpoint or args.workdir)
     manifest = builder.read_manifest(args.data)
     size, channels = facts["preprocess"]["image_size"], facts["preprocess"]["channels"]
     if manifest["channels"] not in (1, channels):
         raise ValueError(
-            f"the faces of {args.data} have {manifest['channels']} channels (colour) and the model of "
-            f"{weights} takes {channels} (grey): prepare grey copies of the images, or evaluate a model "
-            f"that was trained in colour"
+            f"the faces of {args.data} have {manifest['channels']} channels (colour) and the model "
+            f"of {weights} takes {channels} (grey): prepare grey copies of the images, or evaluate "
+            f"a model that was trained in colour"
         )
+    _check_writable(Path(args.out))
     faces = builder.load(
         args.data, args.split, image_size=None if manifest["image_shape"] else size
     )

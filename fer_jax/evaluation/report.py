@@ -56,10 +56,11 @@ def write_report(
     groups = None if images is None else splits.duplicate_groups(images)
     report = _figures(probs, labels, groups) | _origin(facts)
     report["most_confident_mistakes"] = [str(ids[i]) for i in _worst(probs, labels)]
+    # Gone first and written last: a report.json always has the rest of its report beside it.
+    (out_dir / "report.json").unlink(missing_ok=True)
     _write(out_dir / "predictions.csv", _predictions(probs, labels, ids))
     pictures = _pictures(out_dir, probs, labels, images, report)
     _write(out_dir / "report.md", _page(report, pictures))
-    # Last, so that a report.json always has the rest of its report beside it.
     _write(out_dir / "report.json", json.dumps(report, indent=2, sort_keys=True) + "\n")
     return report
 
@@ -244,8 +245,8 @@ def _notes(report: dict[str, Any]) -> list[str]:
         "## How to read this",
         "",
         "- Each image counts once. `predictions.csv` has a row for each: its id, label and "
-        f"prediction (0 to {len(EMOTIONS) - 1}: {', '.join(EMOTIONS)}) and its probabilities in that order; "
-        "scikit-learn gives the same figures on it.",
+        f"prediction (0 to {len(EMOTIONS) - 1}: {', '.join(EMOTIONS)}) and its probabilities "
+        "in that order; scikit-learn gives the same figures on it.",
         f"- Intervals: percentile bootstrap over {interval['resamples']:,} resamples, drawing "
         f"{interval['unit']}. They tell how much another draw of test faces would move the figure, "
         "not how much another training would.",

@@ -1,0 +1,202 @@
+"""scripts/evaluate.py from weights and data on disk to a report, and its complaints."""
+
+import csv
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+from PIL import Image
+
+from fer_jax import models
+from fer_jax.checkpoints import export_weights
+from fer_jax.data import builder, synthetic
+from fer_jax.data.emotions import EMOTIONS
+
+SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "evaluate.py"
+KWARGS = {"widths": [4, 8], "hidden": 8}
+
+
+@pytest.fixture(scope="module")
+def evaluate():
+    spec = importlib.util.spec_from_file_location("evaluate_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def prepare(folder, channels=1, splits=(("train", 2), ("validation", 5), ("test", 3))):
+    """A dataset of synthetic faces, built from image files."""
+    for split, count in splits:
+        images, labels = synthetic.generate(count, 0, split)
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            path = folder / "images" / split / EMOTIONS[label] / f"{i:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray(image[..., 0])
+            if channels == 3:
+                picture = Image.merge("RGB", [picture, picture, Image.new("L", (48, 48))])
+            picture.save(path)
+    builder.build(folder / "images", folder / "data", progress=False)
+    return folder / "data"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return prepare(tmp_path_factory.mktemp("grey"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, data):
+    """A work directory with the best weights of a tiny model, and its variables."""
+    folder = tmp_path_factory.mktemp("run")
+    model = models.create("cnn_relu", **KWARGS)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 48, 48, 1)))
+    # A fresh network gives all classes about the same: spread them.
+    variables["params"]["Dense_1"]["kernel"] *= 20
+    facts = {
+        "model": {"name": "cnn_relu", "kwargs": KWARGS},
+        "preprocess": {
+            "image_size": 48, "channels": 1, "mean": 0.5, "std": 0.25, "fill": "reflect",
+        },
+        "emotions": list(EMOTIONS),
+        "config": {"seed": 0},
+        "data_hash": builder.read_manifest(data)["content_hash"],
+        "selection": {"split": "validation", "metric": "accuracy", "value": 0.5, "step": 10},
+        "seed": 0,
+        "version": "0.1.0",
+        "ema": False,
+    }  # fmt: skip
+    export_weights(folder / "best.safetensors", variables, facts)
+    return folder, model, variables
+
+
+def read_predictions(out):
+    with open(out / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {r["id"]: np.array([float(r[name]) for name in EMOTIONS]) for r in rows}
+
+
+def test_workdir_to_report(evaluate, run, data, tmp_path, capsys):
+    folder, model, variables = run
+    arguments = ["--workdir", str(folder), "--data", str(data), "--out", str(tmp_path)]
+    assert evaluate.main(arguments) == 0
+    result = json.loads((tmp_path / "report.json").read_text())
+    assert result["num_examples"] == 35 and result["split"] == "validation"
+    assert result["checkpoint"] == str(folder / "best.safetensors")
+    assert result["selected_on_this_split"] is True
+    assert result["parameters"] == sum(x.size for x in jax.tree.leaves(variables["params"]))
+    assert result["data_hash"] == builder.read_manifest(data)["content_hash"]
+
+    faces = builder.load(data, "validation")
+    got = read_predictions(tmp_path)
+    assert list(got) == list(faces.ids)
+    logits = model.apply(variables, (faces.images / 255.0 - 0.5) / 0.25, train=False)
+    expected = scipy.special.softmax(np.asarray(logits, np.float64), axis=1)
+    np.testing.assert_allclose(np.stack(list(got.values())), expected, atol=1e-4)
+    accuracy = np.mean([p.argmax() == y for p, y in zip(got.values(), faces.labels, strict=True)])
+    assert result["accuracy"] == pytest.approx(accuracy)
+
+    printed = capsys.readouterr().out
+    assert f"accuracy           {accuracy:.4f}   95 %" in printed
+    assert "Selected on this split" in printed and f"report: {tmp_path / 'report.md'}" in printed
+
+
+def test_checkpoint_split_tta_and_batch_sizes(evaluate, run, data, tmp_path):
+    weights = run[0] / "best.safetensors"
+    base = ["--checkpoint", str(weights), "--data", str(data), "--split", "test", "--tta", "flip"]
+    results = []
+    for size in ("1", "7", "256"):
+        out = tmp_path / size
+        assert evaluate.main([*base, "--batch_size", size, "--out", str(out)]) == 0
+        results.append(np.stack(list(read_predictions(out).values())))
+    assert len(results[0]) == 21
+    for other in results[1:]:
+        np.testing.assert_allclose(other, results[0], atol=1e-5)
+        np.testing.assert_array_equal(other.argmax(axis=1), results[0].argmax(axis=1))
+    result = json.loads((tmp_path / "7" / "report.json").read_text())
+    assert result["tta"] == "flip" and result["selected_on_this_split"] is False
+    assert "took no part" in result["note"]
+
+
+def test_other_data_than_the_training(evaluate, run, tmp_path):
+    other = prepare(tmp_path, splits=(("train", 1), ("validation", 2), ("test", 1)))
+    arguments = ["--workdir", str(run[0]), "--data", str(other), "--out", str(tmp_path / "out")]
+    assert evaluate.main(arguments) == 0
+    result = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert result["data_hash"] != result["trained_data_hash"]
+    assert "not those of the training" in result["note"]
+
+
+@pytest.fixture
+def complaint(evaluate, capsys, tmp_path):
+    """Runs the script with arguments that cannot work; what it says, and that it wrote nothing."""
+
+    def run(**arguments):
+        arguments = {"out": tmp_path / "out"} | arguments
+        words = [w for key, value in arguments.items() for w in (f"--{key}", str(value))]
+        assert evaluate.main(words) == 2
+        if arguments["out"] == tmp_path / "out":
+            assert not (tmp_path / "out" / "report.json").exists()
+        message = capsys.readouterr().err
+        assert "error: " in message and "Traceback" not in message
+        return message
+
+    return run
+
+
+def test_missing_weights(complaint, data, tmp_path):
+    message = complaint(checkpoint=tmp_path / "none.safetensors", data=data)
+    assert f"no weights at {tmp_path / 'none.safetensors'}" in message
+    assert "best.safetensors" in complaint(workdir=tmp_path, data=data)
+
+
+def test_damaged_weights(complaint, data, run, tmp_path):
+    whole = (run[0] / "best.safetensors").read_bytes()
+    path = tmp_path / "half.safetensors"
+    path.write_bytes(whole[: len(whole) // 2])
+    assert f"{path} is not a whole safetensors file" in complaint(checkpoint=path, data=data)
+
+
+def test_missing_data(complaint, run, tmp_path):
+    message = complaint(workdir=run[0], data=tmp_path / "nothing")
+    assert "scripts/prepare_data.py --source" in message
+
+
+def test_empty_split(complaint, run, tmp_path):
+    small = prepare(tmp_path, splits=(("train", 2), ("validation", 1)))
+    message = complaint(workdir=run[0], data=small, split="test")
+    assert "no test split" in message and "train, validation" in message
+
+
+def test_colour_faces_for_a_grey_model(complaint, run, tmp_path):
+    colour = prepare(tmp_path, channels=3, splits=(("train", 1), ("validation", 1), ("test", 1)))
+    message = complaint(workdir=run[0], data=colour)
+    assert "3 channels (colour)" in message and "takes 1 (grey)" in message
+
+
+def test_unwritable_out(complaint, run, data, tmp_path):
+    (tmp_path / "file").write_text("")
+    message = complaint(workdir=run[0], data=data, out=tmp_path / "file" / "out")
+    assert f"cannot write to {tmp_path / 'file' / 'out'}" in message
+    assert "give an --out that can be written" in message
+
+
+def test_batch_size_zero(complaint, run, data):
+    assert "batch size is 0" in complaint(workdir=run[0], data=data, batch_size=0)
+
+
+def test_help_and_wrong_flags():
+    def call(*words):
+        return subprocess.run([sys.executable, SCRIPT, *words], capture_output=True, text=True)
+
+    shown = call("--help")
+    assert shown.returncode == 0 and "predictions.csv" in shown.stdout
+    wrong = call("--data", "x", "--out", "y")
+    assert wrong.returncode == 2
+    assert "one of the arguments --workdir --checkpoint is required" in wrong.stderr
