@@ -4,12 +4,12 @@
     python scripts/prepare_data.py --source folder/of/images --out data/mine
     python scripts/prepare_data.py --source synthetic --out data/synthetic
 
-SOURCE is one of
-  fer2013.csv             the challenge's file (or icml_face_data.csv, or a folder that holds one of them);
-  SPLIT/CLASS/... images  train, validation (or val, valid), test; Kaggle's FER2013 folders are recognised by
-                          their file names (Training_, PublicTest_, PrivateTest_), which decide the split;
-  CLASS/... images        without splits: they are drawn, class by class, identical images kept together;
-  synthetic               drawn faces, to try everything without data.
+SOURCE is one of fer2013.csv             the challenge's file (or icml_face_data.csv, or a folder
+  that holds one of them); SPLIT/CLASS/... images  train, validation (or val, valid), test; Kaggle's
+  FER2013 folders are recognised by their file names (Training_, PublicTest_, PrivateTest_), which
+  decide the split;
+  CLASS/... images        without splits: they are drawn, class by class, identical images kept
+  together; synthetic               drawn faces, to try everything without data.
 Classes go by name: angry/anger, disgust/disgusted, fear/fearful, happy/happiness, sad/sadness,
 surprise/surprised, neutral; Training is train, PublicTest validation, PrivateTest test.
 """
@@ -66,7 +66,10 @@ def main() -> int:
             overwrite=args.overwrite,
         )
     except BadRecordError as error:
-        print(f"error: {error}\nfix or remove it, or leave bad ones out with --skip_bad", file=sys.stderr)
+        print(
+            f"error: {error}\nfix or remove it, or leave bad ones out with --skip_bad",
+            file=sys.stderr,
+        )
         return 2
     except (SourceError, builder.DatasetError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -92,20 +95,26 @@ def summary(manifest: dict, out: str) -> str:
     size = f"{shape[0]} x {shape[1]}" if shape else "of different sizes"
     mean, std = manifest["pixel_mean"], manifest["pixel_std"]
     measured = manifest["pixel_statistics_split"]
-    lines += ["", f"images        {size}, {colour}; pixel mean {mean:.4f}, std {std:.4f} ({measured})"]
+    lines += [
+        "",
+        f"images        {size}, {colour}; pixel mean {mean:.4f}, std {std:.4f} ({measured})",
+    ]
     lines += [f"content hash  {manifest['content_hash']}"]
     if drawn := manifest["drawn_splits"]:
         shares = ", ".join(f"{name} {share:g}" for name, share in drawn["fractions"].items())
         lines += [f"splits drawn  {shares} (seed {drawn['seed']}), identical images kept together"]
     lines += [f"note          {note}" for note in manifest["notes"]]
     if skipped := manifest["skipped"]:
-        lines += ["", f"left out {len(skipped)} bad rows or images (all are in {out}/manifest.json):"]
+        lines += [
+            "",
+            f"left out {len(skipped)} bad rows or images (all are in {out}/manifest.json):",
+        ]
         lines += [f"  {bad['where']}: {bad['reason']}" for bad in skipped[:10]]
     lines += [
         "",
         "next:",
         f"  python scripts/audit_data.py --source {manifest['source']} --out {out}_audit",
-        f"  python -m fer_jax.main --config configs/cnn.py --config.data.dir={out} --workdir runs/cnn",
+        f"  python -m fer_jax.main --config configs/cnn.py --config.data.dir={out}",
     ]
     return "\n".join(lines)
 

@@ -1,7 +1,8 @@
 """From a source to a dataset on disk; `load` reads it back (see `reader`).
 
-A dataset is a folder with a TFDS dataset (ArrayRecord, in fer/) and a manifest.json. It is built beside its
-place and moved there when whole, so a build that is killed leaves nothing that looks like a dataset.
+A dataset is a folder with a TFDS dataset (ArrayRecord, in fer/) and a manifest.json. It is built
+beside its place and moved there when whole, so a build that is killed leaves nothing that looks
+like a dataset.
 """
 
 import contextlib
@@ -19,7 +20,6 @@ from tqdm import tqdm
 
 from fer_jax.data import spool as spools
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.data.records import SPLITS, Source, SourceError
 from fer_jax.data.reader import (
     FORMAT_VERSION,
     MANIFEST,
@@ -28,6 +28,7 @@ from fer_jax.data.reader import (
     load,
     read_manifest,
 )
+from fer_jax.data.records import SPLITS, Source, SourceError
 from fer_jax.data.sources import open_source
 from fer_jax.data.splits import first_appearance, stratified_group_split
 
@@ -52,7 +53,8 @@ def build(
     `splits.stratified_group_split`. Where `out_dir` already holds the same dataset it is kept.
 
     Args:
-      skip_bad: leave out bad rows and images (the manifest lists them) instead of stopping at the first.
+      skip_bad: leave out bad rows and images (the manifest lists them) instead of stopping at the
+        first.
       validation_fraction: share of the images it is drawn from, if it is.
       test_fraction: likewise, of all images.
       seed: of the drawn splits.
@@ -69,8 +71,8 @@ def build(
     """
     if min(validation_fraction, test_fraction) < 0 or validation_fraction + test_fraction >= 1:
         raise DatasetError(
-            f"validation_fraction {validation_fraction} and test_fraction {test_fraction} must be 0 or more "
-            f"and leave something for train"
+            f"validation_fraction {validation_fraction} and test_fraction {test_fraction} must be "
+            "0 or more and leave something for train"
         )
     source = open_source(source_path)
     out = Path(out_dir).expanduser().resolve()
@@ -94,7 +96,8 @@ def build(
         if kept is not None:
             if progress:
                 print(
-                    f"{out} already holds this dataset (the same images, labels and splits): kept as it is"
+                    f"{out} already holds this dataset (the same images, labels and splits): kept "
+                    "as it is"
                 )
             return kept
         _write_tfds(folder, spool, splits, manifest, progress)
@@ -105,7 +108,7 @@ def build(
     return manifest
 
 
-# --- where it goes -----------------------------------------------------------------------------------------
+# --- where it goes ---
 
 
 def _check_place(out: Path, source: Source) -> None:
@@ -124,13 +127,13 @@ def _check_place(out: Path, source: Source) -> None:
     if strangers or (any(out.iterdir()) and not (out / MANIFEST).is_file()):
         held = ", ".join(strangers[:3]) or TFDS_FOLDER
         raise DatasetError(
-            f"{out} exists and holds other things ({held}), which are left alone; choose another --out or "
-            f"empty the folder yourself"
+            f"{out} exists and holds other things ({held}), which are left alone; choose another "
+            "--out or empty the folder yourself"
         )
 
 
 def _existing(out: Path, content_hash: str, overwrite: bool) -> dict[str, Any] | None:
-    """The manifest at `out` when it is this dataset, whole; None when there is none or it may be replaced."""
+    """The manifest at `out` if it is this dataset, whole; None if there is nothing to be kept."""
     if not (out / MANIFEST).is_file():
         return None
     try:
@@ -145,8 +148,8 @@ def _existing(out: Path, content_hash: str, overwrite: bool) -> dict[str, Any] |
         return None
     raise DatasetError(
         f"{out} holds another dataset (made from {manifest['source']}, content hash "
-        f"{manifest['content_hash'][:12]}; this one has {content_hash[:12]}); choose another --out, or give "
-        f"--overwrite to replace it"
+        f"{manifest['content_hash'][:12]}; this one has {content_hash[:12]}); choose another "
+        "--out, or give --overwrite to replace it"
     )
 
 
@@ -176,7 +179,8 @@ def _explaining_os_errors(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DatasetError(
-            f"cannot write {out}: {error.strerror or error}; free some space or give an --out that can be written"
+            f"cannot write {out}: {error.strerror or error}; free some space or give an --out that "
+            "can be written"
         ) from error
 
 
@@ -195,7 +199,7 @@ def _file_sizes(folder: Path) -> dict[str, int]:
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
-# --- what it holds -----------------------------------------------------------------------------------------
+# --- what it holds ---
 
 
 def _assign_splits(
@@ -218,8 +222,8 @@ def _assign_splits(
         for name, members in stratified_group_split(labels, groups, shares, seed).items():
             if not len(members):
                 raise SourceError(
-                    f"{len(pool)} images are too few to draw a {name} split of {shares[name]:.0%} from; "
-                    f"add images, or set its fraction to 0"
+                    f"{len(pool)} images are too few to draw a {name} split of {shares[name]:.0%} "
+                    "from; add images, or set its fraction to 0"
                 )
             splits[pool[members]] = name
     return list(splits), drawn

@@ -2,7 +2,7 @@
 
 import re
 
-# The order of the FER2013 challenge; an emotion's id is its place here. Folder copies of FER2013 sort
+# The order of the FER2013 challenge; an emotion's id is its place here. Folder copies sort
 # alphabetically (neutral 4, sad 5, surprise 6), so everything in this project maps by name.
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
@@ -25,8 +25,9 @@ class UnknownEmotionError(ValueError):
 def canonical(name: str) -> str:
     """The emotion that `name` stands for, as written in `EMOTIONS`.
 
-    Case, surrounding blanks and `_`, `-` or blanks inside do not matter. Numbers are not names: which order
-    they count in differs between datasets (see `sources` for the one case in which they are accepted).
+    Case, surrounding blanks and `_`, `-` or blanks inside do not matter. Numbers are not names:
+    which order they count in differs between datasets (see `folders` for the one case in which they
+    are accepted).
 
     Raises:
       UnknownEmotionError: when it is none of them (contempt, for one, is not among the seven).

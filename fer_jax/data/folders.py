@@ -1,15 +1,15 @@
-"""Image folders: SPLIT/CLASS/..., CLASS/..., and Kaggle's FER2013, whose file names hold the split."""
+"""Image folders: SPLIT/CLASS/..., CLASS/..., and Kaggle's FER2013 (file names hold the split)."""
 
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from fer_jax.data.emotions import EMOTIONS, UnknownEmotionError, emotion_id
+from fer_jax.data.emotions import EMOTIONS, UnknownEmotionError, canonical, emotion_id
 from fer_jax.data.records import (
     BadRecordError,
     Record,
@@ -31,8 +31,8 @@ _Entry = tuple[str, int, str | None]  # path relative to the source, label, spli
 def open_folders(root: Path) -> Source:
     """Lists the images below `root`; which layout it is shows in the names of its subfolders.
 
-    Class folders are matched by name (see `emotions.canonical`). Folders named 0 to 6, all seven of them, are
-    taken in the challenge's order; other numbers say nothing and are refused.
+    Class folders are matched by name (see `emotions.canonical`). Folders named 0 to 6, all seven of
+    them, are taken in the challenge's order; other numbers say nothing and are refused.
 
     Raises:
       SourceError: when a folder is neither a split nor an emotion, or when there is no image.
@@ -40,16 +40,21 @@ def open_folders(root: Path) -> Source:
     tops = _subfolders(root)
     if not tops:
         raise SourceError(
-            f"{root} has no subfolders{' and is empty' if not any(root.iterdir()) else ''}; expected images "
-            f"in SPLIT/CLASS/ or CLASS/ folders, such as {root}/train/happy/1.jpg or {root}/happy/1.jpg"
+            f"{root} has no subfolders{' and is empty' if not any(root.iterdir()) else ''}; "
+            f"expected images in SPLIT/CLASS/ or CLASS/ folders, such as {root}/train/happy/1.jpg "
+            f"or {root}/happy/1.jpg"
+        )
+    if len(tops) == 1 and _is_dataset(root / tops[0]) and not _is_known(tops[0]):
+        raise SourceError(
+            f"{root} only holds the folder {tops[0]}; give {root / tops[0]} as the source"
         )
     notes: list[str] = []
     if any(split_name(name) for name in tops):
         strangers = [name for name in tops if not split_name(name)]
         if strangers:
             raise SourceError(
-                f"{root / strangers[0]} is not a split, but beside it {_first(tops, split_name)} is; rename it "
-                f"or move it away (known splits: {known_splits()})"
+                f"{root / strangers[0]} is not a split, but beside it {_first(tops, split_name)} "
+                f"is; rename it or move it away (known splits: {known_splits()})"
             )
         classes = {(top, name): split_name(top) for top in tops for name in _subfolders(root / top)}
         kind = "split_folders"
@@ -64,7 +69,8 @@ def open_folders(root: Path) -> Source:
         others += ignored
     if not entries:
         raise SourceError(
-            f"no images below {root} (looked in {len(classes)} class folders for {', '.join(IMAGE_ENDINGS)})"
+            f"no images below {root} (looked in {len(classes)} class folders for "
+            f"{', '.join(IMAGE_ENDINGS)})"
         )
     if others:
         notes.append(f"{others} files are not images (by their ending) and were not looked at")
@@ -72,16 +78,29 @@ def open_folders(root: Path) -> Source:
         kind = "kaggle_folders"
     elif kind == "split_folders" and {split for _, _, split in entries} == {"train", "test"}:
         notes.append(
-            "the file names have no Training_, PublicTest_ or PrivateTest_ prefix: if this is FER2013, test/ "
-            "holds PublicTest and PrivateTest mixed and nothing tells them apart, so all of it is taken as "
-            "the test split and scores are not comparable with PrivateTest scores"
+            "the file names have no Training_, PublicTest_ or PrivateTest_ prefix: if this is "
+            "FER2013, test/ holds PublicTest and PrivateTest mixed and nothing tells them apart, "
+            "so all of it is taken as the test split and scores are not comparable with "
+            "PrivateTest scores"
         )
     entries.sort()
     return Source(kind, str(root), len(entries), lambda: _read(root, entries, kind), notes)
 
 
-def _first(names, condition) -> str:
+def _first(names: list[str], condition: Callable[[str], object]) -> str:
     return next(name for name in names if condition(name))
+
+
+def _is_dataset(folder: Path) -> bool:
+    """Whether its subfolders are splits or emotions."""
+    return any(_is_known(name) for name in _subfolders(folder))
+
+
+def _is_known(name: str) -> bool:
+    try:
+        return bool(split_name(name) or canonical(name))
+    except UnknownEmotionError:
+        return False
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -110,15 +129,16 @@ def _labels(root: Path, names: set[str], notes: list[str]) -> dict[str, int]:
             advice = "rename the folder or move it out of the source"
             if name.isdigit():
                 advice = (
-                    "numbers are only understood as 0 to 6, all seven, in the order of FER2013; datasets "
-                    "differ in how they count, so give these folders the names of their emotions"
+                    "numbers are only understood as 0 to 6, all seven, in the order of FER2013; "
+                    "datasets differ in how they count, so give these folders the names of their "
+                    "emotions"
                 )
             raise SourceError(f"{root}: {error}; {advice}") from error
     return labels
 
 
 def _images_below(root: Path, folder: str) -> tuple[list[str], int]:
-    """Paths (relative to `root`, with /) of the images at any depth, and how many other files there are."""
+    """Paths of the images at any depth (from `root`, with /), and the count of other files."""
     images, others = [], 0
     for parent, folders, files in os.walk(root / folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -152,8 +172,8 @@ def _kaggle_split(file: str, folder_split: str | None, where: str) -> str | None
         return folder_split
     raise BadRecordError(
         where,
-        "its name has no Training_, PublicTest_ or PrivateTest_ prefix, as other files of this source have, so "
-        "its split is unknown; move it to train/ or away",
+        "its name has no Training_, PublicTest_ or PrivateTest_ prefix, as other files of this "
+        "source have, so its split is unknown; move it to train/ or away",
     )
 
 
@@ -161,7 +181,7 @@ def read_image(path: Path) -> np.ndarray:
     """Decodes an image file, turned upright as its EXIF data say.
 
     Returns:
-      uint8 [H, W] when it is grey (also when stored as RGB with three equal channels), else [H, W, 3].
+      uint8 [H, W] when grey (also when stored as RGB with equal channels), else [H, W, 3].
 
     Raises:
       BadRecordError: when it cannot be read, is cut off or is too large.

@@ -1,4 +1,4 @@
-"""Reads a prepared dataset into memory, or as a stream when it does not fit. Needs no TensorFlow."""
+"""Reads a prepared dataset into memory, or as a stream if it does not fit. Needs no TensorFlow."""
 
 import io
 import json
@@ -20,22 +20,23 @@ _BATCH = 512  # records fetched together
 
 
 class DatasetError(ValueError):
-    """The dataset cannot be written, or what is on disk cannot be used; the message says what to do."""
+    """A dataset cannot be written, or what is on disk not be used; the message says what to do."""
 
 
 def read_manifest(data_dir: str | Path) -> dict[str, Any]:
     """The manifest of a dataset.
 
     Raises:
-      FileNotFoundError: when `data_dir` is not a dataset; the message holds the command that makes one.
+      FileNotFoundError: when `data_dir` is not a dataset; the message holds the command that makes
+        one.
       DatasetError: when it is damaged or of another version.
     """
     path = Path(data_dir).expanduser() / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
-            f"{data_dir} is not a prepared dataset (no {MANIFEST} in it). Make it with:\n"
-            f"  python scripts/prepare_data.py --source PATH/TO/fer2013.csv --out {data_dir}\n"
-            f"or, without data of your own, with --source synthetic"
+            f"{data_dir} is not a prepared dataset (no {MANIFEST} in it). Make it with:\n  python "
+            f"scripts/prepare_data.py --source PATH/TO/fer2013.csv --out {data_dir}\nor, without "
+            "data of your own, with --source synthetic"
         )
     again = f"delete {data_dir} and run scripts/prepare_data.py again"
     try:
@@ -64,10 +65,10 @@ def load(
     Args:
       data_dir: the dataset's folder.
       split: "train", "validation" or "test".
-      image_size: side in pixels to which each face is resized (antialiased, without keeping its aspect);
-        needed only where the images differ in size.
-      max_bytes: a split that takes more when decoded is not held in memory: its `images` then decode what is
-        asked for at each access.
+      image_size: side in pixels to which each face is resized (antialiased, without keeping its
+        aspect); needed only where the images differ in size.
+      max_bytes: a split that takes more when decoded is not held in memory: its `images` then
+        decode what is asked for at each access.
 
     Raises:
       FileNotFoundError: when `data_dir` is not a dataset.
@@ -84,14 +85,15 @@ def load(
         shape = tuple(manifest["image_shape"])
     else:
         raise DatasetError(
-            f"the images of {data_dir} differ in size: give image_size, the side in pixels to resize them to"
+            f"the images of {data_dir} differ in size: give image_size, the side in pixels to "
+            "resize them to"
         )
     source = _data_source(data_dir, split)
     count = manifest["splits"][split]["count"]
     if len(source) != count:
         raise DatasetError(
-            f"{data_dir}: {split} holds {len(source)} images, its manifest says {count}; delete {data_dir} and "
-            f"run scripts/prepare_data.py again"
+            f"{data_dir}: {split} holds {len(source)} images, its manifest says {count}; delete "
+            f"{data_dir} and run scripts/prepare_data.py again"
         )
     keep = count * int(np.prod(shape)) <= max_bytes
     images = (
@@ -109,7 +111,7 @@ def load(
 
 
 class StreamedImages:
-    """Images uint8 [N, H, W, C] that stay on disk; indexing with integers or a slice decodes those."""
+    """Images uint8 [N, H, W, C] that stay on disk; indexing by integers or slices decodes them."""
 
     dtype = np.dtype(np.uint8)
 

@@ -1,7 +1,8 @@
 """What a source of images yields.
 
-A reader yields, for each row or file, either a `Record` or the `BadRecordError` that says what is wrong with
-it, so that one bad image does not end the stream; `Source.records` decides whether it stops the run.
+A reader yields, for each row or file, either a `Record` or the `BadRecordError` that says what is
+wrong with it, so that one bad image does not end the stream; `Source.records` decides whether it
+stops the run.
 """
 
 import dataclasses
@@ -60,7 +61,8 @@ class Source:
     """A readable source.
 
     Attributes:
-      kind: "fer2013_csv", "icml_csv", "kaggle_folders", "split_folders", "class_folders" or "synthetic".
+      kind: "fer2013_csv", "icml_csv", "kaggle_folders", "split_folders", "class_folders" or
+        "synthetic".
       path: where it is, as the user gave it.
       total: how many records to expect (for a progress bar; bad ones included).
       read: starts a reading; yields a `Record` or a `BadRecordError` for each row or image.
@@ -78,8 +80,18 @@ class Source:
 
         Raises:
           BadRecordError: for the first bad row or image, when `on_bad` is None.
+          SourceError: when the source itself can no longer be read.
         """
-        for item in self.read():
+        items = self.read()
+        while True:
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            except OSError as error:
+                raise SourceError(
+                    f"{self.path} cannot be read: {error.strerror or error}"
+                ) from error
             if isinstance(item, Record):
                 yield item
             elif on_bad is None:

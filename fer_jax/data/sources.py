@@ -33,12 +33,13 @@ def open_source(path: str | Path) -> Source:
     while not near.exists():
         near = near.parent
     raise SourceError(
-        f"{path} does not exist ({near.resolve()} does); give a fer2013.csv, an icml_face_data.csv, a folder "
-        f"of images in SPLIT/CLASS/ or CLASS/ subfolders, or the word synthetic"
+        f"{path} does not exist ({near.resolve()} does); give a fer2013.csv, an "
+        "icml_face_data.csv, a folder of images in SPLIT/CLASS/ or CLASS/ subfolders, or the word "
+        "synthetic"
     )
 
 
-# --- CSV ---------------------------------------------------------------------------------------------------
+# --- CSV ---
 
 
 def _open_csv(path: Path) -> Source:
@@ -58,7 +59,8 @@ def _open_csv(path: Path) -> Source:
     if missing:
         raise SourceError(
             f"{path} row 1: the header has no column {' and no column '.join(missing)}, it reads "
-            f"{raw_header.strip()[:80]!r}; expected emotion, pixels and Usage (the file of the challenge)"
+            f"{raw_header.strip()[:80]!r}; expected emotion, pixels and Usage (the file of the "
+            "challenge)"
         )
     kind = "icml_csv" if raw_header.startswith("emotion, ") else "fer2013_csv"
     notes = []
@@ -68,7 +70,7 @@ def _open_csv(path: Path) -> Source:
 
 
 def _read_csv(path: Path, header: list[str]) -> Iterator[Record | BadRecordError]:
-    """Rows are counted as an editor does: the header is row 1. Ids count data rows from 0, as FER+ does."""
+    """The header is row 1, as in an editor; ids count the data rows from 0, as FER+ does."""
     columns = [
         header.index(name) if name in header else None for name in ("emotion", "pixels", "usage")
     ]
@@ -143,7 +145,7 @@ def _parse_pixels(text: str, where: str) -> np.ndarray:
     return values.astype(np.uint8).reshape(SIDE, SIDE)
 
 
-# --- synthetic ---------------------------------------------------------------------------------------------
+# --- synthetic ---
 
 
 def _open_synthetic() -> Source:

@@ -49,11 +49,12 @@ def _blocks(images: np.ndarray) -> Iterable[np.ndarray]:
 def stratified_group_split(
     labels: np.ndarray, groups: np.ndarray, fractions: Mapping[str, float], seed: int
 ) -> dict[str, np.ndarray]:
-    """Splits images at random so that no group is in two splits and each split has each class's share.
+    """Splits images at random so that no group is in two splits and each split has each class's
+    share.
 
-    A group belongs to its most frequent class. Class by class, the groups, shuffled, the largest ones first,
-    each go to the split that lacks most images of that class. Where groups are small (twins), a split's
-    share of a class is exact to within a group.
+    A group belongs to its most frequent class. Class by class, the groups, shuffled, the largest
+    ones first, each go to the split that lacks most images of that class. Where groups are small
+    (twins), a split's share of a class is exact to within a group.
 
     Args:
       labels: int [N].
@@ -95,9 +96,9 @@ def clean_train(
 ) -> tuple[Faces, dict[str, int]]:
     """Drops blank images and merges pixel-identical ones of a training split.
 
-    Merged twins become one face, at the place of the first copy and with its id. Its targets are the mean of
-    the copies' targets, its label the largest of these; where several are largest, the first copy's label if
-    it is among them, else the lowest id.
+    Merged twins become one face, at the place of the first copy and with its id. Its targets are
+    the mean of the copies' targets, its label the largest of these; where several are largest, the
+    first copy's label if it is among them, else the lowest id.
 
     Returns:
       The faces kept, in their order, and how many were left out: {"blank": n, "twin": n}.
@@ -123,7 +124,8 @@ def _merge(faces: Faces, groups: np.ndarray, first: np.ndarray) -> Faces:
     sizes = np.bincount(groups)[:, None]
     merged = faces.take(first)
     targets = (sums / sizes).astype(np.float32)
-    # A tie must not depend on rounding: of the largest to within float32's error, the first copy's wins.
+    # A tie must not depend on rounding: of the largest to within float32's error, the first copy's
+    # wins.
     near_top = targets >= targets.max(axis=1, keepdims=True) - 1e-6
     own = near_top[np.arange(len(first)), merged.labels]
     labels = np.where(own, merged.labels, near_top.argmax(axis=1)).astype(np.int32)

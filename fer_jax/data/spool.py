@@ -1,7 +1,7 @@
 """The first pass over a source: every image checked, PNG-encoded to one file, measured.
 
-Deciding on splits, statistics and the content hash needs all records, the pixels of none: what stays in memory
-is about half a kilobyte an image, whatever its size.
+Deciding on splits, statistics and the content hash needs all records, the pixels of none: what
+stays in memory is about half a kilobyte an image, whatever its size.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ class Spool:
 
     def __init__(self, path: Path):
         self.entries: list[Entry] = []
-        self._file = open(path, "w+b")
+        self._file = open(path, "w+b")  # noqa: SIM115 (`remove` closes it)
         self._path = path
         self._end = 0
 
@@ -88,7 +88,7 @@ def statistics(entries: Iterable[Entry]) -> tuple[float, float]:
 
 
 def content_hash(entries: Iterable[Entry], splits: Iterable[str]) -> str:
-    """SHA-256 over what the dataset is: each image's split, label and pixels, in any order and by any name."""
+    """SHA-256 over each image's split, label and pixels; order and names do not matter."""
     lines = sorted(
         f"{s} {e.label} {e.digest.hex()}\n" for e, s in zip(entries, splits, strict=True)
     )

@@ -1,4 +1,4 @@
-"""The dataset as TensorFlow Datasets sees it. Importing this module imports TFDS (but not TensorFlow)."""
+"""The dataset as TensorFlow Datasets sees it. This module imports TFDS (but not TensorFlow)."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -25,7 +25,8 @@ class FerBuilder(tfds.core.GeneratorBasedBuilder):
     ):
         """Builds from `examples`: for each split a function that yields its faces, in order.
 
-        An example is {"image": PNG bytes, "label": int, "id": str}; `channels` (1 or 3) is that of all PNGs.
+        An example is {"image": PNG bytes, "label": int, "id": str}; `channels` (1 or 3) is that of
+        all PNGs.
         """
         self._examples = examples
         self._channels = channels

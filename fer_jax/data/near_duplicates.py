@@ -1,0 +1,87 @@
+"""Pairs of images that are nearly the same, by zero-mean normalised correlation; exact, without all
+products.
+
+The correlation of two images is the dot product of their pixels after subtracting each one's mean
+and dividing by its norm. With P the projection on the low frequencies of the discrete cosine
+transform, the rest of an image is orthogonal to it, and by Cauchy-Schwarz <f, g> <= <Pf, Pg> + |f -
+Pf| |g - Pg|. The right side is one dot product of vectors with 145 numbers instead of 2,304; only
+where it reaches the threshold are the pixels themselves compared.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from scipy.fft import dct
+
+_LOW = 12  # frequencies kept along each axis
+_BLOCK = 4096
+_CHUNK = 8192  # candidate pairs compared together
+_SLACK = 1e-5  # of float32 sums; candidates only
+
+
+def near_pairs(
+    images: np.ndarray, threshold: float, each: Callable[[], None] = lambda: None
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Finds all pairs whose correlation is at least `threshold`.
+
+    Args:
+      images: uint8 [N, H, W]. Blank ones correlate with nothing.
+      threshold: above 0, at most 1.
+      each: called after each of the `block_count(N)` blocks of pairs.
+
+    Yields:
+      First and second index int64 [M], first < second, and correlation float32 [M]; M may be 0.
+    """
+    pixels = _normalised(images)
+    bounds = _bound_vectors(pixels, images.shape[1:])
+    for i, j in _blocks(len(images)):
+        product = bounds[i : i + _BLOCK] @ bounds[j : j + _BLOCK].T
+        hits = np.flatnonzero(product >= threshold - _SLACK)
+        first, second = hits // product.shape[1] + i, hits % product.shape[1] + j
+        once = first < second
+        yield _compare(pixels, first[once], second[once], threshold)
+        each()
+
+
+def block_count(count: int) -> int:
+    """How many blocks `near_pairs` works through for `count` images."""
+    return sum(1 for _ in _blocks(count))
+
+
+def _blocks(count: int) -> Iterator[tuple[int, int]]:
+    for i in range(0, count, _BLOCK):
+        for j in range(i, count, _BLOCK):
+            yield i, j
+
+
+def _normalised(images: np.ndarray) -> np.ndarray:
+    """float32 [N, H * W] with mean 0 and norm 1 (0 for blank images)."""
+    pixels = images.reshape(len(images), -1).astype(np.float32)
+    pixels -= pixels.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(pixels, axis=1, keepdims=True)
+    pixels /= np.where(norms > 1e-3, norms, np.inf)
+    return pixels
+
+
+def _bound_vectors(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """float32 [N, K + 1]: the low frequencies of each image and the norm of its rest."""
+    rows, columns = (dct(np.eye(n, dtype=np.float32), axis=0, norm="ortho")[:_LOW] for n in shape)
+    low = np.concatenate(
+        [
+            np.einsum("kh,nhw,lw->nkl", rows, part, columns, optimize=True).reshape(len(part), -1)
+            for part in np.split(pixels.reshape(-1, *shape), range(_BLOCK, len(pixels), _BLOCK))
+        ]
+    )
+    energy = np.einsum("nd,nd->n", pixels, pixels) - np.einsum("nk,nk->n", low, low)
+    return np.concatenate([low, np.sqrt(np.maximum(energy, 0))[:, None]], axis=1)
+
+
+def _compare(
+    pixels: np.ndarray, first: np.ndarray, second: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    values = np.empty(len(first), np.float32)
+    for start in range(0, len(first), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        np.einsum("nd,nd->n", pixels[first[part]], pixels[second[part]], out=values[part])
+    near = values >= threshold - 1e-6  # identical images may come out one rounding below 1
+    return first[near], second[near], np.minimum(values[near], 1)
