@@ -1,6 +1,7 @@
 """The CNN from scratch on FER2013: four Conv-BN-ReLU blocks, progressive resizing, averaged weights."""
 
-from configs.default import augmentation, get_config as default
+from configs.default import augmentation
+from configs.default import get_config as default
 
 
 def get_config():

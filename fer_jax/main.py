@@ -23,6 +23,7 @@ flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> None:
+    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax and JAX; our own come from the root
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
     # After the flags are parsed, so that --help needs neither a device nor seconds.
@@ -51,5 +52,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    logging.getLogger("orbax").setLevel(logging.WARNING)
     app.run(main)

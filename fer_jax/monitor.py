@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 EXIT_PREEMPTED = 75  # sysexits' EX_TEMPFAIL: the same command again goes on
@@ -87,13 +88,19 @@ class Window:
 
 
 class TermSignal:
-    """Within the context SIGTERM sets `received` instead of ending the process."""
+    """Within the context SIGTERM sets `received` instead of ending the process.
+
+    Not with several processes: there JAX's distributed service takes the signal, so that all stop
+    at one step.
+    """
 
     received = False
 
     def __enter__(self) -> "TermSignal":
-        self._main = threading.current_thread() is threading.main_thread()
-        if self._main:  # elsewhere Python does not allow handlers
+        # Python allows handlers in the main thread only.
+        main = threading.current_thread() is threading.main_thread()
+        self._handles = main and jax.process_count() == 1
+        if self._handles:
             self._previous = signal.signal(signal.SIGTERM, self._handle)
         return self
 
@@ -101,5 +108,5 @@ class TermSignal:
         self.received = True
 
     def __exit__(self, *error: Any) -> None:
-        if self._main:
+        if self._handles:
             signal.signal(signal.SIGTERM, self._previous)

@@ -5,6 +5,7 @@ import os
 import pathlib
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 CONFIG_FILE = "config.json"
@@ -45,8 +46,9 @@ def claim(workdir: pathlib.Path, config: ConfigDict, data_hash: str) -> None:
         raise ValueError(
             f"{workdir} is not empty and no run of fer_jax (it has no {CONFIG_FILE}): use another --workdir"
         )
-    workdir.mkdir(parents=True, exist_ok=True)
-    _write_json(path, wanted)
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        _write_json(path, wanted)
 
 
 def finished_summary(workdir: pathlib.Path) -> dict[str, Any] | None:

@@ -46,7 +46,9 @@ class Writers:
         """The run's hyper-parameters, flat, for TensorBoard's table."""
         if self._events:
             plain = (bool, int, float, str)
-            self._events.write_hparams({k: v if isinstance(v, plain) else str(v) for k, v in values.items()})
+            self._events.write_hparams(
+                {k: v if isinstance(v, plain) else str(v) for k, v in values.items()}
+            )
 
     def flush(self) -> None:
         if self._events:
@@ -79,13 +81,14 @@ def read_records(workdir: pathlib.Path) -> Iterator[dict[str, Any]]:
             return
 
 
-def progress_bar(total: int, done: int) -> tqdm:
+def progress_bar(total: int, done: int, shown: bool = True) -> tqdm:
     """A bar over steps with ETA; written seldom where the output is a file rather than a terminal."""
     quiet = not sys.stderr.isatty()
     return tqdm(
         total=total,
         initial=done,
         unit="step",
+        disable=not shown,
         dynamic_ncols=not quiet,
         mininterval=30.0 if quiet else 0.2,
         smoothing=0.05,
