@@ -61,7 +61,8 @@ def cross_entropy(
     smoothed = (1.0 - label_smoothing) * targets + label_smoothing / targets.shape[-1]
     terms = -smoothed * log_p
     if focal_gamma:
-        terms *= (1.0 - jnp.exp(log_p)) ** focal_gamma
+        # The bound keeps the gradient of a power below 1 finite where p is 1.
+        terms *= jnp.maximum(-jnp.expm1(log_p), 1e-12) ** focal_gamma
     losses = terms.sum(axis=-1)
     if class_weights is None:
         return losses.sum(), jnp.float32(losses.shape[0])

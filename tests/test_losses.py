@@ -1,0 +1,195 @@
+"""The loss against hand computation, Keras, torch and scikit-learn."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.utils.class_weight import compute_class_weight
+
+from fer_jax import losses
+
+# FER2013's training split, in the challenge's order.
+FER2013_COUNTS = np.array([3995, 436, 4097, 7215, 4830, 3171, 4965])
+
+
+@pytest.fixture
+def batch():
+    """Logits [12, 7], labels [12] and class weights [7] without any symmetry."""
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 2, (12, 7)).astype(np.float32)
+    labels = rng.integers(0, 7, 12)
+    weights = rng.uniform(0.3, 5, 7).astype(np.float32)
+    return logits, labels, weights
+
+
+def one_hot(labels):
+    return np.eye(7, dtype=np.float32)[labels]
+
+
+def softmax(logits):
+    exp = np.exp(np.asarray(logits, np.float64))
+    return exp / exp.sum(axis=-1, keepdims=True)
+
+
+def loss(logits, targets, **kwargs):
+    total, count = losses.cross_entropy(jnp.asarray(logits), jnp.asarray(targets), **kwargs)
+    assert total.dtype == count.dtype == jnp.float32
+    return float(total / count)
+
+
+def test_plain_cross_entropy(batch):
+    logits, labels, _ = batch
+    expected = -np.log(softmax(logits)[np.arange(12), labels]).mean()
+    assert loss(logits, one_hot(labels)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_sum_and_normaliser_come_apart(batch):
+    logits, labels, weights = batch
+    targets = one_hot(labels)
+    for normalization, count in [("examples", 12), ("weights", weights[labels].sum())]:
+        kwargs = dict(class_weights=weights, normalization=normalization)
+        whole = losses.cross_entropy(logits, targets, **kwargs)
+        parts = [
+            losses.cross_entropy(logits[s], targets[s], **kwargs)
+            for s in np.split(np.arange(12), 3)
+        ]
+        np.testing.assert_allclose(np.sum(parts, axis=0), whole, rtol=1e-6)
+        assert float(whole[1]) == pytest.approx(count, rel=1e-6)
+
+
+def test_huge_logits_stay_finite():
+    logits = np.float32([[1e4, -1e4, 0, 0, 0, 0, 0]])
+    assert loss(logits, one_hot([0])) == 0
+    assert loss(logits, one_hot([1])) == 2e4
+    assert np.isfinite(jax.grad(lambda x: loss_of(x, one_hot([1])))(logits)).all()
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_focal_gradient_of_a_certain_prediction_is_zero(gamma):
+    logits = np.float32([[100, 0, 0, 0, 0, 0, 0]])
+    gradient = jax.grad(lambda x: loss_of(x, one_hot([0]), focal_gamma=gamma))(logits)
+    np.testing.assert_array_equal(gradient, np.zeros((1, 7)))
+
+
+def loss_of(logits, targets, **kwargs):
+    total, count = losses.cross_entropy(logits, targets, **kwargs)
+    return total / count
+
+
+def test_label_smoothing_by_hand():
+    # Two classes, p = (3/4, 1/4), smoothing .2: the target becomes (.9, .1).
+    logits = np.log(np.float32([[3, 1]]))
+    expected = -0.9 * np.log(0.75) - 0.1 * np.log(0.25)
+    assert loss(logits, np.float32([[1, 0]]), label_smoothing=0.2) == pytest.approx(
+        expected, rel=1e-6
+    )
+
+
+def test_soft_labels_by_hand(batch):
+    logits, _, _ = batch
+    targets = np.random.default_rng(4).dirichlet(np.ones(7), 12).astype(np.float32)
+    expected = -(targets * np.log(softmax(logits))).sum(axis=1).mean()
+    assert loss(logits, targets) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_soft_label_weighs_the_mean_of_its_classes():
+    logits = np.log(np.float32([[3, 1], [1, 1]]))
+    targets = np.float32([[0.25, 0.75], [1, 0]])
+    weights = np.float32([1, 5])
+    first = -(0.25 * np.log(0.75) + 0.75 * np.log(0.25))
+    expected = (0.25 * 1 + 0.75 * 5) * first + 1 * np.log(2)
+    assert loss(logits, targets, class_weights=weights) == pytest.approx(expected / 2, rel=1e-6)
+    by_weights = loss(logits, targets, class_weights=weights, normalization="weights")
+    assert by_weights == pytest.approx(expected / (4 + 1), rel=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_by_hand(batch, gamma):
+    logits, labels, weights = batch
+    p = softmax(logits)[np.arange(12), labels]
+    expected = (weights[labels] * (1 - p) ** gamma * -np.log(p)).mean()
+    result = loss(logits, one_hot(labels), focal_gamma=gamma, class_weights=weights)
+    assert result == pytest.approx(expected, rel=1e-5)
+
+
+def test_focal_of_one_number():
+    # Lin et al. 2017, section 3.2: at p = .9 and gamma = 2 a hundredth of cross entropy.
+    logits = np.log(np.float32([[9, 1]]))
+    target = np.float32([[1, 0]])
+    assert loss(logits, target, focal_gamma=2.0) == pytest.approx(-np.log(0.9) / 100, rel=1e-5)
+
+
+def test_bfloat16_logits_are_summed_in_float32(batch):
+    logits, labels, _ = batch
+    low = jnp.asarray(logits, jnp.bfloat16)
+    rounded = np.asarray(low.astype(jnp.float32))
+    assert loss(low, one_hot(labels)) == loss(rounded, one_hot(labels))
+
+
+def test_balanced_weights_are_scikit_learns():
+    labels = np.repeat(np.arange(7), FER2013_COUNTS)
+    expected = compute_class_weight("balanced", classes=np.arange(7), y=labels)
+    weights = losses.balanced_class_weights(FER2013_COUNTS)
+    assert weights.dtype == np.float32
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)
+    np.testing.assert_allclose(weights, [1.03, 9.41, 1.00, 0.57, 0.85, 1.29, 0.83], atol=0.005)
+    # Every class then weighs the same, and an example 1 on average.
+    assert weights @ FER2013_COUNTS == pytest.approx(FER2013_COUNTS.sum())
+
+
+def test_balanced_weights_refuse_an_empty_class():
+    with pytest.raises(
+        ValueError, match=r"classes \[1, 5\] have no training example.*class_weights='none'"
+    ):
+        losses.balanced_class_weights(np.array([3, 0, 1, 1, 1, 0, 1]))
+
+
+def test_normalisation_by_hand():
+    # Weights 1 and 3, losses log 4 and log 2.
+    logits = np.log(np.float32([[1, 3], [1, 1]]))
+    kwargs = dict(class_weights=np.float32([1, 3]))
+    expected = 1 * np.log(4) + 3 * np.log(2)
+    assert loss(logits, np.eye(2, dtype=np.float32), **kwargs) == pytest.approx(
+        expected / 2, rel=1e-6
+    )
+    by_weights = loss(logits, np.eye(2, dtype=np.float32), normalization="weights", **kwargs)
+    assert by_weights == pytest.approx(expected / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_examples_is_keras_class_weight(batch, smoothing):
+    # `model.fit(class_weight=w)` hands w[y] to the loss as sample_weight.
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    keras = pytest.importorskip("keras")
+    logits, labels, weights = batch
+    keras_loss = keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=smoothing, reduction="sum_over_batch_size"
+    )
+    expected = float(keras_loss(one_hot(labels), logits, sample_weight=weights[labels]))
+    result = loss(logits, one_hot(labels), label_smoothing=smoothing, class_weights=weights)
+    assert result == pytest.approx(expected, rel=1e-6)
+
+
+def test_weights_is_torchs_cross_entropy(batch):
+    torch = pytest.importorskip("torch")
+    logits, labels, weights = batch
+    criterion = torch.nn.CrossEntropyLoss(weight=torch.tensor(weights))
+    expected = criterion(torch.tensor(logits), torch.tensor(labels)).item()
+    result = loss(logits, one_hot(labels), class_weights=weights, normalization="weights")
+    assert result == pytest.approx(expected, rel=1e-6)
+
+
+def test_smoothing_and_soft_labels_are_torchs(batch):
+    torch = pytest.importorskip("torch")
+    logits, _, _ = batch
+    targets = np.random.default_rng(4).dirichlet(np.ones(7), 12).astype(np.float32)
+    criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.3)
+    expected = criterion(torch.tensor(logits), torch.tensor(targets)).item()
+    assert loss(logits, targets, label_smoothing=0.3) == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_unknown_normalisation_lists_the_known():
+    with pytest.raises(ValueError, match="'mean'; there are: examples, weights"):
+        loss(np.zeros((1, 7)), one_hot([0]), normalization="mean")
