@@ -131,6 +131,7 @@ class Run:
             variables=load_weights(config.init_from)[0] if config.init_from else None,
         )
         logging.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params))
+        self.facts["parameters"] = sum(p.size for p in jax.tree.leaves(state.params))
         state = jax.tree.map(np.asarray, state)
         self.step = 0
         self.checkpoints = Checkpoints(self.workdir / CHECKPOINTS, config.checkpoint.keep)
@@ -285,7 +286,11 @@ class Run:
             self.selection.labels,
             self.selection.ids,
             facts=facts
-            | {"split": self.config.selection.split, "checkpoint": BEST_WEIGHTS, "tta": "none"},
+            | {
+                "split": self.config.selection.split,
+                "checkpoint": str(self.workdir / BEST_WEIGHTS),
+                "tta": "none",
+            },
             images=self.selection.images,
             groups=splits.duplicate_groups(self.selection.images),
         )
