@@ -18,7 +18,7 @@ from fer_jax.data.audit_report import write_audit  # noqa: E402
 from fer_jax.data.records import SourceError  # noqa: E402
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
         metavar="R",
         help="zero-mean correlation from which two images are near duplicates (default: 0.9)",
     )
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def _correlation(text: str) -> float:
@@ -41,8 +41,8 @@ def _correlation(text: str) -> float:
     return value
 
 
-def main() -> int:
-    args = parse_args()
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
     try:
         report = write_audit(args.source, args.out, near_threshold=args.near_threshold)
     except SourceError as error:

@@ -25,7 +25,7 @@ from fer_jax.data.emotions import EMOTIONS  # noqa: E402
 from fer_jax.data.records import BadRecordError, SourceError  # noqa: E402
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -50,11 +50,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the drawn splits (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace another dataset at DATA")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> int:
-    args = parse_args()
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
     try:
         manifest = builder.build(
             args.source,

@@ -6,10 +6,12 @@ like a dataset.
 """
 
 import contextlib
+import errno
 import fcntl
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -282,7 +284,11 @@ def _write_tfds(
                 bar.update()
 
     examples = {name: lambda name=name: examples_of(name) for name in manifest["splits"]}
-    # TFDS announces the temporary folder on stdout
-    with bar, contextlib.redirect_stdout(io.StringIO()):
-        FerBuilder(examples=examples, channels=channels, data_dir=folder).download_and_prepare()
+    try:
+        # TFDS announces the temporary folder on stdout
+        with bar, contextlib.redirect_stdout(io.StringIO()):
+            FerBuilder(examples=examples, channels=channels, data_dir=folder).download_and_prepare()
+    except RuntimeError as error:  # what ArrayRecord raises when it cannot write
+        cause = re.search(r"No space left on device", str(error))
+        raise OSError(errno.ENOSPC, cause[0]) if cause else error from error
     shutil.rmtree(folder / "downloads", ignore_errors=True)  # TFDS makes it, empty

@@ -49,8 +49,7 @@ def _blocks(images: np.ndarray) -> Iterable[np.ndarray]:
 def stratified_group_split(
     labels: np.ndarray, groups: np.ndarray, fractions: Mapping[str, float], seed: int
 ) -> dict[str, np.ndarray]:
-    """Splits images at random so that no group is in two splits and each split has each class's
-    share.
+    """Splits images at random: no group in two splits, and each class's share in every split.
 
     A group belongs to its most frequent class. Class by class, the groups, shuffled, the largest
     ones first, each go to the split that lacks most images of that class. Where groups are small
