@@ -49,9 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(
-            f"error: cannot write {args.out}: {error.strerror}; give another --out", file=sys.stderr
-        )
+        print(f"error: cannot write {args.out}: {error.strerror}; give another --out", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

@@ -99,8 +99,7 @@ def collect(source: Source, progress: bool = True) -> Collection:
         mean=np.array(mean),
         std=np.array(std),
         blank=np.array(blank),
-        sharpness=np.array([np.abs(np.diff(i.astype(np.int16), axis=1)).mean() for i in images])
-        / 255,
+        sharpness=np.array([np.abs(np.diff(i.astype(np.int16), axis=1)).mean() for i in images]) / 255,
         shapes=dict(shapes.most_common()),
         samples=samples,
         bad=bad,
@@ -126,9 +125,7 @@ def _shape_name(image: np.ndarray) -> str:
     return f"{image.shape[0]} x {image.shape[1]} {'grey' if image.ndim == 2 else 'RGB'}"
 
 
-def _keep_sample(
-    kept: list[np.ndarray], seen: int, image: np.ndarray, rng: np.random.Generator
-) -> None:
+def _keep_sample(kept: list[np.ndarray], seen: int, image: np.ndarray, rng: np.random.Generator) -> None:
     """Reservoir sampling: after any number of images each one has the same chance of being kept."""
     if seen < SAMPLES:
         kept.append(image)
@@ -169,7 +166,7 @@ def _class_counts(data: Collection, split: int) -> dict[str, Any]:
     shares = {name: round(float(n / counts.sum()), 4) for name, n in zip(EMOTIONS, counts, strict=True)}
     return {
         "count": int(counts.sum()),
-        "class_counts": dict(zip(EMOTIONS, counts.tolist())),
+        "class_counts": dict(zip(EMOTIONS, counts.tolist(), strict=True)),
         "class_shares": shares,
     }
 
@@ -188,9 +185,7 @@ def _pixel_statistics(data: Collection) -> dict[str, Any]:
         return {name: round(float(value), 5) for name, value in numbers.items()}
 
     of_split = {name: of(data.splits == s) for s, name in enumerate(data.split_names)}
-    of_class = {
-        name: of(data.labels == k) for k, name in enumerate(EMOTIONS) if (data.labels == k).any()
-    }
+    of_class = {name: of(data.labels == k) for k, name in enumerate(EMOTIONS) if (data.labels == k).any()}
     return {"splits": of_split, "classes": of_class}
 
 
@@ -233,7 +228,7 @@ def _identical(data: Collection) -> dict[str, Any]:
 def _by_split(data: Collection, has: np.ndarray) -> dict[str, dict[str, int]]:
     """{split: {other: images of the split with a copy in the other}} from bool [N, splits]."""
     return {
-        name: dict(zip(data.split_names, has[data.splits == s].sum(axis=0).tolist()))
+        name: dict(zip(data.split_names, has[data.splits == s].sum(axis=0).tolist(), strict=True))
         for s, name in enumerate(data.split_names)
     }
 
@@ -245,9 +240,7 @@ def _near(data: Collection, threshold: float, progress: bool) -> dict[str, Any]:
     pairs = agreeing = 0
     across = collections.Counter()
     best: list[tuple[float, int, int]] = []
-    with tqdm(
-        total=block_count(len(data)), unit=" blocks", desc="comparing", disable=not progress
-    ) as bar:
+    with tqdm(total=block_count(len(data)), unit=" blocks", desc="comparing", disable=not progress) as bar:
         for first, second, values in near_pairs(data.small, threshold, bar.update):
             has_copy[first, data.splits[second]] = has_copy[second, data.splits[first]] = True
             other = data.groups[first] != data.groups[second]
@@ -281,9 +274,7 @@ def _split_pairs(data: Collection, first: np.ndarray, second: np.ndarray) -> Ite
 def _warnings(report: dict[str, Any]) -> list[str]:
     found = list(report["official"]["differences"])
     if bad := report["bad"]["count"]:
-        found.append(
-            f"{bad} rows or images cannot be used, see bad.records; --skip_bad leaves them out"
-        )
+        found.append(f"{bad} rows or images cannot be used, see bad.records; --skip_bad leaves them out")
     if blank := report["blank"]["count"]:
         found.append(f"{blank} images are blank (one value)")
     identical, near = report["identical"], report["near"]

@@ -1,6 +1,6 @@
 """The pictures of an audit. Figures are made without pyplot, so nothing global is touched."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,7 @@ def write_pictures(folder: Path, data: Collection, report: dict[str, Any]) -> di
     ]
     written = {}
     for name, caption, draw in pictures:
-        (folder / name).unlink(
-            missing_ok=True
-        )  # of an earlier audit, should there be nothing to show now
+        (folder / name).unlink(missing_ok=True)  # of an earlier audit, should there be nothing to show now
         figure = draw()
         if figure is not None:
             figure.savefig(folder / name, dpi=_DPI)
@@ -134,7 +132,7 @@ def flattest(data: Collection) -> Figure:
     columns = min(8, len(chosen))
     rows = -(-len(chosen) // columns)
     figure = Figure(figsize=(1.5 * columns, 1.9 * rows), layout="constrained")
-    for axes, i in zip(figure.subplots(rows, columns, squeeze=False).flat, chosen):
+    for axes, i in zip(_grid(figure, rows, columns), chosen, strict=False):
         _show(axes, data.small[i])
         times = f" (1 of {n} copies)" if (n := copies[data.groups[i]]) > 1 else ""
         lines = [
@@ -156,7 +154,7 @@ def conflicts(data: Collection, report: dict[str, Any], index: dict[str, int]) -
     columns = min(8, len(shown))
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(1.7 * columns, 2.15 * rows), layout="constrained")
-    for axes, images in zip(figure.subplots(rows, columns, squeeze=False).flat, shown):
+    for axes, images in zip(_grid(figure, rows, columns), shown, strict=False):
         _show(axes, data.small[index[images[0]["id"]]])
         lines = _label_lines(images)
         _caption(axes, *lines[:3], *(["..."] if len(lines) > 3 else []))
@@ -172,9 +170,7 @@ def _label_lines(images: list[dict[str, str]]) -> list[str]:
     return [f"{pairs.count(pair)} x {pair[0]} ({pair[1]})" for pair in unique]
 
 
-def near_duplicates(
-    data: Collection, report: dict[str, Any], index: dict[str, int]
-) -> Figure | None:
+def near_duplicates(data: Collection, report: dict[str, Any], index: dict[str, int]) -> Figure | None:
     """Pairs side by side, evenly spread over those listed in the report, no image twice."""
     pairs, seen = [], set()
     for pair in report["near"]["closest"]:
@@ -188,7 +184,7 @@ def near_duplicates(
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(3.1 * columns, 2.0 * rows), layout="constrained")
-    for axes, pair in zip(figure.subplots(rows, columns, squeeze=False).flat, shown):
+    for axes, pair in zip(_grid(figure, rows, columns), shown, strict=False):
         both = [data.small[index[image["id"]]] for image in pair["images"]]
         gap = np.full((both[0].shape[0], 2), 255, np.uint8)
         _show(axes, np.concatenate([both[0], gap, both[1]], axis=1))
@@ -227,6 +223,10 @@ def _label(axes: Axes, title: str, y: str) -> None:
     axes.set_ylim(bottom=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
+
+
+def _grid(figure: Figure, rows: int, columns: int) -> Iterable[Axes]:
+    return figure.subplots(rows, columns, squeeze=False).flat
 
 
 def _blank_rest(figure: Figure, used: int) -> None:

@@ -99,9 +99,7 @@ def _pixel_table(pixels: dict[str, Any]) -> str:
         [name, *(f"{numbers[key]:.4f}" for key in ("mean", "std", "sharpness"))]
         for name, numbers in [*pixels["splits"].items(), *pixels["classes"].items()]
     ]
-    note = (
-        "Values in [0, 1]; sharpness: mean absolute difference of neighbours in a row, at 48 x 48."
-    )
+    note = "Values in [0, 1]; sharpness: mean absolute difference of neighbours in a row, at 48 x 48."
     return _table(["", "pixel mean", "pixel std", "sharpness"], rows) + "\n\n" + note
 
 
@@ -138,6 +136,4 @@ def _near(near: dict[str, Any]) -> str:
 
 def _copies(copies: dict[str, dict[str, int]], what: str) -> str:
     rows = [[name, *(f"{n:,}" for n in row.values())] for name, row in copies.items()]
-    return f"Images of a split (row) with {what} in a split (column):\n\n" + _table(
-        ["", *copies], rows
-    )
+    return f"Images of a split (row) with {what} in a split (column):\n\n" + _table(["", *copies], rows)

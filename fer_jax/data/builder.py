@@ -97,10 +97,7 @@ def build(
         kept = _existing(out, manifest["content_hash"], overwrite)
         if kept is not None:
             if progress:
-                print(
-                    f"{out} already holds this dataset (the same images, labels and splits): kept "
-                    "as it is"
-                )
+                print(f"{out} already holds this dataset (the same images, labels and splits): kept as it is")
             return kept
         _write_tfds(folder, spool, splits, manifest, progress)
         spool.remove()
@@ -118,9 +115,7 @@ def _check_place(out: Path, source: Source) -> None:
     if source.kind != "synthetic" and Path(source.path).is_dir():
         root = Path(source.path).expanduser().resolve()
         if out == root or root in out.parents:
-            raise DatasetError(
-                f"--out {out} lies inside the source {root}; choose a folder outside it"
-            )
+            raise DatasetError(f"--out {out} lies inside the source {root}; choose a folder outside it")
     if not out.exists():
         return
     if not out.is_dir():
@@ -164,15 +159,16 @@ def _building_folder(out: Path) -> Iterator[Path]:
         lock = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise DatasetError(f"another process is building {out} now; wait for it to end") from error
+    try:
         for entry in folder.iterdir():  # what a killed build left
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         yield folder
-    except BlockingIOError as error:
-        raise DatasetError(f"another process is building {out} now; wait for it to end") from error
     finally:
         os.close(lock)
-        if not (folder / MANIFEST).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # gone already when the build was moved
 
 
 @contextlib.contextmanager
@@ -242,11 +238,9 @@ def _describe(
         labels = [e.label for e, split in zip(entries, splits, strict=True) if split == name]
         if labels:
             of_class = np.bincount(labels, minlength=len(EMOTIONS)).tolist()
-            counts[name] = {"count": len(labels), "class_counts": dict(zip(EMOTIONS, of_class))}
+            counts[name] = {"count": len(labels), "class_counts": dict(zip(EMOTIONS, of_class, strict=True))}
     measured = "train" if "train" in counts else next(iter(counts))
-    mean, std = spools.statistics(
-        e for e, split in zip(entries, splits, strict=True) if split == measured
-    )
+    mean, std = spools.statistics(e for e, split in zip(entries, splits, strict=True) if split == measured)
     fer = source.kind in ("fer2013_csv", "icml_csv", "kaggle_folders")
     return {
         "format_version": FORMAT_VERSION,

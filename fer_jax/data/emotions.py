@@ -35,9 +35,7 @@ def canonical(name: str) -> str:
     key = re.sub(r"[\s_-]+", "", name).casefold()
     if key not in _CANONICAL:
         known = ", ".join(f"{name} ({', '.join(_ALIASES[name])})" for name in EMOTIONS)
-        raise UnknownEmotionError(
-            f"unknown emotion {name!r}; known ones and their variants: {known}"
-        )
+        raise UnknownEmotionError(f"unknown emotion {name!r}; known ones and their variants: {known}")
     return _CANONICAL[key]
 
 

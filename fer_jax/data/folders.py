@@ -20,9 +20,7 @@ from fer_jax.data.records import (
 )
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
-MAX_PIXELS = (
-    50_000_000  # a large photograph; a file that declares more is refused before it is decoded
-)
+MAX_PIXELS = 50_000_000  # a large photograph; a file that declares more is refused before it is decoded
 
 _KAGGLE_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_\d+", re.IGNORECASE)
 _Entry = tuple[str, int, str | None]  # path relative to the source, label, split
@@ -45,9 +43,7 @@ def open_folders(root: Path) -> Source:
             f"or {root}/happy/1.jpg"
         )
     if len(tops) == 1 and _is_dataset(root / tops[0]) and not _is_known(tops[0]):
-        raise SourceError(
-            f"{root} only holds the folder {tops[0]}; give {root / tops[0]} as the source"
-        )
+        raise SourceError(f"{root} only holds the folder {tops[0]}; give {root / tops[0]} as the source")
     notes: list[str] = []
     if any(split_name(name) for name in tops):
         strangers = [name for name in tops if not split_name(name)]
@@ -69,8 +65,7 @@ def open_folders(root: Path) -> Source:
         others += ignored
     if not entries:
         raise SourceError(
-            f"no images below {root} (looked in {len(classes)} class folders for "
-            f"{', '.join(IMAGE_ENDINGS)})"
+            f"no images below {root} (looked in {len(classes)} class folders for {', '.join(IMAGE_ENDINGS)})"
         )
     if others:
         notes.append(f"{others} files are not images (by their ending) and were not looked at")
@@ -108,18 +103,14 @@ def _subfolders(folder: Path) -> list[str]:
     try:
         names = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
     except OSError as error:
-        raise SourceError(
-            f"{folder} cannot be listed: {error.strerror}; check its permissions"
-        ) from error
+        raise SourceError(f"{folder} cannot be listed: {error.strerror}; check its permissions") from error
     return sorted(name for name in names if not name.startswith((".", "__MACOSX")))
 
 
 def _labels(root: Path, names: set[str], notes: list[str]) -> dict[str, int]:
     if names == {str(i) for i in range(len(EMOTIONS))}:
         order = ", ".join(f"{i} {name}" for i, name in enumerate(EMOTIONS))
-        notes.append(
-            f"the class folders are numbers; they were taken in the order of FER2013: {order}"
-        )
+        notes.append(f"the class folders are numbers; they were taken in the order of FER2013: {order}")
         return {name: int(name) for name in names}
     labels = {}
     for name in sorted(names):
@@ -196,18 +187,12 @@ def read_image(path: Path) -> np.ndarray:
             return _to_array(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         count = re.search(r"\d+", str(error))
-        raise BadRecordError(
-            where, _too_large(f"{count[0]} pixels" if count else str(error))
-        ) from error
+        raise BadRecordError(where, _too_large(f"{count[0]} pixels" if count else str(error))) from error
     except PermissionError as error:
-        raise BadRecordError(
-            where, "no permission to read it; check the file's permissions"
-        ) from error
+        raise BadRecordError(where, "no permission to read it; check the file's permissions") from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:  # what Pillow's decoders raise
         reason = "it is not an image that can be read" if "identify" in str(error) else str(error)
-        raise BadRecordError(
-            where, f"cannot be decoded: {reason}; expected a whole image file"
-        ) from error
+        raise BadRecordError(where, f"cannot be decoded: {reason}; expected a whole image file") from error
 
 
 def _too_large(found: str) -> str:

@@ -11,7 +11,6 @@ where it reaches the threshold are the pixels themselves compared.
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from scipy.fft import dct
 
 _LOW = 12  # frequencies kept along each axis
 _BLOCK = 4096
@@ -65,7 +64,7 @@ def _normalised(images: np.ndarray) -> np.ndarray:
 
 def _bound_vectors(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """float32 [N, K + 1]: the low frequencies of each image and the norm of its rest."""
-    rows, columns = (dct(np.eye(n, dtype=np.float32), axis=0, norm="ortho")[:_LOW] for n in shape)
+    rows, columns = (_low_frequencies(n) for n in shape)
     low = np.concatenate(
         [
             np.einsum("kh,nhw,lw->nkl", rows, part, columns, optimize=True).reshape(len(part), -1)
@@ -74,6 +73,13 @@ def _bound_vectors(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     )
     energy = np.einsum("nd,nd->n", pixels, pixels) - np.einsum("nk,nk->n", low, low)
     return np.concatenate([low, np.sqrt(np.maximum(energy, 0))[:, None]], axis=1)
+
+
+def _low_frequencies(n: int) -> np.ndarray:
+    """The first rows of the orthonormal DCT-II matrix of size n, float32 [K, n]."""
+    k, x = np.arange(min(_LOW, n))[:, None], np.arange(n) + 0.5
+    scale = np.where(k == 0, np.sqrt(1 / n), np.sqrt(2 / n))
+    return (scale * np.cos(np.pi / n * k * x)).astype(np.float32)
 
 
 def _compare(

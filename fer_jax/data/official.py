@@ -44,12 +44,10 @@ def compare(report: dict[str, Any]) -> dict[str, Any]:
     differences = []
     for split, expected in COUNTS.items():
         if split not in sizes:
-            differences.append(
-                f"FER2013 has {sum(expected):,} {split} images, this source has none"
-            )
+            differences.append(f"FER2013 has {sum(expected):,} {split} images, this source has none")
             continue
         found = report["splits"][split]["class_counts"]
-        odd = [f"{n} {found[n]:,} ({e:,})" for n, e in zip(EMOTIONS, expected) if found[n] != e]
+        odd = [f"{n} {found[n]:,} ({e:,})" for n, e in zip(EMOTIONS, expected, strict=True) if found[n] != e]
         if odd:
             differences.append(
                 f"not the counts of FER2013 in {split}: {sizes[split]:,} images instead of "
@@ -57,9 +55,7 @@ def compare(report: dict[str, Any]) -> dict[str, Any]:
             )
     if set(report["shapes"]) != {SHAPE}:
         shapes = ", ".join(list(report["shapes"])[:3])
-        differences.append(
-            f"FER2013's images are {SHAPE}, these are {shapes}: resized or recoloured?"
-        )
+        differences.append(f"FER2013's images are {SHAPE}, these are {shapes}: resized or recoloured?")
     statistics = report["pixels"]["splits"].get("train", {})
     for name, found in statistics.items():
         if abs(found - PIXELS[name]) > TOLERANCE[name]:

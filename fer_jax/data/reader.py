@@ -45,9 +45,7 @@ def read_manifest(data_dir: str | Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{path} is damaged ({error}); {again}") from error
     if version != FORMAT_VERSION:
-        raise DatasetError(
-            f"{path} has format version {version}, expected {FORMAT_VERSION}; {again}"
-        )
+        raise DatasetError(f"{path} has format version {version}, expected {FORMAT_VERSION}; {again}")
     for name, size in manifest["files"].items():
         file = path.parent / name
         found = file.stat().st_size if file.is_file() else None
@@ -76,17 +74,14 @@ def load(
     """
     manifest = read_manifest(data_dir)
     if split not in manifest["splits"]:
-        raise DatasetError(
-            f"{data_dir} has no {split} split; it has: {', '.join(manifest['splits'])}"
-        )
+        raise DatasetError(f"{data_dir} has no {split} split; it has: {', '.join(manifest['splits'])}")
     if image_size:
         shape = (image_size, image_size, manifest["channels"])
     elif manifest["image_shape"]:
         shape = tuple(manifest["image_shape"])
     else:
         raise DatasetError(
-            f"the images of {data_dir} differ in size: give image_size, the side in pixels to "
-            "resize them to"
+            f"the images of {data_dir} differ in size: give image_size, the side in pixels to resize them to"
         )
     source = _data_source(data_dir, split)
     count = manifest["splits"][split]["count"]
@@ -96,9 +91,7 @@ def load(
             f"{data_dir} and run scripts/prepare_data.py again"
         )
     keep = count * int(np.prod(shape)) <= max_bytes
-    images = (
-        np.empty((count, *shape), np.uint8) if keep else StreamedImages(source, (count, *shape))
-    )
+    images = np.empty((count, *shape), np.uint8) if keep else StreamedImages(source, (count, *shape))
     labels, ids = np.empty(count, np.int32), []
     for start in range(0, count, _BATCH):
         indices = range(start, min(start + _BATCH, count))
@@ -134,9 +127,7 @@ class StreamedImages:
 
 
 def _data_source(data_dir: str | Path, split: str) -> Any:
-    os.environ.setdefault(
-        "TF_CPP_MIN_LOG_LEVEL", "3"
-    )  # TFDS may import TensorFlow where it is there
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TFDS may import TensorFlow where it is there
     import tensorflow_datasets as tfds
 
     folder = next((Path(data_dir).expanduser() / TFDS_FOLDER).iterdir())

@@ -89,9 +89,7 @@ class Source:
             except StopIteration:
                 return
             except OSError as error:
-                raise SourceError(
-                    f"{self.path} cannot be read: {error.strerror or error}"
-                ) from error
+                raise SourceError(f"{self.path} cannot be read: {error.strerror or error}") from error
             if isinstance(item, Record):
                 yield item
             elif on_bad is None:

@@ -51,9 +51,7 @@ def _open_csv(path: Path) -> Source:
             raw_header = file.readline(1 << 16).decode("utf-8-sig", "replace")
             rows = 1 + sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 22), b""))
     except OSError as error:
-        raise SourceError(
-            f"{path} cannot be read: {error.strerror}; check its permissions"
-        ) from error
+        raise SourceError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
     header = [name.strip().casefold() for name in raw_header.split(",")]
     missing = [name for name in ("emotion", "pixels") if name not in header]
     if missing:
@@ -71,12 +69,8 @@ def _open_csv(path: Path) -> Source:
 
 def _read_csv(path: Path, header: list[str]) -> Iterator[Record | BadRecordError]:
     """The header is row 1, as in an editor; ids count the data rows from 0, as FER+ does."""
-    columns = [
-        header.index(name) if name in header else None for name in ("emotion", "pixels", "usage")
-    ]
-    csv.field_size_limit(
-        1 << 24
-    )  # the default of 131,072 characters would hide what an odd row holds
+    columns = [header.index(name) if name in header else None for name in ("emotion", "pixels", "usage")]
+    csv.field_size_limit(1 << 24)  # the default of 131,072 characters would hide what an odd row holds
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(file)
         next(reader)
@@ -107,9 +101,7 @@ def _read_csv(path: Path, header: list[str]) -> Iterator[Record | BadRecordError
 def _parse_usage(text: str, where: str) -> str:
     split = split_name(text)
     if split is None:
-        raise BadRecordError(
-            where, f"Usage is {text!r}, expected Training, PublicTest or PrivateTest"
-        )
+        raise BadRecordError(where, f"Usage is {text!r}, expected Training, PublicTest or PrivateTest")
     return split
 
 
@@ -117,9 +109,7 @@ def _parse_label(text: str, where: str) -> int:
     text = text.strip()
     if not (text.isascii() and text.isdigit() and int(text) < len(EMOTIONS)):
         names = ", ".join(f"{i} {name}" for i, name in enumerate(EMOTIONS))
-        raise BadRecordError(
-            where, f"emotion is {text[:40]!r}, expected a number from 0 to 6 ({names})"
-        )
+        raise BadRecordError(where, f"emotion is {text[:40]!r}, expected a number from 0 to 6 ({names})")
     return int(text)
 
 
@@ -127,9 +117,7 @@ def _parse_pixels(text: str, where: str) -> np.ndarray:
     """A row's pixels as uint8 [48, 48]; `np.fromstring` takes a ninth of the time of splitting."""
     odd = text.encode("utf-8", "replace").translate(None, b"0123456789 ")
     if odd:
-        words = (
-            word for word in text.split(" ") if not (word.isascii() and word.isdigit()) and word
-        )
+        words = (word for word in text.split(" ") if not (word.isascii() and word.isdigit()) and word)
         number = next(iter(words), odd.decode("utf-8", "replace"))
         raise BadRecordError(
             where,
@@ -137,9 +125,7 @@ def _parse_pixels(text: str, where: str) -> np.ndarray:
         )
     values = np.fromstring(text, dtype=np.int64, sep=" ") if text.strip() else np.zeros(0, np.int64)
     if values.size != SIDE * SIDE:
-        raise BadRecordError(
-            where, f"{values.size} pixels, expected {SIDE * SIDE} ({SIDE} x {SIDE})"
-        )
+        raise BadRecordError(where, f"{values.size} pixels, expected {SIDE * SIDE} ({SIDE} x {SIDE})")
     if values.max() > 255:
         raise BadRecordError(where, f"a pixel is {values.max()}, expected 0 to 255")
     return values.astype(np.uint8).reshape(SIDE, SIDE)

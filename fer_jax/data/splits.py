@@ -69,9 +69,7 @@ def stratified_group_split(
     """
     names, shares = list(fractions), np.array(list(fractions.values()))
     if (shares <= 0).any() or abs(shares.sum() - 1) > 1e-6:
-        raise ValueError(
-            f"the fractions of the splits must be above 0 and sum to 1, got {dict(fractions)}"
-        )
+        raise ValueError(f"the fractions of the splits must be above 0 and sum to 1, got {dict(fractions)}")
     labels, groups = np.asarray(labels), np.unique(groups, return_inverse=True)[1]
     votes = np.zeros((groups.max(initial=-1) + 1, labels.max(initial=-1) + 1), np.int64)
     np.add.at(votes, (groups, labels), 1)
@@ -90,9 +88,7 @@ def stratified_group_split(
     return {name: np.flatnonzero(split_of_image == i) for i, name in enumerate(names)}
 
 
-def clean_train(
-    faces: Faces, *, drop_blank: bool, merge_twins: bool
-) -> tuple[Faces, dict[str, int]]:
+def clean_train(faces: Faces, *, drop_blank: bool, merge_twins: bool) -> tuple[Faces, dict[str, int]]:
     """Drops blank images and merges pixel-identical ones of a training split.
 
     Merged twins become one face, at the place of the first copy and with its id. Its targets are

@@ -89,7 +89,5 @@ def statistics(entries: Iterable[Entry]) -> tuple[float, float]:
 
 def content_hash(entries: Iterable[Entry], splits: Iterable[str]) -> str:
     """SHA-256 over each image's split, label and pixels; order and names do not matter."""
-    lines = sorted(
-        f"{s} {e.label} {e.digest.hex()}\n" for e, s in zip(entries, splits, strict=True)
-    )
+    lines = sorted(f"{s} {e.label} {e.digest.hex()}\n" for e, s in zip(entries, splits, strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -20,9 +20,7 @@ class FerBuilder(tfds.core.GeneratorBasedBuilder):
     name = "fer"
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(
-        self, *, examples: dict[str, Callable[[], Iterable[Example]]], channels: int, **kwargs: Any
-    ):
+    def __init__(self, *, examples: dict[str, Callable[[], Iterable[Example]]], channels: int, **kwargs: Any):
         """Builds from `examples`: for each split a function that yields its faces, in order.
 
         An example is {"image": PNG bytes, "label": int, "id": str}; `channels` (1 or 3) is that of

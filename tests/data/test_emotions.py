@@ -1,0 +1,37 @@
+"""Names and ids of the emotions."""
+
+import pytest
+
+from fer_jax.data import emotions
+
+
+def test_ids_are_the_challenge_s():
+    names = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
+    assert [emotions.emotion_id(name) for name in names] == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("variant", "name"),
+    [
+        ("anger", "angry"),
+        ("Disgusted", "disgust"),
+        ("FEARFUL", "fear"),
+        ("happiness", "happy"),
+        ("joy", "happy"),
+        ("sadness", "sad"),
+        ("surprised", "surprise"),
+        ("suprise", "surprise"),
+        (" Neutral ", "neutral"),
+        ("neutrality", "neutral"),
+    ],
+)
+def test_variants(variant, name):
+    assert emotions.canonical(variant) == name
+
+
+@pytest.mark.parametrize("name", ["contempt", "0", "", "happy1"])
+def test_unknown_names_are_refused_with_the_known_ones(name):
+    with pytest.raises(emotions.UnknownEmotionError) as caught:
+        emotions.canonical(name)
+    assert repr(name) in str(caught.value)
+    assert "surprise (surprised" in str(caught.value)

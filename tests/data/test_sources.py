@@ -1,0 +1,194 @@
+"""Every kind of source is recognised and read as what it is."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_jax.data import folders
+from fer_jax.data.records import BadRecordError, SourceError
+from fer_jax.data.sources import open_source
+
+USAGES = ["Training", "Training", "PublicTest", "PrivateTest"]
+SPLITS = ["train", "train", "validation", "test"]
+LABELS = [3, 6, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "kind", "encoding"),
+    [
+        ("fer2013.csv", ("emotion", "pixels", "Usage"), "fer2013_csv", "utf-8"),
+        ("icml_face_data.csv", ("emotion", " Usage", " pixels"), "icml_csv", "utf-8"),
+        ("mine.csv", ("emotion", "pixels", "Usage"), "fer2013_csv", "utf-8-sig"),
+    ],
+)
+def test_csv(faces, write_csv, name, header, kind, encoding):
+    images = faces(4)
+    path = write_csv(images, LABELS, USAGES, name=name, header=header, encoding=encoding)
+    source = open_source(path)
+    records = list(source.records())
+    assert (source.kind, source.total, source.notes) == (kind, 4, [])
+    np.testing.assert_array_equal([r.image for r in records], images)
+    assert [r.label for r in records] == LABELS
+    assert [r.split for r in records] == SPLITS
+    assert [r.id for r in records][1:3] == ["Training/000001", "PublicTest/000002"]
+    assert records[2].where == f"{name} row 4"
+
+
+def test_csv_is_found_in_a_folder_and_can_be_read_twice(faces, write_csv, tmp_path):
+    write_csv(faces(4), LABELS, USAGES)
+    source = open_source(tmp_path)
+    assert len(list(source.records())) == len(list(source.records())) == 4
+
+
+def test_csv_without_usage_has_no_splits_and_says_so(faces, write_csv):
+    path = write_csv(faces(2), [0, 1], ["", ""], name="train.csv", header=("emotion", "pixels"))
+    source = open_source(path)
+    assert [r.split for r in source.records()] == [None, None]
+    assert "no Usage column" in source.notes[0]
+
+
+def test_ids_count_data_rows_also_behind_a_bad_one(faces, write_csv):
+    source = open_source(write_csv(faces(4), [3, 9, 0, 1], USAGES))
+    bad = []
+    records = list(source.records(bad.append))
+    assert [r.id for r in records] == ["Training/000000", "PublicTest/000002", "PrivateTest/000003"]
+    assert [error.where for error in bad] == ["fer2013.csv row 3"]
+
+
+def test_kaggle_names_decide_the_split(faces, write_images):
+    a, b, c, d = faces(4)
+    root = write_images(
+        {
+            "train/happy/Training_10.png": a,
+            "test/happy/PublicTest_11.png": b,
+            "test/anger/PrivateTest_12.png": c,
+            "train/sad/no_prefix.png": d,
+        }
+    )
+    source = open_source(root)
+    assert source.kind == "kaggle_folders"
+    found = {r.id: (r.split, r.label) for r in source.records()}
+    assert found == {
+        "train/happy/Training_10.png": ("train", 3),
+        "test/happy/PublicTest_11.png": ("validation", 3),
+        "test/anger/PrivateTest_12.png": ("test", 0),
+        "train/sad/no_prefix.png": ("train", 4),
+    }
+
+
+def test_kaggle_image_without_prefix_in_test_has_no_known_split(faces, write_images):
+    a, b = faces(2)
+    root = write_images({"train/sad/Training_1.png": a, "test/sad/2.png": b})
+    with pytest.raises(BadRecordError, match=r"test/sad/2\.png: its name has no Training_"):
+        list(open_source(root).records())
+
+
+def test_test_folder_without_prefixes_cannot_be_told_apart(faces, write_images):
+    a, b = faces(2)
+    source = open_source(write_images({"train/sad/1.png": a, "test/sad/2.png": b}))
+    assert source.kind == "split_folders"
+    assert "PublicTest and PrivateTest mixed and nothing tells them apart" in source.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("folder", "split"),
+    [
+        ("train", "train"),
+        ("Training", "train"),
+        ("val", "validation"),
+        ("valid", "validation"),
+        ("validation", "validation"),
+        ("PublicTest", "validation"),
+        ("test", "test"),
+        ("PrivateTest", "test"),
+    ],
+)
+def test_split_folders(faces, write_images, folder, split):
+    source = open_source(write_images({f"{folder}/Surprised/x/1.png": faces(1)[0]}))
+    (record,) = source.records()
+    assert (source.kind, record.split, record.label) == ("split_folders", split, 5)
+
+
+def test_class_folders_are_read_sorted_and_other_files_counted(faces, write_images):
+    a, b, c = faces(3)
+    root = write_images({"sadness/b.png": b, "sadness/a.png": a, "Happiness/c.png": c})
+    (root / "sadness" / "notes.txt").write_text("")
+    (root / "sadness" / ".hidden.png").write_text("")
+    (root / "__MACOSX").mkdir()
+    source = open_source(root)
+    records = list(source.records())
+    assert source.kind == "class_folders"
+    assert [(r.id, r.label, r.split) for r in records] == [
+        ("Happiness/c.png", 3, None),
+        ("sadness/a.png", 4, None),
+        ("sadness/b.png", 4, None),
+    ]
+    assert source.notes == ["1 files are not images (by their ending) and were not looked at"]
+
+
+def test_numbered_folders_are_the_challenge_s_order_only_if_all_seven(faces, write_images):
+    images = faces(7)
+    root = write_images({f"{i}/a.png": images[i] for i in range(7)}, "all")
+    source = open_source(root)
+    assert [r.label for r in source.records()] == list(range(7))
+    assert "4 sad, 5 surprise, 6 neutral" in source.notes[0]
+    with pytest.raises(SourceError, match="numbers are only understood as 0 to 6, all seven"):
+        open_source(write_images({f"{i + 1}/a.png": images[i] for i in range(7)}, "from_one"))
+
+
+def test_unknown_class_is_named(faces, write_images):
+    a, b = faces(2)
+    root = write_images({"train/happy/1.png": a, "train/contempt/1.png": b})
+    with pytest.raises(SourceError, match="unknown emotion 'contempt'; known ones"):
+        open_source(root)
+
+
+def test_unknown_split_is_named(faces, write_images):
+    a, b = faces(2)
+    root = write_images({"train/happy/1.png": a, "happy/1.png": b})
+    with pytest.raises(SourceError, match=r"images/happy is not a split, but beside it train is"):
+        open_source(root)
+
+
+def test_folder_around_the_dataset_is_pointed_out(faces, write_images):
+    root = write_images({"archive/train/happy/1.png": faces(1)[0]})
+    with pytest.raises(SourceError, match=r"give \S*images/archive as the source"):
+        open_source(root)
+
+
+def test_synthetic_is_a_word():
+    source = open_source("synthetic")
+    records = list(source.records())
+    assert source.kind == "synthetic"
+    assert source.total == len(records)
+    assert {r.split for r in records} == {"train", "validation", "test"}
+    assert len({r.id for r in records}) == len(records)
+
+
+# --- decoding ---
+
+
+def test_colour_stays_and_grey_stored_as_colour_becomes_grey(faces, tmp_path):
+    colour, grey = faces(1, shape=(20, 30, 3))[0], faces(1, shape=(20, 30))[0]
+    Image.fromarray(colour).save(tmp_path / "colour.png")
+    Image.fromarray(grey).convert("RGB").save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(folders.read_image(tmp_path / "colour.png"), colour)
+    np.testing.assert_array_equal(folders.read_image(tmp_path / "grey.png"), grey)
+
+
+def test_palette_alpha_and_sixteen_bit_images(faces, tmp_path):
+    grey = faces(1)[0]
+    Image.fromarray(grey).convert("RGBA").save(tmp_path / "alpha.png")
+    Image.fromarray(grey).convert("P").save(tmp_path / "palette.gif")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    for name in ("alpha.png", "palette.gif", "deep.png"):
+        np.testing.assert_array_equal(folders.read_image(tmp_path / name), grey, err_msg=name)
+
+
+def test_images_are_turned_upright(tmp_path):
+    image = np.zeros((16, 32), np.uint8)
+    image[:, :16] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
+    Image.fromarray(image).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(folders.read_image(tmp_path / "turned.png"), np.rot90(image, k=-1))
