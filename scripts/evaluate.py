@@ -1,7 +1,7 @@
 """Evaluates a trained model on one split and writes a report with pictures.
 
     python scripts/evaluate.py --workdir runs/cnn --data data/fer2013 --out evaluation
-    python scripts/evaluate.py --checkpoint best.safetensors --data data/mine --split test --out eval
+    python scripts/evaluate.py --checkpoint my.safetensors --data data/mine --split test --out out
 
 OUT gets report.md (start there), report.json (every figure, the configuration, where the weights
 and the data come from), predictions.csv (each image's id, label, prediction and seven
@@ -33,12 +33,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         metavar="PATH",
         help="weights (.safetensors), or one step of a run (RUN/checkpoints/STEP)",
     )
-    parser.add_argument(
-        "--data", required=True, metavar="DATA", help="made by scripts/prepare_data.py"
-    )
-    parser.add_argument(
-        "--split", default="validation", choices=SPLITS, help="(default: validation)"
-    )
+    parser.add_argument("--data", required=True, metavar="DATA", help="made by scripts/prepare_data.py")
+    parser.add_argument("--split", default="validation", choices=SPLITS, help="(default: validation)")
     parser.add_argument("--out", required=True, metavar="OUT", help="folder for the report")
     parser.add_argument(
         "--tta",
@@ -74,7 +70,7 @@ def evaluate(args: argparse.Namespace) -> dict:
     import jax
 
     from fer_jax import checkpoints, models, platform, steps
-    from fer_jax.data import builder
+    from fer_jax.data import builder, splits
     from fer_jax.evaluation import predict, report
 
     platform.tune_cpu()
@@ -89,19 +85,13 @@ def evaluate(args: argparse.Namespace) -> dict:
             f"a model that was trained in colour"
         )
     _check_writable(Path(args.out))
-    faces = builder.load(
-        args.data, args.split, image_size=None if manifest["image_shape"] else size
-    )
-    model = models.create(
-        facts["model"]["name"], len(facts["emotions"]), **facts["model"]["kwargs"]
-    )
+    faces = builder.load(args.data, args.split, image_size=None if manifest["image_shape"] else size)
+    model = models.create(facts["model"]["name"], len(facts["emotions"]), **facts["model"]["kwargs"])
     preprocess = {key: facts["preprocess"][key] for key in ("mean", "std", "channels", "fill")}
     forward = predict.compile_forward(
         steps.make_forward(model, size=size, **preprocess), platform.compiler_options()
     )
-    probs = predict.predict(
-        forward, variables, faces.images, batch_size=args.batch_size, tta=args.tta
-    )
+    probs = predict.predict(forward, variables, faces.images, batch_size=args.batch_size, tta=args.tta)
     return report.write_report(
         args.out,
         probs,
@@ -118,6 +108,7 @@ def evaluate(args: argparse.Namespace) -> dict:
             "trained_data_hash": facts["data_hash"],
         },
         images=faces.images,
+        groups=splits.duplicate_groups(faces.images),
     )
 
 
@@ -142,8 +133,7 @@ def summary(report: dict, out: str) -> str:
     lines += ["", f"  {'emotion':10} precision  recall      F1  images"]
     for name, row in report["per_class"].items():
         lines.append(
-            f"  {name:10} {row['precision']:9.3f} {row['recall']:7.3f} {row['f1']:7.3f} "
-            f"{row['support']:7,}"
+            f"  {name:10} {row['precision']:9.3f} {row['recall']:7.3f} {row['f1']:7.3f} {row['support']:7,}"
         )
     return "\n".join([*lines, "", report["note"], f"report: {Path(out) / 'report.md'}"])
 

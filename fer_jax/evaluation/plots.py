@@ -30,9 +30,7 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: pathlib.Path)
     figure.savefig(path, dpi=110)
 
 
-def plot_reliability(
-    table: dict[str, np.ndarray], ece: float, accuracy: float, path: pathlib.Path
-) -> None:
+def plot_reliability(table: dict[str, np.ndarray], ece: float, accuracy: float, path: pathlib.Path) -> None:
     """Accuracy by confidence, and how many images have that confidence.
 
     Args:
@@ -84,9 +82,7 @@ def plot_per_class(
     """Precision, recall and F1 of every class; `scores` are from `statistics.per_class`."""
     figure, axis = _figure(10, 4.8)
     place = np.arange(len(names))
-    for i, (key, label) in enumerate(
-        (("precision", "precision"), ("recall", "recall"), ("f1", "F1"))
-    ):
+    for i, (key, label) in enumerate((("precision", "precision"), ("recall", "recall"), ("f1", "F1"))):
         bars = axis.bar(place + (i - 1) * 0.27, scores[key], 0.25, label=label, color=f"C{i}")
         axis.bar_label(bars, [f"{100 * v:.0f}" for v in scores[key]], fontsize=8, padding=1)
     axis.axhline(macro_f1, color="0.4", linestyle="--", linewidth=1)
@@ -107,16 +103,17 @@ def plot_faces(
     """A sheet of faces uint8 [N, H, W, 1 or 3], each with its caption above."""
     columns = min(columns, max(len(images), 4))
     rows = max(-(-len(images) // columns), 1)
-    figure, axes = _figure(
-        1.5 * columns, 1.95 * rows + 0.5, rows=rows, columns=columns, squeeze=False
-    )
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, image, caption in zip(axes.flat, images, captions, strict=False):
+    width, height = 1.08, 1.38  # of a cell, in faces; one axis for all draws faster than many
+    figure, axis = _figure(1.45 * width * columns, 1.45 * height * rows + 0.5)
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        left, top = i % columns * width, i // columns * height
         grey = image.shape[-1] == 1
         pixels, colors = (image[..., 0], "gray") if grey else (image, None)
-        axis.imshow(pixels, cmap=colors, vmin=0, vmax=255, interpolation="bicubic")
-        axis.set_title(caption, fontsize=8.5, pad=3)
+        extent = (left, left + 1, top + 1, top)
+        axis.imshow(pixels, colors, vmin=0, vmax=255, interpolation="bicubic", extent=extent)
+        axis.text(left + 0.5, top - 0.03, caption, fontsize=8.5, ha="center", va="bottom")
+    axis.set(xlim=(0, columns * width - 0.08), ylim=(rows * height - 0.36, -0.36))
+    axis.axis("off")
     figure.suptitle(title, fontsize=12)
     figure.savefig(path, dpi=110)
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax.data import splits
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import plots, statistics
 
@@ -27,6 +26,7 @@ def write_report(
     *,
     facts: dict[str, Any],
     images: Any = None,
+    groups: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Writes predictions.csv, the pictures, report.md and, last, report.json.
 
@@ -38,9 +38,10 @@ def write_report(
       facts: those of the checkpoint (see `checkpoints.load_weights`), together with 'split', 'tta'
         and 'checkpoint' (where the weights lie); 'data_hash' is that of the evaluated data and
         'trained_data_hash', where it differs, of the data of the training.
-      images: uint8 [N, H, W, C], an array or an object indexed by integer arrays. They give the
-        sheet of mistakes, and the groups of exact copies that the intervals resample together;
-        without them there is no sheet and images are resampled one by one.
+      images: uint8 [N, H, W, C], an array or an object indexed by integer arrays, for the sheet of
+        mistakes; None leaves it out.
+      groups: int [N], equal for identical images (see `splits.duplicate_groups`), which the
+        intervals resample together; None resamples images one by one.
 
     Returns:
       What report.json holds.
@@ -53,7 +54,6 @@ def write_report(
     statistics.check(probs, labels)
     out_dir = pathlib.Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    groups = None if images is None else splits.duplicate_groups(images)
     report = _figures(probs, labels, groups) | _origin(facts)
     report["most_confident_mistakes"] = [str(ids[i]) for i in _worst(probs, labels)]
     # Gone first and written last: a report.json always has the rest of its report beside it.
@@ -87,13 +87,11 @@ def _figures(probs, labels, groups) -> dict[str, Any]:
         },
         "emotions": list(EMOTIONS),
         "per_class": {
-            name: {key: values[i].item() for key, values in scores.items()}
-            for i, name in enumerate(EMOTIONS)
+            name: {key: values[i].item() for key, values in scores.items()} for i, name in enumerate(EMOTIONS)
         },
         "confusion_matrix": matrix.tolist(),
         "reliability": {
-            key: values.tolist()
-            for key, values in statistics.reliability(probs, labels, BINS).items()
+            key: values.tolist() for key, values in statistics.reliability(probs, labels, BINS).items()
         },
     }
 

@@ -36,9 +36,9 @@ def predictions(count=400, seed=0):
     return probs / probs.sum(axis=1, keepdims=True), labels, images
 
 
-def write(out, probs, labels, images=None, facts=FACTS, ids=None):
+def write(out, probs, labels, images=None, facts=FACTS, ids=None, groups=None):
     ids = [f"image {i}" for i in range(len(labels))] if ids is None else ids
-    return report.write_report(out, probs, labels, ids, facts=facts, images=images)
+    return report.write_report(out, probs, labels, ids, facts=facts, images=images, groups=groups)
 
 
 def read_predictions(out):
@@ -73,9 +73,7 @@ def test_every_figure_is_scikit_learns_on_the_predictions_file(tmp_path):
         mine = result["per_class"][name]
         theirs = {"f1" if k == "f1-score" else k: v for k, v in table[name].items()}
         assert {key: mine[key] for key in theirs} == pytest.approx(theirs, abs=1e-12)
-    np.testing.assert_array_equal(
-        result["confusion_matrix"], metrics.confusion_matrix(y, predicted)
-    )
+    np.testing.assert_array_equal(result["confusion_matrix"], metrics.confusion_matrix(y, predicted))
     assert result["ece"] == pytest.approx(statistics.ece(p, y), abs=1e-12)
 
 
@@ -151,9 +149,9 @@ def test_colour_faces_and_a_single_mistake(tmp_path):
 
 
 def test_copies_are_resampled_together(tmp_path):
-    probs, labels, images = predictions(60)
+    probs, labels, _ = predictions(60)
     copies = np.repeat(np.arange(60), 3)
-    result = write(tmp_path / "a", probs[copies], labels[copies], images[copies])
+    result = write(tmp_path / "a", probs[copies], labels[copies], groups=copies)
     expected = statistics.bootstrap_interval(probs[copies], labels[copies], copies)
     assert result["interval_95"]["unit"] == "groups of identical images"
     assert result["interval_95"]["accuracy"] == list(expected["accuracy"])
