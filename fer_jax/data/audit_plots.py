@@ -129,7 +129,7 @@ def flattest(data: Collection) -> Figure:
     order = np.argsort(data.std, kind="stable")
     copies = np.bincount(data.groups)
     chosen = order[np.sort(np.unique(data.groups[order], return_index=True)[1])][:_SHOWN]
-    columns = min(8, len(chosen))
+    columns = 8
     rows = -(-len(chosen) // columns)
     figure = Figure(figsize=(1.5 * columns, 1.9 * rows), layout="constrained")
     for axes, i in zip(_grid(figure, rows, columns), chosen, strict=False):
@@ -151,7 +151,7 @@ def conflicts(data: Collection, report: dict[str, Any], index: dict[str, int]) -
     if not groups:
         return None
     shown = sorted(groups, key=len, reverse=True)[:_SHOWN]
-    columns = min(8, len(shown))
+    columns = 8
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(1.7 * columns, 2.15 * rows), layout="constrained")
     for axes, images in zip(_grid(figure, rows, columns), shown, strict=False):
@@ -181,7 +181,7 @@ def near_duplicates(data: Collection, report: dict[str, Any], index: dict[str, i
     if not pairs:
         return None
     shown = [pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, _SHOWN).astype(int))]
-    columns = min(4, len(shown))
+    columns = 4
     rows = -(-len(shown) // columns)
     figure = Figure(figsize=(3.1 * columns, 2.0 * rows), layout="constrained")
     for axes, pair in zip(_grid(figure, rows, columns), shown, strict=False):
