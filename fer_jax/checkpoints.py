@@ -78,19 +78,21 @@ class Checkpoints:
         Args:
           step: of the state.
           state: tree of NumPy arrays, copied before this returns.
-          extra: what else to keep, as JSON.
+          extra: what else to keep, as JSON; copied likewise.
           selection: the selection metric where it was just measured (higher is better).
 
         Raises:
           Exception: whatever made the previous save fail, such as OSError on a full disk.
         """
         self.wait()
+        # Orbax writes it later, when the run may have changed it.
+        extra = json.loads(json.dumps(extra)) | {"checksum": _checksum(state)}
         metrics = None if selection is None else {"selection": float(selection), "step": step}
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
-                extra=ocp.args.JsonSave({**extra, "checksum": _checksum(state)}),
+                extra=ocp.args.JsonSave(extra),
             ),
             metrics=metrics,
             force=True,
@@ -217,8 +219,10 @@ def _load_safetensors(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any
         with safe_open(path, "numpy") as file:
             facts = json.loads((file.metadata() or {}).get("facts", "null"))
             tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}
-    except SafetensorError as error:
-        raise DamagedCheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise DamagedCheckpointError(
+            f"{path} is not a whole safetensors file with facts by fer_jax: {error}"
+        ) from error
     if facts is None:
         raise DamagedCheckpointError(f"{path} carries no fer_jax facts: it was not written by fer_jax")
     variables = traverse_util.unflatten_dict(tensors, sep="/")

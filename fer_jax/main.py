@@ -29,8 +29,9 @@ def main(argv: list[str]) -> None:
     # After the flags are parsed, so that --help needs neither a device nor seconds.
     import jax
 
+    from fer_jax.checkpoints import DamagedCheckpointError
     from fer_jax.data.builder import DatasetError
-    from fer_jax.monitor import NonFiniteLossError
+    from fer_jax.monitor import NonFiniteLossError, PreemptedError
     from fer_jax.train import train_and_evaluate
 
     if _HOSTS.value:
@@ -39,8 +40,19 @@ def main(argv: list[str]) -> None:
     workdir = _WORKDIR.value or os.path.join("runs", name)
     try:
         summary = train_and_evaluate(_CONFIG.value, workdir)
-    except (DatasetError, ValueError, FileNotFoundError, NonFiniteLossError) as error:
+    except PreemptedError as error:
+        print(f"\nstopped at step {error.step}; the same command goes on", file=sys.stderr)
+        raise
+    except (
+        DamagedCheckpointError,
+        DatasetError,
+        FileNotFoundError,
+        NonFiniteLossError,
+        ValueError,
+    ) as error:
         sys.exit(f"error: {error}")
+    if jax.process_index():
+        return
     best = summary["best"]
     print(
         f"\nbest {best['metric']} {best['value']:.4f} on {best['split']} at epoch {best['epoch']}\n"

@@ -21,7 +21,7 @@ class PreemptedError(SystemExit):
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss or the gradient became NaN or infinite."""
+    """The loss, the gradient or a parameter became NaN or infinite."""
 
 
 class Window:
@@ -31,18 +31,27 @@ class Window:
     for the host, yet a loss that is not finite is noticed one step later.
     """
 
-    def __init__(self, fetch: Callable[[Any], Any]):
+    def __init__(self, fetch: Callable[[Any], Any], state: dict[str, Any] | None = None):
         """
         Args:
           fetch: turns a step's metrics into NumPy scalars, waiting for them.
+          state: from `state()`, to go on with a window that a checkpoint cut in two.
         """
         self._fetch = fetch
         self._pending: tuple[int, Any] | None = None
-        self._restart()
+        state = state or {"values": [], "seconds": 0.0}
+        self._values: list[dict[str, float]] = list(state["values"])
+        self._seconds: float = state["seconds"]
+        self.start()
 
-    def _restart(self) -> None:
-        self._values: list[dict[str, float]] = []
+    def start(self) -> None:
+        """Starts the clock; what happened between the last summary and now does not count."""
         self._started = time.perf_counter()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, as JSON; call `check` first, or the last step is missing."""
+        seconds = self._seconds + time.perf_counter() - self._started
+        return {"values": list(self._values), "seconds": seconds if self._values else 0.0}
 
     def add(self, step: int, metrics: Any) -> None:
         """Takes the metrics of `step`, and checks those of the step before."""
@@ -53,13 +62,13 @@ class Window:
         """Fetches what is pending.
 
         Raises:
-          NonFiniteLossError: its loss or gradient is NaN or infinite.
+          NonFiniteLossError: its loss, gradient or parameters are NaN or infinite.
         """
         if self._pending is None:
             return
         (step, metrics), self._pending = self._pending, None
         values = {name: float(value) for name, value in self._fetch(metrics).items()}
-        if not np.isfinite([values["loss"], values["grad_norm"]]).all():
+        if not np.isfinite([values[k] for k in ("loss", "grad_norm", "param_norm")]).all():
             raise NonFiniteLossError(
                 f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}, parameter "
                 f"norm {values['param_norm']}. The checkpoints before it are kept. Start a new work "
@@ -75,11 +84,12 @@ class Window:
           wait_seconds: time spent waiting for input within the window.
         """
         self.check()
-        seconds = time.perf_counter() - self._started
+        seconds = self._seconds + time.perf_counter() - self._started
         steps = len(self._values)
         names = self._values[0]
         means = {name: float(np.mean([v[name] for v in self._values])) for name in names}
-        self._restart()
+        self._values, self._seconds = [], 0.0
+        self.start()
         return means | {
             "seconds": seconds,
             "images_per_second": steps * batch_size / seconds,

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from flax import traverse_util
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -53,11 +54,18 @@ def create_state(
       seed: of the parameters and of the run's randomness (dropout).
       use_ema: whether to keep averaged weights.
       variables: {"params", "batch_stats"} to start from instead of random ones.
+
+    Raises:
+      ValueError: `variables` are another network's; the message names what differs.
     """
     init_key, run_key = jax.random.split(jax.random.key(seed))
+    # One jitted call: op-by-op initialisation compiles every small shape on its own.
+    init = jax.jit(model.init)
+    face = jnp.zeros((1, *input_shape), jnp.float32)
     if variables is None:
-        # One jitted call: op-by-op initialisation compiles every small shape on its own.
-        variables = jax.jit(model.init)(init_key, jnp.zeros((1, *input_shape), jnp.float32))
+        variables = init(init_key, face)
+    else:
+        _check_fit(variables, jax.eval_shape(init, init_key, face))
     params = variables["params"]
     batch_stats = variables.get("batch_stats", {})
     ema = {"params": params, "batch_stats": batch_stats} if use_ema else {}
@@ -70,3 +78,20 @@ def create_state(
         lr_scale=jnp.ones((), jnp.float32),
         rng=jax.random.key_data(run_key),
     )
+
+
+def _check_fit(variables: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Refuses variables whose names or shapes are not the network's."""
+    shapes = [
+        {name: leaf.shape for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
+        for tree in (variables, expected)
+    ]
+    differing = sorted(n for n in shapes[0] | shapes[1] if shapes[0].get(n) != shapes[1].get(n))
+    if differing:
+        lines = [
+            f"  {name}: {shapes[0].get(name, 'nothing')} given, {shapes[1].get(name, 'nothing')} expected"
+            for name in differing[:5]
+        ]
+        raise ValueError(
+            f"the given weights are of another network ({len(differing)} arrays differ):\n" + "\n".join(lines)
+        )

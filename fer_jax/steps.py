@@ -21,7 +21,7 @@ def normalize(x: jnp.ndarray, mean: float, std: float, channels: int) -> jnp.nda
         if x.shape[-1] != 1:
             raise ValueError(
                 f"the faces have {x.shape[-1]} channels and the model takes {channels}: "
-                "prepare the data with --grey, or use a model with 3 input channels"
+                "set config.model.channels=3 or use grey data"
             )
         x = jnp.repeat(x, channels, axis=-1)
     return (x - mean) / std

@@ -52,11 +52,16 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
     if summary := finished_summary(workdir):
         logging.info("this run is finished; its report is %s", workdir / "report" / "report.md")
         return summary
-    run = Run(config, workdir, manifest)
-    while run.step < run.total_steps and not run.watch.should_stop:
-        run.train_until(min(run.next_evaluation(), run.total_steps))
-        run.evaluate()
-    run.close()
+    with TermSignal() as term:
+        run = Run(config, workdir, manifest)
+        try:
+            while run.step < run.total_steps and not run.watch.should_stop:
+                run.train_until(min(run.next_evaluation(), run.total_steps), term)
+                run.evaluate()
+                if _preempted(term, run.step):
+                    raise PreemptedError(run.step)
+        finally:
+            run.close()
     return run.summarize()
 
 
@@ -135,10 +140,12 @@ class Run:
         state = jax.tree.map(np.asarray, state)
         self.step = 0
         self.checkpoints = Checkpoints(self.workdir / CHECKPOINTS, config.checkpoint.keep)
+        self.window = Window(self.placement.fetch)
         if restored := self.checkpoints.restore_newest(state):
             self.step, state = restored.step, restored.state
             self.stream.restore(restored.extra["stream"])
             self.watch.restore(restored.extra["watch"])
+            self.window = Window(self.placement.fetch, restored.extra.get("window"))
             self.facts = restored.extra["facts"]
             logging.info("going on from step %d of %d", self.step, self.total_steps)
         self.state = self.placement.put_state(state)
@@ -189,13 +196,17 @@ class Run:
         )
         return self.placement.compile(step)
 
-    def train_until(self, end: int) -> None:
-        """Trains up to step `end`, reporting and saving on the way."""
+    def train_until(self, end: int, term: TermSignal) -> None:
+        """Trains up to step `end`, reporting and saving on the way.
+
+        Raises:
+          PreemptedError: SIGTERM came before `end`; the state is saved.
+        """
         config, save_every = self.config, self.config.checkpoint.every_steps
         mix_end = config.train.mix_until * self.total_steps
         unmixed = augment.identity(config.train.batch_size // jax.process_count())["mix"]
-        window = Window(self.placement.fetch)
-        with TermSignal() as term, progress_bar(self.total_steps, self.step, self.primary) as bar:
+        self.window.start()
+        with progress_bar(self.total_steps, self.step, self.primary) as bar:
             while self.step < end:
                 batch = next(self.stream)
                 if self.ranges.mixes and self.step >= mix_end:
@@ -203,21 +214,22 @@ class Run:
                 train_step = self.train_step(self.input_size())
                 self.state, metrics = train_step(self.state, self.placement.put_batch(batch))
                 self.step += 1
-                window.add(self.step, metrics)
+                self.window.add(self.step, metrics)
                 bar.update()
                 if self.step % config.log_every == 0 or self.step == end:
-                    bar.set_postfix_str(self._report(window))
+                    bar.set_postfix_str(self._report())
+                if self.step == end:
+                    return  # saved after the evaluation that is due here
                 preempted = _preempted(term, self.step)
-                if preempted or (save_every and self.step % save_every == 0 and self.step < end):
-                    window.check()
+                if preempted or (save_every and self.step % save_every == 0):
+                    self.window.check()
                     self.save()
                 if preempted:
-                    self.close()
                     raise PreemptedError(self.step)
 
-    def _report(self, window: Window) -> str:
+    def _report(self) -> str:
         """Writes the window's numbers; returns them for the progress bar."""
-        values = window.summary(self.config.train.batch_size, self.stream.wait_seconds)
+        values = self.window.summary(self.config.train.batch_size, self.stream.wait_seconds)
         self.stream.wait_seconds = 0.0
         update = (self.step - 1) // self.config.optim.accumulate
         values["learning_rate"] = float(self.learning_rate(update)) * self.watch.scale
@@ -250,22 +262,34 @@ class Run:
             "step": self.step,
             "epoch": round(self.epoch, 2),
         }
+        if self.primary:
+            self._report_evaluation(variables, values, probs, best)
+        # Last, for a run that goes on from here does nothing of the above again.
         self.save(values[metric])
-        if not self.primary:
-            return
+
+    def _report_evaluation(
+        self, variables: dict[str, Any], values: dict[str, float], probs: np.ndarray, best: bool
+    ) -> None:
+        """Writes the weights and the numbers of an evaluation."""
         for name in ("last", "best") if best else ("last",):
             path = self.workdir / f"{name}.safetensors"
             export_weights(path, variables, self.facts, self.config.checkpoint.dtype)
         self.writers.scalars(self.step, self.epoch, "eval", values)
-        matrix = statistics.confusion_matrix(probs, labels)
+        matrix = statistics.confusion_matrix(probs, self.selection.labels)
         self.writers.image(self.step, "confusion_matrix", curves.confusion_image(matrix, EMOTIONS))
         self.writers.flush()
         numbers = " ".join(f"{name} {value:.4f}" for name, value in values.items())
-        logging.info("epoch %.1f: %s %s%s", self.epoch, split, numbers, " (best)" if best else "")
+        split, note = self.config.selection.split, " (best)" if best else ""
+        logging.info("epoch %.1f: %s %s%s", self.epoch, split, numbers, note)
 
     def save(self, selection: float | None = None) -> None:
         """Saves everything that a resumed run needs."""
-        extra = {"stream": self.stream.state(), "watch": self.watch.state(), "facts": self.facts}
+        extra = {
+            "stream": self.stream.state(),
+            "watch": self.watch.state(),
+            "window": self.window.state(),
+            "facts": self.facts,
+        }
         self.checkpoints.save(self.step, self.placement.fetch(self.state), extra, selection)
 
     def close(self) -> None:
@@ -278,7 +302,7 @@ class Run:
     def summarize(self) -> dict[str, Any]:
         """The report on the best weights, the curves and the summary that marks the run as finished."""
         if not self.primary:
-            return {"best": self.facts["selection"]}
+            return {"steps": self.step}
         variables, facts = load_weights(self.workdir / BEST_WEIGHTS)
         result = report.write_report(
             self.workdir / "report",

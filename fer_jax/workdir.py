@@ -42,13 +42,15 @@ def claim(workdir: pathlib.Path, config: ConfigDict, data_hash: str) -> None:
                 f"--config.init_from={workdir}"
             )
         return
-    if workdir.is_dir() and any(workdir.iterdir()):
+    if jax.process_index():
+        return  # the first process claims for all, perhaps at this moment
+    partial = _partial(path)  # what is left where a claim was cut off
+    if workdir.is_dir() and any(entry != partial for entry in workdir.iterdir()):
         raise ValueError(
             f"{workdir} is not empty and no run of fer_jax (it has no {CONFIG_FILE}): use another --workdir"
         )
-    if jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        _write_json(path, wanted)
+    workdir.mkdir(parents=True, exist_ok=True)
+    _write_json(path, wanted)
 
 
 def finished_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
@@ -73,7 +75,11 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _partial(path: pathlib.Path) -> pathlib.Path:
+    return path.with_suffix(".partial")
+
+
 def _write_json(path: pathlib.Path, value: Any) -> None:
-    partial = path.with_suffix(".partial")
+    partial = _partial(path)
     partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     os.replace(partial, path)

@@ -1,0 +1,113 @@
+"""The window over the last steps, the loss that is not finite, SIGTERM."""
+
+import os
+import signal
+import threading
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fer_jax import monitor
+from fer_jax.monitor import NonFiniteLossError, PreemptedError, TermSignal, Window
+
+
+def metrics(loss, grad_norm=1.0, param_norm=2.0):
+    values = {"loss": loss, "accuracy": 0.5, "grad_norm": grad_norm, "param_norm": param_norm}
+    return {name: jnp.float32(value) for name, value in values.items()}
+
+
+def window(log=None):
+    def fetch(tree):
+        if log is not None:
+            log.append(float(tree["loss"]))
+        return {name: np.asarray(value) for name, value in tree.items()}
+
+    return Window(fetch)
+
+
+def test_a_summary_is_the_mean_since_the_last(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(monitor.time, "perf_counter", lambda: now[0])
+    seen = window()
+    for step, loss in enumerate([1.0, 2.0, 6.0], 1):
+        seen.add(step, metrics(loss, grad_norm=step))
+    now[0] += 4
+    summary = seen.summary(batch_size=8, wait_seconds=1.0)
+    assert summary == {
+        "loss": 3.0,
+        "accuracy": 0.5,
+        "grad_norm": 2.0,
+        "param_norm": 2.0,
+        "seconds": 4.0,
+        "images_per_second": 3 * 8 / 4,
+        "input_wait": 0.25,
+    }
+    seen.add(4, metrics(10.0))
+    now[0] += 2
+    summary = seen.summary(batch_size=8, wait_seconds=0.0)
+    assert (summary["loss"], summary["seconds"], summary["input_wait"]) == (10.0, 2.0, 0.0)
+
+
+def test_a_step_is_fetched_only_when_the_next_is_under_way():
+    log = []
+    seen = window(log)
+    seen.add(1, metrics(1.0))
+    assert log == []
+    seen.add(2, metrics(2.0))
+    assert log == [1.0]
+    seen.check()
+    seen.check()
+    assert log == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["loss", "grad_norm", "param_norm"])
+def test_what_is_not_finite_is_named_with_its_step(name, value):
+    seen = window()
+    seen.add(6, metrics(1.0))
+    seen.add(7, metrics(**({"loss": 0.25, "grad_norm": 1.5, "param_norm": 3.5} | {name: value})))
+    with pytest.raises(NonFiniteLossError) as error:
+        seen.add(8, metrics(1.0))
+    message = str(error.value)
+    assert message.startswith("step 7: loss ")
+    for label, number in [("loss", 0.25), ("gradient norm", 1.5), ("parameter norm", 3.5)]:
+        shown = value if label.startswith(name[:4]) else number
+        assert f"{label} {shown}" in message
+    assert "config.optim.learning_rate" in message
+
+
+def test_preempted_ends_with_a_code_of_its_own():
+    error = PreemptedError(12)
+    assert isinstance(error, SystemExit)
+    assert error.code == monitor.EXIT_PREEMPTED == os.EX_TEMPFAIL == 75
+    assert error.step == 12
+
+
+def test_sigterm_is_received_within_the_context_only():
+    seen = []
+    previous = signal.signal(signal.SIGTERM, lambda *_: seen.append("outer"))
+    try:
+        with TermSignal() as term:
+            assert not term.received
+            signal.raise_signal(signal.SIGTERM)
+            assert term.received and not seen
+        signal.raise_signal(signal.SIGTERM)
+        assert seen == ["outer"]
+        with TermSignal() as term:
+            assert not term.received
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def test_other_threads_do_without_the_signal():
+    results = []
+
+    def use():
+        with TermSignal() as term:
+            results.append(term.received)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert results == [False]

@@ -1,0 +1,95 @@
+"""Whose a work directory is."""
+
+import json
+
+import pytest
+
+from configs.default import get_config
+from fer_jax import workdir
+
+HASH = "a" * 64
+
+
+def config(**changes):
+    result = get_config()
+    result.update_from_flattened_dict(changes)
+    return result
+
+
+def test_a_new_directory_is_claimed_and_found_again(tmp_path):
+    path = tmp_path / "runs" / "one"
+    workdir.claim(path, config(), HASH)
+    assert [p.name for p in path.iterdir()] == ["config.json"]
+    stored = json.loads((path / "config.json").read_text())
+    assert stored["data_hash"] == HASH
+    assert stored["optim.learning_rate"] == 0.1 and stored["train.steps"] is None
+    (path / "metrics.jsonl").touch()
+    workdir.claim(path, config(), HASH)
+
+
+def test_another_config_is_refused_with_its_fields(tmp_path):
+    workdir.claim(tmp_path, config(), HASH)
+    changes = {"optim.learning_rate": 0.2, "train.steps": 7, "augment.zoom": (0.5, 1.5)}
+    changes["model.kwargs"] = {"widths": (1, 2)}
+    with pytest.raises(ValueError) as error:
+        workdir.claim(tmp_path, config(**changes), "b" * 64)
+    message = str(error.value)
+    assert message.startswith(f"{tmp_path} belongs to a run with another configuration:\n")
+    assert "optim.learning_rate: 0.1 there, 0.2 here" in message
+    assert "train.steps: None there, 7 here" in message
+    assert "augment.zoom: [1.0, 1.0] there, [0.5, 1.5] here" in message
+    assert "model.kwargs.widths" in message and "[1, 2] here" in message
+    assert f"data_hash: '{HASH}' there" in message
+    assert f"--config.init_from={tmp_path}" in message
+    # Nothing else is named.
+    assert message.count(" there, ") == 6
+    assert json.loads((tmp_path / "config.json").read_text())["optim.learning_rate"] == 0.1
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("log_every", 3),
+        ("data.dir", "elsewhere"),
+        ("data.num_workers", 2),
+        ("parallel", "jit"),
+        ("checkpoint.keep", 9),
+    ],
+)
+def test_what_changes_no_number_may_change(tmp_path, field, value):
+    workdir.claim(tmp_path, config(), HASH)
+    workdir.claim(tmp_path, config(**{field: value}), HASH)
+
+
+def test_a_directory_with_other_things_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="is not empty and no run of fer_jax"):
+        workdir.claim(tmp_path, config(), HASH)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_claim_cut_off_can_be_repeated(tmp_path):
+    (tmp_path / "config.partial").write_text('{"half')
+    workdir.claim(tmp_path, config(), HASH)
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_only_the_first_process_claims(tmp_path, monkeypatch):
+    monkeypatch.setattr(workdir.jax, "process_index", lambda: 1)
+    workdir.claim(tmp_path / "run", config(), HASH)
+    assert not (tmp_path / "run").exists()
+    # It may see the directory while the first process is filling it.
+    (tmp_path / "checkpoints").mkdir()
+    workdir.claim(tmp_path, config(), HASH)
+
+
+def test_a_run_is_finished_when_it_says_so(tmp_path):
+    assert workdir.finished_summary(tmp_path) is None
+    workdir.finish(tmp_path, {"steps": 3, "best": {"value": 0.5}})
+    assert workdir.finished_summary(tmp_path) == {"steps": 3, "best": {"value": 0.5}}
+    assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_flattening():
+    tree = {"a": {"b": {"c": 1}, "d": []}, "e": {}, "f": None}
+    assert workdir.flatten(tree) == {"a.b.c": 1, "a.d": [], "e": {}, "f": None}
