@@ -5,15 +5,15 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from fer_jax.models.layers import BatchNorm, Conv3x3, he_normal, max_pool_2x2
+from fer_jax.models.layers import BatchNorm, Conv, he_normal, max_pool_2x2, relu_pool
 
 
 class CnnElu(nn.Module):
     """Convolutions with ELU before BatchNorm, and a flattened dense head.
 
     Per block: (3x3 convolution, ELU, BatchNorm) twice, 2x2 max-pool, dropout. Then Dense, ELU,
-    BatchNorm, dropout and the classifier. After the ELU networks common in FER2013 notebooks. The dense layer fixes
-    the input size at initialisation.
+    BatchNorm, dropout and the classifier. After the ELU networks common in FER2013 notebooks. The dense
+    layer fixes the input size at initialisation.
 
     Attributes:
       num_classes: width of the logits.
@@ -37,14 +37,14 @@ class CnnElu(nn.Module):
     def __call__(self, x: jnp.ndarray, train: bool = False) -> jnp.ndarray:
         """Normalised faces float [B, S, S, C] -> logits float32 [B, num_classes]."""
 
-        def norm():
-            return BatchNorm(train, self.axis_name, dtype=self.dtype)
+        def norm(**kwargs):
+            return BatchNorm(train, self.axis_name, dtype=self.dtype, **kwargs)
 
         x = x.astype(self.dtype)
         for width, rate in zip(self.widths, self.block_dropout, strict=True):
-            for _ in range(2):
-                x = norm()(nn.elu(Conv3x3(width, dtype=self.dtype)(x)))
-            x = nn.Dropout(rate, deterministic=not train)(max_pool_2x2(x))
+            x = norm()(nn.elu(Conv(width, dtype=self.dtype)(x)))
+            x = norm(tail=max_pool_2x2)(nn.elu(Conv(width, dtype=self.dtype)(x)))
+            x = nn.Dropout(rate, deterministic=not train)(x)
         x = x.reshape(x.shape[0], -1)
         x = norm()(nn.elu(nn.Dense(self.hidden, dtype=self.dtype, kernel_init=he_normal)(x)))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -77,17 +77,16 @@ class CnnRelu(nn.Module):
     def __call__(self, x: jnp.ndarray, train: bool = False) -> jnp.ndarray:
         """Normalised faces float [B, S, S, C] -> logits float32 [B, num_classes]."""
 
-        def norm():
-            return BatchNorm(train, self.axis_name, dtype=self.dtype)
+        def norm(tail):
+            return BatchNorm(train, self.axis_name, tail, dtype=self.dtype)
 
         x = x.astype(self.dtype)
         for width in self.widths:
-            for _ in range(2):
-                x = nn.relu(norm()(Conv3x3(width, use_bias=False, dtype=self.dtype)(x)))
-            x = max_pool_2x2(x)
+            for tail in (nn.relu, relu_pool):
+                x = norm(tail)(Conv(width, use_bias=False, dtype=self.dtype)(x))
         x = jnp.mean(x, axis=(1, 2))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, kernel_init=he_normal)(x)
-        x = nn.relu(norm()(x))
+        x = norm(nn.relu)(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.num_classes, dtype=jnp.float32)(x.astype(jnp.float32))

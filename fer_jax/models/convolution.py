@@ -1,0 +1,107 @@
+"""3x3 convolutions: the backend's own, or on the CPU Winograd's minimal filtering, which is faster there."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+# F(2x2, 3x3) of Lavin & Gray 2015 (arXiv:1509.09308): a 2x2 tile of the output is
+# A^T [(G w G^T) * (B^T x B)] A for the 4x4 patch x around it: 16 products instead of 36, and sums of few
+# terms that keep float32's accuracy.
+_B = np.array([[1, 0, 0, 0], [0, 1, -1, 1], [-1, 1, 1, 0], [0, 0, 0, -1]], np.float32)
+_G = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], np.float32) / 2
+_A = np.array([[1, 0], [1, 1], [1, -1], [0, -1]], np.float32)
+
+# Below this number of channels the sums cost more than the products save.
+_MIN_CHANNELS = 32
+
+Grid = list[list[jnp.ndarray]]
+
+
+def _combine(weights: Sequence[float], arrays: Sequence[jnp.ndarray]) -> jnp.ndarray:
+    """The sum of arrays with weights 1, -1 and 0, without a multiplication."""
+    total = None
+    for weight, x in zip(weights, arrays, strict=True):
+        if weight:
+            x = x if weight > 0 else -x
+            total = x if total is None else total + x
+    return total
+
+
+def _transform(matrix: np.ndarray, grid: Grid) -> Grid:
+    """matrix^T @ grid @ matrix for a square grid of arrays, flattened to [tiles, channels]."""
+    size, out = len(grid), matrix.shape[1]
+    rows = [
+        [_combine(matrix[:, a], [grid[i][j] for i in range(size)]) for j in range(size)] for a in range(out)
+    ]
+    return [[_combine(matrix[:, b], row) for b in range(out)] for row in rows]
+
+
+def _pad(x: jnp.ndarray) -> jnp.ndarray:
+    """[B, H, W, C] with the zeros around it that the patches of whole tiles reach."""
+    return jnp.pad(x, ((0, 0), (1, 1 + x.shape[1] % 2), (1, 1 + x.shape[2] % 2), (0, 0)))
+
+
+def _patches(padded: jnp.ndarray) -> Grid:
+    """The transformed 4x4 patches of a padded array: 4x4 arrays [tiles, C]."""
+    h, w, c = padded.shape[1] - 2, padded.shape[2] - 2, padded.shape[3]
+    grid = [[padded[:, i : i + h - 1 : 2, j : j + w - 1 : 2] for j in range(4)] for i in range(4)]
+    return [[u.reshape(-1, c) for u in row] for row in _transform(_B, grid)]
+
+
+def _filter(padded: jnp.ndarray, kernel: jnp.ndarray, height: int, width: int) -> jnp.ndarray:
+    """Convolve a padded array with a kernel [3, 3, C, D] -> [B, height, width, D]."""
+    batch, h, w = padded.shape[0], padded.shape[1] - 2, padded.shape[2] - 2
+    g = jnp.einsum("ia,jb,abcd->ijcd", _G, _G, kernel)
+    products = [[u @ g[i, j] for j, u in enumerate(row)] for i, row in enumerate(_patches(padded))]
+    tiles = [[y.reshape(batch, h // 2, w // 2, -1) for y in row] for row in _transform(_A, products)]
+    y = jnp.stack([jnp.stack(row, 3) for row in tiles], 2).reshape(batch, h, w, -1)
+    return y[:, :height, :width]
+
+
+def _kernel_gradient(padded: jnp.ndarray, padded_gradient: jnp.ndarray) -> jnp.ndarray:
+    """Gradient [3, 3, C, D] of the kernel, from the padded input and the padded gradient of the output."""
+    h, w, d = padded.shape[1] - 2, padded.shape[2] - 2, padded_gradient.shape[3]
+    grid = [[padded_gradient[:, 1 + i : 1 + h : 2, 1 + j : 1 + w : 2] for j in range(2)] for i in range(2)]
+    outputs = _transform(_A.T, grid)
+    products = jnp.stack(
+        [
+            jnp.stack([u.T @ v.reshape(-1, d) for u, v in zip(us, vs, strict=True)])
+            for us, vs in zip(_patches(padded), outputs, strict=True)
+        ]
+    )
+    return jnp.einsum("ia,jb,ijcd->abcd", _G, _G, products)
+
+
+@jax.custom_vjp
+def _winograd(x: jnp.ndarray, kernel: jnp.ndarray) -> jnp.ndarray:
+    return _winograd_fwd(x, kernel)[0]
+
+
+def _winograd_fwd(x, kernel):
+    padded = _pad(x)
+    return _filter(padded, kernel, *x.shape[1:3]), (padded, kernel)
+
+
+def _winograd_bwd(residuals, gradient):
+    padded, kernel = residuals
+    height, width = gradient.shape[1:3]
+    gradient = _pad(gradient)
+    flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+    return _filter(gradient, flipped, height, width), _kernel_gradient(padded, gradient)
+
+
+_winograd.defvjp(_winograd_fwd, _winograd_bwd)
+
+
+def conv3x3(x: jnp.ndarray, kernel: jnp.ndarray) -> jnp.ndarray:
+    """Convolution at stride 1 with zeros around: [B, H, W, C] and kernel [3, 3, C, D] -> [B, H, W, D].
+
+    Whatever way it is computed, the numbers agree to float32's rounding.
+    """
+    wide = min(kernel.shape[2:]) >= _MIN_CHANNELS
+    if jax.default_backend() == "cpu" and x.dtype == jnp.float32 and wide:
+        return _winograd(x, kernel)
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))

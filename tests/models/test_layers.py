@@ -1,0 +1,171 @@
+"""The layers against Flax's own, their gradients and their numbers on odd sizes."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fer_jax.models import convolution, layers
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def assert_close(actual, expected, tolerance=1e-5):
+    """Relative to the largest expected value: rounding errors are those of sums of many terms."""
+    jax.tree.map(
+        lambda a, e: np.testing.assert_allclose(a, e, rtol=0, atol=tolerance * np.abs(e).max()),
+        actual,
+        expected,
+    )
+
+
+def lax_convolution(x, kernel):
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@pytest.mark.parametrize(
+    "height, width, inputs, outputs",
+    [(12, 12, 32, 48), (11, 7, 40, 32), (1, 2, 32, 32), (3, 3, 33, 35), (6, 5, 1, 32), (6, 6, 3, 8)],
+)
+def test_convolution_and_its_gradients_are_those_of_lax(height, width, inputs, outputs):
+    x, kernel = normal(0, 3, height, width, inputs), normal(1, 3, 3, inputs, outputs)
+    y, pull = jax.vjp(convolution.conv3x3, x, kernel)
+    expected, expected_pull = jax.vjp(lax_convolution, x, kernel)
+    gradient = normal(2, *y.shape)
+    assert_close((y, *pull(gradient)), (expected, *expected_pull(gradient)))
+
+
+def test_convolution_in_bfloat16_has_that_type():
+    x, kernel = normal(0, 2, 6, 6, 32), normal(1, 3, 3, 32, 32)
+    y = convolution.conv3x3(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+    assert y.dtype == jnp.bfloat16
+    assert_close(y.astype(jnp.float32), lax_convolution(x, kernel), 2e-2)
+
+
+def test_conv_layer_has_the_parameters_and_numbers_of_flax():
+    x = normal(0, 2, 8, 8, 32)
+    ours, flax = layers.Conv(40), nn.Conv(40, (3, 3), padding="SAME")
+    variables = ours.init(jax.random.key(0), x)
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, flax.init(jax.random.key(0), x))
+    variables["params"]["bias"] = normal(1, 40)
+    assert_close(ours.apply(variables, x), flax.apply(variables, x))
+    assert ours.apply(variables, x.astype(jnp.bfloat16)).dtype == jnp.float32
+
+
+def test_conv_layer_starts_from_he_normal():
+    kernel = layers.Conv(64).init(jax.random.key(0), normal(0, 1, 4, 4, 64))["params"]["kernel"]
+    assert abs(float(kernel.std()) / (2 / (9 * 64)) ** 0.5 - 1) < 0.02
+
+
+@pytest.mark.parametrize("height, width", [(4, 6), (5, 4), (7, 9), (2, 2), (3, 3)])
+def test_max_pool_is_flax_max_pool(height, width):
+    x = normal(0, 2, height, width, 5)
+    expected, expected_pull = jax.vjp(lambda x: nn.max_pool(x, (2, 2), (2, 2)), x)
+    y, pull = jax.vjp(layers.max_pool_2x2, x)
+    np.testing.assert_array_equal(y, expected)
+    gradient = normal(1, *y.shape)
+    np.testing.assert_array_equal(pull(gradient)[0], expected_pull(gradient)[0])
+
+
+def test_max_pool_shares_the_gradient_between_equal_values():
+    gradient = jax.grad(lambda x: layers.max_pool_2x2(x).sum())(jnp.ones((1, 2, 2, 1)))
+    np.testing.assert_array_equal(gradient, np.full((1, 2, 2, 1), 0.25))
+
+
+def flax_norm(train):
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-3)
+
+
+def norm_variables(channels):
+    rng = np.random.default_rng(7)
+    return {
+        "params": {
+            "scale": rng.uniform(-1.5, 1.5, channels).astype(np.float32),
+            "bias": normal(3, channels),
+        },
+        "batch_stats": {
+            "mean": normal(4, channels),
+            "var": rng.uniform(0.5, 2, channels).astype(np.float32),
+        },
+    }
+
+
+@pytest.mark.parametrize("shape", [(6, 8, 7, 5), (16, 5)])
+@pytest.mark.parametrize("tail", [None, nn.relu, nn.elu])
+def test_batch_norm_in_training_is_flax_batch_norm(shape, tail):
+    variables, x = norm_variables(shape[-1]), 2 * normal(5, *shape) + 1
+    if tail is None:
+        ours, after = layers.BatchNorm(train=True), lambda y: y
+    else:
+        ours, after = layers.BatchNorm(train=True, tail=tail), tail
+
+    def run(module, after, params, x):
+        whole = {"params": params, "batch_stats": variables["batch_stats"]}
+        y, updated = module.apply(whole, x, mutable=["batch_stats"])
+        return after(y), updated
+
+    arguments = variables["params"], x
+    y, pull, updated = jax.vjp(lambda p, x: run(ours, lambda y: y, p, x), *arguments, has_aux=True)
+    expected, expected_pull, expected_updated = jax.vjp(
+        lambda p, x: run(flax_norm(True), after, p, x), *arguments, has_aux=True
+    )
+    gradient = normal(6, *y.shape)
+    assert_close((y, updated), (expected, expected_updated))
+    assert_close(pull(gradient), expected_pull(gradient))
+
+
+def test_batch_norm_pools_in_its_tail():
+    variables, x = norm_variables(5), normal(5, 4, 6, 7, 5)
+
+    def loss(pool_inside, params, x):
+        norm = layers.BatchNorm(train=True, tail=layers.relu_pool if pool_inside else nn.relu)
+        y, _ = norm.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+        return jnp.sum((y if pool_inside else nn.max_pool(y, (2, 2), (2, 2))) ** 2)
+
+    inside = jax.grad(loss, (1, 2))(True, variables["params"], x)
+    assert_close(inside, jax.grad(loss, (1, 2))(False, variables["params"], x))
+
+
+def test_batch_norm_in_evaluation_is_flax_batch_norm():
+    variables, x = norm_variables(5), normal(5, 4, 6, 6, 5)
+    y = layers.BatchNorm(train=False, tail=nn.relu).apply(variables, x)
+    assert_close(y, nn.relu(flax_norm(False).apply(variables, x)))
+
+
+def test_batch_norm_of_a_constant_input_is_finite():
+    x = jnp.full((4, 3, 3, 2), 1000.0)
+    norm = layers.BatchNorm(train=True)
+    variables = norm.init(jax.random.key(0), x)
+    gradient = jax.grad(lambda x: norm.apply(variables, x, mutable=["batch_stats"])[0].sum())(x)
+    assert np.isfinite(gradient).all()
+
+
+def test_batch_norm_in_bfloat16_keeps_float32_statistics():
+    variables, x = norm_variables(5), normal(5, 64, 4, 4, 5).astype(jnp.bfloat16)
+    norm = layers.BatchNorm(train=True, dtype=jnp.bfloat16)
+    y, updated = norm.apply(variables, x, mutable=["batch_stats"])
+    assert y.dtype == jnp.bfloat16
+    _, expected = flax_norm(True).apply(variables, x.astype(jnp.float32), mutable=["batch_stats"])
+    assert_close(updated, expected)
+
+
+def test_batch_norm_averages_over_a_mapped_axis():
+    variables, x = norm_variables(3), normal(5, 8, 4, 4, 3)
+    gradient = normal(6, 8, 4, 4, 3)
+
+    def run(axis_name, x, gradient):
+        def apply(x):
+            norm = layers.BatchNorm(train=True, axis_name=axis_name)
+            return norm.apply(variables, x, mutable=["batch_stats"])
+
+        y, pull, updated = jax.vjp(apply, x, has_aux=True)
+        return y, pull(gradient)[0], updated
+
+    split = jax.vmap(lambda x, g: run("parts", x, g), axis_name="parts")
+    y, dx, updated = split(x.reshape(2, 4, 4, 4, 3), gradient.reshape(2, 4, 4, 4, 3))
+    expected = run(None, x, gradient)
+    assert_close((y.reshape(x.shape), dx.reshape(x.shape)), expected[:2])
+    assert_close(jax.tree.map(lambda s: s[1], updated), expected[2])
