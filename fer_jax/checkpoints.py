@@ -50,12 +50,9 @@ class Checkpoints:
     def __init__(self, directory: os.PathLike | str, keep: int = 2):
         policies = ocp.checkpoint_managers
         newest = policies.LatestN(keep)
-        best = policies.BestN(
-            # Among equals the earliest is the best, as it was when it was made.
-            get_metric_fn=lambda metrics: (metrics["selection"], -metrics["step"]),
-            n=1,
-            keep_checkpoints_without_metrics=False,
-        )
+        # Not Orbax's own metrics: it cannot open a directory where one such file is damaged.
+        self._selections: dict[int, float] = {}
+        best = _Best(self._selections)
         self.directory = pathlib.Path(directory).absolute()
         self._manager = ocp.CheckpointManager(
             self.directory,
@@ -65,14 +62,14 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
             ),
         )
+        for step in self.steps():
+            self._note(step, self._selection(step))
 
     def steps(self) -> list[int]:
         """Steps that have a complete checkpoint, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def save(
-        self, step: int, state: Any, extra: dict[str, Any], selection: float | None = None
-    ) -> None:
+    def save(self, step: int, state: Any, extra: dict[str, Any], selection: float | None = None) -> None:
         """Starts writing in the background; the previous save is awaited first.
 
         Args:
@@ -86,15 +83,15 @@ class Checkpoints:
         """
         self.wait()
         # Orbax writes it later, when the run may have changed it.
-        extra = json.loads(json.dumps(extra)) | {"checksum": _checksum(state)}
-        metrics = None if selection is None else {"selection": float(selection), "step": step}
+        own = {"checksum": _checksum(state), "selection": selection}
+        extra = json.loads(json.dumps(extra | own))
+        self._note(step, selection)
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
                 extra=ocp.args.JsonSave(extra),
             ),
-            metrics=metrics,
             force=True,
         )
 
@@ -114,9 +111,7 @@ class Checkpoints:
           DamagedCheckpointError: it cannot be read, or its checksum does not match.
         """
         path = self.directory / str(step)
-        args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(template), extra=ocp.args.JsonRestore()
-        )
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(template), extra=ocp.args.JsonRestore())
         try:
             restored = self._manager.restore(step, args=args)
             state, extra = restored["state"], dict(restored["extra"])
@@ -124,6 +119,7 @@ class Checkpoints:
             raise DamagedCheckpointError(f"{path} cannot be read: {error}") from error
         if extra.pop("checksum", None) != _checksum(state):
             raise DamagedCheckpointError(f"{path} holds other values than were saved (checksum)")
+        extra.pop("selection", None)
         return Restored(step, state, extra)
 
     def restore_newest(self, template: Any) -> Restored | None:
@@ -151,10 +147,40 @@ class Checkpoints:
             )
         return None
 
+    def _selection(self, step: int) -> float | None:
+        """The selection metric that was saved with a checkpoint, None also where it is damaged."""
+        try:
+            args = ocp.args.Composite(extra=ocp.args.JsonRestore())
+            return self._manager.restore(step, args=args)["extra"].get("selection")
+        except Exception:  # As in `restore`, which reports it.
+            return None
+
+    def _note(self, step: int, selection: float | None) -> None:
+        self._selections.pop(step, None)
+        if selection is not None:
+            self._selections[step] = selection
+
     def close(self) -> None:
         """Waits for the last save and lets go of the directory."""
         self.wait()
         self._manager.close()
+
+
+@dataclasses.dataclass
+class _Best(ocp.checkpoint_managers.PreservationPolicy):
+    """Keeps the checkpoint with the highest selection metric, of equals the earliest.
+
+    Attributes:
+      selections: the metric by step, where it was measured.
+    """
+
+    selections: dict[int, float]
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        measured = [step for step in steps if step in self.selections]
+        best = max(measured, key=lambda step: (self.selections[step], -step), default=None)
+        return [step == best for step in steps]
 
 
 def _checksum(tree: Any) -> int:
@@ -239,4 +265,3 @@ def _load_orbax(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise DamagedCheckpointError(f"{path} cannot be read: {error}") from error
     variables = state.get("ema") or {key: state[key] for key in ("params", "batch_stats")}
     return jax.tree.map(np.asarray, variables), extra["facts"]
-
