@@ -64,7 +64,11 @@ def build(
       progress: show a progress bar and say what happens.
 
     Returns:
-      The manifest; see README.
+      The manifest, as in manifest.json: name, source_kind, source, notes; splits {name: {count,
+      class_counts: {emotion: n}}}; image_shape [H, W, C] (null when sizes differ), channels;
+      pixel_mean and pixel_std in [0, 1], of pixel_statistics_split (train, where there is one);
+      content_hash (see `spool.content_hash`); skipped [{where, reason}]; drawn_splits {fractions,
+      seed} or null; files {path: bytes}; format_version.
 
     Raises:
       SourceError: when the source cannot be used.
@@ -167,8 +171,10 @@ def _building_folder(out: Path) -> Iterator[Path]:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         yield folder
     finally:
+        # moved by now if all went well, and another process may already build at its place
+        if folder.exists() and os.path.samestat(os.stat(folder), os.fstat(lock)):
+            shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
-        shutil.rmtree(folder, ignore_errors=True)  # gone already when the build was moved
 
 
 @contextlib.contextmanager
