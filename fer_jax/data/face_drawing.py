@@ -65,9 +65,9 @@ class _Painter:
         dice = self.dice
         line = (np.arange(SIDE, dtype=np.float32) + 0.5) * (2 / SIDE) - 1
         self.u, self.v = line[None, None, :], line[None, :, None]
-        t = dice.jitter(0.18)  # the tangent of half the angle: no trigonometry, up to 20 degrees
+        t = dice.jitter(0.14)  # the tangent of half the angle: no trigonometry, up to 16 degrees
         cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
-        zoom = dice.between(0.86, 1.12)
+        zoom = dice.between(0.95, 1.16)
         shear, aspect = dice.jitter(0.12), dice.between(0.94, 1.06)
         u, v = self.u - dice.jitter(0.16), self.v - dice.jitter(0.14) - 0.03
         self.x = (cos * u + sin * v) / (zoom * aspect)
@@ -202,7 +202,7 @@ class _Painter:
 
     def _brows(self, e):
         dice = self.dice
-        half, thick = dice.between(0.17, 0.22), dice.between(0.025, 0.055)
+        half, thick = dice.between(0.17, 0.22), dice.between(0.03, 0.055)
         x, y = abs(self.fx) - e["brow_gap"], self.fy - e["brow_y"] - dice.jitter(0.03)
         t = x / half
         middle = -e["brow_slope"] * x - e["brow_arch"] * (1 - t * t)
@@ -212,13 +212,8 @@ class _Painter:
 
     def _beard(self, e):
         dice, x, y = self.dice, self.fx, self.fy
-        beard = dice.chance(0.2) * dice.between(0.3, 0.85)
-        edge = (
-            y
-            - dice.between(0.30, 0.34)
-            - 0.25 * abs(abs(x) - 0.2)
-            + 1.1 * np.maximum(abs(x) - 0.36, 0)
-        )
+        beard = dice.chance(0.15) * dice.between(0.3, 0.7)
+        edge = y - dice.between(0.30, 0.34) - 0.25 * abs(abs(x) - 0.2) + 1.1 * np.maximum(abs(x) - 0.36, 0)
         self.put(beard * self.cover(0.3 * np.minimum(0.7 * self.inside, edge)), 0.3 * self.skin)
 
     def _mouth(self, e):
@@ -244,14 +239,12 @@ class _Painter:
         tongue = 0.12 - np.sqrt(x * x + 0.7 * (y - e["open_bottom"] - 0.02) ** 2)
         self.put(np.clip(e["tongue"], 0, 1) * self.cover(tongue), self.skin * 0.78)
         # Closed lips meet in a dark seam; the more they part, the fainter it gets.
-        seam = np.minimum(0.017 - abs(y + top), ends + 0.015)
+        seam = np.minimum(0.022 - abs(y + top), ends + 0.015)
         parted = np.clip((e["open_top"] + e["open_bottom"]) / 0.1, 0, 1)
         self.put((0.9 - 0.6 * parted) * self.cover(seam), self.ink * 0.8)
         self.put(
             0.4
-            * self.cover(
-                np.minimum(0.02 - abs(y - bottom - 1.2 * e["lip"] - 0.07), 0.4 * width - abs(x))
-            ),
+            * self.cover(np.minimum(0.02 - abs(y - bottom - 1.2 * e["lip"] - 0.07), 0.4 * width - abs(x))),
             self.skin * 0.6,
         )
 
@@ -286,9 +279,7 @@ class _Painter:
         x = side * x - dice.between(0.55, 0.75)
         y = y - dice.between(0.1, 0.75)
         slant = y + 0.3 * x
-        finger = (
-            abs((slant / 0.15) % 1 - 0.5) * 0.15
-        )  # distance from the middle of the nearest finger
+        finger = abs((slant / 0.15) % 1 - 0.5) * 0.15  # distance from the middle of the nearest finger
         reach = np.minimum(0.3 - abs(slant), x + 0.25 - 0.4 * slant * slant)
         self.put(hand * self.cover(reach), self.skin * (1.0 - 3.5 * np.maximum(finger - 0.045, 0)))
 
@@ -296,9 +287,9 @@ class _Painter:
         """Light, lens and sensor."""
         dice, image = self.dice, self.canvas
         image *= 1 + dice.jitter(0.45) * self.u + dice.jitter(0.35) * self.v
-        image = _blur(image, 0.28 * dice.between(0, 1) * dice.between(0, 1))
-        image = (image - 0.5) * dice.between(0.65, 1.2) + 0.5 + dice.jitter(0.2)
-        image += noise * (0.004 + 0.04 * dice.between(0, 1) ** 2)
+        image = _blur(image, 0.22 * dice.between(0, 1) * dice.between(0, 1))
+        image = (image - 0.5) * dice.between(0.8, 1.3) + 0.5 + dice.jitter(0.2)
+        image += noise * (0.004 + 0.03 * dice.between(0, 1) ** 2)
         return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
@@ -306,9 +297,7 @@ def _blur(image: np.ndarray, side: np.ndarray) -> np.ndarray:
     """Mixes each pixel with its neighbours, whose weight is `side`, twice along each axis."""
     for _ in range(2):
         for axis in (1, 2):
-            padded = np.pad(
-                image, [(0, 0)] + [(1, 1) if a == axis else (0, 0) for a in (1, 2)], "edge"
-            )
+            padded = np.pad(image, [(0, 0)] + [(1, 1) if a == axis else (0, 0) for a in (1, 2)], "edge")
             low = padded[:, :-2] if axis == 1 else padded[:, :, :-2]
             high = padded[:, 2:] if axis == 1 else padded[:, :, 2:]
             image = image + side * (low + high - 2 * image)

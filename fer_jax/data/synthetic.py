@@ -120,9 +120,7 @@ _EXPRESSIONS = {
 }  # fmt: skip
 
 
-def generate(
-    per_class: int | Sequence[int], seed: int, split: str
-) -> tuple[np.ndarray, np.ndarray]:
+def generate(per_class: int | Sequence[int], seed: int, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Draws synthetic faces.
 
     The n-th face of a class depends on `seed`, `split`, its class and n alone: asking for more
@@ -156,9 +154,7 @@ def generate(
     # A few faces at a time, so that the intermediate pictures stay in the processor's cache.
     for start in range(0, len(labels), face_drawing.BATCH):
         part = slice(start, start + face_drawing.BATCH)
-        seeds = [
-            (seed, SPLITS.index(split), c, n) for c, n in zip(labels[part], turn[part], strict=True)
-        ]
+        seeds = [(seed, SPLITS.index(split), c, n) for c, n in zip(labels[part], turn[part], strict=True)]
         uniform, noise = _randomness(seeds)
         dice = face_drawing.Dice(uniform)
         expression = _expression(labels[part], dice)
@@ -187,6 +183,6 @@ def _expression(labels: np.ndarray, dice: face_drawing.Dice) -> dict[str, np.nda
         ways = _EXPRESSIONS[EMOTIONS[label]]
         chosen = ways[int(way[i] * len(ways))]
         target[i] = [chosen.get(name, _REST[name]) for name in names]
-    strength = dice.between(0.6, 1.1)[:, :, 0]
+    strength = dice.between(0.75, 1.2)[:, :, 0]
     values = rest + strength * (target - rest)
     return {name: values[:, i, None, None] for i, name in enumerate(names)}

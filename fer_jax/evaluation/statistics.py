@@ -163,9 +163,7 @@ def bootstrap_interval(
         tables, counts = np.unique(tables, axis=0, return_counts=True)
     # Units with the same entry in the confusion matrix are interchangeable: drawing how many of
     # each kind come up is drawing the units one by one, at a fraction of the cost.
-    drawn = np.random.default_rng(seed).multinomial(
-        counts.sum(), counts / counts.sum(), size=resamples
-    )
+    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=resamples)
     matrices = (drawn @ tables).reshape(resamples, classes, classes)
     hits = np.trace(matrices, axis1=1, axis2=2)
     scores = {"accuracy": hits / matrices.sum(axis=(1, 2)), "macro_f1": _macro_f1(matrices)}

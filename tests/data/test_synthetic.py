@@ -34,7 +34,7 @@ def test_form(train):
 def test_same_on_every_machine():
     images, _ = synthetic.generate(10, seed=0, split="train")
     digest = hashlib.sha256(images.tobytes()).hexdigest()
-    assert digest[:16] == "baa459dadad4f4df"
+    assert digest[:16] == "e542ad16380ce2ef"
 
 
 def test_a_face_does_not_depend_on_how_many_are_drawn(train):
@@ -48,9 +48,7 @@ def test_a_face_does_not_depend_on_how_many_are_drawn(train):
 
 
 def test_no_face_twice_across_splits_and_seeds():
-    faces = [
-        synthetic.generate(30, seed, split)[0] for seed in (0, 1) for split in synthetic.SPLITS
-    ]
+    faces = [synthetic.generate(30, seed, split)[0] for seed in (0, 1) for split in synthetic.SPLITS]
     together = np.concatenate(faces).reshape(6 * 210, -1)
     assert len(np.unique(together, axis=0)) == len(together)
 
@@ -80,7 +78,7 @@ def test_a_linear_model_is_not_enough_but_better_than_chance(train, test):
     def prepare(images):
         return images.reshape(len(images), -1) / 127.5 - 1
 
-    model = LogisticRegression(C=1e-3, max_iter=100).fit(prepare(train[0]), train[1])
+    model = LogisticRegression(C=1e-3, max_iter=40).fit(prepare(train[0]), train[1])
     assert 0.2 < model.score(prepare(test[0]), test[1]) < 0.6
 
 
@@ -94,7 +92,7 @@ def test_only_the_expression_depends_on_the_class():
     for a, b in itertools.combinations(range(7), 2):
         difference = abs(pictures[a] - pictures[b])
         assert difference[10:44, 10:38].max() > 60, (EMOTIONS[a], EMOTIONS[b])
-        difference[6:46, 6:42] = 0
+        difference[6:48, 8:40] = 0
         assert difference.max() == 0, (EMOTIONS[a], EMOTIONS[b])
 
 

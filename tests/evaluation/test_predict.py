@@ -41,9 +41,7 @@ def forward(variables, images, affine):
 
 
 def run(images, variables, **kwargs):
-    return predict.predict(
-        predict.compile_forward(forward), variables, images, progress=False, **kwargs
-    )
+    return predict.predict(predict.compile_forward(forward), variables, images, progress=False, **kwargs)
 
 
 def crop(image, y, x, side):
@@ -172,9 +170,7 @@ def test_eight_devices_give_the_predictions_of_one(tmp_path):
             "PATH": "",
             "PYTHONPATH": ":".join(p for p in sys.path if p),
         }
-        subprocess.run(
-            [sys.executable, "-c", DEVICES, str(devices), str(path)], env=environment, check=True
-        )
+        subprocess.run([sys.executable, "-c", DEVICES, str(devices), str(path)], env=environment, check=True)
         results.append(np.load(path))
     assert results[1].shape == (37, 7)
     np.testing.assert_allclose(results[1], results[0], atol=1e-6)

@@ -13,9 +13,7 @@ def random_case(seed, count=500, classes=7, absent=()):
     rng = np.random.default_rng(seed)
     present = [c for c in range(classes) if c not in absent]
     labels = rng.choice(present, count)
-    logits = rng.normal(size=(count, classes)) + 2 * np.eye(classes)[labels] * rng.random(
-        (count, 1)
-    )
+    logits = rng.normal(size=(count, classes)) + 2 * np.eye(classes)[labels] * rng.random((count, 1))
     probs = np.exp(2 * logits)
     return probs / probs.sum(axis=1, keepdims=True), labels
 
@@ -36,13 +34,9 @@ def test_scores_are_scikit_learns(absent, count):
     recalls = metrics.recall_score(labels, predicted, average=None, labels=np.unique(labels))
     assert statistics.balanced_accuracy(probs, labels) == pytest.approx(recalls.mean(), abs=1e-12)
     matrix = statistics.confusion_matrix(probs, labels)
-    np.testing.assert_array_equal(
-        matrix, metrics.confusion_matrix(labels, predicted, labels=range(7))
-    )
+    np.testing.assert_array_equal(matrix, metrics.confusion_matrix(labels, predicted, labels=range(7)))
     scores = statistics.per_class(matrix)
-    expected = metrics.precision_recall_fscore_support(
-        labels, predicted, labels=range(7), zero_division=0
-    )
+    expected = metrics.precision_recall_fscore_support(labels, predicted, labels=range(7), zero_division=0)
     for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
         np.testing.assert_allclose(scores[name], values, atol=1e-12)
     np.testing.assert_array_equal(scores["predicted"], np.bincount(predicted, minlength=7))
@@ -131,10 +125,8 @@ def test_bootstrap_interval_against_the_long_way(grouped):
         # Up to four copies of an image: they carry little, the interval must be the wider for it.
         copies = np.repeat(np.arange(60), np.arange(60) % 4 + 1)
         probs, labels, groups = probs[copies], labels[copies], copies
-    expected = bootstrap_the_long_way(probs, labels, groups, 1500)
-    got = statistics.bootstrap_interval(
-        probs, labels, groups if grouped else None, resamples=20_000
-    )
+    expected = bootstrap_the_long_way(probs, labels, groups, 800)
+    got = statistics.bootstrap_interval(probs, labels, groups if grouped else None, resamples=20_000)
     np.testing.assert_allclose(got["accuracy"], expected[:, 0], atol=0.02)
     np.testing.assert_allclose(got["macro_f1"], expected[:, 1], atol=0.02)
     if grouped:
