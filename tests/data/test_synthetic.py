@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import RidgeClassifier
 
 from fer_jax.data import face_drawing, synthetic
 from fer_jax.data.emotions import EMOTIONS
@@ -78,7 +78,7 @@ def test_a_linear_model_is_not_enough_but_better_than_chance(train, test):
     def prepare(images):
         return images.reshape(len(images), -1) / 127.5 - 1
 
-    model = LogisticRegression(C=1e-3, max_iter=40).fit(prepare(train[0]), train[1])
+    model = RidgeClassifier(alpha=3000).fit(prepare(train[0]), train[1])
     assert 0.2 < model.score(prepare(test[0]), test[1]) < 0.6
 
 
