@@ -274,21 +274,20 @@ def _split_pairs(data: Collection, first: np.ndarray, second: np.ndarray) -> Ite
 def _warnings(report: dict[str, Any]) -> list[str]:
     found = list(report["official"]["differences"])
     if bad := report["bad"]["count"]:
-        found.append(f"{bad} rows or images cannot be used, see bad.records; --skip_bad leaves them out")
+        found.append(f"rows or images that cannot be used: {bad}; prepare_data.py --skip_bad leaves them out")
     if blank := report["blank"]["count"]:
-        found.append(f"{blank} images are blank (one value)")
+        found.append(f"blank images (one value): {blank}")
     identical, near = report["identical"], report["near"]
     for split, copies in identical["images_with_copy"].items():
-        if split not in ("train", NO_SPLIT) and copies.get("train"):
-            near_copies = near["images_with_copy"][split]["train"]
+        near_copies = near["images_with_copy"][split].get("train", 0)
+        if split != "train" and near_copies:
             share = near_copies / report["splits"][split]["count"]
             found.append(
-                f"{copies['train']} {split} images have an identical copy in train, {near_copies} "
-                f"({share:.1%}) an identical or a near one: scores on {split} are too good by some "
-                "of these"
+                f"{split} images with an identical copy in train: {copies['train']}; with an identical or a "
+                f"near one: {near_copies} ({share:.1%}). Scores on {split} are too good by some of these"
             )
     if conflicts := identical["conflicting_groups"]:
-        found.append(f"{conflicts} groups of identical images carry more than one label")
+        found.append(f"groups of identical images with more than one label: {conflicts}")
     for split, facts in report["splits"].items():
         if empty := [name for name, n in facts["class_counts"].items() if not n]:
             found.append(f"{split} has no images of: {', '.join(empty)}")

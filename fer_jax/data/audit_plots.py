@@ -131,7 +131,7 @@ def flattest(data: Collection) -> Figure:
     chosen = order[np.sort(np.unique(data.groups[order], return_index=True)[1])][:_SHOWN]
     columns = 8
     rows = -(-len(chosen) // columns)
-    figure = Figure(figsize=(1.5 * columns, 1.9 * rows), layout="constrained")
+    figure = Figure(figsize=(1.5 * columns, 0.1 + 1.95 * rows), layout="constrained")
     for axes, i in zip(_grid(figure, rows, columns), chosen, strict=False):
         _show(axes, data.small[i])
         times = f" (1 of {n} copies)" if (n := copies[data.groups[i]]) > 1 else ""
@@ -153,13 +153,13 @@ def conflicts(data: Collection, report: dict[str, Any], index: dict[str, int]) -
     shown = sorted(groups, key=len, reverse=True)[:_SHOWN]
     columns = 8
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(1.7 * columns, 2.15 * rows), layout="constrained")
+    figure = Figure(figsize=(1.7 * columns, 0.5 + 2.2 * rows), layout="constrained")
     for axes, images in zip(_grid(figure, rows, columns), shown, strict=False):
         _show(axes, data.small[index[images[0]["id"]]])
         lines = _label_lines(images)
         _caption(axes, *lines[:3], *(["..."] if len(lines) > 3 else []))
     _blank_rest(figure, len(shown))
-    figure.suptitle(f"Identical images, different labels ({len(groups)} groups)", fontsize=11)
+    figure.suptitle(f"Identical images, different labels (groups: {len(groups):,})", fontsize=11)
     return figure
 
 
@@ -196,7 +196,7 @@ def near_duplicates(data: Collection, report: dict[str, Any], index: dict[str, i
             colour="#cc3311" if a["label"] != b["label"] else "black",
         )
     _blank_rest(figure, len(shown))
-    title = f"Near duplicates ({report['near']['pairs']:,} pairs; red: labels differ)"
+    title = f"Near duplicates (pairs: {report['near']['pairs']:,}; red: labels differ)"
     figure.suptitle(title, fontsize=11)
     return figure
 

@@ -107,7 +107,7 @@ def _bad(bad: dict[str, Any]) -> str:
     if not bad["count"]:
         return ""
     listed = [f"{b['where']}: {b['reason']}" for b in bad["records"][:20]]
-    return f"{bad['count']:,} rows or images cannot be used:\n\n{_bullets(listed)}" + (
+    return f"Rows or images that cannot be used: {bad['count']:,}\n\n{_bullets(listed)}" + (
         "\n- ... (all are in audit.json)" if bad["count"] > 20 else ""
     )
 

@@ -68,7 +68,7 @@ def open_folders(root: Path) -> Source:
             f"no images below {root} (looked in {len(classes)} class folders for {', '.join(IMAGE_ENDINGS)})"
         )
     if others:
-        notes.append(f"{others} files are not images (by their ending) and were not looked at")
+        notes.append(f"files that are not images (by their ending) and were not looked at: {others}")
     if any(_KAGGLE_NAME.match(os.path.basename(file)) for file, _, _ in entries):
         kind = "kaggle_folders"
     elif kind == "split_folders" and {split for _, _, split in entries} == {"train", "test"}:

@@ -103,9 +103,12 @@ def test_identical_groups_by_hand(faces):
     assert report["near"]["pairs"] == 0  # identical pairs are not counted twice
     assert report["near"]["images_with_copy"]["test"] == {"train": 2, "validation": 1, "test": 2}
     warnings = "\n".join(report["warnings"])
-    assert "2 images are blank" in warnings
-    assert "2 test images have an identical copy in train" in warnings
-    assert "1 groups of identical images carry more than one label" in warnings
+    assert "blank images (one value): 2" in warnings
+    assert (
+        "test images with an identical copy in train: 2; with an identical or a near one: 2 (66.7%)"
+        in warnings
+    )
+    assert "groups of identical images with more than one label: 1" in warnings
     assert "validation has no images of: angry, disgust, fear, sad, surprise, neutral" in warnings
 
 

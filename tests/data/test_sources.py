@@ -123,7 +123,7 @@ def test_class_folders_are_read_sorted_and_other_files_counted(faces, write_imag
         ("sadness/a.png", 4, None),
         ("sadness/b.png", 4, None),
     ]
-    assert source.notes == ["1 files are not images (by their ending) and were not looked at"]
+    assert source.notes == ["files that are not images (by their ending) and were not looked at: 1"]
 
 
 def test_numbered_folders_are_the_challenge_s_order_only_if_all_seven(faces, write_images):
