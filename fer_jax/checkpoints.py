@@ -1,8 +1,8 @@
 """Checkpoints: whole runs through Orbax, weights alone as safetensors.
 
-A run's checkpoint is one Orbax directory, written aside and renamed when complete: the train state and, as its
-metadata, the data stream's position, what the run knows of its progress and the facts (config, data hash, which
-split selected). A checksum over the arrays goes with it, so that damage is found before training goes on from it.
+A run's checkpoint is one Orbax directory, written aside and renamed when complete: the train state and, as
+JSON, the data stream's position, what the run knows of its progress and the facts (config, data hash, which
+split selected). A checksum over the arrays goes with it, so that damage is found before training goes on.
 """
 
 import dataclasses
@@ -216,8 +216,8 @@ def load_weights(path: os.PathLike | str) -> tuple[dict[str, Any], dict[str, Any
     """Weights to evaluate with, and the facts about them.
 
     Args:
-      path: a safetensors file that `export_weights` wrote, one step's directory of a run's checkpoints, or a run's
-        work directory (its best weights).
+      path: a safetensors file that `export_weights` wrote, one step's directory of a run's checkpoints, or
+        a run's work directory (its best weights).
 
     Returns:
       {"params", "batch_stats"} with float32 NumPy leaves (the averaged weights where the run kept any), and

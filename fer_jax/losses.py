@@ -34,8 +34,8 @@ def cross_entropy(
 ) -> tuple[jnp.ndarray, jnp.ndarray]:
     """Cross entropy of a batch as (sum, normaliser); the loss is their quotient.
 
-    An example weighs w = sum_k class_weights[k] * targets[k] (its class's weight when the target is one-hot) and
-    loses w * sum_k t[k] * (1 - p[k])**focal_gamma * -log p[k], where t is the smoothed target
+    An example weighs w = sum_k class_weights[k] * targets[k] (its class's weight when the target is one-hot)
+    and loses w * sum_k t[k] * (1 - p[k])**focal_gamma * -log p[k], where t is the smoothed target
     (1 - label_smoothing) * targets + label_smoothing / K and p the softmax of the logits. The sum
     is divided
 

@@ -77,7 +77,7 @@ class Window:
         self._values.append(values)
 
     def summary(self, batch_size: int, wait_seconds: float) -> dict[str, float]:
-        """Means over the window, which starts anew, its seconds, images/s and share of time waiting for input.
+        """Means over the window, its seconds, images/s and share of time waiting; the window starts anew.
 
         Args:
           batch_size: global.

@@ -50,7 +50,7 @@ def learning_rate(
 
 
 def decay_mask(params: Any) -> Any:
-    """True for the parameters that weight decay acts on: kernels, not biases or BatchNorm's scale and bias."""
+    """True where weight decay acts: on kernels, not on biases or BatchNorm's scale and bias."""
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
@@ -66,8 +66,8 @@ def make_optimizer(
     """The optimizer.
 
     Args:
-      name: "sgd" (Nesterov momentum; weight decay joins the gradient, i.e. L2), "adam" (L2 likewise) or "adamw"
-        (decoupled decay, Loshchilov & Hutter 2019, arXiv:1711.05101).
+      name: "sgd" (Nesterov momentum; weight decay joins the gradient, i.e. L2), "adam" (L2 likewise) or
+        "adamw" (decoupled decay, Loshchilov & Hutter 2019, arXiv:1711.05101).
       schedule: learning rate by update number.
       momentum: Nesterov momentum of "sgd".
       weight_decay: on kernels only, see `decay_mask`.

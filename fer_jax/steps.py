@@ -16,7 +16,7 @@ Metrics = dict[str, jax.Array]
 
 
 def normalize(x: jnp.ndarray, mean: float, std: float, channels: int) -> jnp.ndarray:
-    """Faces float32 [B, S, S, C] in [0, 1] -> (x - mean) / std with `channels` channels, grey repeated to three."""
+    """Faces float32 [B, S, S, C] in [0, 1] -> (x - mean) / std; grey is repeated to `channels` channels."""
     if x.shape[-1] != channels:
         if x.shape[-1] != 1:
             raise ValueError(
@@ -30,7 +30,9 @@ def normalize(x: jnp.ndarray, mean: float, std: float, channels: int) -> jnp.nda
 def make_forward(
     model: nn.Module, *, size: int, mean: float, std: float, channels: int, fill: str = "reflect"
 ) -> Callable[[Any, jax.Array, jax.Array], jax.Array]:
-    """The evaluation pass: forward(variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3]) -> logits [B, K].
+    """The evaluation pass.
+
+    forward(variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3]) -> logits float32 [B, K].
 
     Args:
       model: the network.

@@ -35,9 +35,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
       workdir: the run's directory; made here, continued where it holds the same run.
 
     Returns:
-      What also lies in `summary.json`: "best" (split, metric, value, step, epoch), "steps", "seconds" of training,
-      "input_wait" (share of them spent waiting for input), "accuracy" and "macro_f1" of the best checkpoint
-      on the selection split, "stopped_early".
+      What also lies in `summary.json`: "best" (split, metric, value, step, epoch), "steps", "seconds" of
+      training, "input_wait" (share of them spent waiting for input), "accuracy" and "macro_f1" of the best
+      checkpoint on the selection split, "stopped_early".
 
     Raises:
       ValueError: the config cannot work (the message names the field), or the directory is another run's.
@@ -78,6 +78,7 @@ class Run:
 
     def __init__(self, config: ConfigDict, workdir: pathlib.Path, manifest: dict[str, Any]):
         self.config, self.workdir = config, workdir
+        self._train_steps: dict[int, Any] = {}
         # One process of several speaks for all; every process saves, for Orbax synchronises them.
         self.primary = jax.process_index() == 0
         if config.selection.metric not in SELECTION_METRICS:
@@ -181,8 +182,13 @@ class Run:
                 return size
         return self.config.model.input_size
 
-    @functools.cache  # one compiled step an input size
     def train_step(self, size: int):
+        """The compiled step for an input size."""
+        if size not in self._train_steps:
+            self._train_steps[size] = self._compile_step(size)
+        return self._train_steps[size]
+
+    def _compile_step(self, size: int):
         axis_name = self.placement.axis_name
         step = steps.make_train_step(
             self.model.clone(axis_name=axis_name),

@@ -69,7 +69,7 @@ def _event_writer(directory: pathlib.Path):
 
 
 def read_records(workdir: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """The records of a run's `metrics.jsonl`, none if there is no file; a line cut off by a kill ends them."""
+    """The records of a run's `metrics.jsonl`; none without it, and none after a line that a kill cut off."""
     try:
         lines = (pathlib.Path(workdir) / METRICS_FILE).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Trains and evaluates a small CNN on the built-in synthetic faces, and says where to look and what to do next."""
+"""Trains and evaluates a small CNN on the built-in synthetic faces, and says what to do next."""
 
 import pathlib
 import subprocess
@@ -12,7 +12,8 @@ def main() -> None:
     commands = [
         [*python, "scripts/prepare_data.py", "--source", "synthetic", "--out", DATA],
         [*python, "-m", "fer_jax.main", "--config", "configs/quickstart.py", "--workdir", RUN],
-        [*python, "scripts/evaluate.py", "--workdir", RUN, "--data", DATA, "--split", "test", "--out", f"{RUN}/test"],
+        [*python, "scripts/evaluate.py", "--workdir", RUN, "--data", DATA]
+        + ["--split", "test", "--out", f"{RUN}/test"],
     ]
     root = pathlib.Path(__file__).resolve().parents[1]
     for command in commands:
