@@ -8,6 +8,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from fer_jax.checkpoints import CHECKPOINTS
+
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
 # What may change between two starts of one run without changing its numbers.
@@ -24,16 +26,17 @@ def claim(workdir: pathlib.Path, config: ConfigDict, data_hash: str) -> None:
 
     Raises:
       ValueError: the directory belongs to a run with another configuration or other data (the fields are
-        named), or holds something else.
+        named), or holds something else. A run that has no checkpoint yet gives way: its first start may
+        have failed on the very field that has been corrected.
     """
     wanted = flatten(json.loads(config.to_json_best_effort())) | {"data_hash": data_hash}
     path = workdir / CONFIG_FILE
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
-        keys = (found.keys() | wanted.keys()) - NEUTRAL_FIELDS
-        missing = object()
-        differing = [k for k in sorted(keys) if found.get(k, missing) != wanted.get(k, missing)]
-        if differing:
+        differing = _differing(found, wanted)
+        if not differing:
+            return
+        if any(entry.name.isdecimal() for entry in (workdir / CHECKPOINTS).glob("*")):
             lines = [f"  {k}: {found.get(k)!r} there, {wanted.get(k)!r} here" for k in differing]
             raise ValueError(
                 f"{workdir} belongs to a run with another configuration:\n"
@@ -41,16 +44,22 @@ def claim(workdir: pathlib.Path, config: ConfigDict, data_hash: str) -> None:
                 + "\nUse another --workdir; to start from its weights set "
                 f"--config.init_from={workdir}"
             )
-        return
     if jax.process_index():
         return  # the first process claims for all, perhaps at this moment
-    partial = _partial(path)  # what is left where a claim was cut off
-    if workdir.is_dir() and any(entry != partial for entry in workdir.iterdir()):
+    cut_off = _partial(path)  # what a claim that was killed leaves
+    if not path.is_file() and any(entry != cut_off for entry in workdir.glob("*")):
         raise ValueError(
             f"{workdir} is not empty and no run of fer_jax (it has no {CONFIG_FILE}): use another --workdir"
         )
     workdir.mkdir(parents=True, exist_ok=True)
     _write_json(path, wanted)
+
+
+def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Fields that say that two configurations are not of one run."""
+    missing = object()
+    keys = (found.keys() | wanted.keys()) - NEUTRAL_FIELDS
+    return [k for k in sorted(keys) if found.get(k, missing) != wanted.get(k, missing)]
 
 
 def finished_summary(workdir: pathlib.Path) -> dict[str, Any] | None:

@@ -29,6 +29,7 @@ def test_a_new_directory_is_claimed_and_found_again(tmp_path):
 
 def test_another_config_is_refused_with_its_fields(tmp_path):
     workdir.claim(tmp_path, config(), HASH)
+    (tmp_path / "checkpoints" / "50").mkdir(parents=True)
     changes = {"optim.learning_rate": 0.2, "train.steps": 7, "augment.zoom": (0.5, 1.5)}
     changes["model.kwargs"] = {"widths": (1, 2)}
     with pytest.raises(ValueError) as error:
@@ -44,6 +45,16 @@ def test_another_config_is_refused_with_its_fields(tmp_path):
     # Nothing else is named.
     assert message.count(" there, ") == 6
     assert json.loads((tmp_path / "config.json").read_text())["optim.learning_rate"] == 0.1
+
+
+def test_a_run_without_a_checkpoint_gives_way(tmp_path):
+    workdir.claim(tmp_path, config(), HASH)
+    (tmp_path / "checkpoints" / "50.orbax-checkpoint-tmp").mkdir(parents=True)
+    workdir.claim(tmp_path, config(seed=1), HASH)
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1
+    (tmp_path / "checkpoints" / "50").mkdir()
+    with pytest.raises(ValueError, match="seed: 1 there, 0 here"):
+        workdir.claim(tmp_path, config(), HASH)
 
 
 @pytest.mark.parametrize(

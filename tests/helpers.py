@@ -1,0 +1,116 @@
+"""What several test files share: a tiny configuration, commands, comparisons of runs."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+
+from configs.default import get_config
+from fer_jax.writers import read_records
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TIMES = ("seconds", "images_per_second", "input_wait")
+
+
+TINY = {
+    "log_every": 2,
+    "augment.flip": 0.5,
+    "augment.rotation": 10.0,
+    "augment.erasing": 0.5,
+    "model.kwargs": {"widths": (4, 8), "hidden": 8, "dropout": 0.2},
+    "model.input_size": 16,
+    "loss.label_smoothing": 0.1,
+    "loss.class_weights": "balanced",
+    "optim.learning_rate": 0.05,
+    "optim.weight_decay": 1e-3,
+    "optim.warmup_epochs": 0.5,
+    "train.batch_size": 16,
+    "train.steps": 10,
+    "train.ema_decay": 0.9,
+}
+
+
+def tiny_config(data_dir: pathlib.Path, **changes: Any) -> ConfigDict:
+    """A run of 10 steps over 70 faces, 16 a batch, evaluated after steps 4, 9 and 10."""
+    config = get_config()
+    config.update_from_flattened_dict(TINY | {"data.dir": str(data_dir)} | changes)
+    return config
+
+
+def tiny_config_file(path: pathlib.Path, data_dir: pathlib.Path, **changes: Any) -> pathlib.Path:
+    """Writes the module for --config that gives `tiny_config`."""
+    path.write_text(
+        "from configs.default import get_config as default\n\n\n"
+        "def get_config():\n"
+        "    c = default()\n"
+        f"    c.update_from_flattened_dict({TINY | {'data.dir': str(data_dir)} | changes})\n"
+        "    return c\n"
+    )
+    return path
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment for a child that imports the package and computes on the CPU."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"} | changes
+
+
+def run_python(*arguments: Any, timeout: float = 600, **env: str) -> subprocess.CompletedProcess:
+    """Runs `python ARGUMENTS` in the checkout; neither raises nor prints."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def raw_state(workdir: pathlib.Path, step: int) -> dict[str, Any]:
+    """The state in a run's checkpoint as Orbax's own reader gives it."""
+    path = pathlib.Path(workdir, "checkpoints", str(step), "state").absolute()
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+        return reader.restore(path)
+
+
+def records(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what depends on the clock."""
+    return [
+        {key: value for key, value in record.items() if key not in TIMES}
+        for record in read_records(workdir)
+    ]
+
+
+def assert_trees_equal(left: Any, right: Any) -> None:
+    """Same structure, and bitwise the same leaves."""
+    assert_trees_close(left, right, rtol=0, atol=0)
+
+
+def assert_trees_close(left: Any, right: Any, **tolerance: float) -> None:
+    """Same structure, dtypes and shapes, and close leaves."""
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    leaves = jax.tree_util.tree_leaves_with_path(left)
+    for (path, a), b in zip(leaves, jax.tree.leaves(right), strict=True):
+        a, b = np.asarray(a), np.asarray(b)
+        assert (a.dtype, a.shape) == (b.dtype, b.shape), path
+        np.testing.assert_allclose(a, b, err_msg=jax.tree_util.keystr(path), **tolerance)
+
+
+def assert_same_run(left: pathlib.Path, right: pathlib.Path, step: int) -> None:
+    """Two work directories hold bitwise the same run up to `step`."""
+    assert_trees_equal(raw_state(left, step), raw_state(right, step))
+    assert records(left) == records(right)
+    for name in ("best.safetensors", "last.safetensors"):
+        assert (left / name).read_bytes() == (right / name).read_bytes(), name
+    reports = [json.loads((path / "report" / "report.json").read_text()) for path in (left, right)]
+    for report in reports:
+        report.pop("checkpoint")  # its path
+    assert reports[0] == reports[1]

@@ -1,0 +1,56 @@
+"""Runs a training in a process that ends itself at a chosen point: python interrupted_run.py SPEC.
+
+SPEC is JSON with "data", "workdir", "changes" of the tiny configuration, and at most one of
+
+  "signal": [NAME, STEP]  the process sends itself this signal once step STEP has been counted;
+  "kill_in_save": [EVENT, STEP]  SIGKILL at the first EVENT ("open" or "os.rename", see Python's
+    audit events) on the temporary folder of the checkpoint of STEP.
+
+TensorFlow cannot be imported in this process.
+"""
+
+import json
+import os
+import signal
+import sys
+from importlib.machinery import PathFinder
+
+
+class NoTensorFlow(PathFinder):
+    """Finds what is installed but TensorFlow, as if it were not."""
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] == "tensorflow":
+            return None
+        return PathFinder.find_spec(name, path, target)
+
+
+def main(spec):
+    sys.meta_path[sys.meta_path.index(PathFinder)] = NoTensorFlow
+    from helpers import tiny_config
+
+    from fer_jax.train import Window, train_and_evaluate
+
+    add = Window.add
+
+    def add_and_signal(self, step, metrics):
+        add(self, step, metrics)
+        if "signal" in spec and step == spec["signal"][1]:
+            os.kill(os.getpid(), getattr(signal, spec["signal"][0]))
+
+    def kill_in_save(event, arguments):
+        if "kill_in_save" in spec and event == spec["kill_in_save"][0]:
+            folder = f"/checkpoints/{spec['kill_in_save'][1]}."
+            if folder in str(arguments[0]):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    Window.add = add_and_signal
+    sys.addaudithook(kill_in_save)
+    summary = train_and_evaluate(tiny_config(spec["data"], **spec["changes"]), spec["workdir"])
+    assert not any(name.partition(".")[0] == "tensorflow" for name in sys.modules)
+    print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,113 @@
+"""Trains a few steps on all devices in several ways.
+
+    python spread_steps.py OUT [COORDINATOR PROCESS COUNT]
+
+With several processes each feeds its part of the batch; the first writes OUT (.npz): for each way
+losses [steps], accuracies [steps] and the flat final parameters, statistics and averages.
+"""
+
+import functools
+import sys
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from fer_jax import losses, models, optim, parallel, steps
+from fer_jax.data import augment, pipeline
+from fer_jax.data.faces import Faces, one_hot
+from fer_jax.state import create_state
+
+SIZE, BATCH, STEPS = 16, 32, 4
+RANGES = augment.Ranges(
+    flip=0.5, rotation=10, contrast=(0.6, 1.4), erasing=0.5, mixup=0.4, mix_probability=0.5
+)
+
+
+def faces():
+    """100 random faces of uneven classes."""
+    rng = np.random.default_rng(0)
+    labels = rng.choice(7, 100, p=np.arange(1, 8) / 28).astype(np.int32)
+    images = rng.integers(0, 256, (100, 20, 20, 1), dtype=np.uint8)
+    return Faces(images, labels, one_hot(labels), [str(i) for i in range(100)])
+
+
+def train(placement):
+    """{name: array} of a run of STEPS steps in one way."""
+    schedule = optim.learning_rate("cosine", peak=0.1, total_steps=STEPS)
+    tx = optim.make_optimizer("sgd", schedule, weight_decay=0.01, clip_norm=5.0)
+    model = models.create("cnn_relu", widths=(4, 8), hidden=8, dropout=0.0)
+    # Both a sum over examples and a sum of weights go over the devices.
+    loss_fn = functools.partial(
+        losses.cross_entropy,
+        class_weights=np.linspace(0.5, 3, 7, dtype=np.float32),
+        label_smoothing=0.1,
+        normalization="weights",
+    )
+    step = placement.compile(
+        steps.make_train_step(
+            model.clone(axis_name=placement.axis_name),
+            tx,
+            loss_fn,
+            size=SIZE,
+            mean=0.5,
+            std=0.25,
+            channels=1,
+            ema_decay=0.5,
+            axis_name=placement.axis_name,
+        )
+    )
+    shape = (SIZE, SIZE, 1)
+    state = create_state(model, tx, input_shape=shape, seed=0, use_ema=True)
+    state = placement.put_state(jax.tree.map(np.asarray, state))
+    start = placement.fetch(state)
+    kept = jax.tree.map(np.array, start)
+    stream = pipeline.TrainStream(
+        faces(),
+        BATCH,
+        RANGES,
+        seed=0,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    seen = []
+    for _ in range(STEPS):
+        state, metrics = step(state, placement.put_batch(next(stream)))
+        seen.append(placement.fetch(metrics))
+    stream.close()
+    # What was fetched stays, though its memory on the device has been used again since.
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, start, kept)))
+    state = placement.fetch(state)
+    assert int(state.step) == STEPS
+    trees = {"params": state.params, "batch_stats": state.batch_stats, "ema": state.ema}
+    return {
+        "loss": np.array([m["loss"] for m in seen]),
+        "accuracy": np.array([m["accuracy"] for m in seen]),
+        "grad_norm": np.array([m["grad_norm"] for m in seen]),
+        **{k: np.concatenate([x.ravel() for x in jax.tree.leaves(t)]) for k, t in trees.items()},
+    }
+
+
+def main(out, *distributed):
+    if distributed:
+        coordinator, process, count = distributed
+        jax.distributed.initialize(coordinator, int(count), int(process))
+    ways = {mode: parallel.place(mode, BATCH, RANGES.mixes) for mode in ("jit", "pmap")}
+    if jax.process_count() == 1:
+        one = Mesh(np.array(jax.devices()[:1]), (parallel.AXIS,))
+        ways["one"] = parallel.Placement("jit", one)
+        many = len(jax.devices())
+        assert parallel.place("auto", BATCH).mode == ("pmap" if many > 1 else "jit")
+        for batch_size, mixes in ((many * 3 + 1, False), (many * 3, True)):
+            try:
+                parallel.place("auto", batch_size, mixes)
+            except ValueError as error:
+                print(error)
+    results = {way: train(placement) for way, placement in ways.items()}
+    if jax.process_index() == 0:
+        flat = {f"{way}/{k}": v for way, result in results.items() for k, v in result.items()}
+        np.savez(out, devices=len(jax.devices()), processes=jax.process_count(), **flat)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

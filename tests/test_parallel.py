@@ -1,0 +1,173 @@
+"""One device, a mesh, pmap and several processes give the same numbers."""
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from helpers import (
+    ROOT,
+    assert_trees_close,
+    environment,
+    raw_state,
+    records,
+    run_python,
+    tiny_config,
+    tiny_config_file,
+)
+
+from fer_jax import parallel
+from fer_jax.train import train_and_evaluate
+
+EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+TWO = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+# Sums over devices come in another order: differences of float32 rounding over four steps.
+TOLERANCE = dict(rtol=1e-4, atol=1e-5)
+VALUES = ("loss", "accuracy", "grad_norm", "params", "batch_stats", "ema")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def run_two(*arguments, **env):
+    """Two processes of `python ARGUMENTS` with {coordinator} and {process} filled in."""
+    coordinator = f"localhost:{free_port()}"
+    processes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                *(str(a).format(coordinator=coordinator, process=i) for a in arguments),
+            ],
+            cwd=ROOT,
+            env=environment(**env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=600) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (_, stderr) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, stderr[-3000:]
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    """Eight simulated devices: the results of each way, and what was printed."""
+    out = tmp_path_factory.mktemp("eight") / "eight.npz"
+    process = run_python("tests/spread_steps.py", out, **EIGHT)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return np.load(out), process.stdout
+
+
+def assert_same(results, way, others, other):
+    for name in VALUES:
+        np.testing.assert_allclose(
+            results[f"{way}/{name}"], others[f"{other}/{name}"], err_msg=name, **TOLERANCE
+        )
+
+
+def test_a_mesh_and_pmap_on_eight_devices_are_one_device(eight):
+    results, _ = eight
+    assert results["devices"] == 8
+    loss = results["one/loss"]
+    assert len(set(loss)) == 4 and np.isfinite(loss).all()
+    assert len(results["one/params"]) > 1000
+    assert_same(results, "jit", results, "one")
+    assert_same(results, "pmap", results, "one")
+
+
+def test_a_batch_that_does_not_divide_is_refused(eight):
+    first, second = eight[1].strip().splitlines()
+    assert "config.train.batch_size=25 does not divide among 8 devices" in first
+    assert "choose a multiple of 8, such as 24" in first
+    assert "config.train.batch_size=24 does not divide among 8 devices in pairs" in second
+    assert "choose a multiple of 16, such as 32" in second
+
+
+def test_two_processes_are_one(eight, tmp_path):
+    assert jax.config.jax_cpu_collectives_implementation == "gloo"
+    out = tmp_path / "two.npz"
+    run_two("tests/spread_steps.py", out, "{coordinator}", "{process}", 2, **TWO)
+    results = np.load(out)
+    assert (results["devices"], results["processes"]) == (4, 2)
+    assert_same(results, "jit", eight[0], "one")
+    assert_same(results, "pmap", eight[0], "one")
+
+
+def test_unknown_modes_list_the_known():
+    with pytest.raises(ValueError, match="config.parallel is 'mesh'; there are: auto, jit, pmap"):
+        parallel.place("mesh", 8)
+
+
+def test_one_device_needs_no_replicas():
+    assert parallel.place("auto", 7).mode == "jit"
+    assert parallel.place("auto", 7).axis_name is None
+    assert parallel.place("pmap", 7).axis_name == parallel.AXIS
+
+
+# -------------------- whole runs --------------------
+
+# Without dropout, whose randomness is a device's own.
+CHANGES = {
+    "model.kwargs": {"widths": (4, 8), "hidden": 8, "dropout": 0.0},
+    "checkpoint.every_steps": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_data, tmp_path_factory):
+    """The work directory of a run on one device in one process."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    train_and_evaluate(tiny_config(tiny_data, **CHANGES), workdir)
+    return workdir
+
+
+def run_main_twice(config, workdir, *more, **env):
+    """A run of two processes; what each printed."""
+    arguments = ["-m", "fer_jax.main", "--config", config, "--workdir", workdir, *more]
+    distributed = "--coordinator={coordinator} --process_id={process} --num_processes=2".split()
+    return run_two(*arguments, *distributed, **TWO, **env)
+
+
+def assert_close_runs(workdir, alone):
+    ours, theirs = records(workdir), records(alone)
+    assert [(r["step"], r["kind"]) for r in ours] == [(r["step"], r["kind"]) for r in theirs]
+    for record, expected in zip(ours, theirs, strict=True):
+        assert record == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    state, expected = raw_state(workdir, 10), raw_state(alone, 10)
+    for name in ("params", "batch_stats", "ema", "opt_state"):
+        assert_trees_close(state[name], expected[name], **TOLERANCE)
+    np.testing.assert_array_equal(state["rng"], expected["rng"])
+    assert int(state["step"]) == 10
+
+
+def test_a_run_of_two_processes_is_one_run(alone, tiny_data, tmp_path):
+    config = tiny_config_file(tmp_path / "tiny.py", tiny_data, **CHANGES)
+    workdir = tmp_path / "run"
+    (first, _), (second, _) = run_main_twice(config, workdir)
+    # The first process alone writes and speaks.
+    assert "best accuracy" in first and str(workdir / "report" / "report.md") in first
+    assert second == ""
+    names = {path.name for path in workdir.iterdir()}
+    assert names == {path.name for path in alone.iterdir()}
+    assert len(list((workdir / "tensorboard").iterdir())) == 1
+    assert_close_runs(workdir, alone)
+    # Two processes go on from an earlier checkpoint, now over a mesh, and again end the same.
+    (workdir / "summary.json").unlink()
+    shutil.rmtree(workdir / "checkpoints" / "10")
+    run_main_twice(config, workdir, "--config.parallel=jit")
+    assert json.loads((workdir / "summary.json").read_text())["steps"] == 10
+    assert_close_runs(workdir, alone)

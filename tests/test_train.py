@@ -1,0 +1,426 @@
+"""The real loop on tiny files from disk: outcome, resume, and the ways a run ends early."""
+
+import concurrent.futures
+import json
+import logging
+import math
+import shutil
+import signal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import (
+    TIMES,
+    assert_same_run,
+    raw_state,
+    records,
+    run_python,
+    tiny_config,
+)
+
+from fer_jax import models, parallel
+from fer_jax.checkpoints import load_weights
+from fer_jax.data import builder
+from fer_jax.data.emotions import EMOTIONS
+from fer_jax.monitor import EXIT_PREEMPTED, NonFiniteLossError
+from fer_jax.train import Run, train_and_evaluate
+from fer_jax.writers import read_records
+
+CHECKPOINTS = {"checkpoint.every_steps": 3}
+BIASES = (0.1, 0.2, 0.3, 2.0, -0.4, 0.0, 0.5)
+
+
+class Constant(nn.Module):
+    """Says `happy` of every face; nothing that is learnt changes its logits."""
+
+    num_classes: int = 7
+    dtype: str = "float32"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        unused = self.param("unused", nn.initializers.ones, (1, 1))
+        return jnp.tile(jnp.float32(BIASES), (len(x), 1)) + 0 * unused
+
+
+class Linear(nn.Module):
+    """Softmax regression, which compiles in no time."""
+
+    num_classes: int = 7
+    dtype: str = "float32"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        # The mean of each face: for any input size.
+        return nn.Dense(7, kernel_init=nn.initializers.zeros)(x.mean(axis=(1, 2)))
+
+
+@pytest.fixture(autouse=True)
+def _fake_models(monkeypatch):
+    monkeypatch.setitem(models.MODELS, "constant", Constant)
+    monkeypatch.setitem(models.MODELS, "linear", Linear)
+
+
+def simple_config(data, **changes):
+    """`tiny_config` with the linear model."""
+    simple = {"model.name": "linear", "train.ema_decay": 0.0, "loss.class_weights": "none"}
+    config = tiny_config(data, **simple, **{"optim.warmup_epochs": 0.0})
+    config.model.kwargs = {}
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_data, tmp_path_factory):
+    """A run that nothing interrupted: work directory and summary. Not to be changed."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    return workdir, train_and_evaluate(tiny_config(tiny_data, **CHECKPOINTS), workdir)
+
+
+# -------------------- a run --------------------
+
+
+def test_a_run_leaves_what_it_promises(whole, tiny_data):
+    workdir, summary = whole
+    assert {path.name for path in workdir.iterdir()} == {
+        "augmented_faces.png",
+        "best.safetensors",
+        "checkpoints",
+        "config.json",
+        "last.safetensors",
+        "metrics.jsonl",
+        "report",
+        "summary.json",
+        "tensorboard",
+        "training_curves.png",
+    }
+    assert json.loads((workdir / "summary.json").read_text()) == summary
+    evaluations = [r for r in records(workdir) if r["kind"] == "eval"]
+    assert [r["step"] for r in evaluations] == [4, 9, 10]
+    best = max(evaluations, key=lambda r: r["accuracy"])  # the first of equals
+    assert summary["best"] == {
+        "split": "validation",
+        "metric": "accuracy",
+        "value": best["accuracy"],
+        "step": best["step"],
+        "epoch": round(best["step"] * 16 / 70, 2),
+    }
+    assert summary["accuracy"] == best["accuracy"] and summary["macro_f1"] == best["macro_f1"]
+    assert (summary["steps"], summary["stopped_early"]) == (10, False)
+    assert 0 <= summary["input_wait"] <= 1 and summary["seconds"] > 0
+    report = json.loads((workdir / "report" / "report.json").read_text())
+    assert report["accuracy"] == best["accuracy"]
+    assert report["split"] == "validation" and report["num_examples"] == 28
+    assert report["data_hash"] == builder.read_manifest(tiny_data)["content_hash"]
+    # Newest two and best.
+    steps = {int(path.name) for path in (workdir / "checkpoints").iterdir()}
+    assert steps == {9, 10, best["step"]}
+    assert not list(workdir.rglob("*.partial"))
+
+
+def test_training_numbers_are_reported_at_the_asked_steps(whole):
+    training = [r for r in read_records(whole[0]) if r["kind"] == "train"]
+    assert [r["step"] for r in training] == [2, 4, 6, 8, 9, 10]
+    # Warm-up over half an epoch, which is 2 steps, then a cosine over the other 8.
+    expected = [0.025, *(0.025 * (1 + math.cos(math.pi * n / 8)) for n in (1, 3, 5, 6, 7))]
+    assert [r["learning_rate"] for r in training] == pytest.approx(expected, rel=1e-5)
+    for record in training:
+        assert record["epoch"] == round(record["step"] * 16 / 70, 4)
+        assert record["seconds"] > 0 and 0 <= record["input_wait"] <= 1
+        steps = 1 if record["step"] in (9, 10) else 2
+        speed = steps * 16 / record["seconds"]
+        assert record["images_per_second"] == pytest.approx(speed)
+
+
+def test_the_best_weights_give_the_reported_predictions(whole, tiny_data):
+    workdir, summary = whole
+    variables, facts = load_weights(workdir)
+    assert facts["selection"] == summary["best"] and facts["ema"] is True
+    assert facts["parameters"] == sum(p.size for p in jax.tree.leaves(variables["params"]))
+    model = models.create(facts["model"]["name"], **facts["model"]["kwargs"])
+    faces = builder.load(tiny_data, "validation")
+    # 48 to 16 pixels is a mean over 3 x 3.
+    x = faces.images.reshape(-1, 16, 3, 16, 3, 1).mean(axis=(2, 4)) / 255
+    x = (x - facts["preprocess"]["mean"]) / facts["preprocess"]["std"]
+    logits = jax.jit(model.apply)(variables, jnp.float32(x))
+    accuracy = np.mean(np.argmax(logits, axis=1) == faces.labels)
+    assert accuracy == summary["accuracy"]
+    rows = np.loadtxt(
+        workdir / "report" / "predictions.csv", delimiter=",", skiprows=1, usecols=range(-7, 0)
+    )
+    np.testing.assert_allclose(rows, nn.softmax(logits), atol=1e-4)
+
+
+def test_a_finished_run_says_so_and_changes_nothing(whole, tiny_data, caplog):
+    workdir, summary = whole
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+    with caplog.at_level(logging.INFO):
+        again = train_and_evaluate(tiny_config(tiny_data, **CHECKPOINTS), workdir)
+    assert again == summary
+    assert f"this run is finished; its report is {workdir / 'report' / 'report.md'}" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
+
+
+def test_another_config_is_refused(whole, tiny_data):
+    workdir, _ = whole
+    changed = tiny_config(tiny_data, **CHECKPOINTS, **{"optim.learning_rate": 0.25, "seed": 4})
+    with pytest.raises(ValueError) as error:
+        train_and_evaluate(changed, workdir)
+    assert "optim.learning_rate: 0.05 there, 0.25 here" in str(error.value)
+    assert "seed: 0 there, 4 here" in str(error.value)
+
+
+def test_a_new_run_starts_from_old_weights(whole, tiny_data, tmp_path):
+    workdir, summary = whole
+    # A rate of 0 leaves them as they are, but for the running statistics, which the average over
+    # past weights keeps too.
+    changes = {"init_from": str(workdir), "optim.learning_rate": 0.0, "train.steps": 1}
+    config = tiny_config(tiny_data, **changes, **{"optim.warmup_epochs": 0.0, "augment.flip": 0.0})
+    train_and_evaluate(config, tmp_path / "new")
+    old, _ = load_weights(workdir)
+    new, facts = load_weights(tmp_path / "new")
+    for a, b in zip(jax.tree.leaves(old["params"]), jax.tree.leaves(new["params"]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    assert facts["config"]["init_from"] == str(workdir)
+
+
+def test_weights_that_are_not_there_or_do_not_fit(whole, tiny_data, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no weights at .*nowhere"):
+        train_and_evaluate(tiny_config(tiny_data, init_from="nowhere"), tmp_path / "a")
+    config = tiny_config(tiny_data, init_from=str(whole[0]))
+    config.model.kwargs.hidden = 16
+    with pytest.raises(ValueError, match="another network .6 arrays differ"):
+        train_and_evaluate(config, tmp_path / "b")
+
+
+def test_a_run_that_has_saved_nothing_may_be_corrected(tiny_data, tmp_path):
+    with pytest.raises(ValueError, match="class_weights is 'balance'; there are: none, balanced"):
+        train_and_evaluate(simple_config(tiny_data, **{"loss.class_weights": "balance"}), tmp_path)
+    train_and_evaluate(simple_config(tiny_data, **{"train.steps": 1}), tmp_path)
+
+
+# -------------------- hand-computed --------------------
+
+
+def test_a_constant_model_gives_the_metrics_computed_by_hand(tiny_data, tmp_path):
+    config = simple_config(tiny_data, **{"model.name": "constant", "train.steps": 1})
+    summary = train_and_evaluate(config, tmp_path)
+    (record,) = [r for r in records(tmp_path) if r["kind"] == "eval"]
+    # 4 faces of each of 7 classes, all called happy.
+    total = math.log(sum(math.exp(b) for b in BIASES))
+    assert record["loss"] == pytest.approx(total - sum(BIASES) / 7, rel=1e-6)
+    assert record["accuracy"] == pytest.approx(1 / 7)
+    assert record["balanced_accuracy"] == pytest.approx(1 / 7)
+    assert record["macro_f1"] == pytest.approx(2 * (1 / 7) / (1 + 1 / 7) / 7)
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    confusion = np.array(report["confusion_matrix"])
+    assert confusion[:, EMOTIONS.index("happy")].tolist() == [4] * 7 and confusion.sum() == 28
+    assert summary["accuracy"] == report["accuracy"] == record["accuracy"]
+    # The training loss likewise, with smoothing .1: one step, whatever faces it saw.
+    (train,) = [r for r in records(tmp_path) if r["kind"] == "train"]
+    labels = first_labels(config)
+    smoothed = 0.9 * np.take(BIASES, labels).mean() + 0.1 * np.mean(BIASES)
+    assert train["loss"] == pytest.approx(total - smoothed, rel=1e-5)
+    assert train["accuracy"] == np.mean(np.array(labels) == 3)
+    assert train["grad_norm"] == 0 and train["param_norm"] == 1
+
+
+def first_labels(config):
+    """Labels of the first batch: Grain's permutation of the first epoch, read from the stream."""
+    from fer_jax.data import augment, pipeline
+
+    faces = builder.load(config.data.dir, "train")
+    stream = pipeline.TrainStream(faces, config.train.batch_size, augment.Ranges(), config.seed)
+    labels = next(stream)["target"].argmax(axis=1)
+    stream.close()
+    return labels.tolist()
+
+
+def test_early_stopping(tiny_data, tmp_path):
+    changes = {"model.name": "constant", "selection.patience": 2, "train.steps": 100}
+    summary = train_and_evaluate(simple_config(tiny_data, **changes), tmp_path)
+    # The first evaluation is the best; two more without improvement follow, at epochs 2 and 3.
+    assert summary["stopped_early"] and summary["steps"] == round(3 * 70 / 16)
+    assert summary["best"]["step"] == 4
+
+
+def test_the_plateau_lowers_the_rate(tiny_data, tmp_path):
+    changes = {
+        "model.name": "constant",
+        "optim.schedule": "plateau",
+        "optim.plateau_patience": 2,
+        "optim.plateau_factor": 0.5,
+        "optim.plateau_min_scale": 0.3,
+        "train.steps": round(8 * 70 / 16),
+        "log_every": 100,
+    }
+    train_and_evaluate(simple_config(tiny_data, **changes), tmp_path)
+    rates = [r["learning_rate"] for r in records(tmp_path) if r["kind"] == "train"]
+    # Evaluation 1 is the best; after 3 and 5 the rate halves, but not below .3.
+    assert rates == pytest.approx([0.05] * 3 + [0.025] * 2 + [0.015] * 3, rel=1e-6)
+    state = raw_state(tmp_path, 35)
+    assert float(state["lr_scale"]) == pytest.approx(0.3)
+
+
+def test_accumulation_schedules_updates(tiny_data, tmp_path):
+    changes = {"optim.accumulate": 2, "log_every": 1, "train.steps": 6}
+    train_and_evaluate(simple_config(tiny_data, **changes), tmp_path)
+    rates = [r["learning_rate"] for r in records(tmp_path) if r["kind"] == "train"]
+    cosine = [0.025 * (1 + math.cos(math.pi * update / 3)) for update in (0, 0, 1, 1, 2, 2)]
+    assert rates == pytest.approx(cosine, rel=1e-5)
+    norms = [r["param_norm"] for r in records(tmp_path) if r["kind"] == "train"]
+    # Every second step changes the weights, which start at 0.
+    assert norms[0] == 0 and norms[1] == norms[2] > 0 and norms[3] == norms[4] != norms[2]
+
+
+def test_sizes_grow_and_mixing_ends(tiny_data, tmp_path, monkeypatch):
+    sizes, mixed = [], []
+    train_step, put_batch = Run.train_step, parallel.Placement.put_batch
+
+    def note_size(self, size):
+        sizes.append(size)
+        return train_step(self, size)
+
+    def note_mixing(self, batch):
+        mixed.append(bool((batch["mix"][:, 0] < 1).any()))
+        return put_batch(self, batch)
+
+    monkeypatch.setattr(Run, "train_step", note_size)
+    monkeypatch.setattr(parallel.Placement, "put_batch", note_mixing)
+    changes = {
+        "train.sizes": ((0.2, 8), (0.5, 12)),
+        "augment.mixup": 1.0,
+        "train.mix_until": 0.7,
+    }
+    train_and_evaluate(simple_config(tiny_data, **changes), tmp_path)
+    assert sizes == [8] * 2 + [12] * 3 + [16] * 5
+    assert mixed == [True] * 7 + [False] * 3
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_data, tmp_path):
+    # After the first epoch, 4 steps, the rate grows beyond all bounds.
+    changes = {
+        "optim.schedule": "step",
+        "optim.step_epochs": (1.0,),
+        "optim.step_factor": 1e38,
+    }
+    config = simple_config(tiny_data, **changes)
+    with pytest.raises(
+        NonFiniteLossError, match=r"^step [56]: loss .*norm .*norm (inf|nan)"
+    ) as error:
+        train_and_evaluate(config, tmp_path)
+    assert "config.optim.clip_norm" in str(error.value)
+    # The last good checkpoint stays, finite, and nothing claims that the run is finished.
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["4"]
+    state = raw_state(tmp_path, 4)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    assert not (tmp_path / "summary.json").exists()
+    # It stops there again.
+    with pytest.raises(NonFiniteLossError):
+        train_and_evaluate(config, tmp_path)
+
+
+def test_unknown_choices_list_the_known(tiny_data, tmp_path):
+    wrong = {
+        "selection.metric": ("f1", "accuracy, balanced_accuracy, macro_f1"),
+        "selection.split": ("public", "train, validation, test"),
+        "model.name": ("resnet", "cnn_elu, cnn_relu"),
+        "optim.name": ("lamb", "sgd, adam, adamw"),
+        "optim.schedule": ("linear", "cosine, constant, step, plateau"),
+        "parallel": ("all", "auto, jit, pmap"),
+        "augment.fill": ("wrap", "reflect, constant"),
+        "loss.normalization": ("sum", "examples, weights"),
+    }
+    for field, (value, known) in wrong.items():
+        with pytest.raises(ValueError) as error:
+            train_and_evaluate(simple_config(tiny_data, **{field: value}), tmp_path / field)
+        assert repr(value) in str(error.value) or value in str(error.value), field
+        assert known in str(error.value), field
+
+
+# -------------------- interrupted --------------------
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(whole, tiny_data, tmp_path, caplog):
+    workdir, _ = whole
+    copy = shutil.copytree(workdir, tmp_path / "run")
+    (copy / "summary.json").unlink()
+    for path in (copy / "checkpoints" / "10" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"garbage")
+    train_and_evaluate(tiny_config(tiny_data, **CHECKPOINTS), copy)
+    assert "damaged checkpoint" in caplog.text and str(copy / "checkpoints" / "10") in caplog.text
+    assert_same_run(copy, workdir, step=10)
+
+
+def interrupted(spec, cache, **ending):
+    # What is compiled once serves all of these processes.
+    cached = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return run_python("tests/interrupted_run.py", json.dumps(spec | ending), **cached)
+
+
+@pytest.fixture(scope="module")
+def resumed(whole, tiny_data, tmp_path_factory):
+    """Two runs interrupted again and again: {name: (work directory, finished processes)}."""
+    folder = tmp_path_factory.mktemp("resumed")
+    endings = {
+        # Before the first checkpoint, while the first is committed, between two, while one is
+        # begun, after the last.
+        "killed": [
+            {"signal": ["SIGKILL", 2]},
+            {"kill_in_save": ["os.rename", 3]},
+            {"signal": ["SIGKILL", 5]},
+            {"kill_in_save": ["open", 9]},
+            {"signal": ["SIGKILL", 10]},
+            {},
+        ],
+        # In the middle of a window, at an evaluation, at the end.
+        "terminated": [
+            {"signal": ["SIGTERM", 5]},
+            {"signal": ["SIGTERM", 9]},
+            {"signal": ["SIGTERM", 10]},
+            {},
+        ],
+    }
+
+    def run(name):
+        spec = {"data": str(tiny_data), "workdir": str(folder / name), "changes": CHECKPOINTS}
+        return folder / name, [interrupted(spec, str(folder), **end) for end in endings[name]]
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return dict(zip(endings, pool.map(run, endings), strict=True))
+
+
+def test_killed_runs_end_as_if_nothing_had_happened(resumed, whole):
+    workdir, processes = resumed["killed"]
+    codes = [process.returncode for process in processes]
+    assert codes == [-signal.SIGKILL] * 5 + [0], processes[-1].stderr
+    # The last process was killed after the save of step 9.
+    assert_same_run(workdir, whole[0], step=10)
+
+
+def test_sigterm_saves_and_ends_with_its_own_code(resumed, whole):
+    workdir, processes = resumed["terminated"]
+    codes = [process.returncode for process in processes]
+    assert codes == [EXIT_PREEMPTED] * 3 + [0], processes[-1].stderr
+    assert_same_run(workdir, whole[0], step=10)
+
+
+def test_the_summary_does_not_tell_of_interruptions(resumed, whole):
+    expected = {key: value for key, value in whole[1].items() if key not in TIMES}
+    for _, processes in resumed.values():
+        summary = json.loads(processes[-1].stdout)
+        assert {key: value for key, value in summary.items() if key not in TIMES} == expected
+        assert summary["seconds"] > 0
+
+
+def test_without_tensorflow_only_the_event_files_are_missing(resumed, whole):
+    for workdir, processes in resumed.values():
+        for process in processes:
+            assert process.stderr.count("no TensorBoard files: No module named 'tensorflow'") == 1
+        files = {path.name for path in workdir.iterdir()}
+        assert files == {path.name for path in whole[0].iterdir()} - {"tensorboard"}
