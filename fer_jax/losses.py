@@ -40,7 +40,8 @@ def cross_entropy(
     is divided
 
       by the number of examples with normalization="examples", as Keras does with `class_weight`, or
-      by the sum of the weights with "weights", as `torch.nn.CrossEntropyLoss(weight=...)` does.
+      by the sum of the weights with "weights", as `torch.nn.CrossEntropyLoss(weight=...)` does for hard
+      labels without smoothing (it weights the smoothing by class, and divides soft targets by examples).
 
     Sum and normaliser come apart so that devices can add theirs before dividing.
 

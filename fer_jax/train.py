@@ -81,11 +81,7 @@ class Run:
         self._train_steps: dict[int, Any] = {}
         # One process of several speaks for all; every process saves, for Orbax synchronises them.
         self.primary = jax.process_index() == 0
-        if config.selection.metric not in SELECTION_METRICS:
-            raise ValueError(
-                f"config.selection.metric is {config.selection.metric!r}; there are: "
-                f"{', '.join(SELECTION_METRICS)}"
-            )
+        _check(config)
         self.ranges = _augmentation(config.augment)
         self.placement = parallel.place(config.parallel, config.train.batch_size, self.ranges.mixes)
         train, self.selection = _load_training(config), _load(config, config.selection.split)
@@ -128,19 +124,19 @@ class Run:
     def _start(self) -> None:
         """A fresh state, or the newest whole checkpoint."""
         config, side = self.config, self.config.model.input_size
+        self.checkpoints = Checkpoints(self.workdir / CHECKPOINTS, config.checkpoint.keep)
         state = create_state(
             self.model,
             self.tx,
             input_shape=(side, side, config.model.channels),
             seed=config.seed,
             use_ema=bool(config.train.ema_decay),
-            variables=load_weights(config.init_from)[0] if config.init_from else None,
+            variables=self._initial_variables(),
         )
         logging.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params))
         self.facts["parameters"] = sum(p.size for p in jax.tree.leaves(state.params))
         state = jax.tree.map(np.asarray, state)
         self.step = 0
-        self.checkpoints = Checkpoints(self.workdir / CHECKPOINTS, config.checkpoint.keep)
         self.window = Window(self.placement.fetch)
         if restored := self.checkpoints.restore_newest(state):
             self.step, state = restored.step, restored.state
@@ -153,6 +149,12 @@ class Run:
         self.writers = Writers(self.workdir, self.step) if self.primary else None
         if self.primary and not self.step:
             self._show_start()
+
+    def _initial_variables(self) -> dict[str, Any] | None:
+        """Old weights to start from; a run that goes on has its own and needs them no more."""
+        if not self.config.init_from or self.checkpoints.steps():
+            return None
+        return load_weights(self.config.init_from)[0]
 
     def _show_start(self) -> None:
         """The hyper-parameters, and a sheet of the first augmented faces."""
@@ -212,6 +214,8 @@ class Run:
         mix_end = config.train.mix_until * self.total_steps
         unmixed = augment.identity(config.train.batch_size // jax.process_count())["mix"]
         self.window.start()
+        # What is saved between two evaluations has no score.
+        self.facts |= {"evaluation": None, "selection": None}
         with progress_bar(self.total_steps, self.step, self.primary) as bar:
             while self.step < end:
                 batch = next(self.stream)
@@ -256,18 +260,22 @@ class Run:
             "balanced_accuracy": statistics.balanced_accuracy(probs, labels),
             "macro_f1": statistics.macro_f1(probs, labels),
         }
-        metric, split = self.config.selection.metric, self.config.selection.split
+        if jax.process_count() > 1:
+            # Processes that differ in a rounding must not differ in what follows from it.
+            values = jax.tree.map(float, multihost_utils.broadcast_one_to_all(values))
+        metric = self.config.selection.metric
         best = self.watch.update(values[metric], self.step)
         self.state = self.state.replace(
             lr_scale=self.placement.put_state(np.float32(self.watch.scale))
         )
-        self.facts["selection"] = {
-            "split": split,
+        self.facts["evaluation"] = {
+            "split": self.config.selection.split,
             "metric": metric,
             "value": values[metric],
             "step": self.step,
             "epoch": round(self.epoch, 2),
         }
+        self.facts["selection"] = self.facts["evaluation"] if best else None
         if self.primary:
             self._report_evaluation(variables, values, probs, best)
         # Last, for a run that goes on from here does nothing of the above again.
@@ -309,7 +317,10 @@ class Run:
         """The report on the best weights, the curves and the summary that marks the run as finished."""
         if not self.primary:
             return {"steps": self.step}
-        variables, facts = load_weights(self.workdir / BEST_WEIGHTS)
+        # From the checkpoint, which is of this very run: after a fall back to an older one, the weights
+        # that lie beside it may be of a future that did not come again.
+        variables, facts = load_weights(self.workdir / CHECKPOINTS / str(self.watch.best_step))
+        export_weights(self.workdir / BEST_WEIGHTS, variables, facts, self.config.checkpoint.dtype)
         result = report.write_report(
             self.workdir / "report",
             predict.predict(self.forward, variables, self.selection.images, progress=False),
@@ -340,6 +351,32 @@ class Run:
         }
         finish(self.workdir, summary)
         return summary
+
+
+def _check(config: ConfigDict) -> None:
+    """Refuses, before any work, values that would fail or mislead later."""
+    for name in ("log_every", "train.batch_size", "train.eval_epochs", "optim.accumulate"):
+        if _field(config, name) <= 0:
+            raise ValueError(f"config.{name} is {_field(config, name)}; expected more than 0")
+    if config.train.epochs <= 0 or (config.train.steps is not None and config.train.steps <= 0):
+        raise ValueError("config.train.epochs and config.train.steps must be more than 0")
+    choices = {
+        "selection.metric": SELECTION_METRICS,
+        "model.dtype": ("float32", "bfloat16", "float16"),
+        "checkpoint.dtype": ("float32", "float16"),
+        "loss.class_weights": ("none", "balanced"),
+    }
+    for name, known in choices.items():
+        if _field(config, name) not in known:
+            raise ValueError(f"config.{name} is {_field(config, name)!r}; there are: {', '.join(known)}")
+    if config.selection.split == "test":
+        raise ValueError(
+            "config.selection.split is 'test', which is for the final score only; select on validation"
+        )
+
+
+def _field(config: ConfigDict, name: str) -> Any:
+    return functools.reduce(getattr, name.split("."), config)
 
 
 def _augmentation(config: ConfigDict) -> augment.Ranges:
@@ -379,10 +416,6 @@ def _learning_rate(config: ConfigDict, total_steps: int, per_epoch: float):
 
 
 def _loss(config: ConfigDict, train: Faces):
-    if config.class_weights not in ("none", "balanced"):
-        raise ValueError(
-            f"config.loss.class_weights is {config.class_weights!r}; there are: none, balanced"
-        )
     weights = None
     if config.class_weights == "balanced":
         counts = np.bincount(train.labels, minlength=len(EMOTIONS))
@@ -413,7 +446,10 @@ def _facts(
     preprocess: dict[str, Any],
     kwargs: dict[str, Any],
 ) -> dict[str, Any]:
-    """What every checkpoint says of itself; "selection" is filled in at each evaluation."""
+    """What every checkpoint says of itself.
+
+    At an evaluation "evaluation" becomes its result, and "selection" too where it is the best so far.
+    """
     return {
         "version": fer_jax.__version__,
         "model": {"name": config.model.name, "kwargs": kwargs},
@@ -422,8 +458,10 @@ def _facts(
         "config": json.loads(config.to_json_best_effort()),
         "data_hash": manifest["content_hash"],
         "data": {key: manifest[key] for key in ("name", "source_kind", "splits")},
+        "loaded_size": config.data.image_size,
         "seed": config.seed,
         "ema": bool(config.train.ema_decay),
+        "evaluation": None,
         "selection": None,
     }
 

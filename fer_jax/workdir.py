@@ -36,7 +36,8 @@ def claim(workdir: pathlib.Path, config: ConfigDict, data_hash: str) -> None:
         differing = _differing(found, wanted)
         if not differing:
             return
-        if any(entry.name.isdecimal() for entry in (workdir / CHECKPOINTS).glob("*")):
+        saved = any(entry.name.isdecimal() for entry in (workdir / CHECKPOINTS).glob("*"))
+        if saved or (workdir / SUMMARY_FILE).is_file():
             lines = [f"  {k}: {found.get(k)!r} there, {wanted.get(k)!r} here" for k in differing]
             raise ValueError(
                 f"{workdir} belongs to a run with another configuration:\n"
@@ -57,9 +58,8 @@ def claim(workdir: pathlib.Path, config: ConfigDict, data_hash: str) -> None:
 
 def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """Fields that say that two configurations are not of one run."""
-    missing = object()
     keys = (found.keys() | wanted.keys()) - NEUTRAL_FIELDS
-    return [k for k in sorted(keys) if found.get(k, missing) != wanted.get(k, missing)]
+    return [k for k in sorted(keys) if found.get(k) != wanted.get(k)]
 
 
 def finished_summary(workdir: pathlib.Path) -> dict[str, Any] | None:

@@ -85,7 +85,7 @@ def evaluate(args: argparse.Namespace) -> dict:
             f"a model that was trained in colour"
         )
     _check_writable(Path(args.out))
-    faces = builder.load(args.data, args.split, image_size=None if manifest["image_shape"] else size)
+    faces = builder.load(args.data, args.split, image_size=_loaded_size(facts, manifest))
     model = models.create(facts["model"]["name"], len(facts["emotions"]), **facts["model"]["kwargs"])
     preprocess = {key: facts["preprocess"][key] for key in ("mean", "std", "channels", "fill")}
     forward = predict.compile_forward(
@@ -110,6 +110,13 @@ def evaluate(args: argparse.Namespace) -> dict:
         images=faces.images,
         groups=splits.duplicate_groups(faces.images),
     )
+
+
+def _loaded_size(facts: dict, manifest: dict) -> int | None:
+    """The size the training loaded faces at; otherwise their own or, if they differ, the model's."""
+    if facts.get("loaded_size"):
+        return facts["loaded_size"]
+    return None if manifest["image_shape"] else facts["preprocess"]["image_size"]
 
 
 def summary(report: dict, out: str) -> str:

@@ -124,11 +124,11 @@ def _origin(facts: dict[str, Any]) -> dict[str, Any]:
         )
     elif selection:
         note = (
-            f"The checkpoint was selected on `{selection['split']}`; `{split}` took no part in the "
-            "training or the selection."
+            f"The checkpoint was selected on `{selection['split']}`; no score on `{split}` had a part in "
+            "that. Whether the splits share images is for scripts/audit_data.py to say."
         )
     else:
-        note = "How this checkpoint was selected is not recorded: the figure may be optimistic."
+        note = "No score selected this checkpoint: it is not the best of its run, or its run keeps none."
     return facts | {"selected_on_this_split": selected_here, "note": note}
 
 

@@ -171,7 +171,7 @@ def test_copies_are_resampled_together(tmp_path):
             False,
             "not those of the training",
         ),
-        ({"selection": None}, False, "not recorded"),
+        ({"selection": None}, False, "No score selected"),
     ],
 )
 def test_what_selected_the_checkpoint(tmp_path, changes, selected_here, note):
