@@ -121,26 +121,6 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
             self._iterator = None
 
 
-def eval_batches(faces: Faces, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-    """Every face once, in order, in batches of one size.
-
-    Yields dicts: 'image' uint8 [B, H, W, C], 'target' float32 [B, K], 'label' int32 [B], 'affine'
-    (the identity) and 'mask' float32 [B], which is 0 on the padding at the end of the last batch
-    (copies of the split's last face).
-    """
-    for start in range(0, len(faces), batch_size):
-        index = np.arange(start, start + batch_size)
-        mask = (index < len(faces)).astype(np.float32)
-        index = np.minimum(index, len(faces) - 1)
-        yield {
-            "image": faces.images[index],
-            "target": faces.targets[index],
-            "label": faces.labels[index],
-            "affine": augment.identity_affine(batch_size),
-            "mask": mask,
-        }
-
-
 def contact_sheet(
     batch: dict[str, Any],
     size: int,

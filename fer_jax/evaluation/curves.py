@@ -10,11 +10,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 
-def save_image(image: np.ndarray, path: pathlib.Path, scale: int = 1) -> None:
-    """Writes uint8 [H, W, 1 or 3], each pixel `scale` pixels wide."""
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    size = (picture.width * scale, picture.height * scale)
-    picture.resize(size, Image.Resampling.NEAREST).save(path)
+def save_image(image: np.ndarray, path: pathlib.Path) -> None:
+    """Writes uint8 [H, W, 1 or 3]."""
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
 
 
 def plot_training(records: Sequence[dict[str, Any]], path: pathlib.Path) -> None:

@@ -204,20 +204,6 @@ def test_waiting_is_counted(monkeypatch):
     assert source.wait_seconds >= 2
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 20, 256])
-def test_evaluation_shows_every_face_once_in_order(batch_size):
-    faces = numbered_faces(20)
-    batches = list(pipeline.eval_batches(faces, batch_size))
-    assert {len(value) for batch in batches for value in batch.values()} == {batch_size}
-    mask = np.concatenate([batch["mask"] for batch in batches])
-    assert mask.dtype == np.float32 and mask.sum() == 20
-    seen = np.concatenate([numbers(batch) for batch in batches])
-    np.testing.assert_array_equal(seen[mask == 1], np.arange(20))
-    labels = np.concatenate([batch["label"] for batch in batches])
-    np.testing.assert_array_equal(labels[mask == 1], faces.labels)
-    np.testing.assert_array_equal(batches[0]["affine"], augment.identity_affine(batch_size))
-
-
 def test_contact_sheet_shows_the_faces_in_reading_order():
     images = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
     batch = {"image": images, "target": np.zeros((10, 7), np.float32), **augment.identity(10)}
