@@ -1,0 +1,129 @@
+"""The CNNs against the same networks built in Keras, with copied weights."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+import pytest
+
+from fer_jax import models
+
+
+def keras_elu():
+    """Conv-ELU-BN twice a block, pool; flatten, Dense-ELU-BN, classifier."""
+    layers = keras.layers
+    net = [keras.Input((48, 48, 1))]
+    for width, rate in zip((64, 128, 256), (0.4, 0.4, 0.5), strict=True):
+        for _ in range(2):
+            net += [layers.Conv2D(width, 3, padding="same", activation="elu"), layers.BatchNormalization()]
+        net += [layers.MaxPooling2D(), layers.Dropout(rate)]
+    net += [layers.Flatten(), layers.Dense(128, activation="elu"), layers.BatchNormalization()]
+    return keras.Sequential([*net, layers.Dropout(0.6), layers.Dense(7)])
+
+
+def keras_relu():
+    """Conv-BN-ReLU twice a block, pool; global pooling, dropout, Dense-BN-ReLU, dropout, classifier."""
+    layers = keras.layers
+    net = [keras.Input((48, 48, 1))]
+    for width in (64, 128, 256):
+        for _ in range(2):
+            net += [layers.Conv2D(width, 3, padding="same", use_bias=False), layers.BatchNormalization()]
+            net += [layers.ReLU()]
+        net += [layers.MaxPooling2D()]
+    net += [layers.GlobalAveragePooling2D(), layers.Dropout(0.4), layers.Dense(128, use_bias=False)]
+    net += [layers.BatchNormalization(), layers.ReLU(), layers.Dropout(0.4), layers.Dense(7)]
+    return keras.Sequential(net)
+
+
+def copied(net, rng):
+    """Random weights put into the Keras network, and the same as variables of ours."""
+    params, batch_stats, counts = {}, {}, {"Conv": 0, "Dense": 0, "BatchNorm": 0}
+    kinds = {"Conv2D": "Conv", "Dense": "Dense", "BatchNormalization": "BatchNorm"}
+    for layer in net.layers:
+        kind = kinds.get(type(layer).__name__)
+        if kind is None:
+            continue
+        name = f"{kind}_{counts[kind]}"
+        counts[kind] += 1
+        values = []
+        for variable in layer.weights:
+            shape = variable.shape
+            fan_in = int(np.prod(shape[:-1])) or 1
+            values.append(
+                rng.uniform(0.5, 1.5, shape)
+                if len(shape) == 1 and kind == "BatchNorm"
+                else rng.normal(0, np.sqrt(2 / fan_in), shape)
+            )
+        layer.set_weights(values)
+        if kind == "BatchNorm":
+            scale, bias, mean, var = values
+            params[name] = {"scale": scale, "bias": bias}
+            batch_stats[name] = {"mean": mean, "var": var}
+        else:
+            params[name] = dict(zip(("kernel", "bias"), values, strict=False))
+    variables = {"params": params, "batch_stats": batch_stats}
+    return jax.tree.map(lambda x: np.asarray(x, np.float32), variables)
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "trainable"), [("cnn_elu", keras_elu, 2_326_983), ("cnn_relu", keras_relu, 1_179_079)]
+)
+def test_same_network_as_in_keras(name, build, trainable):
+    rng = np.random.default_rng(0)
+    net, model = build(), models.create(name)
+    variables = copied(net, rng)
+    x = rng.normal(size=(3, 48, 48, 1)).astype(np.float32)
+    ours = jax.jit(lambda v, x: model.apply(v, x))(variables, x)
+    theirs = np.asarray(net(x, training=False))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
+    initial = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 48, 48, 1)))
+    shapes = jax.tree.map(lambda a: a.shape, initial["params"])
+    assert shapes == jax.tree.map(lambda a: a.shape, variables["params"])
+    counted = sum(leaf.size for leaf in jax.tree.leaves(initial["params"]))
+    assert counted == sum(int(np.prod(w.shape)) for w in net.trainable_weights) == trainable
+
+
+def test_relu_takes_any_size_and_elu_does_not():
+    small = jnp.zeros((1, 16, 16, 1))
+    relu, elu = models.create("cnn_relu", widths=(4, 8)), models.create("cnn_elu")
+    variables = relu.init(jax.random.key(0), small)
+    assert relu.apply(variables, jnp.zeros((2, 23, 23, 1))).shape == (2, 7)
+    variables = jax.eval_shape(elu.init, jax.random.key(0), small)
+    with pytest.raises(Exception, match="kernel"):
+        jax.eval_shape(elu.apply, variables, jnp.zeros((1, 24, 24, 1)))
+
+
+def test_dropout_acts_in_training_only():
+    model = models.create("cnn_relu", widths=(4,), dropout=0.5)
+    x = jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
+    variables = model.init(jax.random.key(0), x)
+
+    def train(seed):
+        rngs = {"dropout": jax.random.key(seed)}
+        return model.apply(variables, x, train=True, mutable=["batch_stats"], rngs=rngs)[0]
+
+    assert np.array_equal(train(0), train(0)) and not np.array_equal(train(0), train(1))
+    assert np.array_equal(model.apply(variables, x), model.apply(variables, x))
+
+
+@pytest.mark.parametrize("name", sorted(models.MODELS))
+def test_bfloat16_computes_close_to_float32(name):
+    x = jax.random.normal(jax.random.key(1), (8, 16, 16, 1))
+    full, half = models.create(name), models.create(name, dtype="bfloat16")
+    variables = jax.jit(full.init)(jax.random.key(0), x)
+    shapes = jax.eval_shape(half.init, jax.random.key(0), x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+    a, b = full.apply(variables, x), half.apply(variables, x)
+    assert b.dtype == jnp.float32
+    assert np.abs(a - b).max() < 0.05 * np.abs(a).max() + 0.02
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(ValueError, match="unknown model 'vgg'; there are: cnn_elu, cnn_relu"):
+        models.create("vgg")
+    with pytest.raises(ValueError, match=r"cnn_relu has no attribute \['width'\]; it has: .*widths"):
+        models.create("cnn_relu", width=3)
