@@ -74,6 +74,8 @@ def get_config() -> ConfigDict:
     c.checkpoint.keep = 2  # newest, beside the best
     c.checkpoint.every_steps = 0  # also between evaluations; 0 for evaluations only
     c.checkpoint.dtype = "float32"  # of the kernels in best.safetensors
+    c.lock()  # a field that is not above is a typo; a model's attributes are its own
+    c.model.kwargs.unlock()
     return c
 
 
@@ -81,4 +83,5 @@ def augmentation(preset: str) -> ConfigDict:
     """The ranges of a preset of `fer_jax.data.augment` as fields."""
     ranges = dataclasses.asdict(PRESETS[preset])
     # Floats throughout, so that an override with a fraction keeps the field's type.
-    return ConfigDict({k: float(v) if isinstance(v, int) else v for k, v in ranges.items()})
+    c = ConfigDict({k: float(v) if isinstance(v, int) else v for k, v in ranges.items()})
+    return c.lock()

@@ -22,8 +22,20 @@ _COUNT = flags.DEFINE_integer("num_processes", 1, "How many there are, with --co
 flags.mark_flag_as_required("config")
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """As absl does, but a field that does not exist is a line with a suggestion, not a traceback."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError) as error:
+        reason = error.args[0]
+        if isinstance(reason, KeyError):  # whose text would be its quoted message
+            reason = reason.args[0]
+        sys.exit(f"error: no such field in the configuration: {reason}")
+
+
 def main(argv: list[str]) -> None:
-    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax and JAX; our own come from the root
+    for name in ("absl", "jax"):  # Orbax speaks through absl's; our own come from the root
+        logging.getLogger(name).setLevel(logging.WARNING)
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
     # After the flags are parsed, so that --help needs neither a device nor seconds.
@@ -43,13 +55,7 @@ def main(argv: list[str]) -> None:
     except PreemptedError as error:
         print(f"\nstopped at step {error.step}; the same command goes on", file=sys.stderr)
         raise
-    except (
-        DamagedCheckpointError,
-        DatasetError,
-        FileNotFoundError,
-        NonFiniteLossError,
-        ValueError,
-    ) as error:
+    except (DamagedCheckpointError, DatasetError, NonFiniteLossError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     if jax.process_index():
         return
@@ -64,4 +70,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -65,11 +65,16 @@ class Placement:
     def fetch(self, tree: Any) -> Any:
         """What `put_state` placed or the step returned, as NumPy arrays of this process."""
         if self.mode == "pmap":
-            return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0], tree)
+            return jax.tree.map(_first_replica, tree)
         return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)
 
     def _sharding(self, *spec: str) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(*spec))
+
+
+def _first_replica(x: Any) -> np.ndarray:
+    # What `put_state` placed is an array of NumPy until the first step has been over it.
+    return np.asarray(x.addressable_data(0) if isinstance(x, jax.Array) else x)[0]
 
 
 def place(mode: str, batch_size: int, mixes: bool = False) -> Placement:

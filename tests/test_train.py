@@ -42,7 +42,7 @@ class Constant(nn.Module):
 
     @nn.compact
     def __call__(self, x, train=False):
-        unused = self.param("unused", nn.initializers.ones, (1, 1))
+        unused = self.param("unused", nn.initializers.ones, (1,))
         return jnp.tile(jnp.float32(BIASES), (len(x), 1)) + 0 * unused
 
 
