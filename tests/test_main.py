@@ -1,0 +1,106 @@
+"""The command line: help, overrides, errors, a whole run."""
+
+import json
+
+import pytest
+from helpers import run_python, tiny_config_file
+
+MAIN = ("-m", "fer_jax.main")
+DEFAULT = "--config=configs/default.py"
+
+
+@pytest.fixture(scope="module")
+def run(tiny_data, tmp_path_factory):
+    """A run of two steps through the command line: process, work directory, command."""
+    folder = tmp_path_factory.mktemp("main")
+    config = tiny_config_file(folder / "tiny.py", tiny_data)
+    workdir = folder / "run"
+    command = [*MAIN, f"--config={config}", f"--workdir={workdir}"]
+    command += ["--config.train.steps=2", "--config.optim.warmup_epochs=0.0"]
+    command += ["--config.augment.rotation=7.5", "--config.model.kwargs.hidden=6"]
+    return run_python(*command), workdir, command
+
+
+def test_a_run_from_the_command_line(run):
+    process, workdir, _ = run
+    assert process.returncode == 0, process.stderr[-3000:]
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert f"best accuracy {summary['best']['value']:.4f} on validation" in process.stdout
+    for name in ("report/report.md", "best.safetensors", "training_curves.png"):
+        assert f"{workdir}/{name}" in process.stdout and (workdir / name).is_file()
+    assert f"tensorboard --logdir {workdir}" in process.stdout
+    # The parameters at the start, and a bar to the end.
+    assert "Conv_0/kernel" in process.stderr and "2/2" in process.stderr
+    stored = json.loads((workdir / "config.json").read_text())
+    assert stored["augment.rotation"] == 7.5 and stored["model.kwargs.hidden"] == 6
+    assert stored["train.steps"] == 2
+
+
+def test_the_same_command_again_says_that_it_is_done(run):
+    _, workdir, command = run
+    again = run_python(*command)
+    assert again.returncode == 0
+    assert "this run is finished" in again.stderr and "best accuracy" in again.stdout
+
+
+def test_another_config_is_an_error_not_a_traceback(run):
+    _, workdir, command = run
+    process = run_python(*command, "--config.seed=5")
+    assert process.returncode == 1
+    assert f"error: {workdir} belongs to a run with another configuration" in process.stderr
+    assert "seed: 0 there, 5 here" in process.stderr and "Traceback" not in process.stderr
+
+
+def test_missing_data_say_how_to_make_them(tmp_path):
+    process = run_python(
+        *MAIN, DEFAULT, f"--workdir={tmp_path / 'run'}", f"--config.data.dir={tmp_path / 'none'}"
+    )
+    assert process.returncode == 1
+    assert "error: " in process.stderr and "Traceback" not in process.stderr
+    assert (
+        f"prepare_data.py --source PATH/TO/fer2013.csv --out {tmp_path / 'none'}" in process.stderr
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((DEFAULT, "--config.optim.learnin_rate=1"), 'Did you mean "learning_rate"'),
+        ((DEFAULT, "--config.optm.learning_rate=1"), 'Did you mean "optim"'),
+        ((DEFAULT, "--config.optim.learning_rate=fast"), "learning_rate"),
+        ((DEFAULT, "--workdr=x"), "Did you mean: workdir"),
+        ((), "--config"),
+        (("--config=configs/nothing.py",), "configs/nothing.py"),
+        ((DEFAULT, "train"), "unexpected arguments ['train']"),
+    ],
+)
+def test_mistakes_are_named(arguments, message):
+    process = run_python(*MAIN, *arguments)
+    assert process.returncode != 0
+    assert message in process.stderr + process.stdout
+    assert "Traceback" not in process.stderr, process.stderr[-2000:]
+
+
+def test_a_typo_in_an_experiment_suggests_the_field(tmp_path):
+    config = tiny_config_file(tmp_path / "c.py", tmp_path)
+    text = config.read_text().replace("    return c", "    c.optim.momentm = 0.5\n    return c")
+    config.write_text(text)
+    process = run_python(*MAIN, f"--config={config}")
+    assert process.returncode == 1 and "Traceback" not in process.stderr
+    assert 'Did you mean "momentum"' in process.stderr
+
+
+def test_help_is_useful():
+    process = run_python(*MAIN, "--help")
+    for text in (
+        "python -m fer_jax.main --config configs/cnn.py",
+        "--config.optim.learning_rate=0.05",
+        "configs/default.py lists them all",
+        "The same command again goes on",
+        "--workdir",
+        "--coordinator",
+        "--num_processes",
+        "--process_id",
+    ):
+        assert text in process.stdout, text
