@@ -47,3 +47,8 @@ def compiler_options() -> dict[str, str]:
     except jax.errors.JaxRuntimeError:
         return {}
     return dict(_CPU_OPTIONS)
+
+
+def run_once_options() -> dict[str, str]:
+    """Options for what runs once: on the CPU optimising an initialisation takes seconds, running it none."""
+    return {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else {}

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
+from fer_jax import platform
+
 
 class TrainState(flax.struct.PyTreeNode):
     """The state of a run. Everything in it is saved in a checkpoint.
@@ -60,7 +62,7 @@ def create_state(
     """
     init_key, run_key = jax.random.split(jax.random.key(seed))
     # One jitted call: op-by-op initialisation compiles every small shape on its own.
-    init = jax.jit(model.init)
+    init = jax.jit(model.init, compiler_options=platform.run_once_options())
     face = jnp.zeros((1, *input_shape), jnp.float32)
     if variables is None:
         variables = init(init_key, face)
