@@ -315,11 +315,11 @@ class Run:
 
     def summarize(self) -> dict[str, Any]:
         """The report on the best weights, the curves and the summary that marks the run as finished."""
+        # From the checkpoint, which is of this very run: after a fall back to an older one, the weights
+        # that lie beside it may be of a future that did not come again. Orbax waits for all processes.
+        variables, facts = load_weights(self.workdir / CHECKPOINTS / str(self.watch.best_step))
         if not self.primary:
             return {"steps": self.step}
-        # From the checkpoint, which is of this very run: after a fall back to an older one, the weights
-        # that lie beside it may be of a future that did not come again.
-        variables, facts = load_weights(self.workdir / CHECKPOINTS / str(self.watch.best_step))
         export_weights(self.workdir / BEST_WEIGHTS, variables, facts, self.config.checkpoint.dtype)
         result = report.write_report(
             self.workdir / "report",
