@@ -11,27 +11,28 @@ from jax import lax
 # A^T [(G w G^T) * (B^T x B)] A for the 4x4 patch x around it: 16 products instead of 36, and sums of few
 # terms that keep float32's accuracy.
 _B = np.array([[1, 0, 0, 0], [0, 1, -1, 1], [-1, 1, 1, 0], [0, 0, 0, -1]], np.float32)
-_G = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], np.float32) / 2
+_G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
 _A = np.array([[1, 0], [1, 1], [1, -1], [0, -1]], np.float32)
 
-# Below this number of channels the sums cost more than the products save.
+# Below these numbers of channels the sums cost more than the products save.
 _MIN_CHANNELS = 32
+_MIN_GRADIENT_CHANNELS = 128
 
 Grid = list[list[jnp.ndarray]]
 
 
-def _combine(weights: Sequence[float], arrays: Sequence[jnp.ndarray]) -> jnp.ndarray:
-    """The sum of arrays with weights 1, -1 and 0, without a multiplication."""
+def _combine(weights: np.ndarray, arrays: Sequence[jnp.ndarray]) -> jnp.ndarray:
+    """The weighted sum of arrays, written out: the compiler works it into what reads it."""
     total = None
-    for weight, x in zip(weights, arrays, strict=True):
+    for weight, x in zip(weights.tolist(), arrays, strict=True):
         if weight:
-            x = x if weight > 0 else -x
+            x = x if weight == 1 else -x if weight == -1 else weight * x
             total = x if total is None else total + x
     return total
 
 
 def _transform(matrix: np.ndarray, grid: Grid) -> Grid:
-    """matrix^T @ grid @ matrix for a square grid of arrays, flattened to [tiles, channels]."""
+    """matrix^T @ grid @ matrix for a square grid of arrays."""
     size, out = len(grid), matrix.shape[1]
     rows = [
         [_combine(matrix[:, a], [grid[i][j] for i in range(size)]) for j in range(size)] for a in range(out)
@@ -51,28 +52,30 @@ def _patches(padded: jnp.ndarray) -> Grid:
     return [[u.reshape(-1, c) for u in row] for row in _transform(_B, grid)]
 
 
-def _filter(padded: jnp.ndarray, kernel: jnp.ndarray, height: int, width: int) -> jnp.ndarray:
-    """Convolve a padded array with a kernel [3, 3, C, D] -> [B, height, width, D]."""
+def _filter(padded: jnp.ndarray, kernel: jnp.ndarray) -> jnp.ndarray:
+    """Convolve a padded array with a kernel [3, 3, C, D] -> [B, H, W, D]."""
     batch, h, w = padded.shape[0], padded.shape[1] - 2, padded.shape[2] - 2
-    g = jnp.einsum("ia,jb,abcd->ijcd", _G, _G, kernel)
-    products = [[u @ g[i, j] for j, u in enumerate(row)] for i, row in enumerate(_patches(padded))]
+    kernels = _transform(_G.T, [list(row) for row in kernel])
+    products = [
+        [u @ k for u, k in zip(us, ks, strict=True)] for us, ks in zip(_patches(padded), kernels, strict=True)
+    ]
     tiles = [[y.reshape(batch, h // 2, w // 2, -1) for y in row] for row in _transform(_A, products)]
-    y = jnp.stack([jnp.stack(row, 3) for row in tiles], 2).reshape(batch, h, w, -1)
-    return y[:, :height, :width]
+    return jnp.stack([jnp.stack(row, 3) for row in tiles], 2).reshape(batch, h, w, -1)
 
 
-def _kernel_gradient(padded: jnp.ndarray, padded_gradient: jnp.ndarray) -> jnp.ndarray:
+def _filter_gradient(padded: jnp.ndarray, gradient: jnp.ndarray) -> jnp.ndarray:
     """Gradient [3, 3, C, D] of the kernel, from the padded input and the padded gradient of the output."""
-    h, w, d = padded.shape[1] - 2, padded.shape[2] - 2, padded_gradient.shape[3]
-    grid = [[padded_gradient[:, 1 + i : 1 + h : 2, 1 + j : 1 + w : 2] for j in range(2)] for i in range(2)]
-    outputs = _transform(_A.T, grid)
-    products = jnp.stack(
-        [
-            jnp.stack([u.T @ v.reshape(-1, d) for u, v in zip(us, vs, strict=True)])
-            for us, vs in zip(_patches(padded), outputs, strict=True)
-        ]
-    )
-    return jnp.einsum("ia,jb,ijcd->abcd", _G, _G, products)
+    h, w, d = padded.shape[1] - 2, padded.shape[2] - 2, gradient.shape[3]
+    grid = [[gradient[:, 1 + i : 1 + h : 2, 1 + j : 1 + w : 2] for j in range(2)] for i in range(2)]
+    products = [
+        [u.T @ v.reshape(-1, d) for u, v in zip(us, vs, strict=True)]
+        for us, vs in zip(_patches(padded), _transform(_A.T, grid), strict=True)
+    ]
+    return jnp.stack([jnp.stack(row) for row in _transform(_G, products)])
+
+
+def _direct(x: jnp.ndarray, kernel: jnp.ndarray, padding: str) -> jnp.ndarray:
+    return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 @jax.custom_vjp
@@ -82,15 +85,20 @@ def _winograd(x: jnp.ndarray, kernel: jnp.ndarray) -> jnp.ndarray:
 
 def _winograd_fwd(x, kernel):
     padded = _pad(x)
-    return _filter(padded, kernel, *x.shape[1:3]), (padded, kernel)
+    y = _filter(padded, kernel)[:, : x.shape[1], : x.shape[2]]
+    return y, (padded, kernel)
 
 
 def _winograd_bwd(residuals, gradient):
     padded, kernel = residuals
     height, width = gradient.shape[1:3]
-    gradient = _pad(gradient)
-    flipped = kernel[::-1, ::-1].swapaxes(2, 3)
-    return _filter(gradient, flipped, height, width), _kernel_gradient(padded, gradient)
+    padded_gradient = _pad(gradient)
+    d_x = _filter(padded_gradient, kernel[::-1, ::-1].swapaxes(2, 3))[:, :height, :width]
+    if min(kernel.shape[2:]) >= _MIN_GRADIENT_CHANNELS:
+        return d_x, _filter_gradient(padded, padded_gradient)
+    x = padded[:, : height + 2, : width + 2]
+    _, pull = jax.vjp(lambda kernel: _direct(x, kernel, "VALID"), kernel)
+    return d_x, *pull(gradient)
 
 
 _winograd.defvjp(_winograd_fwd, _winograd_bwd)
@@ -104,4 +112,4 @@ def conv3x3(x: jnp.ndarray, kernel: jnp.ndarray) -> jnp.ndarray:
     wide = min(kernel.shape[2:]) >= _MIN_CHANNELS
     if jax.default_backend() == "cpu" and x.dtype == jnp.float32 and wide:
         return _winograd(x, kernel)
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return _direct(x, kernel, "SAME")

@@ -39,50 +39,89 @@ class Conv(nn.Module):
         return y
 
 
+def _tiles(x: jnp.ndarray) -> jnp.ndarray:
+    """[B, H, W, C] -> [B, H // 2, 2, W // 2, 2, C]; an odd last row or column is dropped."""
+    b, h, w, c = x.shape
+    return x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
+
+
+@jax.custom_vjp
 def max_pool_2x2(x: jnp.ndarray) -> jnp.ndarray:
     """Max-pool 2x2 at stride 2: [B, H, W, C] -> [B, H // 2, W // 2, C]; an odd last row or column is dropped.
 
-    Equal to `nn.max_pool(x, (2, 2), (2, 2))` forward. Written as the maximum of four slices because XLA's
+    Equal to `nn.max_pool(x, (2, 2), (2, 2))` forward. Written as maximum and comparison because XLA's
     gradient of a window reduction (select-and-scatter) is single-threaded on the CPU. Where values
     tie, the gradient is shared between them instead of going to the first.
     """
-    b, h, w, c = x.shape
-    x = x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
+    x = _tiles(x)
     rows = jnp.maximum(x[:, :, 0], x[:, :, 1])
     return jnp.maximum(rows[:, :, :, 0], rows[:, :, :, 1])
 
 
+def _max_pool_fwd(x):
+    return max_pool_2x2(x), x
+
+
+def _max_pool_bwd(x, gradient):
+    tiles = _tiles(x)
+    is_largest = tiles == max_pool_2x2(x)[:, :, None, :, None]
+    counts = is_largest.astype(gradient.dtype)
+    counts = counts[:, :, 0] + counts[:, :, 1]
+    share = gradient / (counts[:, :, :, 0] + counts[:, :, :, 1])
+    d_tiles = jnp.where(is_largest, share[:, :, None, :, None], 0)
+    b, h, w, c = x.shape
+    d_x = d_tiles.reshape(b, h // 2 * 2, w // 2 * 2, c)
+    return (jnp.pad(d_x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0))),)
+
+
+max_pool_2x2.defvjp(_max_pool_fwd, _max_pool_bwd)
+
+
 def relu_pool(x: jnp.ndarray) -> jnp.ndarray:
-    """ReLU, then `max_pool_2x2`."""
-    return max_pool_2x2(nn.relu(x))
+    """ReLU and `max_pool_2x2`; in this order because it takes the ReLU of a quarter of the numbers."""
+    return nn.relu(max_pool_2x2(x))
 
 
-def _mean(x: jnp.ndarray, axis_name: str | None) -> jnp.ndarray:
-    """Mean over all axes but the last, and over the mapped axis if there is one."""
-    mean = jnp.mean(x, axis=range(x.ndim - 1))
-    return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
+def _tile_view(x: jnp.ndarray) -> jnp.ndarray:
+    """`x` in the shape that convolutions write and pooling reads, where it has one.
+
+    A mere reshape; without it the compiler writes such an array twice, once in either shape.
+    """
+    return _tiles(x) if x.ndim == 4 and x.shape[1] % 2 == x.shape[2] % 2 == 0 else x
+
+
+def _sum(x: jnp.ndarray) -> jnp.ndarray:
+    """Sum over all axes but the last."""
+    return jnp.sum(x, axis=range(x.ndim - 1))
 
 
 def _normalize_fwd(x, scale, bias, tail, epsilon, axis_name):
-    mean = _mean(x, axis_name)
-    var = jnp.maximum(_mean(x * x, axis_name) - mean * mean, 0.0)
+    shape, x = x.shape, _tile_view(x)
+    count = x.size // x.shape[-1]
+    mean, square = _sum(x) / count, _sum(x * x) / count
+    if axis_name is not None:
+        mean, square = jax.lax.pmean((mean, square), axis_name)
+    var = jnp.maximum(square - mean * mean, 0.0)
     inverse = jax.lax.rsqrt(var + epsilon)
-    y = tail((x - mean) * (inverse * scale) + bias)
-    return (y, mean, var), (x, mean, inverse, scale, bias)
+    y = (x - mean) * (inverse * scale) + bias
+    return (tail(y.reshape(shape)), mean, var), (x.reshape(shape), mean, inverse, scale, bias)
 
 
 def _normalize_bwd(tail, epsilon, axis_name, residuals, cotangents):
     x, mean, inverse, scale, bias = residuals
+    shape, x = x.shape, _tile_view(x)
     count = x.size // x.shape[-1]
-    _, pull = jax.vjp(tail, (x - mean) * (inverse * scale) + bias)
+    y = (x - mean) * (inverse * scale) + bias
+    _, pull = jax.vjp(tail, y.reshape(shape))
     (g,) = pull(cotangents[0])  # the statistics are only stored: no gradient flows through them
-    d_bias = jnp.sum(g, axis=range(x.ndim - 1))
-    d_scale = jnp.sum(g * ((x - mean) * inverse), axis=range(x.ndim - 1))
+    g = _tile_view(g)
+    d_bias = _sum(g)
+    d_scale = (_sum(g * x) - mean * d_bias) * inverse
     mean_bias, mean_scale = d_bias / count, d_scale / count
     if axis_name is not None:
         mean_bias, mean_scale = jax.lax.pmean((mean_bias, mean_scale), axis_name)
     dx = (scale * inverse) * (g - mean_bias - (x - mean) * (inverse * mean_scale))
-    return dx, d_scale, d_bias
+    return dx.reshape(shape), d_scale, d_bias
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
