@@ -318,7 +318,7 @@ class Run:
         # From the checkpoint, which is of this very run: after a fall back to an older one, the weights
         # that lie beside it may be of a future that did not come again. Orbax waits for all processes.
         variables, facts = load_weights(self.workdir / CHECKPOINTS / str(self.watch.best_step))
-        if not self.primary:
+        if not self.primary:  # but Orbax reads with all processes together
             return {"steps": self.step}
         export_weights(self.workdir / BEST_WEIGHTS, variables, facts, self.config.checkpoint.dtype)
         result = report.write_report(
