@@ -163,7 +163,7 @@ def test_copies_are_resampled_together(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "selected_here", "note"),
     [
-        ({"split": "test"}, False, "selected on `validation`; `test` took no part"),
+        ({"split": "test"}, False, "selected on `validation`; no score on `test` had a part"),
         ({"split": "validation"}, True, "Selected on this split.*optimistic"),
         ({"split": "train"}, False, "trained on this split"),
         (

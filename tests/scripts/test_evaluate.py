@@ -121,7 +121,7 @@ def test_checkpoint_split_tta_and_batch_sizes(evaluate, run, data, tmp_path):
         np.testing.assert_array_equal(other.argmax(axis=1), results[0].argmax(axis=1))
     result = json.loads((tmp_path / "7" / "report.json").read_text())
     assert result["tta"] == "flip" and result["selected_on_this_split"] is False
-    assert "took no part" in result["note"]
+    assert "no score on `test` had a part" in result["note"]
 
 
 def test_other_data_than_the_training(evaluate, run, tmp_path):
