@@ -146,6 +146,7 @@ def assert_close_runs(workdir, alone):
     ours, theirs = records(workdir), records(alone)
     assert [(r["step"], r["kind"]) for r in ours] == [(r["step"], r["kind"]) for r in theirs]
     for record, expected in zip(ours, theirs, strict=True):
+        assert record.pop("kind") == expected.pop("kind")
         assert record == pytest.approx(expected, rel=1e-3, abs=1e-5)
     state, expected = raw_state(workdir, 10), raw_state(alone, 10)
     for name in ("params", "batch_stats", "ema", "opt_state"):
