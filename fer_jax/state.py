@@ -61,13 +61,13 @@ def create_state(
       ValueError: `variables` are another network's; the message names what differs.
     """
     init_key, run_key = jax.random.split(jax.random.key(seed))
-    # One jitted call: op-by-op initialisation compiles every small shape on its own.
-    init = jax.jit(model.init, compiler_options=platform.run_once_options())
     face = jnp.zeros((1, *input_shape), jnp.float32)
     if variables is None:
+        # One jitted call: op-by-op initialisation compiles every small shape on its own.
+        init = jax.jit(model.init, compiler_options=platform.run_once_options())
         variables = init(init_key, face)
     else:
-        _check_fit(variables, jax.eval_shape(init, init_key, face))
+        _check_fit(variables, jax.eval_shape(model.init, init_key, face))
     params = variables["params"]
     batch_stats = variables.get("batch_stats", {})
     ema = {"params": params, "batch_stats": batch_stats} if use_ema else {}
