@@ -23,7 +23,7 @@ _CPU_OPTIONS = {
 
 @functools.cache
 def tune_cpu() -> None:
-    """Make glibc's malloc keep large blocks for reuse, in large pages, instead of returning them to the system.
+    """Make glibc's malloc keep large blocks for reuse, in large pages, instead of returning them.
 
     By default every block of 32 MB or more is mapped afresh, in pages of 4 kB, and unmapped when freed, so
     a training step on the CPU spends much of its time on page faults. Affects the whole process,
