@@ -13,9 +13,9 @@ _RESERVE = 4 * 2**30  # several times what a training step needs
 
 _CPU_OPTIONS = {
     # The library (YNNPACK) that jaxlib sends much to by default takes several times as long as Eigen over the
-    # weight gradients of convolutions, and sums over batch and space ten times faster than XLA's own
-    # code: leave it the sums only.
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
+    # weight gradients of convolutions, but less over matrix products and a tenth over sums over batch and
+    # space: leave it those.
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
     # The default is 256 bits even where the processor has registers of 512.
     "xla_cpu_prefer_vector_width": "512",
 }

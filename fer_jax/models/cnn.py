@@ -52,14 +52,15 @@ class CnnElu(nn.Module):
 
 
 class CnnRelu(nn.Module):
-    """A small VGG: Conv-BN-ReLU twice a block, max-pool, global average pooling and a dense head.
+    """A small VGG: blocks of Conv-BN-ReLU and max-pool, global average pooling and a dense head.
 
-    Per block: (3x3 convolution without bias, BatchNorm, ReLU) twice, 2x2 max-pool. Then global average
+    Per block: (3x3 convolution without bias, BatchNorm, ReLU) `depths` times, 2x2 max-pool. Then global average
     pooling, dropout, Dense, BatchNorm, ReLU, dropout and the classifier. Takes any input size.
 
     Attributes:
       num_classes: width of the logits.
       widths: channels of each block.
+      depths: convolutions of each block.
       hidden: width of the dense layer.
       dropout: dropout rate before the dense layer and before the classifier.
       dtype: type of the computation; parameters and statistics stay float32.
@@ -68,6 +69,7 @@ class CnnRelu(nn.Module):
 
     num_classes: int = 7
     widths: tuple[int, ...] = (64, 128, 256)
+    depths: tuple[int, ...] = (2, 2, 2)
     hidden: int = 128
     dropout: float = 0.4
     dtype: Any = jnp.float32
@@ -81,8 +83,8 @@ class CnnRelu(nn.Module):
             return BatchNorm(train, self.axis_name, tail, dtype=self.dtype)
 
         x = x.astype(self.dtype)
-        for width in self.widths:
-            for tail in (nn.relu, relu_pool):
+        for width, depth in zip(self.widths, self.depths, strict=True):
+            for tail in (nn.relu,) * (depth - 1) + (relu_pool,):
                 x = norm(tail)(Conv(width, use_bias=False, dtype=self.dtype)(x))
         x = jnp.mean(x, axis=(1, 2))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
