@@ -1,4 +1,4 @@
-"""The CNN from scratch on FER2013: nine convolutions in four blocks, faces that grow, mixup, averaged weights."""
+"""The CNN from scratch on FER2013: nine convolutions in four blocks, mixup, averaged weights."""
 
 from configs.default import augmentation
 from configs.default import get_config as default

@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     c.augment = augmentation("none")
 
     c.model = ConfigDict()
-    c.model.name = "cnn_relu"
+    c.model.name = "cnn_relu"  # see fer_jax/models/__init__.py
     c.model.kwargs = ConfigDict()  # the model's own attributes, such as widths or dropout
     c.model.input_size = 48  # faces are drawn at this size, whatever they are at rest
     c.model.channels = 1  # 1 grey, 3 RGB
@@ -36,37 +36,40 @@ def get_config() -> ConfigDict:
     c.model.dtype = "float32"  # of the computation; parameters stay float32
 
     c.loss = ConfigDict()
-    c.loss.label_smoothing = 0.0
+    c.loss.label_smoothing = 0.0  # mass spread evenly over the classes
     c.loss.class_weights = "none"  # or balanced: N / (K * n_i)
     c.loss.normalization = "examples"  # divide by examples (Keras) or weights (torch)
-    c.loss.focal_gamma = 0.0
+    c.loss.focal_gamma = 0.0  # 0 for plain cross entropy
 
     c.optim = ConfigDict()
     c.optim.name = "sgd"  # sgd (Nesterov), adam, adamw
     c.optim.learning_rate = 0.1  # peak
-    c.optim.momentum = 0.9
+    c.optim.momentum = 0.9  # of sgd
     c.optim.weight_decay = 0.0  # kernels only
     c.optim.clip_norm = 0.0  # global gradient norm; 0 for no limit
-    c.optim.accumulate = 1  # steps a update
+    c.optim.accumulate = 1  # steps whose gradients are averaged into one update
     c.optim.schedule = "cosine"  # cosine, constant, step, plateau
-    c.optim.warmup_epochs = 0.0
-    c.optim.step_epochs = ()  # for schedule=step
-    c.optim.step_factor = 0.1
+    c.optim.warmup_epochs = 0.0  # over which the rate rises from 0
+    c.optim.warmup_steps = config_dict.placeholder(int)  # instead of epochs
+    c.optim.boundary_epochs = ()  # after each of them the rate falls, for schedule=step
+    c.optim.boundary_steps = config_dict.placeholder(tuple)  # instead of epochs
+    c.optim.step_factor = 0.1  # what it falls to, as a factor
     c.optim.plateau_patience = 5  # evaluations, for schedule=plateau
-    c.optim.plateau_factor = 0.5
-    c.optim.plateau_min_scale = 1e-3
+    c.optim.plateau_factor = 0.5  # on the rate, after so many evaluations without improvement
+    c.optim.plateau_min_scale = 1e-3  # smallest product of these factors
 
     c.train = ConfigDict()
     c.train.batch_size = 128  # global
-    c.train.epochs = 30.0
+    c.train.epochs = 30.0  # a fraction is fine
     c.train.steps = config_dict.placeholder(int)  # instead of epochs
     c.train.eval_epochs = 1.0  # between two evaluations, each with a checkpoint
+    c.train.eval_steps = config_dict.placeholder(int)  # instead of epochs
     c.train.sizes = ()  # progressive resizing: ((until this share of the steps, size), ...)
     c.train.mix_until = 1.0  # share of the steps with mixup and cutmix
     c.train.ema_decay = 0.0  # of averaged parameters and statistics; 0 keeps none
 
     c.selection = ConfigDict()  # how the best checkpoint is chosen
-    c.selection.split = "validation"
+    c.selection.split = "validation"  # never test
     c.selection.metric = "accuracy"  # or macro_f1, balanced_accuracy
     c.selection.patience = 0  # evaluations without improvement before an early stop; 0 never
 

@@ -17,11 +17,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
+from jax.experimental import multihost_utils
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 WEIGHTS_SUFFIX = ".safetensors"
 CHECKPOINTS = "checkpoints"
+DAMAGED = "damaged_checkpoints"
 BEST_WEIGHTS = f"best{WEIGHTS_SUFFIX}"
 
 
@@ -109,12 +111,15 @@ class Checkpoints:
 
         Raises:
           DamagedCheckpointError: it cannot be read, or its checksum does not match.
+          OSError: the storage refuses, which says nothing about the checkpoint.
         """
         path = self.directory / str(step)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(template), extra=ocp.args.JsonRestore())
         try:
             restored = self._manager.restore(step, args=args)
             state, extra = restored["state"], dict(restored["extra"])
+        except (PermissionError, TimeoutError, BlockingIOError):
+            raise
         except Exception as error:  # Orbax and TensorStore raise many kinds for a broken file.
             raise DamagedCheckpointError(f"{path} cannot be read: {error}") from error
         if extra.pop("checksum", None) != _checksum(state):
@@ -125,27 +130,44 @@ class Checkpoints:
     def restore_newest(self, template: Any) -> Restored | None:
         """The newest checkpoint that is whole, or None where there is none.
 
-        A damaged one is reported, deleted and passed over.
+        Damaged ones are reported, passed over and moved to DAMAGED beside the directory. Several
+        processes pass over what any of them cannot read.
 
         Raises:
-          DamagedCheckpointError: there are checkpoints and every one is damaged.
+          DamagedCheckpointError: there are checkpoints and every one is damaged; they stay.
         """
         steps = self.steps()
         for step in reversed(steps):
+            restored = None
             try:
                 restored = self.restore(step, template)
             except DamagedCheckpointError as error:
                 logging.error("damaged checkpoint: %s; using the one before it", error)
-                continue
-            for newer in steps[steps.index(step) + 1 :]:
-                self._manager.delete(newer)
-            return restored
+            if _all_processes(restored is not None):
+                self._set_aside(steps[steps.index(step) + 1 :])
+                return restored
         if steps:
             raise DamagedCheckpointError(
                 f"every checkpoint in {self.directory} (steps {steps}) is damaged; "
                 "move the work directory away to start anew"
             )
         return None
+
+    def _set_aside(self, steps: list[int]) -> None:
+        """Makes room for the run that goes on from before these steps, and keeps what is there."""
+        if not steps:
+            return
+        if jax.process_index() == 0:
+            target = self.directory.with_name(DAMAGED)
+            target.mkdir(exist_ok=True)
+            for step in steps:
+                path, number = target / str(step), 1
+                while path.exists():
+                    path, number = target / f"{step}.{number}", number + 1
+                os.rename(self.directory / str(step), path)
+                logging.error("moved to %s", path)
+        _all_processes(True)  # which waits for the first
+        self._manager.reload()
 
     def _selection(self, step: int) -> float | None:
         """The selection metric that was saved with a checkpoint, None also where it is damaged."""
@@ -181,6 +203,13 @@ class _Best(ocp.checkpoint_managers.PreservationPolicy):
         measured = [step for step in steps if step in self.selections]
         best = max(measured, key=lambda step: (self.selections[step], -step), default=None)
         return [step == best for step in steps]
+
+
+def _all_processes(value: bool) -> bool:
+    """Whether `value` is true in every process."""
+    if jax.process_count() == 1:
+        return value
+    return bool(np.all(multihost_utils.process_allgather(np.array(value))))
 
 
 def _checksum(tree: Any) -> int:

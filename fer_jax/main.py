@@ -8,6 +8,7 @@ import logging
 import os
 import pathlib
 import sys
+import traceback
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -27,6 +28,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         return app.parse_flags_with_usage(argv)
     except (AttributeError, KeyError) as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if not frame.f_globals["__name__"].startswith("ml_collections."):
+            raise  # a mistake in the experiment's own code
         reason = error.args[0]
         if isinstance(reason, KeyError):  # whose text would be its quoted message
             reason = reason.args[0]
@@ -38,6 +42,12 @@ def main(argv: list[str]) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
+    if _COUNT.value > 1 and not _HOSTS.value:
+        raise app.UsageError("--num_processes needs --coordinator=HOST:PORT, the same for every process")
+    if not 0 <= _PROCESS.value < _COUNT.value:
+        raise app.UsageError(
+            f"--process_id={_PROCESS.value} is not in 0..{_COUNT.value - 1} (--num_processes)"
+        )
     # After the flags are parsed, so that --help needs neither a device nor seconds.
     import jax
 
@@ -57,6 +67,8 @@ def main(argv: list[str]) -> None:
         raise
     except (DamagedCheckpointError, DatasetError, NonFiniteLossError, OSError, ValueError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted; the same command goes on from the newest checkpoint")
     if jax.process_index():
         return
     best = summary["best"]

@@ -1,4 +1,4 @@
-"""What watches over the loop: the numbers of the last steps, their finiteness, and SIGTERM."""
+"""What watches over the loop: the numbers of the last steps, their finiteness, and signals to stop."""
 
 import signal
 import threading
@@ -13,7 +13,7 @@ EXIT_PREEMPTED = 75  # sysexits' EX_TEMPFAIL: the same command again goes on
 
 
 class PreemptedError(SystemExit):
-    """SIGTERM came and the state is saved; ends the process with EXIT_PREEMPTED."""
+    """A signal to stop came and the state is saved; ends the process with EXIT_PREEMPTED."""
 
     def __init__(self, step: int):
         super().__init__(EXIT_PREEMPTED)
@@ -97,26 +97,28 @@ class Window:
         }
 
 
-class TermSignal:
-    """Within the context SIGTERM sets `received` instead of ending the process.
+class StopSignal:
+    """Within the context SIGTERM and Ctrl-C set `received` instead of ending the process.
 
-    Not with several processes: there JAX's distributed service takes the signal, so that all stop
-    at one step.
+    A second Ctrl-C interrupts at once. Not with several processes: there JAX's distributed service
+    takes SIGTERM, so that all stop at one step.
     """
 
     received = False
 
-    def __enter__(self) -> "TermSignal":
+    def __enter__(self) -> "StopSignal":
         # Python allows handlers in the main thread only.
         main = threading.current_thread() is threading.main_thread()
-        self._handles = main and jax.process_count() == 1
-        if self._handles:
-            self._previous = signal.signal(signal.SIGTERM, self._handle)
+        handles = main and jax.process_count() == 1
+        signals = (signal.SIGTERM, signal.SIGINT) if handles else ()
+        self._previous = {number: signal.signal(number, self._handle) for number in signals}
         return self
 
     def _handle(self, signum: int, frame: Any) -> None:
         self.received = True
+        if signum == signal.SIGINT:
+            signal.signal(signum, self._previous[signum])
 
     def __exit__(self, *error: Any) -> None:
-        if self._handles:
-            signal.signal(signal.SIGTERM, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)

@@ -6,9 +6,9 @@ import logging
 import pathlib
 from typing import Any
 
+import flax
 import jax
 import numpy as np
-from clu import parameter_overview
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
@@ -19,10 +19,10 @@ from fer_jax.data import augment, builder, pipeline, splits
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces
 from fer_jax.evaluation import curves, predict, report, statistics
-from fer_jax.monitor import PreemptedError, TermSignal, Window
+from fer_jax.monitor import PreemptedError, StopSignal, Window
 from fer_jax.state import create_state
-from fer_jax.workdir import claim, finish, finished_summary, flatten
-from fer_jax.writers import Writers, progress_bar, read_records
+from fer_jax.workdir import claim, exclusive, finish, finished_summary, flatten
+from fer_jax.writers import Writers, parameter_overview, progress_bar, read_records
 
 SELECTION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 
@@ -40,29 +40,31 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
       checkpoint on the selection split, "stopped_early".
 
     Raises:
-      ValueError: the config cannot work (the message names the field), or the directory is another run's.
+      ValueError: the config cannot work (the message names the field), the directory is another run's, or
+        another process is training in it.
       FileNotFoundError: no weights at `config.init_from`.
       NonFiniteLossError: the loss became NaN or infinite; the checkpoints before it stay.
-      PreemptedError: SIGTERM came; the state is saved.
+      PreemptedError: SIGTERM or Ctrl-C came; the state is saved.
     """
     platform.tune_cpu()
     workdir = pathlib.Path(workdir)
     manifest = builder.read_manifest(config.data.dir)
-    claim(workdir, config, manifest["content_hash"])
-    if summary := finished_summary(workdir):
-        logging.info("this run is finished; its report is %s", workdir / "report" / "report.md")
-        return summary
-    with TermSignal() as term:
-        run = Run(config, workdir, manifest)
-        try:
-            while run.step < run.total_steps and not run.watch.should_stop:
-                run.train_until(min(run.next_evaluation(), run.total_steps), term)
-                run.evaluate()
-                if _preempted(term, run.step):
-                    raise PreemptedError(run.step)
-        finally:
-            run.close()
-    return run.summarize()
+    with exclusive(workdir):
+        claim(workdir, config, manifest["content_hash"])
+        if summary := finished_summary(workdir):
+            logging.info("this run is finished; its report is %s", workdir / "report" / "report.md")
+            return summary
+        with StopSignal() as stop:
+            run = Run(config, workdir, manifest)
+            try:
+                while run.step < run.total_steps and not run.watch.should_stop:
+                    run.train_until(min(run.next_evaluation(), run.total_steps), stop)
+                    run.evaluate()
+                    if _preempted(stop, run.step):
+                        raise PreemptedError(run.step)
+            finally:
+                run.close()
+        return run.summarize()
 
 
 class Run:
@@ -70,7 +72,7 @@ class Run:
 
     Attributes:
       state: the `TrainState`, placed on the devices.
-      step: updates done, as a Python int.
+      step: steps done, as a Python int; with accumulated gradients an update takes several.
       total_steps: of the whole run.
       watch: the best metric so far, early stopping and the plateau's factor.
       facts: what every checkpoint says of itself.
@@ -96,7 +98,7 @@ class Run:
         )
         per_epoch = self.stream.batches_per_epoch
         self.total_steps = config.train.steps or max(1, round(config.train.epochs * per_epoch))
-        self.steps_per_evaluation = config.train.eval_epochs * per_epoch
+        self.steps_per_evaluation = config.train.eval_steps or config.train.eval_epochs * per_epoch
         self.learning_rate = _learning_rate(config.optim, self.total_steps, per_epoch)
         self.tx = optim.make_optimizer(
             config.optim.name,
@@ -116,6 +118,7 @@ class Run:
             "channels": config.model.channels,
             "fill": self.ranges.fill,
         }
+        self._check_sizes()
         forward = steps.make_forward(self.model, size=config.model.input_size, **self.preprocess)
         self.forward = predict.compile_forward(forward, platform.compiler_options())
         self.facts = _facts(config, manifest, self.preprocess, kwargs)
@@ -133,7 +136,7 @@ class Run:
             use_ema=bool(config.train.ema_decay),
             variables=self._initial_variables(),
         )
-        logging.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params))
+        logging.info("parameters:\n%s", parameter_overview(state.params))
         self.facts["parameters"] = sum(p.size for p in jax.tree.leaves(state.params))
         state = jax.tree.map(np.asarray, state)
         self.step = 0
@@ -149,6 +152,27 @@ class Run:
         self.writers = Writers(self.workdir, self.step) if self.primary else None
         if self.primary and not self.step:
             self._show_start()
+
+    def _check_sizes(self) -> None:
+        """Refuses, before any work, input sizes that the model does not take.
+
+        Raises:
+          ValueError: as the model says, or that a size differs from the one its shapes come from.
+        """
+        config = self.config
+
+        def faces(size):
+            return jax.ShapeDtypeStruct((1, size, size, config.model.channels), np.float32)
+
+        variables = jax.eval_shape(self.model.init, jax.random.key(0), faces(config.model.input_size))
+        for _, size in config.train.sizes:
+            try:
+                jax.eval_shape(self.model.apply, variables, faces(size))
+            except flax.errors.ScopeParamShapeError:
+                raise ValueError(
+                    f"config.train.sizes has {size}, but {config.model.name} has dense layers for "
+                    f"config.model.input_size={config.model.input_size} and takes no other size"
+                ) from None
 
     def _initial_variables(self) -> dict[str, Any] | None:
         """Old weights to start from; a run that goes on has its own and needs them no more."""
@@ -204,11 +228,11 @@ class Run:
         )
         return self.placement.compile(step)
 
-    def train_until(self, end: int, term: TermSignal) -> None:
+    def train_until(self, end: int, stop: StopSignal) -> None:
         """Trains up to step `end`, reporting and saving on the way.
 
         Raises:
-          PreemptedError: SIGTERM came before `end`; the state is saved.
+          PreemptedError: a signal to stop came before `end`; the state is saved.
         """
         config, save_every = self.config, self.config.checkpoint.every_steps
         mix_end = config.train.mix_until * self.total_steps
@@ -230,7 +254,7 @@ class Run:
                     bar.set_postfix_str(self._report())
                 if self.step == end:
                     return  # saved after the evaluation that is due here
-                preempted = _preempted(term, self.step)
+                preempted = _preempted(stop, self.step)
                 if preempted or (save_every and self.step % save_every == 0):
                     self.window.check()
                     self.save()
@@ -265,9 +289,7 @@ class Run:
             values = jax.tree.map(float, multihost_utils.broadcast_one_to_all(values))
         metric = self.config.selection.metric
         best = self.watch.update(values[metric], self.step)
-        self.state = self.state.replace(
-            lr_scale=self.placement.put_state(np.float32(self.watch.scale))
-        )
+        self.state = self.state.replace(lr_scale=self.placement.put_state(np.float32(self.watch.scale)))
         self.facts["evaluation"] = {
             "split": self.config.selection.split,
             "metric": metric,
@@ -355,11 +377,12 @@ class Run:
 
 def _check(config: ConfigDict) -> None:
     """Refuses, before any work, values that would fail or mislead later."""
-    for name in ("log_every", "train.batch_size", "train.eval_epochs", "optim.accumulate"):
-        if _field(config, name) <= 0:
-            raise ValueError(f"config.{name} is {_field(config, name)}; expected more than 0")
-    if config.train.epochs <= 0 or (config.train.steps is not None and config.train.steps <= 0):
-        raise ValueError("config.train.epochs and config.train.steps must be more than 0")
+    positive = ("log_every", "train.batch_size", "optim.accumulate", "model.input_size")
+    durations = ("train.epochs", "train.steps", "train.eval_epochs", "train.eval_steps")
+    for name in positive + durations:
+        value = _field(config, name)
+        if value is not None and value <= 0:
+            raise ValueError(f"config.{name} is {value}; expected more than 0")
     choices = {
         "selection.metric": SELECTION_METRICS,
         "model.dtype": ("float32", "bfloat16", "float16"),
@@ -395,22 +418,24 @@ def _load_training(config: ConfigDict) -> Faces:
     train, data = _load(config, "train"), config.data
     if not (data.drop_blank or data.merge_twins):
         return train
-    train, counts = splits.clean_train(
-        train, drop_blank=data.drop_blank, merge_twins=data.merge_twins
-    )
+    train, counts = splits.clean_train(train, drop_blank=data.drop_blank, merge_twins=data.merge_twins)
     logging.info("training faces after cleaning: %d, left out: %s", len(train), counts)
     return train
 
 
 def _learning_rate(config: ConfigDict, total_steps: int, per_epoch: float):
+    warmup, boundaries = config.warmup_steps, config.boundary_steps
+    if warmup is None:
+        warmup = config.warmup_epochs * per_epoch
+    if boundaries is None:
+        boundaries = [epoch * per_epoch for epoch in config.boundary_epochs]
     # The schedule counts updates, of which an accumulated gradient makes fewer than steps.
-    updates = per_epoch / config.accumulate
     return optim.learning_rate(
         config.schedule,
         peak=config.learning_rate,
         total_steps=max(1, total_steps // config.accumulate),
-        warmup_steps=round(config.warmup_epochs * updates),
-        step_boundaries=[round(epoch * updates) for epoch in config.step_epochs],
+        warmup_steps=round(warmup / config.accumulate),
+        step_boundaries=[round(step / config.accumulate) for step in boundaries],
         step_factor=config.step_factor,
     )
 
@@ -466,8 +491,8 @@ def _facts(
     }
 
 
-def _preempted(term: TermSignal, step: int) -> bool:
-    """Whether SIGTERM came; several processes agree on the step at which they stop."""
+def _preempted(stop: StopSignal, step: int) -> bool:
+    """Whether a signal to stop came; several processes agree on the step at which they stop."""
     if jax.process_count() > 1:
         return multihost_utils.reached_preemption_sync_point(step)
-    return term.received
+    return stop.received

@@ -1,8 +1,12 @@
 """A run's directory: whose it is, and whether the run is finished."""
 
+import contextlib
+import fcntl
 import json
+import logging
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -16,11 +20,41 @@ SUMMARY_FILE = "summary.json"
 NEUTRAL_FIELDS = frozenset({"data.dir", "data.num_workers", "log_every", "parallel", "checkpoint.keep"})
 
 
+@contextlib.contextmanager
+def exclusive(workdir: pathlib.Path) -> Iterator[None]:
+    """Makes the directory and keeps it, within the context, from any other run that would write there.
+
+    With several processes the first one holds it for all. The lock (flock) ends with the process,
+    however that ends.
+
+    Raises:
+      ValueError: another process trains in it now.
+    """
+    if jax.process_index():
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(workdir, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise ValueError(
+            f"another process is training in {workdir}: wait for it, stop it, or use another --workdir"
+        ) from None
+    except OSError as error:
+        logging.warning("%s cannot be locked (%s): start no second run in it", workdir, error)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def claim(workdir: pathlib.Path, config: ConfigDict, data_hash: str) -> None:
     """Makes the directory this run's, or checks that it already is.
 
     Args:
-      workdir: the directory; made if it is not there.
+      workdir: the directory, see `exclusive`.
       config: the run's configuration.
       data_hash: content hash of the data it trains on.
 
@@ -32,7 +66,7 @@ def claim(workdir: pathlib.Path, config: ConfigDict, data_hash: str) -> None:
     wanted = flatten(json.loads(config.to_json_best_effort())) | {"data_hash": data_hash}
     path = workdir / CONFIG_FILE
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = _read_json(path)
         differing = _differing(found, wanted)
         if not differing:
             return
@@ -52,7 +86,6 @@ def claim(workdir: pathlib.Path, config: ConfigDict, data_hash: str) -> None:
         raise ValueError(
             f"{workdir} is not empty and no run of fer_jax (it has no {CONFIG_FILE}): use another --workdir"
         )
-    workdir.mkdir(parents=True, exist_ok=True)
     _write_json(path, wanted)
 
 
@@ -65,7 +98,7 @@ def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 def finished_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
     """The summary of a finished run, None while it is not."""
     path = workdir / SUMMARY_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return _read_json(path) if path.is_file() else None
 
 
 def finish(workdir: pathlib.Path, summary: dict[str, Any]) -> None:
@@ -82,6 +115,15 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise ValueError(
+            f"{path} is damaged ({error}): restore it, or move the work directory away to start anew"
+        ) from None
 
 
 def _partial(path: pathlib.Path) -> pathlib.Path:

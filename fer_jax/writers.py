@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -46,9 +47,7 @@ class Writers:
         """The run's hyper-parameters, flat, for TensorBoard's table."""
         if self._events:
             plain = (bool, int, float, str)
-            self._events.write_hparams(
-                {k: v if isinstance(v, plain) else str(v) for k, v in values.items()}
-            )
+            self._events.write_hparams({k: v if isinstance(v, plain) else str(v) for k, v in values.items()})
 
     def flush(self) -> None:
         if self._events:
@@ -66,6 +65,15 @@ def _event_writer(directory: pathlib.Path):
         return None
     tf.config.set_visible_devices([], "GPU")  # or TensorFlow takes the GPU's memory from JAX
     return metric_writers.SummaryWriter(str(directory))
+
+
+def parameter_overview(params: Any) -> str:
+    """A table of the parameters' names, shapes and statistics; only their number where CLU is missing."""
+    try:
+        from clu import parameter_overview as overview
+    except ImportError:
+        return f"{sum(p.size for p in jax.tree.leaves(params)):,} in all"
+    return overview.get_parameter_overview(params)
 
 
 def read_records(workdir: pathlib.Path) -> Iterator[dict[str, Any]]:

@@ -160,6 +160,8 @@ def test_any_damage_to_the_newest_is_noticed_or_harmless(two, tmp_path, damage, 
             assert "damaged checkpoint" in caplog.text and str(directory / "2") in caplog.text
             # Its place is free for the run that goes on.
             assert manager.steps() == [1]
+            assert (tmp_path / "damaged_checkpoints" / "2").is_dir()
+            shutil.rmtree(tmp_path / "damaged_checkpoints")
             manager.save(2, tree(2), {"facts": FACTS, "place": 2}, 0.4)
             manager.wait()
             assert_equal_trees(manager.restore_newest(tree(0)).state, tree(2))

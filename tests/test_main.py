@@ -57,9 +57,7 @@ def test_missing_data_say_how_to_make_them(tmp_path):
     )
     assert process.returncode == 1
     assert "error: " in process.stderr and "Traceback" not in process.stderr
-    assert (
-        f"prepare_data.py --source PATH/TO/fer2013.csv --out {tmp_path / 'none'}" in process.stderr
-    )
+    assert f"prepare_data.py --source PATH/TO/fer2013.csv --out {tmp_path / 'none'}" in process.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -73,6 +71,11 @@ def test_missing_data_say_how_to_make_them(tmp_path):
         ((), "--config"),
         (("--config=configs/nothing.py",), "configs/nothing.py"),
         ((DEFAULT, "train"), "unexpected arguments ['train']"),
+        ((DEFAULT, "--num_processes=2"), "--num_processes needs --coordinator=HOST:PORT"),
+        (
+            (DEFAULT, "--num_processes=2", "--coordinator=a:1", "--process_id=2"),
+            "--process_id=2 is not in 0..1",
+        ),
     ],
 )
 def test_mistakes_are_named(arguments, message):
@@ -89,6 +92,15 @@ def test_a_typo_in_an_experiment_suggests_the_field(tmp_path):
     process = run_python(*MAIN, f"--config={config}")
     assert process.returncode == 1 and "Traceback" not in process.stderr
     assert 'Did you mean "momentum"' in process.stderr
+
+
+def test_a_mistake_in_an_experiments_own_code_keeps_its_traceback(tmp_path):
+    config = tiny_config_file(tmp_path / "c.py", tmp_path)
+    config.write_text(config.read_text().replace("    return c", "    return c.seed.real.nothing"))
+    process = run_python(*MAIN, f"--config={config}")
+    assert process.returncode == 1
+    assert "no such field" not in process.stderr
+    assert "'int' object has no attribute 'nothing'" in process.stderr and "c.py" in process.stderr
 
 
 def test_help_is_useful():

@@ -1,4 +1,4 @@
-"""The window over the last steps, the loss that is not finite, SIGTERM."""
+"""The window over the last steps, the loss that is not finite, signals to stop."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fer_jax import monitor
-from fer_jax.monitor import NonFiniteLossError, PreemptedError, TermSignal, Window
+from fer_jax.monitor import NonFiniteLossError, PreemptedError, StopSignal, Window
 
 
 def metrics(loss, grad_norm=1.0, param_norm=2.0):
@@ -84,28 +84,36 @@ def test_preempted_ends_with_a_code_of_its_own():
     assert error.step == 12
 
 
-def test_sigterm_is_received_within_the_context_only():
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_are_received_within_the_context_only(number):
     seen = []
-    previous = signal.signal(signal.SIGTERM, lambda *_: seen.append("outer"))
+    previous = signal.signal(number, lambda *_: seen.append("outer"))
     try:
-        with TermSignal() as term:
-            assert not term.received
-            signal.raise_signal(signal.SIGTERM)
-            assert term.received and not seen
-        signal.raise_signal(signal.SIGTERM)
+        with StopSignal() as stop:
+            assert not stop.received
+            signal.raise_signal(number)
+            assert stop.received and not seen
+        signal.raise_signal(number)
         assert seen == ["outer"]
-        with TermSignal() as term:
-            assert not term.received
+        with StopSignal() as stop:
+            assert not stop.received
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        signal.signal(number, previous)
+
+
+def test_a_second_ctrl_c_interrupts():
+    with pytest.raises(KeyboardInterrupt), StopSignal() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.received
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_other_threads_do_without_the_signal():
     results = []
 
     def use():
-        with TermSignal() as term:
-            results.append(term.received)
+        with StopSignal() as stop:
+            results.append(stop.received)
 
     thread = threading.Thread(target=use)
     thread.start()

@@ -23,6 +23,7 @@ from helpers import (
 )
 
 from fer_jax import models, parallel
+from fer_jax import workdir as workdir_module
 from fer_jax.checkpoints import load_weights
 from fer_jax.data import builder
 from fer_jax.data.emotions import EMOTIONS
@@ -150,9 +151,7 @@ def test_the_best_weights_give_the_reported_predictions(whole, tiny_data):
     logits = jax.jit(model.apply)(variables, jnp.float32(x))
     accuracy = np.mean(np.argmax(logits, axis=1) == faces.labels)
     assert accuracy == summary["accuracy"]
-    rows = np.loadtxt(
-        workdir / "report" / "predictions.csv", delimiter=",", skiprows=1, usecols=range(-7, 0)
-    )
+    rows = np.loadtxt(workdir / "report" / "predictions.csv", delimiter=",", skiprows=1, usecols=range(-7, 0))
     np.testing.assert_allclose(rows, nn.softmax(logits), atol=1e-4)
 
 
@@ -301,17 +300,47 @@ def test_sizes_grow_and_mixing_ends(tiny_data, tmp_path, monkeypatch):
     assert mixed == [True] * 7 + [False] * 3
 
 
+def test_durations_in_steps(tiny_data, tmp_path):
+    changes = {
+        "optim.warmup_steps": 2,
+        "optim.schedule": "step",
+        "optim.boundary_steps": (4, 6),
+        "optim.step_factor": 0.5,
+        "train.eval_steps": 3,
+        "train.steps": 8,
+        "log_every": 1,
+    }
+    train_and_evaluate(simple_config(tiny_data, **changes), tmp_path)
+    rates = [r["learning_rate"] for r in records(tmp_path) if r["kind"] == "train"]
+    expected = [0, 0.5, 1, 1, 0.5, 0.5, 0.25, 0.25]
+    assert rates == pytest.approx([0.05 * factor for factor in expected], rel=1e-5)
+    assert [r["step"] for r in records(tmp_path) if r["kind"] == "eval"] == [3, 6, 8]
+
+
+def test_a_directory_in_use_is_refused(tiny_data, tmp_path):
+    with workdir_module.exclusive(tmp_path), pytest.raises(ValueError, match="another process is training"):
+        train_and_evaluate(simple_config(tiny_data), tmp_path)
+    train_and_evaluate(simple_config(tiny_data, **{"train.steps": 1}), tmp_path)
+
+
+def test_sizes_that_the_model_does_not_take_are_refused(tiny_data, tmp_path):
+    elu = {"model.name": "cnn_elu", "train.sizes": ((0.5, 24),), "model.input_size": 48}
+    with pytest.raises(ValueError, match="config.train.sizes has 24, but cnn_elu .*input_size=48"):
+        train_and_evaluate(simple_config(tiny_data, **elu), tmp_path)
+    small = {"model.name": "cnn_relu", "model.input_size": 4}
+    with pytest.raises(ValueError, match="4x4 are too small for this model: at least 8x8"):
+        train_and_evaluate(simple_config(tiny_data, **small), tmp_path)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_data, tmp_path):
     # After the first epoch, 4 steps, the rate grows beyond all bounds.
     changes = {
         "optim.schedule": "step",
-        "optim.step_epochs": (1.0,),
+        "optim.boundary_epochs": (1.0,),
         "optim.step_factor": 1e38,
     }
     config = simple_config(tiny_data, **changes)
-    with pytest.raises(
-        NonFiniteLossError, match=r"^step [56]: loss .*norm .*norm (inf|nan)"
-    ) as error:
+    with pytest.raises(NonFiniteLossError, match=r"^step [56]: loss .*norm .*norm (inf|nan)") as error:
         train_and_evaluate(config, tmp_path)
     assert "config.optim.clip_norm" in str(error.value)
     # The last good checkpoint stays, finite, and nothing claims that the run is finished.

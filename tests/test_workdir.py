@@ -18,6 +18,7 @@ def config(**changes):
 
 def test_a_new_directory_is_claimed_and_found_again(tmp_path):
     path = tmp_path / "runs" / "one"
+    path.mkdir(parents=True)
     workdir.claim(path, config(), HASH)
     assert [p.name for p in path.iterdir()] == ["config.json"]
     stored = json.loads((path / "config.json").read_text())
@@ -25,6 +26,27 @@ def test_a_new_directory_is_claimed_and_found_again(tmp_path):
     assert stored["optim.learning_rate"] == 0.1 and stored["train.steps"] is None
     (path / "metrics.jsonl").touch()
     workdir.claim(path, config(), HASH)
+
+
+def test_a_directory_is_held_by_one_at_a_time(tmp_path):
+    path = tmp_path / "runs" / "one"
+    with workdir.exclusive(path):
+        with pytest.raises(ValueError, match=f"another process is training in {path}"):
+            with workdir.exclusive(path):
+                pass
+        assert not list(path.iterdir())
+    with workdir.exclusive(path):
+        pass
+
+
+@pytest.mark.parametrize("name, read", [("config.json", None), ("summary.json", workdir.finished_summary)])
+@pytest.mark.parametrize("content", [b'{"half', b"\xff\xfe"])
+def test_a_damaged_file_is_named(tmp_path, name, read, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(
+        ValueError, match=f"{name} is damaged .*: restore it, or move the work directory away"
+    ):
+        read(tmp_path) if read else workdir.claim(tmp_path, config(), HASH)
 
 
 def test_another_config_is_refused_with_its_fields(tmp_path):

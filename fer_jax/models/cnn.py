@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from fer_jax.models.layers import BatchNorm, Conv, he_normal, max_pool_2x2, relu_pool
+from fer_jax.models.layers import BatchNorm, Conv, he_normal, max_pool_2x2, relu_pool, require_side
 
 
 class CnnElu(nn.Module):
@@ -35,12 +35,17 @@ class CnnElu(nn.Module):
 
     @nn.compact
     def __call__(self, x: jnp.ndarray, train: bool = False) -> jnp.ndarray:
-        """Normalised faces float [B, S, S, C] -> logits float32 [B, num_classes]."""
+        """Normalised faces float [B, S, S, C] -> logits float32 [B, num_classes].
+
+        Raises:
+          ValueError: S is less than 2 to the number of blocks, which halve it.
+        """
 
         def norm(**kwargs):
             return BatchNorm(train, self.axis_name, dtype=self.dtype, **kwargs)
 
         x = x.astype(self.dtype)
+        require_side(x, 2 ** len(self.widths))
         for width, rate in zip(self.widths, self.block_dropout, strict=True):
             x = norm()(nn.elu(Conv(width, dtype=self.dtype)(x)))
             x = norm(tail=max_pool_2x2)(nn.elu(Conv(width, dtype=self.dtype)(x)))
@@ -54,13 +59,13 @@ class CnnElu(nn.Module):
 class CnnRelu(nn.Module):
     """A small VGG: blocks of Conv-BN-ReLU and max-pool, global average pooling and a dense head.
 
-    Per block: (3x3 convolution without bias, BatchNorm, ReLU) `depths` times, 2x2 max-pool. Then global average
-    pooling, dropout, Dense, BatchNorm, ReLU, dropout and the classifier. Takes any input size.
+    Per block: (3x3 convolution without bias, BatchNorm, ReLU) `depths` times, 2x2 max-pool. Then global
+    average pooling, dropout, Dense, BatchNorm, ReLU, dropout and the classifier. Takes any input size.
 
     Attributes:
       num_classes: width of the logits.
       widths: channels of each block.
-      depths: convolutions of each block.
+      depths: convolutions of each block; None for two.
       hidden: width of the dense layer.
       dropout: dropout rate before the dense layer and before the classifier.
       dtype: type of the computation; parameters and statistics stay float32.
@@ -69,7 +74,7 @@ class CnnRelu(nn.Module):
 
     num_classes: int = 7
     widths: tuple[int, ...] = (64, 128, 256)
-    depths: tuple[int, ...] = (2, 2, 2)
+    depths: tuple[int, ...] | None = None
     hidden: int = 128
     dropout: float = 0.4
     dtype: Any = jnp.float32
@@ -77,13 +82,19 @@ class CnnRelu(nn.Module):
 
     @nn.compact
     def __call__(self, x: jnp.ndarray, train: bool = False) -> jnp.ndarray:
-        """Normalised faces float [B, S, S, C] -> logits float32 [B, num_classes]."""
+        """Normalised faces float [B, S, S, C] -> logits float32 [B, num_classes].
+
+        Raises:
+          ValueError: S is less than 2 to the number of blocks, which halve it.
+        """
 
         def norm(tail):
             return BatchNorm(train, self.axis_name, tail, dtype=self.dtype)
 
         x = x.astype(self.dtype)
-        for width, depth in zip(self.widths, self.depths, strict=True):
+        require_side(x, 2 ** len(self.widths))
+        depths = self.depths or (2,) * len(self.widths)
+        for width, depth in zip(self.widths, depths, strict=True):
             for tail in (nn.relu,) * (depth - 1) + (relu_pool,):
                 x = norm(tail)(Conv(width, use_bias=False, dtype=self.dtype)(x))
         x = jnp.mean(x, axis=(1, 2))

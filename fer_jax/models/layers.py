@@ -39,6 +39,17 @@ class Conv(nn.Module):
         return y
 
 
+def require_side(x: jnp.ndarray, least: int) -> None:
+    """Refuses faces [B, H, W, C] of which nothing would be left, which gives NaN.
+
+    Raises:
+      ValueError: H or W is less than `least`.
+    """
+    height, width = x.shape[1:3]
+    if min(height, width) < least:
+        raise ValueError(f"faces of {height}x{width} are too small for this model: at least {least}x{least}")
+
+
 def _tiles(x: jnp.ndarray) -> jnp.ndarray:
     """[B, H, W, C] -> [B, H // 2, 2, W // 2, 2, C]; an odd last row or column is dropped."""
     b, h, w, c = x.shape
