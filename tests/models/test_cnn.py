@@ -25,12 +25,12 @@ def keras_elu():
     return keras.Sequential([*net, layers.Dropout(0.6), layers.Dense(7)])
 
 
-def keras_relu():
-    """Conv-BN-ReLU twice a block, pool; global pooling, dropout, Dense-BN-ReLU, dropout, classifier."""
+def keras_relu(widths=(64, 128, 256), depths=(2, 2, 2)):
+    """Blocks of Conv-BN-ReLU, pool; global pooling, dropout, Dense-BN-ReLU, dropout, classifier."""
     layers = keras.layers
     net = [keras.Input((48, 48, 1))]
-    for width in (64, 128, 256):
-        for _ in range(2):
+    for width, depth in zip(widths, depths, strict=True):
+        for _ in range(depth):
             net += [layers.Conv2D(width, 3, padding="same", use_bias=False), layers.BatchNormalization()]
             net += [layers.ReLU()]
         net += [layers.MaxPooling2D()]
@@ -69,12 +69,20 @@ def copied(net, rng):
     return jax.tree.map(lambda x: np.asarray(x, np.float32), variables)
 
 
+DEEP = dict(widths=(8, 16), depths=(1, 3))
+
+
 @pytest.mark.parametrize(
-    ("name", "build", "trainable"), [("cnn_elu", keras_elu, 2_326_983), ("cnn_relu", keras_relu, 1_179_079)]
+    ("name", "kwargs", "build", "trainable"),
+    [
+        ("cnn_elu", {}, keras_elu, 2_326_983),
+        ("cnn_relu", {}, keras_relu, 1_179_079),
+        ("cnn_relu", DEEP, lambda: keras_relu(**DEEP), 9_151),
+    ],
 )
-def test_same_network_as_in_keras(name, build, trainable):
+def test_same_network_as_in_keras(name, kwargs, build, trainable):
     rng = np.random.default_rng(0)
-    net, model = build(), models.create(name)
+    net, model = build(), models.create(name, **kwargs)
     variables = copied(net, rng)
     x = rng.normal(size=(3, 48, 48, 1)).astype(np.float32)
     ours = jax.jit(lambda v, x: model.apply(v, x))(variables, x)
@@ -95,6 +103,14 @@ def test_relu_takes_any_size_and_elu_does_not():
     variables = jax.eval_shape(elu.init, jax.random.key(0), small)
     with pytest.raises(Exception, match="kernel"):
         jax.eval_shape(elu.apply, variables, jnp.zeros((1, 24, 24, 1)))
+
+
+@pytest.mark.parametrize("name", sorted(models.MODELS))
+def test_faces_too_small_for_the_blocks_are_refused(name):
+    model = models.create(name)
+    jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+    with pytest.raises(ValueError, match="faces of 8x7 are too small for this model: at least 8x8"):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 7, 1)))
 
 
 def test_dropout_acts_in_training_only():
