@@ -1,8 +1,10 @@
-"""Runs a training in a process that ends itself at a chosen point: python interrupted_run.py SPEC.
+"""Runs a training in a process that ends itself at a chosen point.
+
+    python interrupted_run.py SPEC [COORDINATOR PROCESS COUNT]
 
 SPEC is JSON with "data", "workdir", "changes" of the tiny configuration, and at most one of
 
-  "signal": [NAME, STEP]  the process sends itself this signal once step STEP has been counted;
+  "signal": [NAME, STEP, PROCESS]  that process sends itself this signal once step STEP has been counted;
   "kill_in_save": [EVENT, STEP]  SIGKILL at the first EVENT ("open" or "os.rename", see Python's
     audit events) on the temporary folder of the checkpoint of STEP.
 
@@ -26,8 +28,9 @@ class NoTensorFlow(PathFinder):
         return PathFinder.find_spec(name, path, target)
 
 
-def main(spec):
+def main(spec, *distributed):
     sys.meta_path[sys.meta_path.index(PathFinder)] = NoTensorFlow
+    import jax
     from helpers import tiny_config
 
     from fer_jax.train import Window, train_and_evaluate
@@ -36,7 +39,7 @@ def main(spec):
 
     def add_and_signal(self, step, metrics):
         add(self, step, metrics)
-        if "signal" in spec and step == spec["signal"][1]:
+        if "signal" in spec and [step, jax.process_index()] == spec["signal"][1:]:
             os.kill(os.getpid(), getattr(signal, spec["signal"][0]))
 
     def kill_in_save(event, arguments):
@@ -45,6 +48,9 @@ def main(spec):
             if folder in str(arguments[0]):
                 os.kill(os.getpid(), signal.SIGKILL)
 
+    if distributed:
+        coordinator, process, count = distributed
+        jax.distributed.initialize(coordinator, int(count), int(process))
     Window.add = add_and_signal
     sys.addaudithook(kill_in_save)
     summary = train_and_evaluate(tiny_config(spec["data"], **spec["changes"]), spec["workdir"])
@@ -53,4 +59,4 @@ def main(spec):
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main(json.loads(sys.argv[1]), *sys.argv[2:])

@@ -21,6 +21,7 @@ from helpers import (
 )
 
 from fer_jax import parallel
+from fer_jax.monitor import EXIT_PREEMPTED
 from fer_jax.train import train_and_evaluate
 
 EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
@@ -36,8 +37,8 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def run_two(*arguments, **env):
-    """Two processes of `python ARGUMENTS` with {coordinator} and {process} filled in."""
+def run_two(*arguments, code=0, **env):
+    """Two processes of `python ARGUMENTS` with {coordinator} and {process} filled in, ending with `code`."""
     coordinator = f"localhost:{free_port()}"
     processes = [
         subprocess.Popen(
@@ -59,7 +60,7 @@ def run_two(*arguments, **env):
         for process in processes:
             process.kill()
     for process, (_, stderr) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, stderr[-3000:]
+        assert process.returncode == code, stderr[-3000:]
     return outputs
 
 
@@ -172,3 +173,20 @@ def test_a_run_of_two_processes_is_one_run(alone, tiny_data, tmp_path):
     run_main_twice(config, workdir, "--config.parallel=jit")
     assert json.loads((workdir / "summary.json").read_text())["steps"] == 10
     assert_close_runs(workdir, alone)
+
+
+def test_sigterm_to_one_of_two_processes_stops_both_at_one_step(tiny_data, tmp_path):
+    # It ends at the signal alone, which takes the processes a second to agree on.
+    changes = CHANGES | {"train.steps": 10**6, "train.eval_steps": 10**6, "checkpoint.every_steps": 0}
+    spec = {"data": str(tiny_data), "workdir": str(tmp_path), "changes": changes}
+    reached = [5]
+    for _ in range(2):  # the second goes on from where the first stopped
+        spec["signal"] = ["SIGTERM", reached[-1] + 5, 0]
+        escaped = json.dumps(spec).replace("{", "{{").replace("}", "}}")
+        run_two(
+            "tests/interrupted_run.py", escaped, "{coordinator}", "{process}", 2, code=EXIT_PREEMPTED, **TWO
+        )
+        reached.append(max(int(path.name) for path in (tmp_path / "checkpoints").iterdir()))
+        state = raw_state(tmp_path, reached[-1])
+        assert int(state["step"]) == reached[-1] > reached[-2]
+    assert not (tmp_path / "summary.json").exists()

@@ -399,16 +399,16 @@ def resumed(whole, tiny_data, tmp_path_factory):
     endings = {
         # Before the first checkpoint, while the first is committed, between two, while one is begun.
         "killed": [
-            {"signal": ["SIGKILL", 2]},
+            {"signal": ["SIGKILL", 2, 0]},
             {"kill_in_save": ["os.rename", 3]},
-            {"signal": ["SIGKILL", 5]},
+            {"signal": ["SIGKILL", 5, 0]},
             {"kill_in_save": ["open", 9]},
             {},
         ],
         # In the middle of a window, at the last evaluation.
         "terminated": [
-            {"signal": ["SIGTERM", 5]},
-            {"signal": ["SIGTERM", 10]},
+            {"signal": ["SIGTERM", 5, 0]},
+            {"signal": ["SIGTERM", 10, 0]},
             {},
         ],
     }
