@@ -67,7 +67,7 @@ def create_state(
         init = jax.jit(model.init, compiler_options=platform.run_once_options())
         variables = init(init_key, face)
     else:
-        _check_fit(variables, jax.eval_shape(model.init, init_key, face))
+        check_fit(variables, model, input_shape)
     params = variables["params"]
     batch_stats = variables.get("batch_stats", {})
     ema = {"params": params, "batch_stats": batch_stats} if use_ema else {}
@@ -82,8 +82,19 @@ def create_state(
     )
 
 
-def _check_fit(variables: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Refuses variables whose names or shapes are not the network's."""
+def check_fit(variables: dict[str, Any], model: nn.Module, input_shape: tuple[int, int, int]) -> None:
+    """Refuses variables whose names or shapes are not the network's.
+
+    Args:
+      variables: {"params", "batch_stats"}, trees of arrays.
+      model: the network; `model(x, train)` maps float32 [B, *input_shape] to logits.
+      input_shape: (S, S, C) of one normalised face.
+
+    Raises:
+      ValueError: the message names what is missing, what is too many, and what has another shape.
+    """
+    face = jnp.zeros((1, *input_shape), jnp.float32)
+    expected = jax.eval_shape(model.init, jax.random.key(0), face)
     shapes = [
         {name: leaf.shape for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
         for tree in (variables, expected)

@@ -16,10 +16,24 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-SPLITS = ("train", "validation", "test")
+from fer_jax.data.records import SPLITS  # noqa: E402
+
+# What of a checkpoint's facts an evaluation cannot do without.
+NEEDED_FACTS = (
+    "model.name",
+    "model.kwargs",
+    "preprocess.image_size",
+    "preprocess.channels",
+    "preprocess.mean",
+    "preprocess.std",
+    "preprocess.fill",
+    "emotions",
+    "data_hash",
+)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -69,13 +83,19 @@ def evaluate(args: argparse.Namespace) -> dict:
     """Loads, predicts and writes the report; returns what report.json holds."""
     import jax
 
-    from fer_jax import checkpoints, models, platform, steps
+    from fer_jax import checkpoints, platform, steps
     from fer_jax.data import builder, splits
     from fer_jax.evaluation import predict, report
 
     platform.tune_cpu()
     weights = args.checkpoint or str(Path(args.workdir) / checkpoints.BEST_WEIGHTS)
-    variables, facts = checkpoints.load_weights(args.checkpoint or args.workdir)
+    if args.workdir and not Path(weights).is_file():
+        raise FileNotFoundError(
+            f"there is no {weights}: --workdir takes the directory of a run, which gets that file at its "
+            "first evaluation; for other weights use --checkpoint"
+        )
+    variables, facts = checkpoints.load_weights(weights)
+    model = _model(weights, variables, facts)
     manifest = builder.read_manifest(args.data)
     size, channels = facts["preprocess"]["image_size"], facts["preprocess"]["channels"]
     if manifest["channels"] not in (1, channels):
@@ -86,7 +106,6 @@ def evaluate(args: argparse.Namespace) -> dict:
         )
     _check_writable(Path(args.out))
     faces = builder.load(args.data, args.split, image_size=_loaded_size(facts, manifest))
-    model = models.create(facts["model"]["name"], len(facts["emotions"]), **facts["model"]["kwargs"])
     preprocess = {key: facts["preprocess"][key] for key in ("mean", "std", "channels", "fill")}
     forward = predict.compile_forward(
         steps.make_forward(model, size=size, **preprocess), platform.compiler_options()
@@ -110,6 +129,43 @@ def evaluate(args: argparse.Namespace) -> dict:
         images=faces.images,
         groups=splits.duplicate_groups(faces.images),
     )
+
+
+def _model(weights: str, variables: dict, facts: dict):
+    """The network that the facts describe, if the weights are its own.
+
+    Raises:
+      ValueError: they are not, or the facts do not tell; the message names the file and what is wrong.
+    """
+    from fer_jax import models, state
+    from fer_jax.data.emotions import EMOTIONS
+
+    missing = [name for name in NEEDED_FACTS if not _has(facts, name)]
+    if missing:
+        raise ValueError(
+            f"the facts in {weights} lack {', '.join(missing)}, which an evaluation needs: take weights "
+            "that fer_jax's training wrote, such as RUN/best.safetensors"
+        )
+    if facts["emotions"] != list(EMOTIONS):
+        raise ValueError(
+            f"{weights} tells {facts['emotions']} apart; expected {list(EMOTIONS)}, in this order"
+        )
+    side, channels = facts["preprocess"]["image_size"], facts["preprocess"]["channels"]
+    try:
+        model = models.create(facts["model"]["name"], len(EMOTIONS), **facts["model"]["kwargs"])
+        state.check_fit(variables, model, (side, side, channels))
+    except ValueError as error:
+        raise ValueError(f"{weights}: {error}") from error
+    return model
+
+
+def _has(facts: Any, name: str) -> bool:
+    """Whether nested dictionaries hold a dotted name."""
+    for key in name.split("."):
+        if not isinstance(facts, dict) or key not in facts:
+            return False
+        facts = facts[key]
+    return True
 
 
 def _loaded_size(facts: dict, manifest: dict) -> int | None:

@@ -15,8 +15,8 @@ import numpy as np
 
 from fer_jax.data import face_drawing
 from fer_jax.data.emotions import EMOTIONS
+from fer_jax.data.records import SPLITS
 
-SPLITS = ("train", "validation", "test")
 PER_CLASS = {"train": 500, "validation": 100, "test": 100}
 SIDE = face_drawing.SIDE
 
@@ -130,7 +130,7 @@ def generate(per_class: int | Sequence[int], seed: int, split: str) -> tuple[np.
     Args:
       per_class: faces of each class, one number for all or seven; `PER_CLASS` holds the usual ones.
       seed: any integer from 0 on; another seed shows other people.
-      split: one of `SPLITS`; no face is in two of them.
+      split: one of `records.SPLITS`; no face is in two of them.
 
     Returns:
       Images uint8 [N, 48, 48, 1] and labels int32 [N] (ids of `EMOTIONS`).

@@ -11,6 +11,7 @@ from sklearn.linear_model import RidgeClassifier
 
 from fer_jax.data import face_drawing, synthetic
 from fer_jax.data.emotions import EMOTIONS
+from fer_jax.data.records import SPLITS
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_a_face_does_not_depend_on_how_many_are_drawn(train):
 
 
 def test_no_face_twice_across_splits_and_seeds():
-    faces = [synthetic.generate(30, seed, split)[0] for seed in (0, 1) for split in synthetic.SPLITS]
+    faces = [synthetic.generate(30, seed, split)[0] for seed in (0, 1) for split in SPLITS]
     together = np.concatenate(faces).reshape(6 * 210, -1)
     assert len(np.unique(together, axis=0)) == len(together)
 

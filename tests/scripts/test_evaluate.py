@@ -15,7 +15,7 @@ import scipy.special
 from PIL import Image
 
 from fer_jax import models
-from fer_jax.checkpoints import export_weights
+from fer_jax.checkpoints import export_weights, load_weights
 from fer_jax.data import builder, synthetic
 from fer_jax.data.emotions import EMOTIONS
 
@@ -153,7 +153,9 @@ def complaint(evaluate, capsys, tmp_path):
 def test_missing_weights(complaint, data, tmp_path):
     message = complaint(checkpoint=tmp_path / "none.safetensors", data=data)
     assert f"no weights at {tmp_path / 'none.safetensors'}" in message
-    assert "best.safetensors" in complaint(workdir=tmp_path, data=data)
+    for workdir in (tmp_path, tmp_path / "none"):
+        message = complaint(workdir=workdir, data=data)
+        assert f"there is no {workdir / 'best.safetensors'}" in message
 
 
 def test_damaged_weights(complaint, data, run, tmp_path):
@@ -161,6 +163,42 @@ def test_damaged_weights(complaint, data, run, tmp_path):
     path = tmp_path / "half.safetensors"
     path.write_bytes(whole[: len(whole) // 2])
     assert f"{path} is not a whole safetensors file" in complaint(checkpoint=path, data=data)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "expected"),
+    [
+        ("facts", lambda f: f.pop("model"), "lack model.name, model.kwargs, which"),
+        ("facts", lambda f: f["preprocess"].pop("mean"), "lack preprocess.mean, which"),
+        ("facts", lambda f: f.update(preprocess=None), "lack preprocess.image_size, preprocess.channels"),
+        ("facts", lambda f: f["emotions"].reverse(), "expected ['angry', 'disgust'"),
+        ("facts", lambda f: f["model"].update(name="vgg"), "unknown model 'vgg'"),
+        (
+            "facts",
+            lambda f: f["model"]["kwargs"].update(hidden=9),
+            "params/Dense_0/kernel: (8, 8) given, (8, 9) expected",
+        ),
+        (
+            "params",
+            lambda p: p.pop("Conv_0"),
+            "(1 arrays differ):\n  params/Conv_0/kernel: nothing given, (3, 3, 1, 4) expected",
+        ),
+        (
+            "params",
+            lambda p: p.update(more=np.ones(3)),
+            "(1 arrays differ):\n  params/more: (3,) given, nothing expected",
+        ),
+    ],
+)
+def test_weights_that_do_not_say_how_to_use_them_or_do_not_fit(
+    complaint, data, run, tmp_path, part, change, expected
+):
+    variables, facts = load_weights(run[0])
+    change(facts if part == "facts" else variables["params"])
+    path = tmp_path / "other.safetensors"
+    export_weights(path, variables, facts)
+    message = complaint(checkpoint=path, data=data)
+    assert str(path) in message and expected in message
 
 
 def test_missing_data(complaint, run, tmp_path):
