@@ -1,9 +1,10 @@
 """Reads a prepared dataset into memory, or as a stream if it does not fit. Needs no TensorFlow."""
 
+import contextlib
 import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ MANIFEST = "manifest.json"
 TFDS_FOLDER = "fer"  # tfds_builder.FerBuilder.name
 
 _BATCH = 512  # records fetched together
+_FIELDS = frozenset(
+    "name source_kind source splits image_shape channels pixel_mean pixel_std pixel_statistics_split "
+    "content_hash skipped notes drawn_splits files".split()
+)
 
 
 class DatasetError(ValueError):
@@ -38,7 +43,7 @@ def read_manifest(data_dir: str | Path) -> dict[str, Any]:
             f"scripts/prepare_data.py --source PATH/TO/fer2013.csv --out {data_dir}\nor, without "
             "data of your own, with --source synthetic"
         )
-    again = f"delete {data_dir} and run scripts/prepare_data.py again"
+    again = _again(data_dir)
     try:
         manifest = json.loads(path.read_text())
         version = manifest["format_version"]
@@ -46,6 +51,8 @@ def read_manifest(data_dir: str | Path) -> dict[str, Any]:
         raise DatasetError(f"{path} is damaged ({error}); {again}") from error
     if version != FORMAT_VERSION:
         raise DatasetError(f"{path} has format version {version}, expected {FORMAT_VERSION}; {again}")
+    if missing := sorted(_FIELDS - manifest.keys()):
+        raise DatasetError(f"{path} is damaged (it lacks {', '.join(missing)}); {again}")
     for name, size in manifest["files"].items():
         file = path.parent / name
         found = file.stat().st_size if file.is_file() else None
@@ -81,21 +88,21 @@ def load(
         shape = tuple(manifest["image_shape"])
     else:
         raise DatasetError(
-            f"the images of {data_dir} differ in size: give image_size, the side in pixels to resize them to"
+            f"the images of {data_dir} differ in size: give image_size, the side in pixels to resize them "
+            "to; in training with --config.data.image_size=48"
         )
-    source = _data_source(data_dir, split)
+    source = _Source(data_dir, split)
     count = manifest["splits"][split]["count"]
     if len(source) != count:
         raise DatasetError(
-            f"{data_dir}: {split} holds {len(source)} images, its manifest says {count}; delete "
-            f"{data_dir} and run scripts/prepare_data.py again"
+            f"{data_dir}: {split} holds {len(source)} images, its manifest says {count}; {_again(data_dir)}"
         )
     keep = count * int(np.prod(shape)) <= max_bytes
     images = np.empty((count, *shape), np.uint8) if keep else StreamedImages(source, (count, *shape))
     labels, ids = np.empty(count, np.int32), []
     for start in range(0, count, _BATCH):
         indices = range(start, min(start + _BATCH, count))
-        for index, example in zip(indices, source.__getitems__(indices), strict=True):
+        for index, example in zip(indices, source.fetch(indices), strict=True):
             labels[index] = example["label"]
             ids.append(example["id"].decode())
             if keep:
@@ -108,7 +115,7 @@ class StreamedImages:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, source: Any, shape: tuple[int, int, int, int]):
+    def __init__(self, source: "_Source", shape: tuple[int, int, int, int]):
         self._source = source
         self.shape = shape
 
@@ -120,19 +127,50 @@ class StreamedImages:
         images = np.empty((chosen.size, *self.shape[1:]), np.uint8)
         flat = chosen.ravel().tolist()
         for start in range(0, len(flat), _BATCH):
-            examples = self._source.__getitems__(flat[start : start + _BATCH])
-            for place, example in enumerate(examples, start):
+            for place, example in enumerate(self._source.fetch(flat[start : start + _BATCH]), start):
                 images[place] = _decode(example["image"], self.shape[1:])
         return images.reshape(*chosen.shape, *self.shape[1:])
 
 
-def _data_source(data_dir: str | Path, split: str) -> Any:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TFDS may import TensorFlow where it is there
-    import tensorflow_datasets as tfds
+class _Source:
+    """The records of a split on disk.
 
-    folder = next((Path(data_dir).expanduser() / TFDS_FOLDER).iterdir())
-    builder = tfds.builder_from_directory(folder)
-    return builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+    Raises, here and in `fetch`:
+      DatasetError: they cannot be read.
+    """
+
+    def __init__(self, data_dir: str | Path, split: str):
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TFDS may import TensorFlow where it is there
+        import tensorflow_datasets as tfds
+
+        self._data_dir, self._split = data_dir, split
+        with self._naming_damage():
+            folder = next((Path(data_dir).expanduser() / TFDS_FOLDER).iterdir())
+            builder = tfds.builder_from_directory(folder)
+            decoders = {"image": tfds.decode.SkipDecoding()}
+            self._records = builder.as_data_source(split=split, decoders=decoders)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def fetch(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The records at `indices`: "image" (PNG), "label", "id"."""
+        with self._naming_damage():
+            return self._records.__getitems__(indices)
+
+    @contextlib.contextmanager
+    def _naming_damage(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # TFDS and ArrayRecord raise many kinds and name no file.
+            place = Path(self._data_dir, TFDS_FOLDER)
+            raise DatasetError(
+                f"the {self._split} split in {place} cannot be read ({error}); {_again(self._data_dir)}"
+            ) from error
+
+
+def _again(data_dir: str | Path) -> str:
+    return f"delete {data_dir} and run scripts/prepare_data.py again"
 
 
 def _decode(png: bytes, shape: tuple[int, int, int]) -> np.ndarray:

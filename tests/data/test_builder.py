@@ -142,7 +142,7 @@ def test_mixed_sizes_need_an_image_size(faces, write_images, tmp_path):
     root = write_images({"train/sad/a.png": small, "train/sad/b.png": large})
     manifest = build(root, tmp_path / "data", validation_fraction=0, test_fraction=0)
     assert manifest["image_shape"] is None
-    with pytest.raises(builder.DatasetError, match="differ in size: give image_size"):
+    with pytest.raises(builder.DatasetError, match="give image_size, .*--config.data.image_size=48"):
         builder.load(tmp_path / "data", "train")
     found = builder.load(tmp_path / "data", "train", image_size=16).images
     np.testing.assert_array_equal(found[0, ..., 0], small)
@@ -280,7 +280,7 @@ def test_out_inside_the_source_is_refused(faces, write_images):
         build(root, root / "data")
 
 
-@pytest.mark.parametrize("damage", ["truncate", "remove", "manifest", "version"])
+@pytest.mark.parametrize("damage", ["truncate", "remove", "manifest", "field", "version"])
 def test_damage_is_found_and_a_rerun_tells_how_to_repair(csv_source, tmp_path, damage):
     manifest = build(csv_source[0], tmp_path / "data")
     records = next((tmp_path / "data/fer/1.0.0").glob("*train*"))
@@ -294,6 +294,9 @@ def test_damage_is_found_and_a_rerun_tells_how_to_repair(csv_source, tmp_path, d
     elif damage == "manifest":
         path.write_text(path.read_text()[:100])
         message = "manifest.json is damaged"
+    elif damage == "field":
+        path.write_text(json.dumps({key: manifest[key] for key in manifest if key != "splits"}))
+        message = r"manifest.json is damaged \(it lacks splits\)"
     else:
         path.write_text(json.dumps({**manifest, "format_version": 99}))
         message = "has format version 99, expected 1"
@@ -303,6 +306,19 @@ def test_damage_is_found_and_a_rerun_tells_how_to_repair(csv_source, tmp_path, d
         build(csv_source[0], tmp_path / "data")
     build(csv_source[0], tmp_path / "data", overwrite=True)
     assert len(builder.load(tmp_path / "data", "train")) == 30
+
+
+@pytest.mark.parametrize("name", ["fer-train.array_record-00000-of-00001", "features.json"])
+@pytest.mark.parametrize("max_bytes", [2**30, 0])
+def test_other_bytes_in_a_file_are_found(csv_source, tmp_path, name, max_bytes):
+    build(csv_source[0], tmp_path / "data")
+    path = tmp_path / "data/fer/1.0.0" / name
+    content = bytearray(path.read_bytes())
+    content[500:600] = bytes(100)
+    path.write_bytes(content)
+    message = f"train split in {tmp_path}/data/fer cannot be read.*run scripts/prepare_data.py again"
+    with pytest.raises(builder.DatasetError, match=message):
+        builder.load(tmp_path / "data", "train", max_bytes=max_bytes).images[0]
 
 
 def test_missing_dataset_names_the_command(tmp_path):
