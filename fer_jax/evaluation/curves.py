@@ -5,9 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
+
+from fer_jax.evaluation import plots
+
+# What a run may select on, and how the curves are named.
+_SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 
 
 def save_image(image: np.ndarray, path: pathlib.Path) -> None:
@@ -15,58 +19,57 @@ def save_image(image: np.ndarray, path: pathlib.Path) -> None:
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
 
 
-def plot_training(records: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
-    """Loss, accuracy, learning rate and speed over the epochs, from a run's metrics.jsonl."""
-    figure = Figure(figsize=(12, 8), layout="constrained")
-    FigureCanvasAgg(figure)
-    (loss, accuracy), (rate, speed) = figure.subplots(2, 2)
+def plot_training(
+    records: Sequence[dict[str, Any]], path: pathlib.Path, *, metric: str = "accuracy"
+) -> Figure:
+    """Loss, scores, learning rate and speed over the epochs.
+
+    Args:
+      records: of a run's metrics.jsonl.
+      path: of the picture.
+      metric: what the run selects on ("accuracy", "balanced_accuracy" or "macro_f1"); its first
+        maximum is the circled point.
+
+    Returns:
+      The figure that was written.
+    """
+    figure, ((loss, score), (rate, speed)) = plots.new_figure(12, 8, rows=2, columns=2)
     train = [r for r in records if r["kind"] == "train"]
     evals = [r for r in records if r["kind"] == "eval"]
+    marker = "." if len(evals) < 60 else None
 
     def line(axis, rows, key, label, **style):
         axis.plot([r["epoch"] for r in rows], [r[key] for r in rows], label=label, **style)
 
-    for axis, key, title in ((loss, "loss", "Loss"), (accuracy, "accuracy", "Accuracy")):
-        line(axis, train, key, "training batches, augmented", color="0.7", linewidth=1)
-        line(axis, evals, key, "evaluation", color="C0", marker="." if len(evals) < 60 else None)
-        axis.set_title(title)
-    line(accuracy, evals, "macro_f1", "evaluation, macro F1", color="C1", linewidth=1)
+    line(loss, train, "loss", "training batches, augmented", color="0.7", linewidth=1)
+    line(loss, evals, "loss", "evaluation", color="C0", marker=marker)
+    loss.set_title("Loss")
+    line(score, train, "accuracy", "accuracy of training batches, augmented", color="0.7", linewidth=1)
+    for color, (key, name) in zip(("C0", "C2", "C1"), _SCORES.items(), strict=True):
+        line(score, evals, key, f"evaluation, {name}", color=color, marker=marker)
     if evals:
-        best = max(evals, key=lambda r: r["accuracy"])
-        accuracy.plot(best["epoch"], best["accuracy"], "o", color="C3", fillstyle="none")
-        accuracy.annotate(
-            f"{best['accuracy']:.4f}",
-            (best["epoch"], best["accuracy"]),
-            (-8, -14),
-            textcoords="offset points",
-            ha="right",
-            color="C3",
-        )
+        best = max(evals, key=lambda r: r[metric])
+        label = f"best {_SCORES[metric]}: {best[metric]:.4f} at epoch {best['epoch']:.1f}"
+        line(score, [best], metric, label, color="C3", marker="o", fillstyle="none", linestyle="none")
+    score.set_title("Scores")
     line(rate, train, "learning_rate", "learning rate", color="C2")
     rate.set_title("Learning rate")
+    rate.set_ylim(bottom=0)
     line(speed, train, "images_per_second", "images/s", color="C4", linewidth=1)
     speed.set_title("Images a second")
     speed.set_ylim(bottom=0)
-    for axis in (loss, accuracy, rate, speed):
+    for axis in (loss, score, rate, speed):
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)
     loss.legend()
-    accuracy.legend()
+    score.legend(fontsize=9)
     figure.savefig(path, dpi=100)
+    return figure
 
 
 def confusion_image(matrix: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """A confusion matrix int [K, K] (rows: true class) as a picture uint8 [H, W, 3]."""
-    figure = Figure(figsize=(6, 5.5), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axis = figure.subplots()
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(matrix.shape):
-        dark = shares[row, column] > 0.5
-        axis.text(column, row, matrix[row, column], ha="center", va="center", color="w" if dark else "k")
-    axis.set_xticks(range(len(names)), names, rotation=45)
-    axis.set_yticks(range(len(names)), names)
-    axis.set(xlabel="predicted", ylabel="true")
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    figure, axis = plots.new_figure(6, 5.5)
+    plots.draw_confusion(axis, matrix, names)
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()

@@ -12,10 +12,41 @@ import numpy as np
 
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import plots, statistics
+from fer_jax.files import write_atomically
 
 RESAMPLES = 2000
 BINS = 15
 MISTAKES = 32  # faces on the sheet of mistakes
+
+_VIEWS = {
+    "none": "one view of each (no test-time augmentation)",
+    "flip": "two views of each averaged (the face and its mirror image)",
+    "tencrop": "ten views of each averaged (five crops and their mirror images)",
+}
+# File, title, what it shows; in the order of the page.
+_PICTURES = (
+    ("per_class.png", "Scores by class", "Precision, recall and F1 of the table above."),
+    (
+        "confusion_matrix.png",
+        "Confusion matrix",
+        "Rows are labels, columns predictions: images on the left, percent of the label's images on the "
+        "right. That share is the shade of both.",
+    ),
+    (
+        "reliability.png",
+        "Confidence and accuracy",
+        "An image's confidence is its highest probability. A bar is the accuracy of the images with that "
+        "confidence: above its red mark the model is right more often than it says, below it less often. "
+        "The lower picture counts the images.",
+    ),
+    (
+        "mistakes.png",
+        "The most confident mistakes",
+        f"The wrong predictions of the highest probability, {MISTAKES} at most: the label, what the face was "
+        "taken for, and with what probability. Their ids are in `report.json`, under "
+        "`most_confident_mistakes`.",
+    ),
+)
 
 
 def write_report(
@@ -58,10 +89,12 @@ def write_report(
     report["most_confident_mistakes"] = [str(ids[i]) for i in _worst(probs, labels)]
     # Gone first and written last: a report.json always has the rest of its report beside it.
     (out_dir / "report.json").unlink(missing_ok=True)
-    _write(out_dir / "predictions.csv", _predictions(probs, labels, ids))
-    pictures = _pictures(out_dir, probs, labels, images, report)
-    _write(out_dir / "report.md", _page(report, pictures))
-    _write(out_dir / "report.json", json.dumps(report, indent=2, sort_keys=True) + "\n")
+    write_atomically(out_dir / "predictions.csv", _predictions(probs, labels, ids).encode())
+    _draw_pictures(out_dir, probs, labels, images, report)
+    pictures = [picture for picture in _PICTURES if (out_dir / picture[0]).is_file()]
+    write_atomically(out_dir / "report.md", _page(report, pictures).encode())
+    text = json.dumps(report, indent=2, sort_keys=True) + "\n"
+    write_atomically(out_dir / "report.json", text.encode())
     return report
 
 
@@ -103,6 +136,7 @@ def _origin(facts: dict[str, Any]) -> dict[str, Any]:
         "config": None,
         "model": None,
         "parameters": None,
+        "data": None,
         "data_hash": None,
     }
     facts = known | facts
@@ -142,13 +176,8 @@ def _predictions(probs, labels, ids) -> str:
     return text.getvalue()
 
 
-def _pictures(out_dir, probs, labels, images, report) -> dict[str, str]:
-    """Draws the pictures; file name -> what it shows."""
-    pictures = {
-        "per_class.png": "Scores by class",
-        "confusion_matrix.png": "Confusion matrix",
-        "reliability.png": "Confidence and accuracy",
-    }
+def _draw_pictures(out_dir, probs, labels, images, report) -> None:
+    """Draws the pictures; no sheet of mistakes where there is nothing to show."""
     matrix = np.array(report["confusion_matrix"])
     plots.plot_confusion(matrix, EMOTIONS, out_dir / "confusion_matrix.png")
     scores = statistics.per_class(matrix)
@@ -159,7 +188,7 @@ def _pictures(out_dir, probs, labels, images, report) -> dict[str, str]:
     wrong = _worst(probs, labels)
     if images is None or not len(wrong):
         sheet.unlink(missing_ok=True)  # of an older report
-        return pictures
+        return
     predicted = probs.argmax(axis=1)
     captions = [
         f"{EMOTIONS[labels[i]]} taken for\n{EMOTIONS[predicted[i]]} {100 * probs[i].max():.1f} %"
@@ -167,7 +196,6 @@ def _pictures(out_dir, probs, labels, images, report) -> dict[str, str]:
     ]
     title = "The most confident mistakes: the label, what it was taken for, how surely"
     plots.plot_faces(images[wrong], captions, title, sheet)
-    return pictures | {"mistakes.png": "The most confident mistakes"}
 
 
 def _worst(probs, labels) -> np.ndarray:
@@ -176,28 +204,39 @@ def _worst(probs, labels) -> np.ndarray:
     return wrong[np.argsort(-probs[wrong].max(axis=1), kind="stable")][:MISTAKES]
 
 
-def _page(report: dict[str, Any], pictures: dict[str, str]) -> str:
-    """report.md."""
+def _page(report: dict[str, Any], pictures: Sequence[tuple[str, str, str]]) -> str:
+    """report.md, with those of `_PICTURES` that were drawn."""
     low, high = report["interval_95"]["accuracy"]
     low_f1, high_f1 = report["interval_95"]["macro_f1"]
     model = (report["model"] or {}).get("name", "unknown model")
     lines = [
         f"# {model} on `{report['split']}`: {100 * report['accuracy']:.2f} % accuracy",
         "",
+        f"{report['num_examples']:,} images of `{report['split']}`, {_VIEWS[report['tta']]}. "
+        f"The weights are `{report['checkpoint']}`; selected by: {_selected_by(report)}.",
+        "",
         f"**{report['note']}**",
         "",
-        f"| figure ({report['num_examples']:,} images) | value | 95 % interval |",
-        "|---|---|---|",
-        f"| accuracy | {report['accuracy']:.4f} | {low:.4f} - {high:.4f} |",
-        f"| balanced accuracy | {report['balanced_accuracy']:.4f} | |",
-        f"| macro F1 | {report['macro_f1']:.4f} | {low_f1:.4f} - {high_f1:.4f} |",
-        f"| weighted F1 | {report['weighted_f1']:.4f} | |",
-        f"| loss (negative log-likelihood, nats) | {report['loss']:.4f} | |",
-        f"| Brier score (0 to 2) | {report['brier']:.4f} | |",
-        f"| expected calibration error ({BINS} bins) | {report['ece']:.4f} | |",
-        f"| mean confidence | {report['mean_confidence']:.4f} | |",
+        "| figure | value | 95 % interval | what it is |",
+        "|---|---|---|---|",
+        f"| accuracy | {report['accuracy']:.4f} | {low:.4f} - {high:.4f} | share of right predictions |",
+        f"| balanced accuracy | {report['balanced_accuracy']:.4f} | | mean recall of the classes |",
+        f"| macro F1 | {report['macro_f1']:.4f} | {low_f1:.4f} - {high_f1:.4f} | mean F1 of the classes |",
+        f"| weighted F1 | {report['weighted_f1']:.4f} | | mean F1 of the classes, weighted by their images |",
+        f"| loss | {report['loss']:.4f} | | mean negative log-likelihood of the label in nats; "
+        "lower is better |",
+        f"| Brier score | {report['brier']:.4f} | | mean squared distance of the probabilities from the "
+        "label, 0 to 2; lower is better |",
+        f"| expected calibration error | {report['ece']:.4f} | | mean gap between confidence and accuracy "
+        f"over {BINS} bins of confidence; lower is better |",
+        f"| mean confidence | {report['mean_confidence']:.4f} | | mean of the highest probabilities; "
+        "the accuracy if well calibrated |",
         "",
         "## Classes",
+        "",
+        "Precision: how many of those predicted to be of the class are. Recall: how many of the class are "
+        "found. F1: the harmonic mean of both. Images: how many have the label. Predicted: how many were "
+        "taken for it.",
         "",
         "| emotion | precision | recall | F1 | images | predicted |",
         "|---|---|---|---|---|---|",
@@ -207,27 +246,28 @@ def _page(report: dict[str, Any], pictures: dict[str, str]) -> str:
             f"| {name} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} | "
             f"{row['support']:,} | {row['predicted']:,} |"
         )
-    for file, caption in pictures.items():
-        lines += ["", f"## {caption}", "", f"![{caption}]({file})"]
-    if report["most_confident_mistakes"]:
-        lines += ["", "Their ids are in `report.json`, under `most_confident_mistakes`."]
+    for file, title, text in pictures:
+        lines += ["", f"## {title}", "", text, "", f"![{title}]({file})"]
     return "\n".join([*lines, "", "## Origin", "", *_origin_table(report), "", *_notes(report), ""])
 
 
+def _selected_by(report: dict[str, Any]) -> str:
+    selection = report["selection"]
+    if not selection:
+        return "no score"
+    metric, value = selection["metric"], selection["value"]
+    return f"{metric} {value:.4f} on `{selection['split']}` at step {selection['step']:,}"
+
+
 def _origin_table(report: dict[str, Any]) -> list[str]:
-    selection, parameters = report["selection"], report["parameters"]
-    chosen = "not recorded"
-    if selection:
-        chosen = (
-            f"{selection['metric']} {selection['value']:.4f} on `{selection['split']}` at step "
-            f"{selection['step']:,}"
-        )
+    parameters = report["parameters"]
     rows = {
         "checkpoint": f"`{report['checkpoint']}`",
-        "selected by": chosen,
+        "selected by": _selected_by(report),
         "model": f"`{json.dumps(report['model'], sort_keys=True)}`",
         "parameters": "not recorded" if parameters is None else f"{parameters:,}",
-        "test-time augmentation": report.get("tta", "none"),
+        "test-time augmentation": report["tta"],
+        "data": report["data"]["name"] if report["data"] else "not recorded",
         "data (content hash)": f"`{report['data_hash']}`",
         "trained on (content hash)": f"`{report['trained_data_hash']}`",
         "weights": "averaged over the training (EMA)" if report.get("ema") else "as trained",
@@ -252,9 +292,3 @@ def _notes(report: dict[str, Any]) -> list[str]:
         "over the classes that have images, macro F1 over those that have images or predictions.",
         "- The whole configuration of the training is in `report.json`.",
     ]
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -110,6 +110,8 @@ def test_page_links_pictures_that_are_there(tmp_path):
     links = re.findall(r"!\[.+\]\((.+)\)", page)
     assert sorted(links) == sorted(path.name for path in tmp_path.glob("*.png"))
     assert len(links) == 4
+    assert "400 images of `test`, two views of each averaged" in page
+    assert "accuracy 0.7000 on `validation` at step 1,200" in page
     for link in links:
         with Image.open(tmp_path / link) as picture:
             assert min(picture.size) > 300
@@ -184,7 +186,7 @@ def test_what_selected_the_checkpoint(tmp_path, changes, selected_here, note):
 
 def test_facts_that_are_missing_are_said_to_be(tmp_path):
     probs, labels, _ = predictions(30)
-    facts = {"split": "test", "checkpoint": "x.safetensors"}
+    facts = {"split": "test", "tta": "none", "checkpoint": "x.safetensors"}
     result = write(tmp_path, probs, labels, facts=facts)
     assert result["config"] is None and result["data_hash"] is None
     assert "| seed | not recorded |" in (tmp_path / "report.md").read_text()
