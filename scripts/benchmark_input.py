@@ -20,6 +20,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -205,9 +208,7 @@ def measure_waiting(
     """Prints and returns the share of a training run of `model_name` that waits for input."""
     platform.tune_cpu()
     model, tx = models.create(model_name), optax.sgd(1e-3, momentum=0.9)
-    step = steps.make_train_step(
-        model, tx, losses.cross_entropy, size=SIDE, mean=0.5, std=0.25, channels=1
-    )
+    step = steps.make_train_step(model, tx, losses.cross_entropy, size=SIDE, mean=0.5, std=0.25, channels=1)
     step = jax.jit(step, donate_argnums=0, compiler_options=platform.compiler_options())
     run_state = state.create_state(model, tx, input_shape=(SIDE, SIDE, 1), seed=0, use_ema=False)
     stream = fer_jax_stream(faces, batch_size, ranges)
