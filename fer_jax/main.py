@@ -51,6 +51,9 @@ def main(argv: list[str]) -> None:
     # After the flags are parsed, so that --help needs neither a device nor seconds.
     import jax
 
+    from fer_jax import platform
+
+    platform.tune_cpu()  # before anything starts threads
     from fer_jax.checkpoints import DamagedCheckpointError
     from fer_jax.data.builder import DatasetError
     from fer_jax.monitor import NonFiniteLossError, PreemptedError

@@ -27,8 +27,9 @@ def tune_cpu() -> None:
 
     By default every block of 32 MB or more is mapped afresh, in pages of 4 kB, and unmapped when freed, so
     a training step on the CPU spends much of its time on page faults. Affects the whole process,
-    which holds its peak memory until it ends, and does nothing where the C library is not glibc. Call
-    it before the first computation: a thread keeps the arena it started with.
+    which holds its peak memory until it ends, so it is for programs to call, and does nothing where the C
+    library is not glibc. Call it first of all: a thread, or one that comes after it, keeps an arena
+    that there already is.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -46,7 +46,6 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
       NonFiniteLossError: the loss became NaN or infinite; the checkpoints before it stay.
       PreemptedError: SIGTERM or Ctrl-C came; the state is saved.
     """
-    platform.tune_cpu()
     workdir = pathlib.Path(workdir)
     manifest = builder.read_manifest(config.data.dir)
     with exclusive(workdir):
