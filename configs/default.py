@@ -64,7 +64,9 @@ def get_config() -> ConfigDict:
     c.train.steps = config_dict.placeholder(int)  # instead of epochs
     c.train.eval_epochs = 1.0  # between two evaluations, each with a checkpoint
     c.train.eval_steps = config_dict.placeholder(int)  # instead of epochs
-    c.train.sizes = ()  # progressive resizing: ((until this share of the steps, size), ...)
+    # Progressive resizing: ((until this share of the steps, size), ...). Evaluations are at model.input_size,
+    # for which a network trained at smaller sizes only scores less than it will.
+    c.train.sizes = ()
     c.train.mix_until = 1.0  # share of the steps with mixup and cutmix
     c.train.ema_decay = 0.0  # of averaged parameters and statistics; 0 keeps none
 

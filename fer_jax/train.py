@@ -145,6 +145,7 @@ class Run:
             self.stream.restore(restored.extra["stream"])
             self.watch.restore(restored.extra["watch"])
             self.window = Window(self.placement.fetch, restored.extra.get("window"))
+            self.stream.wait_seconds = restored.extra.get("wait_seconds", 0.0)
             self.facts = restored.extra["facts"]
             logging.info("going on from step %d of %d", self.step, self.total_steps)
         self.state = self.placement.put_state(state)
@@ -323,6 +324,7 @@ class Run:
             "stream": self.stream.state(),
             "watch": self.watch.state(),
             "window": self.window.state(),
+            "wait_seconds": self.stream.wait_seconds,
             "facts": self.facts,
         }
         self.checkpoints.save(self.step, self.placement.fetch(self.state), extra, selection)
