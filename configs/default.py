@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     c.data.merge_twins = False  # one training image for identical ones, with their mean label
     c.data.num_workers = 0  # reading processes; 0 is best for faces held in memory
 
-    c.augment = augmentation("none")
+    c.augment = augmentation("none")  # see fer_jax.data.augment.Ranges
 
     c.model = ConfigDict()
     c.model.name = "cnn_relu"  # see fer_jax/models/__init__.py
@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
     c.model.input_size = 48  # faces are drawn at this size, whatever they are at rest
     c.model.channels = 1  # 1 grey, 3 RGB
     c.model.mean = 0.5077  # pixels in [0, 1] are normalised by mean and std; FER2013's
-    c.model.std = 0.2550
+    c.model.std = 0.2550  # likewise
     c.model.dtype = "float32"  # of the computation; parameters stay float32
 
     c.loss = ConfigDict()
@@ -64,9 +64,8 @@ def get_config() -> ConfigDict:
     c.train.steps = config_dict.placeholder(int)  # instead of epochs
     c.train.eval_epochs = 1.0  # between two evaluations, each with a checkpoint
     c.train.eval_steps = config_dict.placeholder(int)  # instead of epochs
-    # Progressive resizing: ((until this share of the steps, size), ...). Evaluations are at model.input_size,
-    # for which a network trained at smaller sizes only scores less than it will.
-    c.train.sizes = ()
+    # Evaluations are at model.input_size: while the faces are smaller they show less than there is.
+    c.train.sizes = ()  # progressive resizing: ((until this share of the steps, size), ...)
     c.train.mix_until = 1.0  # share of the steps with mixup and cutmix
     c.train.ema_decay = 0.0  # of averaged parameters and statistics; 0 keeps none
 

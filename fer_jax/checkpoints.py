@@ -19,7 +19,9 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 from jax.experimental import multihost_utils
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
+
+from fer_jax.files import write_atomically
 
 WEIGHTS_SUFFIX = ".safetensors"
 CHECKPOINTS = "checkpoints"
@@ -231,14 +233,11 @@ def export_weights(
       facts: JSON: model, preprocess, emotions, config, data_hash, selection and so on.
       dtype: type of the stored kernels (parameters of two or more dimensions); the rest stays float32.
     """
-    path = pathlib.Path(path)
     tensors = {}
     for name, value in traverse_util.flatten_dict(variables, sep="/").items():
         value = np.asarray(value, np.float32)
         tensors[name] = np.ascontiguousarray(value.astype(dtype) if value.ndim > 1 else value)
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata={"facts": json.dumps(facts, sort_keys=True)})
-    os.replace(partial, path)
+    write_atomically(pathlib.Path(path), save(tensors, metadata={"facts": json.dumps(facts, sort_keys=True)}))
 
 
 def load_weights(path: os.PathLike | str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -290,7 +289,7 @@ def _load_orbax(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
             state = reader.restore(path / "state")
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
             extra = reader.restore(path / "extra")
+        variables = state.get("ema") or {key: state[key] for key in ("params", "batch_stats")}
+        return jax.tree.map(np.asarray, variables), extra["facts"]
     except Exception as error:  # Orbax and TensorStore raise many kinds for a broken file.
         raise DamagedCheckpointError(f"{path} cannot be read: {error}") from error
-    variables = state.get("ema") or {key: state[key] for key in ("params", "batch_stats")}
-    return jax.tree.map(np.asarray, variables), extra["facts"]

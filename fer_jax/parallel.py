@@ -50,9 +50,7 @@ class Placement:
             count = jax.local_device_count()
             return jax.tree.map(lambda x: np.broadcast_to(x, (count, *np.shape(x))), state)
         sharding = self._sharding()
-        return jax.tree.map(
-            lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), state
-        )
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), state)
 
     def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         """This process's part of a batch, placed for the step."""

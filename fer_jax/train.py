@@ -359,7 +359,8 @@ class Run:
             groups=splits.duplicate_groups(self.selection.images),
         )
         records = list(read_records(self.workdir))
-        curves.plot_training(records, self.workdir / "training_curves.png")
+        metric = self.config.selection.metric
+        curves.plot_training(records, self.workdir / "training_curves.png", metric=metric)
         training = [record for record in records if record["kind"] == "train"]
         seconds = np.array([record["seconds"] for record in training])
         waits = np.array([record["input_wait"] for record in training])

@@ -13,6 +13,7 @@ import jax
 from ml_collections import ConfigDict
 
 from fer_jax.checkpoints import CHECKPOINTS
+from fer_jax.files import partial, write_atomically
 
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
@@ -81,7 +82,7 @@ def claim(workdir: pathlib.Path, config: ConfigDict, data_hash: str) -> None:
             )
     if jax.process_index():
         return  # the first process claims for all, perhaps at this moment
-    cut_off = _partial(path)  # what a claim that was killed leaves
+    cut_off = partial(path)  # what a claim that was killed leaves
     if not path.is_file() and any(entry != cut_off for entry in workdir.glob("*")):
         raise ValueError(
             f"{workdir} is not empty and no run of fer_jax (it has no {CONFIG_FILE}): use another --workdir"
@@ -126,11 +127,5 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
         ) from None
 
 
-def _partial(path: pathlib.Path) -> pathlib.Path:
-    return path.with_suffix(".partial")
-
-
 def _write_json(path: pathlib.Path, value: Any) -> None:
-    partial = _partial(path)
-    partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_atomically(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())

@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from fer_jax.files import write_atomically
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -25,9 +27,7 @@ class Writers:
     def __init__(self, workdir: pathlib.Path, start_step: int):
         self._path = workdir / METRICS_FILE
         kept = [r for r in read_records(workdir) if r["step"] <= start_step]
-        partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        os.replace(partial, self._path)
+        write_atomically(self._path, "".join(json.dumps(record) + "\n" for record in kept).encode())
         self._events = _event_writer(workdir / "tensorboard")
 
     def scalars(self, step: int, epoch: float, kind: str, values: dict[str, float]) -> None:

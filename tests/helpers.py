@@ -84,8 +84,7 @@ def raw_state(workdir: pathlib.Path, step: int) -> dict[str, Any]:
 def records(workdir: pathlib.Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without what depends on the clock."""
     return [
-        {key: value for key, value in record.items() if key not in TIMES}
-        for record in read_records(workdir)
+        {key: value for key, value in record.items() if key not in TIMES} for record in read_records(workdir)
     ]
 
 

@@ -227,9 +227,7 @@ def test_exported_weights_come_back(variables, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
     # Any other reader sees the same names and values.
     tensors = load_file(path)
-    np.testing.assert_array_equal(
-        tensors["params/Dense_0/kernel"], variables["params"]["Dense_0"]["kernel"]
-    )
+    np.testing.assert_array_equal(tensors["params/Dense_0/kernel"], variables["params"]["Dense_0"]["kernel"])
 
 
 def test_float16_is_for_kernels_only(variables, tmp_path):
@@ -243,9 +241,7 @@ def test_float16_is_for_kernels_only(variables, tmp_path):
         "batch_stats/BatchNorm_0/mean": "float32",
     }
     loaded, _ = load_weights(path)
-    expected = jax.tree.map(
-        lambda x: x.astype(np.float16).astype(np.float32) if x.ndim > 1 else x, variables
-    )
+    expected = jax.tree.map(lambda x: x.astype(np.float16).astype(np.float32) if x.ndim > 1 else x, variables)
     assert_equal_trees(loaded, expected)
 
 

@@ -157,9 +157,7 @@ def test_steps_of_softmax_regression_are_numpys():
         batch = batch_of(10, seed=number)
         x = normalized(batch["image"]).reshape(10, -1)
         targets = batch["target"]
-        loss, d_kernel, d_bias = softmax_regression(
-            kernel, bias, x, targets, targets @ class_weights
-        )
+        loss, d_kernel, d_bias = softmax_regression(kernel, bias, x, targets, targets @ class_weights)
         right = (x @ kernel + bias).argmax(axis=1) == targets.argmax(axis=1)
         kernel, bias = kernel - RATE * d_kernel, bias - RATE * d_bias
         state, metrics = step(state, batch)
@@ -226,9 +224,7 @@ def test_mixup_mixes_pixels_and_targets():
     loss, d_kernel, _ = softmax_regression(np.zeros((SIZE * SIZE, 7)), np.zeros(7), x, targets)
     state, metrics = compiled(model, tx)(state_of(model, tx), batch)
     assert float(metrics["loss"]) == pytest.approx(loss, rel=1e-6)
-    np.testing.assert_allclose(
-        state.params["Dense_0"]["kernel"], -RATE * d_kernel, rtol=1e-4, atol=1e-6
-    )
+    np.testing.assert_allclose(state.params["Dense_0"]["kernel"], -RATE * d_kernel, rtol=1e-4, atol=1e-6)
 
 
 def test_the_step_draws_at_the_asked_size():
@@ -308,9 +304,7 @@ def test_bfloat16_computes_low_and_keeps_float32():
 
 def test_normalisation_by_hand():
     x = jnp.float32([[[[0.0], [0.5]], [[0.75], [1.0]]]])
-    np.testing.assert_allclose(
-        steps.normalize(x, 0.5, 0.25, 1), np.float32([[[[-2], [0]], [[1], [2]]]])
-    )
+    np.testing.assert_allclose(steps.normalize(x, 0.5, 0.25, 1), np.float32([[[[-2], [0]], [[1], [2]]]]))
     repeated = steps.normalize(x, 0.5, 0.25, 3)
     assert repeated.shape == (1, 2, 2, 3)
     for channel in range(3):

@@ -102,7 +102,7 @@ def test_a_directory_with_other_things_is_refused(tmp_path):
 
 
 def test_a_claim_cut_off_can_be_repeated(tmp_path):
-    (tmp_path / "config.partial").write_text('{"half')
+    (tmp_path / "config.json.partial").write_text('{"half')
     workdir.claim(tmp_path, config(), HASH)
     assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
 

@@ -69,9 +69,7 @@ def test_without_tensorflow_it_says_so_and_writes_the_rest(tmp_path, no_events, 
 
 def test_tensorboard_gets_scalars_pictures_and_hyperparameters(tmp_path):
     pytest.importorskip("tensorflow")
-    event_accumulator = pytest.importorskip(
-        "tensorboard.backend.event_processing.event_accumulator"
-    )
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     writers = Writers(tmp_path, 0)
     writers.hparams({"seed": 1, "augment.zoom": (0.5, 2.0), "train.steps": None})
     writers.scalars(5, 0.5, "train", {"loss": 1.5, "learning_rate": 0.25})

@@ -81,9 +81,7 @@ class Ranges:
             pair = getattr(self, name)
             ordered = len(pair) == 2 and pair[0] <= pair[1]
             self._require(name, ordered and pair[0] > 0, "(low, high) with 0 < low <= high")
-        self._require(
-            "erasing_area", self.erasing_area[1] <= 1, "fractions of the image, at most 1"
-        )
+        self._require("erasing_area", self.erasing_area[1] <= 1, "fractions of the image, at most 1")
         self._require("fill", self.fill in FILLS, f"one of {', '.join(FILLS)}")
 
     def _require(self, name: str, holds: bool, expected: str):
@@ -98,9 +96,7 @@ class Ranges:
 
 PRESETS = {
     "none": Ranges(),
-    "light": Ranges(
-        flip=0.5, rotation=10, shift=0.08, zoom=(0.9, 1.1), brightness=0.1, contrast=(0.8, 1.2)
-    ),
+    "light": Ranges(flip=0.5, rotation=10, shift=0.08, zoom=(0.9, 1.1), brightness=0.1, contrast=(0.8, 1.2)),
     # From scratch at 48 px: as strong as FER2013's framing bears.
     "cnn": Ranges(
         flip=0.5,

@@ -204,9 +204,7 @@ class _Fetch:
         return {"image": self.faces.images[index], "target": self.faces.targets[index], **part}
 
 
-def _local_part(
-    batch_size: int, ranges: augment.Ranges, process_index: int, process_count: int
-) -> slice:
+def _local_part(batch_size: int, ranges: augment.Ranges, process_index: int, process_count: int) -> slice:
     """Which faces of a global batch belong to this process."""
     if batch_size < 1 or batch_size % process_count:
         raise ValueError(

@@ -8,6 +8,17 @@ import jax.numpy as jnp
 from fer_jax.models.layers import BatchNorm, Conv, he_normal, max_pool_2x2, relu_pool, require_side
 
 
+def require_one_each(**attributes: tuple) -> None:
+    """Refuses attributes that differ in the number of blocks they speak of.
+
+    Raises:
+      ValueError: their lengths differ.
+    """
+    if len({len(value) for value in attributes.values()}) > 1:
+        given = " and ".join(f"{name}={value}" for name, value in attributes.items())
+        raise ValueError(f"{given}: expected one number for each block in both")
+
+
 class CnnElu(nn.Module):
     """Convolutions with ELU before BatchNorm, and a flattened dense head.
 
@@ -46,6 +57,7 @@ class CnnElu(nn.Module):
 
         x = x.astype(self.dtype)
         require_side(x, 2 ** len(self.widths))
+        require_one_each(block_dropout=self.block_dropout, widths=self.widths)
         for width, rate in zip(self.widths, self.block_dropout, strict=True):
             x = norm()(nn.elu(Conv(width, dtype=self.dtype)(x)))
             x = norm(tail=max_pool_2x2)(nn.elu(Conv(width, dtype=self.dtype)(x)))
@@ -94,6 +106,7 @@ class CnnRelu(nn.Module):
         x = x.astype(self.dtype)
         require_side(x, 2 ** len(self.widths))
         depths = self.depths or (2,) * len(self.widths)
+        require_one_each(depths=depths, widths=self.widths)
         for width, depth in zip(self.widths, depths, strict=True):
             for tail in (nn.relu,) * (depth - 1) + (relu_pool,):
                 x = norm(tail)(Conv(width, use_bias=False, dtype=self.dtype)(x))

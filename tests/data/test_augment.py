@@ -85,9 +85,7 @@ def test_resample_equals_scipy(shape, size, fill):
         np.testing.assert_allclose(result, scipy_resample(image, matrix, size, fill), atol=EXACT)
 
 
-@pytest.mark.parametrize(
-    "fill, border", [("reflect", cv2.BORDER_REFLECT), ("constant", cv2.BORDER_CONSTANT)]
-)
+@pytest.mark.parametrize("fill, border", [("reflect", cv2.BORDER_REFLECT), ("constant", cv2.BORDER_CONSTANT)])
 @pytest.mark.parametrize("shape, size", [((48, 48), 48), ((48, 48), 96), ((64, 48), 56)])
 def test_resample_equals_opencv(shape, size, fill, border):
     images, affine = smooth_faces(6, *shape, 1), strong_affine(6)
@@ -240,18 +238,14 @@ def test_mix_equals_a_loop_over_pixels():
                 mixed = weight * x[i, row, column] + (1 - weight) * x[partner, row, column]
                 expected[row, column] = mixed
         np.testing.assert_allclose(got_x[i], expected, atol=1e-6)
-        np.testing.assert_allclose(
-            got_targets[i], own * targets[i] + (1 - own) * targets[partner], atol=1e-6
-        )
+        np.testing.assert_allclose(got_targets[i], own * targets[i] + (1 - own) * targets[partner], atol=1e-6)
     # Rows 2 to 6 and columns 0 to 4: a quarter of the pixels, not 0.47 * 0.5 of the area.
     np.testing.assert_allclose(got_targets[1], 0.75 * targets[1] + 0.25 * targets[0], atol=1e-6)
 
 
 def test_an_odd_batch_is_not_mixed():
     with pytest.raises(ValueError, match="has 3 faces, an odd number: choose a batch size"):
-        augment.mix(
-            np.zeros((3, 4, 4, 1), np.float32), np.zeros((3, 7)), augment.identity(3)["mix"]
-        )
+        augment.mix(np.zeros((3, 4, 4, 1), np.float32), np.zeros((3, 7)), augment.identity(3)["mix"])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -305,12 +299,8 @@ print(json.dumps({"devices": len(jax.devices()), "error": error, "exchanged": ex
 
 
 def test_a_sharded_batch_needs_no_exchange_between_devices():
-    environment = dict(
-        os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=8", JAX_PLATFORMS="cpu"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True
-    )
+    environment = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=8", JAX_PLATFORMS="cpu")
+    ran = subprocess.run([sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     result = json.loads(ran.stdout)
     assert result["devices"] == 8 and result["exchanged"] == []

@@ -131,15 +131,12 @@ def test_resuming_continues_bitwise(reference, consumed):
     resumed.restore(state)
     assert resumed.state() == state
     assert_same(take(resumed, 12 - consumed), reference[consumed:])
-    assert_same(
-        take(stream(numbered_faces(47), start=consumed), 12 - consumed), reference[consumed:]
-    )
+    assert_same(take(stream(numbered_faces(47), start=consumed), 12 - consumed), reference[consumed:])
 
 
 def test_resuming_with_another_number_of_processes(reference):
     parts = [
-        take(stream(numbered_faces(47), process_index=i, process_count=2, start=7), 1)[0]
-        for i in range(2)
+        take(stream(numbered_faces(47), process_index=i, process_count=2, start=7), 1)[0] for i in range(2)
     ]
     both = {name: np.concatenate([part[name] for part in parts]) for name in KEYS}
     assert_same([both], reference[7:8])

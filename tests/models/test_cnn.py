@@ -113,6 +113,13 @@ def test_faces_too_small_for_the_blocks_are_refused(name):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 7, 1)))
 
 
+@pytest.mark.parametrize(("name", "field"), [("cnn_elu", "block_dropout"), ("cnn_relu", "depths")])
+def test_blocks_described_by_different_numbers_are_refused(name, field):
+    model = models.create(name, widths=(4, 8), **{field: (1,)})
+    with pytest.raises(ValueError, match=rf"{field}=\(1,\) and widths=\(4, 8\): expected one number"):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+
+
 def test_dropout_acts_in_training_only():
     model = models.create("cnn_relu", widths=(4,), dropout=0.5)
     x = jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
