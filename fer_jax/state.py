@@ -16,7 +16,7 @@ class TrainState(flax.struct.PyTreeNode):
     """The state of a run. Everything in it is saved in a checkpoint.
 
     Attributes:
-      step: int32 scalar, updates done.
+      step: int32 scalar, steps done; with accumulated gradients an update takes several.
       params: float32 tree of parameters.
       batch_stats: float32 tree of running BatchNorm statistics.
       opt_state: optax state.
