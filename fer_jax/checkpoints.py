@@ -6,6 +6,7 @@ split selected). A checksum over the arrays goes with it, so that damage is foun
 """
 
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -26,6 +27,9 @@ from fer_jax.files import write_atomically
 WEIGHTS_SUFFIX = ".safetensors"
 CHECKPOINTS = "checkpoints"
 DAMAGED = "damaged_checkpoints"
+_REFUSALS = {
+    getattr(errno, name) for name in "EACCES EAGAIN EIO EMFILE ENFILE ENOMEM EPERM ESTALE ETIMEDOUT".split()
+}
 BEST_WEIGHTS = f"best{WEIGHTS_SUFFIX}"
 
 
@@ -113,16 +117,16 @@ class Checkpoints:
 
         Raises:
           DamagedCheckpointError: it cannot be read, or its checksum does not match.
-          OSError: the storage refuses, which says nothing about the checkpoint.
+          OSError, MemoryError: the machine refuses, which says nothing about the checkpoint.
         """
         path = self.directory / str(step)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(template), extra=ocp.args.JsonRestore())
         try:
             restored = self._manager.restore(step, args=args)
             state, extra = restored["state"], dict(restored["extra"])
-        except (PermissionError, TimeoutError, BlockingIOError):
-            raise
         except Exception as error:  # Orbax and TensorStore raise many kinds for a broken file.
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) in _REFUSALS:
+                raise
             raise DamagedCheckpointError(f"{path} cannot be read: {error}") from error
         if extra.pop("checksum", None) != _checksum(state):
             raise DamagedCheckpointError(f"{path} holds other values than were saved (checksum)")
@@ -145,7 +149,7 @@ class Checkpoints:
                 restored = self.restore(step, template)
             except DamagedCheckpointError as error:
                 logging.error("damaged checkpoint: %s; using the one before it", error)
-            if _all_processes(restored is not None):
+            if all_processes(restored is not None):
                 self._set_aside(steps[steps.index(step) + 1 :])
                 return restored
         if steps:
@@ -168,7 +172,7 @@ class Checkpoints:
                     path, number = target / f"{step}.{number}", number + 1
                 os.rename(self.directory / str(step), path)
                 logging.error("moved to %s", path)
-        _all_processes(True)  # which waits for the first
+        all_processes(True)  # which waits for the first
         self._manager.reload()
 
     def _selection(self, step: int) -> float | None:
@@ -207,7 +211,7 @@ class _Best(ocp.checkpoint_managers.PreservationPolicy):
         return [step == best for step in steps]
 
 
-def _all_processes(value: bool) -> bool:
+def all_processes(value: bool) -> bool:
     """Whether `value` is true in every process."""
     if jax.process_count() == 1:
         return value

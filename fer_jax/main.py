@@ -1,7 +1,8 @@
 """Trains and evaluates: python -m fer_jax.main --config configs/cnn.py [--workdir runs/cnn].
 
 The same command again goes on where a run stopped. Any field of the configuration can be
-overridden: --config.optim.learning_rate=0.05. configs/default.py lists them all.
+overridden: --config.optim.learning_rate=0.05. configs/default.py lists them all. --verbosity=1
+shows where in the code an error came from.
 """
 
 import logging
@@ -10,6 +11,7 @@ import pathlib
 import sys
 import traceback
 
+import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -69,6 +71,8 @@ def main(argv: list[str]) -> None:
         print(f"\nstopped at step {error.step}; the same command goes on", file=sys.stderr)
         raise
     except (DamagedCheckpointError, DatasetError, NonFiniteLossError, OSError, ValueError) as error:
+        if absl.logging.level_debug():
+            raise
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("\ninterrupted; the same command goes on from the newest checkpoint")

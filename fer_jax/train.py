@@ -1,30 +1,32 @@
 """The training loop, read from top to bottom: data, model, state, steps, evaluations, checkpoints, report."""
 
-import functools
 import json
 import logging
 import pathlib
 from typing import Any
 
-import flax
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-import fer_jax
-from fer_jax import losses, models, optim, parallel, platform, steps
-from fer_jax.checkpoints import BEST_WEIGHTS, CHECKPOINTS, Checkpoints, export_weights, load_weights
+from fer_jax import configure, parallel, platform, steps
+from fer_jax.checkpoints import (
+    BEST_WEIGHTS,
+    CHECKPOINTS,
+    Checkpoints,
+    DamagedCheckpointError,
+    all_processes,
+    export_weights,
+    load_weights,
+)
 from fer_jax.data import augment, builder, pipeline, splits
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.data.faces import Faces
 from fer_jax.evaluation import curves, predict, report, statistics
 from fer_jax.monitor import PreemptedError, StopSignal, Window
 from fer_jax.state import create_state
 from fer_jax.workdir import claim, exclusive, finish, finished_summary, flatten
 from fer_jax.writers import Writers, parameter_overview, progress_bar, read_records
-
-SELECTION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -49,7 +51,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
     workdir = pathlib.Path(workdir)
     manifest = builder.read_manifest(config.data.dir)
     with exclusive(workdir):
-        claim(workdir, config, manifest["content_hash"])
+        identity = {"data_hash": manifest["content_hash"], "data_order_hash": manifest.get("order_hash")}
+        claim(workdir, flatten(json.loads(config.to_json_best_effort())) | identity)
         if summary := finished_summary(workdir):
             logging.info("this run is finished; its report is %s", workdir / "report" / "report.md")
             return summary
@@ -82,10 +85,11 @@ class Run:
         self._train_steps: dict[int, Any] = {}
         # One process of several speaks for all; every process saves, for Orbax synchronises them.
         self.primary = jax.process_index() == 0
-        _check(config)
-        self.ranges = _augmentation(config.augment)
+        configure.check(config)
+        self.ranges = configure.augmentation(config.augment)
         self.placement = parallel.place(config.parallel, config.train.batch_size, self.ranges.mixes)
-        train, self.selection = _load_training(config), _load(config, config.selection.split)
+        train = configure.load_training(config)
+        self.selection = configure.load_split(config, config.selection.split)
         self.stream = pipeline.TrainStream(
             train,
             config.train.batch_size,
@@ -98,29 +102,20 @@ class Run:
         per_epoch = self.stream.batches_per_epoch
         self.total_steps = config.train.steps or max(1, round(config.train.epochs * per_epoch))
         self.steps_per_evaluation = config.train.eval_steps or config.train.eval_epochs * per_epoch
-        self.learning_rate = _learning_rate(config.optim, self.total_steps, per_epoch)
-        self.tx = optim.make_optimizer(
-            config.optim.name,
-            self.learning_rate,
-            momentum=config.optim.momentum,
-            weight_decay=config.optim.weight_decay,
-            clip_norm=config.optim.clip_norm,
-            accumulate=config.optim.accumulate,
-        )
-        self.loss_fn = _loss(config.loss, train)
-        self.watch = _watch(config)
-        kwargs = {"dtype": config.model.dtype, **config.model.kwargs.to_dict()}
-        self.model = models.create(config.model.name, len(EMOTIONS), **kwargs)
+        self.learning_rate = configure.learning_rate(config.optim, self.total_steps, per_epoch)
+        self.tx = configure.optimizer(config.optim, self.learning_rate)
+        self.loss_fn = configure.loss(config.loss, train)
+        self.watch = configure.watch(config)
+        self.model = configure.model(config.model, config.train.sizes)
         self.preprocess = {
             "mean": config.model.mean,
             "std": config.model.std,
             "channels": config.model.channels,
             "fill": self.ranges.fill,
         }
-        self._check_sizes()
         forward = steps.make_forward(self.model, size=config.model.input_size, **self.preprocess)
         self.forward = predict.compile_forward(forward, platform.compiler_options())
-        self.facts = _facts(config, manifest, self.preprocess, kwargs)
+        self.facts = configure.facts(config, manifest, self.preprocess)
         self._start()
 
     def _start(self) -> None:
@@ -153,27 +148,6 @@ class Run:
         if self.primary and not self.step:
             self._show_start()
 
-    def _check_sizes(self) -> None:
-        """Refuses, before any work, input sizes that the model does not take.
-
-        Raises:
-          ValueError: as the model says, or that a size differs from the one its shapes come from.
-        """
-        config = self.config
-
-        def faces(size):
-            return jax.ShapeDtypeStruct((1, size, size, config.model.channels), np.float32)
-
-        variables = jax.eval_shape(self.model.init, jax.random.key(0), faces(config.model.input_size))
-        for _, size in config.train.sizes:
-            try:
-                jax.eval_shape(self.model.apply, variables, faces(size))
-            except flax.errors.ScopeParamShapeError:
-                raise ValueError(
-                    f"config.train.sizes has {size}, but {config.model.name} has dense layers for "
-                    f"config.model.input_size={config.model.input_size} and takes no other size"
-                ) from None
-
     def _initial_variables(self) -> dict[str, Any] | None:
         """Old weights to start from; a run that goes on has its own and needs them no more."""
         if not self.config.init_from or self.checkpoints.steps():
@@ -187,6 +161,7 @@ class Run:
             next(self.stream), self.config.model.input_size, self.ranges.fill, self.config.model.mean
         )
         self.stream.restore({"next_batch": 0})
+        self.stream.wait_seconds = 0.0
         curves.save_image(sheet, self.workdir / "augmented_faces.png")
         self.writers.image(0, "augmented_faces", sheet)
 
@@ -336,14 +311,31 @@ class Run:
         if self.primary:
             self.writers.flush()
 
+    def _best_weights(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The file of the best weights, and the facts in it.
+
+        After a fall back to an older checkpoint the file may be of a future that did not come again:
+        then it is written anew from the best checkpoint.
+        """
+        path = self.workdir / BEST_WEIGHTS
+        try:
+            variables, facts = load_weights(path)
+            found = (facts["selection"] or {}).get("step")
+        except (FileNotFoundError, DamagedCheckpointError):
+            found = None
+        if not all_processes(found == self.watch.best_step):
+            # Orbax reads with all processes together.
+            variables, facts = load_weights(self.workdir / CHECKPOINTS / str(self.watch.best_step))
+            if self.primary:
+                export_weights(path, variables, facts, self.config.checkpoint.dtype)
+                variables, facts = load_weights(path)  # whose kernels may be float16
+        return variables, facts
+
     def summarize(self) -> dict[str, Any]:
         """The report on the best weights, the curves and the summary that marks the run as finished."""
-        # From the checkpoint, which is of this very run: after a fall back to an older one, the weights
-        # that lie beside it may be of a future that did not come again. Orbax waits for all processes.
-        variables, facts = load_weights(self.workdir / CHECKPOINTS / str(self.watch.best_step))
-        if not self.primary:  # but Orbax reads with all processes together
+        variables, facts = self._best_weights()
+        if not self.primary:
             return {"steps": self.step}
-        export_weights(self.workdir / BEST_WEIGHTS, variables, facts, self.config.checkpoint.dtype)
         result = report.write_report(
             self.workdir / "report",
             predict.predict(self.forward, variables, self.selection.images, progress=False),
@@ -375,122 +367,6 @@ class Run:
         }
         finish(self.workdir, summary)
         return summary
-
-
-def _check(config: ConfigDict) -> None:
-    """Refuses, before any work, values that would fail or mislead later."""
-    positive = ("log_every", "train.batch_size", "optim.accumulate", "model.input_size")
-    durations = ("train.epochs", "train.steps", "train.eval_epochs", "train.eval_steps")
-    for name in positive + durations:
-        value = _field(config, name)
-        if value is not None and value <= 0:
-            raise ValueError(f"config.{name} is {value}; expected more than 0")
-    choices = {
-        "selection.metric": SELECTION_METRICS,
-        "model.dtype": ("float32", "bfloat16", "float16"),
-        "checkpoint.dtype": ("float32", "float16"),
-        "loss.class_weights": ("none", "balanced"),
-    }
-    for name, known in choices.items():
-        if _field(config, name) not in known:
-            raise ValueError(f"config.{name} is {_field(config, name)!r}; there are: {', '.join(known)}")
-    if config.selection.split == "test":
-        raise ValueError(
-            "config.selection.split is 'test', which is for the final score only; select on validation"
-        )
-
-
-def _field(config: ConfigDict, name: str) -> Any:
-    return functools.reduce(getattr, name.split("."), config)
-
-
-def _augmentation(config: ConfigDict) -> augment.Ranges:
-    pairs = {name: tuple(v) if isinstance(v, list) else v for name, v in config.to_dict().items()}
-    return augment.Ranges(**pairs)
-
-
-def _load(config: ConfigDict, split: str) -> Faces:
-    faces = builder.load(config.data.dir, split, image_size=config.data.image_size)
-    logging.info("%s: %d faces of %s", split, len(faces), faces.image_shape)
-    return faces
-
-
-def _load_training(config: ConfigDict) -> Faces:
-    """The training split, cleaned as the config says."""
-    train, data = _load(config, "train"), config.data
-    if not (data.drop_blank or data.merge_twins):
-        return train
-    train, counts = splits.clean_train(train, drop_blank=data.drop_blank, merge_twins=data.merge_twins)
-    logging.info("training faces after cleaning: %d, left out: %s", len(train), counts)
-    return train
-
-
-def _learning_rate(config: ConfigDict, total_steps: int, per_epoch: float):
-    warmup, boundaries = config.warmup_steps, config.boundary_steps
-    if warmup is None:
-        warmup = config.warmup_epochs * per_epoch
-    if boundaries is None:
-        boundaries = [epoch * per_epoch for epoch in config.boundary_epochs]
-    # The schedule counts updates, of which an accumulated gradient makes fewer than steps.
-    return optim.learning_rate(
-        config.schedule,
-        peak=config.learning_rate,
-        total_steps=max(1, total_steps // config.accumulate),
-        warmup_steps=round(warmup / config.accumulate),
-        step_boundaries=[round(step / config.accumulate) for step in boundaries],
-        step_factor=config.step_factor,
-    )
-
-
-def _loss(config: ConfigDict, train: Faces):
-    weights = None
-    if config.class_weights == "balanced":
-        counts = np.bincount(train.labels, minlength=len(EMOTIONS))
-        weights = losses.balanced_class_weights(counts)
-        logging.info("class weights: %s", dict(zip(EMOTIONS, weights.tolist(), strict=True)))
-    return functools.partial(
-        losses.cross_entropy,
-        label_smoothing=config.label_smoothing,
-        class_weights=weights,
-        focal_gamma=config.focal_gamma,
-        normalization=config.normalization,
-    )
-
-
-def _watch(config: ConfigDict) -> optim.Watch:
-    plateau = config.optim.schedule == "plateau"
-    return optim.Watch(
-        patience=config.selection.patience,
-        plateau_patience=config.optim.plateau_patience if plateau else 0,
-        plateau_factor=config.optim.plateau_factor,
-        min_scale=config.optim.plateau_min_scale,
-    )
-
-
-def _facts(
-    config: ConfigDict,
-    manifest: dict[str, Any],
-    preprocess: dict[str, Any],
-    kwargs: dict[str, Any],
-) -> dict[str, Any]:
-    """What every checkpoint says of itself.
-
-    At an evaluation "evaluation" becomes its result, and "selection" too where it is the best so far.
-    """
-    return {
-        "version": fer_jax.__version__,
-        "model": {"name": config.model.name, "kwargs": kwargs},
-        "preprocess": {"image_size": config.model.input_size, **preprocess},
-        "emotions": list(EMOTIONS),
-        "config": json.loads(config.to_json_best_effort()),
-        "data_hash": manifest["content_hash"],
-        "data": {key: manifest[key] for key in ("name", "source_kind", "splits")},
-        "loaded_size": config.data.image_size,
-        "seed": config.seed,
-        "ema": bool(config.train.ema_decay),
-        "evaluation": None,
-        "selection": None,
-    }
 
 
 def _preempted(stop: StopSignal, step: int) -> bool:

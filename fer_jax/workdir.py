@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from fer_jax.checkpoints import CHECKPOINTS
 from fer_jax.files import partial, write_atomically
 
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
-# What may change between two starts of one run without changing its numbers.
+# What may change between two starts of one run: of its numbers only roundings, and the units that dropout
+# draws under another `parallel`, depend on them.
 NEUTRAL_FIELDS = frozenset({"data.dir", "data.num_workers", "log_every", "parallel", "checkpoint.keep"})
 
 
@@ -51,20 +51,18 @@ def exclusive(workdir: pathlib.Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def claim(workdir: pathlib.Path, config: ConfigDict, data_hash: str) -> None:
+def claim(workdir: pathlib.Path, wanted: dict[str, Any]) -> None:
     """Makes the directory this run's, or checks that it already is.
 
     Args:
       workdir: the directory, see `exclusive`.
-      config: the run's configuration.
-      data_hash: content hash of the data it trains on.
+      wanted: what the run is: its configuration as JSON types, see `flatten`, and the hashes of its data.
 
     Raises:
       ValueError: the directory belongs to a run with another configuration or other data (the fields are
         named), or holds something else. A run that has no checkpoint yet gives way: its first start may
         have failed on the very field that has been corrected.
     """
-    wanted = flatten(json.loads(config.to_json_best_effort())) | {"data_hash": data_hash}
     path = workdir / CONFIG_FILE
     if path.is_file():
         found = _read_json(path)

@@ -6,7 +6,7 @@ Each side runs in a process of its own with every core of this machine, and the 
 few steps each, so that whatever else the machine does meets all of them. fer_jax's step is the one of
 training: augmentation on the device, update, metrics; "update alone" leaves the augmentation out, which
 Keras's step does not have. All are float32 with SGD, Nesterov momentum and dropout, on 48x48 grey faces.
-Bar, on the CPU: the update of cnn_relu reaches the speed of Keras.
+Bar, on the CPU: the update reaches the speed of Keras.
 """
 
 import argparse
@@ -235,11 +235,11 @@ def main() -> int:
         name: compare(name, sides, options.batch_size, options.rounds, options.turns)
         for name in options.models
     }
-    ratio = ratios.get("cnn_relu")
-    if ratio is None:
+    if None in ratios.values():
         return 0
+    ratio = min(ratios.values())
     verdict = "missed" if ratio < 1 else "met"
-    print(f"bar (update of cnn_relu at 1.00 or more of Keras): {verdict} at {ratio:.2f}")
+    print(f"bar (the update alone at 1.00 or more of Keras): {verdict} at {ratio:.2f}")
     return int(ratio < 1)
 
 

@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import logging
 import math
+import re
 import shutil
 import signal
 
@@ -21,13 +22,15 @@ from helpers import (
     run_python,
     tiny_config,
 )
+from PIL import Image
+from tensorboard.backend.event_processing import event_accumulator
 
 from fer_jax import models, parallel
 from fer_jax import workdir as workdir_module
 from fer_jax.checkpoints import load_weights
 from fer_jax.data import builder
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.monitor import EXIT_PREEMPTED, NonFiniteLossError
+from fer_jax.monitor import EXIT_PREEMPTED, NonFiniteLossError, PreemptedError, Window
 from fer_jax.train import Run, train_and_evaluate
 from fer_jax.writers import read_records
 
@@ -136,6 +139,20 @@ def test_training_numbers_are_reported_at_the_asked_steps(whole):
         steps = 1 if record["step"] in (9, 10) else 2
         speed = steps * 16 / record["seconds"]
         assert record["images_per_second"] == pytest.approx(speed)
+
+
+def test_tensorboard_has_what_the_run_shows(whole):
+    events = event_accumulator.EventAccumulator(str(whole[0] / "tensorboard"))
+    events.Reload()
+    tags = set(events.Tags()["tensors"])
+    training = {"loss", "accuracy", "learning_rate", "grad_norm", "images_per_second"}
+    evaluation = {"loss", "accuracy", "balanced_accuracy", "macro_f1"}
+    assert tags >= {f"train/{name}" for name in training} | {f"eval/{name}" for name in evaluation}
+    assert tags >= {"augmented_faces", "confusion_matrix"}
+    (hparams,) = (events.summary_metadata["_hparams_/session_start_info"].plugin_data.plugin_name,)
+    assert hparams == "hparams"
+    steps = [event.step for event in events.Tensors("eval/accuracy")]
+    assert steps == [4, 9, 10]
 
 
 def test_the_best_weights_give_the_reported_predictions(whole, tiny_data):
@@ -353,6 +370,34 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_data, tmp_path):
         train_and_evaluate(config, tmp_path)
 
 
+def test_harmful_values_are_refused(tiny_data, tmp_path):
+    harmful = {
+        "checkpoint.keep": (0, "config.checkpoint.keep is 0; expected more than 0"),
+        "model.std": (0.0, "config.model.std is 0.0; expected more than 0"),
+        "train.ema_decay": (1.0, "config.train.ema_decay is 1.0; expected 0 to below 1"),
+        "loss.label_smoothing": (-0.1, "config.loss.label_smoothing is -0.1; expected 0 to below 1"),
+        "train.sizes": (((0.5, 8), (0.2, 12)), "expected growing shares of the steps"),
+        "optim.accumulate": (11, "config.optim.accumulate is 11, but the run has 10 steps: no update"),
+        "model.dtype": ("float16", "config.model.dtype is 'float16'; there are: float32, bfloat16"),
+    }
+    for field, (value, message) in harmful.items():
+        with pytest.raises(ValueError, match=re.escape(message)):
+            train_and_evaluate(simple_config(tiny_data, **{field: value}), tmp_path / field)
+
+
+def test_colour_needs_a_model_that_takes_it(tmp_path):
+    for split in ("train", "validation"):
+        for name in EMOTIONS:
+            path = tmp_path / "images" / split / name / "0.png"
+            path.parent.mkdir(parents=True)
+            color = (len(name), len(split), 9)
+            Image.new("RGB", (24, 24), color).save(path)
+    builder.build(tmp_path / "images", tmp_path / "data", progress=False)
+    config = simple_config(tmp_path / "data")
+    with pytest.raises(ValueError, match="have 3 channels and config.model.channels is 1: set --config"):
+        train_and_evaluate(config, tmp_path / "run")
+
+
 def test_unknown_choices_list_the_known(tiny_data, tmp_path):
     wrong = {
         "selection.metric": ("f1", "accuracy, balanced_accuracy, macro_f1"),
@@ -372,6 +417,71 @@ def test_unknown_choices_list_the_known(tiny_data, tmp_path):
 
 
 # -------------------- interrupted --------------------
+
+
+def test_a_run_is_finished_without_its_best_checkpoint(tiny_data, tmp_path):
+    # All scores are equal: the first is the best, at step 4 of 9.
+    config = simple_config(tiny_data, **{"model.name": "constant", "train.steps": 9})
+    summary = train_and_evaluate(config, tmp_path)
+    best = tmp_path / "best.safetensors"
+    weights = best.read_bytes()
+    # The file beside it serves where the checkpoint is gone ...
+    (tmp_path / "summary.json").unlink()
+    shutil.move(tmp_path / "checkpoints" / "4", tmp_path / "4")
+    assert without_times(train_and_evaluate(config, tmp_path)) == without_times(summary)
+    # ... and the checkpoint where the file is gone or of another step.
+    shutil.move(tmp_path / "4", tmp_path / "checkpoints" / "4")
+    for damage in (best.unlink, lambda: shutil.copy(tmp_path / "last.safetensors", best)):
+        (tmp_path / "summary.json").unlink()
+        damage()
+        assert without_times(train_and_evaluate(config, tmp_path)) == without_times(summary)
+        assert best.read_bytes() == weights
+
+
+def test_a_report_is_of_the_weights_that_are_kept(tiny_data, tmp_path):
+    train_and_evaluate(
+        simple_config(tiny_data, **{"train.steps": 3, "checkpoint.dtype": "float16"}), tmp_path
+    )
+    variables, _ = load_weights(tmp_path)
+    kernel = variables["params"]["Dense_0"]["kernel"]
+    assert np.array_equal(kernel, kernel.astype(np.float16)) and np.any(kernel)
+    faces = builder.load(tiny_data, "validation")
+    x = (faces.images.mean(axis=(1, 2)) / 255 - 0.5077) / 0.2550
+    probs = nn.softmax(x @ kernel + variables["params"]["Dense_0"]["bias"])
+    rows = np.loadtxt(
+        tmp_path / "report" / "predictions.csv", delimiter=",", skiprows=1, usecols=range(-7, 0)
+    )
+    np.testing.assert_allclose(rows, probs, rtol=1e-5)
+
+
+def test_accumulated_gradients_and_a_plateau_are_resumed(tiny_data, tmp_path, monkeypatch):
+    changes = {
+        "optim.accumulate": 2,
+        "optim.schedule": "plateau",
+        "optim.plateau_patience": 1,
+        "selection.metric": "macro_f1",
+        "train.steps": 14,
+        "train.ema_decay": 0.9,
+    }
+    config = simple_config(tiny_data, **changes)
+    train_and_evaluate(config, tmp_path / "whole")
+    add = Window.add
+
+    def add_and_stop(self, step, metrics):
+        add(self, step, metrics)
+        if step in (5, 9):  # between two updates, and at an evaluation
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Window, "add", add_and_stop)
+    for _ in range(2):
+        with pytest.raises(PreemptedError):
+            train_and_evaluate(config, tmp_path / "resumed")
+    train_and_evaluate(config, tmp_path / "resumed")
+    assert_same_run(tmp_path / "resumed", tmp_path / "whole", step=14)
+
+
+def without_times(summary):
+    return {key: value for key, value in summary.items() if key not in TIMES}
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(whole, tiny_data, tmp_path, caplog):
@@ -436,10 +546,10 @@ def test_sigterm_saves_and_ends_with_its_own_code(resumed, whole):
 
 
 def test_the_summary_does_not_tell_of_interruptions(resumed, whole):
-    expected = {key: value for key, value in whole[1].items() if key not in TIMES}
+    expected = without_times(whole[1])
     for _, processes in resumed.values():
         summary = json.loads(processes[-1].stdout)
-        assert {key: value for key, value in summary.items() if key not in TIMES} == expected
+        assert without_times(summary) == expected
         assert summary["seconds"] > 0
 
 

@@ -10,22 +10,22 @@ from fer_jax import workdir
 HASH = "a" * 64
 
 
-def config(**changes):
+def config(data_hash=HASH, **changes):
     result = get_config()
     result.update_from_flattened_dict(changes)
-    return result
+    return workdir.flatten(json.loads(result.to_json_best_effort())) | {"data_hash": data_hash}
 
 
 def test_a_new_directory_is_claimed_and_found_again(tmp_path):
     path = tmp_path / "runs" / "one"
     path.mkdir(parents=True)
-    workdir.claim(path, config(), HASH)
+    workdir.claim(path, config())
     assert [p.name for p in path.iterdir()] == ["config.json"]
     stored = json.loads((path / "config.json").read_text())
     assert stored["data_hash"] == HASH
     assert stored["optim.learning_rate"] == 0.1 and stored["train.steps"] is None
     (path / "metrics.jsonl").touch()
-    workdir.claim(path, config(), HASH)
+    workdir.claim(path, config())
 
 
 def test_a_directory_is_held_by_one_at_a_time(tmp_path):
@@ -46,16 +46,16 @@ def test_a_damaged_file_is_named(tmp_path, name, read, content):
     with pytest.raises(
         ValueError, match=f"{name} is damaged .*: restore it, or move the work directory away"
     ):
-        read(tmp_path) if read else workdir.claim(tmp_path, config(), HASH)
+        read(tmp_path) if read else workdir.claim(tmp_path, config())
 
 
 def test_another_config_is_refused_with_its_fields(tmp_path):
-    workdir.claim(tmp_path, config(), HASH)
+    workdir.claim(tmp_path, config())
     (tmp_path / "checkpoints" / "50").mkdir(parents=True)
     changes = {"optim.learning_rate": 0.2, "train.steps": 7, "augment.zoom": (0.5, 1.5)}
     changes["model.kwargs"] = {"widths": (1, 2)}
     with pytest.raises(ValueError) as error:
-        workdir.claim(tmp_path, config(**changes), "b" * 64)
+        workdir.claim(tmp_path, config("b" * 64, **changes))
     message = str(error.value)
     assert message.startswith(f"{tmp_path} belongs to a run with another configuration:\n")
     assert "optim.learning_rate: 0.1 there, 0.2 here" in message
@@ -70,13 +70,13 @@ def test_another_config_is_refused_with_its_fields(tmp_path):
 
 
 def test_a_run_without_a_checkpoint_gives_way(tmp_path):
-    workdir.claim(tmp_path, config(), HASH)
+    workdir.claim(tmp_path, config())
     (tmp_path / "checkpoints" / "50.orbax-checkpoint-tmp").mkdir(parents=True)
-    workdir.claim(tmp_path, config(seed=1), HASH)
+    workdir.claim(tmp_path, config(seed=1))
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1
     (tmp_path / "checkpoints" / "50").mkdir()
     with pytest.raises(ValueError, match="seed: 1 there, 0 here"):
-        workdir.claim(tmp_path, config(), HASH)
+        workdir.claim(tmp_path, config())
 
 
 @pytest.mark.parametrize(
@@ -90,30 +90,30 @@ def test_a_run_without_a_checkpoint_gives_way(tmp_path):
     ],
 )
 def test_what_changes_no_number_may_change(tmp_path, field, value):
-    workdir.claim(tmp_path, config(), HASH)
-    workdir.claim(tmp_path, config(**{field: value}), HASH)
+    workdir.claim(tmp_path, config())
+    workdir.claim(tmp_path, config(**{field: value}))
 
 
 def test_a_directory_with_other_things_is_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ValueError, match="is not empty and no run of fer_jax"):
-        workdir.claim(tmp_path, config(), HASH)
+        workdir.claim(tmp_path, config())
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_claim_cut_off_can_be_repeated(tmp_path):
     (tmp_path / "config.json.partial").write_text('{"half')
-    workdir.claim(tmp_path, config(), HASH)
+    workdir.claim(tmp_path, config())
     assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_only_the_first_process_claims(tmp_path, monkeypatch):
     monkeypatch.setattr(workdir.jax, "process_index", lambda: 1)
-    workdir.claim(tmp_path / "run", config(), HASH)
+    workdir.claim(tmp_path / "run", config())
     assert not (tmp_path / "run").exists()
     # It may see the directory while the first process is filling it.
     (tmp_path / "checkpoints").mkdir()
-    workdir.claim(tmp_path, config(), HASH)
+    workdir.claim(tmp_path, config())
 
 
 def test_a_run_is_finished_when_it_says_so(tmp_path):

@@ -1,0 +1,198 @@
+"""From a configuration to what a run is made of: the modules below take plain arguments."""
+
+import functools
+import json
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+import fer_jax
+from fer_jax import losses, models, optim
+from fer_jax.data import augment, builder, splits
+from fer_jax.data.emotions import EMOTIONS
+from fer_jax.data.faces import Faces
+
+SELECTION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses, before any work, values that would fail or mislead later."""
+    positive = ("log_every", "train.batch_size", "optim.accumulate", "model.input_size", "model.std")
+    positive += ("checkpoint.keep",)
+    durations = ("train.epochs", "train.steps", "train.eval_epochs", "train.eval_steps")
+    for name in positive + durations:
+        value = _field(config, name)
+        if value is not None and value <= 0:
+            raise ValueError(f"config.{name} is {value}; expected more than 0")
+    for name in ("train.ema_decay", "loss.label_smoothing"):
+        if not 0 <= _field(config, name) < 1:
+            raise ValueError(f"config.{name} is {_field(config, name)}; expected 0 to below 1")
+    shares = [until for until, _ in config.train.sizes]
+    if shares != sorted(shares):
+        raise ValueError(f"config.train.sizes is {config.train.sizes}; expected growing shares of the steps")
+    choices = {
+        "selection.metric": SELECTION_METRICS,
+        "model.dtype": ("float32", "bfloat16"),
+        "checkpoint.dtype": ("float32", "float16"),
+        "loss.class_weights": ("none", "balanced"),
+    }
+    for name, known in choices.items():
+        if _field(config, name) not in known:
+            raise ValueError(f"config.{name} is {_field(config, name)!r}; there are: {', '.join(known)}")
+    if config.selection.split == "test":
+        raise ValueError(
+            "config.selection.split is 'test', which is for the final score only; select on validation"
+        )
+
+
+def _field(config: ConfigDict, name: str) -> Any:
+    return functools.reduce(getattr, name.split("."), config)
+
+
+def augmentation(config: ConfigDict) -> augment.Ranges:
+    """The ranges in `config.augment`."""
+    pairs = {name: tuple(v) if isinstance(v, list) else v for name, v in config.to_dict().items()}
+    return augment.Ranges(**pairs)
+
+
+def load_split(config: ConfigDict, split: str) -> Faces:
+    """A split, as it is.
+
+    Raises:
+      ValueError: its faces have colours that the model does not take.
+    """
+    faces = builder.load(config.data.dir, split, image_size=config.data.image_size)
+    logging.info("%s: %d faces of %s", split, len(faces), faces.image_shape)
+    if faces.image_shape[-1] not in (1, config.model.channels):
+        raise ValueError(
+            f"the faces of {config.data.dir} have {faces.image_shape[-1]} channels and "
+            f"config.model.channels is {config.model.channels}: set --config.model.channels="
+            f"{faces.image_shape[-1]} or use grey data"
+        )
+    return faces
+
+
+def load_training(config: ConfigDict) -> Faces:
+    """The training split, cleaned as the config says."""
+    train, data = load_split(config, "train"), config.data
+    if not (data.drop_blank or data.merge_twins):
+        return train
+    train, counts = splits.clean_train(train, drop_blank=data.drop_blank, merge_twins=data.merge_twins)
+    logging.info("training faces after cleaning: %d, left out: %s", len(train), counts)
+    return train
+
+
+def learning_rate(config: ConfigDict, total_steps: int, per_epoch: float) -> Callable[[jax.Array], jax.Array]:
+    """The schedule in `config.optim`, by the number of the update."""
+    warmup, boundaries = config.warmup_steps, config.boundary_steps
+    if warmup is None:
+        warmup = config.warmup_epochs * per_epoch
+    if boundaries is None:
+        boundaries = [epoch * per_epoch for epoch in config.boundary_epochs]
+    if config.accumulate > total_steps:
+        raise ValueError(
+            f"config.optim.accumulate is {config.accumulate}, but the run has {total_steps} steps: no update"
+        )
+    # The schedule counts updates, of which an accumulated gradient makes fewer than steps.
+    return optim.learning_rate(
+        config.schedule,
+        peak=config.learning_rate,
+        total_steps=max(1, total_steps // config.accumulate),
+        warmup_steps=round(warmup / config.accumulate),
+        step_boundaries=[round(step / config.accumulate) for step in boundaries],
+        step_factor=config.step_factor,
+    )
+
+
+def optimizer(config: ConfigDict, schedule: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformation:
+    """The optimizer in `config.optim`."""
+    return optim.make_optimizer(
+        config.name,
+        schedule,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+        accumulate=config.accumulate,
+    )
+
+
+def model(config: ConfigDict, sizes: Sequence[tuple[float, int]]) -> nn.Module:
+    """The network in `config.model`.
+
+    Raises:
+      ValueError: there is none of the name, or it does not take one of the input sizes.
+    """
+
+    def faces(size):
+        return jax.ShapeDtypeStruct((1, size, size, config.channels), np.float32)
+
+    network = models.create(config.name, len(EMOTIONS), **_attributes(config))
+    variables = jax.eval_shape(network.init, jax.random.key(0), faces(config.input_size))
+    for _, size in sizes:
+        try:
+            jax.eval_shape(network.apply, variables, faces(size))
+        except flax.errors.ScopeParamShapeError:
+            raise ValueError(
+                f"config.train.sizes has {size}, but {config.name} has dense layers for "
+                f"config.model.input_size={config.input_size} and takes no other size"
+            ) from None
+    return network
+
+
+def _attributes(config: ConfigDict) -> dict[str, Any]:
+    return {"dtype": config.dtype, **config.kwargs.to_dict()}
+
+
+def loss(config: ConfigDict, train: Faces) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """The loss in `config.loss`, its class weights from the training split."""
+    weights = None
+    if config.class_weights == "balanced":
+        counts = np.bincount(train.labels, minlength=len(EMOTIONS))
+        weights = losses.balanced_class_weights(counts)
+        logging.info("class weights: %s", dict(zip(EMOTIONS, weights.tolist(), strict=True)))
+    return functools.partial(
+        losses.cross_entropy,
+        label_smoothing=config.label_smoothing,
+        class_weights=weights,
+        focal_gamma=config.focal_gamma,
+        normalization=config.normalization,
+    )
+
+
+def watch(config: ConfigDict) -> optim.Watch:
+    """What follows the selection metric."""
+    plateau = config.optim.schedule == "plateau"
+    return optim.Watch(
+        patience=config.selection.patience,
+        plateau_patience=config.optim.plateau_patience if plateau else 0,
+        plateau_factor=config.optim.plateau_factor,
+        min_scale=config.optim.plateau_min_scale,
+    )
+
+
+def facts(config: ConfigDict, manifest: dict[str, Any], preprocess: dict[str, Any]) -> dict[str, Any]:
+    """What every checkpoint says of itself.
+
+    At an evaluation "evaluation" becomes its result, and "selection" too where it is the best so far.
+    """
+    return {
+        "version": fer_jax.__version__,
+        "model": {"name": config.model.name, "kwargs": _attributes(config.model)},
+        "preprocess": {"image_size": config.model.input_size, **preprocess},
+        "emotions": list(EMOTIONS),
+        "config": json.loads(config.to_json_best_effort()),
+        "data_hash": manifest["content_hash"],
+        "data": {key: manifest[key] for key in ("name", "source_kind", "splits")},
+        "loaded_size": config.data.image_size,
+        "seed": config.seed,
+        "ema": bool(config.train.ema_decay),
+        "evaluation": None,
+        "selection": None,
+    }

@@ -1,0 +1,64 @@
+"""The shipped checkpoints: small, what their cards say, and fit for evaluation."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from helpers import ROOT
+
+from fer_jax import models, platform
+from fer_jax.checkpoints import load_weights
+
+SHIPPED = sorted((ROOT / "fer_jax" / "pretrained").glob("*.safetensors"))
+
+
+def test_there_is_one():
+    assert SHIPPED
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_checkpoint_is_what_its_card_says(path):
+    variables, facts = load_weights(path)
+    assert path.stat().st_size <= 10_000_000
+    card = path.with_suffix(".md").read_text()
+    selection = facts["selection"]
+    assert selection["split"] == "validation" and facts["config"]["init_from"] == ""
+    (accuracy,) = re.findall(r"\| PublicTest accuracy, single view \| ([\d.]+) %", card)
+    assert accuracy == f"{100 * selection['value']:.2f}"
+    assert f"seed {facts['seed']}" in card
+    assert f"{facts['parameters'] / 1e6:.1f} M parameters" in card
+    assert ("EMA" in card) == facts["ema"]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_checkpoint_can_be_evaluated(path, tiny_data, tmp_path):
+    spec = importlib.util.spec_from_file_location("evaluate_script", ROOT / "scripts" / "evaluate.py")
+    evaluate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(evaluate)
+    arguments = ["--checkpoint", str(path), "--data", str(tiny_data), "--out", str(tmp_path / "out")]
+    assert evaluate.main(arguments) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["num_examples"] == 28 and report["checkpoint"] == str(path)
+    assert report["data_hash"] != report["trained_data_hash"]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_checkpoint_scores_what_it_says(path, shared_dir, tmp_path):
+    # The real faces: the images of PublicTest, straight into the network.
+    unpack = [sys.executable, shared_dir / "fer2013" / "unpack.py", "npz", tmp_path]
+    subprocess.run(unpack, check=True, capture_output=True)
+    data = np.load(next(tmp_path.glob("*.npz")), allow_pickle=False)
+    public = data["usage"] == 1
+    variables, facts = load_weights(path)
+    model = models.create(facts["model"]["name"], **facts["model"]["kwargs"])
+    apply = jax.jit(model.apply, compiler_options=platform.compiler_options())
+    pixels = data["images"][public][..., None].astype(np.float32) / 255
+    x = (pixels - facts["preprocess"]["mean"]) / facts["preprocess"]["std"]
+    predicted = np.concatenate([np.argmax(apply(variables, part), 1) for part in np.split(x, [1800])])
+    accuracy = np.mean(predicted == data["emotion"][public])
+    assert accuracy == pytest.approx(facts["selection"]["value"], abs=2 / 3589)
