@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -33,7 +34,8 @@ def open_folders(root: Path) -> Source:
     them, are taken in the challenge's order; other numbers say nothing and are refused.
 
     Raises:
-      SourceError: when a folder is neither a split nor an emotion, or when there is no image.
+      SourceError: when a folder is neither a split nor an emotion or cannot be listed, or when there
+        is no image.
     """
     tops = _subfolders(root)
     if not tops:
@@ -45,6 +47,7 @@ def open_folders(root: Path) -> Source:
     if len(tops) == 1 and _is_dataset(root / tops[0]) and not _is_known(tops[0]):
         raise SourceError(f"{root} only holds the folder {tops[0]}; give {root / tops[0]} as the source")
     notes: list[str] = []
+    parents = [root]  # of the class folders
     if any(split_name(name) for name in tops):
         strangers = [name for name in tops if not split_name(name)]
         if strangers:
@@ -52,15 +55,17 @@ def open_folders(root: Path) -> Source:
                 f"{root / strangers[0]} is not a split, but beside it {_first(tops, split_name)} "
                 f"is; rename it or move it away (known splits: {known_splits()})"
             )
+        parents += [root / top for top in tops]
         classes = {(top, name): split_name(top) for top in tops for name in _subfolders(root / top)}
         kind = "split_folders"
     else:
         classes = {("", name): None for name in tops}
         kind = "class_folders"
     labels = _labels(root, {name for _, name in classes}, notes)
+    entered = {_identity(folder) for folder in (*parents, *(root / top / name for top, name in classes))}
     entries, others = [], 0
     for (top, name), split in classes.items():
-        files, ignored = _images_below(root, os.path.join(top, name))
+        files, ignored = _images_below(root, os.path.join(top, name), entered)
         entries += [(file, labels[name], split) for file in files]
         others += ignored
     if not entries:
@@ -69,6 +74,8 @@ def open_folders(root: Path) -> Source:
         )
     if others:
         notes.append(f"files that are not images (by their ending) and were not looked at: {others}")
+    if strays := [folder / name for folder in parents for name in _images_in(folder)]:
+        notes.append(f"images outside the class folders, left out: {len(strays)}, such as {strays[0]}")
     if any(_KAGGLE_NAME.match(os.path.basename(file)) for file, _, _ in entries):
         kind = "kaggle_folders"
     elif kind == "split_folders" and {split for _, _, split in entries} == {"train", "test"}:
@@ -99,12 +106,39 @@ def _is_known(name: str) -> bool:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    """Names of the folders inside, without hidden ones and what archives leave behind."""
+    return _names(folder, os.DirEntry.is_dir)
+
+
+def _images_in(folder: Path) -> list[str]:
+    return [name for name in _names(folder, os.DirEntry.is_file) if _is_image(name)]
+
+
+def _names(folder: Path, wanted: Callable[[os.DirEntry], bool]) -> list[str]:
+    """Names of what is inside, without what is hidden and what archives leave behind."""
     try:
-        names = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
+        names = [entry.name for entry in os.scandir(folder) if wanted(entry)]
     except OSError as error:
-        raise SourceError(f"{folder} cannot be listed: {error.strerror}; check its permissions") from error
+        _refuse(error)
     return sorted(name for name in names if not name.startswith((".", "__MACOSX")))
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise SourceError(
+        f"{error.filename} cannot be listed: {error.strerror}; check its permissions"
+    ) from error
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """What a folder has in common with the links to it."""
+    try:
+        status = os.stat(folder)
+    except OSError as error:
+        _refuse(error)
+    return status.st_dev, status.st_ino
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_ENDINGS)
 
 
 def _labels(root: Path, names: set[str], notes: list[str]) -> dict[str, int]:
@@ -128,15 +162,21 @@ def _labels(root: Path, names: set[str], notes: list[str]) -> dict[str, int]:
     return labels
 
 
-def _images_below(root: Path, folder: str) -> tuple[list[str], int]:
-    """Paths of the images at any depth (from `root`, with /), and the count of other files."""
+def _images_below(root: Path, folder: str, entered: set[tuple[int, int]]) -> tuple[list[str], int]:
+    """Paths of the images at any depth (from `root`, with /), and the count of other files.
+
+    Folders inside that are in `entered` are passed over, and the others added to it, so that links
+    lead neither in circles nor twice to an image.
+    """
     images, others = [], 0
-    for parent, folders, files in os.walk(root / folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for parent, folders, files in os.walk(root / folder, onerror=_refuse, followlinks=True):
+        inside = {_identity(Path(parent, name)): name for name in sorted(folders) if name[0] != "."}
+        folders[:] = [name for identity, name in inside.items() if identity not in entered]
+        entered |= inside.keys()
         for file in files:
             if file.startswith("."):
                 continue
-            if file.lower().endswith(IMAGE_ENDINGS):
+            if _is_image(file):
                 images.append(Path(parent, file).relative_to(root).as_posix())
             else:
                 others += 1

@@ -126,6 +126,29 @@ def test_class_folders_are_read_sorted_and_other_files_counted(faces, write_imag
     assert source.notes == ["files that are not images (by their ending) and were not looked at: 1"]
 
 
+def test_images_outside_the_class_folders_are_counted(faces, write_images):
+    a, b, c, d = faces(4)
+    root = write_images({"train/sad/a.png": a, "val/sad/b.png": b, "c.png": c, "train/d.png": d})
+    (root / "readme.txt").write_text("")
+    source = open_source(root)
+    assert [r.id for r in source.records()] == ["train/sad/a.png", "val/sad/b.png"]
+    assert source.notes == [f"images outside the class folders, left out: 2, such as {root}/c.png"]
+
+
+def test_links_lead_neither_in_circles_nor_twice_to_an_image(faces, write_images):
+    a, b, c = faces(3)
+    root = write_images({"happy/a.png": a, "sad/b.png": b})
+    elsewhere = write_images({"c.png": c}, "elsewhere")
+    for name in ("more", "more_again"):
+        (root / "happy" / name).symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(root)
+    (root / "happy" / "circle").symlink_to(root / "happy")
+    (root / "happy" / "other_class").symlink_to(root / "sad")
+    records = list(open_source(root).records())
+    assert [r.label for r in records] == [3, 3, 4]
+    np.testing.assert_array_equal([r.image for r in records], [a, c, b])
+
+
 def test_numbered_folders_are_the_challenge_s_order_only_if_all_seven(faces, write_images):
     images = faces(7)
     root = write_images({f"{i}/a.png": images[i] for i in range(7)}, "all")
