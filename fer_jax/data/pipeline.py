@@ -49,7 +49,6 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
         process_index: int = 0,
         process_count: int = 1,
         num_workers: int = 0,
-        start: int = 0,
     ):
         """
         Args:
@@ -61,7 +60,6 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
           process_count: number of processes that share the global batch.
           num_workers: 0 reads in a thread of this process (best for faces in memory), more in that
             many child processes (for faces streamed from disk).
-          start: number of the first batch to yield.
 
         Raises:
           ValueError: when the batch does not divide or there are no faces.
@@ -87,7 +85,7 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
         self._iterator = None
         self.batches_per_epoch = len(faces) / batch_size
         self.wait_seconds = 0.0
-        self.restore({"next_batch": start})
+        self.restore({"next_batch": 0})
 
     def __next__(self) -> dict[str, np.ndarray]:
         started = time.perf_counter()
@@ -172,13 +170,13 @@ class _Indices:
     def __call__(self, number: int) -> np.ndarray:
         places = number * self.batch_size + np.arange(self.batch_size)
         epochs, places = np.divmod(places, self.count)
-        self._recent = {e: self._order(e) for e in range(epochs[0], epochs[-1] + 1)}
+        # Read and replaced whole: the thread that a `restore` ended may still be at its last batch.
+        known = self._recent
+        recent = {e: known[e] if e in known else self.orders[e] for e in range(epochs[0], epochs[-1] + 1)}
+        self._recent = recent
         if epochs[0] == epochs[-1]:
-            return self._recent[epochs[0]][places]
-        return np.array([self._recent[e][p] for e, p in zip(epochs, places, strict=True)])
-
-    def _order(self, epoch: int) -> np.ndarray:
-        return self._recent[epoch] if epoch in self._recent else self.orders[epoch]
+            return recent[epochs[0]][places]
+        return np.array([recent[e][p] for e, p in zip(epochs, places, strict=True)])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The stream: every face once an epoch; the same for any workers, processes and restarts."""
 
+import concurrent.futures
 import itertools
 import json
 import subprocess
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from fer_jax.data import augment, pipeline
+from fer_jax.data import augment, builder, pipeline
 from fer_jax.data.faces import Faces, one_hot
 
 RANGES = augment.Ranges(flip=0.5, rotation=15, contrast=(0.6, 1.4), erasing=0.25, mixup=0.4)
@@ -115,7 +116,30 @@ def test_processes_together_see_the_global_batch(reference, process_count):
 
 def test_workers_do_not_change_the_stream(reference):
     assert_same(take(stream(numbered_faces(47), num_workers=2), 12), reference)
-    assert_same(take(stream(numbered_faces(47), num_workers=2, start=5), 7), reference[5:])
+    resumed = stream(numbered_faces(47), num_workers=2)
+    resumed.restore({"next_batch": 5})
+    assert_same(take(resumed, 7), reference[5:])
+
+
+def test_a_worker_reads_a_streamed_split(tiny_data):
+    memory, streamed = (builder.load(tiny_data, "train", max_bytes=limit) for limit in (2**30, 0))
+    assert isinstance(memory.images, np.ndarray) and not isinstance(streamed.images, np.ndarray)
+    assert_same(take(stream(streamed, num_workers=1), 7), take(stream(memory), 7))
+
+
+def test_an_old_and_a_new_read_ahead_may_overlap():
+    """A `restore` does not wait for the thread that it ends."""
+    orders = np.random.default_rng(0).permuted(np.tile(np.arange(7), (18_000, 1)), axis=1)
+    indices = pipeline._Indices(orders, 7, 12)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            parts = pool.map(lambda start: [indices(start + i) for i in range(5000)], (0, 5000))
+            found = np.concatenate([batch for part in parts for batch in part])
+    finally:
+        sys.setswitchinterval(interval)
+    np.testing.assert_array_equal(found, orders.ravel()[: len(found)])
 
 
 @pytest.mark.parametrize("consumed", [0, 1, 4, 11])
@@ -131,19 +155,21 @@ def test_resuming_continues_bitwise(reference, consumed):
     resumed.restore(state)
     assert resumed.state() == state
     assert_same(take(resumed, 12 - consumed), reference[consumed:])
-    assert_same(take(stream(numbered_faces(47), start=consumed), 12 - consumed), reference[consumed:])
 
 
 def test_resuming_with_another_number_of_processes(reference):
-    parts = [
-        take(stream(numbered_faces(47), process_index=i, process_count=2, start=7), 1)[0] for i in range(2)
-    ]
+    streams = [stream(numbered_faces(47), process_index=i, process_count=2) for i in range(2)]
+    for part in streams:
+        part.restore({"next_batch": 7})
+    parts = [take(part, 1)[0] for part in streams]
     both = {name: np.concatenate([part[name] for part in parts]) for name in KEYS}
     assert_same([both], reference[7:8])
 
 
 def test_resuming_far_into_a_run():
-    (batch,) = take(stream(numbered_faces(47), start=10**9), 1)
+    resumed = stream(numbered_faces(47))
+    resumed.restore({"next_batch": 10**9})
+    (batch,) = take(resumed, 1)
     assert batch["image"].shape == (12, 4, 6, 1)
 
 
