@@ -1,20 +1,19 @@
 """The official FER2013 in numbers, to tell altered copies."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from fer_jax.data.emotions import EMOTIONS
 
-# Goodfellow et al., "Challenges in Representation Learning" (2013): Training, PublicTest,
-# PrivateTest.
+# Goodfellow et al., "Challenges in Representation Learning" (2013): Training, PublicTest, PrivateTest.
 COUNTS = {
     "train": (3995, 436, 4097, 7215, 4830, 3171, 4965),
     "validation": (467, 56, 496, 895, 653, 415, 607),
     "test": (491, 55, 528, 879, 594, 416, 626),
 }
 SHAPE = "48 x 48 grey"
-# Of the Training pixels, in [0, 1]; sharpness is the mean absolute difference of neighbours in a
-# row.
+# Of the Training pixels, in [0, 1]; sharpness is the mean absolute difference of neighbours in a row.
 PIXELS = {"mean": 0.50774, "std": 0.25501, "sharpness": 0.05380}
 # What storing the images as JPEG does to these is less: mean 4e-6, std 7e-5, sharpness 1e-3
 # (quality 95).
@@ -26,19 +25,20 @@ MEANING = {
 }
 
 FER_KINDS = ("fer2013_csv", "icml_csv", "kaggle_folders")
+_FER_WORD = re.compile(r"(?<![a-z])fer(?![a-z])", re.IGNORECASE)
 
 
 def compare(report: dict[str, Any]) -> dict[str, Any]:
     """Compares an audit's report with the official data.
 
     Only what presents itself as FER2013 is compared: its CSV files, Kaggle's file names, or a
-    folder with its split sizes or "fer" in its name.
+    folder with as many training images or with the word "fer" in its name (fer2013, my_FER).
 
     Returns:
       {"compared": bool, "differences": list of sentences, empty when there are none}.
     """
     sizes = {split: facts["count"] for split, facts in report["splits"].items()}
-    named = report["kind"] in FER_KINDS or "fer" in Path(report["source"]).name.lower()
+    named = report["kind"] in FER_KINDS or _FER_WORD.search(Path(report["source"]).name)
     if not named and sizes.get("train") != sum(COUNTS["train"]):
         return {"compared": False, "differences": []}
     differences = []

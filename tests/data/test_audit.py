@@ -248,10 +248,24 @@ def test_altered_copies_are_told():
     assert "blurred, sharpened or rescaled?" in found
 
 
-def test_other_data_are_not_compared():
-    mine = official_report(kind="class_folders", source="holiday_pictures")
+@pytest.mark.parametrize(
+    ("source", "compared"),
+    [
+        ("holiday_pictures", False),
+        ("different_people", False),
+        ("transfer", False),
+        ("Offer-2013", False),
+        ("data/FER2013", True),
+        ("my_fer", True),
+        ("archive FER-2013", True),
+    ],
+)
+def test_only_what_is_named_fer_is_compared(source, compared):
+    mine = official_report(kind="class_folders", source=source)
     mine["splits"] = {"all": {"count": 3, "class_counts": {}}}
-    assert official.compare(mine) == {"compared": False, "differences": []}
+    found = official.compare(mine)
+    assert found["compared"] == compared
+    assert bool(found["differences"]) == compared
 
 
 def test_real_fer2013(shared_dir, monkeypatch):
