@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from fer_jax.data import spool as spools
 from fer_jax.data.emotions import EMOTIONS
+from fer_jax.data.official import FER_KINDS
 from fer_jax.data.reader import (
     FORMAT_VERSION,
     MANIFEST,
@@ -59,7 +60,7 @@ def build(
         first.
       validation_fraction: share of the images it is drawn from, if it is.
       test_fraction: likewise, of all images.
-      seed: of the drawn splits.
+      seed: of the drawn splits, 0 or more.
       overwrite: replace another dataset at `out_dir`. Anything else there is never touched.
       progress: show a progress bar and say what happens.
 
@@ -67,19 +68,22 @@ def build(
       The manifest, as in manifest.json: name, source_kind, source, notes; splits {name: {count,
       class_counts: {emotion: n}}}; image_shape [H, W, C] (null when sizes differ), channels;
       pixel_mean and pixel_std in [0, 1], of pixel_statistics_split (train, where there is one);
-      content_hash (see `spool.content_hash`); skipped [{where, reason}]; drawn_splits {fractions,
-      seed} or null; files {path: bytes}; format_version.
+      content_hash and order_hash, of the images without and with their order, on which a resumed
+      run depends (see `spool`); skipped [{where, reason}]; drawn_splits {fractions, seed} or null;
+      files {path: bytes}; format_version.
 
     Raises:
       SourceError: when the source cannot be used.
       BadRecordError: at the first bad row or image, unless `skip_bad`.
       DatasetError: when `out_dir` is occupied or cannot be written.
     """
-    if min(validation_fraction, test_fraction) < 0 or validation_fraction + test_fraction >= 1:
+    if not (validation_fraction >= 0 and test_fraction >= 0 and validation_fraction + test_fraction < 1):
         raise DatasetError(
             f"validation_fraction {validation_fraction} and test_fraction {test_fraction} must be "
             "0 or more and leave something for train"
         )
+    if seed < 0:
+        raise DatasetError(f"seed {seed} must be 0 or more")
     source = open_source(source_path)
     out = Path(out_dir).expanduser().resolve()
     _check_place(out, source)
@@ -247,10 +251,9 @@ def _describe(
             counts[name] = {"count": len(labels), "class_counts": dict(zip(EMOTIONS, of_class, strict=True))}
     measured = "train" if "train" in counts else next(iter(counts))
     mean, std = spools.statistics(e for e, split in zip(entries, splits, strict=True) if split == measured)
-    fer = source.kind in ("fer2013_csv", "icml_csv", "kaggle_folders")
     return {
         "format_version": FORMAT_VERSION,
-        "name": "fer2013" if fer else Path(source.path).resolve().name,
+        "name": "fer2013" if source.kind in FER_KINDS else Path(source.path).resolve().name,
         "source_kind": source.kind,
         "source": source.path,
         "splits": counts,
@@ -260,6 +263,7 @@ def _describe(
         "pixel_std": std,
         "pixel_statistics_split": measured,
         "content_hash": spools.content_hash(entries, splits),
+        "order_hash": spools.order_hash(entries, splits),
         "skipped": skipped,
         "notes": source.notes,
     }

@@ -12,8 +12,9 @@ class Faces:
     """A split of a dataset.
 
     Attributes:
-      images: uint8 [N, H, W, C] with C = 1 (grey) or 3 (RGB). An array, or an object with `shape` and
-        NumPy-style indexing by an integer array when the split is streamed from disk.
+      images: uint8 [N, H, W, C] with C = 1 (grey) or 3 (RGB). An array, or, when the split is streamed
+        from disk, an object with `shape`, NumPy-style indexing by an integer array, and
+        `take(indices)`, which returns such an object again.
       labels: int32 [N], ids of `emotions.EMOTIONS` (the challenge's order).
       targets: float32 [N, K], the label distribution to train on: one-hot unless labels are soft.
       ids: N strings, each stable across runs and machines (where the image came from in its source).
@@ -41,10 +42,12 @@ class Faces:
         return tuple(self.images.shape[1:])
 
     def take(self, indices: np.ndarray) -> "Faces":
-        """The faces at `indices` (int [M]), in that order, loaded into memory."""
+        """The faces at `indices` (int [M]), in that order; a streamed split remains one."""
         indices = np.asarray(indices)
+        in_memory = isinstance(self.images, np.ndarray)
+        images = self.images[indices] if in_memory else self.images.take(indices)
         ids = [self.ids[i] for i in indices]
-        return Faces(self.images[indices], self.labels[indices], self.targets[indices], ids)
+        return Faces(images, self.labels[indices], self.targets[indices], ids)
 
 
 def one_hot(labels: np.ndarray, num_classes: int = 7) -> np.ndarray:

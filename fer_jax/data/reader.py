@@ -98,7 +98,7 @@ def load(
             f"{data_dir}: {split} holds {len(source)} images, its manifest says {count}; {_again(data_dir)}"
         )
     keep = count * int(np.prod(shape)) <= max_bytes
-    images = np.empty((count, *shape), np.uint8) if keep else StreamedImages(source, (count, *shape))
+    images = np.empty((count, *shape), np.uint8) if keep else StreamedImages(source, np.arange(count), shape)
     labels, ids = np.empty(count, np.int32), []
     for start in range(0, count, _BATCH):
         indices = range(start, min(start + _BATCH, count))
@@ -115,15 +115,21 @@ class StreamedImages:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, source: "_Source", shape: tuple[int, int, int, int]):
+    def __init__(self, source: "_Source", places: np.ndarray, shape: tuple[int, int, int]):
+        """The images [H, W, C] at `places` (int [N]) of `source`."""
         self._source = source
-        self.shape = shape
+        self._places = places
+        self.shape = (len(places), *shape)
 
     def __len__(self) -> int:
         return self.shape[0]
 
+    def take(self, indices: np.ndarray) -> "StreamedImages":
+        """The images at `indices` (int [M]), in that order, still on disk."""
+        return StreamedImages(self._source, self._places[indices], self.shape[1:])
+
     def __getitem__(self, index: int | slice | Iterable[int]) -> np.ndarray:
-        chosen = np.arange(len(self))[index]
+        chosen = self._places[index]
         images = np.empty((chosen.size, *self.shape[1:]), np.uint8)
         flat = chosen.ravel().tolist()
         for start in range(0, len(flat), _BATCH):

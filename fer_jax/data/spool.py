@@ -7,7 +7,7 @@ stays in memory is about half a kilobyte an image, whatever its size.
 import dataclasses
 import hashlib
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -89,5 +89,17 @@ def statistics(entries: Iterable[Entry]) -> tuple[float, float]:
 
 def content_hash(entries: Iterable[Entry], splits: Iterable[str]) -> str:
     """SHA-256 over each image's split, label and pixels; order and names do not matter."""
-    lines = sorted(f"{s} {e.label} {e.digest.hex()}\n" for e, s in zip(entries, splits, strict=True))
+    return _sha256(sorted(_lines(entries, splits)))
+
+
+def order_hash(entries: Iterable[Entry], splits: Iterable[str]) -> str:
+    """SHA-256 over the same, but in the order of the images within each split."""
+    return _sha256(sorted(_lines(entries, splits), key=lambda line: line.split()[0]))
+
+
+def _lines(entries: Iterable[Entry], splits: Iterable[str]) -> Iterator[str]:
+    return (f"{s} {e.label} {e.digest.hex()}\n" for e, s in zip(entries, splits, strict=True))
+
+
+def _sha256(lines: Iterable[str]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()

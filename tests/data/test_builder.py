@@ -15,6 +15,7 @@ from PIL import Image
 from fer_jax.data import builder
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.records import SourceError
+from fer_jax.data.splits import clean_train
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTS = {"train": 30, "validation": 9, "test": 8}
@@ -121,8 +122,26 @@ def test_streamed_split_gives_the_same(csv_source, tmp_path):
         np.testing.assert_array_equal(streamed.images[index], memory.images[index])
     np.testing.assert_array_equal(streamed.labels, memory.labels)
     assert streamed.ids == memory.ids
-    taken = streamed.take(np.array([3, 1]))
-    np.testing.assert_array_equal(taken.images, memory.images[[3, 1]])
+
+
+def test_cleaning_a_streamed_split_leaves_it_on_disk(faces, write_csv, tmp_path):
+    images = faces(9)
+    images[3], images[5] = images[0], 77
+    path = write_csv(images, [0, 1, 2, 3, 4, 5, 6, 0, 0], ["Training"] * 8 + ["PublicTest"])
+    build(path, tmp_path / "data")
+    memory, streamed = (
+        clean_train(
+            builder.load(tmp_path / "data", "train", max_bytes=limit), drop_blank=True, merge_twins=True
+        )[0]
+        for limit in (2**30, 0)
+    )
+    assert isinstance(memory.images, np.ndarray) and not isinstance(streamed.images, np.ndarray)
+    np.testing.assert_array_equal(memory.images[..., 0], images[[0, 1, 2, 4, 6, 7]])
+    np.testing.assert_array_equal(streamed.images[:], memory.images)
+    np.testing.assert_array_equal(streamed.images[[-1, 1]], memory.images[[-1, 1]])
+    np.testing.assert_array_equal(streamed.labels, memory.labels)
+    np.testing.assert_array_equal(streamed.targets, memory.targets)
+    assert streamed.ids == memory.ids
 
 
 def test_colour_and_grey_images_become_colour(faces, write_images, tmp_path):
@@ -167,6 +186,18 @@ def test_content_hash_sees_pixels_labels_and_splits_only(faces, write_csv, tmp_p
     assert hash_of([0, 1, 2, 3], images=darker) != plain
     assert hash_of([0, 1, 2, 3], labels=[0, 1, 2, 4]) != plain
     assert hash_of([0, 1, 2, 3], usages=["Training", "PublicTest", "Training", "PrivateTest"]) != plain
+
+
+def test_order_hash_sees_the_order_within_each_split(faces, write_csv, tmp_path):
+    images, labels, usages = faces(4), [0, 1, 2, 3], ["Training", "Training", "PublicTest", "PublicTest"]
+    found = {}
+    for order in ([0, 1, 2, 3], [2, 0, 3, 1], [1, 0, 2, 3], [0, 1, 3, 2]):
+        path = write_csv(images[order], np.take(labels, order), np.take(usages, order))
+        found[tuple(order)] = build(path, tmp_path / "".join(map(str, order)))
+    plain, interleaved, train, validation = (manifest["order_hash"] for manifest in found.values())
+    assert interleaved == plain
+    assert len({plain, train, validation}) == 3
+    assert len({manifest["content_hash"] for manifest in found.values()}) == 1
 
 
 # --- drawn splits ---
