@@ -4,22 +4,28 @@
     python scripts/prepare_data.py --source folder/of/images --out data/mine
     python scripts/prepare_data.py --source synthetic --out data/synthetic
 
-SOURCE is one of fer2013.csv             the challenge's file (or icml_face_data.csv, or a folder
-  that holds one of them); SPLIT/CLASS/... images  train, validation (or val, valid), test; Kaggle's
-  FER2013 folders are recognised by their file names (Training_, PublicTest_, PrivateTest_), which
-  decide the split;
-  CLASS/... images        without splits: they are drawn, class by class, identical images kept
-  together; synthetic               drawn faces, to try everything without data.
+SOURCE is one of
+  fer2013.csv             the challenge's file; or icml_face_data.csv, or a folder that holds
+                          one of them
+  SPLIT/CLASS/... images  splits are train, validation (or val, valid) and test; Kaggle's
+                          FER2013 folders are recognised by their file names (Training_,
+                          PublicTest_, PrivateTest_), which decide the split
+  CLASS/... images        without splits: they are drawn, class by class, identical images
+                          kept together
+  synthetic               drawn faces, to try everything without data
+
 Classes go by name: angry/anger, disgust/disgusted, fear/fearful, happy/happiness, sad/sadness,
 surprise/surprised, neutral; Training is train, PublicTest validation, PrivateTest test.
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from configs import cnn  # noqa: E402
 from fer_jax.data import builder  # noqa: E402
 from fer_jax.data.emotions import EMOTIONS  # noqa: E402
 from fer_jax.data.records import BadRecordError, SourceError  # noqa: E402
@@ -110,13 +116,21 @@ def summary(manifest: dict, out: str) -> str:
             f"left out {len(skipped)} bad rows or images (all are in {out}/manifest.json):",
         ]
         lines += [f"  {bad['where']}: {bad['reason']}" for bad in skipped[:10]]
-    lines += [
-        "",
-        "next:",
-        f"  python scripts/audit_data.py --source {manifest['source']} --out {out}_audit",
-        f"  python -m fer_jax.main --config configs/cnn.py --config.data.dir={out}",
-    ]
+    audit = ["python", "scripts/audit_data.py", "--source", manifest["source"], "--out", f"{Path(out)}_audit"]
+    train = ["python", "-m", "fer_jax.main", "--config", "configs/cnn.py", f"--config.data.dir={out}"]
+    lines += ["", "next:", f"  {shlex.join(audit)}", f"  {shlex.join(train + overrides(manifest))}"]
     return "\n".join(lines)
+
+
+def overrides(manifest: dict) -> list[str]:
+    """What configs/cnn.py, which is for FER2013, has to be told of other data."""
+    model = cnn.get_config().model
+    mean, std = round(manifest["pixel_mean"], 4), round(manifest["pixel_std"], 4)
+    fields = {"channels": manifest["channels"], "mean": mean, "std": std}
+    options = [f"--config.model.{name}={value}" for name, value in fields.items() if value != model[name]]
+    if manifest["image_shape"] is None:
+        options.append(f"--config.data.image_size={model.input_size}")
+    return options
 
 
 if __name__ == "__main__":

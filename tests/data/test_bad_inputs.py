@@ -3,6 +3,8 @@
 import builtins
 import importlib.util
 import io
+import os
+import shlex
 import struct
 import zlib
 from pathlib import Path
@@ -230,6 +232,23 @@ def test_image_without_read_permission(folder_with, deny):
         list(open_source(root).records())
 
 
+@pytest.mark.parametrize("name", ["", "train", "train/sad", "train/sad/deep"])
+def test_folder_that_cannot_be_listed(write_images, faces, monkeypatch, name):
+    a, b = faces(2)
+    root = write_images({"train/happy/a.png": a, "train/sad/deep/b.png": b})
+    real = os.scandir
+
+    def guarded(path):  # tests may run as root, whom no permission stops
+        if Path(path) == root / name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(SourceError) as caught:
+        open_source(root)
+    assert str(caught.value) == f"{root / name} cannot be listed: Permission denied; check its permissions"
+
+
 def test_csv_without_read_permission(csv_with, deny):
     path = csv_with(f"3,{GOOD},Training")
     deny("fer2013.csv")
@@ -287,6 +306,43 @@ def test_prepare_data_summary(faces, write_csv, tmp_path, capsys):
     assert any("fer_jax.main --config" in line and str(out) in line for line in lines)
 
 
+def test_prepare_data_prints_what_training_on_other_data_needs(faces, write_images, tmp_path, capsys):
+    dark, small, other = faces(1, shape=(20, 16, 3))[0] // 4, faces(1)[0, :9, :9], faces(1, 1)[0]
+    files = {"train/sad/a.png": dark, "train/sad/b.png": small, "val/sad/c.png": other}
+    root, out = write_images(files, "my images"), tmp_path / "my data"
+    assert script("prepare_data").main(["--source", str(root), "--out", f"{out}/"]) == 0
+    *_, audit, train = capsys.readouterr().out.splitlines()
+    assert shlex.split(audit)[2:] == ["--source", str(root), "--out", f"{out}_audit"]
+    manifest = builder.read_manifest(out)
+    assert shlex.split(train) == [
+        *("python", "-m", "fer_jax.main", "--config", "configs/cnn.py", f"--config.data.dir={out}/"),
+        "--config.model.channels=3",
+        f"--config.model.mean={round(manifest['pixel_mean'], 4)}",
+        f"--config.model.std={round(manifest['pixel_std'], 4)}",
+        "--config.data.image_size=48",
+    ]
+
+
+def test_fer2013_needs_no_overrides():
+    facts = {"channels": 1, "pixel_mean": 0.507742, "pixel_std": 0.255008, "image_shape": [48, 48, 1]}
+    assert script("prepare_data").overrides(facts) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--seed", "-1", "seed -1 must be 0 or more"),
+        ("--validation_fraction", "-0.1", "validation_fraction -0.1 and test_fraction 0.1 must be"),
+        ("--validation_fraction", "nan", "validation_fraction nan and test_fraction 0.1 must be"),
+        ("--test_fraction", "1", "test_fraction 1.0 must be 0 or more and leave something for train"),
+    ],
+)
+def test_prepare_data_checks_its_numbers_first(tmp_path, capsys, option, value, message):
+    arguments = ["--source", str(tmp_path / "nothing"), "--out", str(tmp_path / "data"), option, value]
+    assert script("prepare_data").main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_prepare_data_refuses_to_touch_other_files(csv_with, tmp_path, capsys):
     arguments = ["--source", str(csv_with(f"3,{GOOD},Training")), "--out", str(tmp_path)]
     assert script("prepare_data").main(arguments) == 2
@@ -314,3 +370,11 @@ def test_help(name, capsys):
     assert caught.value.code == 0
     printed = capsys.readouterr().out
     assert f"python scripts/{name}.py --source fer2013.csv --out" in printed
+
+
+def test_help_lists_the_sources_line_by_line(capsys):
+    with pytest.raises(SystemExit):
+        script("prepare_data").main(["--help"])
+    printed = capsys.readouterr().out
+    for source in ("fer2013.csv", "SPLIT/CLASS/... images", "CLASS/... images", "synthetic"):
+        assert f"\n  {source} " in printed
