@@ -38,8 +38,7 @@ class Collection:
       groups: int32 [N], pixel-identical images have one number.
       mean, std: float64 [N] of each image's pixels, in [0, 1].
       blank: bool [N], all pixels are one colour.
-      sharpness: float64 [N], mean absolute difference of neighbours in a row, of `small`, in [0,
-        1].
+      sharpness: float64 [N], mean absolute difference of neighbours in a row, of `small`, in [0, 1].
       shapes: how many images there are of each shape, e.g. {"48 x 48 grey": 7}.
       samples: for each label some images at full size, uint8 [H, W] or [H, W, 3], drawn at random.
       bad: what could not be used.

@@ -20,8 +20,7 @@ def write_audit(
 
     Args:
       source_path: see `sources.open_source`.
-      near_threshold: zero-mean correlation from which two images count as near duplicates, in (0,
-        1].
+      near_threshold: zero-mean correlation from which two images count as near duplicates, in (0, 1].
 
     Returns:
       The content of audit.json.

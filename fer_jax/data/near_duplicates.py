@@ -1,11 +1,13 @@
-"""Pairs of images that are nearly the same, by zero-mean normalised correlation; exact, without all
-products.
+"""All pairs of images that are nearly the same, by zero-mean normalised correlation.
 
 The correlation of two images is the dot product of their pixels after subtracting each one's mean
 and dividing by its norm. With P the projection on the low frequencies of the discrete cosine
-transform, the rest of an image is orthogonal to it, and by Cauchy-Schwarz <f, g> <= <Pf, Pg> + |f -
-Pf| |g - Pg|. The right side is one dot product of vectors with 145 numbers instead of 2,304; only
-where it reaches the threshold are the pixels themselves compared.
+transform, the rest of an image is orthogonal to it, and by Cauchy-Schwarz
+
+    <f, g> <= <Pf, Pg> + |f - Pf| |g - Pg|.
+
+The right side is one dot product of vectors with 145 numbers instead of 2,304; only where it reaches
+the threshold are the pixels themselves compared.
 """
 
 from collections.abc import Callable, Iterator
