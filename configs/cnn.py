@@ -8,11 +8,7 @@ def get_config():
     c = default()
     c.data.drop_blank = True
     c.data.merge_twins = True
-    c.augment = augmentation("light")
-    c.augment.rotation = 12.0
-    c.augment.shift = 0.1
-    c.augment.zoom = (0.88, 1.12)
-    c.augment.erasing = 0.15
+    c.augment = augmentation("cnn")
     c.augment.mixup = 0.2
     c.augment.mix_probability = 0.5
     c.model.kwargs = dict(widths=(32, 64, 128, 256), depths=(1, 2, 3, 3), hidden=256, dropout=0.3)
