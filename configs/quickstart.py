@@ -1,7 +1,7 @@
-"""A small CNN on the built-in synthetic faces: about a minute on two CPU cores.
+"""A small CNN on the built-in synthetic faces.
 
-    python scripts/prepare_data.py --source synthetic --out data/synthetic
-    python -m fer_jax.main --config configs/quickstart.py
+Run it by `make quickstart`, or `python scripts/quickstart.py`. Expect over 95 % on the 700 test faces; on two CPU
+cores it takes about a minute.
 """
 
 from configs.default import augmentation
