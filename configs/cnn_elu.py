@@ -1,7 +1,7 @@
 """The three-block ELU network of FER2013 notebooks (64-128-256, heavy dropout, Dense 128).
 
-Run it by `python -m fer_jax.main --config configs/cnn_elu.py`. Not trained to the end yet: no metric to expect; an epoch
-takes about five minutes on two CPU cores.
+Run it by `python -m fer_jax.main --config configs/cnn_elu.py`. Not trained to the end yet: no metric to
+expect; an epoch takes about five minutes on two CPU cores.
 """
 
 from configs.default import augmentation

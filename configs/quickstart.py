@@ -1,7 +1,7 @@
 """A small CNN on the built-in synthetic faces.
 
-Run it by `make quickstart`, or `python scripts/quickstart.py`. Expect over 95 % on the 700 test faces; on two CPU
-cores it takes about a minute.
+Run it by `make quickstart`, or `python scripts/quickstart.py`. Expect over 95 % on the 700 test faces; on
+two CPU cores it takes about a minute.
 """
 
 from configs.default import augmentation
