@@ -285,6 +285,12 @@ def _warnings(report: dict[str, Any]) -> list[str]:
                 f"{split} images with an identical copy in train: {copies['train']}; with an identical or a "
                 f"near one: {near_copies} ({share:.1%}). Scores on {split} are too good by some of these"
             )
+    if NO_SPLIT in report["splits"] and near["images"]:
+        found.append(
+            f"images with a near copy: {near['images']:,} ({near['images'] / report['images']:.1%}). "
+            "prepare_data.py draws splits that keep only identical ones together: near copies of test images "
+            "will lie in train, and scores be too good"
+        )
     if conflicts := identical["conflicting_groups"]:
         found.append(f"groups of identical images with more than one label: {conflicts}")
     for split, facts in report["splits"].items():

@@ -41,7 +41,7 @@ def write_pictures(folder: Path, data: Collection, report: dict[str, Any]) -> di
         ),
         (
             "near_duplicates.png",
-            "Near duplicates, from the closest to the threshold",
+            "Near duplicates, the closest first",
             lambda: near_duplicates(data, report, index),
         ),
     ]

@@ -153,6 +153,7 @@ def test_large_colour_images_are_compared_small_and_grey(faces):
     assert data.small.shape == (3, 48, 48)
     assert report["shapes"] == {"96 x 96 RGB": 1, "48 x 48 RGB": 1, "30 x 30 RGB": 1}
     assert report["near"]["pairs"] == 1
+    assert any(line.startswith("images with a near copy: 2 (66.7%)") for line in report["warnings"])
     assert report["identical"]["groups"] == 0
     assert report["blank"]["count"] == 1
     assert list(report["splits"]) == ["all"]
