@@ -100,8 +100,8 @@ class Window:
 class StopSignal:
     """Within the context SIGTERM and Ctrl-C set `received` instead of ending the process.
 
-    A second Ctrl-C interrupts at once. Not with several processes: there JAX's distributed service
-    takes SIGTERM, so that all stop at one step.
+    A second Ctrl-C interrupts at once; what the process was started to ignore (nohup) stays ignored. Not
+    with several processes: there JAX's distributed service takes SIGTERM, so that all stop at one step.
     """
 
     received = False
@@ -111,7 +111,8 @@ class StopSignal:
         main = threading.current_thread() is threading.main_thread()
         handles = main and jax.process_count() == 1
         signals = (signal.SIGTERM, signal.SIGINT) if handles else ()
-        self._previous = {number: signal.signal(number, self._handle) for number in signals}
+        heard = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
+        self._previous = {number: signal.signal(number, self._handle) for number in heard}
         return self
 
     def _handle(self, signum: int, frame: Any) -> None:

@@ -101,11 +101,27 @@ def test_signals_are_received_within_the_context_only(number):
         signal.signal(number, previous)
 
 
-def test_a_second_ctrl_c_interrupts():
+@pytest.fixture
+def interrupting():
+    """Ctrl-C as in a terminal; a process in the background may have been started to ignore it."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+def test_a_second_ctrl_c_interrupts(interrupting):
     with pytest.raises(KeyboardInterrupt), StopSignal() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.received
         signal.raise_signal(signal.SIGINT)
+
+
+def test_what_is_ignored_stays_ignored(interrupting):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with StopSignal() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert not stop.received
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_other_threads_do_without_the_signal():
