@@ -7,12 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# F(2x2, 3x3) of Lavin & Gray 2015 (arXiv:1509.09308): a 2x2 tile of the output is
-# A^T [(G w G^T) * (B^T x B)] A for the 4x4 patch x around it: 16 products instead of 36, and sums of few
-# terms that keep float32's accuracy.
-_B = np.array([[1, 0, 0, 0], [0, 1, -1, 1], [-1, 1, 1, 0], [0, 0, 0, -1]], np.float32)
-_G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
-_A = np.array([[1, 0], [1, 1], [1, -1], [0, -1]], np.float32)
+# F(3x3, 3x3) of Lavin & Gray 2015 (arXiv:1509.09308), at the points 0, 1, -1, 2 and infinity: a 3x3 tile of
+# the output is A^T [(G w G^T) * (B^T x B)] A for the 5x5 patch x around it: 25 products instead of 81, and
+# sums of few terms that keep float32's accuracy. Faces of 48 pixels, halved, stay multiples of its side.
+_TILE = 3
+_B = np.array(
+    [[2, 0, 0, 0, 0], [-1, -2, 2, -1, 2], [-2, -1, -3, 0, -1], [1, 1, 1, 1, -2], [0, 0, 0, 0, 1]], np.float32
+)
+_G = np.array(
+    [[1 / 2, 0, 0], [-1 / 2, -1 / 2, -1 / 2], [-1 / 6, 1 / 6, -1 / 6], [1 / 6, 1 / 3, 2 / 3], [0, 0, 1]],
+    np.float32,
+)
+_A = np.array([[1, 0, 0], [1, 1, 1], [1, -1, 1], [1, 2, 4], [0, 0, 1]], np.float32)
 
 # Below these numbers of channels the sums cost more than the products save.
 _MIN_CHANNELS = 32
@@ -42,14 +48,23 @@ def _transform(matrix: np.ndarray, grid: Grid) -> Grid:
 
 def _pad(x: jnp.ndarray) -> jnp.ndarray:
     """[B, H, W, C] with the zeros around it that the patches of whole tiles reach."""
-    return jnp.pad(x, ((0, 0), (1, 1 + x.shape[1] % 2), (1, 1 + x.shape[2] % 2), (0, 0)))
+    below, right = -x.shape[1] % _TILE, -x.shape[2] % _TILE
+    return jnp.pad(x, ((0, 0), (1, 1 + below), (1, 1 + right), (0, 0)))
+
+
+def _strided(x: jnp.ndarray, first: int, side: int) -> Grid:
+    """side x side arrays [tiles, C]: the places first, first + 1, ... of every tile of a padded array."""
+    h, w, c = x.shape[1] - 2, x.shape[2] - 2, x.shape[3]
+    starts = range(first, first + side)
+    return [
+        [x[:, i : i + h - _TILE + 1 : _TILE, j : j + w - _TILE + 1 : _TILE].reshape(-1, c) for j in starts]
+        for i in starts
+    ]
 
 
 def _patches(padded: jnp.ndarray) -> Grid:
-    """The transformed 4x4 patches of a padded array: 4x4 arrays [tiles, C]."""
-    h, w, c = padded.shape[1] - 2, padded.shape[2] - 2, padded.shape[3]
-    grid = [[padded[:, i : i + h - 1 : 2, j : j + w - 1 : 2] for j in range(4)] for i in range(4)]
-    return [[u.reshape(-1, c) for u in row] for row in _transform(_B, grid)]
+    """The transformed patches of a padded array: 5x5 arrays [tiles, C]."""
+    return _transform(_B, _strided(padded, 0, _TILE + 2))
 
 
 def _filter(padded: jnp.ndarray, kernel: jnp.ndarray) -> jnp.ndarray:
@@ -59,17 +74,17 @@ def _filter(padded: jnp.ndarray, kernel: jnp.ndarray) -> jnp.ndarray:
     products = [
         [u @ k for u, k in zip(us, ks, strict=True)] for us, ks in zip(_patches(padded), kernels, strict=True)
     ]
-    tiles = [[y.reshape(batch, h // 2, w // 2, -1) for y in row] for row in _transform(_A, products)]
+    tiles = [
+        [y.reshape(batch, h // _TILE, w // _TILE, -1) for y in row] for row in _transform(_A, products)
+    ]
     return jnp.stack([jnp.stack(row, 3) for row in tiles], 2).reshape(batch, h, w, -1)
 
 
 def _filter_gradient(padded: jnp.ndarray, gradient: jnp.ndarray) -> jnp.ndarray:
     """Gradient [3, 3, C, D] of the kernel, from the padded input and the padded gradient of the output."""
-    h, w, d = padded.shape[1] - 2, padded.shape[2] - 2, gradient.shape[3]
-    grid = [[gradient[:, 1 + i : 1 + h : 2, 1 + j : 1 + w : 2] for j in range(2)] for i in range(2)]
     products = [
-        [u.T @ v.reshape(-1, d) for u, v in zip(us, vs, strict=True)]
-        for us, vs in zip(_patches(padded), _transform(_A.T, grid), strict=True)
+        [u.T @ v for u, v in zip(us, vs, strict=True)]
+        for us, vs in zip(_patches(padded), _transform(_A.T, _strided(gradient, 1, _TILE)), strict=True)
     ]
     return jnp.stack([jnp.stack(row) for row in _transform(_G, products)])
 
