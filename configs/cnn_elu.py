@@ -14,6 +14,7 @@ def get_config():
     c.data.merge_twins = True
     c.augment = augmentation("light")
     c.model.name = "cnn_elu"
+    c.model.input_size = 36
     c.model.kwargs = dict(block_dropout=(0.1, 0.2, 0.3), dropout=0.5)
     c.loss.label_smoothing = 0.1
     c.optim.name = "adamw"
@@ -21,6 +22,6 @@ def get_config():
     c.optim.weight_decay = 0.05
     c.optim.warmup_epochs = 1.0
     c.train.batch_size = 64
-    c.train.epochs = 12.0
+    c.train.epochs = 16.0
     c.train.ema_decay = 0.998
     return c
