@@ -47,7 +47,6 @@ def get_config() -> ConfigDict:
     c.optim.momentum = 0.9  # of sgd
     c.optim.weight_decay = 0.0  # kernels only
     c.optim.clip_norm = 0.0  # global gradient norm; 0 for no limit
-    c.optim.sam_radius = 0.0  # of sharpness-aware minimisation, which doubles a step's work; 0 for none
     c.optim.accumulate = 1  # steps whose gradients are averaged into one update
     c.optim.schedule = "cosine"  # cosine, constant, step, plateau
     c.optim.warmup_epochs = 0.0  # over which the rate rises from 0

@@ -31,8 +31,6 @@ def check(config: ConfigDict) -> None:
         value = _field(config, name)
         if value is not None and value <= 0:
             raise ValueError(f"config.{name} is {value}; expected more than 0")
-    if config.optim.sam_radius < 0:
-        raise ValueError(f"config.optim.sam_radius is {config.optim.sam_radius}; expected 0 (off) or more")
     for name in ("train.ema_decay", "loss.label_smoothing"):
         if not 0 <= _field(config, name) < 1:
             raise ValueError(f"config.{name} is {_field(config, name)}; expected 0 to below 1")

@@ -61,7 +61,6 @@ def make_train_step(
     fill: str = "reflect",
     ema_decay: float = 0.0,
     accumulate: int = 1,
-    sam_radius: float = 0.0,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """One update as a pure function of (state, batch).
@@ -77,8 +76,6 @@ def make_train_step(
       ema_decay: of the averaged parameters and statistics; 0 when the state keeps none. The first updates
         use min(ema_decay, (1 + n) / (10 + n)) so that the average forgets the random start.
       accumulate: steps an update of `tx` takes; the average follows updates, not steps.
-      sam_radius: the gradient is taken this far (in L2 norm) uphill of the parameters instead of at them:
-        sharpness-aware minimisation (Foret et al. 2021, arXiv:2010.01412), at twice the work. 0 for none.
       axis_name: the mapped axis (`pmap`) that the batch is spread over, or None when the step sees the
         whole batch (`jit`, on one device or over a mesh).
 
@@ -111,13 +108,8 @@ def make_train_step(
             # with its part of the global loss, and the gradients add up below.
             return loss_sum / total(count), (logits, updated.get("batch_stats", {}))
 
-        gradient = jax.value_and_grad(objective, has_aux=True)
-        (loss, (logits, batch_stats)), grads = gradient(state.params)
+        (loss, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         loss, grads = total((loss, grads))
-        if sam_radius:
-            uphill = sam_radius / jnp.maximum(optax.global_norm(grads), 1e-12)
-            _, grads = gradient(jax.tree.map(lambda p, g: p + uphill * g, state.params, grads))
-            grads = total(grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         updates = jax.tree.map(lambda u: u * state.lr_scale, updates)
         params = optax.apply_updates(state.params, updates)

@@ -198,7 +198,6 @@ class Run:
             size=size,
             **self.preprocess,
             ema_decay=self.config.train.ema_decay,
-            sam_radius=self.config.optim.sam_radius,
             accumulate=self.config.optim.accumulate,
             axis_name=axis_name,
         )

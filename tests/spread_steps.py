@@ -54,7 +54,6 @@ def train(placement):
             std=0.25,
             channels=1,
             ema_decay=0.5,
-            sam_radius=0.05,
             axis_name=placement.axis_name,
         )
     )

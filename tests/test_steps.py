@@ -200,31 +200,6 @@ def test_a_step_of_the_cnn_is_plain_jax():
     assert_trees_close(new.batch_stats, updated["batch_stats"], **tolerance)
 
 
-def test_sharpness_aware_minimisation_is_that_of_optax():
-    model, batch, radius = Linear(spread=0.3), batch_of(6), 0.2
-    tx = sgd(momentum=0.9, weight_decay=0.01)
-    state = state_of(model, tx)
-    x = jnp.float32(normalized(batch["image"]))
-
-    def objective(params):
-        logits = model.apply({"params": params}, x)
-        return optax.softmax_cross_entropy(logits, batch["target"]).mean()
-
-    uphill = optax.chain(optax.contrib.normalize(), optax.sgd(radius))
-    reference = optax.contrib.sam(tx, uphill, opaque_mode=True)
-    expected, opt_state = state.params, reference.init(state.params)
-    step = compiled(model, tx, sam_radius=radius)
-    for _ in range(2):
-        updates, opt_state = reference.update(
-            jax.grad(objective)(expected), opt_state, expected, grad_fn=lambda p, _: jax.grad(objective)(p)
-        )
-        expected = optax.apply_updates(expected, updates)
-        state, metrics = step(state, batch)
-    assert_trees_close(state.params, expected, rtol=1e-4, atol=1e-6)
-    plain = compiled(model, tx)(compiled(model, tx)(state_of(model, tx), batch)[0], batch)[0]
-    assert float(optax.global_norm(jax.tree.map(jnp.subtract, plain.params, expected))) > 1e-3
-
-
 def test_the_plateau_scales_the_update_only():
     model, tx = Linear(), sgd(momentum=0.9)
     whole = state_of(model, tx)

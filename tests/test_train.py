@@ -378,7 +378,6 @@ def test_harmful_values_are_refused(tiny_data, tmp_path):
         "loss.label_smoothing": (-0.1, "config.loss.label_smoothing is -0.1; expected 0 to below 1"),
         "train.sizes": (((0.5, 8), (0.2, 12)), "expected growing shares of the steps"),
         "optim.accumulate": (11, "config.optim.accumulate is 11, but the run has 10 steps: no update"),
-        "optim.sam_radius": (-0.1, "config.optim.sam_radius is -0.1; expected 0 (off) or more"),
         "model.dtype": ("float16", "config.model.dtype is 'float16'; there are: float32, bfloat16"),
     }
     for field, (value, message) in harmful.items():
