@@ -1,11 +1,22 @@
-"""The two custom CNNs that the FER2013 field trains from scratch."""
+"""The custom CNNs that the FER2013 field trains from scratch."""
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
-from fer_jax.models.layers import BatchNorm, Conv, he_normal, max_pool_2x2, relu_pool, require_side
+from fer_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    SqueezeExcite,
+    global_pool,
+    he_normal,
+    max_pool_2x2,
+    relu_pool,
+    require_side,
+)
 
 
 def require_one_each(**attributes: tuple) -> None:
@@ -71,13 +82,15 @@ class CnnElu(nn.Module):
 class CnnRelu(nn.Module):
     """A small VGG: blocks of Conv-BN-ReLU and max-pool, global average pooling and a dense head.
 
-    Per block: (3x3 convolution without bias, BatchNorm, ReLU) `depths` times, 2x2 max-pool. Then global
-    average pooling, dropout, Dense, BatchNorm, ReLU, dropout and the classifier. Takes any input size.
+    Per block: (3x3 convolution without bias, BatchNorm, ReLU) `depths` times, 2x2 max-pool and, if asked
+    for, squeeze-excitation. Then global average pooling, dropout, Dense, BatchNorm, ReLU, dropout and the
+    classifier. Takes any input size.
 
     Attributes:
       num_classes: width of the logits.
       widths: channels of each block.
       depths: convolutions of each block; None for two.
+      squeeze: by how much the squeeze-excitation after each block narrows its channels; 0 for none.
       hidden: width of the dense layer.
       dropout: dropout rate before the dense layer and before the classifier.
       dtype: type of the computation; parameters and statistics stay float32.
@@ -87,6 +100,7 @@ class CnnRelu(nn.Module):
     num_classes: int = 7
     widths: tuple[int, ...] = (64, 128, 256)
     depths: tuple[int, ...] | None = None
+    squeeze: int = 0
     hidden: int = 128
     dropout: float = 0.4
     dtype: Any = jnp.float32
@@ -110,9 +124,44 @@ class CnnRelu(nn.Module):
         for width, depth in zip(self.widths, depths, strict=True):
             for tail in (nn.relu,) * (depth - 1) + (relu_pool,):
                 x = norm(tail)(Conv(width, use_bias=False, dtype=self.dtype)(x))
-        x = jnp.mean(x, axis=(1, 2))
+            if self.squeeze:
+                x = SqueezeExcite(width // self.squeeze, dtype=self.dtype)(x)
+        x = global_pool(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, kernel_init=he_normal)(x)
         x = norm(nn.relu)(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.num_classes, dtype=jnp.float32)(x.astype(jnp.float32))
+
+
+class CnnColumns(CnnRelu):
+    """Several `CnnRelu` side by side whose probabilities are averaged: a multi-column network.
+
+    After Ciresan et al. 2012 (arXiv:1202.2745), with columns that see the same faces and differ in their
+    initialisation and dropout. In training each column answers for itself, so that they stay as different as
+    networks trained apart. The parameters are those of the columns, `column_0`, `column_1` ...
+
+    Attributes:
+      columns: how many; the others are of each column.
+    """
+
+    columns: int = 2
+
+    @nn.compact
+    def __call__(self, x: jnp.ndarray, train: bool = False) -> jnp.ndarray:
+        """Normalised faces float [B, S, S, C] -> logits float32.
+
+        Returns:
+          In training the logits of each column, [B, columns, num_classes]; otherwise the logarithm of the
+          mean probabilities, [B, num_classes].
+
+        Raises:
+          ValueError: S is less than 2 to the number of blocks, which halve it.
+        """
+        names = [f.name for f in dataclasses.fields(CnnRelu) if f.name not in ("parent", "name")]
+        shared = {name: getattr(self, name) for name in names}
+        logits = [CnnRelu(**shared, name=f"column_{i}")(x, train) for i in range(self.columns)]
+        logits = jnp.stack(logits, axis=1)
+        if train:
+            return logits
+        return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=1) - jnp.log(self.columns)

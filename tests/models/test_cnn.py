@@ -95,6 +95,40 @@ def test_same_network_as_in_keras(name, kwargs, build, trainable):
     assert counted == sum(int(np.prod(w.shape)) for w in net.trainable_weights) == trainable
 
 
+def test_squeeze_excitation_follows_each_block():
+    plain, squeezed = (models.create("cnn_relu", widths=(8, 16), squeeze=ratio) for ratio in (0, 4))
+    x = jnp.zeros((2, 8, 8, 1))
+    before, after = (jax.eval_shape(m.init, jax.random.key(0), x)["params"] for m in (plain, squeezed))
+    added = {name: before.get(name) is None and after[name]["reduce"]["kernel"].shape for name in after}
+    assert {name: shape for name, shape in added.items() if shape} == {
+        "SqueezeExcite_0": (8, 2),
+        "SqueezeExcite_1": (16, 4),
+    }
+    assert set(before) < set(after)
+
+
+def test_columns_are_networks_of_their_own_averaged():
+    kwargs = dict(widths=(4, 8), hidden=8, dropout=0.0)
+    column, model = models.create("cnn_relu", **kwargs), models.create("cnn_columns", columns=3, **kwargs)
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
+    apart = [{kind: tree[f"column_{i}"] for kind, tree in variables.items()} for i in range(3)]
+    kernels = [v["params"]["Conv_0"]["kernel"] for v in apart]
+    assert not np.allclose(kernels[0], kernels[1]) and not np.allclose(kernels[1], kernels[2])
+    mean = np.mean([jax.nn.softmax(column.apply(v, x)) for v in apart], axis=0)
+    np.testing.assert_allclose(jnp.exp(model.apply(variables, x)), mean, rtol=1e-5)
+    logits, updated = model.apply(variables, x, train=True, mutable=["batch_stats"])
+    assert logits.shape == (4, 3, 7)
+    for i, v in enumerate(apart):
+        alone, statistics = column.apply(v, x, train=True, mutable=["batch_stats"])
+        np.testing.assert_allclose(logits[:, i], alone, rtol=1e-5, atol=1e-6)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
+            updated["batch_stats"][f"column_{i}"],
+            statistics["batch_stats"],
+        )
+
+
 def test_relu_takes_any_size_and_elu_does_not():
     small = jnp.zeros((1, 16, 16, 1))
     relu, elu = models.create("cnn_relu", widths=(4, 8)), models.create("cnn_elu")
