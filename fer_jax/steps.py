@@ -66,7 +66,8 @@ def make_train_step(
     """One update as a pure function of (state, batch).
 
     Args:
-      model: the network; its BatchNorm must average over the same `axis_name`.
+      model: the network; its BatchNorm must average over the same `axis_name`. Where it gives logits
+        [B, columns, K] in training, the loss is the mean over its columns.
       tx: the optimizer.
       loss_fn: (logits [B, K], targets [B, K]) -> (sum, normaliser), see `losses.cross_entropy`.
       size: input size that the faces are drawn at.
@@ -103,7 +104,7 @@ def make_train_step(
                 mutable=["batch_stats"],
                 rngs={"dropout": rng},
             )
-            loss_sum, count = loss_fn(logits, targets)
+            loss_sum, count = loss_fn(*_flatten_columns(logits, targets))
             # The normaliser is data, not a function of the parameters: adding it up here leaves each device
             # with its part of the global loss, and the gradients add up below.
             return loss_sum / total(count), (logits, updated.get("batch_stats", {}))
@@ -117,6 +118,7 @@ def make_train_step(
         if ema_decay:
             new = {"params": params, "batch_stats": batch_stats}
             ema = _average(ema, new, state.step, ema_decay, accumulate)
+        logits, targets = _flatten_columns(logits, targets)
         correct = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
         hits, seen = total((correct.sum(), jnp.float32(correct.size)))
         metrics = {
@@ -135,6 +137,13 @@ def make_train_step(
         return state, metrics
 
     return train_step
+
+
+def _flatten_columns(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Logits [B, columns, K] as those of B * columns examples, with their targets; [B, K] as they are."""
+    if logits.ndim == 2:
+        return logits, targets
+    return logits.reshape(-1, logits.shape[-1]), jnp.repeat(targets, logits.shape[1], axis=0)
 
 
 def _average(ema: Any, new: Any, step: jax.Array, decay: float, accumulate: int) -> Any:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import assert_trees_close
 
 from fer_jax import losses, models, optim, steps
 from fer_jax.data import augment
@@ -74,14 +75,6 @@ def cnn_variables():
     rng = np.random.default_rng(8)
     shapes = jax.eval_shape(small_cnn().init, jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 1)))
     return jax.tree.map(lambda leaf: np.float32(rng.uniform(0.1, 0.6, leaf.shape)), shapes)
-
-
-def assert_trees_close(tree, expected, **tolerance):
-    assert jax.tree.structure(tree) == jax.tree.structure(expected)
-    for (path, leaf), other in zip(
-        jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(expected), strict=True
-    ):
-        np.testing.assert_allclose(leaf, other, err_msg=jax.tree_util.keystr(path), **tolerance)
 
 
 # -------------------- state --------------------
@@ -198,6 +191,34 @@ def test_a_step_of_the_cnn_is_plain_jax():
     assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-5)
     assert_trees_close(new.params, expected, **tolerance)
     assert_trees_close(new.batch_stats, updated["batch_stats"], **tolerance)
+
+
+class TwoLinear(nn.Module):
+    """Two softmax regressions that answer for themselves in training."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        logits = jnp.stack([Linear(spread=0.3, name=f"column_{i}")(x) for i in range(2)], 1)
+        return logits if train else logits.mean(1)
+
+
+def test_columns_learn_like_networks_apart():
+    tx, batch = sgd(), batch_of(6)
+    state = state_of(TwoLinear(), tx)
+    new, metrics = compiled(TwoLinear(), tx, functools.partial(losses.cross_entropy, label_smoothing=0.1))(
+        state, batch
+    )
+    seen = []
+    for name in ("column_0", "column_1"):
+        alone = state_of(Linear(), tx).replace(params=state.params[name])
+        step = compiled(Linear(), tx, functools.partial(losses.cross_entropy, label_smoothing=0.1))
+        alone, alone_metrics = step(alone, batch)
+        seen.append(alone_metrics)
+        # The loss is the mean over the columns, and so each moves half as far.
+        half = jax.tree.map(lambda p, q: (p + q) / 2, state.params[name], alone.params)
+        assert_trees_close(new.params[name], half, rtol=1e-4, atol=1e-6)
+    for name in ("loss", "accuracy"):
+        assert float(metrics[name]) == pytest.approx(np.mean([float(m[name]) for m in seen]), rel=1e-5)
 
 
 def test_the_plateau_scales_the_update_only():

@@ -74,9 +74,7 @@ def _filter(padded: jnp.ndarray, kernel: jnp.ndarray) -> jnp.ndarray:
     products = [
         [u @ k for u, k in zip(us, ks, strict=True)] for us, ks in zip(_patches(padded), kernels, strict=True)
     ]
-    tiles = [
-        [y.reshape(batch, h // _TILE, w // _TILE, -1) for y in row] for row in _transform(_A, products)
-    ]
+    tiles = [[y.reshape(batch, h // _TILE, w // _TILE, -1) for y in row] for row in _transform(_A, products)]
     return jnp.stack([jnp.stack(row, 3) for row in tiles], 2).reshape(batch, h, w, -1)
 
 
