@@ -104,12 +104,14 @@ def make_train_step(
                 mutable=["batch_stats"],
                 rngs={"dropout": rng},
             )
-            loss_sum, count = loss_fn(*_flatten_columns(logits, targets))
+            logits, expected = _flatten_columns(logits, targets)
+            loss_sum, count = loss_fn(logits, expected)
+            correct = jnp.argmax(logits, -1) == jnp.argmax(expected, -1)
             # The normaliser is data, not a function of the parameters: adding it up here leaves each device
             # with its part of the global loss, and the gradients add up below.
-            return loss_sum / total(count), (logits, updated.get("batch_stats", {}))
+            return loss_sum / total(count), (correct, updated.get("batch_stats", {}))
 
-        (loss, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        (loss, (correct, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         loss, grads = total((loss, grads))
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         updates = jax.tree.map(lambda u: u * state.lr_scale, updates)
@@ -118,8 +120,6 @@ def make_train_step(
         if ema_decay:
             new = {"params": params, "batch_stats": batch_stats}
             ema = _average(ema, new, state.step, ema_decay, accumulate)
-        logits, targets = _flatten_columns(logits, targets)
-        correct = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
         hits, seen = total((correct.sum(), jnp.float32(correct.size)))
         metrics = {
             "loss": loss,

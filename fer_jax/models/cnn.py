@@ -164,13 +164,13 @@ class CnnColumns(CnnRelu):
         x = x / self.columns + jax.lax.stop_gradient(x - x / self.columns)
         column = functools.partial(
             CnnRelu,
-            self.num_classes,
-            widths[self.shared :],
-            depths[self.shared :],
-            self.hidden,
-            self.dropout,
-            self.dtype,
-            self.axis_name,
+            num_classes=self.num_classes,
+            widths=widths[self.shared :],
+            depths=depths[self.shared :],
+            hidden=self.hidden,
+            dropout=self.dropout,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
         )
         logits = jnp.stack([column(name=f"column_{i}")(x, train) for i in range(self.columns)], axis=1)
         if train:
