@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fer_jax import losses
 from fer_jax.data import augment
 from fer_jax.state import TrainState
 
@@ -61,6 +62,8 @@ def make_train_step(
     fill: str = "reflect",
     ema_decay: float = 0.0,
     accumulate: int = 1,
+    distillation: float = 0.0,
+    temperature: float = 1.0,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """One update as a pure function of (state, batch).
@@ -77,6 +80,9 @@ def make_train_step(
       ema_decay: of the averaged parameters and statistics; 0 when the state keeps none. The first updates
         use min(ema_decay, (1 + n) / (10 + n)) so that the average forgets the random start.
       accumulate: steps an update of `tx` takes; the average follows updates, not steps.
+      distillation: share of the loss, in [0, 1), that holds columns to what they say together, see
+        `losses.online_distillation`; a network without columns has no such part.
+      temperature: of the distillation.
       axis_name: the mapped axis (`pmap`) that the batch is spread over, or None when the step sees the
         whole batch (`jit`, on one device or over a mesh).
 
@@ -104,9 +110,12 @@ def make_train_step(
                 mutable=["batch_stats"],
                 rngs={"dropout": rng},
             )
-            logits, expected = _flatten_columns(logits, targets)
-            loss_sum, count = loss_fn(logits, expected)
-            correct = jnp.argmax(logits, -1) == jnp.argmax(expected, -1)
+            flat, expected = _flatten_columns(logits, targets)
+            loss_sum, count = loss_fn(flat, expected)
+            if distillation:
+                apart = losses.online_distillation(logits, temperature)
+                loss_sum = (1.0 - distillation) * loss_sum + distillation * apart
+            correct = jnp.argmax(flat, -1) == jnp.argmax(expected, -1)
             # The normaliser is data, not a function of the parameters: adding it up here leaves each device
             # with its part of the global loss, and the gradients add up below.
             return loss_sum / total(count), (correct, updated.get("batch_stats", {}))
