@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import assert_trees_close
 
 from fer_jax import losses, models, optim, steps
 from fer_jax.data import augment
@@ -74,14 +75,6 @@ def cnn_variables():
     rng = np.random.default_rng(8)
     shapes = jax.eval_shape(small_cnn().init, jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 1)))
     return jax.tree.map(lambda leaf: np.float32(rng.uniform(0.1, 0.6, leaf.shape)), shapes)
-
-
-def assert_trees_close(tree, expected, **tolerance):
-    assert jax.tree.structure(tree) == jax.tree.structure(expected)
-    for (path, leaf), other in zip(
-        jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(expected), strict=True
-    ):
-        np.testing.assert_allclose(leaf, other, err_msg=jax.tree_util.keystr(path), **tolerance)
 
 
 # -------------------- state --------------------
@@ -226,6 +219,28 @@ def test_columns_learn_like_networks_apart():
         assert_trees_close(new.params[name], half, rtol=1e-4, atol=1e-6)
     for name in ("loss", "accuracy"):
         assert float(metrics[name]) == pytest.approx(np.mean([float(m[name]) for m in seen]), rel=1e-5)
+
+
+def test_columns_teach_each_other():
+    tx, batch, share = sgd(), batch_of(6), 0.25
+    state = state_of(TwoLinear(), tx)
+    new, metrics = compiled(TwoLinear(), tx, distillation=share, temperature=2.0)(state, batch)
+    x = jnp.asarray(normalized(batch["image"]).reshape(6, -1), jnp.float32)
+    layers = [state.params[name]["Dense_0"] for name in ("column_0", "column_1")]
+    logits = jnp.stack([x @ layer["kernel"] + layer["bias"] for layer in layers], 1)
+
+    together = jax.nn.softmax(logits.mean(1, keepdims=True) / 2)
+    targets = batch["target"][:, None]
+    own = jax.nn.softmax(logits)
+    loss = -(targets * jnp.log(own)).sum(-1).mean()
+    apart = 4 * (together * (jnp.log(together) - jax.nn.log_softmax(logits / 2))).sum(-1).mean()
+    assert float(metrics["loss"]) == pytest.approx(float((1 - share) * loss + share * apart), rel=1e-4)
+    # By hand: the softmax's gradients, of the label's loss and of the distillation's.
+    slope = (1 - share) * (own - targets) + share * 2 * (jax.nn.softmax(logits / 2) - together)
+    for i, layer in enumerate(layers):
+        kernel = layer["kernel"] - RATE * x.T @ slope[:, i] / (6 * 2)
+        moved = new.params[f"column_{i}"]["Dense_0"]["kernel"]
+        np.testing.assert_allclose(moved, kernel, rtol=1e-4, atol=1e-6)
 
 
 def test_the_plateau_scales_the_update_only():

@@ -1,6 +1,6 @@
 """The custom CNNs that the FER2013 field trains from scratch."""
 
-import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from fer_jax.models.layers import (
     BatchNorm,
     Conv,
-    SqueezeExcite,
     global_pool,
     he_normal,
     max_pool_2x2,
@@ -82,15 +81,13 @@ class CnnElu(nn.Module):
 class CnnRelu(nn.Module):
     """A small VGG: blocks of Conv-BN-ReLU and max-pool, global average pooling and a dense head.
 
-    Per block: (3x3 convolution without bias, BatchNorm, ReLU) `depths` times, 2x2 max-pool and, if asked
-    for, squeeze-excitation. Then global average pooling, dropout, Dense, BatchNorm, ReLU, dropout and the
-    classifier. Takes any input size.
+    Per block: (3x3 convolution without bias, BatchNorm, ReLU) `depths` times, 2x2 max-pool. Then global
+    average pooling, dropout, Dense, BatchNorm, ReLU, dropout and the classifier. Takes any input size.
 
     Attributes:
       num_classes: width of the logits.
       widths: channels of each block.
       depths: convolutions of each block; None for two.
-      squeeze: by how much the squeeze-excitation after each block narrows its channels; 0 for none.
       hidden: width of the dense layer.
       dropout: dropout rate before the dense layer and before the classifier.
       dtype: type of the computation; parameters and statistics stay float32.
@@ -100,7 +97,6 @@ class CnnRelu(nn.Module):
     num_classes: int = 7
     widths: tuple[int, ...] = (64, 128, 256)
     depths: tuple[int, ...] | None = None
-    squeeze: int = 0
     hidden: int = 128
     dropout: float = 0.4
     dtype: Any = jnp.float32
@@ -113,39 +109,44 @@ class CnnRelu(nn.Module):
         Raises:
           ValueError: S is less than 2 to the number of blocks, which halve it.
         """
-
-        def norm(tail):
-            return BatchNorm(train, self.axis_name, tail, dtype=self.dtype)
-
-        x = x.astype(self.dtype)
         require_side(x, 2 ** len(self.widths))
-        depths = self.depths or (2,) * len(self.widths)
-        require_one_each(depths=depths, widths=self.widths)
-        for width, depth in zip(self.widths, depths, strict=True):
-            for tail in (nn.relu,) * (depth - 1) + (relu_pool,):
-                x = norm(tail)(Conv(width, use_bias=False, dtype=self.dtype)(x))
-            if self.squeeze:
-                x = SqueezeExcite(width // self.squeeze, dtype=self.dtype)(x)
+        x = self._blocks(x.astype(self.dtype), train, *self._shape())
         x = global_pool(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, kernel_init=he_normal)(x)
-        x = norm(nn.relu)(x)
+        x = BatchNorm(train, self.axis_name, nn.relu, dtype=self.dtype)(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.num_classes, dtype=jnp.float32)(x.astype(jnp.float32))
 
+    def _shape(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Channels and convolutions of each block."""
+        depths = self.depths or (2,) * len(self.widths)
+        require_one_each(depths=depths, widths=self.widths)
+        return self.widths, depths
+
+    def _blocks(self, x: jnp.ndarray, train: bool, widths: tuple, depths: tuple) -> jnp.ndarray:
+        for width, depth in zip(widths, depths, strict=True):
+            for tail in (nn.relu,) * (depth - 1) + (relu_pool,):
+                x = Conv(width, use_bias=False, dtype=self.dtype)(x)
+                x = BatchNorm(train, self.axis_name, tail, dtype=self.dtype)(x)
+        return x
+
 
 class CnnColumns(CnnRelu):
-    """Several `CnnRelu` side by side whose probabilities are averaged: a multi-column network.
+    """`CnnRelu` that splits into columns after its first blocks; their probabilities are averaged.
 
-    After Ciresan et al. 2012 (arXiv:1202.2745), with columns that see the same faces and differ in their
-    initialisation and dropout. In training each column answers for itself, so that they stay as different as
-    networks trained apart. The parameters are those of the columns, `column_0`, `column_1` ...
+    A multi-column network (Ciresan et al. 2012, arXiv:1202.2745) whose columns share what they learn alike
+    (Lee et al. 2015, arXiv:1511.06314). In training each column answers for itself, so that they stay as
+    different as networks trained apart; the shared blocks get the mean of their gradients. Each column is
+    a `CnnRelu` of the blocks that are not shared, under `column_0`, `column_1` ... of the parameters.
 
     Attributes:
-      columns: how many; the others are of each column.
+      columns: how many.
+      shared: blocks before the split; 0 for columns that share nothing but the faces.
     """
 
-    columns: int = 2
+    columns: int = 3
+    shared: int = 2
 
     @nn.compact
     def __call__(self, x: jnp.ndarray, train: bool = False) -> jnp.ndarray:
@@ -156,12 +157,30 @@ class CnnColumns(CnnRelu):
           mean probabilities, [B, num_classes].
 
         Raises:
-          ValueError: S is less than 2 to the number of blocks, which halve it.
+          ValueError: S is less than 2 to the number of blocks, which halve it, or no block is left to the
+            columns.
         """
-        names = [f.name for f in dataclasses.fields(CnnRelu) if f.name not in ("parent", "name")]
-        shared = {name: getattr(self, name) for name in names}
-        logits = [CnnRelu(**shared, name=f"column_{i}")(x, train) for i in range(self.columns)]
-        logits = jnp.stack(logits, axis=1)
+        require_side(x, 2 ** len(self.widths))
+        widths, depths = self._shape()
+        if not 0 <= self.shared < len(widths) or self.columns < 1:
+            raise ValueError(
+                f"shared={self.shared} and columns={self.columns} for {len(widths)} blocks: expected at "
+                "least one column, and fewer blocks shared than there are"
+            )
+        x = self._blocks(x.astype(self.dtype), train, widths[: self.shared], depths[: self.shared])
+        # The same values; the gradient, a sum over the columns, becomes their mean.
+        x = x / self.columns + jax.lax.stop_gradient(x - x / self.columns)
+        column = functools.partial(
+            CnnRelu,
+            num_classes=self.num_classes,
+            widths=widths[self.shared :],
+            depths=depths[self.shared :],
+            hidden=self.hidden,
+            dropout=self.dropout,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
+        )
+        logits = jnp.stack([column(name=f"column_{i}")(x, train) for i in range(self.columns)], axis=1)
         if train:
             return logits
         return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=1) - jnp.log(self.columns)
