@@ -31,9 +31,16 @@ def get_config() -> ConfigDict:
     c.model.kwargs = ConfigDict()  # the model's own attributes, such as widths or dropout
     c.model.input_size = 48  # faces are drawn at this size, whatever they are at rest
     c.model.channels = 1  # 1 grey, 3 RGB
+    # Pretrained weights bring their own mean, std and interpolation; these are for random ones.
     c.model.mean = 0.5077  # pixels in [0, 1] are normalised by mean and std; FER2013's
     c.model.std = 0.2550  # likewise
+    c.model.interpolation = "bilinear"  # or bicubic
     c.model.dtype = "float32"  # of the computation; parameters stay float32
+
+    c.init = ConfigDict()
+    # ImageNet weights for the model's trunk: torchvision, timm or keras, a file of scripts/port_weights.py,
+    # or none.
+    c.init.weights = "none"
 
     c.loss = ConfigDict()
     c.loss.label_smoothing = 0.0  # mass spread evenly over the classes
@@ -48,6 +55,7 @@ def get_config() -> ConfigDict:
     c.optim.learning_rate = 0.1  # peak
     c.optim.momentum = 0.9  # of sgd
     c.optim.weight_decay = 0.0  # kernels only
+    c.optim.layer_decay = 1.0  # factor on the rate for each block further from the head
     c.optim.clip_norm = 0.0  # global gradient norm; 0 for no limit
     c.optim.accumulate = 1  # steps whose gradients are averaged into one update
     c.optim.schedule = "cosine"  # cosine, constant, step, plateau
@@ -71,6 +79,10 @@ def get_config() -> ConfigDict:
     c.train.mix_until = 1.0  # share of the steps with mixup and cutmix
     c.train.ema_decay = 0.0  # of averaged parameters and statistics; 0 keeps none
 
+    # Staged fine-tuning, instead of train.epochs and optim.learning_rate: the fields of fer_jax.stages.Stage,
+    # such as ({"epochs": 3.0, "train": "head", "learning_rate": 1e-3}, {"epochs": 20.0, ...}).
+    c.stages = ()
+
     c.selection = ConfigDict()  # how the best checkpoint is chosen
     c.selection.split = "validation"  # never test
     c.selection.metric = "accuracy"  # or macro_f1, balanced_accuracy
@@ -82,6 +94,30 @@ def get_config() -> ConfigDict:
     c.checkpoint.dtype = "float32"  # of the kernels in best.safetensors
     c.lock()  # a field that is not above is a typo; a model's attributes are its own
     c.model.kwargs.unlock()
+    return c
+
+
+def fine_tuning(name: str, weights: str, input_size: int) -> ConfigDict:
+    """An ImageNet network's recipe: its head for 3 epochs, then everything for 40, AdamW, layer-wise decay."""
+    c = get_config()
+    c.data.drop_blank = True
+    c.data.merge_twins = True
+    c.augment = augmentation("backbone_224")
+    c.model.name = name
+    c.model.input_size = input_size
+    c.model.channels = 3
+    c.init.weights = weights
+    c.loss.label_smoothing = 0.1
+    c.optim.name = "adamw"
+    c.optim.weight_decay = 0.03
+    c.optim.layer_decay = 0.85
+    c.optim.warmup_epochs = 1.0
+    c.train.batch_size = 64
+    c.train.ema_decay = 0.999
+    c.stages = (
+        {"epochs": 3.0, "train": "head", "learning_rate": 1e-3},
+        {"epochs": 40.0, "train": "all", "learning_rate": 3e-4},
+    )
     return c
 
 

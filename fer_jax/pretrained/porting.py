@@ -18,7 +18,6 @@ _KERAS_KINDS = {
     "norm": "batch_normalization",
     "dense": "dense",
 }
-_HEAD = "head"
 
 
 class WeightsMismatchError(ValueError):
@@ -31,8 +30,9 @@ def port(
     arrays: dict[str, np.ndarray],
     shapes: dict[str, Any],
     *,
-    with_head: bool,
+    leave_out: Sequence[str] = (),
     absent: Sequence[str] = (),
+    bgr: bool = False,
 ) -> dict[str, Any]:
     """The variables of a model from the arrays of a checkpoint.
 
@@ -40,26 +40,28 @@ def port(
       model: a name in `models.MODELS`.
       ecosystem: one of `naming.ECOSYSTEMS`.
       arrays: as `formats.read` gives them.
-      shapes: our variables or their shapes, {"params", "batch_stats"}. Where the stem takes one channel, that
-        of the checkpoint is summed over its colours.
-      with_head: whether to take the classifier, too.
+      shapes: our variables or their shapes, {"params", "batch_stats"}.
+      leave_out: parts of ours (names at the top of the tree, such as 'head') not to take.
       absent: names of arrays that the file is known to lack; our variables are then left out.
+      bgr: whether the file's first layer takes blue first.
 
     Returns:
-      {"params", "batch_stats"} with float32 arrays, without those that are left out.
+      {"params", "batch_stats"} with float32 arrays, without those that are left out; the stem takes RGB.
 
     Raises:
-      WeightsMismatchError: they disagree anywhere else.
+      WeightsMismatchError: they disagree anywhere else, or the file has what `absent` says it lacks.
       ValueError: no checkpoint of `model` is known in `ecosystem`.
     """
     layers = slots(model, ecosystem, shapes["params"])
     names = _names(layers, ecosystem, arrays)
     unused = {key for key in arrays if not _says_nothing(key)}
+    if present := sorted(unused & set(absent)):
+        raise WeightsMismatchError(f"the weights are said to lack what they have: {', '.join(present)}")
     ours, missing, misshapen = {}, [], []
     for slot in layers:
         for collection, variable, target in _variables(slot, shapes):
             key = names[slot][variable]
-            if slot.path[0] == _HEAD and not with_head:
+            if slot.path[0] in leave_out:
                 unused.discard(key)
                 continue
             if key not in arrays:
@@ -68,6 +70,8 @@ def port(
                 continue
             unused.discard(key)
             value = _converted(np.asarray(arrays[key], np.float32), slot, ecosystem, target.shape)
+            if bgr and slot is layers[0] and variable == "kernel":
+                value = value[:, :, ::-1]
             if value.shape != target.shape:
                 misshapen.append(f"{key} {arrays[key].shape} for {'/'.join(slot.path)} {target.shape}")
             ours[(collection, *slot.path, variable)] = value
@@ -132,6 +136,4 @@ def _converted(value: np.ndarray, slot: Slot, ecosystem: str, shape: tuple[int, 
         value = value.T if value.ndim == 2 else value.transpose(2, 3, 1, 0)
     if slot.kind == "dense" and value.size == np.prod(shape):
         return value.reshape(shape)
-    if slot.path == ("stem",) and shape[2] == 1:
-        return value.sum(2, keepdims=True)
     return value
