@@ -98,7 +98,7 @@ def get_config() -> ConfigDict:
 
 
 def fine_tuning(name: str, weights: str, input_size: int) -> ConfigDict:
-    """An ImageNet network's recipe: its head for 3 epochs, then everything for 40, AdamW, layer-wise decay."""
+    """Our recipe for an ImageNet network: the head for 3 epochs, then everything for 40."""
     c = get_config()
     c.data.drop_blank = True
     c.data.merge_twins = True

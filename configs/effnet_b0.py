@@ -1,6 +1,7 @@
 """EfficientNet-B0 at 112 px from timm's ImageNet weights: our recipe.
 
-Run it by `python -m fer_jax.main --config configs/effnet_b0.py`. No metric to expect yet: not trained to the end.
+Run it by `python -m fer_jax.main --config configs/effnet_b0.py`.
+No metric to expect yet: not trained to the end.
 """
 
 from configs.default import fine_tuning

@@ -1,7 +1,8 @@
-"""EfficientNet-B0 at 240 px with class weights: answers to 71.3 % on the 7,178 test images, best epoch on test.
+"""EfficientNet-B0 at 240 px with class weights: answers to 71.3 % on the test images.
 
-Everything trains from the start.
-Run it by `python -m fer_jax.main --config configs/effnet_b0_240.py`. No metric of ours yet: not trained to the end.
+That figure is of the epoch that was best on the test images. Everything trains from the start.
+Run it by `python -m fer_jax.main --config configs/effnet_b0_240.py`.
+No metric of ours yet: not trained to the end.
 """
 
 from configs.default import augmentation

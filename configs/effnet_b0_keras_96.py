@@ -1,7 +1,8 @@
 """EfficientNet-B0 at 96 px as the Keras notebooks train it: answers to their 67.2 % on the test images.
 
 Frozen first, then the last 100 layers of Keras at 3e-6, of which 54 have parameters.
-Run it by `python -m fer_jax.main --config configs/effnet_b0_keras_96.py`. No metric of ours yet: not trained to the end.
+Run it by `python -m fer_jax.main --config configs/effnet_b0_keras_96.py`.
+No metric of ours yet: not trained to the end.
 """
 
 from configs.default import augmentation

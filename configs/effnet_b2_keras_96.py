@@ -1,7 +1,8 @@
 """EfficientNet-B2 at 96 px as the Keras notebooks train it: 20 epochs of the head, 20 of everything.
 
 No published figure that could be traced; the comparison is with our own recipe.
-Run it by `python -m fer_jax.main --config configs/effnet_b2_keras_96.py`. No metric of ours yet: not trained to the end.
+Run it by `python -m fer_jax.main --config configs/effnet_b2_keras_96.py`.
+No metric of ours yet: not trained to the end.
 """
 
 from configs.default import augmentation

@@ -1,6 +1,7 @@
 """MobileNetV2 at 112 px from keras's ImageNet weights: our recipe.
 
-Run it by `python -m fer_jax.main --config configs/mobilenet_v2.py`. No metric to expect yet: not trained to the end.
+Run it by `python -m fer_jax.main --config configs/mobilenet_v2.py`.
+No metric to expect yet: not trained to the end.
 """
 
 from configs.default import fine_tuning

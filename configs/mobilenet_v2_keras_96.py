@@ -1,7 +1,8 @@
 """MobileNetV2 at 96 px as the Keras notebooks train it: answers to 49 % on validation.
 
 Five epochs of the head at 1e-3, then the last 50 layers of Keras at 1e-5, of which 34 have parameters.
-Run it by `python -m fer_jax.main --config configs/mobilenet_v2_keras_96.py`. No metric of ours yet: not trained to the end.
+Run it by `python -m fer_jax.main --config configs/mobilenet_v2_keras_96.py`.
+No metric of ours yet: not trained to the end.
 """
 
 from configs.default import augmentation

@@ -69,7 +69,7 @@ def port(
                     missing.append(key)
                 continue
             unused.discard(key)
-            value = _converted(np.asarray(arrays[key], np.float32), slot, ecosystem, target.shape)
+            value = converted(np.asarray(arrays[key], np.float32), slot, ecosystem, target.shape)
             if bgr and slot is layers[0] and variable == "kernel":
                 value = value[:, :, ::-1]
             if value.shape != target.shape:
@@ -124,7 +124,7 @@ def _is_convolution_in_keras(slot: Slot, arrays: dict[str, np.ndarray]) -> bool:
     return "squeeze" in slot.path or not any(key.startswith("dense") for key in arrays)
 
 
-def _converted(value: np.ndarray, slot: Slot, ecosystem: str, shape: tuple[int, ...]) -> np.ndarray:
+def converted(value: np.ndarray, slot: Slot, ecosystem: str, shape: tuple[int, ...]) -> np.ndarray:
     """An array of theirs in our layout; of another shape than `shape` where it does not fit."""
     if value.ndim == 1:
         return value
