@@ -218,12 +218,10 @@ def compare(model_name: str, options: argparse.Namespace) -> float | None:
         seconds = measure(sides, action, options.rounds, options.turns)
         rates = {name: options.batch_size / statistics.median(found) for name, found in seconds.items()}
         peers = [rates[name] for name in (TENSORFLOW, TORCH) if name in rates]
+        ratios.append(rates[OURS] / max(peers) if peers else None)
         cells = [f"{rates[name]:.0f}" if name in rates else "" for name in NEEDS]
-        ratio = rates[OURS] / max(peers) if peers else None
-        print(
-            f"| {model_name}, {action} | {' | '.join(cells)} | {ratio:.2f} |" if peers else cells, flush=True
-        )
-        ratios.append(ratio)
+        cells.append(f"{ratios[-1]:.2f}" if peers else "")
+        print(f"| {model_name}, {action} | {' | '.join(cells)} |", flush=True)
     for side in sides.values():
         side.close()
     return None if None in ratios else min(ratios)
