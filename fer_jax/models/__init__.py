@@ -2,10 +2,9 @@
 
 import flax.linen as nn
 
-from fer_jax.models.cnn import CnnColumns, CnnElu, CnnRelu
+from fer_jax.models.cnn import CnnElu, CnnRelu
 
 MODELS: dict[str, type[nn.Module]] = {
-    "cnn_columns": CnnColumns,
     "cnn_elu": CnnElu,
     "cnn_relu": CnnRelu,
 }
