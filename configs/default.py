@@ -47,8 +47,6 @@ def get_config() -> ConfigDict:
     c.loss.class_weights = "none"  # or balanced: N / (K * n_i)
     c.loss.normalization = "examples"  # divide by examples (Keras) or weights (torch)
     c.loss.focal_gamma = 0.0  # 0 for plain cross entropy
-    c.loss.distillation = 0.0  # share that holds a network's columns to what they say together
-    c.loss.temperature = 3.0  # of this distillation
 
     c.optim = ConfigDict()
     c.optim.name = "sgd"  # sgd (Nesterov), adam, adamw

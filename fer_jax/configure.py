@@ -28,13 +28,13 @@ SELECTION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 def check(config: ConfigDict) -> None:
     """Refuses, before any work, values that would fail or mislead later."""
     positive = ("log_every", "train.batch_size", "optim.accumulate", "model.input_size", "model.std")
-    positive += ("checkpoint.keep", "loss.temperature", "optim.layer_decay")
+    positive += ("checkpoint.keep", "optim.layer_decay")
     durations = ("train.epochs", "train.steps", "train.eval_epochs", "train.eval_steps")
     for name in positive + durations:
         value = _field(config, name)
         if value is not None and value <= 0:
             raise ValueError(f"config.{name} is {value}; expected more than 0")
-    for name in ("train.ema_decay", "loss.label_smoothing", "loss.distillation"):
+    for name in ("train.ema_decay", "loss.label_smoothing"):
         if not 0 <= _field(config, name) < 1:
             raise ValueError(f"config.{name} is {_field(config, name)}; expected 0 to below 1")
     shares = [until for until, _ in config.train.sizes]

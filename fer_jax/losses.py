@@ -70,23 +70,3 @@ def cross_entropy(
     weights = targets @ class_weights
     count = weights.sum() if normalization == "weights" else jnp.float32(losses.shape[0])
     return (weights * losses).sum(), count
-
-
-def online_distillation(logits: jnp.ndarray, temperature: float) -> jnp.ndarray:
-    """How far the columns of a network are from what they say together, summed over columns and examples.
-
-    Each column loses T**2 * KL(q || p) with p its softmax and q that of the columns' mean logits, both at
-    temperature T; q is a target, no gradient flows through it (Lan et al. 2018, arXiv:1806.04606, with a
-    plain mean in place of their gate).
-
-    Args:
-      logits: [B, columns, K], any float type; computed in float32.
-      temperature: T > 0; more spreads the probabilities further.
-
-    Returns:
-      A float32 scalar.
-    """
-    logits = logits.astype(jnp.float32) / temperature
-    log_p = jax.nn.log_softmax(logits)
-    log_q = jax.lax.stop_gradient(jax.nn.log_softmax(logits.mean(axis=1, keepdims=True)))
-    return temperature**2 * jnp.sum(jnp.exp(log_q) * (log_q - log_p))

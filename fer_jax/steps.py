@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fer_jax import losses, stages
+from fer_jax import stages
 from fer_jax.data import augment
 from fer_jax.state import TrainState
 
@@ -73,16 +73,13 @@ def make_train_step(
     interpolation: str = "bilinear",
     ema_decay: float = 0.0,
     accumulate: int = 1,
-    distillation: float = 0.0,
-    temperature: float = 1.0,
     trained: Collection[stages.Path] | None = None,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """One update as a pure function of (state, batch).
 
     Args:
-      model: the network; its BatchNorm must average over the same `axis_name`. Where it gives logits
-        [B, columns, K] in training, the loss is the mean over its columns.
+      model: the network; its BatchNorm must average over the same `axis_name`.
       tx: the optimizer.
       loss_fn: (logits [B, K], targets [B, K]) -> (sum, normaliser), see `losses.cross_entropy`.
       size: input size that the faces are drawn at.
@@ -93,9 +90,6 @@ def make_train_step(
       ema_decay: of the averaged parameters and statistics; 0 when the state keeps none. The first updates
         use min(ema_decay, (1 + n) / (10 + n)) so that the average forgets the random start.
       accumulate: steps an update of `tx` takes; the average follows updates, not steps.
-      distillation: share of the loss, in [0, 1), that holds columns to what they say together, see
-        `losses.online_distillation`; a network without columns has no such part.
-      temperature: of the distillation.
       trained: the layers that train, None for all; the others cost no gradient, and the optimizer's state is
         that of the parameters in these, see `stages.partition`.
       axis_name: the mapped axis (`pmap`) that the batch is spread over, or None when the step sees the
@@ -127,17 +121,12 @@ def make_train_step(
                 mutable=["batch_stats"],
                 rngs={"dropout": rng},
             )
-            flat, expected = _flatten_columns(logits, targets)
-            loss_sum, count = loss_fn(flat, expected)
-            if distillation:
-                apart = losses.online_distillation(logits, temperature)
-                loss_sum = (1.0 - distillation) * loss_sum + distillation * apart
-            correct = jnp.argmax(flat, -1) == jnp.argmax(expected, -1)
+            loss_sum, count = loss_fn(logits, targets)
             # The normaliser is data, not a function of the parameters: adding it up here leaves each device
             # with its part of the global loss, and the gradients add up below.
-            return loss_sum / total(count), (correct, updated.get("batch_stats", {}))
+            return loss_sum / total(count), (logits, updated.get("batch_stats", {}))
 
-        (loss, (correct, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(free)
+        (loss, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(free)
         loss, grads = total((loss, grads))
         updates, opt_state = tx.update(grads, state.opt_state, free)
         updates = jax.tree.map(lambda u: u * state.lr_scale, updates)
@@ -146,6 +135,7 @@ def make_train_step(
         if ema_decay:
             new = {"params": params, "batch_stats": batch_stats}
             ema = _average(ema, new, state.step, ema_decay, accumulate)
+        correct = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
         hits, seen = total((correct.sum(), jnp.float32(correct.size)))
         metrics = {
             "loss": loss,
@@ -163,13 +153,6 @@ def make_train_step(
         return state, metrics
 
     return train_step
-
-
-def _flatten_columns(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Logits [B, columns, K] as those of B * columns examples, with their targets; [B, K] as they are."""
-    if logits.ndim == 2:
-        return logits, targets
-    return logits.reshape(-1, logits.shape[-1]), jnp.repeat(targets, logits.shape[1], axis=0)
 
 
 def _average(ema: Any, new: Any, step: jax.Array, decay: float, accumulate: int) -> Any:

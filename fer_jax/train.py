@@ -237,8 +237,6 @@ class Run:
             **self.preprocess,
             ema_decay=self.config.train.ema_decay,
             accumulate=self.config.optim.accumulate,
-            distillation=self.config.loss.distillation,
-            temperature=self.config.loss.temperature,
             trained=self.phase.trained,
             axis_name=axis_name,
         )

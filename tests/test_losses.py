@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.special
-import scipy.stats
 from sklearn.utils.class_weight import compute_class_weight
 
 from fer_jax import losses
@@ -198,21 +196,3 @@ def test_smoothing_is_torchs(batch, soft):
 def test_an_unknown_normalisation_lists_the_known():
     with pytest.raises(ValueError, match="'mean'; there are: examples, weights"):
         loss(np.zeros((1, 7)), one_hot([0]), normalization="mean")
-
-
-def test_online_distillation_is_scipys_divergence():
-    logits = np.random.default_rng(3).normal(0, 4, (5, 3, 7)).astype(np.float32)
-    together = scipy.special.softmax(logits.mean(1) / 2.5, axis=-1)
-    each = scipy.special.softmax(logits / 2.5, axis=-1)
-    apart = [
-        2.5**2 * scipy.stats.entropy(q, p) for q, columns in zip(together, each, strict=True) for p in columns
-    ]
-    assert float(losses.online_distillation(logits, 2.5)) == pytest.approx(np.sum(apart), rel=1e-4)
-
-
-def test_online_distillation_moves_columns_towards_a_fixed_target():
-    logits = np.random.default_rng(4).normal(0, 2, (4, 2, 7)).astype(np.float32)
-    target = scipy.special.softmax(logits.mean(1, keepdims=True) / 3, axis=-1)
-    expected = 3 * (scipy.special.softmax(logits / 3, axis=-1) - target)
-    gradient = jax.grad(losses.online_distillation)(logits, 3.0)
-    np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-5)

@@ -193,56 +193,6 @@ def test_a_step_of_the_cnn_is_plain_jax():
     assert_trees_close(new.batch_stats, updated["batch_stats"], **tolerance)
 
 
-class TwoLinear(nn.Module):
-    """Two softmax regressions that answer for themselves in training."""
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        logits = jnp.stack([Linear(spread=0.3, name=f"column_{i}")(x) for i in range(2)], 1)
-        return logits if train else logits.mean(1)
-
-
-def test_columns_learn_like_networks_apart():
-    tx, batch = sgd(), batch_of(6)
-    state = state_of(TwoLinear(), tx)
-    new, metrics = compiled(TwoLinear(), tx, functools.partial(losses.cross_entropy, label_smoothing=0.1))(
-        state, batch
-    )
-    seen = []
-    for name in ("column_0", "column_1"):
-        alone = state_of(Linear(), tx).replace(params=state.params[name])
-        step = compiled(Linear(), tx, functools.partial(losses.cross_entropy, label_smoothing=0.1))
-        alone, alone_metrics = step(alone, batch)
-        seen.append(alone_metrics)
-        # The loss is the mean over the columns, and so each moves half as far.
-        half = jax.tree.map(lambda p, q: (p + q) / 2, state.params[name], alone.params)
-        assert_trees_close(new.params[name], half, rtol=1e-4, atol=1e-6)
-    for name in ("loss", "accuracy"):
-        assert float(metrics[name]) == pytest.approx(np.mean([float(m[name]) for m in seen]), rel=1e-5)
-
-
-def test_columns_teach_each_other():
-    tx, batch, share = sgd(), batch_of(6), 0.25
-    state = state_of(TwoLinear(), tx)
-    new, metrics = compiled(TwoLinear(), tx, distillation=share, temperature=2.0)(state, batch)
-    x = jnp.asarray(normalized(batch["image"]).reshape(6, -1), jnp.float32)
-    layers = [state.params[name]["Dense_0"] for name in ("column_0", "column_1")]
-    logits = jnp.stack([x @ layer["kernel"] + layer["bias"] for layer in layers], 1)
-
-    together = jax.nn.softmax(logits.mean(1, keepdims=True) / 2)
-    targets = batch["target"][:, None]
-    own = jax.nn.softmax(logits)
-    loss = -(targets * jnp.log(own)).sum(-1).mean()
-    apart = 4 * (together * (jnp.log(together) - jax.nn.log_softmax(logits / 2))).sum(-1).mean()
-    assert float(metrics["loss"]) == pytest.approx(float((1 - share) * loss + share * apart), rel=1e-4)
-    # By hand: the softmax's gradients, of the label's loss and of the distillation's.
-    slope = (1 - share) * (own - targets) + share * 2 * (jax.nn.softmax(logits / 2) - together)
-    for i, layer in enumerate(layers):
-        kernel = layer["kernel"] - RATE * x.T @ slope[:, i] / (6 * 2)
-        moved = new.params[f"column_{i}"]["Dense_0"]["kernel"]
-        np.testing.assert_allclose(moved, kernel, rtol=1e-4, atol=1e-6)
-
-
 def test_the_plateau_scales_the_update_only():
     model, tx = Linear(), sgd(momentum=0.9)
     whole = state_of(model, tx)

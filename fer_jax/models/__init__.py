@@ -2,14 +2,13 @@
 
 import flax.linen as nn
 
-from fer_jax.models.cnn import CnnColumns, CnnElu, CnnRelu
+from fer_jax.models.cnn import CnnElu, CnnRelu
 from fer_jax.models.efficientnet import EfficientNetB0, EfficientNetB2, EfficientNetB4
 from fer_jax.models.mobilenet import MobileNetV2, MobileNetV3Small
 from fer_jax.models.resnet import ResNet18
 from fer_jax.models.vgg import VGG16, VGG16BN
 
 MODELS: dict[str, type[nn.Module]] = {
-    "cnn_columns": CnnColumns,
     "cnn_elu": CnnElu,
     "cnn_relu": CnnRelu,
     "efficientnet_b0": EfficientNetB0,

@@ -1,10 +1,8 @@
-"""The custom CNNs that the FER2013 field trains from scratch."""
+"""The two custom CNNs that the FER2013 field trains from scratch."""
 
-import functools
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from fer_jax.models.layers import (
@@ -109,78 +107,20 @@ class CnnRelu(nn.Module):
         Raises:
           ValueError: S is less than 2 to the number of blocks, which halve it.
         """
+
+        def norm(tail):
+            return BatchNorm(train, self.axis_name, tail, dtype=self.dtype)
+
+        x = x.astype(self.dtype)
         require_side(x, 2 ** len(self.widths))
-        x = self._blocks(x.astype(self.dtype), train, *self._shape())
+        depths = self.depths or (2,) * len(self.widths)
+        require_one_each(depths=depths, widths=self.widths)
+        for width, depth in zip(self.widths, depths, strict=True):
+            for tail in (nn.relu,) * (depth - 1) + (relu_pool,):
+                x = norm(tail)(Conv(width, use_bias=False, dtype=self.dtype)(x))
         x = global_pool(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, kernel_init=he_normal)(x)
-        x = BatchNorm(train, self.axis_name, nn.relu, dtype=self.dtype)(x)
+        x = norm(nn.relu)(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.num_classes, dtype=jnp.float32)(x.astype(jnp.float32))
-
-    def _shape(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Channels and convolutions of each block."""
-        depths = self.depths or (2,) * len(self.widths)
-        require_one_each(depths=depths, widths=self.widths)
-        return self.widths, depths
-
-    def _blocks(self, x: jnp.ndarray, train: bool, widths: tuple, depths: tuple) -> jnp.ndarray:
-        for width, depth in zip(widths, depths, strict=True):
-            for tail in (nn.relu,) * (depth - 1) + (relu_pool,):
-                x = Conv(width, use_bias=False, dtype=self.dtype)(x)
-                x = BatchNorm(train, self.axis_name, tail, dtype=self.dtype)(x)
-        return x
-
-
-class CnnColumns(CnnRelu):
-    """`CnnRelu` that splits into columns after its first blocks; their probabilities are averaged.
-
-    A multi-column network (Ciresan et al. 2012, arXiv:1202.2745) whose columns share what they learn alike
-    (Lee et al. 2015, arXiv:1511.06314). In training each column answers for itself, so that they stay as
-    different as networks trained apart; the shared blocks get the mean of their gradients. Each column is
-    a `CnnRelu` of the blocks that are not shared, under `column_0`, `column_1` ... of the parameters.
-
-    Attributes:
-      columns: how many.
-      shared: blocks before the split; 0 for columns that share nothing but the faces.
-    """
-
-    columns: int = 3
-    shared: int = 2
-
-    @nn.compact
-    def __call__(self, x: jnp.ndarray, train: bool = False) -> jnp.ndarray:
-        """Normalised faces float [B, S, S, C] -> logits float32.
-
-        Returns:
-          In training the logits of each column, [B, columns, num_classes]; otherwise the logarithm of the
-          mean probabilities, [B, num_classes].
-
-        Raises:
-          ValueError: S is less than 2 to the number of blocks, which halve it, or no block is left to the
-            columns.
-        """
-        require_side(x, 2 ** len(self.widths))
-        widths, depths = self._shape()
-        if not 0 <= self.shared < len(widths) or self.columns < 1:
-            raise ValueError(
-                f"shared={self.shared} and columns={self.columns} for {len(widths)} blocks: expected at "
-                "least one column, and fewer blocks shared than there are"
-            )
-        x = self._blocks(x.astype(self.dtype), train, widths[: self.shared], depths[: self.shared])
-        # The same values; the gradient, a sum over the columns, becomes their mean.
-        x = x / self.columns + jax.lax.stop_gradient(x - x / self.columns)
-        column = functools.partial(
-            CnnRelu,
-            num_classes=self.num_classes,
-            widths=widths[self.shared :],
-            depths=depths[self.shared :],
-            hidden=self.hidden,
-            dropout=self.dropout,
-            dtype=self.dtype,
-            axis_name=self.axis_name,
-        )
-        logits = jnp.stack([column(name=f"column_{i}")(x, train) for i in range(self.columns)], axis=1)
-        if train:
-            return logits
-        return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=1) - jnp.log(self.columns)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
-from helpers import assert_trees_close
 
 from fer_jax import models
 
@@ -96,63 +95,6 @@ def test_same_network_as_in_keras(name, kwargs, build, trainable):
     assert counted == sum(int(np.prod(w.shape)) for w in net.trainable_weights) == trainable
 
 
-def composed(variables, column, convolutions):
-    """The variables of the `cnn_relu` that a column is together with the shared `convolutions` before it."""
-
-    def later(name):
-        kind, number = name.split("_")
-        return name if kind == "Dense" else f"{kind}_{int(number) + convolutions}"
-
-    return {
-        kind: {name: leaf for name, leaf in tree.items() if not name.startswith("column")}
-        | {later(name): leaf for name, leaf in tree[f"column_{column}"].items()}
-        for kind, tree in variables.items()
-    }
-
-
-@pytest.mark.parametrize(("shared", "convolutions"), [(0, 0), (1, 2)])
-def test_columns_are_networks_of_their_own_averaged(shared, convolutions):
-    kwargs = dict(widths=(4, 8), depths=(2, 1), hidden=8, dropout=0.0)
-    whole, model = (
-        models.create("cnn_relu", **kwargs),
-        models.create("cnn_columns", shared=shared, **kwargs),
-    )
-    x = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
-    targets = jax.nn.one_hot(np.arange(4), 7)
-    variables = jax.jit(model.init)(jax.random.key(0), x)
-    apart = [composed(variables, i, convolutions) for i in range(3)]
-    kernels = [v["params"][f"Conv_{convolutions}"]["kernel"] for v in apart]
-    assert not np.allclose(kernels[0], kernels[1]) and not np.allclose(kernels[1], kernels[2])
-    mean = np.mean([jax.nn.softmax(whole.apply(v, x)) for v in apart], axis=0)
-    np.testing.assert_allclose(jnp.exp(model.apply(variables, x)), mean, rtol=1e-5)
-
-    def losses(network, params, batch_stats):
-        variables = {"params": params, "batch_stats": batch_stats}
-        logits, updated = network.apply(variables, x, train=True, mutable=["batch_stats"])
-        logits = logits.reshape(4, -1, 7)
-        each = -jnp.sum(targets[:, None] * jax.nn.log_softmax(logits), -1).mean(0)
-        return each.sum(), (each, updated["batch_stats"])
-
-    gradient = jax.jit(jax.grad(losses, argnums=1, has_aux=True), static_argnums=0)
-    grads, (each, statistics) = gradient(model, variables["params"], variables["batch_stats"])
-    alone = [gradient(whole, v["params"], v["batch_stats"]) for v in apart]
-    np.testing.assert_allclose(each, [e[0] for _, (e, _) in alone], rtol=1e-5)
-    ours = [composed({"params": grads, "batch_stats": statistics}, i, convolutions) for i in range(3)]
-    shared_names = [f"{kind}_{i}" for kind in ("Conv", "BatchNorm") for i in range(convolutions)]
-    for mine, (theirs, (_, their_statistics)) in zip(ours, alone, strict=True):
-        mean = {
-            name: jax.tree.map(lambda *g: sum(g) / 3, *(g[name] for g, _ in alone)) for name in shared_names
-        }
-        assert_trees_close(mine["params"], theirs | mean, rtol=1e-3, atol=2e-5)
-        assert_trees_close(mine["batch_stats"], their_statistics, rtol=1e-3, atol=2e-5)
-
-
-def test_columns_need_a_block_of_their_own():
-    model = models.create("cnn_columns", widths=(4, 8), shared=2)
-    with pytest.raises(ValueError, match="shared=2 and columns=3 for 2 blocks: expected at least one column"):
-        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
-
-
 def test_relu_takes_any_size_and_elu_does_not():
     small = jnp.zeros((1, 16, 16, 1))
     relu, elu = models.create("cnn_relu", widths=(4, 8)), models.create("cnn_elu")
@@ -163,7 +105,7 @@ def test_relu_takes_any_size_and_elu_does_not():
         jax.eval_shape(elu.apply, variables, jnp.zeros((1, 24, 24, 1)))
 
 
-@pytest.mark.parametrize("name", ["cnn_columns", "cnn_elu", "cnn_relu"])
+@pytest.mark.parametrize("name", ["cnn_elu", "cnn_relu"])
 def test_faces_too_small_for_the_blocks_are_refused(name):
     model = models.create(name)
     jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
@@ -191,7 +133,7 @@ def test_dropout_acts_in_training_only():
     assert np.array_equal(model.apply(variables, x), model.apply(variables, x))
 
 
-@pytest.mark.parametrize("name", ["cnn_columns", "cnn_elu", "cnn_relu"])
+@pytest.mark.parametrize("name", ["cnn_elu", "cnn_relu"])
 def test_bfloat16_computes_close_to_float32(name):
     x = jax.random.normal(jax.random.key(1), (8, 16, 16, 1))
     full, half = models.create(name), models.create(name, dtype="bfloat16")
@@ -204,7 +146,7 @@ def test_bfloat16_computes_close_to_float32(name):
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match="unknown model 'vgg'; there are: cnn_columns, cnn_elu, cnn_relu"):
+    with pytest.raises(ValueError, match="unknown model 'vgg'; there are: cnn_elu, cnn_relu"):
         models.create("vgg")
     with pytest.raises(ValueError, match=r"cnn_relu has no attribute \['width'\]; it has: .*widths"):
         models.create("cnn_relu", width=3)
