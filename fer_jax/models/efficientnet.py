@@ -28,10 +28,13 @@ class EfficientNetB0(Backbone):
     Attributes:
       width: factor on the channels.
       depth: factor on the blocks of a stage.
+      cut: how many blocks there are at most; a network that is cut has no `top` either, and its features are
+        the mean over space of the last block's. None for the whole network.
     """
 
     width: float = 1.0
     depth: float = 1.0
+    cut: int | None = None
 
     @nn.compact
     def __call__(self, x: jnp.ndarray, train: bool = False, features: bool = False) -> jnp.ndarray:
@@ -39,7 +42,7 @@ class EfficientNetB0(Backbone):
             (divisible(channels * self.width), kernel, stride if first == 0 else 1, expansion)
             for count, channels, kernel, stride, expansion in _STAGES
             for first in range(math.ceil(count * self.depth))
-        ]
+        ][: self.cut]
         stem = self.layers("stem", train)
         x = stem["conv"](divisible(32 * self.width), 3, 2, name="stem")(self.enter(x))
         x = stem["norm"](tail=nn.silu, name="stem_norm")(x)
@@ -58,6 +61,8 @@ class EfficientNetB0(Backbone):
                 train=train,
                 name=name,
             )(x)
+        if self.cut is not None:
+            return self.leave(global_pool(x), train, features)
         top = self.layers("top", train)
         x = top["conv"](divisible(1280 * self.width), 1, name="top")(x)
         x = top["norm"](tail=nn.silu, name="top_norm")(x)
