@@ -11,7 +11,7 @@ from fer_jax.pretrained.naming import Slot, slots
 
 # Our variables of a layer, and what they are called elsewhere, in the order Keras keeps them.
 _TORCH = {"kernel": "weight", "bias": "bias", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-_KERAS = {"scale": "gamma", "mean": "moving_mean", "var": "moving_variance"}
+_KERAS_NORM = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
 _KERAS_KINDS = {
     "conv": "conv2d",
     "depthwise": "depthwise_conv2d",
@@ -90,7 +90,7 @@ def _says_nothing(key: str) -> bool:
 def _variables(slot: Slot, shapes: dict[str, Any]):
     """(collection, name, shape) of the variables of one of our layers."""
     for collection in ("params", "batch_stats"):
-        layer = shapes[collection]
+        layer = shapes.get(collection, {})
         for part in slot.path:
             layer = layer.get(part, {})
         for variable in ("kernel", "scale", "bias", "mean", "var"):
@@ -106,7 +106,8 @@ def _names(
         return {slot: {ours: f"{slot.name}.{theirs}" for ours, theirs in _TORCH.items()} for slot in layers}
     everything = ("kernel", "scale", "bias", "mean", "var")
     if not any(key.startswith("conv2d") for key in arrays):
-        return {slot: {v: f"{slot.name}/{_KERAS.get(v, v)}" for v in everything} for slot in layers}
+        theirs = {slot: _KERAS_NORM if slot.kind == "norm" else {} for slot in layers}
+        return {slot: {v: f"{slot.name}/{theirs[slot].get(v, v)}" for v in everything} for slot in layers}
     counts, names = collections.Counter(), {}
     for slot in layers:
         # Keras runs the dense layers before and inside a block as 1x1 convolutions.

@@ -154,6 +154,7 @@ def _keras(name: str):
                 continue
             if layer.name == "normalization":  # what the ImageNet weights bring
                 layer.set_weights([MEAN, STD**2, np.int64(0)])
+                layer.finalize_state()
                 continue
             kind = keras.src.utils.naming.to_snake_case(type(layer).__name__)
             number = kinds.get(kind, 0)
