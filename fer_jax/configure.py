@@ -25,7 +25,7 @@ SELECTION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 def check(config: ConfigDict) -> None:
     """Refuses, before any work, values that would fail or mislead later."""
     positive = ("log_every", "train.batch_size", "optim.accumulate", "model.input_size", "model.std")
-    positive += ("checkpoint.keep", "optim.learning_rate")
+    positive += ("checkpoint.keep",)
     durations = ("train.epochs", "train.steps", "train.eval_epochs", "train.eval_steps")
     for name in positive + durations:
         value = _field(config, name)
@@ -34,12 +34,15 @@ def check(config: ConfigDict) -> None:
     for name in ("train.ema_decay", "loss.label_smoothing"):
         if not 0 <= _field(config, name) < 1:
             raise ValueError(f"config.{name} is {_field(config, name)}; expected 0 to below 1")
-    for name in ("selection.patience", "optim.plateau_patience", "optim.weight_decay", "optim.clip_norm"):
+    not_negative = ("learning_rate", "weight_decay", "clip_norm", "plateau_patience")
+    for name in ("selection.patience", *(f"optim.{name}" for name in not_negative)):
         if _field(config, name) < 0:
             raise ValueError(f"config.{name} is {_field(config, name)}; expected 0 or more")
-    for name in ("optim.plateau_factor", "optim.step_factor"):
-        if not 0 < _field(config, name) <= 1:
-            raise ValueError(f"config.{name} is {_field(config, name)}; expected more than 0 and at most 1")
+    if not 0 < config.optim.plateau_factor <= 1:
+        raise ValueError(
+            f"config.optim.plateau_factor is {config.optim.plateau_factor}; expected more than 0 and at "
+            "most 1"
+        )
     pairs = [tuple(pair) if isinstance(pair, tuple | list) else (pair,) for pair in config.train.sizes]
     if any(len(pair) != 2 for pair in pairs) or pairs != sorted(pairs, key=lambda pair: pair[0]):
         raise ValueError(
