@@ -92,7 +92,7 @@ class Checkpoints:
         """
         self.wait()
         # Orbax writes it later, when the run may have changed it.
-        own = {"checksum": _checksum(state), "selection": selection}
+        own = {"checksums": _checksums(state), "selection": selection}
         extra = json.loads(json.dumps(extra | own))
         self._note(step, selection)
         self._manager.save(
@@ -126,10 +126,10 @@ class Checkpoints:
             restored = self._manager.restore(step, args=args)
             state, extra = restored["state"], dict(restored["extra"])
         except Exception as error:  # Orbax and TensorStore raise many kinds for a broken file.
-            if isinstance(error, MemoryError) or getattr(error, "errno", None) in _REFUSALS:
+            if _refused(error):
                 raise
             raise DamagedCheckpointError(f"{path} cannot be read: {error}") from error
-        if extra.pop("checksum", None) != _checksum(state):
+        if extra.pop("checksums", None) != _checksums(state):
             raise DamagedCheckpointError(f"{path} holds other values than were saved (checksum)")
         extra.pop("selection", None)
         return Restored(step, state, extra)
@@ -214,6 +214,11 @@ class _Best(ocp.checkpoint_managers.PreservationPolicy):
         return [step == best for step in steps]
 
 
+def _refused(error: Exception) -> bool:
+    """Whether the machine refuses, which says nothing about what is on disk."""
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) in _REFUSALS
+
+
 def all_processes(value: bool) -> bool:
     """Whether `value` is true in every process."""
     if jax.process_count() == 1:
@@ -221,8 +226,14 @@ def all_processes(value: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.array(value))))
 
 
+def _checksums(state: Any) -> dict[str, int]:
+    """CRC-32 over the leaves in order, of each field of a state (or entry of a dictionary)."""
+    if not isinstance(state, dict):
+        state = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {name: _checksum(tree) for name, tree in state.items()}
+
+
 def _checksum(tree: Any) -> int:
-    """CRC-32 over all leaves in order."""
     crc = 0
     for leaf in jax.tree.leaves(tree):
         crc = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), crc)
@@ -296,7 +307,14 @@ def _load_orbax(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
             state = reader.restore(path / "state")
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
             extra = reader.restore(path / "extra")
-        variables = state.get("ema") or {key: state[key] for key in ("params", "batch_stats")}
-        return jax.tree.map(np.asarray, variables), extra["facts"]
+        names = ["ema"] if state.get("ema") else ["params", "batch_stats"]
+        found = {name: jax.tree.map(np.asarray, state[name]) for name in names}
+        intact = all(_checksum(tree) == extra["checksums"][name] for name, tree in found.items())
+        facts = extra["facts"]
     except Exception as error:  # Orbax and TensorStore raise many kinds for a broken file.
+        if _refused(error):
+            raise
         raise DamagedCheckpointError(f"{path} cannot be read: {error}") from error
+    if not intact:
+        raise DamagedCheckpointError(f"{path} holds other values than were saved (checksum)")
+    return found.get("ema", found), facts

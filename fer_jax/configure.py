@@ -37,9 +37,21 @@ def check(config: ConfigDict) -> None:
     for name in ("train.ema_decay", "loss.label_smoothing"):
         if not 0 <= _field(config, name) < 1:
             raise ValueError(f"config.{name} is {_field(config, name)}; expected 0 to below 1")
-    shares = [until for until, _ in config.train.sizes]
-    if shares != sorted(shares):
-        raise ValueError(f"config.train.sizes is {config.train.sizes}; expected growing shares of the steps")
+    not_negative = ("learning_rate", "weight_decay", "clip_norm", "plateau_patience")
+    for name in ("selection.patience", *(f"optim.{name}" for name in not_negative)):
+        if _field(config, name) < 0:
+            raise ValueError(f"config.{name} is {_field(config, name)}; expected 0 or more")
+    if not 0 < config.optim.plateau_factor <= 1:
+        raise ValueError(
+            f"config.optim.plateau_factor is {config.optim.plateau_factor}; expected more than 0 and at "
+            "most 1"
+        )
+    pairs = [tuple(pair) if isinstance(pair, tuple | list) else (pair,) for pair in config.train.sizes]
+    if any(len(pair) != 2 for pair in pairs) or pairs != sorted(pairs, key=lambda pair: pair[0]):
+        raise ValueError(
+            f"config.train.sizes is {config.train.sizes}; expected ((share of the steps, size), ...) with "
+            "growing shares"
+        )
     choices = {
         "selection.metric": SELECTION_METRICS,
         "model.dtype": ("float32", "bfloat16"),

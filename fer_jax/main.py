@@ -36,7 +36,10 @@ def parse_flags(argv: list[str]) -> list[str]:
         reason = error.args[0]
         if isinstance(reason, KeyError):  # whose text would be its quoted message
             reason = reason.args[0]
-        sys.exit(f"error: no such field in the configuration: {reason}")
+        hint = ""
+        if any("config.model.kwargs." in argument for argument in argv):
+            hint = "; of model.kwargs only what the config sets can be overridden: add the attribute there"
+        sys.exit(f"error: no such field in the configuration: {reason}{hint}")
 
 
 def main(argv: list[str]) -> None:

@@ -60,7 +60,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
     workdir = pathlib.Path(workdir)
     manifest = builder.read_manifest(config.data.dir)
     with exclusive(workdir):
-        identity = {"data_hash": manifest["content_hash"], "data_order_hash": manifest.get("order_hash")}
+        # Other splits may change, such as a test split that is added for the final score.
+        used = {split: manifest["splits"].get(split, {}) for split in ("train", config.selection.split)}
+        identity = {f"{split}_hash": of.get("order_hash") for split, of in used.items()}
         claim(workdir, flatten(json.loads(config.to_json_best_effort())) | identity)
         if summary := finished_summary(workdir):
             logging.info("this run is finished; its report is %s", workdir / "report" / "report.md")
@@ -75,7 +77,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
                         raise PreemptedError(run.step)
             finally:
                 run.close()
-        return run.summarize()
+            return run.summarize()
 
 
 class Run:
@@ -180,7 +182,7 @@ class Run:
         """The hyper-parameters, and a sheet of the first augmented faces."""
         self.writers.hparams(flatten(self.facts["config"]))
         sheet = pipeline.contact_sheet(
-            next(self.stream), self.config.model.input_size, self.ranges.fill, self.config.model.mean
+            next(self.stream), self.input_size(), self.ranges.fill, self.config.model.mean
         )
         self.stream.restore({"next_batch": 0})
         self.stream.wait_seconds = 0.0
@@ -401,7 +403,7 @@ class Run:
             "best": facts["selection"],
             "steps": self.step,
             "seconds": round(float(seconds.sum()), 1),
-            "input_wait": float(np.average(waits, weights=seconds)),
+            "input_wait": float(waits @ seconds / max(seconds.sum(), 1e-9)),
             "accuracy": result["accuracy"],
             "macro_f1": result["macro_f1"],
             "stopped_early": self.step < self.total_steps,

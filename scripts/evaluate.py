@@ -33,6 +33,7 @@ NEEDED_FACTS = (
     "preprocess.fill",
     "preprocess.interpolation",
     "emotions",
+    "data",
     "data_hash",
 )
 
@@ -123,8 +124,9 @@ def evaluate(args: argparse.Namespace) -> dict:
             "tta": args.tta,
             "checkpoint": weights,
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
-            "data": {key: manifest[key] for key in ("name", "source_kind")},
+            "data": {key: manifest[key] for key in ("name", "source_kind", "splits")},
             "data_hash": manifest["content_hash"],
+            "trained_data": facts["data"],
             "trained_data_hash": facts["data_hash"],
         },
         images=faces.images,

@@ -176,6 +176,14 @@ def test_values_that_were_swapped_on_disk_are_noticed(tmp_path, caplog):
     assert "holds other values than were saved" in caplog.text
 
 
+def test_weights_that_were_swapped_on_disk_are_not_evaluated(tmp_path):
+    directory = saved(tmp_path / "c", {1: 0.5, 2: 0.4})
+    shutil.rmtree(directory / "1" / "state")
+    shutil.copytree(directory / "2" / "state", directory / "1" / "state")
+    with pytest.raises(DamagedCheckpointError, match="holds other values than were saved"):
+        load_weights(directory / "1")
+
+
 @pytest.mark.parametrize(
     "error", [OSError(errno.EIO, "Input/output error"), PermissionError(errno.EACCES, "no"), MemoryError()]
 )
@@ -340,7 +348,7 @@ def test_facts_are_json(variables, tmp_path):
 
 
 def test_the_checksum_is_of_all_leaves():
-    first = checkpoints._checksum(tree(1))
+    first = checkpoints._checksums(tree(1))
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree(1)):
         changed = jax.tree.map(np.array, tree(1))
         node = changed
@@ -349,4 +357,4 @@ def test_the_checksum_is_of_all_leaves():
         value = np.array(leaf)
         value.reshape(-1).view(np.uint8)[-1] ^= 1
         node[path[-1].key] = value
-        assert checkpoints._checksum(changed) != first, path
+        assert checkpoints._checksums(changed) != first, path

@@ -67,6 +67,7 @@ def test_missing_data_say_how_to_make_them(tmp_path):
         ((DEFAULT, "--config.optim.learnin_rate=1"), 'Did you mean "learning_rate"'),
         ((DEFAULT, "--config.optm.learning_rate=1"), 'Did you mean "optim"'),
         ((DEFAULT, "--config.optim.learning_rate=fast"), "learning_rate"),
+        ((DEFAULT, "--config.model.kwargs.depth=3"), "only what the config sets can be overridden: add the"),
         ((DEFAULT, "--workdr=x"), "Did you mean: workdir"),
         ((), "--config"),
         (("--config=configs/nothing.py",), "configs/nothing.py"),

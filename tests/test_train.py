@@ -376,7 +376,10 @@ def test_harmful_values_are_refused(tiny_data, tmp_path):
         "model.std": (0.0, "config.model.std is 0.0; expected more than 0"),
         "train.ema_decay": (1.0, "config.train.ema_decay is 1.0; expected 0 to below 1"),
         "loss.label_smoothing": (-0.1, "config.loss.label_smoothing is -0.1; expected 0 to below 1"),
-        "train.sizes": (((0.5, 8), (0.2, 12)), "expected growing shares of the steps"),
+        "train.sizes": (((0.5, 8), (0.2, 12)), "(share of the steps, size), ...) with growing shares"),
+        "selection.patience": (-1, "config.selection.patience is -1; expected 0 or more"),
+        "optim.learning_rate": (-0.1, "config.optim.learning_rate is -0.1; expected 0 or more"),
+        "optim.plateau_factor": (1.5, "config.optim.plateau_factor is 1.5; expected more than 0 and at most"),
         "optim.accumulate": (11, "config.optim.accumulate is 11, but the run has 10 steps: no update"),
         "model.dtype": ("float16", "config.model.dtype is 'float16'; there are: float32, bfloat16"),
     }

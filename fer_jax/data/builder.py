@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from fer_jax.data import spool as spools
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.data.official import FER_KINDS
 from fer_jax.data.reader import (
     FORMAT_VERSION,
     MANIFEST,
@@ -66,11 +65,11 @@ def build(
 
     Returns:
       The manifest, as in manifest.json: name, source_kind, source, notes; splits {name: {count,
-      class_counts: {emotion: n}}}; image_shape [H, W, C] (null when sizes differ), channels;
-      pixel_mean and pixel_std in [0, 1], of pixel_statistics_split (train, where there is one);
-      content_hash and order_hash, of the images without and with their order, on which a resumed
-      run depends (see `spool`); skipped [{where, reason}]; drawn_splits {fractions, seed} or null;
-      files {path: bytes}; format_version.
+      class_counts: {emotion: n}, hash, order_hash}}, where the hashes are of the split's images
+      without and with their order, on which a resumed run depends (see `spool`); content_hash, of
+      all splits; image_shape [H, W, C] (null when sizes differ), channels; pixel_mean and pixel_std
+      in [0, 1], of pixel_statistics_split (train, where there is one); skipped [{where, reason}];
+      drawn_splits {fractions, seed} or null; files {path: bytes}; format_version.
 
     Raises:
       SourceError: when the source cannot be used.
@@ -245,15 +244,19 @@ def _describe(
     sizes = {entry.shape[:2] for entry in entries}
     counts = {}
     for name in SPLITS:
-        labels = [e.label for e, split in zip(entries, splits, strict=True) if split == name]
-        if labels:
-            of_class = np.bincount(labels, minlength=len(EMOTIONS)).tolist()
-            counts[name] = {"count": len(labels), "class_counts": dict(zip(EMOTIONS, of_class, strict=True))}
+        members = [e for e, split in zip(entries, splits, strict=True) if split == name]
+        if members:
+            of_class = np.bincount([e.label for e in members], minlength=len(EMOTIONS)).tolist()
+            counts[name] = {
+                "count": len(members),
+                "class_counts": dict(zip(EMOTIONS, of_class, strict=True)),
+                **spools.split_hashes(members),
+            }
     measured = "train" if "train" in counts else next(iter(counts))
     mean, std = spools.statistics(e for e, split in zip(entries, splits, strict=True) if split == measured)
     return {
         "format_version": FORMAT_VERSION,
-        "name": "fer2013" if source.kind in FER_KINDS else Path(source.path).resolve().name,
+        "name": Path(source.path).resolve().name.removesuffix(".csv"),
         "source_kind": source.kind,
         "source": source.path,
         "splits": counts,
@@ -263,7 +266,6 @@ def _describe(
         "pixel_std": std,
         "pixel_statistics_split": measured,
         "content_hash": spools.content_hash(entries, splits),
-        "order_hash": spools.order_hash(entries, splits),
         "skipped": skipped,
         "notes": source.notes,
     }

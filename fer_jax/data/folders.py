@@ -2,6 +2,7 @@
 
 import os
 import re
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -185,8 +186,10 @@ def _images_below(root: Path, folder: str, entered: set[tuple[int, int]]) -> tup
 
 def _read(root: Path, entries: list[_Entry], kind: str) -> Iterator[Record | BadRecordError]:
     for file, label, split in entries:
-        where = str(root / file)
+        where = os.fsencode(root / file).decode("utf-8", "backslashreplace")
         try:
+            if "\\x" in where and where != str(root / file):
+                raise BadRecordError(where, "the file's name is not UTF-8; rename it")
             if kind == "kaggle_folders":
                 split = _kaggle_split(file, split, where)
             yield Record(read_image(root / file), label, split, file, where)
@@ -230,7 +233,7 @@ def read_image(path: Path) -> np.ndarray:
         raise BadRecordError(where, _too_large(f"{count[0]} pixels" if count else str(error))) from error
     except PermissionError as error:
         raise BadRecordError(where, "no permission to read it; check the file's permissions") from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:  # what Pillow's decoders raise
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:  # what Pillow raises
         reason = "it is not an image that can be read" if "identify" in str(error) else str(error)
         raise BadRecordError(where, f"cannot be decoded: {reason}; expected a whole image file") from error
 

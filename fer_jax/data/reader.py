@@ -13,7 +13,7 @@ from PIL import Image
 
 from fer_jax.data import faces as faces_lib
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 TFDS_FOLDER = "fer"  # tfds_builder.FerBuilder.name
 

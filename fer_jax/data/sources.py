@@ -52,7 +52,8 @@ def _open_csv(path: Path) -> Source:
             rows = 1 + sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 22), b""))
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
-    header = [name.strip().casefold() for name in raw_header.split(",")]
+    columns = next(csv.reader([raw_header], skipinitialspace=True), [])
+    header = [name.strip().casefold() for name in columns]
     missing = [name for name in ("emotion", "pixels") if name not in header]
     if missing:
         raise SourceError(

@@ -67,8 +67,8 @@ def write_report(
       labels: int [N], ids of `EMOTIONS`.
       ids: N names, unique and stable.
       facts: those of the checkpoint (see `checkpoints.load_weights`), together with 'split', 'tta'
-        and 'checkpoint' (where the weights lie); 'data_hash' is that of the evaluated data and
-        'trained_data_hash', where it differs, of the data of the training.
+        and 'checkpoint' (where the weights lie); 'data' and 'data_hash' are of the evaluated data,
+        'trained_data' and 'trained_data_hash', where they differ, of the data of the training.
       images: uint8 [N, H, W, C], an array or an object indexed by integer arrays, for the sheet of
         mistakes; None leaves it out.
       groups: int [N], equal for identical images (see `splits.duplicate_groups`), which the
@@ -141,20 +141,29 @@ def _origin(facts: dict[str, Any]) -> dict[str, Any]:
     }
     facts = known | facts
     facts.setdefault("trained_data_hash", facts["data_hash"])
+    facts.setdefault("trained_data", facts["data"])
     selection, split = facts["selection"], facts["split"]
-    same_data = facts["trained_data_hash"] == facts["data_hash"]
-    selected_here = bool(selection) and same_data and selection["split"] == split
-    if not same_data:
-        note = (
-            "The data are not those of the training: whether they share images is not known, and "
-            f"neither is whether the two mean the same by `{split}`."
-        )
-    elif split == "train":
+    trained = {name: _split_hash(facts["trained_data"], name) for name in _used_splits(selection)}
+    # A dataset may have got another split since; what the training used tells whether it is the same.
+    same_data = facts["trained_data_hash"] == facts["data_hash"] or all(
+        found is not None and found == _split_hash(facts["data"], name) for name, found in trained.items()
+    )
+    here = _split_hash(facts["data"], split)
+    used_here = {name for name, found in trained.items() if found is not None and found == here}
+    if same_data:
+        used_here |= {split} & set(trained)
+    selected_here = bool(selection) and selection["split"] in used_here
+    if "train" in used_here:
         note = "The model was trained on this split: the figures say nothing about new faces."
     elif selected_here:
         note = (
             f"Selected on this split: of all evaluations of the run on `{split}` this checkpoint's "
             f"{selection['metric']} was the best, so the figure is optimistic."
+        )
+    elif not same_data:
+        note = (
+            "The data are not those of the training: whether they share images is not known, and "
+            f"neither is whether the two mean the same by `{split}`."
         )
     elif selection:
         note = (
@@ -164,6 +173,16 @@ def _origin(facts: dict[str, Any]) -> dict[str, Any]:
     else:
         note = "No score selected this checkpoint: it is not the best of its run, or its run keeps none."
     return facts | {"selected_on_this_split": selected_here, "note": note}
+
+
+def _used_splits(selection: dict[str, Any] | None) -> list[str]:
+    """The splits that had a part in the weights."""
+    return ["train", selection["split"]] if selection else ["train"]
+
+
+def _split_hash(data: dict[str, Any] | None, split: str) -> str | None:
+    """The hash of a split's labels and pixels, where the data's facts tell it."""
+    return (data or {}).get("splits", {}).get(split, {}).get("hash")
 
 
 def _predictions(probs, labels, ids) -> str:

@@ -5,6 +5,7 @@ import importlib.util
 import io
 import os
 import shlex
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -137,6 +138,14 @@ def test_wrong_header(tmp_path, header, message):
     assert message in str(caught.value)
 
 
+def test_a_quoted_header(tmp_path, faces):
+    path = tmp_path / "fer2013.csv"
+    pixels = " ".join(map(str, np.ravel(faces(1)[0])))
+    path.write_text(f'"emotion", "pixels","Usage"\n"3","{pixels}","Training"\n')
+    (record,) = open_source(path).records()
+    assert record.label == 3 and record.split == "train"
+
+
 def test_file_that_is_no_csv(tmp_path):
     (tmp_path / "fer2013.zip").write_bytes(b"PK")
     with pytest.raises(SourceError, match=r"fer2013.zip is not a .csv file"):
@@ -166,7 +175,19 @@ def truncated_jpeg() -> bytes:
     return buffer.getvalue()[: buffer.tell() // 2]
 
 
+def jpeg_with_damaged_exif() -> bytes:
+    """Its orientation can be read, but not the rest of what stands beside it."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "abc"
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8), 7).save(buffer, "JPEG", exif=exif.tobytes())
+    content = bytearray(buffer.getvalue())
+    content[content.index(b"Exif") + 17] = 0
+    return bytes(content)
+
+
 BAD_IMAGES = {
+    "exif.jpg": (jpeg_with_damaged_exif(), "cannot be decoded: required argument is not an integer"),
     "truncated.jpg": (truncated_jpeg(), "cannot be decoded: image file is truncated"),
     "bomb.png": (png_bomb(40_000, 40_000), "pixels, more than the limit of 50,000,000; it was not"),
     "big.png": (png_bomb(10_000, 10_000), "pixels, more than the limit of 50,000,000; it was not"),
@@ -206,6 +227,16 @@ def test_bad_image_can_be_skipped(folder_with, name):
     records = list(open_source(folder_with(name, BAD_IMAGES[name][0])).records(bad.append))
     assert [record.label for record in records] == [3, 4]
     assert len(bad) == 1
+
+
+def test_a_name_that_is_not_utf8(write_images, faces):
+    a, b = faces(2)
+    root = write_images({"train/happy/a.png": a, "train/sad/b.png": b})
+    shutil.copy(root / "train/sad/b.png", os.fsencode(root) + b"/train/sad/sch\xf6n.png")
+    bad = []
+    assert len(list(open_source(root).records(bad.append))) == 2
+    assert bad[0].where == str(root / "train/sad") + r"/sch\xf6n.png"
+    assert bad[0].reason == "the file's name is not UTF-8; rename it"
 
 
 @pytest.fixture

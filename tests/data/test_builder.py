@@ -188,15 +188,20 @@ def test_content_hash_sees_pixels_labels_and_splits_only(faces, write_csv, tmp_p
     assert hash_of([0, 1, 2, 3], usages=["Training", "PublicTest", "Training", "PrivateTest"]) != plain
 
 
-def test_order_hash_sees_the_order_within_each_split(faces, write_csv, tmp_path):
+def test_order_hash_sees_the_order_within_a_split(faces, write_csv, tmp_path):
     images, labels, usages = faces(4), [0, 1, 2, 3], ["Training", "Training", "PublicTest", "PublicTest"]
     found = {}
     for order in ([0, 1, 2, 3], [2, 0, 3, 1], [1, 0, 2, 3], [0, 1, 3, 2]):
         path = write_csv(images[order], np.take(labels, order), np.take(usages, order))
         found[tuple(order)] = build(path, tmp_path / "".join(map(str, order)))
-    plain, interleaved, train, validation = (manifest["order_hash"] for manifest in found.values())
+    splits = [manifest["splits"] for manifest in found.values()]
+    plain, interleaved, train, validation = (
+        tuple(split[name]["order_hash"] for name in ("train", "validation")) for split in splits
+    )
     assert interleaved == plain
-    assert len({plain, train, validation}) == 3
+    assert train[1] == plain[1] and train[0] != plain[0]
+    assert validation[0] == plain[0] and validation[1] != plain[1]
+    assert len({tuple(split[name]["hash"] for name in ("train", "validation")) for split in splits}) == 1
     assert len({manifest["content_hash"] for manifest in found.values()}) == 1
 
 
@@ -330,7 +335,7 @@ def test_damage_is_found_and_a_rerun_tells_how_to_repair(csv_source, tmp_path, d
         message = r"manifest.json is damaged \(it lacks splits\)"
     else:
         path.write_text(json.dumps({**manifest, "format_version": 99}))
-        message = "has format version 99, expected 1"
+        message = "has format version 99, expected 2"
     with pytest.raises(builder.DatasetError, match=message):
         builder.load(tmp_path / "data", "train")
     with pytest.raises(builder.DatasetError, match="with --overwrite"):

@@ -25,6 +25,19 @@ FACTS = {
     "tta": "flip",
     "checkpoint": "runs/cnn/best.safetensors",
 }
+
+
+def data_of(train, validation, test):
+    """Facts of evaluated data with these hashes of its splits; the training had t and v and no test split."""
+    hashes = {"train": train, "validation": validation, "test": test}
+    trained = {"train": {"hash": "t"}, "validation": {"hash": "v"}}
+    return {
+        "data": {"name": "faces", "splits": {name: {"hash": found} for name, found in hashes.items()}},
+        "trained_data": {"name": "faces", "splits": trained},
+        "trained_data_hash": "b" * 64,
+    }
+
+
 REQUIRED = ("accuracy", "macro_f1", "num_examples", "split", "checkpoint", "config", "data_hash")
 
 
@@ -174,6 +187,14 @@ def test_copies_are_resampled_together(tmp_path):
             "not those of the training",
         ),
         ({"selection": None}, False, "No score selected"),
+        # Another hash of the whole for a split that was added.
+        ({"split": "validation", **data_of("t", "v", "w")}, True, "Selected on this split.*optimistic"),
+        ({"split": "train", **data_of("t", "v", "w")}, False, "trained on this split"),
+        ({"split": "test", **data_of("t", "v", "w")}, False, "no score on `test` had a part"),
+        # Known splits under other names.
+        ({"split": "test", **data_of("x", "y", "v")}, True, "Selected on this split.*optimistic"),
+        ({"split": "test", **data_of("x", "y", "t")}, False, "trained on this split"),
+        ({"split": "validation", **data_of("t", "y", "w")}, False, "not those of the training"),
     ],
 )
 def test_what_selected_the_checkpoint(tmp_path, changes, selected_here, note):

@@ -66,6 +66,7 @@ def run(tmp_path_factory, data):
         },
         "emotions": list(EMOTIONS),
         "config": {"seed": 0},
+        "data": {"name": "tiny", "splits": builder.read_manifest(data)["splits"]},
         "data_hash": builder.read_manifest(data)["content_hash"],
         "selection": {"split": "validation", "metric": "accuracy", "value": 0.5, "step": 10},
         "seed": 0,
