@@ -59,9 +59,8 @@ def main(argv: list[str]) -> None:
     from fer_jax import platform
 
     platform.tune_cpu()  # before anything starts threads
-    from fer_jax.checkpoints import DamagedCheckpointError
-    from fer_jax.data.builder import DatasetError
-    from fer_jax.monitor import NonFiniteLossError, PreemptedError
+    from fer_jax import failures
+    from fer_jax.monitor import PreemptedError
     from fer_jax.train import train_and_evaluate
 
     if _HOSTS.value:
@@ -73,10 +72,11 @@ def main(argv: list[str]) -> None:
     except PreemptedError as error:
         print(f"\nstopped at step {error.step}; the same command goes on", file=sys.stderr)
         raise
-    except (DamagedCheckpointError, DatasetError, NonFiniteLossError, OSError, ValueError) as error:
-        if absl.logging.level_debug():
+    except Exception as error:
+        reason = failures.explain(error, workdir)
+        if reason is None or absl.logging.level_debug():
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {reason}")
     except KeyboardInterrupt:
         sys.exit("\ninterrupted; the same command goes on from the newest checkpoint")
     if jax.process_index():

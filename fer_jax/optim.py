@@ -36,7 +36,10 @@ def learning_rate(
     if schedule not in SCHEDULES:
         raise ValueError(f"config.optim.schedule is {schedule!r}; there are: {', '.join(SCHEDULES)}")
     if warmup_steps >= total_steps and warmup_steps:
-        raise ValueError(f"the warm-up of {warmup_steps} steps leaves none of the {total_steps} steps")
+        raise ValueError(
+            f"the warm-up of {warmup_steps} steps leaves none of the {total_steps} steps: set "
+            "config.optim.warmup_steps (or warmup_epochs) to fewer"
+        )
     if schedule == "cosine":
         main = optax.cosine_decay_schedule(peak, total_steps - warmup_steps)
     elif schedule == "step":

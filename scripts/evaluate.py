@@ -67,12 +67,15 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     # After the arguments are parsed, so that --help and a wrong flag take no time.
-    from fer_jax.checkpoints import DamagedCheckpointError
+    from fer_jax import failures
 
     try:
         report = evaluate(args)
-    except (DamagedCheckpointError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        reason = failures.explain(error, args.out)
+        if reason is None:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped before the report was written", file=sys.stderr)

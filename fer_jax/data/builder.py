@@ -96,7 +96,7 @@ def build(
         with tqdm(total=source.total, unit=" images", desc="reading", disable=not progress) as bar:
             spool.fill(source.records(note_bad if skip_bad else None), bar.update)
         if not spool.entries:
-            raise SourceError(f"{source.path}: no image could be used ({len(skipped)} were bad)")
+            raise SourceError(f"{source.path}: no image in it could be used ({len(skipped)} were bad)")
         fractions = {"validation": validation_fraction, "test": test_fraction}
         splits, drawn = _assign_splits(spool.entries, fractions, seed)
         manifest = _describe(source, spool.entries, splits, skipped)

@@ -83,6 +83,8 @@ def plot_reliability(table: dict[str, np.ndarray], ece: float, accuracy: float, 
     )
     mean = np.average(table["confidence"], weights=table["count"])
     verdict = "over-confident" if mean > accuracy else "under-confident"
+    if abs(mean - accuracy) < 1.96 * np.sqrt(accuracy * (1 - accuracy) / table["count"].sum()):
+        verdict = "no clear difference"
     top.set_title(
         f"ECE {100 * ece:.1f} points\n"
         f"mean confidence {100 * mean:.1f} %, accuracy {100 * accuracy:.1f} %: {verdict}"

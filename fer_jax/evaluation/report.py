@@ -87,8 +87,9 @@ def write_report(
     out_dir.mkdir(parents=True, exist_ok=True)
     report = _figures(probs, labels, groups) | _origin(facts)
     report["most_confident_mistakes"] = [str(ids[i]) for i in _worst(probs, labels)]
-    # Gone first and written last: a report.json always has the rest of its report beside it.
-    (out_dir / "report.json").unlink(missing_ok=True)
+    # Gone first and written last: a report always has the rest of what belongs to it beside it.
+    for name in ("report.json", "report.md"):
+        (out_dir / name).unlink(missing_ok=True)
     write_atomically(out_dir / "predictions.csv", _predictions(probs, labels, ids).encode())
     _draw_pictures(out_dir, probs, labels, images, report)
     pictures = [picture for picture in _PICTURES if (out_dir / picture[0]).is_file()]

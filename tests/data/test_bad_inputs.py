@@ -99,7 +99,7 @@ def test_skipped_rows_are_listed_in_the_manifest(csv_with, tmp_path):
 def test_nothing_but_bad_rows(tmp_path):
     path = tmp_path / "fer2013.csv"
     path.write_text("emotion,pixels,Usage\n9,1 2,Training\n")
-    with pytest.raises(SourceError, match=r"fer2013.csv: no image could be used \(1 were bad\)"):
+    with pytest.raises(SourceError, match=r"fer2013.csv: no image in it could be used \(1 were bad\)"):
         builder.build(path, tmp_path / "data", skip_bad=True, progress=False)
 
 
