@@ -95,30 +95,6 @@ def get_config() -> ConfigDict:
     return c
 
 
-def fine_tuning(name: str, weights: str, input_size: int) -> ConfigDict:
-    """Our recipe for an ImageNet network: the head for 3 epochs, then everything for 40."""
-    c = get_config()
-    c.data.drop_blank = True
-    c.data.merge_twins = True
-    c.augment = augmentation("backbone_224")
-    c.model.name = name
-    c.model.input_size = input_size
-    c.model.channels = 3
-    c.init.weights = weights
-    c.loss.label_smoothing = 0.1
-    c.optim.name = "adamw"
-    c.optim.weight_decay = 0.03
-    c.optim.layer_decay = 0.85
-    c.optim.warmup_epochs = 1.0
-    c.train.batch_size = 64
-    c.train.ema_decay = 0.999
-    c.stages = (
-        {"epochs": 3.0, "train": "head", "learning_rate": 1e-3},
-        {"epochs": 40.0, "train": "all", "learning_rate": 3e-4},
-    )
-    return c
-
-
 def augmentation(preset: str) -> ConfigDict:
     """The ranges of a preset of `fer_jax.data.augment` as fields."""
     ranges = dataclasses.asdict(PRESETS[preset])

@@ -6,7 +6,7 @@ blocks.6.1.conv_pw.weight blocks.6.1.conv_pwl.weight`, then
 `python -m fer_jax.main --config configs/effnet_b4_frozen.py`. No metric yet: not trained to the end.
 """
 
-from configs.default import fine_tuning
+from configs.fine_tuning import get_config as fine_tuning
 
 
 def get_config():

@@ -4,7 +4,7 @@ Run it by `python -m fer_jax.main --config configs/vgg16.py`.
 No metric to expect yet: not trained to the end.
 """
 
-from configs.default import fine_tuning
+from configs.fine_tuning import get_config as fine_tuning
 
 
 def get_config():

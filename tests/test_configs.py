@@ -19,7 +19,9 @@ from fer_jax.workdir import flatten
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 
 
-BACKBONES = [name for name in EXPERIMENTS if name.startswith(("effnet", "mobilenet", "resnet", "vgg"))]
+BACKBONES = [
+    name for name in EXPERIMENTS if name.startswith(("effnet", "fine_tuning", "mobilenet", "resnet", "vgg"))
+]
 
 
 def experiment(name, data_dir):
