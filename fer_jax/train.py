@@ -1,8 +1,10 @@
 """The training loop, read from top to bottom: data, model, state, steps, evaluations, checkpoints, report."""
 
+import contextlib
 import json
 import logging
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -59,11 +61,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
     """
     workdir = pathlib.Path(workdir)
     manifest = builder.read_manifest(config.data.dir)
-    with exclusive(workdir):
-        # Other splits may change, such as a test split that is added for the final score.
-        used = {split: manifest["splits"].get(split, {}) for split in ("train", config.selection.split)}
-        identity = {f"{split}_hash": of.get("order_hash") for split, of in used.items()}
-        claim(workdir, flatten(json.loads(config.to_json_best_effort())) | identity)
+    # Other splits may change, such as a test split that is added for the final score.
+    used = {split: manifest["splits"].get(split, {}) for split in ("train", config.selection.split)}
+    identity = {f"{split}_hash": of.get("order_hash") for split, of in used.items()}
+    identity |= flatten(json.loads(config.to_json_best_effort()))
+    with contextlib.ExitStack() as held:
+        with _all_or_none():
+            held.enter_context(exclusive(workdir))
+            claim(workdir, identity)
         if summary := finished_summary(workdir):
             logging.info("this run is finished; its report is %s", workdir / "report" / "report.md")
             return summary
@@ -416,6 +421,18 @@ def _for_phase(state: TrainState, phase: stages.Phase) -> TrainState:
     """A state (NumPy) with the optimizer of a stage at its start."""
     opt_state = phase.tx.init(stages.partition(state.params, phase.trained)[0])
     return state.replace(opt_state=jax.tree.map(np.asarray, opt_state))
+
+
+@contextlib.contextmanager
+def _all_or_none() -> Iterator[None]:
+    """What one of several processes refuses within the context, all refuse after it."""
+    problem = None
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        problem = error
+    if not all_processes(problem is None):
+        raise problem or ValueError("another process of this run refused to start; its message says why")
 
 
 def _preempted(stop: StopSignal, step: int) -> bool:

@@ -21,6 +21,7 @@ from helpers import (
 )
 
 from fer_jax import parallel
+from fer_jax import workdir as workdirs
 from fer_jax.monitor import EXIT_PREEMPTED
 from fer_jax.train import train_and_evaluate
 
@@ -190,3 +191,13 @@ def test_sigterm_to_one_of_two_processes_stops_both_at_one_step(tiny_data, tmp_p
         state = raw_state(tmp_path, reached[-1])
         assert int(state["step"]) == reached[-1] > reached[-2]
     assert not (tmp_path / "summary.json").exists()
+
+
+def test_two_processes_refuse_together(tiny_data, tmp_path):
+    spec = {"data": str(tiny_data), "workdir": str(tmp_path), "changes": {}}
+    escaped = json.dumps(spec).replace("{", "{{").replace("}", "}}")
+    with workdirs.exclusive(tmp_path):
+        outputs = run_two("tests/interrupted_run.py", escaped, "{coordinator}", "{process}", 2, code=1, **TWO)
+    messages = [stderr.splitlines() for _, stderr in outputs]
+    assert any(f"another process is training in {tmp_path}" in line for line in messages[0])
+    assert any("another process of this run refused to start" in line for line in messages[1])
