@@ -38,9 +38,8 @@ def get_config() -> ConfigDict:
     c.model.dtype = "float32"  # of the computation; parameters stay float32
 
     c.init = ConfigDict()
-    # ImageNet weights for the model's trunk: torchvision, timm or keras, a file of scripts/port_weights.py,
-    # or none.
-    c.init.weights = "none"
+    # torchvision, timm, keras, or a file of scripts/port_weights.py
+    c.init.weights = "none"  # ImageNet weights for the model's trunk
 
     c.loss = ConfigDict()
     c.loss.label_smoothing = 0.0  # mass spread evenly over the classes
@@ -77,9 +76,9 @@ def get_config() -> ConfigDict:
     c.train.mix_until = 1.0  # share of the steps with mixup and cutmix
     c.train.ema_decay = 0.0  # of averaged parameters and statistics; 0 keeps none
 
-    # Staged fine-tuning, instead of train.epochs and optim.learning_rate: the fields of fer_jax.stages.Stage,
-    # such as ({"epochs": 3.0, "train": "head", "learning_rate": 1e-3}, {"epochs": 20.0, ...}).
-    c.stages = ()
+    # Instead of train.epochs and optim.learning_rate: the fields of fer_jax.stages.Stage, such as
+    # ({"epochs": 3.0, "train": "head", "learning_rate": 1e-3}, {"epochs": 20.0, ...}).
+    c.stages = ()  # of fine-tuning
 
     c.selection = ConfigDict()  # how the best checkpoint is chosen
     c.selection.split = "validation"  # never test
