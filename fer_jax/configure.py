@@ -185,7 +185,7 @@ def _learning_rate(
         boundaries = [epoch * per_epoch for epoch in config.boundary_epochs]
     if config.accumulate > total_steps:
         raise ValueError(
-            f"config.optim.accumulate is {config.accumulate}, but there are {total_steps} steps: no update"
+            f"config.optim.accumulate is {config.accumulate}, but the run has {total_steps} steps: no update"
         )
     # The schedule counts updates, of which an accumulated gradient makes fewer than steps.
     return optim.learning_rate(
