@@ -31,9 +31,15 @@ def get_config() -> ConfigDict:
     c.model.kwargs = ConfigDict()  # the model's own attributes, such as widths or dropout
     c.model.input_size = 48  # faces are drawn at this size, whatever they are at rest
     c.model.channels = 1  # 1 grey, 3 RGB
+    # Pretrained weights bring their own mean, std and interpolation; these are for random ones.
     c.model.mean = 0.5077  # pixels in [0, 1] are normalised by mean and std; FER2013's
     c.model.std = 0.2550  # likewise
+    c.model.interpolation = "bilinear"  # or bicubic
     c.model.dtype = "float32"  # of the computation; parameters stay float32
+
+    c.init = ConfigDict()
+    # torchvision, timm, keras, or a file of scripts/port_weights.py
+    c.init.weights = "none"  # ImageNet weights for the model's trunk
 
     c.loss = ConfigDict()
     c.loss.label_smoothing = 0.0  # mass spread evenly over the classes
@@ -46,6 +52,7 @@ def get_config() -> ConfigDict:
     c.optim.learning_rate = 0.1  # peak
     c.optim.momentum = 0.9  # of sgd
     c.optim.weight_decay = 0.0  # kernels only
+    c.optim.layer_decay = 1.0  # factor on the rate for each block further from the head
     c.optim.clip_norm = 0.0  # global gradient norm; 0 for no limit
     c.optim.accumulate = 1  # steps whose gradients are averaged into one update
     c.optim.schedule = "cosine"  # cosine, constant, step, plateau
@@ -68,6 +75,10 @@ def get_config() -> ConfigDict:
     c.train.sizes = ()  # progressive resizing: ((until this share of the steps, size), ...)
     c.train.mix_until = 1.0  # share of the steps with mixup and cutmix
     c.train.ema_decay = 0.0  # of averaged parameters and statistics; 0 keeps none
+
+    # Instead of train.epochs and optim.learning_rate: the fields of fer_jax.stages.Stage, such as
+    # ({"epochs": 3.0, "train": "head", "learning_rate": 1e-3}, {"epochs": 20.0, ...}).
+    c.stages = ()  # of fine-tuning
 
     c.selection = ConfigDict()  # how the best checkpoint is chosen
     c.selection.split = "validation"  # never test

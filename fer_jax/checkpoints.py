@@ -12,6 +12,7 @@ import logging
 import os
 import pathlib
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -133,8 +134,10 @@ class Checkpoints:
         extra.pop("selection", None)
         return Restored(step, state, extra)
 
-    def restore_newest(self, template: Any) -> Restored | None:
+    def restore_newest(self, template: Callable[[int], Any]) -> Restored | None:
         """The newest checkpoint that is whole, or None where there is none.
+
+        `template` gives what `restore` expects at a step.
 
         Damaged ones are reported, passed over and moved to DAMAGED beside the directory. Several
         processes pass over what any of them cannot read.
@@ -146,7 +149,7 @@ class Checkpoints:
         for step in reversed(steps):
             restored = None
             try:
-                restored = self.restore(step, template)
+                restored = self.restore(step, template(step))
             except DamagedCheckpointError as error:
                 logging.error("damaged checkpoint: %s; using the one before it", error)
             if all_processes(restored is not None):

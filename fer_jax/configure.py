@@ -1,6 +1,8 @@
 """From a configuration to what a run is made of: the modules below take plain arguments."""
 
+import dataclasses
 import functools
+import itertools
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -10,14 +12,15 @@ import flax
 import flax.linen as nn
 import jax
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 import fer_jax
-from fer_jax import losses, models, optim
+from fer_jax import losses, models, optim, stages
 from fer_jax.data import augment, builder, splits
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces
+from fer_jax.pretrained import weights
+from fer_jax.pretrained.weights import Pretrained
 
 SELECTION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 
@@ -25,7 +28,7 @@ SELECTION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 def check(config: ConfigDict) -> None:
     """Refuses, before any work, values that would fail or mislead later."""
     positive = ("log_every", "train.batch_size", "optim.accumulate", "model.input_size", "model.std")
-    positive += ("checkpoint.keep",)
+    positive += ("checkpoint.keep", "optim.layer_decay")
     durations = ("train.epochs", "train.steps", "train.eval_epochs", "train.eval_steps")
     for name in positive + durations:
         value = _field(config, name)
@@ -52,12 +55,15 @@ def check(config: ConfigDict) -> None:
     choices = {
         "selection.metric": SELECTION_METRICS,
         "model.dtype": ("float32", "bfloat16"),
+        "model.interpolation": augment.INTERPOLATIONS,
         "checkpoint.dtype": ("float32", "float16"),
         "loss.class_weights": ("none", "balanced"),
     }
     for name, known in choices.items():
         if _field(config, name) not in known:
             raise ValueError(f"config.{name} is {_field(config, name)!r}; there are: {', '.join(known)}")
+    if config.init_from and config.init.weights != "none":
+        raise ValueError("config.init_from and config.init.weights are both set: choose one to start from")
     if config.selection.split == "test":
         raise ValueError(
             "config.selection.split is 'test', which is for the final score only; select on validation"
@@ -101,7 +107,76 @@ def load_training(config: ConfigDict) -> Faces:
     return train
 
 
-def learning_rate(config: ConfigDict, total_steps: int, per_epoch: float) -> Callable[[jax.Array], jax.Array]:
+def phases(config: ConfigDict, network: nn.Module, per_epoch: float) -> list[stages.Phase]:
+    """The stages in `config.stages`, or the whole run as one.
+
+    Args:
+      config: the whole.
+      network: what trains.
+      per_epoch: steps of an epoch.
+
+    Raises:
+      ValueError: a stage cannot be; the message says which and why.
+    """
+    plan = [_stage(number, fields) for number, fields in enumerate(config.stages, 1)]
+    if plan and config.train.steps:
+        raise ValueError("config.train.steps and config.stages are both set: stages have epochs of their own")
+    if not plan:
+        epochs = config.train.steps / per_epoch if config.train.steps else config.train.epochs
+        plan = [stages.Stage(epochs, "all", config.optim.learning_rate, batch_norm="running")]
+    ends = [max(1, round(epochs * per_epoch)) for epochs in itertools.accumulate(s.epochs for s in plan)]
+    blocks, factors, decay = [], None, config.optim.layer_decay
+    if config.stages or decay != 1:
+        side = config.model.input_size
+        blocks = stages.blocks(network, (side, side, config.model.channels))
+        factors = stages.layer_factors(blocks, decay) if decay != 1 else None
+    return [
+        _phase(config, network, stage, start, end, per_epoch, blocks, factors)
+        for stage, start, end in zip(plan, [0, *ends], ends, strict=False)
+    ]
+
+
+def _stage(number: int, fields: dict[str, Any]) -> stages.Stage:
+    try:
+        return stages.Stage(**fields)
+    except (TypeError, ValueError) as error:
+        known = ", ".join(field.name for field in dataclasses.fields(stages.Stage))
+        raise ValueError(f"config.stages, stage {number}: {error} (fields: {known})") from None
+
+
+def _phase(
+    config: ConfigDict,
+    network: nn.Module,
+    stage: stages.Stage,
+    start: int,
+    end: int,
+    per_epoch: float,
+    blocks: Sequence[Sequence[stages.Path]],
+    factors: dict[stages.Path, float] | None,
+) -> stages.Phase:
+    trained = stages.trained_layers(stage, blocks)
+    frozen = stages.frozen_parts(stage, blocks, trained)
+    if frozen and not hasattr(network, "frozen"):
+        raise ValueError(
+            f"the BatchNorm of {config.model.name} always follows the batches: set batch_norm='running' in "
+            "config.stages"
+        )
+    schedule = _learning_rate(config.optim, stage.learning_rate, end - start, per_epoch)
+    tx = optim.make_optimizer(
+        config.optim.name,
+        schedule,
+        momentum=config.optim.momentum,
+        weight_decay=config.optim.weight_decay,
+        clip_norm=config.optim.clip_norm,
+        accumulate=config.optim.accumulate,
+        factors=factors,
+    )
+    return stages.Phase(start, end, trained, frozen, schedule, tx)
+
+
+def _learning_rate(
+    config: ConfigDict, peak: float, total_steps: int, per_epoch: float
+) -> Callable[[jax.Array], jax.Array]:
     """The schedule in `config.optim`, by the number of the update."""
     warmup, boundaries = config.warmup_steps, config.boundary_steps
     if warmup is None:
@@ -115,7 +190,7 @@ def learning_rate(config: ConfigDict, total_steps: int, per_epoch: float) -> Cal
     # The schedule counts updates, of which an accumulated gradient makes fewer than steps.
     return optim.learning_rate(
         config.schedule,
-        peak=config.learning_rate,
+        peak=peak,
         total_steps=max(1, total_steps // config.accumulate),
         warmup_steps=round(warmup / config.accumulate),
         step_boundaries=[round(step / config.accumulate) for step in boundaries],
@@ -123,20 +198,45 @@ def learning_rate(config: ConfigDict, total_steps: int, per_epoch: float) -> Cal
     )
 
 
-def optimizer(config: ConfigDict, schedule: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformation:
-    """The optimizer in `config.optim`."""
-    return optim.make_optimizer(
-        config.name,
-        schedule,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
-        accumulate=config.accumulate,
-    )
+def pretrained(config: ConfigDict) -> Pretrained | None:
+    """The weights that `config.init.weights` names, None for none.
+
+    Raises:
+      As `weights.find`.
+    """
+    return None if config.init.weights == "none" else weights.find(config.init.weights, config.model.name)
 
 
-def model(config: ConfigDict, sizes: Sequence[tuple[float, int]]) -> nn.Module:
+def preprocess(config: ConfigDict, facts: dict[str, Any] | None) -> dict[str, Any]:
+    """How the network's input is made: arguments of `steps.make_forward` besides the size.
+
+    Args:
+      config: the whole.
+      facts: of the pretrained weights, whose input it then is. For a model that takes one channel, mean and
+        std are the means over the colours.
+    """
+    found = facts["preprocess"] if facts else config.model
+    mean, std = found["mean"], found["std"]
+    if facts and config.model.channels == 1:
+        mean, std = float(np.mean(mean)), float(np.mean(std))
+    return {
+        "mean": mean,
+        "std": std,
+        "interpolation": found["interpolation"],
+        "channels": config.model.channels,
+        "fill": config.augment.fill,
+    }
+
+
+def model(
+    config: ConfigDict, sizes: Sequence[tuple[float, int]], conventions: dict[str, Any] | None = None
+) -> nn.Module:
     """The network in `config.model`.
+
+    Args:
+      config: config.model.
+      sizes: config.train.sizes.
+      conventions: attributes that pretrained weights ask for, where the config does not say otherwise.
 
     Raises:
       ValueError: there is none of the name, or it does not take one of the input sizes.
@@ -145,7 +245,7 @@ def model(config: ConfigDict, sizes: Sequence[tuple[float, int]]) -> nn.Module:
     def faces(size):
         return jax.ShapeDtypeStruct((1, size, size, config.channels), np.float32)
 
-    network = models.create(config.name, len(EMOTIONS), **_attributes(config))
+    network = models.create(config.name, len(EMOTIONS), **_attributes(config, conventions))
     variables = jax.eval_shape(network.init, jax.random.key(0), faces(config.input_size))
     for _, size in sizes:
         try:
@@ -158,8 +258,8 @@ def model(config: ConfigDict, sizes: Sequence[tuple[float, int]]) -> nn.Module:
     return network
 
 
-def _attributes(config: ConfigDict) -> dict[str, Any]:
-    return {"dtype": config.dtype, **config.kwargs.to_dict()}
+def _attributes(config: ConfigDict, conventions: dict[str, Any] | None) -> dict[str, Any]:
+    return {"dtype": config.dtype, **(conventions or {}), **config.kwargs.to_dict()}
 
 
 def loss(config: ConfigDict, train: Faces) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
@@ -189,14 +289,23 @@ def watch(config: ConfigDict) -> optim.Watch:
     )
 
 
-def facts(config: ConfigDict, manifest: dict[str, Any], preprocess: dict[str, Any]) -> dict[str, Any]:
+def facts(
+    config: ConfigDict,
+    manifest: dict[str, Any],
+    preprocess: dict[str, Any],
+    pretrained: dict[str, Any] | None,
+) -> dict[str, Any]:
     """What every checkpoint says of itself.
 
     At an evaluation "evaluation" becomes its result, and "selection" too where it is the best so far.
     """
     return {
         "version": fer_jax.__version__,
-        "model": {"name": config.model.name, "kwargs": _attributes(config.model)},
+        "model": {
+            "name": config.model.name,
+            "kwargs": _attributes(config.model, pretrained and pretrained["conventions"]),
+        },
+        "pretrained": pretrained,
         "preprocess": {"image_size": config.model.input_size, **preprocess},
         "emotions": list(EMOTIONS),
         "config": json.loads(config.to_json_best_effort()),

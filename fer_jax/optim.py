@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import optax
+from flax import traverse_util
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("cosine", "constant", "step", "plateau")
@@ -65,6 +66,7 @@ def make_optimizer(
     weight_decay: float = 0.0,
     clip_norm: float = 0.0,
     accumulate: int = 1,
+    factors: dict[tuple[str, ...], float] | None = None,
 ) -> optax.GradientTransformation:
     """The optimizer.
 
@@ -76,6 +78,7 @@ def make_optimizer(
       weight_decay: on kernels only, see `decay_mask`.
       clip_norm: largest global norm of the gradient, before decay; 0 for no limit.
       accumulate: steps whose gradients are averaged into one update.
+      factors: on the learning rate, by a layer's path in the parameters; None for 1 everywhere.
     """
     decay = [optax.add_decayed_weights(weight_decay, decay_mask)] if weight_decay else []
     if name == "sgd":
@@ -88,8 +91,15 @@ def make_optimizer(
         raise ValueError(f"config.optim.name is {name!r}; there are: {', '.join(OPTIMIZERS)}")
     if clip_norm:
         parts.insert(0, optax.clip_by_global_norm(clip_norm))
+    if factors is not None:
+        parts.append(optax.stateless(lambda updates, _: _scaled(updates, factors)))
     tx = optax.chain(*parts, optax.scale_by_learning_rate(schedule))
     return optax.MultiSteps(tx, accumulate).gradient_transformation() if accumulate > 1 else tx
+
+
+def _scaled(updates: Any, factors: dict[tuple[str, ...], float]) -> Any:
+    flat = traverse_util.flatten_dict(updates)
+    return traverse_util.unflatten_dict({path: u * factors[path[:-1]] for path, u in flat.items()})
 
 
 @dataclasses.dataclass
@@ -127,6 +137,10 @@ class Watch:
             self.scale = max(self.scale * self.plateau_factor, self.min_scale)
             self.plateau_stale = 0
         return False
+
+    def start_stage(self) -> None:
+        """Forgets the waiting, and the factor on the rate, but not the best value."""
+        self.stale, self.plateau_stale, self.scale = 0, 0, 1.0
 
     @property
     def should_stop(self) -> bool:

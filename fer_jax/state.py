@@ -1,5 +1,6 @@
 """What a training step reads and writes: arrays only."""
 
+from collections.abc import Collection
 from typing import Any
 
 import flax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
-from fer_jax import platform
+from fer_jax import platform, stages
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -46,6 +47,7 @@ def create_state(
     seed: int,
     use_ema: bool,
     variables: dict[str, Any] | None = None,
+    trained: Collection[stages.Path] | None = None,
 ) -> TrainState:
     """A fresh state.
 
@@ -56,16 +58,13 @@ def create_state(
       seed: of the parameters and of the run's randomness (dropout).
       use_ema: whether to keep averaged weights.
       variables: {"params", "batch_stats"} to start from instead of random ones.
+      trained: the layers that `tx` trains, None for all.
 
     Raises:
       ValueError: `variables` are another network's; the message names what differs.
     """
-    init_key, run_key = jax.random.split(jax.random.key(seed))
-    face = jnp.zeros((1, *input_shape), jnp.float32)
     if variables is None:
-        # One jitted call: op-by-op initialisation compiles every small shape on its own.
-        init = jax.jit(model.init, compiler_options=platform.run_once_options())
-        variables = init(init_key, face)
+        variables = random_variables(model, input_shape, seed)
     else:
         check_fit(variables, model, input_shape)
     params = variables["params"]
@@ -75,11 +74,23 @@ def create_state(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=batch_stats,
-        opt_state=tx.init(params),
+        opt_state=tx.init(stages.partition(params, trained)[0]),
         ema=jax.tree.map(jnp.copy, ema),
         lr_scale=jnp.ones((), jnp.float32),
-        rng=jax.random.key_data(run_key),
+        rng=jax.random.key_data(_keys(seed)[1]),
     )
+
+
+def random_variables(model: nn.Module, input_shape: tuple[int, int, int], seed: int) -> dict[str, Any]:
+    """The {"params", "batch_stats"} that a network starts from."""
+    # One jitted call: op-by-op initialisation compiles every small shape on its own.
+    init = jax.jit(model.init, compiler_options=platform.run_once_options())
+    return init(_keys(seed)[0], jnp.zeros((1, *input_shape), jnp.float32))
+
+
+def _keys(seed: int) -> jax.Array:
+    """Of the parameters, and of the run."""
+    return jax.random.split(jax.random.key(seed))
 
 
 def check_fit(variables: dict[str, Any], model: nn.Module, input_shape: tuple[int, int, int]) -> None:

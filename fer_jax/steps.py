@@ -1,21 +1,24 @@
 """The training step and the forward pass: pure functions of arrays, the same on one device and on many."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from fer_jax import stages
 from fer_jax.data import augment
 from fer_jax.state import TrainState
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
+Levels = float | Sequence[float]  # pixel statistics in [0, 1], of all channels or one for each
 
 
-def normalize(x: jnp.ndarray, mean: float, std: float, channels: int) -> jnp.ndarray:
+def normalize(x: jnp.ndarray, mean: Levels, std: Levels, channels: int) -> jnp.ndarray:
     """Faces float32 [B, S, S, C] in [0, 1] -> (x - mean) / std; grey is repeated to `channels` channels."""
     if x.shape[-1] != channels:
         if x.shape[-1] != 1:
@@ -24,11 +27,18 @@ def normalize(x: jnp.ndarray, mean: float, std: float, channels: int) -> jnp.nda
                 "set config.model.channels=3 or use grey data"
             )
         x = jnp.repeat(x, channels, axis=-1)
-    return (x - mean) / std
+    return (x - np.float32(mean)) / np.float32(std)
 
 
 def make_forward(
-    model: nn.Module, *, size: int, mean: float, std: float, channels: int, fill: str = "reflect"
+    model: nn.Module,
+    *,
+    size: int,
+    mean: Levels,
+    std: Levels,
+    channels: int,
+    fill: str = "reflect",
+    interpolation: str = "bilinear",
 ) -> Callable[[Any, jax.Array, jax.Array], jax.Array]:
     """The evaluation pass.
 
@@ -40,10 +50,11 @@ def make_forward(
       mean, std: pixel statistics in [0, 1] that normalise its input.
       channels: of its input.
       fill: what lies outside the image where the map reaches there.
+      interpolation: as `augment.resample` takes it.
     """
 
     def forward(variables, images, affine):
-        x = augment.resample(images, affine, size, fill, mean)
+        x = augment.resample(images, affine, size, fill, np.mean(mean), interpolation)
         return model.apply(variables, normalize(x, mean, std, channels), train=False)
 
     return forward
@@ -55,12 +66,14 @@ def make_train_step(
     loss_fn: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
     *,
     size: int,
-    mean: float,
-    std: float,
+    mean: Levels,
+    std: Levels,
     channels: int,
     fill: str = "reflect",
+    interpolation: str = "bilinear",
     ema_decay: float = 0.0,
     accumulate: int = 1,
+    trained: Collection[stages.Path] | None = None,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """One update as a pure function of (state, batch).
@@ -73,9 +86,12 @@ def make_train_step(
       mean, std: pixel statistics in [0, 1] that normalise the input.
       channels: of the input.
       fill: what lies outside the image where the augmentation reaches there.
+      interpolation: as `augment.resample` takes it.
       ema_decay: of the averaged parameters and statistics; 0 when the state keeps none. The first updates
         use min(ema_decay, (1 + n) / (10 + n)) so that the average forgets the random start.
       accumulate: steps an update of `tx` takes; the average follows updates, not steps.
+      trained: the layers that train, None for all; the others cost no gradient, and the optimizer's state is
+        that of the parameters in these, see `stages.partition`.
       axis_name: the mapped axis (`pmap`) that the batch is spread over, or None when the step sees the
         whole batch (`jit`, on one device or over a mesh).
 
@@ -92,12 +108,14 @@ def make_train_step(
         rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         if axis_name is not None:
             rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
-        x, targets = augment.apply(batch, size, fill, mean)
+        x, targets = augment.apply(batch, size, fill, np.mean(mean), interpolation)
         x = normalize(x, mean, std, channels)
 
-        def objective(params):
+        free, fixed = stages.partition(state.params, trained)
+
+        def objective(free):
             logits, updated = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
+                {"params": stages.merge(free, fixed), "batch_stats": state.batch_stats},
                 x,
                 train=True,
                 mutable=["batch_stats"],
@@ -108,11 +126,11 @@ def make_train_step(
             # with its part of the global loss, and the gradients add up below.
             return loss_sum / total(count), (logits, updated.get("batch_stats", {}))
 
-        (loss, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        (loss, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(free)
         loss, grads = total((loss, grads))
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        updates, opt_state = tx.update(grads, state.opt_state, free)
         updates = jax.tree.map(lambda u: u * state.lr_scale, updates)
-        params = optax.apply_updates(state.params, updates)
+        params = stages.merge(optax.apply_updates(free, updates), fixed)
         ema = state.ema
         if ema_decay:
             new = {"params": params, "batch_stats": batch_stats}
@@ -143,4 +161,5 @@ def _average(ema: Any, new: Any, step: jax.Array, decay: float, accumulate: int)
     decay = jnp.minimum(decay, (1.0 + updates) / (10.0 + updates))
     if accumulate > 1:
         decay = jnp.where((step + 1) % accumulate == 0, decay, 1.0)
-    return jax.tree.map(lambda old, value: decay * old + (1.0 - decay) * value, ema, new)
+    # In this form what does not change stays as it is, to the bit.
+    return jax.tree.map(lambda old, value: old + (1.0 - decay) * (value - old), ema, new)

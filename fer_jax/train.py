@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from fer_jax import configure, parallel, platform, steps
+from fer_jax import configure, parallel, platform, stages, steps
 from fer_jax.checkpoints import (
     BEST_WEIGHTS,
     CHECKPOINTS,
@@ -26,8 +26,17 @@ from fer_jax.data import augment, builder, pipeline, splits
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import curves, predict, report, statistics
 from fer_jax.monitor import PreemptedError, StopSignal, Window
-from fer_jax.state import create_state
-from fer_jax.workdir import claim, exclusive, finish, finished_summary, flatten
+from fer_jax.pretrained.weights import Pretrained, initialise
+from fer_jax.state import TrainState, create_state, random_variables
+from fer_jax.workdir import (
+    claim,
+    exclusive,
+    finish,
+    finished_summary,
+    flatten,
+    keep_pretrained,
+    kept_pretrained,
+)
 from fer_jax.writers import Writers, parameter_overview, progress_bar, read_records
 
 
@@ -83,6 +92,7 @@ class Run:
       state: the `TrainState`, placed on the devices.
       step: steps done, as a Python int; with accumulated gradients an update takes several.
       total_steps: of the whole run.
+      phase: the stage that the next step belongs to.
       watch: the best metric so far, early stopping and the plateau's factor.
       facts: what every checkpoint says of itself.
     """
@@ -107,42 +117,50 @@ class Run:
             num_workers=config.data.num_workers,
         )
         per_epoch = self.stream.batches_per_epoch
-        self.total_steps = config.train.steps or max(1, round(config.train.epochs * per_epoch))
         self.steps_per_evaluation = config.train.eval_steps or config.train.eval_epochs * per_epoch
-        self.learning_rate = configure.learning_rate(config.optim, self.total_steps, per_epoch)
-        self.tx = configure.optimizer(config.optim, self.learning_rate)
         self.loss_fn = configure.loss(config.loss, train)
         self.watch = configure.watch(config)
-        self.model = configure.model(config.model, config.train.sizes)
-        self.preprocess = {
-            "mean": config.model.mean,
-            "std": config.model.std,
-            "channels": config.model.channels,
-            "fill": self.ranges.fill,
-        }
+        self.checkpoints = Checkpoints(self.workdir / CHECKPOINTS, config.checkpoint.keep)
+        pretrained = self._pretrained()
+        conventions = pretrained.facts["conventions"] if pretrained else None
+        self.model = configure.model(config.model, config.train.sizes, conventions)
+        self.preprocess = configure.preprocess(config, pretrained and pretrained.facts)
+        self.phases = configure.phases(config, self.model, per_epoch)
+        self.total_steps = self.phases[-1].end
         forward = steps.make_forward(self.model, size=config.model.input_size, **self.preprocess)
         self.forward = predict.compile_forward(forward, platform.compiler_options())
-        self.facts = configure.facts(config, manifest, self.preprocess)
-        self._start()
+        self.facts = configure.facts(config, manifest, self.preprocess, pretrained and pretrained.facts)
+        self._start(pretrained)
 
-    def _start(self) -> None:
+    def _pretrained(self) -> Pretrained | None:
+        """The weights to start from; a run that goes on needs only what is known about them."""
+        if self.checkpoints.steps() and (facts := kept_pretrained(self.workdir)):
+            return Pretrained({}, facts)
+        found = configure.pretrained(self.config)
+        if found and self.primary:
+            keep_pretrained(self.workdir, found.facts)
+        return found
+
+    def _start(self, pretrained: Pretrained | None) -> None:
         """A fresh state, or the newest whole checkpoint."""
         config, side = self.config, self.config.model.input_size
-        self.checkpoints = Checkpoints(self.workdir / CHECKPOINTS, config.checkpoint.keep)
+        self.phase = self.phases[0]
         state = create_state(
             self.model,
-            self.tx,
+            self.phase.tx,
             input_shape=(side, side, config.model.channels),
             seed=config.seed,
             use_ema=bool(config.train.ema_decay),
-            variables=self._initial_variables(),
+            variables=self._initial_variables(pretrained),
+            trained=self.phase.trained,
         )
         logging.info("parameters:\n%s", parameter_overview(state.params))
         self.facts["parameters"] = sum(p.size for p in jax.tree.leaves(state.params))
         state = jax.tree.map(np.asarray, state)
         self.step = 0
         self.window = Window(self.placement.fetch)
-        if restored := self.checkpoints.restore_newest(state):
+        if restored := self.checkpoints.restore_newest(lambda step: _for_phase(state, self.phase_at(step))):
+            self.phase = self.phase_at(restored.step)
             self.step, state = restored.step, restored.state
             self.stream.restore(restored.extra["stream"])
             self.watch.restore(restored.extra["watch"])
@@ -155,11 +173,15 @@ class Run:
         if self.primary and not self.step:
             self._show_start()
 
-    def _initial_variables(self) -> dict[str, Any] | None:
-        """Old weights to start from; a run that goes on has its own and needs them no more."""
-        if not self.config.init_from or self.checkpoints.steps():
+    def _initial_variables(self, pretrained: Pretrained | None) -> dict[str, Any] | None:
+        """Weights to start from; a run that goes on has its own and needs them no more."""
+        config, side = self.config, self.config.model.input_size
+        if self.checkpoints.steps():
             return None
-        return load_weights(self.config.init_from)[0]
+        if pretrained:
+            shape = (side, side, config.model.channels)
+            return initialise(random_variables(self.model, shape, config.seed), pretrained)
+        return load_weights(config.init_from)[0] if config.init_from else None
 
     def _show_start(self) -> None:
         """The hyper-parameters, and a sheet of the first augmented faces."""
@@ -183,6 +205,21 @@ class Run:
             number += 1
         return round(number * self.steps_per_evaluation)
 
+    def phase_at(self, step: int) -> stages.Phase:
+        """The stage that the step after `step` belongs to."""
+        return next((phase for phase in self.phases if step < phase.end), self.phases[-1])
+
+    def _enter_phase(self) -> None:
+        """Begins the stage that is due, if another one is running: a new optimizer for what it trains."""
+        phase = self.phase_at(self.step)
+        if phase is self.phase:
+            return
+        self.phase = phase
+        self._train_steps.clear()
+        self.watch.start_stage()
+        state = _for_phase(self.placement.fetch(self.state), phase)
+        self.state = self.placement.put_state(state.replace(lr_scale=np.float32(self.watch.scale)))
+
     def input_size(self) -> int:
         """The size at which faces are drawn at this step."""
         for until, size in self.config.train.sizes:
@@ -198,14 +235,16 @@ class Run:
 
     def _compile_step(self, size: int):
         axis_name = self.placement.axis_name
+        frozen = {"frozen": self.phase.frozen} if self.phase.frozen else {}
         step = steps.make_train_step(
-            self.model.clone(axis_name=axis_name),
-            self.tx,
+            self.model.clone(axis_name=axis_name, **frozen),
+            self.phase.tx,
             self.loss_fn,
             size=size,
             **self.preprocess,
             ema_decay=self.config.train.ema_decay,
             accumulate=self.config.optim.accumulate,
+            trained=self.phase.trained,
             axis_name=axis_name,
         )
         return self.placement.compile(step)
@@ -224,6 +263,7 @@ class Run:
         self.facts |= {"evaluation": None, "selection": None}
         with progress_bar(self.total_steps, self.step, self.primary) as bar:
             while self.step < end:
+                self._enter_phase()
                 batch = next(self.stream)
                 if self.ranges.mixes and self.step >= mix_end:
                     batch["mix"] = unmixed
@@ -247,8 +287,8 @@ class Run:
         """Writes the window's numbers; returns them for the progress bar."""
         values = self.window.summary(self.config.train.batch_size, self.stream.wait_seconds)
         self.stream.wait_seconds = 0.0
-        update = (self.step - 1) // self.config.optim.accumulate
-        values["learning_rate"] = float(self.learning_rate(update)) * self.watch.scale
+        update = (self.step - 1 - self.phase.start) // self.config.optim.accumulate
+        values["learning_rate"] = float(self.phase.learning_rate(update)) * self.watch.scale
         if self.primary:
             self.writers.scalars(self.step, self.epoch, "train", values)
         return (
@@ -302,6 +342,7 @@ class Run:
 
     def save(self, selection: float | None = None) -> None:
         """Saves everything that a resumed run needs."""
+        self._enter_phase()  # what is saved is of the stage of the next step
         extra = {
             "stream": self.stream.state(),
             "watch": self.watch.state(),
@@ -374,6 +415,12 @@ class Run:
         }
         finish(self.workdir, summary)
         return summary
+
+
+def _for_phase(state: TrainState, phase: stages.Phase) -> TrainState:
+    """A state (NumPy) with the optimizer of a stage at its start."""
+    opt_state = phase.tx.init(stages.partition(state.params, phase.trained)[0])
+    return state.replace(opt_state=jax.tree.map(np.asarray, opt_state))
 
 
 @contextlib.contextmanager

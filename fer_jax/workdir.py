@@ -16,6 +16,7 @@ from fer_jax.files import partial, write_atomically
 
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
+PRETRAINED_FILE = "pretrained.json"
 # What may change between two starts of one run: of its numbers only roundings, and the units that dropout
 # draws under another `parallel`, depend on them.
 NEUTRAL_FIELDS = frozenset({"data.dir", "data.num_workers", "log_every", "parallel", "checkpoint.keep"})
@@ -103,6 +104,17 @@ def finished_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
 def finish(workdir: pathlib.Path, summary: dict[str, Any]) -> None:
     """Marks the run as finished."""
     _write_json(workdir / SUMMARY_FILE, summary)
+
+
+def keep_pretrained(workdir: pathlib.Path, facts: dict[str, Any]) -> None:
+    """Notes what the run's pretrained weights are."""
+    _write_json(workdir / PRETRAINED_FILE, facts)
+
+
+def kept_pretrained(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """What `keep_pretrained` noted, None where nothing is."""
+    path = workdir / PRETRAINED_FILE
+    return _read_json(path) if path.is_file() else None
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -13,14 +13,14 @@ import argparse
 import importlib.util
 import os
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import numpy as np  # noqa: E402
+
+sys.path.insert(0, os.path.dirname(__file__))
+from taking_turns import Side, Work, measure, serve  # noqa: E402
 
 SIDE, CLASSES = 48, 7
 MODELS = ("cnn_relu", "cnn_elu")
@@ -28,8 +28,6 @@ KERAS = "Keras on TensorFlow"
 WHOLE, UPDATE = "fer_jax, training step", "fer_jax, update alone"
 TRAIN, INFER = "train", "infer"
 LEARNING_RATE, MOMENTUM = 1e-3, 0.9
-
-Work = dict[str, Callable[[], object]]
 
 
 def random_batch(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -128,73 +126,15 @@ def work(side: str, model_name: str, batch_size: int) -> Work:
     return fer_jax_work(model_name, batch_size, augments=side == WHOLE)
 
 
-def serve(side: str, model_name: str, batch_size: int) -> None:
-    """A side's process: for a line "train 3" from the parent does it that often, and answers with seconds."""
-    actions = work(side, model_name, batch_size)
-    for action in actions.values():
-        action()
-    # Libraries print to stdout too.
-    print("seconds", flush=True)
-    for line in sys.stdin:
-        name, count = line.split()
-        seconds = []
-        for _ in range(int(count)):
-            started = time.perf_counter()
-            actions[name]()
-            seconds.append(time.perf_counter() - started)
-        print("seconds", *seconds, flush=True)
-
-
-class Side:
-    """A process that works when asked to."""
-
-    def __init__(self, name: str, model_name: str, batch_size: int):
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                __file__,
-                "--side",
-                name,
-                "--models",
-                model_name,
-                "--batch_size",
-                str(batch_size),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self._answer()
-
-    def run(self, action: str, count: int) -> list[float]:
-        """Seconds of each of `count` turns."""
-        self.process.stdin.write(f"{action} {count}\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        """Ends the process."""
-        self.process.communicate()
-
-    def _answer(self) -> list[float]:
-        for line in self.process.stdout:
-            word, *seconds = line.split() or [""]
-            if word == "seconds":
-                return [float(value) for value in seconds]
-        raise RuntimeError(f"a side ended early:\n{self.process.communicate()[1]}")
-
-
 def compare(model_name: str, sides: list[str], batch_size: int, rounds: int, turns: int) -> float | None:
     """Prints images per second of all sides; returns fer_jax's update over Keras's, or None without Keras."""
-    processes = {side: Side(side, model_name, batch_size) for side in sides}
+    processes = {
+        side: Side([__file__, "--side", side, "--models", model_name, "--batch_size", str(batch_size)])
+        for side in sides
+    }
     rates = {}
     for action, name in ((TRAIN, "training"), (INFER, "inference")):
-        seconds = {side: [] for side in sides}
-        for _ in range(rounds):
-            for side, process in processes.items():
-                # The first turn finds the caches full of another side's numbers.
-                seconds[side] += process.run(action, turns + 1)[1:]
+        seconds = measure(processes, action, rounds, turns)
         for side in sides:
             rates[action, side] = batch_size / statistics.median(seconds[side])
             rate, best = rates[action, side], batch_size / min(seconds[side])
@@ -223,7 +163,7 @@ def main() -> int:
     parser.add_argument("--side", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        serve(options.side, options.models[0], options.batch_size)
+        serve(work(options.side, options.models[0], options.batch_size))
         return 0
     sides = [WHOLE, UPDATE]
     missing = [name for name in ("keras", "tensorflow") if importlib.util.find_spec(name) is None]

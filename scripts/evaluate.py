@@ -31,6 +31,7 @@ NEEDED_FACTS = (
     "preprocess.mean",
     "preprocess.std",
     "preprocess.fill",
+    "preprocess.interpolation",
     "emotions",
     "data",
     "data_hash",
@@ -110,7 +111,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         )
     _check_writable(Path(args.out))
     faces = builder.load(args.data, args.split, image_size=_loaded_size(facts, manifest))
-    preprocess = {key: facts["preprocess"][key] for key in ("mean", "std", "channels", "fill")}
+    preprocess = {key: value for key, value in facts["preprocess"].items() if key != "image_size"}
     forward = predict.compile_forward(
         steps.make_forward(model, size=size, **preprocess), platform.compiler_options()
     )

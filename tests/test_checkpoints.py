@@ -63,7 +63,7 @@ def test_a_train_state_comes_back_bitwise(tmp_path):
     manager.save(7, state, extra, 0.25)
     manager.close()
     template = jax.tree.map(np.zeros_like, state)
-    restored = Checkpoints(tmp_path / "c").restore_newest(template)
+    restored = Checkpoints(tmp_path / "c").restore_newest(lambda _: template)
     assert (restored.step, restored.extra) == (7, extra)
     assert_trees_equal(restored.state, state)
 
@@ -81,7 +81,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
 
 
 def test_nothing_to_restore(tmp_path):
-    assert Checkpoints(tmp_path / "c").restore_newest(tree(0)) is None
+    assert Checkpoints(tmp_path / "c").restore_newest(lambda _: tree(0)) is None
 
 
 def test_what_changes_after_save_returns_is_not_in_it(tmp_path):
@@ -92,7 +92,7 @@ def test_what_changes_after_save_returns_is_not_in_it(tmp_path):
         leaf[...] = 0
     extra["facts"]["selection"] = None
     manager.wait()
-    restored = manager.restore_newest(tree(0, size=100_000))
+    restored = manager.restore_newest(lambda _: tree(0, size=100_000))
     assert_trees_equal(restored.state, tree(1, size=100_000))
     assert restored.extra == {"facts": {"selection": {"step": 1}}}
 
@@ -113,7 +113,7 @@ def test_a_failed_save_is_raised_and_leaves_the_one_before(tmp_path):
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     again = Checkpoints(tmp_path / "c")
     assert again.steps() == [1]
-    assert_trees_equal(again.restore_newest(tree(0)).state, tree(1))
+    assert_trees_equal(again.restore_newest(lambda _: tree(0)).state, tree(1))
 
 
 def files_of(step_directory):
@@ -146,7 +146,7 @@ def test_any_damage_to_the_newest_is_noticed_or_harmless(two, tmp_path, damage, 
         DAMAGES[damage](directory / "2" / name)
         caplog.clear()
         manager = Checkpoints(directory)
-        restored = manager.restore_newest(tree(0))
+        restored = manager.restore_newest(lambda _: tree(0))
         # Never other values than were saved.
         assert_trees_equal(restored.state, tree(restored.step))
         assert restored.extra == {"facts": FACTS, "place": restored.step}
@@ -159,7 +159,7 @@ def test_any_damage_to_the_newest_is_noticed_or_harmless(two, tmp_path, damage, 
             shutil.rmtree(tmp_path / "damaged_checkpoints")
             manager.save(2, tree(2), {"facts": FACTS, "place": 2}, 0.4)
             manager.wait()
-            assert_trees_equal(manager.restore_newest(tree(0)).state, tree(2))
+            assert_trees_equal(manager.restore_newest(lambda _: tree(0)).state, tree(2))
         manager.close()
     assert any(name.startswith("state/") for name in harmful), harmful
     assert "extra/metadata" in harmful
@@ -171,7 +171,7 @@ def test_values_that_were_swapped_on_disk_are_noticed(tmp_path, caplog):
     other = saved(tmp_path / "other", {3: 0.1})
     shutil.rmtree(directory / "2" / "state")
     shutil.copytree(other / "3" / "state", directory / "2" / "state")
-    restored = Checkpoints(directory).restore_newest(tree(0))
+    restored = Checkpoints(directory).restore_newest(lambda _: tree(0))
     assert restored.step == 1
     assert "holds other values than were saved" in caplog.text
 
@@ -197,8 +197,8 @@ def test_trouble_of_the_machine_is_not_damage(two, tmp_path, monkeypatch, error)
     with monkeypatch.context() as patch:
         patch.setattr(manager._manager, "restore", restore)
         with pytest.raises(type(error)):
-            manager.restore_newest(tree(0))
-    assert manager.restore_newest(tree(0)).step == 2
+            manager.restore_newest(lambda _: tree(0))
+    assert manager.restore_newest(lambda _: tree(0)).step == 2
     assert not (tmp_path / "damaged_checkpoints").exists()
 
 
@@ -207,7 +207,7 @@ def test_a_whole_directory_of_damage_is_an_error(two, tmp_path):
     for step in (1, 2):
         shutil.rmtree(directory / str(step) / "state")
     with pytest.raises(DamagedCheckpointError) as error:
-        Checkpoints(directory).restore_newest(tree(0))
+        Checkpoints(directory).restore_newest(lambda _: tree(0))
     assert f"every checkpoint in {directory} (steps [1, 2]) is damaged" in str(error.value)
     # Nothing was deleted: the user may want to look.
     assert Checkpoints(directory).steps() == [1, 2]
@@ -218,7 +218,7 @@ def test_a_save_cut_off_is_no_checkpoint(two, tmp_path):
     shutil.copytree(directory / "2", directory / "3.orbax-checkpoint-tmp")
     manager = Checkpoints(directory)
     assert manager.steps() == [1, 2]
-    assert manager.restore_newest(tree(0)).step == 2
+    assert manager.restore_newest(lambda _: tree(0)).step == 2
 
 
 # -------------------- weights alone --------------------

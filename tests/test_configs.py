@@ -3,25 +3,40 @@
 import importlib
 import json
 
+import jax
+import numpy as np
 import pytest
 from helpers import ROOT
 
 from configs.default import augmentation, get_config
-from fer_jax import models
+from fer_jax import configure, losses, models, stages, steps
 from fer_jax.data import augment
 from fer_jax.models import MODELS
+from fer_jax.state import TrainState
 from fer_jax.train import train_and_evaluate
 from fer_jax.workdir import flatten
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 
 
-def shrunk(config, data_dir):
-    """The experiment with narrow layers, one step of small faces."""
+BACKBONES = [
+    name for name in EXPERIMENTS if name.startswith(("effnet", "fine_tuning", "mobilenet", "resnet", "vgg"))
+]
+
+
+def experiment(name, data_dir):
+    """An experiment on small data, from random weights."""
+    config = importlib.import_module(f"configs.{name}").get_config()
     config.data.dir = str(data_dir)
-    config.train.steps = 1
+    config.init.weights = "none"
     config.train.batch_size = 8
     config.optim.warmup_epochs = 0.0
+    return config
+
+
+def shrunk(config):
+    """One step of small faces, with narrow layers."""
+    config.train.steps = 1
     config.model.input_size = 24
     config.train.sizes = [(until, 16) for until, _ in config.train.sizes]
     kwargs = config.model.kwargs.to_dict()
@@ -30,13 +45,61 @@ def shrunk(config, data_dir):
     return config
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_runs(name, tiny_data, tmp_path):
-    config = importlib.import_module(f"configs.{name}").get_config()
-    summary = train_and_evaluate(shrunk(config, tiny_data), tmp_path / name)
-    assert summary["steps"] == 1 and 0 <= summary["accuracy"] <= 1
-    report = json.loads((tmp_path / name / "report" / "report.json").read_text())
+def assert_finished(workdir, summary, steps):
+    assert summary["steps"] == steps and 0 <= summary["accuracy"] <= 1
+    report = json.loads((workdir / "report" / "report.json").read_text())
     assert report["num_examples"] == 28
+
+
+@pytest.mark.parametrize("name", sorted(set(EXPERIMENTS) - set(BACKBONES)))
+def test_an_experiment_runs(name, tiny_data, tmp_path):
+    summary = train_and_evaluate(shrunk(experiment(name, tiny_data)), tmp_path / name)
+    assert_finished(tmp_path / name, summary, steps=1)
+
+
+def test_the_flagship_runs_in_its_stages(tiny_data, tmp_path):
+    config = experiment("effnet_b0", tiny_data)
+    config.model.kwargs = config.model.kwargs.to_dict() | {"width": 0.2, "depth": 0.3}
+    config.model.input_size = 32
+    config.stages = [stage | {"epochs": 0.12} for stage in config.stages]  # a step each
+    summary = train_and_evaluate(config, tmp_path / "run")
+    assert_finished(tmp_path / "run", summary, steps=2)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_stages_of_an_experiment_fit_its_network(name, tiny_data):
+    """Every step in shapes alone: to compile them all would take minutes."""
+    config = experiment(name, tiny_data)
+    configure.check(config)
+    size = config.model.input_size
+    network = configure.model(config.model, config.train.sizes)
+    shape = (size, size, 3)
+    variables = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, *shape), np.float32))
+    images = np.zeros((2, 48, 48, 1), np.uint8)
+    batch = {"image": images, "target": np.zeros((2, 7), np.float32), **augment.identity(2)}
+    for phase in configure.phases(config, network, per_epoch=10):
+        step = steps.make_train_step(
+            network.clone(frozen=phase.frozen),
+            phase.tx,
+            losses.cross_entropy,
+            **configure.preprocess(config, None),
+            size=size,
+            trained=phase.trained,
+        )
+        state = TrainState(
+            step=np.int32(0),
+            params=variables["params"],
+            batch_stats=variables.get("batch_stats", {}),
+            opt_state=jax.eval_shape(phase.tx.init, stages.partition(variables["params"], phase.trained)[0]),
+            ema={},
+            lr_scale=np.float32(1),
+            rng=jax.random.key_data(jax.random.key(0)),
+        )
+        new, metrics = jax.eval_shape(step, state, batch)
+        assert jax.tree.map(lambda leaf: leaf.shape, new.params) == jax.tree.map(
+            lambda leaf: leaf.shape, variables["params"]
+        )
+        assert metrics["loss"].shape == ()
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 FILLS = ("reflect", "constant")
+INTERPOLATIONS = ("bilinear", "bicubic")
 # One grey level. A factor, since XLA turns a division by 255 into this very product on some paths
 # only.
 PIXEL = np.float32(1 / 255)
@@ -258,7 +259,11 @@ def _draw_mix(ranges: Ranges, batch_size: int, rng: np.random.Generator) -> np.n
 
 
 def apply(
-    batch: dict[str, jax.Array], size: int, fill: str = "reflect", mean: float = 0.5
+    batch: dict[str, jax.Array],
+    size: int,
+    fill: str = "reflect",
+    mean: float = 0.5,
+    interpolation: str = "bilinear",
 ) -> tuple[jax.Array, jax.Array]:
     """Carries out a batch's augmentation: resample, colour, erasing, mixing.
 
@@ -272,6 +277,7 @@ def apply(
       fill: what lies outside the image, one of `FILLS`.
       mean: the value in [0, 1] of erased boxes and of the constant fill: the data's mean, so that
         both are 0 after normalisation.
+      interpolation: as `resample` takes it.
 
     Returns:
       Images float32 [B, size, size, C] in [0, 1] and targets float32 [B, K].
@@ -279,7 +285,8 @@ def apply(
     Raises:
       ValueError: when an odd batch is to be mixed, or `resample` cannot take the images.
     """
-    x, targets = resample(batch["image"], batch["affine"], size, fill, mean), batch["target"]
+    x = resample(batch["image"], batch["affine"], size, fill, mean, interpolation)
+    targets = batch["target"]
     if "color" in batch:
         x = color(x, batch["color"])
     if "erase" in batch:
@@ -290,9 +297,14 @@ def apply(
 
 
 def resample(
-    images: jax.Array, affine: jax.Array, size: int, fill: str = "reflect", value: float = 0.5
+    images: jax.Array,
+    affine: jax.Array,
+    size: int,
+    fill: str = "reflect",
+    value: float = 0.5,
+    interpolation: str = "bilinear",
 ) -> jax.Array:
-    """One bilinear affine resample straight to the output size.
+    """One affine resample straight to the output size.
 
     The identity at equal size and a flip return the very pixels times `PIXEL`. Where the image
     shrinks by 1.5 or more, each output pixel is the mean of several samples (2 x 2 at half size),
@@ -305,12 +317,13 @@ def resample(
       fill: 'reflect' mirrors at the edge and repeats the outer pixel (cv2.BORDER_REFLECT, SciPy's
         'reflect'); 'constant' puts `value` around the image (cv2.BORDER_CONSTANT).
       value: in [0, 1].
+      interpolation: 'bilinear', or 'bicubic' (Keys 1981 with a = -1/2, as Pillow), clipped to [0, 1].
 
     Returns:
       float32 [B, size, size, C] in [0, 1].
 
     Raises:
-      ValueError: for another dtype, rank, side or fill.
+      ValueError: for another dtype, rank, side, fill or interpolation.
     """
     if images.dtype != jnp.uint8 or images.ndim != 4 or min(images.shape[1:3]) < 2:
         raise ValueError(
@@ -319,29 +332,33 @@ def resample(
         )
     if fill not in FILLS:
         raise ValueError(f"fill={fill!r}: expected one of {', '.join(FILLS)}")
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation={interpolation!r}: expected one of {', '.join(INTERPOLATIONS)}")
     batch_size, height, width, channels = images.shape
     samples = max(1, math.floor(max(height, width) / size + 0.5))
     side = size * samples
     x, y = _input_coordinates(affine, side, height, width)
-    (column, left, right), (row, upper, lower) = (
-        _neighbours(x, width, fill),
-        _neighbours(y, height, fill),
-    )
+    kernel = _linear if interpolation == "bilinear" else _cubic
+    rows, columns = kernel(y, height, fill), kernel(x, width, fill)
     # take_along_axis keeps the batch a batch axis, so that a sharded batch is resampled without
     # exchange.
     flat = images.reshape(batch_size, height * width, channels)
-    index = (row * width + column).reshape(batch_size, side * side, 1)
 
-    def corner(offset):
-        pixels = jnp.take_along_axis(flat, index + offset, axis=1, mode="promise_in_bounds")
-        return pixels.reshape(batch_size, side, side, channels).astype(jnp.float32)
+    def pixels(row, column):
+        index = (row * width + column).reshape(batch_size, side * side, 1)
+        found = jnp.take_along_axis(flat, index, axis=1, mode="promise_in_bounds")
+        return found.reshape(batch_size, side, side, channels).astype(jnp.float32)
 
-    left, right, upper, lower = (w[..., None] for w in (left, right, upper, lower))
-    out = upper * (left * corner(0) + right * corner(1))
-    out += lower * (left * corner(width) + right * corner(width + 1))
+    out = sum(
+        down[..., None] * sum(across[..., None] * pixels(row, column) for column, across in columns)
+        for row, down in rows
+    )
     out *= PIXEL
     if fill == "constant":
-        out += value * (1 - (left + right) * (upper + lower))
+        within = sum(weight for _, weight in rows) * sum(weight for _, weight in columns)
+        out += value * (1 - within[..., None])
+    if interpolation == "bicubic":
+        out = jnp.clip(out, 0, 1)
     if samples > 1:
         out = out.reshape(batch_size, size, samples, size, samples, channels).mean(axis=(2, 4))
     return out
@@ -421,17 +438,34 @@ def _input_coordinates(affine: jax.Array, side: int, height: int, width: int):
     )
 
 
-def _neighbours(position: jax.Array, length: int, fill: str):
-    """The first of two neighbouring pixels (int32) around each position and both their weights."""
+def _linear(position: jax.Array, length: int, fill: str) -> list[tuple[jax.Array, jax.Array]]:
+    """The two pixels (int32) along an axis around each position, and their weights."""
     if fill == "reflect":
         period = 2 * length
         position = jnp.abs(position + 0.5) % period
         position = jnp.clip(jnp.minimum(position, period - position) - 0.5, 0, length - 1)
     first = jnp.clip(jnp.floor(position), 0, length - 2)
-    offset = position - first
+    offset, index = position - first, first.astype(jnp.int32)
     # Hats, not just 1 - offset and offset: positions beyond the image get no weight from it.
-    weights = jnp.maximum(1 - jnp.abs(offset), 0), jnp.maximum(1 - jnp.abs(offset - 1), 0)
-    return first.astype(jnp.int32), *weights
+    return [(index + i, jnp.maximum(1 - jnp.abs(offset - i), 0)) for i in (0, 1)]
+
+
+def _cubic(position: jax.Array, length: int, fill: str) -> list[tuple[jax.Array, jax.Array]]:
+    """The four pixels (int32) along an axis around each position, and their weights."""
+    taps = []
+    for i in (-1, 0, 1, 2):
+        index = jnp.floor(position) + i
+        d = jnp.abs(position - index)
+        near, far = (1.5 * d - 2.5) * d * d + 1, ((-0.5 * d + 2.5) * d - 4) * d + 2
+        weight = jnp.where(d <= 1, near, jnp.where(d < 2, far, 0))
+        if fill == "reflect":
+            index = index % (2 * length)
+            index = jnp.minimum(index, 2 * length - 1 - index)
+        else:
+            weight = jnp.where((index >= 0) & (index < length), weight, 0)
+            index = jnp.clip(index, 0, length - 1)
+        taps.append((index.astype(jnp.int32), weight))
+    return taps
 
 
 def _inside(box: jax.Array, size: int) -> jax.Array:

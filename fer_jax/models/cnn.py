@@ -5,7 +5,15 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from fer_jax.models.layers import BatchNorm, Conv, he_normal, max_pool_2x2, relu_pool, require_side
+from fer_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    global_pool,
+    he_normal,
+    max_pool_2x2,
+    relu_pool,
+    require_side,
+)
 
 
 def require_one_each(**attributes: tuple) -> None:
@@ -110,7 +118,7 @@ class CnnRelu(nn.Module):
         for width, depth in zip(self.widths, depths, strict=True):
             for tail in (nn.relu,) * (depth - 1) + (relu_pool,):
                 x = norm(tail)(Conv(width, use_bias=False, dtype=self.dtype)(x))
-        x = jnp.mean(x, axis=(1, 2))
+        x = global_pool(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, kernel_init=he_normal)(x)
         x = norm(nn.relu)(x)

@@ -8,35 +8,64 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fer_jax.models.convolution import conv3x3
+from fer_jax.models.convolution import convolve, convolve_depthwise
 
 he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 
-Tail = Callable[[jnp.ndarray], jnp.ndarray]
+Activation = Callable[[jnp.ndarray], jnp.ndarray]
 
 
 class Conv(nn.Module):
-    """3x3 convolution at stride 1 with zeros around: [B, H, W, C] -> [B, H, W, features].
+    """Convolution with zeros around: [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), features].
 
     The parameters have the names and shapes of `flax.linen.Conv`.
 
     Attributes:
       features: channels of the output.
+      size: of the kernel, odd.
+      stride: of both axes.
       use_bias: whether to add a bias.
+      padding: 'same' or 'symmetric', which differ at stride 2: see `convolution.padding_of`.
       dtype: type of the computation and the output; the parameters are float32.
     """
 
     features: int
+    size: int = 3
+    stride: int = 1
     use_bias: bool = True
+    padding: str = "same"
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jnp.ndarray) -> jnp.ndarray:
-        kernel = self.param("kernel", he_normal, (3, 3, x.shape[-1], self.features))
-        y = conv3x3(x.astype(self.dtype), kernel.astype(self.dtype))
+        kernel = self.param("kernel", he_normal, (self.size, self.size, x.shape[-1], self.features))
+        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.padding)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         return y
+
+
+class DepthwiseConv(nn.Module):
+    """Depthwise convolution, without bias: [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), C].
+
+    The parameter has the name and shape of `flax.linen.Conv` with `feature_group_count=C`.
+
+    Attributes:
+      size: of the kernel, odd.
+      stride: of both axes.
+      padding: 'same' or 'symmetric', which differ at stride 2: see `convolution.padding_of`.
+      dtype: type of the computation and the output; the parameter is float32.
+    """
+
+    size: int
+    stride: int = 1
+    padding: str = "same"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jnp.ndarray) -> jnp.ndarray:
+        kernel = self.param("kernel", he_normal, (self.size, self.size, 1, x.shape[-1]))
+        return convolve_depthwise(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.padding)
 
 
 def require_side(x: jnp.ndarray, least: int) -> None:
@@ -88,9 +117,94 @@ def _max_pool_bwd(x, gradient):
 max_pool_2x2.defvjp(_max_pool_fwd, _max_pool_bwd)
 
 
+@jax.custom_vjp
+def max_pool_3x3(x: jnp.ndarray) -> jnp.ndarray:
+    """Max-pool 3x3 at stride 2 with one pixel around: [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), C].
+
+    Equal to torch's `MaxPool2d(3, 2, padding=1)` forward. Written out for the reason that `max_pool_2x2`
+    gives, and sharing the gradient between ties like it.
+    """
+    return _max_pool_3x3_fwd(x)[0]
+
+
+def _max_pool_3x3_fwd(x):
+    padded = _pad_for_windows(x)
+    windows = _windows(padded, -(-x.shape[1] // 2), -(-x.shape[2] // 2))
+    return functools.reduce(jnp.maximum, windows), x
+
+
+def _pad_for_windows(x: jnp.ndarray) -> jnp.ndarray:
+    """`x` with -inf around, so that 3x3 windows at stride 2 fit; its sides are even."""
+    after = tuple(3 - n % 2 for n in x.shape[1:3])
+    return jnp.pad(x, ((0, 0), (1, after[0]), (1, after[1]), (0, 0)), constant_values=-jnp.inf)
+
+
+def _windows(padded: jnp.ndarray, h: int, w: int) -> list[jnp.ndarray]:
+    """The nine places of the windows: arrays [B, h, w, C]."""
+    return [padded[:, i : i + 2 * h : 2, j : j + 2 * w : 2] for i in range(3) for j in range(3)]
+
+
+def _max_pool_3x3_bwd(x, gradient):
+    padded, (h, w) = _pad_for_windows(x), gradient.shape[1:3]
+    windows = _windows(padded, h, w)
+    largest = functools.reduce(jnp.maximum, windows)
+    share = gradient / sum((part == largest).astype(gradient.dtype) for part in windows)
+    # The pixel 2 q + a of the padded input lies in the windows q and, where a is 0, q - 1.
+    edge = ((0, 0), (1, 1), (1, 1), (0, 0))
+    largest, share = jnp.pad(largest, edge, constant_values=jnp.inf), jnp.pad(share, edge)
+    phases = []
+    for a, rows in enumerate(((0, 1), (1,))):
+        for b, columns in enumerate(((0, 1), (1,))):
+            part = padded[:, a::2, b::2][:, : h + 1, : w + 1]
+            phases.append(
+                sum(
+                    jnp.where(
+                        part == largest[:, i : i + h + 1, j : j + w + 1],
+                        share[:, i : i + h + 1, j : j + w + 1],
+                        0,
+                    )
+                    for i in rows
+                    for j in columns
+                )
+            )
+    d_padded = jnp.stack([jnp.stack(phases[:2], 3), jnp.stack(phases[2:], 3)], 2)
+    d_padded = d_padded.reshape(len(x), 2 * h + 2, 2 * w + 2, -1)
+    return (d_padded[:, 1 : 1 + x.shape[1], 1 : 1 + x.shape[2]],)
+
+
+max_pool_3x3.defvjp(_max_pool_3x3_fwd, _max_pool_3x3_bwd)
+
+
 def relu_pool(x: jnp.ndarray) -> jnp.ndarray:
     """ReLU and `max_pool_2x2`; in this order because it takes the ReLU of a quarter of the numbers."""
     return nn.relu(max_pool_2x2(x))
+
+
+def global_pool(x: jnp.ndarray) -> jnp.ndarray:
+    """Global average pooling: [B, H, W, C] -> [B, C]."""
+    return jnp.mean(x, axis=(1, 2))
+
+
+class SqueezeExcite(nn.Module):
+    """Scales channels by a gate computed from their means (Hu et al. 2018, arXiv:1709.01507).
+
+    Attributes:
+      channels: of the bottleneck.
+      act: after the bottleneck.
+      gate: makes the factors.
+      dtype: type of the computation.
+    """
+
+    channels: int
+    act: Activation = nn.relu
+    gate: Activation = nn.sigmoid
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jnp.ndarray) -> jnp.ndarray:
+        s = self.act(nn.Dense(self.channels, dtype=self.dtype, name="reduce")(global_pool(x)))
+        s = self.gate(nn.Dense(x.shape[-1], dtype=self.dtype, name="expand")(s))
+        return x * s[:, None, None]
 
 
 def _tile_view(x: jnp.ndarray) -> jnp.ndarray:
@@ -166,7 +280,7 @@ class BatchNorm(nn.Module):
 
     train: bool
     axis_name: str | None = None
-    tail: Tail = _identity
+    tail: Activation = _identity
     momentum: float = 0.9
     epsilon: float = 1e-3
     dtype: Any = jnp.float32

@@ -105,7 +105,7 @@ def test_relu_takes_any_size_and_elu_does_not():
         jax.eval_shape(elu.apply, variables, jnp.zeros((1, 24, 24, 1)))
 
 
-@pytest.mark.parametrize("name", sorted(models.MODELS))
+@pytest.mark.parametrize("name", ["cnn_elu", "cnn_relu"])
 def test_faces_too_small_for_the_blocks_are_refused(name):
     model = models.create(name)
     jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
@@ -133,7 +133,7 @@ def test_dropout_acts_in_training_only():
     assert np.array_equal(model.apply(variables, x), model.apply(variables, x))
 
 
-@pytest.mark.parametrize("name", sorted(models.MODELS))
+@pytest.mark.parametrize("name", ["cnn_elu", "cnn_relu"])
 def test_bfloat16_computes_close_to_float32(name):
     x = jax.random.normal(jax.random.key(1), (8, 16, 16, 1))
     full, half = models.create(name), models.create(name, dtype="bfloat16")

@@ -32,7 +32,7 @@ def lax_convolution(x, kernel):
 )
 def test_convolution_and_its_gradients_are_those_of_lax(height, width, inputs, outputs):
     x, kernel = normal(0, 3, height, width, inputs), normal(1, 3, 3, inputs, outputs)
-    y, pull = jax.vjp(convolution.conv3x3, x, kernel)
+    y, pull = jax.vjp(convolution.convolve, x, kernel)
     expected, expected_pull = jax.vjp(lax_convolution, x, kernel)
     gradient = normal(2, *y.shape)
     assert_close((y, *pull(gradient)), (expected, *expected_pull(gradient)))
@@ -40,7 +40,7 @@ def test_convolution_and_its_gradients_are_those_of_lax(height, width, inputs, o
 
 def test_convolution_in_bfloat16_has_that_type():
     x, kernel = normal(0, 2, 6, 6, 32), normal(1, 3, 3, 32, 32)
-    y = convolution.conv3x3(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+    y = convolution.convolve(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
     assert y.dtype == jnp.bfloat16
     assert_close(y.astype(jnp.float32), lax_convolution(x, kernel), 2e-2)
 
@@ -169,3 +169,59 @@ def test_batch_norm_averages_over_a_mapped_axis():
     expected = run(None, x, gradient)
     assert_close((y.reshape(x.shape), dx.reshape(x.shape)), expected[:2])
     assert_close(jax.tree.map(lambda s: s[1], updated), expected[2])
+
+
+def test_squeeze_excitation_by_hand():
+    x, layer = normal(0, 2, 3, 4, 8), layers.SqueezeExcite(2)
+    reduce, expand = normal(1, 8, 2), normal(2, 2, 8)
+    params = {
+        "reduce": {"kernel": reduce, "bias": normal(3, 2)},
+        "expand": {"kernel": expand, "bias": normal(4, 8)},
+    }
+    hidden = np.maximum(x.mean((1, 2)) @ reduce + normal(3, 2), 0)
+    gate = 1 / (1 + np.exp(-(hidden @ expand + normal(4, 8))))
+    assert_close(layer.apply({"params": params}, x), x * gate[:, None, None])
+    initial = jax.eval_shape(layer.init, jax.random.key(0), x)["params"]
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, initial)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [1, 3, 5, 7])
+@pytest.mark.parametrize("padding", ["same", "symmetric"])
+def test_strided_convolution_is_that_of_flax(size, stride, padding):
+    x = normal(0, 2, 9, 12, 3)
+    pads = "SAME" if padding == "same" else [((size - 1) // 2,) * 2] * 2
+    ours = layers.Conv(5, size, stride, padding=padding)
+    flax = nn.Conv(5, (size, size), (stride, stride), padding=pads)
+    variables = flax.init(jax.random.key(0), x)
+    assert_close(ours.apply(variables, x), flax.apply(variables, x))
+
+
+@pytest.mark.parametrize("height, width", [(8, 8), (7, 5), (9, 12), (1, 2)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("padding", ["same", "symmetric"])
+def test_depthwise_convolution_and_its_gradients_are_those_of_flax(height, width, size, stride, padding):
+    x = normal(0, 2, height, width, 3)
+    pads = "SAME" if padding == "same" else [((size - 1) // 2,) * 2] * 2
+    ours = layers.DepthwiseConv(size, stride, padding)
+    flax = nn.Conv(3, (size, size), (stride, stride), padding=pads, feature_group_count=3, use_bias=False)
+    variables = flax.init(jax.random.key(0), x)
+    y, pull = jax.vjp(ours.apply, variables, x)
+    expected, expected_pull = jax.vjp(flax.apply, variables, x)
+    gradient = normal(1, *y.shape)
+    assert_close((y, pull(gradient)), (expected, expected_pull(gradient)))
+
+
+def test_an_unknown_padding_is_refused():
+    with pytest.raises(ValueError, match="padding='valid'; there are: same, symmetric"):
+        layers.Conv(4, stride=2, padding="valid").init(jax.random.key(0), normal(0, 1, 4, 4, 3))
+
+
+@pytest.mark.parametrize("height, width", [(8, 8), (7, 5), (9, 12), (1, 2)])
+def test_3x3_max_pool_and_its_gradient_are_those_of_flax(height, width):
+    x = normal(0, 2, height, width, 3)
+    y, pull = jax.vjp(layers.max_pool_3x3, x)
+    expected, expected_pull = jax.vjp(lambda x: nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))), x)
+    gradient = normal(1, *y.shape)
+    assert_close((y, pull(gradient)), (expected, expected_pull(gradient)))

@@ -63,6 +63,7 @@ def run(tmp_path_factory, data):
         "model": {"name": "cnn_relu", "kwargs": KWARGS},
         "preprocess": {
             "image_size": 48, "channels": 1, "mean": 0.5, "std": 0.25, "fill": "reflect",
+            "interpolation": "bilinear",
         },
         "emotions": list(EMOTIONS),
         "config": {"seed": 0},

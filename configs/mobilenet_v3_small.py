@@ -1,0 +1,12 @@
+"""MobileNetV3-Small at 112 px from keras's ImageNet weights: our recipe.
+
+Run it by `python -m fer_jax.main --config configs/mobilenet_v3_small.py`.
+No metric to expect yet: not trained to the end.
+"""
+
+from configs.fine_tuning import get_config as fine_tuning
+
+
+def get_config():
+    c = fine_tuning("mobilenet_v3_small", weights="keras", input_size=112)
+    return c

@@ -1,0 +1,164 @@
+"""What the ImageNet networks have in common: attributes, conventions, the way in and the way out."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fer_jax.models.layers import Activation, BatchNorm, Conv, DepthwiseConv, SqueezeExcite
+
+ADAPTERS = ("none", "rgb")
+
+
+class Backbone(nn.Module):
+    """Base of the ImageNet networks.
+
+    Called with faces float [B, S, S, C], normalised as the weights expect, it gives logits float32
+    [B, num_classes], or with `features=True` the features float32 [B, F] that dropout and classifier take.
+    C is 3 (grey faces are repeated by the pipeline) or 1: then either the stem has one input channel, for
+    weights whose stem was summed over the colours, or `adapter` makes three of it.
+
+    The parameters at the top level are the network's parts, in the order of the data: `adapter` where
+    there is one, then what the family says, and last `head`, the classifier.
+
+    Attributes:
+      num_classes: width of the logits.
+      dropout: rate before the classifier.
+      drop_path: rate at which the last residual block is skipped, an image at a time; it grows linearly
+        from 0 at the first (Huang et al. 2016, arXiv:1603.09382).
+      padding: 'symmetric' as torch pads, or 'same' as TensorFlow does; they differ at stride 2.
+      epsilon: of BatchNorm: 1e-5 in torchvision but for MobileNetV3, 1e-3 in Keras.
+      adapter: 'none', or 'rgb' for a learned 3x3 convolution from C channels to three.
+      frozen: parts whose BatchNorm keeps to its running statistics in training, too.
+      dtype: type of the computation; parameters and statistics stay float32.
+      axis_name: mapped axis over which BatchNorm averages its statistics.
+    """
+
+    num_classes: int = 7
+    dropout: float = 0.2
+    drop_path: float = 0.0
+    padding: str = "symmetric"
+    epsilon: float = 1e-5
+    adapter: str = "none"
+    frozen: tuple[str, ...] = ()
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    def layers(self, part: str, train: bool) -> dict[str, Any]:
+        """The convolutions and the BatchNorm of a part: `conv`, `depthwise` and `norm`."""
+        return {
+            "conv": functools.partial(Conv, use_bias=False, padding=self.padding, dtype=self.dtype),
+            "depthwise": functools.partial(DepthwiseConv, padding=self.padding, dtype=self.dtype),
+            "norm": functools.partial(
+                BatchNorm,
+                train and part not in self.frozen,
+                self.axis_name,
+                epsilon=self.epsilon,
+                dtype=self.dtype,
+            ),
+        }
+
+    def enter(self, x: jnp.ndarray) -> jnp.ndarray:
+        """The faces as the stem takes them.
+
+        Raises:
+          ValueError: `adapter` is none of `ADAPTERS`.
+        """
+        if self.adapter not in ADAPTERS:
+            raise ValueError(f"adapter={self.adapter!r}; there are: {', '.join(ADAPTERS)}")
+        x = x.astype(self.dtype)
+        return Conv(3, dtype=self.dtype, name="adapter")(x) if self.adapter == "rgb" else x
+
+    def leave(self, x: jnp.ndarray, train: bool, features: bool) -> jnp.ndarray:
+        """Features [B, F] -> logits, or the features themselves."""
+        x = x.astype(jnp.float32)
+        if features:
+            return x
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(self.num_classes, name="head")(x)
+
+
+def divisible(width: float) -> int:
+    """The multiple of 8 nearest to `width`, at least 8 and at least 90 % of it."""
+    rounded = max(8, int(width + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * width else rounded
+
+
+def hard_sigmoid(x: jnp.ndarray) -> jnp.ndarray:
+    """relu6(x + 3) / 6."""
+    return jnp.clip(x / 6 + 0.5, 0, 1)
+
+
+def hard_swish(x: jnp.ndarray) -> jnp.ndarray:
+    """x * hard_sigmoid(x) (Howard et al. 2019, arXiv:1905.02244)."""
+    return x * hard_sigmoid(x)
+
+
+class DropPath(nn.Module):
+    """Leaves a residual branch [B, ...] out, an image at a time, and scales the others up for it.
+
+    Attributes:
+      rate: probability of leaving out.
+      train: whether to do it at all.
+    """
+
+    rate: float
+    train: bool
+
+    @nn.compact
+    def __call__(self, x: jnp.ndarray) -> jnp.ndarray:
+        if not self.train or self.rate == 0:
+            return x
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, (len(x),) + (1,) * (x.ndim - 1))
+        return jnp.where(kept, x / (1 - self.rate), 0)
+
+
+class InvertedResidual(nn.Module):
+    """1x1 expansion, depthwise convolution, squeeze-excitation, 1x1 projection; shortcut where shapes agree.
+
+    MobileNetV2's block (Sandler et al. 2018, arXiv:1801.04381), with the squeeze-excitation of MobileNetV3
+    and EfficientNet.
+
+    Attributes:
+      conv, depthwise, norm: as `Backbone.layers` gives them.
+      expanded: channels of the depthwise convolution; no expansion where the input has as many.
+      features: channels of the output.
+      kernel, stride: of the depthwise convolution.
+      act: activation.
+      squeeze: channels of the squeeze-excitation's bottleneck, or 0 for none.
+      squeeze_act, gate: of the squeeze-excitation.
+      drop_path: rate at which the block is skipped.
+      train: whether to skip at all.
+    """
+
+    conv: Any
+    depthwise: Any
+    norm: Any
+    expanded: int
+    features: int
+    kernel: int
+    stride: int
+    act: Activation
+    squeeze: int = 0
+    squeeze_act: Activation = nn.relu
+    gate: Activation = nn.sigmoid
+    drop_path: float = 0.0
+    train: bool = False
+
+    @nn.compact
+    def __call__(self, x: jnp.ndarray) -> jnp.ndarray:
+        shortcut = x
+        if self.expanded != x.shape[-1]:
+            x = self.conv(self.expanded, 1, name="expand")(x)
+            x = self.norm(tail=self.act, name="expand_norm")(x)
+        x = self.depthwise(self.kernel, self.stride, name="depthwise")(x)
+        x = self.norm(tail=self.act, name="depthwise_norm")(x)
+        if self.squeeze:
+            x = SqueezeExcite(self.squeeze, self.squeeze_act, self.gate, x.dtype, name="squeeze")(x)
+        x = self.conv(self.features, 1, name="project")(x)
+        x = self.norm(name="project_norm")(x)
+        if x.shape != shortcut.shape:
+            return x
+        return shortcut + DropPath(self.drop_path, self.train)(x)

@@ -1,0 +1,73 @@
+"""ResNet18 (He et al. 2015, arXiv:1512.03385)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from fer_jax.models.backbone import Backbone, DropPath
+from fer_jax.models.layers import global_pool, max_pool_3x3
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, projected where the shape changes.
+
+    Attributes:
+      conv, norm: as `Backbone.layers` gives them.
+      features: channels of the output.
+      stride: of the first convolution.
+      drop_path: rate at which the branch is skipped.
+      train: whether to skip at all.
+    """
+
+    conv: Any
+    norm: Any
+    features: int
+    stride: int
+    drop_path: float = 0.0
+    train: bool = False
+
+    @nn.compact
+    def __call__(self, x: jnp.ndarray) -> jnp.ndarray:
+        shortcut = x
+        y = self.conv(self.features, 3, self.stride, name="conv_0")(x)
+        y = self.norm(tail=nn.relu, name="norm_0")(y)
+        y = self.norm(name="norm_1")(self.conv(self.features, 3, name="conv_1")(y))
+        if y.shape != x.shape:
+            shortcut = self.conv(self.features, 1, self.stride, name="project")(x)
+            shortcut = self.norm(name="project_norm")(shortcut)
+        return nn.relu(shortcut + DropPath(self.drop_path, self.train)(y))
+
+
+class ResNet18(Backbone):
+    """ResNet18.
+
+    Parts: `stem`, `stem_norm`, `block_0` ... `block_7`, `head`.
+
+    Attributes:
+      small_stem: a 3x3 convolution at stride 1 and no max-pool, for faces of about 48 pixels.
+    """
+
+    small_stem: bool = False
+
+    @nn.compact
+    def __call__(self, x: jnp.ndarray, train: bool = False, features: bool = False) -> jnp.ndarray:
+        stem = self.layers("stem", train)
+        size, stride = (3, 1) if self.small_stem else (7, 2)
+        x = stem["conv"](64, size, stride, name="stem")(self.enter(x))
+        x = stem["norm"](tail=nn.relu, name="stem_norm")(x)
+        if not self.small_stem:
+            x = max_pool_3x3(x)
+        for i in range(8):
+            name = f"block_{i}"
+            layers = self.layers(name, train)
+            x = BasicBlock(
+                layers["conv"],
+                layers["norm"],
+                features=64 * 2 ** (i // 2),
+                stride=2 if i in (2, 4, 6) else 1,
+                drop_path=self.drop_path * i / 8,
+                train=train,
+                name=name,
+            )(x)
+        return self.leave(global_pool(x), train, features)

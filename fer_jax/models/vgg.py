@@ -1,0 +1,51 @@
+"""VGG16 (Simonyan & Zisserman 2014, arXiv:1409.1556)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from fer_jax.models.backbone import Backbone
+from fer_jax.models.layers import global_pool, relu_pool, require_side
+
+_STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+
+
+class VGG16(Backbone):
+    """VGG16.
+
+    Parts: `conv_0` ... `conv_12` (and `norm_0` ... with BatchNorm), `hidden_0` and `hidden_1` where there are
+    dense layers, `head`.
+
+    Attributes:
+      batch_norm: BatchNorm after each convolution.
+      dense: the two dense layers of 4096 on the flattened features, as on ImageNet at 224 pixels; they
+        fix the input size. Otherwise the features are averaged over space.
+    """
+
+    dropout: float = 0.5
+    batch_norm: bool = False
+    dense: bool = False
+
+    @nn.compact
+    def __call__(self, x: jnp.ndarray, train: bool = False, features: bool = False) -> jnp.ndarray:
+        require_side(x, 32)
+        x, index = self.enter(x), 0
+        for count, width in _STAGES:
+            for tail in (nn.relu,) * (count - 1) + (relu_pool,):
+                name = f"conv_{index}"
+                layers = self.layers(name, train)
+                x = layers["conv"](width, 3, use_bias=True, name=name)(x)
+                x = layers["norm"](tail=tail, name=f"norm_{index}")(x) if self.batch_norm else tail(x)
+                index += 1
+        if not self.dense:
+            return self.leave(global_pool(x), train, features)
+        x = x.reshape(len(x), -1)
+        x = nn.relu(nn.Dense(4096, dtype=self.dtype, name="hidden_0")(x))
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = nn.relu(nn.Dense(4096, dtype=self.dtype, name="hidden_1")(x))
+        return self.leave(x, train, features)
+
+
+class VGG16BN(VGG16):
+    """VGG16 with BatchNorm."""
+
+    batch_norm: bool = True

@@ -1,0 +1,101 @@
+"""Downloads to a cache: resumable, checked, and clear about what to do without a network."""
+
+import hashlib
+import os
+import pathlib
+import re
+
+import requests
+from tqdm import tqdm
+
+CACHE_VARIABLE = "FER_JAX_CACHE"
+_CHUNK = 1 << 20
+_TIMEOUT = 30  # seconds without a byte
+
+
+class DownloadError(OSError):
+    """A file is not in the cache and cannot be fetched; the message says which file to put where."""
+
+
+def cache_dir() -> pathlib.Path:
+    """Where downloads are kept: $FER_JAX_CACHE, else ~/.cache/fer_jax."""
+    return pathlib.Path(os.environ.get(CACHE_VARIABLE) or pathlib.Path.home() / ".cache" / "fer_jax")
+
+
+def fetch(url: str, *, checksum: str, folder: str) -> pathlib.Path:
+    """The file behind `url`, from the cache or, the first time, from the network.
+
+    It appears under its name only when it is complete and checked; what an interrupted download left is
+    gone on with. A file that was put there by hand is checked alike.
+
+    Args:
+      url: of the file.
+      checksum: 'sha256:' or 'md5:' and the first hexadecimal digits, or all of them; '' takes the SHA-256
+        that the server gives with the file, as the Hugging Face hub does, and none without a network.
+      folder: of the cache to keep it in.
+
+    Raises:
+      DownloadError: there is no network, the server refuses, or the file is not the expected one.
+    """
+    target = cache_dir() / folder / url.rsplit("/", 1)[1]
+    if target.is_file():
+        if not _matches(target, checksum):
+            raise DownloadError(f"{target} is not the file of {url} ({checksum} expected): remove it")
+        return target
+    partial = target.with_name(target.name + ".part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        checksum = checksum or _served_checksum(url)
+        _download(url, partial)
+    except requests.RequestException as error:
+        by_hand = f"put it at {target} by hand ({checksum})" if checksum else f"put it at {target} by hand"
+        raise DownloadError(f"{url} cannot be fetched ({_reason(error)}): {by_hand}") from error
+    if not _matches(partial, checksum):
+        partial.unlink()
+        raise DownloadError(f"what came from {url} is not the expected file ({checksum}): try again")
+    os.replace(partial, target)
+    return target
+
+
+def digest(path: pathlib.Path, algorithm: str = "sha256") -> str:
+    """The hexadecimal checksum of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _matches(path: pathlib.Path, checksum: str) -> bool:
+    algorithm, _, digits = checksum.partition(":")
+    return not checksum or digest(path, algorithm).startswith(digits)
+
+
+def _served_checksum(url: str) -> str:
+    """The SHA-256 in the header by which the Hugging Face hub names large files, or ''."""
+    reply = requests.head(url, allow_redirects=False, timeout=_TIMEOUT)
+    reply.raise_for_status()
+    tag = reply.headers.get("X-Linked-Etag", "").strip('"')
+    return f"sha256:{tag}" if re.fullmatch("[0-9a-f]{64}", tag) else ""
+
+
+def _download(url: str, partial: pathlib.Path) -> None:
+    """Appends to `partial` what is missing of it."""
+    done = partial.stat().st_size if partial.exists() else 0
+    headers = {"Range": f"bytes={done}-"} if done else {}
+    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as reply:
+        if done and reply.status_code == requests.codes.requested_range_not_satisfiable:
+            return  # it was complete
+        reply.raise_for_status()
+        if reply.status_code != requests.codes.partial_content:
+            done = 0  # the server starts anew
+        size = int(reply.headers.get("Content-Length", 0)) + done
+        bar = tqdm(total=size or None, initial=done, unit="B", unit_scale=True, desc=partial.stem)
+        with bar, partial.open("ab" if done else "wb") as file:
+            for chunk in reply.iter_content(_CHUNK):
+                bar.update(file.write(chunk))
+    if size and partial.stat().st_size < size:
+        raise requests.ConnectionError("the connection ended early; the same command goes on")
+
+
+def _reason(error: requests.RequestException) -> str:
+    if error.response is not None:
+        return f"the server says {error.response.status_code}"
+    return "no connection" if isinstance(error, requests.ConnectionError) else str(error)

@@ -1,0 +1,84 @@
+"""Reads other libraries' checkpoint files into plain arrays by name; nothing in a file is ever executed."""
+
+import pathlib
+
+import h5py
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+FORMATS = (".pth", ".pt", ".safetensors", ".weights.h5", ".h5")
+
+
+class UnreadableWeightsError(ValueError):
+    """A file of weights that cannot be read; the message says why."""
+
+
+def read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays in a file.
+
+    Args:
+      path: torch's `.pth` or `.pt` (never unpickled; needs torch), `.safetensors`, Keras' legacy `.h5` or its
+        `.weights.h5`.
+
+    Returns:
+      Arrays by name; those of Keras are called `LAYER/VARIABLE` in legacy files (`stem_conv/kernel`) and
+      `KIND_N/I` in the others (`conv2d_3/0`: the first variable of the fourth such layer).
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      UnreadableWeightsError: it is damaged, or of none of these kinds.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    name = path.name
+    try:
+        if name.endswith((".pth", ".pt")):
+            return _read_torch(path)
+        if name.endswith(".safetensors"):
+            with safe_open(path, "numpy") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}
+        if name.endswith(".h5"):
+            with h5py.File(path) as file:
+                return _read_keras(file) if "layers" in file else _read_legacy_keras(file)
+    except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+        raise UnreadableWeightsError(f"{path} is damaged or not what its name says: {error}") from error
+    raise UnreadableWeightsError(f"{path}: expected a name that ends in {', '.join(FORMATS)}")
+
+
+def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError:
+        raise UnreadableWeightsError(
+            f"{path}: reading torch's files needs torch (pip install torch); a .safetensors file of the same "
+            "weights does not"
+        ) from None
+    import pickle
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise UnreadableWeightsError(f"{path} holds more than weights and is not opened: {reason}") from error
+    return {key: value.numpy() for key, value in state.items()}
+
+
+def _read_legacy_keras(file: h5py.File) -> dict[str, np.ndarray]:
+    """Layers by name; what a variable is called follows the last slash, and `:0` says nothing."""
+    file = file["model_weights"] if "model_weights" in file else file
+    arrays = {}
+    for layer in file.attrs["layer_names"]:
+        layer = layer.decode() if isinstance(layer, bytes) else layer
+        for weight in file[layer].attrs["weight_names"]:
+            weight = weight.decode() if isinstance(weight, bytes) else weight
+            variable = weight.split("/")[-1].split(":")[0].removeprefix("depthwise_")
+            arrays[f"{layer}/{variable}"] = np.asarray(file[layer][weight])
+    return arrays
+
+
+def _read_keras(file: h5py.File) -> dict[str, np.ndarray]:
+    return {
+        f"{layer}/{index}": np.asarray(variable)
+        for layer, group in file["layers"].items()
+        for index, variable in group.get("vars", {}).items()
+    }

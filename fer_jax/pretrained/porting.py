@@ -1,0 +1,140 @@
+"""Other libraries' checkpoints into our trees: every array used exactly once, or a report of the faults."""
+
+import collections
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+from fer_jax.pretrained.naming import Slot, slots
+
+# Our variables of a layer, and what they are called elsewhere, in the order Keras keeps them.
+_TORCH = {"kernel": "weight", "bias": "bias", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+_KERAS_NORM = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
+_KERAS_KINDS = {
+    "conv": "conv2d",
+    "depthwise": "depthwise_conv2d",
+    "norm": "batch_normalization",
+    "dense": "dense",
+}
+
+
+class WeightsMismatchError(ValueError):
+    """A checkpoint and a model disagree; the message names what is missing, unexpected and misshapen."""
+
+
+def port(
+    model: str,
+    ecosystem: str,
+    arrays: dict[str, np.ndarray],
+    shapes: dict[str, Any],
+    *,
+    leave_out: Sequence[str] = (),
+    absent: Sequence[str] = (),
+    bgr: bool = False,
+) -> dict[str, Any]:
+    """The variables of a model from the arrays of a checkpoint.
+
+    Args:
+      model: a name in `models.MODELS`.
+      ecosystem: one of `naming.ECOSYSTEMS`.
+      arrays: as `formats.read` gives them.
+      shapes: our variables or their shapes, {"params", "batch_stats"}.
+      leave_out: parts of ours (names at the top of the tree, such as 'head') not to take.
+      absent: names of arrays that the file is known to lack; our variables are then left out.
+      bgr: whether the file's first layer takes blue first.
+
+    Returns:
+      {"params", "batch_stats"} with float32 arrays, without those that are left out; the stem takes RGB.
+
+    Raises:
+      WeightsMismatchError: they disagree anywhere else, or the file has what `absent` says it lacks.
+      ValueError: no checkpoint of `model` is known in `ecosystem`.
+    """
+    layers = slots(model, ecosystem, shapes["params"])
+    names = _names(layers, ecosystem, arrays)
+    unused = {key for key in arrays if not _says_nothing(key)}
+    if present := sorted(unused & set(absent)):
+        raise WeightsMismatchError(f"the weights are said to lack what they have: {', '.join(present)}")
+    ours, missing, misshapen = {}, [], []
+    for slot in layers:
+        for collection, variable, target in _variables(slot, shapes):
+            key = names[slot][variable]
+            if slot.path[0] in leave_out:
+                unused.discard(key)
+                continue
+            if key not in arrays:
+                if key not in absent:
+                    missing.append(key)
+                continue
+            unused.discard(key)
+            value = converted(np.asarray(arrays[key], np.float32), slot, ecosystem, target.shape)
+            if bgr and slot is layers[0] and variable == "kernel":
+                value = value[:, :, ::-1]
+            if value.shape != target.shape:
+                misshapen.append(f"{key} {arrays[key].shape} for {'/'.join(slot.path)} {target.shape}")
+            ours[(collection, *slot.path, variable)] = value
+    problems = {"missing": missing, "unexpected": sorted(unused), "wrong shape": misshapen}
+    if any(problems.values()):
+        report = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in problems.items() if keys)
+        raise WeightsMismatchError(f"the weights are not those of {model} in {ecosystem}. {report}")
+    return {"batch_stats": {}, **traverse_util.unflatten_dict(ours)}
+
+
+def _says_nothing(key: str) -> bool:
+    """torch's counters, and the mean and variance of the input inside Keras' EfficientNet."""
+    return key.endswith("num_batches_tracked") or key.startswith("normalization/")
+
+
+def _variables(slot: Slot, shapes: dict[str, Any]):
+    """(collection, name, shape) of the variables of one of our layers."""
+    for collection in ("params", "batch_stats"):
+        layer = shapes.get(collection, {})
+        for part in slot.path:
+            layer = layer.get(part, {})
+        for variable in ("kernel", "scale", "bias", "mean", "var"):
+            if variable in layer:
+                yield collection, variable, layer[variable]
+
+
+def _names(
+    layers: Sequence[Slot], ecosystem: str, arrays: dict[str, np.ndarray]
+) -> dict[Slot, dict[str, str]]:
+    """What the variables of each layer are called in the file."""
+    if ecosystem != "keras":
+        return {slot: {ours: f"{slot.name}.{theirs}" for ours, theirs in _TORCH.items()} for slot in layers}
+    everything = ("kernel", "scale", "bias", "mean", "var")
+    if not any(key.startswith("conv2d") for key in arrays):
+        theirs = {slot: _KERAS_NORM if slot.kind == "norm" else {} for slot in layers}
+        return {slot: {v: f"{slot.name}/{theirs[slot].get(v, v)}" for v in everything} for slot in layers}
+    counts, names = collections.Counter(), {}
+    for slot in layers:
+        # Keras runs the dense layers before and inside a block as 1x1 convolutions.
+        kind = "conv2d" if _is_convolution_in_keras(slot, arrays) else _KERAS_KINDS[slot.kind]
+        layer = f"{kind}_{counts[kind]}" if counts[kind] else kind
+        counts[kind] += 1
+        order = ("scale", "bias", "mean", "var") if slot.kind == "norm" else ("kernel", "bias")
+        names[slot] = {v: f"{layer}/{order.index(v) if v in order else v}" for v in everything}
+    return names
+
+
+def _is_convolution_in_keras(slot: Slot, arrays: dict[str, np.ndarray]) -> bool:
+    if slot.kind != "dense":
+        return False
+    return "squeeze" in slot.path or not any(key.startswith("dense") for key in arrays)
+
+
+def converted(value: np.ndarray, slot: Slot, ecosystem: str, shape: tuple[int, ...]) -> np.ndarray:
+    """An array of theirs in our layout; of another shape than `shape` where it does not fit."""
+    if value.ndim == 1:
+        return value
+    if ecosystem == "keras":
+        value = value.swapaxes(2, 3) if slot.kind == "depthwise" else value
+    elif slot.path == ("hidden_0",) and value.ndim == 2 and value.shape[1] == 25088:
+        value = value.reshape(-1, 512, 7, 7).transpose(2, 3, 1, 0)  # torch flattens channels first
+    else:
+        value = value.T if value.ndim == 2 else value.transpose(2, 3, 1, 0)
+    if slot.kind == "dense" and value.size == np.prod(shape):
+        return value.reshape(shape)
+    return value

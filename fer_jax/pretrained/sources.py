@@ -1,0 +1,155 @@
+"""The official ImageNet weights: where they are, what they are, and the input they expect."""
+
+import dataclasses
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One checkpoint.
+
+    Attributes:
+      model: a name in `models.MODELS`.
+      ecosystem: one of `naming.ECOSYSTEMS`.
+      url: of the file.
+      checksum: as `download.fetch` takes it, with as many digits as its publisher gives: torchvision names
+        its files by the first eight of SHA-256, Keras lists MD5, and the Hugging Face hub tells SHA-256 on
+        download.
+      megabytes: of the file, None where its publisher does not say.
+      top1: reported accuracy on ImageNet's validation set in percent, None where none was found.
+      resolution: pixels a side that it was reported at.
+      licence: of the weights.
+      mean, std: of the RGB input on the scale [0, 1]: it becomes (x - mean) / std.
+      interpolation: that its images were resized by: 'bilinear' or 'bicubic'.
+      padding, epsilon: the conventions that it was trained with, see `models.backbone.Backbone`.
+      bgr: whether its first layer takes blue first; the port turns that around.
+    """
+
+    model: str
+    ecosystem: str
+    url: str
+    checksum: str
+    megabytes: float | None
+    top1: float | None
+    resolution: int
+    licence: str
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: str = "bilinear"
+    padding: str = "symmetric"
+    epsilon: float = 1e-5
+    bgr: bool = False
+
+
+def find(model: str, ecosystem: str) -> Source:
+    """The checkpoint of a model.
+
+    Raises:
+      ValueError: there is none; the message lists what there is.
+    """
+    for source in SOURCES:
+        if (source.model, source.ecosystem) == (model, ecosystem):
+            return source
+    known = ", ".join(sorted(s.ecosystem for s in SOURCES if s.model == model))
+    if known:
+        raise ValueError(f"{ecosystem!r} has no ImageNet weights for {model}; there are: {known}")
+    models = ", ".join(sorted({s.model for s in SOURCES}))
+    raise ValueError(f"there are no ImageNet weights for {model}, but for: {models}")
+
+
+def _torchvision(model: str, file: str, megabytes: float, top1: float, resolution: int, **kwargs) -> Source:
+    digits = file.rsplit("-", 1)[1].split(".")[0]
+    url = f"https://download.pytorch.org/models/{file}"
+    checksum = f"sha256:{digits}"
+    return Source(model, "torchvision", url, checksum, megabytes, top1, resolution, "BSD-3-Clause", **kwargs)
+
+
+def _timm(model: str, tag: str, top1: float | None, resolution: int, **kwargs) -> Source:
+    url = f"https://huggingface.co/timm/{tag}/resolve/main/model.safetensors"
+    kwargs = {"licence": "Apache-2.0", "interpolation": "bicubic"} | kwargs
+    return Source(model, "timm", url, "", None, top1, resolution, **kwargs)
+
+
+def _keras(model: str, path: str, md5: str, top1: float, resolution: int, **kwargs) -> Source:
+    url = f"https://storage.googleapis.com/{path}"
+    checksum = f"md5:{md5}" if md5 else ""
+    kwargs = {"padding": "same", "epsilon": 1e-3} | kwargs
+    return Source(model, "keras", url, checksum, None, top1, resolution, "Apache-2.0", **kwargs)
+
+
+_BICUBIC = {"interpolation": "bicubic"}
+_FROM_TORCHVISION = {"interpolation": "bilinear", "licence": "BSD-3-Clause"}
+_MINUS_ONE_TO_ONE = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+# Keras' VGG16 takes BGR from 0 to 255 minus the mean.
+_CAFFE = {"mean": (123.68 / 255, 116.779 / 255, 103.939 / 255), "std": (1 / 255,) * 3, "bgr": True}
+_KERAS_VGG16 = "vgg16/vgg16_weights_tf_dim_ordering_tf_kernels.h5"
+_KERAS_V2 = "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5"
+_KERAS_V3 = "mobilenet_v3/weights_mobilenet_v3_small_224_1.0_float.h5"
+
+# Facts from torchvision's `*_Weights`, timm's `pretrained_cfg` and table of results, and keras.applications.
+SOURCES = (
+    _torchvision(
+        "efficientnet_b0", "efficientnet_b0_rwightman-7f5810bc.pth", 20.451, 77.692, 224, **_BICUBIC
+    ),
+    _torchvision(
+        "efficientnet_b2", "efficientnet_b2_rwightman-c35c1473.pth", 35.174, 80.608, 288, **_BICUBIC
+    ),
+    _torchvision(
+        "efficientnet_b4", "efficientnet_b4_rwightman-23ab8bcd.pth", 74.489, 83.384, 380, **_BICUBIC
+    ),
+    _torchvision("mobilenet_v2", "mobilenet_v2-7ebf99e0.pth", 13.598, 72.154, 224),
+    _torchvision("mobilenet_v3_small", "mobilenet_v3_small-047dcff4.pth", 9.829, 67.668, 224, epsilon=1e-3),
+    _torchvision("resnet18", "resnet18-f37072fd.pth", 44.661, 69.758, 224),
+    _torchvision("vgg16", "vgg16-397923af.pth", 527.796, 71.592, 224),
+    _torchvision("vgg16_bn", "vgg16_bn-6c64b313.pth", 527.866, 73.360, 224),
+    _timm("efficientnet_b0", "efficientnet_b0.ra_in1k", 77.694, 224),
+    _timm("efficientnet_b2", "efficientnet_b2.ra_in1k", None, 288),
+    _timm("efficientnet_b4", "efficientnet_b4.ra2_in1k", None, 384),
+    _timm("mobilenet_v2", "mobilenetv2_100.ra_in1k", 72.976, 224),
+    _timm("mobilenet_v3_small", "mobilenetv3_small_100.lamb_in1k", 67.656, 224),
+    _timm("resnet18", "resnet18.a1_in1k", 73.158, 288),
+    _timm("vgg16", "vgg16.tv_in1k", 71.592, 224, **_FROM_TORCHVISION),
+    _timm("vgg16_bn", "vgg16_bn.tv_in1k", 73.370, 224, **_FROM_TORCHVISION),
+    _keras(
+        "efficientnet_b0",
+        "keras-applications/efficientnetb0.h5",
+        "902e53a9f72be733fc0bcb005b3ebbac",
+        77.1,
+        224,
+        **_BICUBIC,
+    ),
+    _keras(
+        "efficientnet_b2",
+        "keras-applications/efficientnetb2.h5",
+        "b15cce36ff4dcbd00b6dd88e7857a6ad",
+        80.1,
+        260,
+        **_BICUBIC,
+    ),
+    _keras(
+        "efficientnet_b4",
+        "keras-applications/efficientnetb4.h5",
+        "18c95ad55216b8f92d7e70b3a046e2fc",
+        82.9,
+        380,
+        **_BICUBIC,
+    ),
+    _keras("mobilenet_v2", f"tensorflow/keras-applications/{_KERAS_V2}", "", 71.3, 224, **_MINUS_ONE_TO_ONE),
+    _keras(
+        "mobilenet_v3_small",
+        f"tensorflow/keras-applications/{_KERAS_V3}",
+        "8768d4c2e7dee89b9d02b2d03d65d862",
+        68.1,
+        224,
+        **_MINUS_ONE_TO_ONE,
+    ),
+    _keras(
+        "vgg16",
+        f"tensorflow/keras-applications/{_KERAS_VGG16}",
+        "64373286793e3c8b2b4e3219cbf3544b",
+        71.3,
+        224,
+        **_CAFFE,
+    ),
+)

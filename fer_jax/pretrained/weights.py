@@ -1,0 +1,164 @@
+"""ImageNet weights for a model: fetched, converted, and put into the variables of a run."""
+
+import dataclasses
+import logging
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+import fer_jax
+from fer_jax import models
+from fer_jax.checkpoints import load_weights
+from fer_jax.pretrained import download, formats, porting, sources
+from fer_jax.pretrained.naming import ECOSYSTEMS
+
+CLASSES = 1000
+# What ImageNet's classifier consists of: new faces get a new one.
+_HEADS = {"vgg16": ("hidden_0", "hidden_1", "head"), "vgg16_bn": ("hidden_0", "hidden_1", "head")}
+_NEW = ("adapter", "head")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """Converted weights.
+
+    Attributes:
+      variables: {"params", "batch_stats"}, float32, with a stem that takes RGB.
+      facts: JSON: "model", "ecosystem", "url", "file", "sha256", "licence", "top1" (percent, or None),
+        "resolution", "left_out" (our parts), "missing" (our arrays that the file lacks), "conventions"
+        (attributes of the model: padding, epsilon) and "preprocess" (mean, std of RGB in [0, 1],
+        interpolation).
+    """
+
+    variables: dict[str, Any]
+    facts: dict[str, Any]
+
+
+def convert(
+    model: str,
+    ecosystem: str,
+    file: pathlib.Path | None = None,
+    *,
+    with_head: bool = False,
+    absent: Sequence[str] = (),
+) -> Pretrained:
+    """The official weights of a model.
+
+    Args:
+      model: a name in `models.MODELS`.
+      ecosystem: one of `naming.ECOSYSTEMS`.
+      file: the checkpoint; None for the official one, from the cache or the network.
+      with_head: whether to take the classifier of the 1000 classes, too.
+      absent: names of arrays that the file lacks.
+
+    Raises:
+      ValueError: there are no such weights, or the file's are others (`porting.WeightsMismatchError`,
+        `formats.UnreadableWeightsError`).
+      FileNotFoundError: there is no `file`.
+      download.DownloadError: the official file is not in the cache and cannot be fetched.
+    """
+    source = sources.find(model, ecosystem)
+    path = file or download.fetch(source.url, checksum=source.checksum, folder=f"{ecosystem}/{model}")
+    left_out = () if with_head else _HEADS.get(model, ("head",))
+    kwargs = {"dense": True} if "hidden_0" in _HEADS.get(model, ()) else {}
+    network = models.create(model, CLASSES, **kwargs)
+    face = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), face)
+    variables = porting.port(
+        model,
+        ecosystem,
+        formats.read(path),
+        shapes,
+        leave_out=left_out,
+        absent=absent,
+        bgr=source.bgr,
+    )
+    facts = {
+        "version": fer_jax.__version__,
+        "model": model,
+        "ecosystem": ecosystem,
+        "url": source.url,
+        "file": path.name,
+        "sha256": download.digest(path),
+        "licence": source.licence,
+        "top1": source.top1,
+        "resolution": source.resolution,
+        "left_out": list(left_out),
+        "missing": sorted(n for n in _names(shapes) - _names(variables) if n.split("/")[1] not in left_out),
+        "conventions": {"padding": source.padding, "epsilon": source.epsilon},
+        "preprocess": {
+            "mean": list(source.mean),
+            "std": list(source.std),
+            "interpolation": source.interpolation,
+        },
+    }
+    return Pretrained(variables, facts)
+
+
+def _names(variables: dict[str, Any]) -> set[str]:
+    return set(traverse_util.flatten_dict(variables, sep="/"))
+
+
+def find(weights: str, model: str) -> Pretrained:
+    """What `config.init.weights` names: an ecosystem, or a file that scripts/port_weights.py wrote.
+
+    Raises:
+      As `convert`, and ValueError for weights of another model.
+    """
+    if weights in ECOSYSTEMS:
+        return convert(model, weights)
+    if not pathlib.Path(weights).is_file():
+        raise FileNotFoundError(
+            f"config.init.weights is {weights!r}: expected none, {', '.join(ECOSYSTEMS)} or a file of "
+            "scripts/port_weights.py"
+        )
+    variables, facts = load_weights(weights)
+    if facts.get("model") != model:
+        raise ValueError(f"{weights} holds weights of {facts.get('model')}, and config.model.name is {model}")
+    return Pretrained(variables, facts)
+
+
+def initialise(variables: dict[str, Any], pretrained: Pretrained) -> dict[str, Any]:
+    """The variables of a run with pretrained ones in their places.
+
+    The head and the adapter stay as they are, and so does what the pretrained file lacks by its facts. A
+    stem with one input channel gets the sum over the colours. Parts that the run's model does not have, for
+    it ends earlier, are left out.
+
+    Args:
+      variables: {"params", "batch_stats"} at random.
+      pretrained: of the same architecture.
+
+    Raises:
+      ValueError: anything else is missing or has another shape.
+    """
+    ours = traverse_util.flatten_dict(variables)
+    theirs = traverse_util.flatten_dict(pretrained.variables)
+    parts = {path[1] for path in ours}
+    fresh, wrong = [], []
+    for path, value in ours.items():
+        name = "/".join(path)
+        if path[1] in _NEW or name in pretrained.facts["missing"]:
+            fresh.append(name)
+            continue
+        if path not in theirs:
+            wrong.append(f"{name} missing")
+            continue
+        new = theirs[path]
+        if new.ndim == 4 and new.shape[2] == 3 and value.shape[2] == 1 and path[1] in ("stem", "conv_0"):
+            new = new.sum(axis=2, keepdims=True)
+        if new.shape != value.shape:
+            wrong.append(f"{name} {new.shape} for {value.shape}")
+        ours[path] = new
+    wrong += [f"{'/'.join(path)} unexpected" for path in theirs if path not in ours and path[1] in parts]
+    if wrong:
+        raise ValueError(
+            f"the weights of {pretrained.facts['file']} do not fit the model: {', '.join(wrong[:5])}"
+        )
+    unused = sorted({path[1] for path in theirs} - parts)
+    logging.info("from %s; new: %s; not used: %s", pretrained.facts["file"], fresh, unused)
+    return {"batch_stats": {}, **traverse_util.unflatten_dict(ours)}

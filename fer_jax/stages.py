@@ -1,0 +1,163 @@
+"""Staged fine-tuning: which layers train when, at which rate, and what their BatchNorm does meanwhile."""
+
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import traverse_util
+
+SCOPES = ("all", "head", "blocks", "layers")
+STATISTICS = ("trained", "frozen", "running")
+
+Path = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What a config says of a stage.
+
+    Attributes:
+      epochs: how long; a fraction is fine.
+      train: 'all'; 'head', the classifier; or the `last` 'blocks' or 'layers' before it, and the head.
+      learning_rate: peak of the stage's schedule, which starts anew with it, and so does the optimizer.
+      last: how many. A layer is what has parameters (convolution, BatchNorm, dense); a block is a part of the
+        network with its own name, and a BatchNorm belongs to the block before it.
+      batch_norm: which BatchNorm layers follow the batches; the others keep to their running statistics:
+        those of blocks that train ('trained'), none ('frozen') or all ('running').
+    """
+
+    epochs: float
+    train: str = "all"
+    learning_rate: float = 1e-3
+    last: int = 0
+    batch_norm: str = "trained"
+
+    def __post_init__(self):
+        for name, value, known in (
+            ("train", self.train, SCOPES),
+            ("batch_norm", self.batch_norm, STATISTICS),
+        ):
+            if value not in known:
+                raise ValueError(f"{name}={value!r} in a stage; there are: {', '.join(known)}")
+        if self.epochs <= 0:
+            raise ValueError(f"epochs={self.epochs} in a stage; expected more than 0")
+        if (self.train in ("blocks", "layers")) != (self.last > 0):
+            raise ValueError(
+                f"train={self.train!r} with last={self.last} in a stage: 'blocks' and 'layers' need how "
+                "many, the others take none"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stage of a run, ready to train.
+
+    Attributes:
+      start, end: its first step, and the first one after it.
+      trained: the layers that train, None for all.
+      frozen: parts whose BatchNorm keeps its running statistics.
+      learning_rate: by the number of the update within the phase.
+      tx: the optimizer of the parameters that train.
+    """
+
+    start: int
+    end: int
+    trained: frozenset[Path] | None
+    frozen: tuple[str, ...]
+    learning_rate: Callable[[jax.Array], jax.Array]
+    tx: optax.GradientTransformation
+
+
+def blocks(model: nn.Module, input_shape: Sequence[int]) -> list[list[Path]]:
+    """The paths of the layers with parameters, in the order of the data, by block as `Stage` counts them.
+
+    Args:
+      model: the network; `model(x)` takes float32 [1, *input_shape].
+      input_shape: (S, S, C).
+    """
+    called: list[Path] = []
+
+    def note(next_function, args, kwargs, context):
+        called.append(context.module.path)
+        return next_function(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        face = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+        shapes = jax.eval_shape(model.init, jax.random.key(0), face)
+    names = traverse_util.flatten_dict(shapes["params"])
+    layers, norms = {path[:-1] for path in names}, {path[:-1] for path in names if path[-1] == "scale"}
+    found: list[list[Path]] = []
+    for path in dict.fromkeys(path for path in called if path in layers):
+        belongs = found and (path[0] == found[-1][-1][0] or (len(path) == 1 and path in norms))
+        if belongs:
+            found[-1].append(path)
+        else:
+            found.append([path])
+    return found
+
+
+def trained_layers(stage: Stage, blocks: Sequence[Sequence[Path]]) -> frozenset[Path] | None:
+    """The layers that train in a stage, None for all. The head is the last layer of all.
+
+    Args:
+      stage: the stage.
+      blocks: as the function of this name gives them.
+
+    Raises:
+      ValueError: the network has fewer blocks or layers than are to train.
+    """
+    if stage.train == "all":
+        return None
+    order = [path for block in blocks for path in block]
+    if stage.train == "head":
+        return frozenset(order[-1:])
+    units = blocks if stage.train == "blocks" else [[path] for path in order]
+    if stage.last >= len(units):
+        raise ValueError(
+            f"a stage trains the last {stage.last} {stage.train}, and the model has {len(units) - 1} before "
+            "its head: use train='all'"
+        )
+    return frozenset(path for unit in units[-1 - stage.last :] for path in unit)
+
+
+def frozen_parts(
+    stage: Stage, blocks: Sequence[Sequence[Path]], trained: frozenset[Path] | None
+) -> tuple[str, ...]:
+    """The names, at the top of the tree, of the parts whose BatchNorm keeps its statistics."""
+    if stage.batch_norm == "running":
+        return ()
+    names = dict.fromkeys(path[0] for block in blocks for path in block)
+    if stage.batch_norm == "frozen":
+        return tuple(names)
+    free = names if trained is None else {path[0] for path in trained}
+    return tuple(name for name in names if name not in free)
+
+
+def layer_factors(blocks: Sequence[Sequence[Path]], decay: float) -> dict[Path, float]:
+    """Factors on the learning rate: `decay` to the number of blocks between a layer's and the head.
+
+    Layer-wise decay as for fine-tuning transformers (Clark et al. 2020, arXiv:2003.10555).
+    """
+    depth = len(blocks) - 1
+    return {path: decay ** (depth - i) for i, block in enumerate(blocks) for path in block}
+
+
+def partition(params: Any, trained: Collection[Path] | None) -> tuple[Any, Any]:
+    """The parameters of the layers that train, and the others, as trees; `merge` puts them together."""
+    if trained is None:
+        return params, {}
+    flat = traverse_util.flatten_dict(params)
+    free = {path: value for path, value in flat.items() if path[:-1] in trained}
+    fixed = {path: value for path, value in flat.items() if path[:-1] not in trained}
+    return traverse_util.unflatten_dict(free), traverse_util.unflatten_dict(fixed)
+
+
+def merge(free: Any, fixed: Any) -> Any:
+    """The tree that `partition` took apart."""
+    if not fixed:
+        return free
+    return traverse_util.unflatten_dict(traverse_util.flatten_dict(free) | traverse_util.flatten_dict(fixed))

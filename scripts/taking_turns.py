@@ -1,0 +1,66 @@
+"""Sides of a benchmark as processes that take turns: whatever else a machine does meets all of them."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+Work = dict[str, Callable[[], object]]  # what a side can do, by name
+
+
+def serve(actions: Work) -> None:
+    """A side's process: for a line "train 3" from the parent does it that often, and answers with seconds."""
+    for action in actions.values():
+        action()  # which compiles it
+    # Libraries print to stdout too.
+    print("seconds", flush=True)
+    for line in sys.stdin:
+        name, count = line.split()
+        seconds = []
+        for _ in range(int(count)):
+            started = time.perf_counter()
+            actions[name]()
+            seconds.append(time.perf_counter() - started)
+        print("seconds", *seconds, flush=True)
+
+
+class Side:
+    """A process that works when asked to."""
+
+    def __init__(self, arguments: Sequence[str]):
+        """Starts `python ARGUMENTS`, which calls `serve`, and waits until it has compiled everything."""
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._answer()
+
+    def run(self, action: str, count: int) -> list[float]:
+        """Seconds of each of `count` turns."""
+        self.process.stdin.write(f"{action} {count}\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.process.communicate()
+
+    def _answer(self) -> list[float]:
+        for line in self.process.stdout:
+            word, *seconds = line.split() or [""]
+            if word == "seconds":
+                return [float(value) for value in seconds]
+        raise RuntimeError(f"a side ended early:\n{self.process.communicate()[1]}")
+
+
+def measure(sides: dict[str, Side], action: str, rounds: int, turns: int) -> dict[str, list[float]]:
+    """Seconds of an action by side: every round each side does it `turns` times in turn."""
+    seconds = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            # The first turn finds the caches full of another side's numbers.
+            seconds[name] += side.run(action, turns + 1)[1:]
+    return seconds

@@ -1,0 +1,204 @@
+"""The original networks with weights drawn by a rule, and what they answer: the references of test_porting.
+
+    python tests/pretrained/originals.py
+
+builds torchvision's, timm's and Keras' networks (torch, torchvision and timm installed, versions in the file)
+and writes references.npz beside this file: the names and shapes of their arrays, and features and logits
+for faces drawn by a rule. The arrays themselves follow from their names, so that the file stays small.
+"""
+
+import json
+import os
+import pathlib
+import sys
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+os.environ["KERAS_BACKEND"] = "jax"
+
+import numpy as np
+
+SIZES = (64, 97)
+CLASSES = 10
+KEPT_FEATURES = 64
+REFERENCES = pathlib.Path(__file__).with_name("references.npz")
+MEAN, STD = np.float32((0.485, 0.456, 0.406)), np.float32((0.229, 0.224, 0.225))
+
+MODELS = {
+    "efficientnet_b0": {
+        "torchvision": "efficientnet_b0",
+        "timm": "efficientnet_b0",
+        "keras": "EfficientNetB0",
+    },
+    "efficientnet_b2": {
+        "torchvision": "efficientnet_b2",
+        "timm": "efficientnet_b2",
+        "keras": "EfficientNetB2",
+    },
+    "efficientnet_b4": {
+        "torchvision": "efficientnet_b4",
+        "timm": "efficientnet_b4",
+        "keras": "EfficientNetB4",
+    },
+    "mobilenet_v2": {"torchvision": "mobilenet_v2", "timm": "mobilenetv2_100", "keras": "MobileNetV2"},
+    "mobilenet_v3_small": {
+        "torchvision": "mobilenet_v3_small",
+        "timm": "mobilenetv3_small_100",
+        "keras": "MobileNetV3Small",
+    },
+    "resnet18": {"torchvision": "resnet18", "timm": "resnet18"},
+    "vgg16": {"torchvision": "vgg16", "timm": "vgg16", "keras": "VGG16"},
+    "vgg16_bn": {"torchvision": "vgg16_bn", "timm": "vgg16_bn"},
+}
+CASES = [(model, ecosystem) for model, names in MODELS.items() for ecosystem in names]
+
+Answers = dict[str, np.ndarray]
+
+
+def drawn(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The array of a name: as wide as a trained network's, so that every layer matters to the logits."""
+    rng = np.random.default_rng(zlib.crc32(key.encode()))
+    name = key.replace("/", ".").split(".")[-1]
+    if "var" in name:
+        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    if name == "gamma" or (name == "weight" and len(shape) == 1):
+        return rng.uniform(0.8, 1.2, shape).astype(np.float32)
+    if len(shape) <= 1:
+        return rng.normal(0, 0.1, shape).astype(np.float32)
+    # Keras has the outputs last, and in depthwise kernels channels before their number; torch has them first.
+    keras = name == "kernel"
+    depthwise = keras and ("dw" in key or "depthwise" in key)
+    fan = np.prod(shape[:2] if depthwise else shape[:-1] if keras else shape[1:])
+    return rng.normal(0, np.sqrt(2 / fan), shape).astype(np.float32)
+
+
+def faces(size: int) -> np.ndarray:
+    """Normalised input float32 [2, size, size, 3]."""
+    return np.random.default_rng(size).normal(size=(2, size, size, 3)).astype(np.float32)
+
+
+def original(model: str, ecosystem: str) -> tuple[dict[str, np.ndarray], dict[str, str], Callable]:
+    """An original network with drawn weights.
+
+    Returns:
+      Its arrays by name, as `formats.read` names them; Keras' other names for them ({} elsewhere); and
+      answer(size) -> {"features" [2, F], "logits" [2, 10] where the size allows a head}.
+    """
+    name = MODELS[model][ecosystem]
+    return _keras(name) if ecosystem == "keras" else _torch(name, ecosystem)
+
+
+def _torch(name: str, ecosystem: str):
+    import torch
+
+    # torchvision's compiled part is not needed; without it two operators want a declaration.
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        try:
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        except RuntimeError:
+            pass  # it is there
+    import timm
+    import torchvision
+
+    if ecosystem == "timm":
+        net = timm.create_model(name, pretrained=False, num_classes=CLASSES)
+    else:
+        net = getattr(torchvision.models, name)(weights=None, num_classes=CLASSES)
+    net.eval()
+    state = net.state_dict()
+    for key, value in state.items():
+        if not key.endswith("num_batches_tracked"):
+            state[key] = torch.from_numpy(drawn(key, tuple(value.shape)))
+    net.load_state_dict(state)
+
+    @torch.no_grad()
+    def answer(size: int) -> Answers:
+        x = torch.from_numpy(faces(size).transpose(0, 3, 1, 2).copy())
+        if name.startswith("vgg"):  # whose dense layers take one size only
+            maps = net.forward_features(x) if ecosystem == "timm" else net.features(x)
+            return {"features": maps.mean((2, 3)).numpy()}
+        if ecosystem == "timm":
+            features = net.forward_head(net.forward_features(x), pre_logits=True)
+        else:
+            seen = []
+            last = net.fc if name == "resnet18" else net.classifier[-1]
+            hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+            net(x)
+            hook.remove()
+            features = seen[0]
+        return {"features": features.numpy(), "logits": net(x).numpy()}
+
+    return {key: value.numpy() for key, value in state.items()}, {}, answer
+
+
+def _keras(name: str):
+    import keras
+
+    numbered, arrays = {}, {}
+
+    def build(size: int):
+        keras.utils.clear_session()
+        kwargs: dict[str, Any] = {"weights": None, "input_shape": (size, size, 3)}
+        if name == "VGG16":
+            net = keras.applications.VGG16(include_top=False, pooling="avg", **kwargs)
+        else:
+            if name == "MobileNetV3Small":
+                kwargs["include_preprocessing"] = False
+            kwargs |= {"classes": CLASSES, "classifier_activation": None}
+            net = getattr(keras.applications, name)(**kwargs)
+        kinds: dict[str, int] = {}
+        for layer in net.layers:
+            if not layer.weights:
+                continue
+            if layer.name == "normalization":  # what the ImageNet weights bring
+                layer.set_weights([MEAN, STD**2, np.int64(0)])
+                layer.finalize_state()
+                continue
+            kind = keras.src.utils.naming.to_snake_case(type(layer).__name__)
+            number = kinds.get(kind, 0)
+            kinds[kind] = number + 1
+            for i, weight in enumerate(layer.weights):
+                key = f"{layer.name}/{weight.name}"
+                arrays[key] = drawn(key, tuple(weight.shape))
+                numbered[f"{kind}_{number}/{i}" if number else f"{kind}/{i}"] = key
+                weight.assign(arrays[key])
+        return net
+
+    def answer(size: int) -> Answers:
+        net = build(size)
+        x = faces(size)
+        if name.startswith("EfficientNet"):  # which takes 0 to 255 and normalises it
+            x = (x * STD + MEAN) * 255
+        if name == "VGG16":
+            # Blue first, and the scale of what it takes is ours.
+            return {"features": np.asarray(net(x[..., ::-1]))}
+        places = {"MobileNetV2": "global_average_pooling2d", "MobileNetV3Small": "conv_2"}
+        place = net.get_layer(places.get(name, "avg_pool")).output
+        features, logits = keras.Model(net.inputs, [place, net.output])(x)
+        features = np.asarray(features).reshape(2, -1)
+        if name == "MobileNetV3Small":
+            features = features * np.clip(features / 6 + 0.5, 0, 1)
+        return {"features": features, "logits": np.asarray(logits)}
+
+    build(SIZES[0])
+    return arrays, numbered, answer
+
+
+def main() -> None:
+    kept: dict[str, Any] = {}
+    for model, ecosystem in CASES:
+        arrays, numbered, answer = original(model, ecosystem)
+        shapes = {key: list(value.shape) for key, value in arrays.items()}
+        about = {"shapes": shapes, "numbered": numbered}
+        kept[f"{model}/{ecosystem}/arrays"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+        for size in SIZES:
+            for what, value in answer(size).items():
+                kept[f"{model}/{ecosystem}/{size}/{what}"] = value[:, :KEPT_FEATURES]
+        print(model, ecosystem, len(arrays), file=sys.stderr, flush=True)
+    np.savez_compressed(REFERENCES, **kept)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Reading other libraries' files: what is in them, and what is refused."""
+
+import os
+import pickle
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import h5py
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from fer_jax.pretrained import formats
+
+KERNEL = np.arange(18, dtype=np.float32).reshape(1, 3, 3, 2)
+
+
+def same(found, expected):
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        np.testing.assert_array_equal(found[key], value)
+
+
+def test_safetensors(tmp_path):
+    arrays = {"conv.weight": KERNEL, "bn.num_batches_tracked": np.int64(3)[None]}
+    save_file(arrays, tmp_path / "w.safetensors")
+    same(formats.read(tmp_path / "w.safetensors"), arrays)
+
+
+def test_torch(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"conv.weight": torch.from_numpy(KERNEL)}, tmp_path / "w.pth")
+    same(formats.read(tmp_path / "w.pth"), {"conv.weight": KERNEL})
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.system, ("echo executed",)
+
+
+def test_a_pickle_with_more_than_weights_is_not_opened(tmp_path, capfd):
+    torch = pytest.importorskip("torch")
+    torch.save({"conv.weight": torch.zeros(1), "more": Harmful()}, tmp_path / "w.pth")
+    with pytest.raises(
+        formats.UnreadableWeightsError, match="w.pth holds more than weights and is not opened"
+    ):
+        formats.read(tmp_path / "w.pth")
+    assert "executed" not in capfd.readouterr().out
+
+
+def keras_model():
+    """One of each kind of layer; two convolutions, so that their numbering shows."""
+    import keras
+
+    layers = [
+        keras.layers.Input((8, 8, 3)),
+        keras.layers.Conv2D(4, 3, name="first"),
+        keras.layers.BatchNormalization(name="norm"),
+        keras.layers.DepthwiseConv2D(3, use_bias=False, name="depth"),
+        keras.layers.Conv2D(5, 1, use_bias=False, name="second"),
+        keras.layers.GlobalAveragePooling2D(name="pool"),
+        keras.layers.Dense(2, name="predictions"),
+    ]
+    model = keras.Sequential(layers)
+    for i, weight in enumerate(model.weights):
+        weight.assign(np.full(weight.shape, i, np.float32))
+    return model
+
+
+EXPECTED = {
+    "first": ("conv2d", ("kernel", "bias")),
+    "norm": ("batch_normalization", ("gamma", "beta", "moving_mean", "moving_variance")),
+    "depth": ("depthwise_conv2d", ("kernel",)),
+    "second": ("conv2d_1", ("kernel",)),
+    "predictions": ("dense", ("kernel", "bias")),
+}
+
+
+def test_keras_weights_by_kind_and_number(tmp_path):
+    model = keras_model()
+    model.save_weights(tmp_path / "w.weights.h5")
+    expected = {
+        f"{numbered}/{i}": np.asarray(model.get_layer(name).weights[i])
+        for name, (numbered, variables) in EXPECTED.items()
+        for i in range(len(variables))
+    }
+    same(formats.read(tmp_path / "w.weights.h5"), expected)
+
+
+def write_legacy(path, model, group=None):
+    """As Keras 1 and 2 wrote weights: layers and their weights named by attributes."""
+    with h5py.File(path, "w") as file:
+        top = file.create_group(group) if group else file
+        top.attrs["layer_names"] = [layer.name.encode() for layer in model.layers]
+        for layer in model.layers:
+            kept = top.create_group(layer.name)
+            variables = EXPECTED[layer.name][1] if layer.name in EXPECTED else ()
+            names = ["depthwise_kernel" if layer.name == "depth" else variable for variable in variables]
+            names = [f"{layer.name}/{name}:0" for name in names]
+            kept.attrs["weight_names"] = [name.encode() for name in names]
+            for name, weight in zip(names, layer.weights, strict=True):
+                kept[name] = np.asarray(weight)
+
+
+@pytest.mark.parametrize("group", [None, "model_weights"])
+def test_legacy_keras_by_layer_and_variable(tmp_path, group):
+    model = keras_model()
+    write_legacy(tmp_path / "w.h5", model, group)
+    expected = {
+        f"{name}/{variable}": np.asarray(weight)
+        for name, (_, variables) in EXPECTED.items()
+        for variable, weight in zip(variables, model.get_layer(name).weights, strict=True)
+    }
+    same(formats.read(tmp_path / "w.h5"), expected)
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no weights at .*w.h5"):
+        formats.read(tmp_path / "w.h5")
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.h5", "w.weights.h5"])
+def test_a_damaged_file(tmp_path, name):
+    (tmp_path / name).write_bytes(b"not what the name says")
+    with pytest.raises(formats.UnreadableWeightsError, match=f"{name} is damaged or not what its name says"):
+        formats.read(tmp_path / name)
+
+
+def test_another_kind(tmp_path):
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps({}))
+    with pytest.raises(formats.UnreadableWeightsError, match="expected a name that ends in .pth, .pt"):
+        formats.read(tmp_path / "w.pkl")

@@ -1,0 +1,191 @@
+"""ImageNet weights in a run: the real ones on photographs, and how they reach a model."""
+
+import functools
+import importlib
+import json
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+from helpers import tiny_config
+
+from fer_jax import models, steps
+from fer_jax.checkpoints import load_weights
+from fer_jax.data import augment
+from fer_jax.pretrained import download, weights
+from fer_jax.pretrained.weights import Pretrained, initialise
+from fer_jax.train import train_and_evaluate
+
+FILES = {
+    "mobilenet_v2": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5",
+    "mobilenet_v3_small": "weights_mobilenet_v3_small_224_1.0_float.h5",
+}
+B4 = "efficientnet_b4_partial.safetensors"
+B4_ABSENT = ["blocks.6.1.conv_pw.weight", "blocks.6.1.conv_pwl.weight"]
+# Photographs, and the classes of ImageNet that they show.
+LABELS = {
+    "grace_hopper.png": {652},  # military uniform
+    "cat.png": {281, 282, 285},  # tabby, tiger cat, Egyptian cat
+    "parrot.jpg": {88},  # macaw
+    "hot_dog.jpg": {934},
+}
+
+
+@pytest.fixture(scope="module")
+def assets(shared_dir):
+    folder = shared_dir / "assets"
+    if not (folder / "weights").is_dir():
+        pytest.skip("the real ImageNet weights are not here")
+    return folder
+
+
+@pytest.mark.parametrize("model", sorted(FILES))
+def test_real_weights_know_the_photographs(model, assets):
+    found = weights.convert(model, "keras", assets / "weights" / FILES[model], with_head=True)
+    network = models.create(model, weights.CLASSES, **found.facts["conventions"])
+    forward = jax.jit(steps.make_forward(network, size=224, channels=3, **found.facts["preprocess"]))
+    for name, classes in LABELS.items():
+        image = PIL.Image.open(assets / "photos" / name).convert("RGB").resize((256, 256))
+        logits = forward(found.variables, np.asarray(image)[None], augment.identity_affine(1))
+        assert int(np.argmax(logits)) in classes, name
+
+
+def test_a_partial_file_names_what_is_absent(assets):
+    path = assets / "weights" / B4
+    with pytest.raises(ValueError, match="missing: " + ", ".join(B4_ABSENT)):
+        weights.convert("efficientnet_b4", "timm", path)
+    found = weights.convert("efficientnet_b4", "timm", path, absent=B4_ABSENT)
+    assert found.facts["missing"] == [
+        "params/block_31/expand/kernel",
+        "params/block_31/project/kernel",
+    ]
+
+
+# -------------------- into a model --------------------
+
+
+@functools.cache
+def random_variables(channels=3, **kwargs):
+    network = models.create("mobilenet_v3_small", **kwargs)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 32, 32, channels), np.float32))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+
+
+def pretrained(**facts):
+    """Weights whose every array counts up from a number of its own."""
+    variables = random_variables()
+    trunk = {part: value + 0 for part, value in variables["params"].items() if isinstance(value, np.ndarray)}
+    trunk |= {
+        part: jax.tree.map(lambda x: x + 1, v) for part, v in variables["params"].items() if part != "head"
+    }
+    kept = {"params": trunk, "batch_stats": jax.tree.map(lambda x: x + 1, variables["batch_stats"])}
+    return Pretrained(kept, {"file": "some.h5", "missing": [], **facts})
+
+
+def test_the_trunk_is_taken_and_the_head_stays():
+    theirs = pretrained()
+    found = initialise(random_variables(), theirs)
+    jax.tree.map(np.testing.assert_array_equal, found["params"]["head"], random_variables()["params"]["head"])
+    rest = {part: value for part, value in found["params"].items() if part != "head"}
+    jax.tree.map(np.testing.assert_array_equal, rest, theirs.variables["params"])
+    jax.tree.map(np.testing.assert_array_equal, found["batch_stats"], theirs.variables["batch_stats"])
+
+
+def test_a_stem_of_one_channel_gets_the_sum_over_the_colours():
+    theirs = pretrained()
+    found = initialise(random_variables(channels=1), theirs)
+    summed = theirs.variables["params"]["stem"]["kernel"].sum(2, keepdims=True)
+    np.testing.assert_array_equal(found["params"]["stem"]["kernel"], summed)
+
+
+def test_an_adapter_is_new():
+    ours = random_variables(channels=1, adapter="rgb")
+    found = initialise(ours, pretrained())
+    assert found["params"]["adapter"] is not None
+    np.testing.assert_array_equal(found["params"]["adapter"]["kernel"], ours["params"]["adapter"]["kernel"])
+
+
+def test_arrays_that_do_not_fit_are_named():
+    theirs = pretrained()
+    theirs.variables["params"]["stem"] = {"kernel": np.zeros((5, 5, 3, 16), np.float32)}
+    with pytest.raises(ValueError, match=r"the weights of some.h5 do not fit the model: params/stem/kernel"):
+        initialise(random_variables(), theirs)
+
+
+def test_what_the_file_lacks_stays_random_and_nothing_else():
+    theirs = pretrained()
+    del theirs.variables["params"]["hidden"]["bias"]
+    with pytest.raises(ValueError, match="params/hidden/bias missing"):
+        initialise(random_variables(), theirs)
+    theirs.facts["missing"] = ["params/hidden/bias"]
+    found = initialise(random_variables(), theirs)
+    np.testing.assert_array_equal(
+        found["params"]["hidden"]["bias"], random_variables()["params"]["hidden"]["bias"]
+    )
+
+
+# -------------------- in a run --------------------
+
+
+def test_offline_a_run_says_which_file_to_put_where(tiny_data, tmp_path, monkeypatch):
+    monkeypatch.setenv(download.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    config = importlib.import_module("configs.effnet_b0").get_config()
+    config.data.dir = str(tiny_data)
+    target = tmp_path / "cache" / "timm" / "efficientnet_b0" / "model.safetensors"
+    with pytest.raises(download.DownloadError, match=f"put it at {target} by hand"):
+        train_and_evaluate(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            "tensorflow",
+            "config.init.weights is 'tensorflow': expected none, torchvision, timm, keras or a file",
+        ),
+        ("keras", "there are no ImageNet weights for cnn_relu"),
+    ],
+)
+def test_weights_that_there_are_not(value, message, tiny_data, tmp_path):
+    config = tiny_config(tiny_data, **{"init.weights": value})
+    with pytest.raises((FileNotFoundError, ValueError), match=message):
+        train_and_evaluate(config, tmp_path / "run")
+
+
+def run_of(tiny_data, file, **changes):
+    config = tiny_config(tiny_data)
+    config.model.kwargs = {"dropout": 0.0}
+    config.model.name = "mobilenet_v3_small"
+    config.update_from_flattened_dict(
+        {"model.input_size": 32, "model.channels": 3, "init.weights": str(file), "train.steps": None}
+        | changes
+    )
+    return config
+
+
+def test_a_run_starts_from_a_ported_file_and_takes_its_preprocessing(tiny_data, tmp_path, assets):
+    script = importlib.import_module("scripts.port_weights")
+    file = assets / "weights" / FILES["mobilenet_v3_small"]
+    script.main(f"--model mobilenet_v3_small --from keras --file {file} --out {tmp_path}".split())
+    path = tmp_path / "mobilenet_v3_small_keras.safetensors"
+    _, facts = load_weights(path)
+    assert facts["sha256"] == download.digest(file) and facts["licence"] == "Apache-2.0"
+    config = run_of(tiny_data, path)
+    config.stages = ({"epochs": 1.0, "train": "head", "learning_rate": 1e-3},)
+    train_and_evaluate(config, tmp_path / "run")
+    report = json.loads((tmp_path / "run" / "report" / "report.json").read_text())
+    variables, facts = load_weights(tmp_path / "run")
+    assert facts["preprocess"] == {
+        "image_size": 32, "channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3,
+        "interpolation": "bilinear", "fill": "reflect",
+    }  # fmt: skip
+    assert facts["model"]["kwargs"]["padding"] == "same" and facts["model"]["kwargs"]["epsilon"] == 1e-3
+    assert facts["pretrained"]["file"] == file.name and report["accuracy"] >= 0
+    # The head alone trained: the trunk is the file's, its statistics too.
+    original, _ = load_weights(path)
+    for part in original["params"]:
+        jax.tree.map(np.testing.assert_array_equal, variables["params"][part], original["params"][part])
+    jax.tree.map(np.testing.assert_array_equal, variables["batch_stats"], original["batch_stats"])

@@ -1,0 +1,218 @@
+"""Staged fine-tuning: what trains, what rests, and what that costs."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import traverse_util
+from helpers import assert_trees_equal
+
+from fer_jax import losses, models, optim, stages, steps
+from fer_jax.data import augment
+from fer_jax.stages import Stage
+from fer_jax.state import create_state
+
+SHAPE = (32, 32, 1)
+CNN = [
+    [("Conv_0",), ("BatchNorm_0",)],
+    [("Conv_1",), ("BatchNorm_1",)],
+    [("Dense_0",), ("BatchNorm_2",)],
+    [("Dense_1",)],
+]
+
+
+def small_cnn():
+    return models.create("cnn_relu", widths=(4, 8), depths=(1, 1), hidden=8, dropout=0.0)
+
+
+@functools.cache
+def mobilenet():
+    return models.create("mobilenet_v3_small", dropout=0.0)
+
+
+@functools.cache
+def mobilenet_blocks():
+    return stages.blocks(mobilenet(), SHAPE)
+
+
+def test_blocks_in_the_order_of_the_data():
+    assert stages.blocks(small_cnn(), SHAPE) == CNN
+
+
+def test_blocks_of_a_backbone():
+    names = [block[0][0] for block in mobilenet_blocks()]
+    assert names == ["stem", *(f"block_{i}" for i in range(11)), "top", "hidden", "head"]
+    assert mobilenet_blocks()[0] == [("stem",), ("stem_norm",)]
+    assert mobilenet_blocks()[1] == [
+        ("block_0", "depthwise"),
+        ("block_0", "depthwise_norm"),
+        ("block_0", "squeeze", "reduce"),
+        ("block_0", "squeeze", "expand"),
+        ("block_0", "project"),
+        ("block_0", "project_norm"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        (Stage(1, "all"), None),
+        (Stage(1, "head"), {("Dense_1",)}),
+        (Stage(1, "blocks", last=1), {("Dense_1",), ("Dense_0",), ("BatchNorm_2",)}),
+        (Stage(1, "layers", last=1), {("Dense_1",), ("BatchNorm_2",)}),
+        (Stage(1, "layers", last=3), {("Dense_1",), ("BatchNorm_2",), ("Dense_0",), ("BatchNorm_1",)}),
+    ],
+)
+def test_which_layers_train(stage, expected):
+    assert stages.trained_layers(stage, CNN) == expected
+
+
+@pytest.mark.parametrize(("train", "last"), [("blocks", 4), ("layers", 7)])
+def test_more_than_there_are_is_refused(train, last):
+    with pytest.raises(
+        ValueError, match=f"trains the last {last} {train}, and the model has {last - 1} before"
+    ):
+        stages.trained_layers(Stage(1, train, last=last), CNN)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"epochs": 0}, "epochs=0 in a stage; expected more than 0"),
+        ({"epochs": 1, "train": "tail"}, "train='tail' in a stage; there are: all, head, blocks, layers"),
+        (
+            {"epochs": 1, "batch_norm": "on"},
+            "batch_norm='on' in a stage; there are: trained, frozen, running",
+        ),
+        ({"epochs": 1, "train": "blocks"}, "train='blocks' with last=0 in a stage"),
+        ({"epochs": 1, "train": "head", "last": 2}, "train='head' with last=2 in a stage"),
+    ],
+)
+def test_a_stage_that_cannot_be(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Stage(**fields)
+
+
+def test_frozen_parts():
+    blocks = [[("stem",), ("stem_norm",)], [("block_0", "conv")], [("head",)]]
+    head = frozenset([("head",)])
+    assert stages.frozen_parts(Stage(1, "head"), blocks, head) == ("stem", "stem_norm", "block_0")
+    assert stages.frozen_parts(Stage(1), blocks, None) == ()
+    running = Stage(1, "head", batch_norm="running")
+    assert stages.frozen_parts(running, blocks, head) == ()
+    everything = Stage(1, batch_norm="frozen")
+    assert stages.frozen_parts(everything, blocks, None) == ("stem", "stem_norm", "block_0", "head")
+
+
+def test_layer_factors_fall_with_the_distance_from_the_head():
+    factors = stages.layer_factors(CNN, 0.5)
+    assert factors[("Dense_1",)] == 1
+    assert factors[("Dense_0",)] == factors[("BatchNorm_2",)] == 0.5
+    assert factors[("Conv_0",)] == 0.125
+
+
+def test_partition_and_merge():
+    params = {"a": {"b": {"kernel": 1, "bias": 2}, "c": {"kernel": 3}}, "d": {"kernel": 4}}
+    free, fixed = stages.partition(params, {("a", "b"), ("d",)})
+    assert free == {"a": {"b": {"kernel": 1, "bias": 2}}, "d": {"kernel": 4}}
+    assert fixed == {"a": {"c": {"kernel": 3}}}
+    assert stages.merge(free, fixed) == params
+    assert stages.partition(params, None) == (params, {})
+
+
+# -------------------- in a step --------------------
+
+
+def batch_of(count):
+    rng = np.random.default_rng(2)
+    return {
+        "image": rng.integers(0, 256, (count, *SHAPE), dtype=np.uint8),
+        "target": np.eye(7, dtype=np.float32)[rng.integers(0, 7, count)],
+        "affine": augment.identity_affine(count),
+    }
+
+
+def taken(model, stage, blocks, tx=None, **kwargs):
+    """A state, its step (not compiled) and the layers that train."""
+    trained = stages.trained_layers(stage, blocks)
+    frozen = stages.frozen_parts(stage, blocks, trained)
+    tx = tx or optax.sgd(0.1, momentum=0.9)
+    state = create_state(model, tx, input_shape=SHAPE, seed=0, use_ema=True, trained=trained)
+    step = steps.make_train_step(
+        model.clone(frozen=frozen) if frozen else model,
+        tx,
+        losses.cross_entropy,
+        **dict(size=SHAPE[0], mean=0.5, std=0.25, channels=1, ema_decay=0.9),
+        trained=trained,
+        **kwargs,
+    )
+    return state, step, trained
+
+
+def changed(old, new):
+    """Paths of the layers of which an array is another."""
+    old, new = traverse_util.flatten_dict(old), traverse_util.flatten_dict(new)
+    return {path[:-1] for path in old if not np.array_equal(old[path], new[path])}
+
+
+def test_only_what_trains_changes():
+    stage = Stage(1, "blocks", last=1, batch_norm="running")
+    state, step, trained = taken(small_cnn(), stage, CNN)
+    new, _ = jax.jit(step)(state, batch_of(8))
+    assert changed(state.params, new.params) == trained == changed(state.ema["params"], new.ema["params"])
+    kept = {leaf.shape for leaf in jax.tree.leaves(new.opt_state)} - {()}
+    assert kept == {(8, 8), (8,), (8, 7), (7,)}
+
+
+def test_the_gradient_of_a_part_is_that_of_the_whole():
+    """Plain SGD moves the layers that train as it does when all train."""
+    tx = optax.sgd(0.1)
+    part, step, _ = taken(small_cnn(), Stage(1, "blocks", last=1, batch_norm="running"), CNN, tx)
+    whole, whole_step, _ = taken(small_cnn(), Stage(1, batch_norm="running"), CNN, tx)
+    new, _ = jax.jit(step)(part, batch_of(8))
+    expected, _ = jax.jit(whole_step)(whole, batch_of(8))
+    for name in ("Dense_0", "Dense_1", "BatchNorm_2"):
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7),
+            new.params[name],
+            expected.params[name],
+        )
+
+
+def test_frozen_statistics_stay_and_are_what_normalises():
+    state, step, _ = taken(mobilenet(), Stage(1, "head"), mobilenet_blocks())
+    new, metrics = jax.jit(step)(state, batch_of(4))
+    assert_trees_equal(state.batch_stats, new.batch_stats)
+    x = (jnp.float32(batch_of(4)["image"]) / 255 - 0.5) / 0.25
+    logits = mobilenet().apply({"params": state.params, "batch_stats": state.batch_stats}, x)
+    loss, count = losses.cross_entropy(logits, batch_of(4)["target"])
+    assert float(metrics["loss"]) == pytest.approx(float(loss / count), rel=1e-5)
+
+
+def test_statistics_of_blocks_that_train_run():
+    stage = Stage(1, "blocks", last=3)
+    state, step, trained = taken(mobilenet(), stage, mobilenet_blocks())
+    new, _ = jax.jit(step)(state, batch_of(4))
+    moved = {path[0] for path in changed(state.batch_stats, new.batch_stats)}
+    assert moved == {"block_10", "top_norm"} < {path[0] for path in trained}
+
+
+def test_a_frozen_trunk_costs_no_gradient():
+    def flops(stage):
+        state, step, _ = taken(mobilenet(), stage, mobilenet_blocks())
+        return jax.jit(step).lower(state, batch_of(4)).compile().cost_analysis()["flops"]
+
+    assert flops(Stage(1, "head")) < 0.45 * flops(Stage(1))
+
+
+def test_layer_decay_scales_the_update():
+    schedule = optim.learning_rate("constant", peak=0.1, total_steps=10)
+    plain = optim.make_optimizer("sgd", schedule)
+    scaled = optim.make_optimizer("sgd", schedule, factors=stages.layer_factors(CNN, 0.5))
+    gradient = {name: {"kernel": np.ones(2, np.float32)} for name in ("Conv_0", "Conv_1", "Dense_1")}
+    updates = [tx.update(gradient, tx.init(gradient), gradient)[0] for tx in (plain, scaled)]
+    for name, factor in (("Conv_0", 0.125), ("Conv_1", 0.25), ("Dense_1", 1)):
+        np.testing.assert_allclose(updates[1][name]["kernel"], factor * updates[0][name]["kernel"])
