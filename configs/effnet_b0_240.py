@@ -6,17 +6,12 @@ No metric of ours yet: not trained to the end.
 """
 
 from configs.default import augmentation
-from configs.default import get_config as default
+from configs.published import get_config as published
 
 
 def get_config():
-    c = default()
+    c = published("efficientnet_b0", weights="torchvision", input_size=240)
     c.augment = augmentation("backbone_224")
-    c.model.name = "efficientnet_b0"
-    c.model.input_size = 240
-    c.model.channels = 3
-    c.init.weights = "torchvision"
-    c.optim.name = "adam"
     c.optim.schedule = "cosine"
     c.train.batch_size = 32
     c.loss.class_weights = "balanced"

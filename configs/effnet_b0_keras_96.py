@@ -5,20 +5,11 @@ Run it by `python -m fer_jax.main --config configs/effnet_b0_keras_96.py`.
 No metric of ours yet: not trained to the end.
 """
 
-from configs.default import augmentation
-from configs.default import get_config as default
+from configs.published import get_config as published
 
 
 def get_config():
-    c = default()
-    c.augment = augmentation("backbone_96")
-    c.model.name = "efficientnet_b0"
-    c.model.input_size = 96
-    c.model.channels = 3
-    c.init.weights = "keras"
-    c.optim.name = "adam"
-    c.optim.schedule = "constant"
-    c.train.batch_size = 64
+    c = published("efficientnet_b0", weights="keras", input_size=96)
     c.stages = (
         {"epochs": 20.0, "train": "head", "learning_rate": 1e-3},
         {"epochs": 20.0, "train": "layers", "last": 54, "learning_rate": 3e-6},

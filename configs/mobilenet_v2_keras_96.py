@@ -5,20 +5,11 @@ Run it by `python -m fer_jax.main --config configs/mobilenet_v2_keras_96.py`.
 No metric of ours yet: not trained to the end.
 """
 
-from configs.default import augmentation
-from configs.default import get_config as default
+from configs.published import get_config as published
 
 
 def get_config():
-    c = default()
-    c.augment = augmentation("backbone_96")
-    c.model.name = "mobilenet_v2"
-    c.model.input_size = 96
-    c.model.channels = 3
-    c.init.weights = "keras"
-    c.optim.name = "adam"
-    c.optim.schedule = "constant"
-    c.train.batch_size = 64
+    c = published("mobilenet_v2", weights="keras", input_size=96)
     c.stages = (
         {"epochs": 5.0, "train": "head", "learning_rate": 1e-3},
         {"epochs": 15.0, "train": "layers", "last": 34, "learning_rate": 1e-5},

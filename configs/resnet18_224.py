@@ -5,20 +5,12 @@ Run it by `python -m fer_jax.main --config configs/resnet18_224.py`.
 No metric of ours yet: not trained to the end.
 """
 
-from configs.default import augmentation
-from configs.default import get_config as default
+from configs.published import get_config as published
 
 
 def get_config():
-    c = default()
-    c.augment = augmentation("backbone_96")
-    c.model.name = "resnet18"
-    c.model.input_size = 224
-    c.model.channels = 3
-    c.init.weights = "torchvision"
-    c.optim.name = "adam"
+    c = published("resnet18", weights="torchvision", input_size=224)
     c.optim.schedule = "plateau"
-    c.train.batch_size = 64
     c.optim.plateau_patience = 3
     c.selection.patience = 8
     c.stages = ({"epochs": 40.0, "train": "all", "learning_rate": 1e-4},)

@@ -20,7 +20,9 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if pa
 
 
 BACKBONES = [
-    name for name in EXPERIMENTS if name.startswith(("effnet", "fine_tuning", "mobilenet", "resnet", "vgg"))
+    name
+    for name in EXPERIMENTS
+    if name.startswith(("effnet", "fine_tuning", "mobilenet", "published", "resnet", "vgg"))
 ]
 
 
