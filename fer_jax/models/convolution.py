@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from fer_jax.models import onednn
+
 # F(3x3, 3x3) of Lavin & Gray 2015 (arXiv:1509.09308), at the points 0, 1, -1, 2 and infinity: a 3x3 tile of
 # the output is A^T [(G w G^T) * (B^T x B)] A for the 5x5 patch x around it: 25 products instead of 81, and
 # sums of few terms that keep float32's accuracy. Faces of 48 pixels, halved, stay multiples of its side.
@@ -21,11 +23,11 @@ _G = np.array(
 )
 _A = np.array([[1, 0, 0], [1, 1, 1], [1, -1, 1], [1, 2, 4], [0, 0, 1]], np.float32)
 
-# Below these numbers of channels the sums cost more than the products save.
-_MIN_CHANNELS = 32
-_MIN_GRADIENT_CHANNELS = 128
+# With fewer channels the sums cost more than the products save.
+_MIN_CHANNELS, _MIN_PRODUCT = 64, 64 * 128
 
 Grid = list[list[jnp.ndarray]]
+Pads = Sequence[tuple[int, int]]
 
 
 def _combine(weights: np.ndarray, arrays: Sequence[jnp.ndarray]) -> jnp.ndarray:
@@ -68,12 +70,15 @@ def _patches(padded: jnp.ndarray) -> Grid:
     return _transform(_B, _strided(padded, 0, _TILE + 2))
 
 
-def _filter(padded: jnp.ndarray, kernel: jnp.ndarray) -> jnp.ndarray:
-    """Convolve a padded array with a kernel [3, 3, C, D] -> [B, H, W, D]."""
+def _filter(padded: jnp.ndarray, kernel: jnp.ndarray, transposed: bool = False) -> jnp.ndarray:
+    """Convolve a padded array with a kernel [3, 3, C, D] -> [B, H, W, D]; `transposed`, [3, 3, D, C]."""
     batch, h, w = padded.shape[0], padded.shape[1] - 2, padded.shape[2] - 2
+    # A kernel is transposed by the product: transforming one that lies across takes ten times as long.
+    contracted = (((1,), (1 if transposed else 0,)), ((), ()))
     kernels = _transform(_G.T, [list(row) for row in kernel])
     products = [
-        [u @ k for u, k in zip(us, ks, strict=True)] for us, ks in zip(_patches(padded), kernels, strict=True)
+        [lax.dot_general(u, k, contracted) for u, k in zip(us, ks, strict=True)]
+        for us, ks in zip(_patches(padded), kernels, strict=True)
     ]
     tiles = [[y.reshape(batch, h // _TILE, w // _TILE, -1) for y in row] for row in _transform(_A, products)]
     return jnp.stack([jnp.stack(row, 3) for row in tiles], 2).reshape(batch, h, w, -1)
@@ -108,18 +113,12 @@ def padding_of(size: int, kernel: int, stride: int, padding: str) -> tuple[int, 
     return total // 2, total - total // 2
 
 
-def _direct(
-    x: jnp.ndarray,
-    kernel: jnp.ndarray,
-    padding: str | Sequence[tuple[int, int]],
-    stride: int = 1,
-    groups: int = 1,
-) -> jnp.ndarray:
+def _direct(x: jnp.ndarray, kernel: jnp.ndarray, pads: Pads, stride: int = 1, groups: int = 1) -> jnp.ndarray:
     return lax.conv_general_dilated(
         x,
         kernel,
         (stride, stride),
-        padding,
+        pads,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
@@ -140,19 +139,100 @@ def _winograd_bwd(residuals, gradient):
     padded, kernel = residuals
     height, width = gradient.shape[1:3]
     padded_gradient = _pad(gradient)
-    d_x = _filter(padded_gradient, kernel[::-1, ::-1].swapaxes(2, 3))[:, :height, :width]
-    if min(kernel.shape[2:]) >= _MIN_GRADIENT_CHANNELS:
-        return d_x, _filter_gradient(padded, padded_gradient)
-    x = padded[:, : height + 2, : width + 2]
-    _, pull = jax.vjp(lambda kernel: _direct(x, kernel, "VALID"), kernel)
-    return d_x, *pull(gradient)
+    d_x = _filter(padded_gradient, kernel[::-1, ::-1], transposed=True)[:, :height, :width]
+    return d_x, _filter_gradient(padded, padded_gradient)
 
 
 _winograd.defvjp(_winograd_fwd, _winograd_bwd)
 
 
-def _on_cpu(x: jnp.ndarray) -> bool:
-    return jax.default_backend() == "cpu" and x.dtype == jnp.float32
+def _is_worth_winograd(x: jnp.ndarray, kernel: jnp.ndarray) -> bool:
+    c, d = kernel.shape[2:]
+    on_cpu = jax.default_backend() == "cpu" and x.dtype == jnp.float32
+    return on_cpu and min(c, d) >= _MIN_CHANNELS and c * d >= _MIN_PRODUCT
+
+
+# -------------------- oneDNN's --------------------
+
+
+@jax.custom_vjp
+def _pointwise(x: jnp.ndarray, kernel: jnp.ndarray) -> jnp.ndarray:
+    """[N, C] @ [C, D], by products that read what has to be transposed as it lies."""
+    return onednn.matmul(x, kernel)
+
+
+def _pointwise_fwd(x, kernel):
+    return onednn.matmul(x, kernel), (x, kernel)
+
+
+def _pointwise_bwd(residuals, gradient):
+    x, kernel = residuals
+    return onednn.matmul(gradient, kernel, transpose_b=True), onednn.matmul(x, gradient, transpose_a=True)
+
+
+_pointwise.defvjp(_pointwise_fwd, _pointwise_bwd)
+
+
+def _pads_of_gradient(pads: Pads, kernel: int, inputs: Sequence[int], outputs: Sequence[int]) -> Pads:
+    """Zeros around the output's gradient such that the turned kernel, at stride 1, gives the input's."""
+    before = [kernel - 1 - first for first, _ in pads]
+    return tuple((b, n - m + kernel - 1 - b) for b, n, m in zip(before, inputs, outputs, strict=True))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _dense(x, kernel, pads, stride):
+    return onednn.convolve(x, kernel, pads, (stride, stride))
+
+
+def _dense_fwd(x, kernel, pads, stride):
+    return _dense(x, kernel, pads, stride), (x, kernel)
+
+
+def _dense_bwd(pads, stride, residuals, gradient):
+    x, kernel = residuals
+    _, pull = jax.vjp(lambda kernel: _direct(x, kernel, pads, stride), kernel)
+    (d_kernel,) = pull(gradient)
+    if stride > 1:
+        _, pull = jax.vjp(lambda x: _direct(x, kernel, pads, stride), x)
+        return *pull(gradient), d_kernel
+    around = _pads_of_gradient(pads, kernel.shape[0], x.shape[1:3], gradient.shape[1:3])
+    return onednn.convolve(gradient, kernel[::-1, ::-1].swapaxes(2, 3), around, (1, 1)), d_kernel
+
+
+_dense.defvjp(_dense_fwd, _dense_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _depthwise(x, kernel, pads, stride):
+    """The batch as one volume, [1, B, H, W, C]: so the kernel's gradient is a convolution like the others."""
+    return onednn.convolve(x, kernel[None], [(0, 0), *pads], (1, stride, stride), groups=x.shape[-1])
+
+
+def _depthwise_fwd(x, kernel, pads, stride):
+    return _depthwise(x, kernel, pads, stride), (x, kernel)
+
+
+def _depthwise_bwd(pads, stride, residuals, gradient):
+    x, kernel = residuals
+    # With zeros between its pixels the gradient is that of a convolution at stride 1.
+    apart = (0, 0, stride - 1)
+    gradient = lax.pad(gradient, 0.0, ((0, 0, 0), (0, 0, 0), apart, apart, (0, 0, 0)))
+    inputs, outputs, size = x.shape[2:4], gradient.shape[2:4], kernel.shape[0]
+    around = _pads_of_gradient(pads, size, inputs, outputs)
+    d_x = _depthwise(gradient, kernel[::-1, ::-1], around, 1)
+    around = [
+        (first, m + size - 1 - n - first) for (first, _), n, m in zip(pads, inputs, outputs, strict=True)
+    ]
+    d_kernel = onednn.convolve(
+        x, gradient[0, :, :, :, None], [(0, 0), *around], (1, 1, 1), groups=x.shape[-1]
+    )
+    return d_x, d_kernel.reshape(kernel.shape)
+
+
+_depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
+
+
+# -------------------- whatever is best --------------------
 
 
 def convolve(x: jnp.ndarray, kernel: jnp.ndarray, stride: int = 1, padding: str = "same") -> jnp.ndarray:
@@ -165,76 +245,14 @@ def convolve(x: jnp.ndarray, kernel: jnp.ndarray, stride: int = 1, padding: str 
     """
     size = kernel.shape[0]
     if size == 1:
-        return x[:, ::stride, ::stride] @ kernel[0, 0]
-    if size == 3 and stride == 1 and _on_cpu(x) and min(kernel.shape[2:]) >= _MIN_CHANNELS:
+        x, kernel = x[:, ::stride, ::stride], kernel[0, 0]
+        if not onednn.is_usable(x, kernel):
+            return x @ kernel
+        return _pointwise(x.reshape(-1, x.shape[3]), kernel).reshape(*x.shape[:3], -1)
+    if size == 3 and stride == 1 and _is_worth_winograd(x, kernel):
         return _winograd(x, kernel)
-    return _direct(x, kernel, [padding_of(n, size, stride, padding) for n in x.shape[1:3]], stride)
-
-
-# -------------------- depthwise --------------------
-
-
-def _slices(x: jnp.ndarray, kernel_size: int, stride: int, out: tuple[int, int]) -> Grid:
-    """kernel_size x kernel_size arrays [B, *out, C]: what each place of a kernel sees of a padded array."""
-    h, w = stride * (out[0] - 1) + 1, stride * (out[1] - 1) + 1
-    places = range(kernel_size)
-    return [[x[:, i : i + h : stride, j : j + w : stride] for j in places] for i in places]
-
-
-def _weighted(grid: Grid, kernel: jnp.ndarray) -> jnp.ndarray:
-    """Sum of arrays [B, H, W, C] times the rows of a kernel [k, k, C]."""
-    total = 0
-    for row, weights in zip(grid, kernel, strict=True):
-        for x, weight in zip(row, weights, strict=True):
-            total = total + x * weight
-    return total
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _depthwise(x, kernel, stride, pads):
-    return _depthwise_fwd(x, kernel, stride, pads)[0]
-
-
-def _depthwise_fwd(x, kernel, stride, pads):
-    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    size = kernel.shape[0]
-    out = tuple((n - size) // stride + 1 for n in padded.shape[1:3])
-    return _weighted(_slices(padded, size, stride, out), kernel), (x, kernel)
-
-
-def _depthwise_bwd(stride, pads, residuals, gradient):
-    x, kernel = residuals
-    size, out = kernel.shape[0], gradient.shape[1:3]
-    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    d_kernel = jnp.stack(
-        [
-            jnp.stack([jnp.sum(part * gradient, (0, 1, 2)) for part in row])
-            for row in _slices(padded, size, stride, out)
-        ]
-    )
-    # The places stride * q + a of the padded input meet every stride-th row of the kernel from a on, and the
-    # gradient at q, q - 1, ...: a stride of 1 leaves one such phase, the kernel turned around.
-    taps = -(-size // stride)
-    gradient = jnp.pad(gradient, ((0, 0), (taps - 1, taps - 1), (taps - 1, taps - 1), (0, 0)))
-    kernel = jnp.pad(kernel, ((0, taps * stride - size), (0, taps * stride - size), (0, 0)))[::-1, ::-1]
-    side = tuple(n + taps - 1 for n in out)
-    grid = _slices(gradient, taps, 1, side)
-    phases = [
-        [_weighted(grid, kernel[stride - 1 - a :: stride, stride - 1 - b :: stride]) for b in range(stride)]
-        for a in range(stride)
-    ]
-    d_padded = jnp.stack([jnp.stack(row, 3) for row in phases], 2)
-    d_padded = d_padded.reshape(len(x), side[0] * stride, side[1] * stride, -1)
-    (top, _), (left, _) = pads
-    missing = [
-        (0, max(0, first + n - m))
-        for first, n, m in zip((top, left), x.shape[1:3], d_padded.shape[1:3], strict=True)
-    ]
-    d_padded = jnp.pad(d_padded, ((0, 0), *missing, (0, 0)))
-    return d_padded[:, top : top + x.shape[1], left : left + x.shape[2]], d_kernel
-
-
-_depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
+    pads = tuple(padding_of(n, size, stride, padding) for n in x.shape[1:3])
+    return (_dense if onednn.is_usable(x, kernel) else _direct)(x, kernel, pads, stride)
 
 
 def convolve_depthwise(
@@ -248,6 +266,6 @@ def convolve_depthwise(
       padding: 'same' or 'symmetric', see `padding_of`.
     """
     pads = tuple(padding_of(n, kernel.shape[0], stride, padding) for n in x.shape[1:3])
-    if _on_cpu(x):
-        return _depthwise(x, kernel[:, :, 0], stride, pads)
+    if onednn.is_usable(x, kernel):
+        return _depthwise(x[None], kernel, pads, stride)[0]
     return _direct(x, kernel, pads, stride, groups=x.shape[3])
