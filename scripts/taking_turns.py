@@ -5,17 +5,24 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+# A process that was idle often finds its threads on one core at first, and OpenMP's keep theirs busy for a
+# while when the work is done: what the first seconds take is not what it takes.
+_SETTLE_SECONDS = 2.0
+
 Work = dict[str, Callable[[], object]]  # what a side can do, by name
 
 
 def serve(actions: Work) -> None:
-    """A side's process: for a line "train 3" from the parent does it that often, and answers with seconds."""
+    """A side's process: for a line "train 3" from the parent settles, does it that often, answers seconds."""
     for action in actions.values():
         action()  # which compiles it
     # Libraries print to stdout too.
     print("seconds", flush=True)
     for line in sys.stdin:
         name, count = line.split()
+        started = time.perf_counter()
+        while time.perf_counter() - started < _SETTLE_SECONDS:
+            actions[name]()
         seconds = []
         for _ in range(int(count)):
             started = time.perf_counter()
@@ -61,6 +68,5 @@ def measure(sides: dict[str, Side], action: str, rounds: int, turns: int) -> dic
     seconds = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
-            # The first turn finds the caches full of another side's numbers.
-            seconds[name] += side.run(action, turns + 1)[1:]
+            seconds[name] += side.run(action, turns)
     return seconds

@@ -23,8 +23,7 @@ _G = np.array(
 )
 _A = np.array([[1, 0, 0], [1, 1, 1], [1, -1, 1], [1, 2, 4], [0, 0, 1]], np.float32)
 
-# With fewer channels the sums cost more than the products save.
-_MIN_CHANNELS, _MIN_PRODUCT = 64, 64 * 128
+_MIN_CHANNELS = 32  # with fewer the sums cost more than the products save
 
 Grid = list[list[jnp.ndarray]]
 Pads = Sequence[tuple[int, int]]
@@ -147,9 +146,8 @@ _winograd.defvjp(_winograd_fwd, _winograd_bwd)
 
 
 def _is_worth_winograd(x: jnp.ndarray, kernel: jnp.ndarray) -> bool:
-    c, d = kernel.shape[2:]
     on_cpu = jax.default_backend() == "cpu" and x.dtype == jnp.float32
-    return on_cpu and min(c, d) >= _MIN_CHANNELS and c * d >= _MIN_PRODUCT
+    return on_cpu and min(kernel.shape[2:]) >= _MIN_CHANNELS
 
 
 # -------------------- oneDNN's --------------------
