@@ -1,4 +1,4 @@
-"""An ImageNet network at 112 px: the head for 3 epochs, then everything for 40, AdamW, layer-wise decay.
+"""An ImageNet network at 112 px: the head for an epoch, then everything for 40, AdamW, layer-wise decay.
 
 The recipe that the experiments of our own share; here it trains EfficientNet-B0. No metric to expect yet: not
 trained to the end.
@@ -10,7 +10,13 @@ from configs.default import augmentation
 from configs.default import get_config as default
 
 
-def get_config(name: str = "efficientnet_b0", weights: str = "timm", input_size: int = 112) -> ConfigDict:
+def get_config(
+    name: str = "efficientnet_b0",
+    weights: str = "timm",
+    input_size: int = 112,
+    epochs: float = 40.0,
+    learning_rate: float = 3e-4,
+) -> ConfigDict:
     c = default()
     c.data.drop_blank = True
     c.data.merge_twins = True
@@ -27,7 +33,7 @@ def get_config(name: str = "efficientnet_b0", weights: str = "timm", input_size:
     c.train.batch_size = 64
     c.train.ema_decay = 0.999
     c.stages = (
-        {"epochs": 3.0, "train": "head", "learning_rate": 1e-3},
-        {"epochs": 40.0, "train": "all", "learning_rate": 3e-4},
+        {"epochs": 1.0, "train": "head", "learning_rate": 1e-3},
+        {"epochs": epochs, "train": "all", "learning_rate": learning_rate},
     )
     return c

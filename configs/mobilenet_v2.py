@@ -7,6 +7,7 @@ No metric to expect yet: not trained to the end.
 from configs.fine_tuning import get_config as fine_tuning
 
 
-def get_config():
-    c = fine_tuning("mobilenet_v2", weights="keras", input_size=112)
+def get_config(epochs: str = "24"):
+    c = fine_tuning("mobilenet_v2", "keras", epochs=float(epochs), learning_rate=1e-3)
+    c.optim.layer_decay = 0.9
     return c

@@ -8,5 +8,6 @@ from configs.fine_tuning import get_config as fine_tuning
 
 
 def get_config():
-    c = fine_tuning("mobilenet_v3_small", weights="keras", input_size=112)
+    c = fine_tuning("mobilenet_v3_small", weights="keras", epochs=24.0, learning_rate=1e-3)
+    c.optim.layer_decay = 0.9
     return c
