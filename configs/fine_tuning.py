@@ -29,7 +29,7 @@ def get_config(
     c.optim.name = "adamw"
     c.optim.weight_decay = 0.03
     c.optim.layer_decay = 0.85
-    c.optim.warmup_epochs = 1.0
+    c.optim.warmup_epochs = 0.5
     c.train.batch_size = 64
     c.train.ema_decay = 0.999
     c.stages = (
