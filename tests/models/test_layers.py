@@ -188,13 +188,16 @@ def test_squeeze_excitation_by_hand():
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [1, 3, 5, 7])
 @pytest.mark.parametrize("padding", ["same", "symmetric"])
-def test_strided_convolution_is_that_of_flax(size, stride, padding):
+def test_strided_convolution_and_its_gradients_are_those_of_flax(size, stride, padding):
     x = normal(0, 2, 9, 12, 3)
     pads = "SAME" if padding == "same" else [((size - 1) // 2,) * 2] * 2
     ours = layers.Conv(5, size, stride, padding=padding)
     flax = nn.Conv(5, (size, size), (stride, stride), padding=pads)
     variables = flax.init(jax.random.key(0), x)
-    assert_close(ours.apply(variables, x), flax.apply(variables, x))
+    y, pull = jax.vjp(ours.apply, variables, x)
+    expected, expected_pull = jax.vjp(flax.apply, variables, x)
+    gradient = normal(1, *y.shape)
+    assert_close((y, pull(gradient)), (expected, expected_pull(gradient)))
 
 
 @pytest.mark.parametrize("height, width", [(8, 8), (7, 5), (9, 12), (1, 2)])
@@ -211,6 +214,17 @@ def test_depthwise_convolution_and_its_gradients_are_those_of_flax(height, width
     expected, expected_pull = jax.vjp(flax.apply, variables, x)
     gradient = normal(1, *y.shape)
     assert_close((y, pull(gradient)), (expected, expected_pull(gradient)))
+
+
+def test_depthwise_gradient_of_a_large_batch_keeps_its_accuracy():
+    """The kernel's gradient is a sum over 73,728 pixels."""
+    x, kernel, gradient = normal(0, 32, 48, 48, 16), normal(1, 3, 3, 1, 16), normal(2, 32, 48, 48, 16)
+    _, pull = jax.vjp(convolution.convolve_depthwise, x, kernel)
+    padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    expected = [
+        [(padded[:, i : i + 48, j : j + 48] * gradient).sum((0, 1, 2)) for j in range(3)] for i in range(3)
+    ]
+    assert_close(pull(gradient)[1][:, :, 0], np.array(expected))
 
 
 def test_an_unknown_padding_is_refused():

@@ -1,0 +1,86 @@
+"""oneDNN's calls against NumPy and lax, and the convolutions where there are none."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fer_jax.models import convolution, onednn
+
+
+@pytest.fixture
+def usable():
+    if not onednn.is_usable(jnp.zeros(1)):
+        pytest.skip(
+            "oneDNN's calls are for a single CPU, Linux on x86-64, and the versions of jaxlib in onednn.py"
+        )
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def lax_convolution(x, kernel, pads, strides, groups=1):
+    axes = "DHW"[-len(pads) :]
+    numbers = f"N{axes}C", f"{axes}IO", f"N{axes}C"
+    return jax.lax.conv_general_dilated(
+        x, kernel, strides, pads, dimension_numbers=numbers, feature_group_count=groups
+    )
+
+
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("transpose_b", [False, True])
+def test_matrix_product_is_that_of_numpy(usable, transpose_a, transpose_b):
+    a, b = normal(0, 33, 70), normal(1, 70, 18)
+    y = onednn.matmul(a.T if transpose_a else a, b.T if transpose_b else b, transpose_a, transpose_b)
+    np.testing.assert_allclose(y, a.astype(np.float64) @ b, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "x, kernel, pads, strides, groups",
+    [
+        ((2, 9, 7, 5), (3, 3, 5, 6), ((1, 1), (0, 2)), (1, 1), 1),
+        ((2, 9, 7, 5), (5, 3, 5, 6), ((2, 1), (1, 1)), (2, 1), 1),
+        ((2, 8, 7, 32), (3, 3, 1, 32), ((1, 1), (1, 1)), (2, 2), 32),
+        ((1, 4, 8, 7, 20), (4, 8, 7, 1, 20), ((0, 0), (1, 1), (1, 1)), (1, 1, 1), 20),
+    ],
+)
+def test_convolution_is_that_of_lax(usable, x, kernel, pads, strides, groups):
+    x, kernel = normal(0, *x), normal(1, *kernel)
+    y = jax.jit(lambda x, k: onednn.convolve(x, k, pads, strides, groups))(x, kernel)
+    np.testing.assert_allclose(y, lax_convolution(x, kernel, pads, strides, groups), atol=2e-4)
+
+
+def test_convolution_maps_over_an_axis(usable):
+    x, kernel = normal(0, 3, 2, 6, 6, 4), normal(1, 3, 3, 4, 5)
+    y = jax.vmap(convolution.convolve, (0, None))(x, kernel)
+    expected = [lax_convolution(images, kernel, ((1, 1), (1, 1)), (1, 1)) for images in x]
+    np.testing.assert_allclose(y, expected, atol=1e-4)
+
+
+def test_other_types_are_not_for_it():
+    assert not onednn.is_usable(jnp.zeros(1, jnp.bfloat16))
+    assert not onednn.is_usable(jnp.zeros(1), jnp.zeros(1, jnp.float16))
+
+
+def test_a_jaxlib_that_is_not_known_is_left_alone(monkeypatch):
+    monkeypatch.setattr(onednn, "TESTED_JAXLIB", ())
+    onednn._is_in_jaxlib.cache_clear()
+    try:
+        assert not onednn.is_usable(jnp.zeros(1))
+    finally:
+        onednn._is_in_jaxlib.cache_clear()
+
+
+@pytest.mark.parametrize("size, stride", [(1, 1), (1, 2), (3, 1), (3, 2)])
+def test_convolutions_without_it_are_the_same(monkeypatch, size, stride):
+    x, dense, depthwise = normal(0, 2, 9, 8, 4), normal(1, size, size, 4, 6), normal(2, size, size, 1, 4)
+
+    def both():
+        convolve, one_each = convolution.convolve, convolution.convolve_depthwise
+        return convolve(x, dense, stride), one_each(x, depthwise, stride)
+
+    expected = both()
+    monkeypatch.setattr(onednn, "is_usable", lambda *arrays: False)
+    for y, e in zip(both(), expected, strict=True):
+        np.testing.assert_allclose(y, e, atol=1e-4)
