@@ -73,10 +73,12 @@ def use_stock_layers() -> None:
         epsilon: float = 1e-3
         dtype: type = np.float32
 
-        @nn.compact
+        def setup(self):
+            self.norm = nn.BatchNorm(not self.train, momentum=0.9, epsilon=self.epsilon)
+            nn.share_scope(self, self.norm)
+
         def __call__(self, x):
-            norm = nn.BatchNorm(not self.train, momentum=0.9, epsilon=self.epsilon)
-            return self.tail(norm(x))
+            return self.tail(self.norm(x))
 
     layers.convolve, layers.convolve_depthwise, backbone.BatchNorm = convolve, depthwise, BatchNorm
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from helpers import ROOT, run_python
 
-from fer_jax import models
+from fer_jax import losses, models
+from fer_jax.models import backbone, layers
 
 
 def script(name):
@@ -40,3 +41,27 @@ def test_the_input_benchmark_compares_its_streams():
     assert process.returncode in (0, 1), process.stderr
     assert "tf.data" in process.stdout and "bars (over 50,000 faces/s per core" in process.stdout
     assert process.returncode == ("MISSED" in process.stdout)
+
+
+def test_stock_layers_give_the_same_gradients(monkeypatch):
+    """The benchmark's other side is the same network; each layer's rounding (1e-5) adds up over the depth."""
+    benchmark = script("benchmark_models")
+    images, targets = benchmark.random_batch(4, 64)
+    model = models.create("mobilenet_v3_small")
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+
+    def gradients():
+        def objective(params):
+            whole = {**variables, "params": params}
+            rngs = {"dropout": jax.random.key(1)}
+            logits, updated = model.apply(whole, images, train=True, mutable=["batch_stats"], rngs=rngs)
+            return losses.cross_entropy(logits, targets)[0], updated
+
+        return jax.jit(jax.grad(objective, has_aux=True))(variables["params"])
+
+    ours = gradients()
+    for module, attribute in (layers, "convolve"), (layers, "convolve_depthwise"), (backbone, "BatchNorm"):
+        monkeypatch.setattr(module, attribute, getattr(module, attribute))  # put back after the test
+    benchmark.use_stock_layers()
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(gradients()), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max() + 1e-6)
