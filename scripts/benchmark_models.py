@@ -12,7 +12,6 @@ import argparse
 import functools
 import importlib.util
 import os
-import statistics
 import sys
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -218,7 +217,7 @@ def compare(model_name: str, options: argparse.Namespace) -> float | None:
     ratios = []
     for action in (TRAIN, INFER):
         seconds = measure(sides, action, options.rounds, options.turns)
-        rates = {name: options.batch_size / statistics.median(found) for name, found in seconds.items()}
+        rates = {name: options.batch_size / taken for name, taken in seconds.items()}
         peers = [rates[name] for name in (TENSORFLOW, TORCH) if name in rates]
         ratios.append(rates[OURS] / max(peers) if peers else None)
         cells = [f"{rates[name]:.0f}" if name in rates else "" for name in NEEDS]
@@ -239,7 +238,7 @@ def main() -> int:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=3, help="how often the sides take turns")
-    parser.add_argument("--turns", type=int, default=3, help="steps timed each time")
+    parser.add_argument("--turns", type=int, default=5, help="steps timed each time")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:

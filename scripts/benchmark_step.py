@@ -12,7 +12,6 @@ Bar, on the CPU: the update reaches the speed of Keras.
 import argparse
 import importlib.util
 import os
-import statistics
 import sys
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -136,9 +135,8 @@ def compare(model_name: str, sides: list[str], batch_size: int, rounds: int, tur
     for action, name in ((TRAIN, "training"), (INFER, "inference")):
         seconds = measure(processes, action, rounds, turns)
         for side in sides:
-            rates[action, side] = batch_size / statistics.median(seconds[side])
-            rate, best = rates[action, side], batch_size / min(seconds[side])
-            print(f"{model_name:9s} {name:9s} {side:24s} {rate:7.0f} images/s, at best {best:.0f}")
+            rates[action, side] = batch_size / seconds[side]
+            print(f"{model_name:9s} {name:9s} {side:24s} {rates[action, side]:7.0f} images/s")
     for process in processes.values():
         process.close()
     if KERAS not in sides:

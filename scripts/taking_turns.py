@@ -1,5 +1,6 @@
 """Sides of a benchmark as processes that take turns: whatever else a machine does meets all of them."""
 
+import statistics
 import subprocess
 import sys
 import time
@@ -63,10 +64,13 @@ class Side:
         raise RuntimeError(f"a side ended early:\n{self.process.communicate()[1]}")
 
 
-def measure(sides: dict[str, Side], action: str, rounds: int, turns: int) -> dict[str, list[float]]:
-    """Seconds of an action by side: every round each side does it `turns` times in turn."""
-    seconds = {name: [] for name in sides}
+def measure(sides: dict[str, Side], action: str, rounds: int, turns: int) -> dict[str, float]:
+    """Seconds of an action by side, doing it `turns` times in each round: the median of the best round.
+
+    Whatever disturbs a round only adds to it.
+    """
+    medians = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
-            seconds[name] += side.run(action, turns)
-    return seconds
+            medians[name].append(statistics.median(side.run(action, turns)))
+    return {name: min(found) for name, found in medians.items()}
