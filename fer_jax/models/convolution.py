@@ -233,6 +233,16 @@ _depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
 # -------------------- whatever is best --------------------
 
 
+def _shifted(x: jnp.ndarray, kernel: jnp.ndarray, pads: Pads, stride: int) -> jnp.ndarray:
+    """Depthwise, a sum over the kernel's places: XLA's own takes ten times as long on a CPU."""
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    size = kernel.shape[0]
+    h, w = (n - size + 1 for n in x.shape[1:3])
+    return sum(
+        x[:, i : i + h : stride, j : j + w : stride] * kernel[i, j] for i in range(size) for j in range(size)
+    )
+
+
 def convolve(x: jnp.ndarray, kernel: jnp.ndarray, stride: int = 1, padding: str = "same") -> jnp.ndarray:
     """Convolution with zeros around: [B, H, W, C] and kernel [k, k, C, D] -> [B, ceil(H / stride), ..., D].
 
@@ -266,4 +276,6 @@ def convolve_depthwise(
     pads = tuple(padding_of(n, kernel.shape[0], stride, padding) for n in x.shape[1:3])
     if onednn.is_usable(x, kernel):
         return _depthwise(x[None], kernel, pads, stride)[0]
+    if jax.default_backend() == "cpu":
+        return _shifted(x, kernel, pads, stride)
     return _direct(x, kernel, pads, stride, groups=x.shape[3])
