@@ -1,11 +1,14 @@
 """How fast the ImageNet networks are, beside stock Flax layers, Keras on TensorFlow, and PyTorch.
 
     python scripts/benchmark_models.py
+    python scripts/benchmark_models.py --models efficientnet_b0 --size 240 --batch_size 256 --dtype bfloat16
 
-Images a second of the training step (forward, backward, SGD with Nesterov momentum) and of inference,
-float32, faces of 96x96x3 in batches of 32, the whole machine for each side; the sides take turns in processes
-of their own. "stock Flax" is fer_jax's network with XLA's own convolutions and `flax.linen.BatchNorm`. Sides
-that are not installed are left out. Bar, on the CPU: at least the faster of TensorFlow and PyTorch.
+Images a second of the training step (forward, backward, SGD with Nesterov momentum) and of inference, faces
+of three channels, the whole machine for each side; the sides take turns in processes of their own. "stock
+Flax" is fer_jax's network with XLA's own convolutions and `flax.linen.BatchNorm`. PyTorch's networks are
+torchvision's, channels last; on a GPU timm's, compiled, with autocast for bfloat16. Sides that are not
+installed are left out. --limits, for a GPU, adds the rates at which fer_jax's training step would reach the
+card's arithmetic or its memory bandwidth, both measured. Bar: the faster of TensorFlow and PyTorch.
 """
 
 import argparse
@@ -13,8 +16,11 @@ import functools
 import importlib.util
 import os
 import sys
+import time
+from collections.abc import Callable
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the sides share one GPU's memory
 
 import numpy as np  # noqa: E402
 
@@ -26,15 +32,16 @@ OURS, STOCK, TENSORFLOW, TORCH = "fer_jax", "stock Flax", "TensorFlow", "PyTorch
 NEEDS = {OURS: (), STOCK: (), TENSORFLOW: ("keras", "tensorflow"), TORCH: ("torch", "torchvision")}
 TRAIN, INFER = "train", "infer"
 LEARNING_RATE, MOMENTUM = 1e-3, 0.9
-# Our name, and those of keras.applications and torchvision. Keras has no ResNet18.
+# Our name, which is torchvision's, and those of keras.applications (it has no ResNet18) and timm.
 MODELS = {
     "efficientnet_b0": ("EfficientNetB0", "efficientnet_b0"),
     "efficientnet_b2": ("EfficientNetB2", "efficientnet_b2"),
-    "mobilenet_v2": ("MobileNetV2", "mobilenet_v2"),
-    "mobilenet_v3_small": ("MobileNetV3Small", "mobilenet_v3_small"),
+    "mobilenet_v2": ("MobileNetV2", "mobilenetv2_100"),
+    "mobilenet_v3_small": ("MobileNetV3Small", "mobilenetv3_small_100"),
     "resnet18": (None, "resnet18"),
-    "vgg16": ("VGG16", "vgg16"),
+    "vgg16": ("VGG16", None),
 }
+DTYPES = ("float32", "bfloat16")
 
 
 def random_batch(batch_size: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -73,7 +80,7 @@ def use_stock_layers() -> None:
         dtype: type = np.float32
 
         def setup(self):
-            self.norm = nn.BatchNorm(not self.train, momentum=0.9, epsilon=self.epsilon)
+            self.norm = nn.BatchNorm(not self.train, momentum=0.9, epsilon=self.epsilon, dtype=self.dtype)
             nn.share_scope(self, self.norm)
 
         def __call__(self, x):
@@ -82,20 +89,15 @@ def use_stock_layers() -> None:
     layers.convolve, layers.convolve_depthwise, backbone.BatchNorm = convolve, depthwise, BatchNorm
 
 
-def jax_work(model_name: str, batch_size: int, size: int, stock: bool) -> Work:
-    """fer_jax, or its networks of stock layers."""
+def jax_training(model_name: str, batch_size: int, size: int, dtype: str, options: dict[str, str]):
+    """fer_jax's training step, jitted, and its arguments: model, step, (state, images, targets)."""
     import jax
     import optax
 
-    from fer_jax import losses, models, platform, state
+    from fer_jax import losses, models, state
 
-    if stock:
-        use_stock_layers()
-    else:
-        platform.tune_cpu()
-    compile_ = functools.partial(jax.jit, compiler_options={} if stock else platform.compiler_options())
     images, targets = jax.device_put(random_batch(batch_size, size))
-    model, tx = models.create(model_name), optax.sgd(LEARNING_RATE, MOMENTUM, nesterov=True)
+    model, tx = models.create(model_name, dtype=dtype), optax.sgd(LEARNING_RATE, MOMENTUM, nesterov=True)
     run = state.create_state(model, tx, input_shape=(size, size, 3), seed=0, use_ema=False)
 
     def update(run, x, targets):
@@ -117,8 +119,24 @@ def jax_work(model_name: str, batch_size: int, size: int, stock: bool) -> Work:
             step=run.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
         ), loss
 
-    step = compile_(update, donate_argnums=0)
-    forward = compile_(lambda variables, x: jax.nn.softmax(model.apply(variables, x)))
+    return model, jax.jit(update, donate_argnums=0, compiler_options=options), (run, images, targets)
+
+
+def jax_work(model_name: str, batch_size: int, size: int, dtype: str, stock: bool) -> Work:
+    """fer_jax, or its networks of stock layers."""
+    import jax
+
+    from fer_jax import platform
+
+    if stock:
+        use_stock_layers()
+    else:
+        platform.tune_cpu()
+    options = {} if stock else platform.compiler_options()
+    model, step, (run, images, targets) = jax_training(model_name, batch_size, size, dtype, options)
+    forward = jax.jit(
+        lambda variables, x: jax.nn.softmax(model.apply(variables, x)), compiler_options=options
+    )
     variables = jax.device_put(jax.tree.map(np.asarray, run.variables()))
 
     def train():
@@ -129,17 +147,55 @@ def jax_work(model_name: str, batch_size: int, size: int, stock: bool) -> Work:
     return {TRAIN: train, INFER: lambda: forward(variables, images).block_until_ready()}
 
 
-def tensorflow_work(model_name: str, batch_size: int, size: int) -> Work:
+def fastest(work: Callable[[], object], times: int = 10) -> float:
+    """Seconds that `work`, done once before, takes at best."""
+    work()
+    seconds = []
+    for _ in range(times):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def device_limits(dtype: str, side: int, megabytes: int) -> tuple[float, float]:
+    """What the device does at best: operations a second in a matrix product, bytes a second in a copy."""
+    import jax
+    import jax.numpy as jnp
+
+    matrix, block = jnp.ones((side, side), dtype), jnp.ones(megabytes * 2**18, jnp.float32)
+    product, copy = jax.jit(lambda a: a @ a), jax.jit(lambda a: a + 1)
+    operations = 2 * side**3 / fastest(lambda: product(matrix).block_until_ready())
+    return operations, 2 * block.nbytes / fastest(lambda: copy(block).block_until_ready())
+
+
+def training_limits(model_name: str, options: argparse.Namespace) -> str:
+    """What limits fer_jax's training step on a GPU, in images a second; XLA counts no oneDNN."""
+    operations, bandwidth = device_limits(options.dtype, side=8192, megabytes=1024)
+    shape = options.batch_size, options.size, options.dtype
+    _, step, arguments = jax_training(model_name, *shape, {})
+    cost = step.lower(*arguments).compile().cost_analysis()
+    arithmetic = options.batch_size * operations / cost["flops"]
+    memory = options.batch_size * bandwidth / cost["bytes accessed"]
+    return (
+        f"limits: {arithmetic:.0f} by arithmetic ({operations / 1e12:.0f} TFLOP/s), "
+        f"{memory:.0f} by memory ({bandwidth / 1e9:.0f} GB/s)"
+    )
+
+
+def tensorflow_work(model_name: str, batch_size: int, size: int, dtype: str) -> Work:
     """keras.applications on TensorFlow."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras
     import tensorflow as tf
 
+    if dtype != "float32":
+        keras.mixed_precision.set_dtype_policy(f"mixed_{dtype}")
     images, targets = random_batch(batch_size, size)
     trunk = getattr(keras.applications, MODELS[model_name][0])(
         weights=None, include_top=False, pooling="avg", input_shape=(size, size, 3)
     )
-    logits = keras.layers.Dense(CLASSES)(keras.layers.Dropout(0.2)(trunk.output))
+    logits = keras.layers.Dense(CLASSES, dtype="float32")(keras.layers.Dropout(0.2)(trunk.output))
     network = keras.Model(trunk.inputs, logits)
     network.compile(
         keras.optimizers.SGD(LEARNING_RATE, MOMENTUM, nesterov=True),
@@ -150,8 +206,8 @@ def tensorflow_work(model_name: str, batch_size: int, size: int) -> Work:
     return {TRAIN: lambda: network.train_on_batch(x, y), INFER: lambda: forward(x).numpy()}
 
 
-def torch_work(model_name: str, batch_size: int, size: int) -> Work:
-    """torchvision, channels last where that is the faster layout: on the CPU."""
+def torch_network(model_name: str, cuda: bool):
+    """torchvision's network, on a GPU timm's; VGG16 with averaged features like ours."""
     import torch
 
     library = torch.library.Library("torchvision", "FRAGMENT")
@@ -162,27 +218,36 @@ def torch_work(model_name: str, batch_size: int, size: int) -> Work:
             pass
     import torchvision
 
-    images, targets = random_batch(batch_size, size)
-    if model_name == "vgg16":  # with averaged features like ours, not 120 M parameters of dense layers
+    if model_name == "vgg16":  # not 120 M parameters of dense layers
         trunk = torchvision.models.vgg16(weights=None).features
-        network = torch.nn.Sequential(
-            trunk,
-            torch.nn.AdaptiveAvgPool2d(1),
-            torch.nn.Flatten(),
-            torch.nn.Dropout(),
-            torch.nn.Linear(512, CLASSES),
-        )
-    else:
-        network = getattr(torchvision.models, MODELS[model_name][1])(weights=None, num_classes=CLASSES)
-    network = network.to(memory_format=torch.channels_last)
-    x = torch.from_numpy(images.transpose(0, 3, 1, 2)).to(memory_format=torch.channels_last)
-    y = torch.from_numpy(targets)
+        layers = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Dropout()]
+        return torch.nn.Sequential(trunk, *layers, torch.nn.Linear(512, CLASSES))
+    if cuda:
+        import timm
+
+        return timm.create_model(MODELS[model_name][1], num_classes=CLASSES)
+    return getattr(torchvision.models, model_name)(weights=None, num_classes=CLASSES)
+
+
+def torch_work(model_name: str, batch_size: int, size: int, dtype: str) -> Work:
+    """PyTorch as its users run it: channels last, on a GPU compiled."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    device = "cuda" if cuda else "cpu"
+    images, targets = random_batch(batch_size, size)
+    network = torch_network(model_name, cuda).to(device, memory_format=torch.channels_last)
+    run = torch.compile(network) if cuda else network
+    x = torch.from_numpy(images.transpose(0, 3, 1, 2)).to(device, memory_format=torch.channels_last)
+    y = torch.from_numpy(targets).to(device)
     optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE, MOMENTUM, nesterov=True)
+    cast = functools.partial(torch.autocast, device, torch.bfloat16, enabled=dtype == "bfloat16")
 
     def train():
         network.train()
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(network(x), y)
+        with cast():
+            loss = torch.nn.functional.cross_entropy(run(x), y)
         loss.backward()
         optimizer.step()
         return loss.item()
@@ -190,18 +255,20 @@ def torch_work(model_name: str, batch_size: int, size: int) -> Work:
     @torch.inference_mode()
     def infer():
         network.eval()
-        return torch.softmax(network(x), 1).numpy()
+        with cast():
+            return torch.softmax(run(x).float(), 1).cpu().numpy()
 
     return {TRAIN: train, INFER: infer}
 
 
-def work(side: str, model_name: str, batch_size: int, size: int) -> Work:
-    """What `side` does in a turn."""
+def work(side: str, options: argparse.Namespace) -> Work:
+    """What `side` does in a turn, with the first of the models."""
+    shape = options.models[0], options.batch_size, options.size, options.dtype
     if side == TENSORFLOW:
-        return tensorflow_work(model_name, batch_size, size)
+        return tensorflow_work(*shape)
     if side == TORCH:
-        return torch_work(model_name, batch_size, size)
-    return jax_work(model_name, batch_size, size, stock=side == STOCK)
+        return torch_work(*shape)
+    return jax_work(*shape, stock=side == STOCK)
 
 
 def compare(model_name: str, options: argparse.Namespace) -> float | None:
@@ -212,7 +279,7 @@ def compare(model_name: str, options: argparse.Namespace) -> float | None:
         if all(importlib.util.find_spec(name) for name in NEEDS[side])
         and not (side == TENSORFLOW and MODELS[model_name][0] is None)
     ]
-    shape = ["--batch_size", str(options.batch_size), "--size", str(options.size)]
+    shape = ["--batch_size", str(options.batch_size), "--size", str(options.size), "--dtype", options.dtype]
     sides = {name: Side([__file__, "--side", name, "--models", model_name, *shape]) for name in names}
     ratios = []
     for action in (TRAIN, INFER):
@@ -225,6 +292,8 @@ def compare(model_name: str, options: argparse.Namespace) -> float | None:
         print(f"| {model_name}, {action} | {' | '.join(cells)} |", flush=True)
     for side in sides.values():
         side.close()
+    if options.limits:
+        print(training_limits(model_name, options), flush=True)
     return None if None in ratios else min(ratios)
 
 
@@ -237,13 +306,20 @@ def main() -> int:
     parser.add_argument("--sides", nargs="+", choices=NEEDS, default=list(NEEDS))
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the computation")
+    parser.add_argument("--limits", action="store_true", help="what limits the training step on this GPU")
     parser.add_argument("--rounds", type=int, default=3, help="how often the sides take turns")
     parser.add_argument("--turns", type=int, default=5, help="steps timed each time")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        serve(work(options.side, options.models[0], options.batch_size, options.size))
+        serve(work(options.side, options))
         return 0
+    if options.limits:
+        import jax
+
+        if jax.default_backend() == "cpu":
+            parser.error("--limits is for a GPU, and JAX finds none")
     print(f"| images/s | {' | '.join(NEEDS)} | fer_jax / faster peer |\n|{'---|' * (len(NEEDS) + 2)}")
     ratios = [compare(name, options) for name in options.models]
     if None in ratios:

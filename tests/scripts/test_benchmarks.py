@@ -65,3 +65,24 @@ def test_stock_layers_give_the_same_gradients(monkeypatch):
     benchmark.use_stock_layers()
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(gradients()), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max() + 1e-6)
+
+
+def test_the_model_benchmark_has_a_row_for_each_action():
+    shape = "--size=32", "--batch_size=2", "--rounds=1", "--turns=1"
+    command = "scripts/benchmark_models.py", "--models=mobilenet_v3_small", "--sides=fer_jax"
+    process = run_python(*command, *shape)
+    assert process.returncode == 0, process.stderr
+    for action in ("train", "infer"):
+        (row,) = [line for line in process.stdout.splitlines() if f"mobilenet_v3_small, {action}" in line]
+        name, rate, *peers = (cell.strip() for cell in row.strip("|").split("|"))
+        assert float(rate) > 0 and not any(peers)
+
+
+def test_the_limits_are_for_a_gpu():
+    process = run_python("scripts/benchmark_models.py", "--limits")
+    assert process.returncode == 2 and "--limits is for a GPU" in process.stderr
+
+
+def test_what_a_device_does_at_best():
+    operations, bandwidth = script("benchmark_models").device_limits("float32", side=256, megabytes=1)
+    assert operations > 1e8 and bandwidth > 1e7
