@@ -10,7 +10,7 @@ quickstart: .venv/installed
 	$(BIN)/python scripts/quickstart.py
 
 test: .venv/tested
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 lint: .venv/tested
 	$(BIN)/ruff check .
