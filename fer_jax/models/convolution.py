@@ -23,7 +23,8 @@ _G = np.array(
 )
 _A = np.array([[1, 0, 0], [1, 1, 1], [1, -1, 1], [1, 2, 4], [0, 0, 1]], np.float32)
 
-_MIN_CHANNELS = 32  # with fewer the sums cost more than the products save
+# With fewer channels the sums cost more than the products save, with fewer tiles the kernel's transforms do.
+_MIN_CHANNELS, _MIN_TILES = 32, 64
 
 Grid = list[list[jnp.ndarray]]
 Pads = Sequence[tuple[int, int]]
@@ -146,8 +147,10 @@ _winograd.defvjp(_winograd_fwd, _winograd_bwd)
 
 
 def _is_worth_winograd(x: jnp.ndarray, kernel: jnp.ndarray) -> bool:
-    on_cpu = jax.default_backend() == "cpu" and x.dtype == jnp.float32
-    return on_cpu and min(kernel.shape[2:]) >= _MIN_CHANNELS
+    if jax.default_backend() != "cpu" or x.dtype != jnp.float32:
+        return False
+    tiles = len(x) * -(-x.shape[1] // _TILE) * -(-x.shape[2] // _TILE)
+    return tiles >= _MIN_TILES and min(kernel.shape[2:]) >= _MIN_CHANNELS
 
 
 # -------------------- oneDNN's --------------------
