@@ -310,7 +310,7 @@ def facts(
         "emotions": list(EMOTIONS),
         "config": json.loads(config.to_json_best_effort()),
         "data_hash": manifest["content_hash"],
-        "data": {key: manifest[key] for key in ("name", "source_kind", "splits")},
+        "data": builder.describe(manifest),
         "loaded_size": config.data.image_size,
         "seed": config.seed,
         "ema": bool(config.train.ema_decay),

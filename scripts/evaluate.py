@@ -16,26 +16,10 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fer_jax.data.records import SPLITS  # noqa: E402
-
-# What of a checkpoint's facts an evaluation cannot do without.
-NEEDED_FACTS = (
-    "model.name",
-    "model.kwargs",
-    "preprocess.image_size",
-    "preprocess.channels",
-    "preprocess.mean",
-    "preprocess.std",
-    "preprocess.fill",
-    "preprocess.interpolation",
-    "emotions",
-    "data",
-    "data_hash",
-)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -86,11 +70,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(args: argparse.Namespace) -> dict:
     """Loads, predicts and writes the report; returns what report.json holds."""
-    import jax
-
-    from fer_jax import checkpoints, platform, steps
+    from fer_jax import checkpoints, platform
     from fer_jax.data import builder, splits
-    from fer_jax.evaluation import predict, report
+    from fer_jax.evaluation import report
+    from fer_jax.evaluation.trained import Trained
 
     platform.tune_cpu()
     weights = args.checkpoint or str(Path(args.workdir) / checkpoints.BEST_WEIGHTS)
@@ -99,86 +82,30 @@ def evaluate(args: argparse.Namespace) -> dict:
             f"there is no {weights}: --workdir takes the directory of a run, which gets that file at its "
             "first evaluation; for other weights use --checkpoint"
         )
-    variables, facts = checkpoints.load_weights(weights)
-    model = _model(weights, variables, facts)
+    trained = Trained(weights)
     manifest = builder.read_manifest(args.data)
-    size, channels = facts["preprocess"]["image_size"], facts["preprocess"]["channels"]
-    if manifest["channels"] not in (1, channels):
-        raise ValueError(
-            f"the faces of {args.data} have {manifest['channels']} channels (colour) and the model "
-            f"of {weights} takes {channels} (grey): prepare grey copies of the images, or evaluate "
-            f"a model that was trained in colour"
-        )
+    faces = trained.load_split(args.data, args.split)
     _check_writable(Path(args.out))
-    faces = builder.load(args.data, args.split, image_size=_loaded_size(facts, manifest))
-    preprocess = {key: value for key, value in facts["preprocess"].items() if key != "image_size"}
-    forward = predict.compile_forward(
-        steps.make_forward(model, size=size, **preprocess), platform.compiler_options()
-    )
-    probs = predict.predict(forward, variables, faces.images, batch_size=args.batch_size, tta=args.tta)
+    probs = trained.predict(faces.images, batch_size=args.batch_size, tta=args.tta)
     return report.write_report(
         args.out,
         probs,
         faces.labels,
         faces.ids,
-        facts=facts
+        facts=trained.facts
         | {
             "split": args.split,
             "tta": args.tta,
             "checkpoint": weights,
-            "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
-            "data": {key: manifest[key] for key in ("name", "source_kind", "splits")},
+            "parameters": trained.parameters,
+            "data": builder.describe(manifest),
             "data_hash": manifest["content_hash"],
-            "trained_data": facts["data"],
-            "trained_data_hash": facts["data_hash"],
+            "trained_data": trained.facts["data"],
+            "trained_data_hash": trained.facts["data_hash"],
         },
         images=faces.images,
         groups=splits.duplicate_groups(faces.images),
     )
-
-
-def _model(weights: str, variables: dict, facts: dict):
-    """The network that the facts describe, if the weights are its own.
-
-    Raises:
-      ValueError: they are not, or the facts do not tell; the message names the file and what is wrong.
-    """
-    from fer_jax import models, state
-    from fer_jax.data.emotions import EMOTIONS
-
-    missing = [name for name in NEEDED_FACTS if not _has(facts, name)]
-    if missing:
-        raise ValueError(
-            f"the facts in {weights} lack {', '.join(missing)}, which an evaluation needs: take weights "
-            "that fer_jax's training wrote, such as RUN/best.safetensors"
-        )
-    if facts["emotions"] != list(EMOTIONS):
-        raise ValueError(
-            f"{weights} tells {facts['emotions']} apart; expected {list(EMOTIONS)}, in this order"
-        )
-    side, channels = facts["preprocess"]["image_size"], facts["preprocess"]["channels"]
-    try:
-        model = models.create(facts["model"]["name"], len(EMOTIONS), **facts["model"]["kwargs"])
-        state.check_fit(variables, model, (side, side, channels))
-    except ValueError as error:
-        raise ValueError(f"{weights}: {error}") from error
-    return model
-
-
-def _has(facts: Any, name: str) -> bool:
-    """Whether nested dictionaries hold a dotted name."""
-    for key in name.split("."):
-        if not isinstance(facts, dict) or key not in facts:
-            return False
-        facts = facts[key]
-    return True
-
-
-def _loaded_size(facts: dict, manifest: dict) -> int | None:
-    """The size the training loaded faces at; otherwise their own or, if they differ, the model's."""
-    if facts.get("loaded_size"):
-        return facts["loaded_size"]
-    return None if manifest["image_shape"] else facts["preprocess"]["image_size"]
 
 
 def summary(report: dict, out: str) -> str:

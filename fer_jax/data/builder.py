@@ -27,6 +27,7 @@ from fer_jax.data.reader import (
     MANIFEST,
     TFDS_FOLDER,
     DatasetError,
+    describe,
     load,
     read_manifest,
 )
@@ -34,7 +35,7 @@ from fer_jax.data.records import SPLITS, Source, SourceError
 from fer_jax.data.sources import open_source
 from fer_jax.data.splits import first_appearance, stratified_group_split
 
-__all__ = ["DatasetError", "build", "load", "read_manifest"]  # reading is in reader.py
+__all__ = ["DatasetError", "build", "describe", "load", "read_manifest"]  # reading is in reader.py
 
 
 def build(

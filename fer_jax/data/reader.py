@@ -62,6 +62,11 @@ def read_manifest(data_dir: str | Path) -> dict[str, Any]:
     return manifest
 
 
+def describe(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What the facts of checkpoints and reports keep of a manifest."""
+    return {key: manifest[key] for key in ("name", "source_kind", "splits")}
+
+
 def load(
     data_dir: str | Path, split: str, *, image_size: int | None = None, max_bytes: int = 8 * 2**30
 ) -> faces_lib.Faces:
