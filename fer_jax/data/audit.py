@@ -10,16 +10,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from fer_jax.data import official
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.data.near_duplicates import block_count, near_pairs
+from fer_jax.data.near_duplicates import block_count, near_pairs, shrink
 from fer_jax.data.records import SPLITS, BadRecordError, Record, Source, SourceError
 from fer_jax.data.splits import first_appearance, pixel_digest
 
-SIDE = 48
 SAMPLES = 14  # images kept of each class, for the picture
 LISTED = 5000  # near pairs in the report, the closest ones
 NO_SPLIT = "all"  # stands for the split of sources that have none
@@ -76,7 +74,7 @@ def collect(source: Source, progress: bool = True) -> Collection:
     bar = tqdm(total=source.total, unit=" images", desc="reading", disable=not progress)
     with bar:
         for record in source.records(bad.append):
-            small.append(_shrink(record.image))
+            small.append(shrink(record.image))
             shapes[_shape_name(record.image)] += 1
             facts.append(_facts(record))
             _keep_sample(samples[record.label], seen[record.label], record.image, rng)
@@ -111,13 +109,6 @@ def _facts(record: Record) -> tuple:
     mean, std = float(pixels.mean()) / 255, float(pixels.std()) / 255
     blank = bool((record.image == record.image[:1, :1]).all())
     return record.label, split, record.id, pixel_digest(record.image), mean, std, blank
-
-
-def _shrink(image: np.ndarray) -> np.ndarray:
-    if image.shape == (SIDE, SIDE):
-        return image
-    grey = Image.fromarray(image).convert("L")
-    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
 def _shape_name(image: np.ndarray) -> str:
