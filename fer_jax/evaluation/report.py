@@ -63,10 +63,11 @@ def write_report(
 
     Args:
       out_dir: made here if need be; an older report in it is replaced.
-      probs: float [N, 7], rows that sum to 1.
-      labels: int [N], ids of `EMOTIONS`.
+      probs: float [N, K], rows that sum to 1.
+      labels: int [N], the classes' places in probs.
       ids: N names, unique and stable.
-      facts: those of the checkpoint (see `checkpoints.load_weights`), together with 'split', 'tta'
+      facts: those of the checkpoint (see `checkpoints.load_weights`; 'emotions', the names of the K classes,
+        are `EMOTIONS` where they do not tell), together with 'split', 'tta'
         and 'checkpoint' (where the weights lie); 'data' and 'data_hash' are of the evaluated data,
         'trained_data' and 'trained_data_hash', where they differ, of the data of the training.
       images: uint8 [N, H, W, C], an array or an object indexed by integer arrays, for the sheet of
@@ -85,12 +86,13 @@ def write_report(
     statistics.check(probs, labels)
     out_dir = pathlib.Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    report = _figures(probs, labels, groups) | _origin(facts)
+    names = list(facts.get("emotions", EMOTIONS))
+    report = _figures(probs, labels, groups, names) | _origin(facts)
     report["most_confident_mistakes"] = [str(ids[i]) for i in _worst(probs, labels)]
     # Gone first and written last: a report always has the rest of what belongs to it beside it.
     for name in ("report.json", "report.md"):
         (out_dir / name).unlink(missing_ok=True)
-    write_atomically(out_dir / "predictions.csv", _predictions(probs, labels, ids).encode())
+    write_atomically(out_dir / "predictions.csv", _predictions(probs, labels, ids, names).encode())
     _draw_pictures(out_dir, probs, labels, images, report)
     pictures = [picture for picture in _PICTURES if (out_dir / picture[0]).is_file()]
     write_atomically(out_dir / "report.md", _page(report, pictures).encode())
@@ -99,7 +101,7 @@ def write_report(
     return report
 
 
-def _figures(probs, labels, groups) -> dict[str, Any]:
+def _figures(probs, labels, groups, names) -> dict[str, Any]:
     """Everything that is computed from the predictions."""
     matrix = statistics.confusion_matrix(probs, labels)
     scores = statistics.per_class(matrix)
@@ -119,9 +121,9 @@ def _figures(probs, labels, groups) -> dict[str, Any]:
             "resamples": RESAMPLES,
             "unit": "images" if groups is None else "groups of identical images",
         },
-        "emotions": list(EMOTIONS),
+        "emotions": names,
         "per_class": {
-            name: {key: values[i].item() for key, values in scores.items()} for i, name in enumerate(EMOTIONS)
+            name: {key: values[i].item() for key, values in scores.items()} for i, name in enumerate(names)
         },
         "confusion_matrix": matrix.tolist(),
         "reliability": {
@@ -186,11 +188,11 @@ def _split_hash(data: dict[str, Any] | None, split: str) -> str | None:
     return (data or {}).get("splits", {}).get(split, {}).get("hash")
 
 
-def _predictions(probs, labels, ids) -> str:
+def _predictions(probs, labels, ids, names) -> str:
     """CSV, one row an image; probabilities in full, so that all figures follow from it."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "label", "prediction", *EMOTIONS])
+    writer.writerow(["id", "label", "prediction", *names])
     for name, label, row in zip(ids, labels.tolist(), probs.tolist(), strict=True):
         writer.writerow([name, label, row.index(max(row)), *map(repr, row)])
     return text.getvalue()
@@ -198,10 +200,10 @@ def _predictions(probs, labels, ids) -> str:
 
 def _draw_pictures(out_dir, probs, labels, images, report) -> None:
     """Draws the pictures; no sheet of mistakes where there is nothing to show."""
-    matrix = np.array(report["confusion_matrix"])
-    plots.plot_confusion(matrix, EMOTIONS, out_dir / "confusion_matrix.png")
+    names, matrix = report["emotions"], np.array(report["confusion_matrix"])
+    plots.plot_confusion(matrix, names, out_dir / "confusion_matrix.png")
     scores = statistics.per_class(matrix)
-    plots.plot_per_class(scores, EMOTIONS, report["macro_f1"], out_dir / "per_class.png")
+    plots.plot_per_class(scores, names, report["macro_f1"], out_dir / "per_class.png")
     table = {key: np.array(values) for key, values in report["reliability"].items()}
     plots.plot_reliability(table, report["ece"], report["accuracy"], out_dir / "reliability.png")
     sheet = out_dir / "mistakes.png"
@@ -211,8 +213,7 @@ def _draw_pictures(out_dir, probs, labels, images, report) -> None:
         return
     predicted = probs.argmax(axis=1)
     captions = [
-        f"{EMOTIONS[labels[i]]} taken for\n{EMOTIONS[predicted[i]]} {100 * probs[i].max():.1f} %"
-        for i in wrong
+        f"{names[labels[i]]} taken for\n{names[predicted[i]]} {100 * probs[i].max():.1f} %" for i in wrong
     ]
     title = "The most confident mistakes: the label, what it was taken for, how surely"
     plots.plot_faces(images[wrong], captions, title, sheet)
@@ -298,12 +299,12 @@ def _origin_table(report: dict[str, Any]) -> list[str]:
 
 
 def _notes(report: dict[str, Any]) -> list[str]:
-    interval = report["interval_95"]
+    interval, names = report["interval_95"], report["emotions"]
     return [
         "## How to read this",
         "",
         "- Each image counts once. `predictions.csv` has a row for each: its id, label and "
-        f"prediction (0 to {len(EMOTIONS) - 1}: {', '.join(EMOTIONS)}) and its probabilities "
+        f"prediction (0 to {len(names) - 1}: {', '.join(names)}) and its probabilities "
         "in that order; scikit-learn gives the same figures on it.",
         f"- Intervals: percentile bootstrap over {interval['resamples']:,} resamples, drawing "
         f"{interval['unit']}. They tell how much another draw of test faces would move the figure, "
