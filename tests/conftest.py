@@ -28,7 +28,10 @@ def tiny_data(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def tiny_ferplus(tmp_path_factory) -> pathlib.Path:
-    """The same with FER+ votes: eight for the label (of some neutral faces for contempt), two beside."""
+    """The same with FER+ votes: 6 for the label, 2 for surprise (or fear) and 2 for unknown.
+
+    Instead of neutral every second such face has contempt: 5 faces to train on, 2 and 1 to evaluate.
+    """
     return _build(tmp_path_factory.mktemp("tiny_ferplus"), votes=True)
 
 
@@ -39,8 +42,8 @@ def _build(folder: pathlib.Path, votes: bool = False) -> pathlib.Path:
         images, labels = synthetic.generate(per_class, seed=0, split=split)
         for image, label in zip(images, labels, strict=True):
             rows.append(f"{label},{' '.join(map(str, np.ravel(image)))},{usage}")
-            contempt = label == 6 and len(rows) % 2
-            counts = {"contempt" if contempt else FERPLUS_NAMES[label]: 8, "unknown": 2}
+            column = "contempt" if label == 6 and len(rows) % 2 else FERPLUS_NAMES[label]
+            counts = {column: 6, "fear" if column == "surprise" else "surprise": 2, "unknown": 2}
             name = f"fer{len(rows) - 2:07d}.png"
             voted.append([usage, name, *(counts.get(column, 0) for column in ferplus.COLUMNS)])
     (folder / "fer2013.csv").write_text("\n".join(rows) + "\n")

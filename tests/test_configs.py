@@ -119,6 +119,13 @@ def test_an_experiment_only_overrides(name):
     assert importlib.import_module(f"configs.{name}").__doc__
 
 
+def test_the_rule_of_ferplus_is_an_argument():
+    by_name = importlib.import_module("configs.ferplus").get_config
+    assert by_name().data.labels == "ferplus_majority"
+    for labels in ("majority", "argmax8", "argmax10", "votes"):
+        configure.check(by_name(labels))
+
+
 def test_a_typo_suggests_the_field():
     config = get_config()
     config.augment = augmentation("light")
