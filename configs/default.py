@@ -20,6 +20,8 @@ def get_config() -> ConfigDict:
     c.data = ConfigDict()
     c.data.dir = "data/fer2013"  # made by scripts/prepare_data.py
     c.data.image_size = config_dict.placeholder(int)  # common side for images of mixed sizes
+    c.data.labels = "given"  # the dataset's own, or a rule over FER+'s votes, see fer_jax.data.ferplus
+    c.data.num_classes = 7  # the seven emotions, or 8: these and contempt (FER+ labels only)
     c.data.drop_blank = False  # leave out training images with a single value
     c.data.merge_twins = False  # one training image for identical ones, with their mean label
     c.data.num_workers = 0  # reading processes; 0 is best for faces held in memory

@@ -16,13 +16,14 @@ from ml_collections import ConfigDict
 
 import fer_jax
 from fer_jax import losses, models, optim, stages
-from fer_jax.data import augment, builder, splits
-from fer_jax.data.emotions import EMOTIONS
+from fer_jax.data import augment, builder, ferplus, splits
+from fer_jax.data.emotions import class_names
 from fer_jax.data.faces import Faces
 from fer_jax.pretrained import weights
 from fer_jax.pretrained.weights import Pretrained
 
 SELECTION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
+GIVEN_LABELS = "given"  # config.data.labels: those of the dataset
 
 
 def check(config: ConfigDict) -> None:
@@ -53,6 +54,7 @@ def check(config: ConfigDict) -> None:
             "growing shares"
         )
     choices = {
+        "data.labels": (GIVEN_LABELS, *ferplus.RULES),
         "selection.metric": SELECTION_METRICS,
         "model.dtype": ("float32", "bfloat16"),
         "model.interpolation": augment.INTERPOLATIONS,
@@ -62,6 +64,13 @@ def check(config: ConfigDict) -> None:
     for name, known in choices.items():
         if _field(config, name) not in known:
             raise ValueError(f"config.{name} is {_field(config, name)!r}; there are: {', '.join(known)}")
+    if config.data.num_classes not in (7, 8):
+        raise ValueError(f"config.data.num_classes is {config.data.num_classes}; expected 7 or 8")
+    if config.data.num_classes == 8 and config.data.labels == GIVEN_LABELS:
+        raise ValueError(
+            "config.data.num_classes=8 needs labels that know contempt: set config.data.labels to one of "
+            f"{', '.join(ferplus.RULES)}"
+        )
     if config.init_from and config.init.weights != "none":
         raise ValueError("config.init_from and config.init.weights are both set: choose one to start from")
     if config.selection.split == "test":
@@ -81,10 +90,10 @@ def augmentation(config: ConfigDict) -> augment.Ranges:
 
 
 def load_split(config: ConfigDict, split: str) -> Faces:
-    """A split, as it is.
+    """A split with the labels that the config asks for, without the faces that have none.
 
     Raises:
-      ValueError: its faces have colours that the model does not take.
+      ValueError: its faces have colours that the model does not take, or no votes to label them by.
     """
     faces = builder.load(config.data.dir, split, image_size=config.data.image_size)
     logging.info("%s: %d faces of %s", split, len(faces), faces.image_shape)
@@ -94,7 +103,18 @@ def load_split(config: ConfigDict, split: str) -> Faces:
             f"config.model.channels is {config.model.channels}: set --config.model.channels="
             f"{faces.image_shape[-1]} or use grey data"
         )
-    return faces
+    if config.data.labels == GIVEN_LABELS:
+        return faces
+    if faces.votes is None:
+        raise ValueError(
+            f"config.data.labels is {config.data.labels!r} and {config.data.dir} has no FER+ votes: prepare "
+            "it with scripts/prepare_data.py --ferplus fer2013new.csv"
+        )
+    labelled = ferplus.relabel(faces, config.data.labels, config.data.num_classes)
+    logging.info("%s: %d faces with a label by %s", split, len(labelled), config.data.labels)
+    if not len(labelled):
+        raise ValueError(f"no face of {split} in {config.data.dir} has a label by {config.data.labels}")
+    return labelled
 
 
 def load_training(config: ConfigDict) -> Faces:
@@ -229,12 +249,16 @@ def preprocess(config: ConfigDict, facts: dict[str, Any] | None) -> dict[str, An
 
 
 def model(
-    config: ConfigDict, sizes: Sequence[tuple[float, int]], conventions: dict[str, Any] | None = None
+    config: ConfigDict,
+    num_classes: int,
+    sizes: Sequence[tuple[float, int]],
+    conventions: dict[str, Any] | None = None,
 ) -> nn.Module:
     """The network in `config.model`.
 
     Args:
       config: config.model.
+      num_classes: config.data.num_classes.
       sizes: config.train.sizes.
       conventions: attributes that pretrained weights ask for, where the config does not say otherwise.
 
@@ -245,7 +269,7 @@ def model(
     def faces(size):
         return jax.ShapeDtypeStruct((1, size, size, config.channels), np.float32)
 
-    network = models.create(config.name, len(EMOTIONS), **_attributes(config, conventions))
+    network = models.create(config.name, num_classes, **_attributes(config, conventions))
     variables = jax.eval_shape(network.init, jax.random.key(0), faces(config.input_size))
     for _, size in sizes:
         try:
@@ -266,9 +290,10 @@ def loss(config: ConfigDict, train: Faces) -> Callable[[jax.Array, jax.Array], t
     """The loss in `config.loss`, its class weights from the training split."""
     weights = None
     if config.class_weights == "balanced":
-        counts = np.bincount(train.labels, minlength=len(EMOTIONS))
+        names = class_names(train.targets.shape[1])
+        counts = np.bincount(train.labels, minlength=len(names))
         weights = losses.balanced_class_weights(counts)
-        logging.info("class weights: %s", dict(zip(EMOTIONS, weights.tolist(), strict=True)))
+        logging.info("class weights: %s", dict(zip(names, weights.tolist(), strict=True)))
     return functools.partial(
         losses.cross_entropy,
         label_smoothing=config.label_smoothing,
@@ -307,11 +332,13 @@ def facts(
         },
         "pretrained": pretrained,
         "preprocess": {"image_size": config.model.input_size, **preprocess},
-        "emotions": list(EMOTIONS),
+        "emotions": list(class_names(config.data.num_classes)),
         "config": json.loads(config.to_json_best_effort()),
         "data_hash": manifest["content_hash"],
         "data": builder.describe(manifest),
         "loaded_size": config.data.image_size,
+        "labels": config.data.labels,
+        "annotations": [] if config.data.labels == GIVEN_LABELS else [ferplus.ANNOTATION],
         "seed": config.seed,
         "ema": bool(config.train.ema_decay),
         "evaluation": None,

@@ -23,7 +23,6 @@ from fer_jax.checkpoints import (
     load_weights,
 )
 from fer_jax.data import augment, builder, pipeline, splits
-from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import calibration, curves, leakage, predict, report, statistics
 from fer_jax.monitor import PreemptedError, StopSignal, Window
 from fer_jax.pretrained.weights import Pretrained, initialise
@@ -123,7 +122,7 @@ class Run:
         self.checkpoints = Checkpoints(self.workdir / CHECKPOINTS, config.checkpoint.keep)
         pretrained = self._pretrained()
         conventions = pretrained.facts["conventions"] if pretrained else None
-        self.model = configure.model(config.model, config.train.sizes, conventions)
+        self.model = configure.model(config.model, config.data.num_classes, config.train.sizes, conventions)
         self.preprocess = configure.preprocess(config, pretrained and pretrained.facts)
         self.phases = configure.phases(config, self.model, per_epoch)
         self.total_steps = self.phases[-1].end
@@ -331,7 +330,9 @@ class Run:
             export_weights(path, variables, self.facts, self.config.checkpoint.dtype)
         self.writers.scalars(self.step, self.epoch, "eval", values)
         matrix = statistics.confusion_matrix(probs, self.selection.labels)
-        self.writers.image(self.step, "confusion_matrix", curves.confusion_image(matrix, EMOTIONS))
+        self.writers.image(
+            self.step, "confusion_matrix", curves.confusion_image(matrix, self.facts["emotions"])
+        )
         self.writers.flush()
         numbers = " ".join(f"{name} {value:.4f}" for name, value in values.items())
         split, note = self.config.selection.split, " (best)" if best else ""

@@ -16,6 +16,12 @@ SOURCE is one of
 
 Classes go by name: angry/anger, disgust/disgusted, fear/fearful, happy/happiness, sad/sadness,
 surprise/surprised, neutral; Training is train, PublicTest validation, PrivateTest test.
+
+FER+ (Microsoft's ten votes an image) is joined to FER2013 by row, and to folders by pixels:
+
+    python scripts/prepare_data.py --source fer2013.csv --ferplus fer2013new.csv --out data/ferplus
+    python scripts/prepare_data.py --source folder/of/images --ferplus fer2013new.csv \\
+        --ferplus_pixels fer2013.csv --out data/ferplus
 """
 
 import argparse
@@ -37,6 +43,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--source", required=True, help="CSV file, folder, or the word synthetic")
     parser.add_argument("--out", required=True, metavar="DATA", help="folder for the dataset")
+    parser.add_argument(
+        "--ferplus", metavar="VOTES", help="FER+'s fer2013new.csv, whose votes are joined to the images"
+    )
+    parser.add_argument(
+        "--ferplus_pixels",
+        metavar="CSV",
+        help="fer2013.csv, in which images are looked for by their pixels: for sources of image files",
+    )
     parser.add_argument(
         "--skip_bad", action="store_true", help="leave out bad rows and images, and list them"
     )
@@ -65,6 +79,8 @@ def main(argv: list[str] | None = None) -> int:
         manifest = builder.build(
             args.source,
             args.out,
+            ferplus_csv=args.ferplus,
+            ferplus_pixels=args.ferplus_pixels,
             skip_bad=args.skip_bad,
             validation_fraction=args.validation_fraction,
             test_fraction=args.test_fraction,
@@ -117,13 +133,14 @@ def summary(manifest: dict, out: str) -> str:
         ]
         lines += [f"  {bad['where']}: {bad['reason']}" for bad in skipped[:10]]
     audit = ["python", "scripts/audit_data.py", "--source", manifest["source"], "--out", f"{Path(out)}_audit"]
-    train = ["python", "-m", "fer_jax.main", "--config", "configs/cnn.py", f"--config.data.dir={out}"]
+    config = "configs/ferplus.py" if manifest["annotations"] else "configs/cnn.py"
+    train = ["python", "-m", "fer_jax.main", "--config", config, f"--config.data.dir={out}"]
     lines += ["", "next:", f"  {shlex.join(audit)}", f"  {shlex.join(train + overrides(manifest))}"]
     return "\n".join(lines)
 
 
 def overrides(manifest: dict) -> list[str]:
-    """What configs/cnn.py, which is for FER2013, has to be told of other data."""
+    """What the configs of the CNN, which are for FER2013, have to be told of other data."""
     model = cnn.get_config().model
     mean, std = round(manifest["pixel_mean"], 4), round(manifest["pixel_std"], 4)
     fields = {"channels": manifest["channels"], "mean": mean, "std": std}

@@ -54,8 +54,9 @@ def assert_finished(workdir, summary, steps):
 
 
 @pytest.mark.parametrize("name", sorted(set(EXPERIMENTS) - set(BACKBONES)))
-def test_an_experiment_runs(name, tiny_data, tmp_path):
-    summary = train_and_evaluate(shrunk(experiment(name, tiny_data)), tmp_path / name)
+def test_an_experiment_runs(name, tiny_data, tiny_ferplus, tmp_path):
+    data = tiny_ferplus if name == "ferplus" else tiny_data
+    summary = train_and_evaluate(shrunk(experiment(name, data)), tmp_path / name)
     assert_finished(tmp_path / name, summary, steps=1)
 
 
@@ -74,7 +75,7 @@ def test_the_stages_of_an_experiment_fit_its_network(name, tiny_data):
     config = experiment(name, tiny_data)
     configure.check(config)
     size = config.model.input_size
-    network = configure.model(config.model, config.train.sizes)
+    network = configure.model(config.model, config.data.num_classes, config.train.sizes)
     shape = (size, size, 3)
     variables = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, *shape), np.float32))
     images = np.zeros((2, 48, 48, 1), np.uint8)
@@ -116,6 +117,13 @@ def test_an_experiment_only_overrides(name):
             assert type(ours[key]) is type(default[key]), key
     models.create(config.model.name, **config.model.kwargs.to_dict())
     assert importlib.import_module(f"configs.{name}").__doc__
+
+
+def test_the_rule_of_ferplus_is_an_argument():
+    by_name = importlib.import_module("configs.ferplus").get_config
+    assert by_name().data.labels == "ferplus_majority"
+    for labels in ("majority", "argmax8", "argmax10", "votes"):
+        configure.check(by_name(labels))
 
 
 def test_a_typo_suggests_the_field():

@@ -25,7 +25,7 @@ from helpers import (
 from PIL import Image
 from tensorboard.backend.event_processing import event_accumulator
 
-from fer_jax import models, parallel
+from fer_jax import configure, models, parallel
 from fer_jax import workdir as workdir_module
 from fer_jax.checkpoints import load_weights
 from fer_jax.data import builder
@@ -61,7 +61,7 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x, train=False):
         # The mean of each face: for any input size.
-        return nn.Dense(7, kernel_init=nn.initializers.zeros)(x.mean(axis=(1, 2)))
+        return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros)(x.mean(axis=(1, 2)))
 
 
 @pytest.fixture(autouse=True)
@@ -121,10 +121,66 @@ def test_a_run_leaves_what_it_promises(whole, tiny_data):
     assert report["accuracy"] == best["accuracy"]
     assert report["split"] == "validation" and report["num_examples"] == 28
     assert report["data_hash"] == builder.read_manifest(tiny_data)["content_hash"]
+    assert report["emotions"] == list(EMOTIONS)
+    assert (report["labels"], report["annotations"]) == ("given", [])
     # Newest two and best.
     steps = {int(path.name) for path in (workdir / "checkpoints").iterdir()}
     assert steps == {9, 10, best["step"]}
     assert not list(workdir.rglob("*.partial"))
+
+
+def test_a_run_on_ferplus_with_eight_classes(tiny_ferplus, tmp_path):
+    config = simple_config(
+        tiny_ferplus, **{"data.labels": "ferplus_majority", "data.num_classes": 8, "train.steps": 2}
+    )
+    train_and_evaluate(config, tmp_path / "run")
+    variables, facts = load_weights(tmp_path / "run")
+    assert variables["params"]["Dense_0"]["kernel"].shape == (1, 8)
+    assert facts["emotions"] == [*EMOTIONS, "contempt"]
+    assert (facts["labels"], facts["annotations"]) == ("ferplus_majority", ["ferplus"])
+    report = json.loads((tmp_path / "run" / "report" / "report.json").read_text())
+    # Of validation's four neutral faces two have contempt.
+    support = {name: row["support"] for name, row in report["per_class"].items()}
+    assert support == dict.fromkeys(EMOTIONS, 4) | {"neutral": 2, "contempt": 2}
+    header = (tmp_path / "run" / "report" / "predictions.csv").read_text().splitlines()[0]
+    assert header == "id,label,prediction," + ",".join([*EMOTIONS, "contempt"])
+
+
+@pytest.mark.parametrize("classes, train, validation", [(7, 65, 26), (8, 70, 28)])
+def test_soft_labels_reach_the_batches(classes, train, validation, tiny_ferplus, tmp_path):
+    config = simple_config(tiny_ferplus, **{"data.labels": "ferplus_votes", "data.num_classes": classes})
+    run = Run(config, tmp_path / "run", builder.read_manifest(tiny_ferplus))
+    try:
+        assert run.stream.batches_per_epoch == train / config.train.batch_size
+        assert len(run.selection) == validation
+        targets = next(run.stream)["target"]
+        # Six votes for the one, two for the other: unknown is no class.
+        expected = np.sort(np.eye(classes)[:1] * 0.75 + np.eye(classes)[1:2] * 0.25)
+        np.testing.assert_array_equal(np.sort(targets), np.repeat(expected, len(targets), axis=0))
+    finally:
+        run.close()
+
+
+def test_given_labels_of_data_with_votes(tiny_ferplus, tiny_data):
+    config = simple_config(tiny_ferplus)
+    voted = configure.load_split(config, "validation")
+    plain = configure.load_split(simple_config(tiny_data), "validation")
+    np.testing.assert_array_equal(voted.labels, plain.labels)
+    np.testing.assert_array_equal(voted.targets, plain.targets)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"data.labels": "majority"}, "data.labels is 'majority'; there are: given, ferplus_majority"),
+        ({"data.num_classes": 8}, "num_classes=8 needs labels that know contempt"),
+        ({"data.num_classes": 5}, "num_classes is 5; expected 7 or 8"),
+        ({"data.labels": "ferplus_votes"}, "has no FER\\+ votes: prepare it with .* --ferplus"),
+    ],
+)
+def test_labels_that_there_are_not(changes, message, tiny_data, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train_and_evaluate(simple_config(tiny_data, **changes), tmp_path / "run")
 
 
 def test_training_numbers_are_reported_at_the_asked_steps(whole):

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from fer_jax.data import ferplus, ferplus_join
 from fer_jax.data import spool as spools
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.reader import (
@@ -42,6 +43,8 @@ def build(
     source_path: str | Path,
     out_dir: str | Path,
     *,
+    ferplus_csv: str | Path | None = None,
+    ferplus_pixels: str | Path | None = None,
     skip_bad: bool = False,
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
@@ -56,6 +59,8 @@ def build(
     `splits.stratified_group_split`. Where `out_dir` already holds the same dataset it is kept.
 
     Args:
+      ferplus_csv: FER+'s fer2013new.csv, whose votes are joined to the images, see `ferplus_join.join`.
+      ferplus_pixels: fer2013.csv, to join them by pixels.
       skip_bad: leave out bad rows and images (the manifest lists them) instead of stopping at the
         first.
       validation_fraction: share of the images it is drawn from, if it is.
@@ -65,12 +70,13 @@ def build(
       progress: show a progress bar and say what happens.
 
     Returns:
-      The manifest, as in manifest.json: name, source_kind, source, notes; splits {name: {count,
-      class_counts: {emotion: n}, hash, order_hash}}, where the hashes are of the split's images
-      without and with their order, on which a resumed run depends (see `spool`); content_hash, of
-      all splits; image_shape [H, W, C] (null when sizes differ), channels; pixel_mean and pixel_std
-      in [0, 1], of pixel_statistics_split (train, where there is one); skipped [{where, reason}];
-      drawn_splits {fractions, seed} or null; files {path: bytes}; format_version.
+      The manifest, as in manifest.json: name, source_kind, source, notes; annotations, ["ferplus"] where
+      the faces have votes, else []; splits {name: {count, class_counts: {emotion: n}, hash, order_hash}},
+      where the hashes are of the split's images without and with their order, on which a resumed run
+      depends (see `spool.split_hashes`); content_hash, of all splits and votes; image_shape [H, W, C]
+      (null when sizes differ), channels; pixel_mean and pixel_std in [0, 1], of pixel_statistics_split
+      (train, where there is one); skipped [{where, reason}]; drawn_splits {fractions, seed} or null;
+      files {path: bytes}; format_version.
 
     Raises:
       SourceError: when the source cannot be used.
@@ -87,6 +93,10 @@ def build(
     source = open_source(source_path)
     out = Path(out_dir).expanduser().resolve()
     _check_place(out, source)
+    if ferplus_csv:
+        source = ferplus_join.join(source, ferplus_csv, ferplus_pixels, progress=progress)
+    elif ferplus_pixels:
+        raise DatasetError("--ferplus_pixels only says how votes are joined; name their file with --ferplus")
     skipped: list[dict[str, str]] = []
 
     def note_bad(error):
@@ -269,6 +279,7 @@ def _describe(
         "content_hash": spools.content_hash(entries, splits),
         "skipped": skipped,
         "notes": source.notes,
+        "annotations": [ferplus.ANNOTATION] if entries[0].votes is not None else [],
     }
 
 
@@ -281,20 +292,23 @@ def _write_tfds(
     from fer_jax.data.tfds_builder import FerBuilder
 
     tfds.disable_progress_bar()
-    channels = manifest["channels"]
+    channels, votes = manifest["channels"], ferplus.ANNOTATION in manifest["annotations"]
     bar = tqdm(total=len(splits), unit=" images", desc="writing", disable=not progress)
 
     def examples_of(name):
         for entry, split in zip(spool.entries, splits, strict=True):
             if split == name:
-                yield {"image": spool.png(entry, channels), "label": entry.label, "id": entry.id}
+                example = {"image": spool.png(entry, channels), "label": entry.label, "id": entry.id}
+                yield example | ({"votes": np.frombuffer(entry.votes, np.uint8)} if votes else {})
                 bar.update()
 
     examples = {name: lambda name=name: examples_of(name) for name in manifest["splits"]}
     try:
         # TFDS announces the temporary folder on stdout
         with bar, contextlib.redirect_stdout(io.StringIO()):
-            FerBuilder(examples=examples, channels=channels, data_dir=folder).download_and_prepare()
+            FerBuilder(
+                examples=examples, channels=channels, votes=votes, data_dir=folder
+            ).download_and_prepare()
     except RuntimeError as error:  # what ArrayRecord raises when it cannot write
         cause = re.search(r"No space left on device", str(error))
         raise OSError(errno.ENOSPC, cause[0]) if cause else error from error

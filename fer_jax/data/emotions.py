@@ -1,10 +1,11 @@
-"""The seven emotions: their names, their ids and the names other datasets give them."""
+"""The seven emotions, and contempt: their names, their ids and the names other datasets give them."""
 
 import re
 
 # The order of the FER2013 challenge; an emotion's id is its place here. Folder copies sort
 # alphabetically (neutral 4, sad 5, surprise 6), so everything in this project maps by name.
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+CONTEMPT = "contempt"  # FER+'s eighth
 
 _ALIASES = {
     "angry": ("anger",),
@@ -16,6 +17,20 @@ _ALIASES = {
     "neutral": ("neutrality",),
 }
 _CANONICAL = {alias: name for name, others in _ALIASES.items() for alias in (name, *others)}
+
+
+def class_names(num_classes: int) -> tuple[str, ...]:
+    """What a network with so many outputs tells apart, in the order of its outputs.
+
+    Raises:
+      ValueError: when it is neither 7 (`EMOTIONS`) nor 8 (these and contempt).
+    """
+    names = (*EMOTIONS, CONTEMPT)[:num_classes]
+    if num_classes not in (7, 8):
+        raise ValueError(
+            f"{num_classes} classes; expected 7 ({', '.join(EMOTIONS)}) or 8 (these and {CONTEMPT})"
+        )
+    return names
 
 
 class UnknownEmotionError(ValueError):

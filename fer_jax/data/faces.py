@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from fer_jax.data.emotions import EMOTIONS
+
 
 @dataclasses.dataclass(frozen=True)
 class Faces:
@@ -15,22 +17,27 @@ class Faces:
       images: uint8 [N, H, W, C] with C = 1 (grey) or 3 (RGB). An array, or, when the split is streamed
         from disk, an object with `shape`, NumPy-style indexing by an integer array, and
         `take(indices)`, which returns such an object again.
-      labels: int32 [N], ids of `emotions.EMOTIONS` (the challenge's order).
+      labels: int32 [N], ids of `emotions.class_names(K)` (the challenge's order).
       targets: float32 [N, K], the label distribution to train on: one-hot unless labels are soft.
       ids: N strings, each stable across runs and machines (where the image came from in its source).
+      votes: int32 [N, 10], FER+'s, in the order of `ferplus.COLUMNS`, zeros for images without any; None
+        where the dataset has none.
     """
 
     images: Any
     labels: np.ndarray
     targets: np.ndarray
     ids: Sequence[str]
+    votes: np.ndarray | None = None
 
     def __post_init__(self):
         counts = {len(self.labels), len(self.targets), len(self.ids), self.images.shape[0]}
+        counts |= set() if self.votes is None else {len(self.votes)}
         if len(counts) != 1:
             raise ValueError(
-                f"images, labels, targets and ids must have one length, got {self.images.shape[0]}, "
-                f"{len(self.labels)}, {len(self.targets)}, {len(self.ids)}"
+                f"images, labels, targets, ids and votes must have one length, got {self.images.shape[0]}, "
+                f"{len(self.labels)}, {len(self.targets)}, {len(self.ids)}, "
+                f"{'none' if self.votes is None else len(self.votes)}"
             )
 
     def __len__(self) -> int:
@@ -47,9 +54,10 @@ class Faces:
         in_memory = isinstance(self.images, np.ndarray)
         images = self.images[indices] if in_memory else self.images.take(indices)
         ids = [self.ids[i] for i in indices]
-        return Faces(images, self.labels[indices], self.targets[indices], ids)
+        votes = None if self.votes is None else self.votes[indices]
+        return Faces(images, self.labels[indices], self.targets[indices], ids, votes)
 
 
-def one_hot(labels: np.ndarray, num_classes: int = 7) -> np.ndarray:
+def one_hot(labels: np.ndarray, num_classes: int = len(EMOTIONS)) -> np.ndarray:
     """Labels int [N] as float32 [N, num_classes]."""
     return np.eye(num_classes, dtype=np.float32)[labels]

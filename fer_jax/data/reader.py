@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from fer_jax.data import faces as faces_lib
+from fer_jax.data import ferplus
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -29,7 +30,7 @@ class DatasetError(ValueError):
 
 
 def read_manifest(data_dir: str | Path) -> dict[str, Any]:
-    """The manifest of a dataset.
+    """The manifest of a dataset, see `builder.build`.
 
     Raises:
       FileNotFoundError: when `data_dir` is not a dataset; the message holds the command that makes
@@ -51,6 +52,7 @@ def read_manifest(data_dir: str | Path) -> dict[str, Any]:
         raise DatasetError(f"{path} is damaged ({error}); {again}") from error
     if version != FORMAT_VERSION:
         raise DatasetError(f"{path} has format version {version}, expected {FORMAT_VERSION}; {again}")
+    manifest.setdefault("annotations", [])  # datasets built before there were any do not say
     if missing := sorted(_FIELDS - manifest.keys()):
         raise DatasetError(f"{path} is damaged (it lacks {', '.join(missing)}); {again}")
     for name, size in manifest["files"].items():
@@ -105,14 +107,19 @@ def load(
     keep = count * int(np.prod(shape)) <= max_bytes
     images = np.empty((count, *shape), np.uint8) if keep else StreamedImages(source, np.arange(count), shape)
     labels, ids = np.empty(count, np.int32), []
+    votes = None
+    if ferplus.ANNOTATION in manifest["annotations"]:
+        votes = np.empty((count, len(ferplus.COLUMNS)), np.int32)
     for start in range(0, count, _BATCH):
         indices = range(start, min(start + _BATCH, count))
         for index, example in zip(indices, source.fetch(indices), strict=True):
             labels[index] = example["label"]
             ids.append(example["id"].decode())
+            if votes is not None:
+                votes[index] = example["votes"]
             if keep:
                 images[index] = _decode(example["image"], shape)
-    return faces_lib.Faces(images, labels, faces_lib.one_hot(labels), ids)
+    return faces_lib.Faces(images, labels, faces_lib.one_hot(labels), ids, votes)
 
 
 class StreamedImages:
@@ -165,7 +172,7 @@ class _Source:
         return len(self._records)
 
     def fetch(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The records at `indices`: "image" (PNG), "label", "id"."""
+        """The records at `indices`: "image" (PNG), "label", "id" and, where there are any, "votes"."""
         with self._naming_damage():
             return self._records.__getitems__(indices)
 

@@ -47,6 +47,8 @@ class Record:
       split: "train", "validation", "test", or None when the source does not say.
       id: stable name within the source, such as "Training/000123" or a relative path.
       where: file and row or path, for messages.
+      votes: FER+'s, uint8 [10] (see `ferplus.COLUMNS`), zeros where it has none for this image; None when
+        there are none to be known.
     """
 
     image: np.ndarray
@@ -54,6 +56,7 @@ class Record:
     split: str | None
     id: str
     where: str
+    votes: np.ndarray | None = None
 
 
 @dataclasses.dataclass

@@ -94,7 +94,7 @@ def clean_train(faces: Faces, *, drop_blank: bool, merge_twins: bool) -> tuple[F
 
     Merged twins become one face, at the place of the first copy and with its id. Its targets are
     the mean of the copies' targets, its label the largest of these; where several are largest, the
-    first copy's label if it is among them, else the lowest id.
+    first copy's label if it is among them, else the lowest id. Its votes are the sum of the copies' votes.
 
     Returns:
       The faces kept, in their order, and how many were left out: {"blank": n, "twin": n}.
@@ -127,4 +127,8 @@ def _merge(faces: Faces, groups: np.ndarray, first: np.ndarray) -> Faces:
     labels = np.where(own, merged.labels, near_top.argmax(axis=1)).astype(np.int32)
     untouched = sizes[:, 0] == 1  # a single face keeps what it had
     labels = np.where(untouched, merged.labels, labels)
-    return Faces(merged.images, labels, targets, merged.ids)
+    votes = None
+    if faces.votes is not None:
+        votes = np.zeros_like(merged.votes)
+        np.add.at(votes, groups, faces.votes)
+    return Faces(merged.images, labels, targets, merged.ids, votes)

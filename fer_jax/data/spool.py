@@ -7,7 +7,7 @@ stays in memory is about half a kilobyte an image, whatever its size.
 import dataclasses
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ class Entry:
     mean_square: float
     offset: int
     length: int
+    votes: bytes | None  # FER+'s, ten counts
 
 
 class Spool:
@@ -54,6 +55,7 @@ class Spool:
         entry = Entry(
             record.label, record.split, record.id, record.image.shape, pixel_digest(record.image),
             float(values.mean()), float((values**2).mean()), self._end, len(png),
+            None if record.votes is None else record.votes.tobytes(),
         )  # fmt: skip
         self.entries.append(entry)
         self._end += len(png)
@@ -88,18 +90,27 @@ def statistics(entries: Iterable[Entry]) -> tuple[float, float]:
 
 
 def content_hash(entries: Iterable[Entry], splits: Iterable[str]) -> str:
-    """SHA-256 over each image's split, label and pixels; order and names do not matter."""
-    return _sha256(sorted(_lines(entries, splits)))
+    """SHA-256 over each image's split, label, pixels and votes; order and names do not matter."""
+    lines = (f"{s} {_line(e, e.votes)}" for e, s in zip(entries, splits, strict=True))
+    return _sha256(sorted(lines))
 
 
 def split_hashes(entries: Iterable[Entry]) -> dict[str, str]:
-    """SHA-256 over the labels and pixels of one split: "hash" in any order, "order_hash" in this one."""
-    lines = [f"{e.label} {e.digest.hex()}\n" for e in entries]
-    return {"hash": _sha256(sorted(lines)), "order_hash": _sha256(lines)}
+    """SHA-256 over the images of one split.
+
+    "hash" is of labels and pixels in any order: that of a split stays when votes are joined to it, so that
+    what was trained on the one is known to have seen the other. "order_hash" is of labels, pixels and votes
+    in this order.
+    """
+    entries = list(entries)
+    return {
+        "hash": _sha256(sorted(_line(e) for e in entries)),
+        "order_hash": _sha256(_line(e, e.votes) for e in entries),
+    }
 
 
-def _lines(entries: Iterable[Entry], splits: Iterable[str]) -> Iterator[str]:
-    return (f"{s} {e.label} {e.digest.hex()}\n" for e, s in zip(entries, splits, strict=True))
+def _line(entry: Entry, votes: bytes | None = None) -> str:
+    return f"{entry.label} {entry.digest.hex()}{f' {votes.hex()}' if votes else ''}\n"
 
 
 def _sha256(lines: Iterable[str]) -> str:

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
+from fer_jax.data import ferplus
 from fer_jax.data.emotions import EMOTIONS
 
-# Features of one face: a PNG, its label, and its id in the source.
+# Features of one face: a PNG, its label, its id in the source and, where there are any, its votes.
 Example = dict[str, Any]
 
 
@@ -20,20 +22,32 @@ class FerBuilder(tfds.core.GeneratorBasedBuilder):
     name = "fer"
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, *, examples: dict[str, Callable[[], Iterable[Example]]], channels: int, **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        examples: dict[str, Callable[[], Iterable[Example]]],
+        channels: int,
+        votes: bool,
+        **kwargs: Any,
+    ):
         """Builds from `examples`: for each split a function that yields its faces, in order.
 
-        An example is {"image": PNG bytes, "label": int, "id": str}; `channels` (1 or 3) is that of
-        all PNGs.
+        An example is {"image": PNG bytes, "label": int, "id": str} and, with `votes`, "votes", uint8 [10];
+        `channels` (1 or 3) is that of all PNGs.
         """
         self._examples = examples
         self._channels = channels
+        self._votes = votes
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         image = tfds.features.Image(shape=(None, None, self._channels), encoding_format="png")
         label = tfds.features.ClassLabel(names=list(EMOTIONS))
         features = {"image": image, "label": label, "id": tfds.features.Text()}
+        if self._votes:
+            features["votes"] = tfds.features.Tensor(
+                shape=(len(ferplus.COLUMNS),), dtype=np.uint8, doc=f"FER+: {', '.join(ferplus.COLUMNS)}"
+            )
         return tfds.core.DatasetInfo(
             builder=self,
             description="Faces labelled with one of seven emotions.",

@@ -35,3 +35,11 @@ def test_unknown_names_are_refused_with_the_known_ones(name):
         emotions.canonical(name)
     assert repr(name) in str(caught.value)
     assert "surprise (surprised" in str(caught.value)
+
+
+def test_contempt_is_the_eighth_class():
+    assert emotions.class_names(7) == emotions.EMOTIONS
+    assert emotions.class_names(8) == (*emotions.EMOTIONS, "contempt")
+    for count in (0, 6, 9):
+        with pytest.raises(ValueError, match=f"{count} classes; expected 7 .* or 8"):
+            emotions.class_names(count)

@@ -86,6 +86,21 @@ def test_every_figure_is_scikit_learns_on_the_predictions_file(tmp_path):
     assert result["ece"] == pytest.approx(calibration.ece(p, y), abs=1e-12)
 
 
+def test_classes_go_by_the_names_in_the_facts(tmp_path):
+    names = [*EMOTIONS, "contempt"]
+    labels = np.arange(16) % 8
+    probs = np.full((16, 8), 0.02)
+    predicted = np.where(np.arange(16) == 15, 0, labels)  # the last one is wrong
+    probs[np.arange(16), predicted] = 0.86
+    images = np.random.default_rng(0).integers(0, 256, (16, 12, 12, 1), np.uint8)
+    result = write(tmp_path, probs, labels, images, facts=FACTS | {"emotions": names})
+    assert result["emotions"] == list(result["per_class"]) == names
+    assert result["per_class"]["contempt"]["recall"] == 0.5
+    header = (tmp_path / "predictions.csv").read_text().splitlines()[0]
+    assert header == "id,label,prediction," + ",".join(names) + ",group,copy"
+    assert "prediction (0 to 7: angry" in (tmp_path / "report.md").read_text()
+
+
 def test_the_file_holds_every_image_once_and_in_full(tmp_path):
     probs, labels, _ = predictions(20)
     ids = ["a,b/1.png", 'quoted "name".jpg', "schön.png", *map(str, range(17))]
