@@ -22,6 +22,9 @@ def get_config() -> ConfigDict:
     c.data.image_size = config_dict.placeholder(int)  # common side for images of mixed sizes
     c.data.drop_blank = False  # leave out training images with a single value
     c.data.merge_twins = False  # one training image for identical ones, with their mean label
+    c.data.drop_ids = ""  # file of training ids to leave out: one a line, or a CSV with a column id
+    # How far the classes' shares are evened out in what is drawn; an epoch stays as many faces.
+    c.data.balanced_sampling = 0.0  # 0 every face once an epoch, 1 all classes equally often
     c.data.num_workers = 0  # reading processes; 0 is best for faces held in memory
 
     c.augment = augmentation("none")  # see fer_jax.data.augment.Ranges
@@ -46,6 +49,7 @@ def get_config() -> ConfigDict:
     c.loss.class_weights = "none"  # or balanced: N / (K * n_i)
     c.loss.normalization = "examples"  # divide by examples (Keras) or weights (torch)
     c.loss.focal_gamma = 0.0  # 0 for plain cross entropy
+    c.loss.logit_adjustment = 0.0  # tau, on the logarithm of the classes' shares; 0 for none
 
     c.optim = ConfigDict()
     c.optim.name = "sgd"  # sgd (Nesterov), adam, adamw
