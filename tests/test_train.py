@@ -18,6 +18,7 @@ from helpers import (
     TIMES,
     assert_same_run,
     assert_trees_equal,
+    compiling_once,
     raw_state,
     records,
     run_python,
@@ -584,9 +585,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(whole, tiny_data, tmp_path, 
 
 
 def interrupted(spec, cache, **ending):
-    # What is compiled once serves all of these processes.
-    cached = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return run_python("tests/interrupted_run.py", json.dumps(spec | ending), **cached)
+    return run_python("tests/interrupted_run.py", json.dumps(spec | ending), **compiling_once(cache))
 
 
 @pytest.fixture(scope="module")
