@@ -24,6 +24,9 @@ def get_config() -> ConfigDict:
     c.data.num_classes = 7  # the seven emotions, or 8: these and contempt (FER+ labels only)
     c.data.drop_blank = False  # leave out training images with a single value
     c.data.merge_twins = False  # one training image for identical ones, with their mean label
+    c.data.drop_ids = ""  # file of training ids to leave out: one a line, or a CSV with a column id
+    # How far the classes' shares are evened out in what is drawn; an epoch stays as many faces.
+    c.data.balanced_sampling = 0.0  # 0 every face once an epoch, 1 all classes equally often
     c.data.num_workers = 0  # reading processes; 0 is best for faces held in memory
 
     c.augment = augmentation("none")  # see fer_jax.data.augment.Ranges
@@ -48,6 +51,7 @@ def get_config() -> ConfigDict:
     c.loss.class_weights = "none"  # or balanced: N / (K * n_i)
     c.loss.normalization = "examples"  # divide by examples (Keras) or weights (torch)
     c.loss.focal_gamma = 0.0  # 0 for plain cross entropy
+    c.loss.logit_adjustment = 0.0  # tau, on the logarithm of the classes' shares; 0 for none
 
     c.optim = ConfigDict()
     c.optim.name = "sgd"  # sgd (Nesterov), adam, adamw

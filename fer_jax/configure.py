@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 import fer_jax
 from fer_jax import losses, models, optim, stages
-from fer_jax.data import augment, builder, ferplus, splits
+from fer_jax.data import augment, builder, ferplus, id_list, splits
 from fer_jax.data.emotions import class_names
 from fer_jax.data.faces import Faces
 from fer_jax.pretrained import weights
@@ -38,10 +38,13 @@ def check(config: ConfigDict) -> None:
     for name in ("train.ema_decay", "loss.label_smoothing"):
         if not 0 <= _field(config, name) < 1:
             raise ValueError(f"config.{name} is {_field(config, name)}; expected 0 to below 1")
-    not_negative = ("learning_rate", "weight_decay", "clip_norm", "plateau_patience")
-    for name in ("selection.patience", *(f"optim.{name}" for name in not_negative)):
+    not_negative = ("selection.patience", "loss.logit_adjustment", "optim.learning_rate")
+    not_negative += ("optim.weight_decay", "optim.clip_norm", "optim.plateau_patience")
+    for name in not_negative:
         if _field(config, name) < 0:
             raise ValueError(f"config.{name} is {_field(config, name)}; expected 0 or more")
+    if not 0 <= config.data.balanced_sampling <= 1:
+        raise ValueError(f"config.data.balanced_sampling is {config.data.balanced_sampling}; expected 0 to 1")
     if not 0 < config.optim.plateau_factor <= 1:
         raise ValueError(
             f"config.optim.plateau_factor is {config.optim.plateau_factor}; expected more than 0 and at "
@@ -70,6 +73,17 @@ def check(config: ConfigDict) -> None:
         raise ValueError(
             "config.data.num_classes=8 needs labels that know contempt: set config.data.labels to one of "
             f"{', '.join(ferplus.RULES)}"
+        )
+    evened = {
+        "loss.class_weights": config.loss.class_weights != "none",
+        "loss.logit_adjustment": config.loss.logit_adjustment > 0,
+        "data.balanced_sampling": config.data.balanced_sampling > 0,
+    }
+    if sum(evened.values()) > 1:
+        names = " and ".join(f"config.{name}" for name, on in evened.items() if on)
+        raise ValueError(
+            f"{names} are set: each corrects for the classes' shares, together they would do so more than "
+            "once; choose one"
         )
     if config.init_from and config.init.weights != "none":
         raise ValueError("config.init_from and config.init.weights are both set: choose one to start from")
@@ -117,14 +131,36 @@ def load_split(config: ConfigDict, split: str) -> Faces:
     return labelled
 
 
-def load_training(config: ConfigDict) -> Faces:
-    """The training split, cleaned as the config says."""
+def drop_list(config: ConfigDict) -> id_list.IdList | None:
+    """The ids in the file `config.data.drop_ids`, None without one.
+
+    Raises:
+      As `id_list.read_ids`.
+    """
+    return id_list.read_ids(config.data.drop_ids) if config.data.drop_ids else None
+
+
+def load_training(config: ConfigDict) -> tuple[Faces, dict[str, Any]]:
+    """The training split, cleaned as the config says, and the facts about that.
+
+    Returns:
+      The faces, and {"images": how many, "left_out": {"listed": n, "blank": n, "twin": n},
+      "drop_ids_hash": of the list of ids, None without one}.
+
+    Raises:
+      As `load_split`, `drop_list` and `id_list.leave_out`.
+    """
     train, data = load_split(config, "train"), config.data
-    if not (data.drop_blank or data.merge_twins):
-        return train
+    left_out, listed = {"listed": 0}, drop_list(config)
+    if listed:  # before twins merge, so that a copy whose label is trusted stays
+        count, train = len(train), id_list.leave_out(train, listed)
+        left_out["listed"] = count - len(train)
     train, counts = splits.clean_train(train, drop_blank=data.drop_blank, merge_twins=data.merge_twins)
-    logging.info("training faces after cleaning: %d, left out: %s", len(train), counts)
-    return train
+    left_out |= counts
+    if any(left_out.values()):
+        logging.info("training faces after cleaning: %d, left out: %s", len(train), left_out)
+    facts = {"images": len(train), "left_out": left_out, "drop_ids_hash": listed and listed.digest}
+    return train, facts
 
 
 def phases(config: ConfigDict, network: nn.Module, per_epoch: float) -> list[stages.Phase]:
@@ -287,18 +323,22 @@ def _attributes(config: ConfigDict, conventions: dict[str, Any] | None) -> dict[
 
 
 def loss(config: ConfigDict, train: Faces) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """The loss in `config.loss`, its class weights from the training split."""
-    weights = None
+    """The loss in `config.loss`, its class weights and logit adjustment from the training split."""
+    weights = offsets = None
+    names = class_names(train.targets.shape[1])
     if config.class_weights == "balanced":
-        names = class_names(train.targets.shape[1])
         counts = np.bincount(train.labels, minlength=len(names))
         weights = losses.balanced_class_weights(counts)
         logging.info("class weights: %s", dict(zip(names, weights.tolist(), strict=True)))
+    if config.logit_adjustment:
+        offsets = np.float32(config.logit_adjustment) * losses.log_priors(train.targets)
+        logging.info("added to the logits: %s", dict(zip(names, offsets.tolist(), strict=True)))
     return functools.partial(
         losses.cross_entropy,
         label_smoothing=config.label_smoothing,
         class_weights=weights,
         focal_gamma=config.focal_gamma,
+        logit_offsets=offsets,
         normalization=config.normalization,
     )
 
@@ -317,6 +357,7 @@ def watch(config: ConfigDict) -> optim.Watch:
 def facts(
     config: ConfigDict,
     manifest: dict[str, Any],
+    training: dict[str, Any],
     preprocess: dict[str, Any],
     pretrained: dict[str, Any] | None,
 ) -> dict[str, Any]:
@@ -336,6 +377,7 @@ def facts(
         "config": json.loads(config.to_json_best_effort()),
         "data_hash": manifest["content_hash"],
         "data": builder.describe(manifest),
+        "training": training,
         "loaded_size": config.data.image_size,
         "labels": config.data.labels,
         "annotations": [] if config.data.labels == GIVEN_LABELS else [ferplus.ANNOTATION],

@@ -1,4 +1,4 @@
-"""The training loss: cross entropy with label smoothing, class weights and focal modulation."""
+"""The training loss: cross entropy, smoothed, weighted by class, adjusted to the classes' shares, focal."""
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,22 @@ def balanced_class_weights(counts: np.ndarray) -> np.ndarray:
     return (counts.sum() / (len(counts) * counts)).astype(np.float32)
 
 
+def log_priors(targets: np.ndarray) -> np.ndarray:
+    """log pi_k float32 [K], pi_k the share of class k in label distributions `targets` float [N, K].
+
+    Raises:
+      ValueError: a class has no example, so that its logarithm would be infinite.
+    """
+    shares = np.asarray(targets).mean(axis=0, dtype=np.float64)
+    if (shares == 0).any():
+        empty = np.flatnonzero(shares == 0).tolist()
+        raise ValueError(
+            f"classes {empty} have no training example: logit adjustment needs at least one of each; "
+            "set config.loss.logit_adjustment=0"
+        )
+    return np.log(shares).astype(np.float32)
+
+
 def cross_entropy(
     logits: jnp.ndarray,
     targets: jnp.ndarray,
@@ -30,14 +46,15 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     class_weights: jnp.ndarray | None = None,
     focal_gamma: float = 0.0,
+    logit_offsets: jnp.ndarray | None = None,
     normalization: str = "examples",
 ) -> tuple[jnp.ndarray, jnp.ndarray]:
     """Cross entropy of a batch as (sum, normaliser); the loss is their quotient.
 
     An example weighs w = sum_k class_weights[k] * targets[k] (its class's weight when the target is one-hot)
     and loses w * sum_k t[k] * (1 - p[k])**focal_gamma * -log p[k], where t is the smoothed target
-    (1 - label_smoothing) * targets + label_smoothing / K and p the softmax of the logits. The sum
-    is divided
+    (1 - label_smoothing) * targets + label_smoothing / K and p the softmax of the logits, each with its
+    class's offset added. The sum is divided
 
       by the number of examples with normalization="examples", as Keras does with `class_weight`, or
       by the sum of the weights with "weights", as `torch.nn.CrossEntropyLoss(weight=...)` does for hard
@@ -51,6 +68,10 @@ def cross_entropy(
       label_smoothing: mass spread evenly over the classes, in [0, 1) (Szegedy et al. 2016, arXiv:1512.00567).
       class_weights: float32 [K], or None for 1.
       focal_gamma: focusing parameter, 0 for plain cross entropy (Lin et al. 2017, arXiv:1708.02002).
+      logit_offsets: float32 [K] added to the logits, None for 0. tau * `log_priors` is logit adjustment
+        (Menon et al. 2021, arXiv:2007.07314, equation 10): the logits, from which the classes' shares are so
+        explained away, are at inference taken as they are; with tau = 1 they rank the classes for the
+        lowest balanced error.
       normalization: one of NORMALIZATIONS.
 
     Returns:
@@ -58,7 +79,8 @@ def cross_entropy(
     """
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"normalization is {normalization!r}; there are: {', '.join(NORMALIZATIONS)}")
-    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+    logits = logits.astype(jnp.float32)
+    log_p = jax.nn.log_softmax(logits if logit_offsets is None else logits + logit_offsets)
     smoothed = (1.0 - label_smoothing) * targets + label_smoothing / targets.shape[-1]
     terms = -smoothed * log_p
     if focal_gamma:

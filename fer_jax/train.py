@@ -54,7 +54,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
     Raises:
       ValueError: the config cannot work (the message names the field), the directory is another run's, or
         another process is training in it.
-      FileNotFoundError: no weights at `config.init_from`.
+      FileNotFoundError: no weights at `config.init_from`, or no file `config.data.drop_ids`.
       NonFiniteLossError: the loss became NaN or infinite; the checkpoints before it stay.
       PreemptedError: SIGTERM or Ctrl-C came; the state is saved.
     """
@@ -66,6 +66,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
     identity |= flatten(json.loads(config.to_json_best_effort()))
     with contextlib.ExitStack() as held:
         with _all_or_none():
+            listed = configure.drop_list(config)
+            identity["drop_ids_hash"] = listed and listed.digest
             held.enter_context(exclusive(workdir))
             claim(workdir, identity)
         if summary := finished_summary(workdir):
@@ -104,13 +106,14 @@ class Run:
         configure.check(config)
         self.ranges = configure.augmentation(config.augment)
         self.placement = parallel.place(config.parallel, config.train.batch_size, self.ranges.mixes)
-        train = configure.load_training(config)
+        train, training = configure.load_training(config)
         self.selection = configure.load_split(config, config.selection.split)
         self.stream = pipeline.TrainStream(
             train,
             config.train.batch_size,
             self.ranges,
             config.seed,
+            balancing=config.data.balanced_sampling,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             num_workers=config.data.num_workers,
@@ -128,7 +131,9 @@ class Run:
         self.total_steps = self.phases[-1].end
         forward = steps.make_forward(self.model, size=config.model.input_size, **self.preprocess)
         self.forward = predict.compile_forward(forward, platform.compiler_options())
-        self.facts = configure.facts(config, manifest, self.preprocess, pretrained and pretrained.facts)
+        self.facts = configure.facts(
+            config, manifest, training, self.preprocess, pretrained and pretrained.facts
+        )
         self._start(pretrained)
 
     def _pretrained(self) -> Pretrained | None:

@@ -18,8 +18,10 @@ CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
 PRETRAINED_FILE = "pretrained.json"
 # What may change between two starts of one run: of its numbers only roundings, and the units that dropout
-# draws under another `parallel`, depend on them.
-NEUTRAL_FIELDS = frozenset({"data.dir", "data.num_workers", "log_every", "parallel", "checkpoint.keep"})
+# draws under another `parallel`, depend on them. Hashes say what files hold, wherever they lie.
+NEUTRAL_FIELDS = frozenset(
+    {"data.dir", "data.drop_ids", "data.num_workers", "log_every", "parallel", "checkpoint.keep"}
+)
 
 
 @contextlib.contextmanager

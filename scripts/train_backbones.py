@@ -9,7 +9,6 @@ scratch, and the table says so. --scratch trains each from scratch as well, whic
 worth. What follows -- is for every training. OUT/results.md is written anew after each of them.
 """
 
-import argparse
 import importlib
 import json
 import pathlib
@@ -17,17 +16,12 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+import trainings  # noqa: E402
 
 CONFIGS = ("effnet_b0", "effnet_b2", "mobilenet_v2", "mobilenet_v3_small", "resnet18", "vgg16")
-_PROBE = "import jax; d = jax.devices(); print(len(d), d[0].device_kind, 'jax', jax.__version__, sep=', ')"
 _COLUMNS = ("config", "weights", "split", "accuracy (95 %)", "macro F1", "best epoch", "minutes")
-
-
-def output_of(*command: str) -> str:
-    """What a command prints, "" where it fails."""
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def obtain_weights(name: str, folder: pathlib.Path) -> tuple[str, str]:
@@ -42,12 +36,12 @@ def obtain_weights(name: str, folder: pathlib.Path) -> tuple[str, str]:
     return str(path), f"ImageNet, {ecosystem}"
 
 
-def row_of(name: str, weights: str, workdir: pathlib.Path) -> str:
+def row_of(name: str, weights: str, workdir: pathlib.Path) -> tuple[str, ...]:
     """A finished run's row of the table."""
     result = json.loads((workdir / "report" / "report.json").read_text())
     summary = json.loads((workdir / "summary.json").read_text())
     low, high = (100 * bound for bound in result["interval_95"]["accuracy"])
-    cells = (
+    return (
         f"`{name}`",
         weights,
         summary["best"]["split"],
@@ -56,38 +50,29 @@ def row_of(name: str, weights: str, workdir: pathlib.Path) -> str:
         f"{summary['best']['epoch']:g}",
         f"{summary['seconds'] / 60:.1f}",
     )
-    return f"| {' | '.join(cells)} |"
 
 
 def main() -> int:
     """The exit code is that of the first training that failed, after all have been tried."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = trainings.make_parser(__doc__)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the runs and the table")
     parser.add_argument("--configs", nargs="+", choices=CONFIGS, default=CONFIGS, metavar="NAME")
     parser.add_argument("--weights", type=pathlib.Path, help="folder of ported weights (OUT/weights)")
     parser.add_argument("--scratch", action="store_true", help="each network from scratch as well")
-    parser.add_argument("arguments", nargs="*", help="after --: for fer_jax.main")
     options = parser.parse_args()
-    out = options.out.resolve()
-    commit = output_of("git", "rev-parse", "--short", "HEAD") or "unknown"
-    command = " ".join(["python", "scripts/train_backbones.py", *sys.argv[1:]])
-    head = f"`{command}`, commit {commit}, {output_of(sys.executable, '-c', _PROBE) or 'unknown device'}"
+    out, head = options.out.resolve(), trainings.origin()
     rows, failed = [], 0
     for name in options.configs:
         weights, words = obtain_weights(name, (options.weights or out / "weights").resolve())
-        trainings = {name: (weights, words)}
+        runs = {name: (weights, words)}
         if options.scratch and weights != "none":
-            trainings[f"{name}_scratch"] = "none", "from scratch"
-        for run, (weights, words) in trainings.items():
-            flags = ["--config", f"configs/{name}.py", "--workdir", str(out / run)]
-            flags += [f"--config.init.weights={weights}", *options.arguments]
-            print("\n$ python -m fer_jax.main " + " ".join(flags), flush=True)
-            code = subprocess.run([sys.executable, "-m", "fer_jax.main", *flags], cwd=ROOT).returncode
+            runs[f"{name}_scratch"] = "none", "from scratch"
+        for run, (weights, words) in runs.items():
+            flags = [f"--config.init.weights={weights}", *options.arguments]
+            code = trainings.train(f"configs/{name}.py", out / run, *flags)
             failed = failed or code
-            rows.append(f"| `{name}` | {words} | failed |" if code else row_of(name, words, out / run))
-            lines = [head, "", f"| {' | '.join(_COLUMNS)} |", "|" + "---|" * len(_COLUMNS), *rows]
+            rows.append((f"`{name}`", words, "failed") if code else row_of(name, words, out / run))
+            lines = [head, "", *trainings.table(_COLUMNS, rows)]
             (out / "results.md").write_text("\n".join(lines) + "\n")
     print("\n" + (out / "results.md").read_text())
     return failed

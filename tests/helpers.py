@@ -74,6 +74,11 @@ def run_python(*arguments: Any, timeout: float = 600, **env: str) -> subprocess.
     )
 
 
+def compiling_once(folder: pathlib.Path) -> dict[str, str]:
+    """Variables for processes that are to share what each of them compiles."""
+    return {"JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+
 def raw_state(workdir: pathlib.Path, step: int) -> dict[str, Any]:
     """The state in a run's checkpoint as Orbax's own reader gives it."""
     path = pathlib.Path(workdir, "checkpoints", str(step), "state").absolute()

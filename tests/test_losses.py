@@ -1,4 +1,4 @@
-"""The loss against hand computation, Keras, torch and scikit-learn."""
+"""The loss against hand computation, Keras, torch, SciPy and scikit-learn."""
 
 import os
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 from sklearn.utils.class_weight import compute_class_weight
 
 from fer_jax import losses
@@ -142,6 +143,56 @@ def test_balanced_weights_are_scikit_learns():
 def test_balanced_weights_refuse_an_empty_class():
     with pytest.raises(ValueError, match=r"classes \[1, 5\] have no training example.*class_weights='none'"):
         losses.balanced_class_weights(np.array([3, 0, 1, 1, 1, 0, 1]))
+
+
+@pytest.mark.parametrize("tau", [0.5, 1.0, 2.0])
+def test_logit_adjustment_is_menons_equation_10(batch, tau):
+    logits, labels, _ = batch
+    pi = FER2013_COUNTS / FER2013_COUNTS.sum()
+    # log(1 + sum over other classes of (pi' / pi)^tau exp(f' - f)), in double precision.
+    expected = 0
+    for f, y in zip(logits.astype(np.float64), labels, strict=True):
+        others = np.arange(7) != y
+        expected += np.log1p(((pi[others] / pi[y]) ** tau * np.exp(f[others] - f[y])).sum())
+    offsets = tau * losses.log_priors(np.repeat(np.eye(7), FER2013_COUNTS, axis=0))
+    assert loss(logits, one_hot(labels), logit_offsets=offsets) == pytest.approx(expected / 12, rel=1e-6)
+
+
+def test_logit_adjustment_is_least_where_plain_logits_are_balanced():
+    # All that is known is the class: p(y) = pi. The adjusted loss is stationary at equal logits, the plain
+    # one at log pi; so its logits rank the classes as if they were equally frequent.
+    targets = np.float32(np.repeat(np.eye(3), (70, 20, 10), axis=0))
+
+    def at(logits, **kwargs):
+        return loss_of(jnp.tile(logits, (100, 1)), targets, **kwargs)
+
+    offsets = losses.log_priors(targets)
+    adjusted = jax.grad(lambda x: at(x, logit_offsets=offsets))(jnp.zeros(3))
+    np.testing.assert_allclose(adjusted, np.zeros(3), atol=1e-6)
+    np.testing.assert_allclose(jax.grad(at)(jnp.asarray(offsets)), np.zeros(3), atol=1e-6)
+
+
+def test_logit_adjustment_with_all_the_rest_by_hand(batch, soft):
+    logits, _, _ = batch
+    offsets = np.float32(np.linspace(-2, 1, 7))
+    log_p = scipy.special.log_softmax(logits.astype(np.float64) + offsets, axis=1)
+    smoothed = 0.9 * soft + 0.1 / 7
+    expected = -(smoothed * (1 - np.exp(log_p)) ** 2 * log_p).sum(axis=1).mean()
+    result = loss(logits, soft, logit_offsets=offsets, label_smoothing=0.1, focal_gamma=2.0)
+    assert result == pytest.approx(expected, rel=1e-5)
+
+
+def test_priors_are_shares_of_soft_labels_too(soft):
+    hard = np.repeat(np.eye(7, dtype=np.float32), FER2013_COUNTS, axis=0)
+    priors = losses.log_priors(hard)
+    assert priors.dtype == np.float32
+    np.testing.assert_allclose(np.exp(priors), FER2013_COUNTS / 28709, rtol=1e-6)
+    np.testing.assert_allclose(np.exp(losses.log_priors(soft)), soft.mean(axis=0), rtol=1e-6)
+
+
+def test_priors_refuse_an_empty_class():
+    with pytest.raises(ValueError, match=r"classes \[2, 6\] have no training example.*logit_adjustment=0"):
+        losses.log_priors(np.eye(7)[[0, 1, 3, 4, 5]])
 
 
 def test_normalisation_by_hand():

@@ -1,6 +1,7 @@
 """The real loop on tiny files from disk: outcome, resume, and the ways a run ends early."""
 
 import concurrent.futures
+import hashlib
 import json
 import logging
 import math
@@ -17,6 +18,7 @@ from helpers import (
     TIMES,
     assert_same_run,
     assert_trees_equal,
+    compiling_once,
     raw_state,
     records,
     run_python,
@@ -294,18 +296,17 @@ def test_a_constant_model_gives_the_metrics_computed_by_hand(tiny_data, tmp_path
     assert summary["accuracy"] == report["accuracy"] == record["accuracy"]
     # The training loss likewise, with smoothing .1: one step, whatever faces it saw.
     (train,) = [r for r in records(tmp_path) if r["kind"] == "train"]
-    labels = first_labels(config)
+    labels = first_labels(config, builder.load(tiny_data, "train"))
     smoothed = 0.9 * np.take(BIASES, labels).mean() + 0.1 * np.mean(BIASES)
     assert train["loss"] == pytest.approx(total - smoothed, rel=1e-5)
     assert train["accuracy"] == np.mean(np.array(labels) == 3)
     assert train["grad_norm"] == 0 and train["param_norm"] == 1
 
 
-def first_labels(config):
+def first_labels(config, faces):
     """Labels of the first batch: Grain's permutation of the first epoch, read from the stream."""
     from fer_jax.data import augment, pipeline
 
-    faces = builder.load(config.data.dir, "train")
     stream = pipeline.TrainStream(faces, config.train.batch_size, augment.Ranges(), config.seed)
     labels = next(stream)["target"].argmax(axis=1)
     stream.close()
@@ -373,6 +374,81 @@ def test_sizes_grow_and_mixing_ends(tiny_data, tmp_path, monkeypatch):
     assert mixed == [True] * 7 + [False] * 3
 
 
+def test_listed_images_are_left_out(tiny_data, tmp_path, caplog):
+    faces = builder.load(tiny_data, "train")
+    listed = tmp_path / "suspects.csv"
+    rows = [f"{EMOTIONS[faces.labels[i]]},{faces.ids[i]}" for i in (3, 33, 69)]
+    listed.write_text("\n".join(["label,id", *rows]) + "\n")
+    config = simple_config(tiny_data, **{"data.drop_ids": str(listed), "train.steps": 2, "log_every": 1})
+    with caplog.at_level(logging.INFO):
+        train_and_evaluate(config, tmp_path / "run")
+    assert "training faces after cleaning: 67, left out: {'listed': 3, 'blank': 0, 'twin': 0}" in caplog.text
+    _, facts = load_weights(tmp_path / "run")
+    digest = hashlib.sha256(listed.read_bytes()).hexdigest()
+    assert facts["training"] == {
+        "images": 67,
+        "left_out": {"listed": 3, "blank": 0, "twin": 0},
+        "drop_ids_hash": digest,
+    }
+    # An epoch is what is left.
+    assert [r["epoch"] for r in records(tmp_path / "run") if r["kind"] == "train"][0] == round(16 / 67, 4)
+    # The same list elsewhere is the same run; another list under the old name is another.
+    listed.rename(tmp_path / "moved.csv")
+    config.data.drop_ids = str(tmp_path / "moved.csv")
+    train_and_evaluate(config, tmp_path / "run")
+    (tmp_path / "moved.csv").write_text(faces.ids[5])
+    with pytest.raises(ValueError, match=f"drop_ids_hash: '{digest}' there, .* here"):
+        train_and_evaluate(config, tmp_path / "run")
+
+
+def test_a_listed_twin_leaves_the_other_copy(tiny_data, tmp_path, monkeypatch):
+    faces = builder.load(tiny_data, "train")
+    faces.images[1] = faces.images[0]
+    monkeypatch.setattr(builder, "load", lambda *args, **kwargs: faces)
+    config = simple_config(tiny_data, **{"data.merge_twins": True, "data.drop_ids": str(tmp_path / "ids")})
+    (tmp_path / "ids").write_text(faces.ids[0])
+    train, facts = configure.load_training(config)
+    assert train.ids[0] == faces.ids[1] and facts["left_out"] == {"listed": 1, "blank": 0, "twin": 0}
+    (tmp_path / "ids").write_text(f"{faces.ids[5]}\nTraining/none\n")
+    with pytest.raises(ValueError, match="ids, row 2: no training image has the id 'Training/none'"):
+        train_and_evaluate(config, tmp_path / "run")
+
+
+@pytest.fixture
+def two_angry(tiny_data, tmp_path):
+    """A file that leaves 2 of the 10 angry faces, of 70."""
+    faces = builder.load(tiny_data, "train")
+    (tmp_path / "ids").write_text("\n".join(np.array(faces.ids)[faces.labels == 0][:8]))
+    return str(tmp_path / "ids")
+
+
+def test_logits_are_adjusted_to_the_shares_of_what_is_left(tiny_data, two_angry, tmp_path):
+    changes = {"model.name": "constant", "train.steps": 1, "loss.label_smoothing": 0.0}
+    changes |= {"data.drop_ids": two_angry, "loss.logit_adjustment": 1.0}
+    config = simple_config(tiny_data, **changes)
+    train_and_evaluate(config, tmp_path / "run")
+    (train,) = [r for r in records(tmp_path / "run") if r["kind"] == "train"]
+    logits = np.array(BIASES) + np.log(np.array([2, 10, 10, 10, 10, 10, 10]) / 62)
+    labels = first_labels(config, configure.load_training(config)[0])
+    expected = np.log(np.exp(logits).sum()) - logits[labels].mean()
+    assert train["loss"] == pytest.approx(expected, rel=1e-5)
+    # What evaluates sees the logits as they are.
+    (record,) = [r for r in records(tmp_path / "run") if r["kind"] == "eval"]
+    total = math.log(sum(math.exp(b) for b in BIASES))
+    assert record["loss"] == pytest.approx(total - sum(BIASES) / 7, rel=1e-6)
+
+
+def test_a_balanced_run_resumes_bitwise(tiny_data, two_angry, tmp_path, monkeypatch):
+    changes = {"data.drop_ids": two_angry, "data.balanced_sampling": 1.0}
+    config = simple_config(tiny_data, **changes)
+    train_and_evaluate(config, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(PreemptedError):
+        patch.setattr("fer_jax.train._preempted", lambda stop, step: step == 6)
+        train_and_evaluate(config, tmp_path / "cut")
+    train_and_evaluate(config, tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut", 10)
+
+
 def test_durations_in_steps(tiny_data, tmp_path):
     changes = {
         "optim.warmup_steps": 2,
@@ -437,11 +513,20 @@ def test_harmful_values_are_refused(tiny_data, tmp_path):
         "optim.learning_rate": (-0.1, "config.optim.learning_rate is -0.1; expected 0 or more"),
         "optim.plateau_factor": (1.5, "config.optim.plateau_factor is 1.5; expected more than 0 and at most"),
         "optim.accumulate": (11, "config.optim.accumulate is 11, but the run has 10 steps: no update"),
+        "loss.logit_adjustment": (-1.0, "config.loss.logit_adjustment is -1.0; expected 0 or more"),
+        "data.balanced_sampling": (1.5, "config.data.balanced_sampling is 1.5; expected 0 to 1"),
         "model.dtype": ("float16", "config.model.dtype is 'float16'; there are: float32, bfloat16"),
     }
     for field, (value, message) in harmful.items():
         with pytest.raises(ValueError, match=re.escape(message)):
             train_and_evaluate(simple_config(tiny_data, **{field: value}), tmp_path / field)
+
+
+def test_two_corrections_of_the_class_shares_are_refused(tiny_data, tmp_path):
+    both = {"loss.logit_adjustment": 1.0, "data.balanced_sampling": 0.5}
+    message = "config.loss.logit_adjustment and config.data.balanced_sampling are set: .* choose one"
+    with pytest.raises(ValueError, match=message):
+        train_and_evaluate(simple_config(tiny_data, **both), tmp_path)
 
 
 def test_colour_needs_a_model_that_takes_it(tmp_path):
@@ -556,9 +641,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(whole, tiny_data, tmp_path, 
 
 
 def interrupted(spec, cache, **ending):
-    # What is compiled once serves all of these processes.
-    cached = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return run_python("tests/interrupted_run.py", json.dumps(spec | ending), **cached)
+    return run_python("tests/interrupted_run.py", json.dumps(spec | ending), **compiling_once(cache))
 
 
 @pytest.fixture(scope="module")

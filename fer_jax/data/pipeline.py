@@ -19,6 +19,7 @@ from absl import flags
 
 from fer_jax.data import augment
 from fer_jax.data.faces import Faces
+from fer_jax.data.sampling import EpochOrder
 
 READ_AHEAD = 8  # batches
 
@@ -27,15 +28,16 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
     """Endless shuffled, augmented batches for one process.
 
     Epochs follow each other without a seam, each in a new order: a batch may hold the last faces of
-    one epoch and the first of the next, nothing is dropped, and every epoch shows every face once.
-    With fewer faces than a batch, a face comes several times in one batch.
+    one epoch and the first of the next, nothing is dropped, and every epoch shows every face once,
+    unless the classes are balanced: then as many faces, see `sampling.EpochOrder`. With fewer faces than
+    a batch, a face comes several times in one batch.
 
     Yields dicts: 'image' uint8 [b, H, W, C], 'target' float32 [b, K], and 'affine', 'color',
     'erase' and, where the ranges mix faces, 'mix' as drawn by `augment.draw`, where
     b = batch_size / process_count. A thread reads ahead.
 
     Attributes:
-      batches_per_epoch: float, how many global batches show every face once.
+      batches_per_epoch: float, how many global batches show as many faces as there are.
       wait_seconds: total time the consumer has waited in `next`; reset it at will.
     """
 
@@ -46,6 +48,7 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
         ranges: augment.Ranges,
         seed: int,
         *,
+        balancing: float = 0.0,
         process_index: int = 0,
         process_count: int = 1,
         num_workers: int = 0,
@@ -56,6 +59,7 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
           batch_size: global batch size, over all processes.
           ranges: the augmentation.
           seed: of the order and of the augmentation, 0 to 2**32 - 1.
+          balancing: how far the classes' shares are evened out, in [0, 1]; see `sampling.class_shares`.
           process_index: this process.
           process_count: number of processes that share the global batch.
           num_workers: 0 reads in a thread of this process (best for faces in memory), more in that
@@ -73,7 +77,7 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
         orders = (
             grain.MapDataset.source([len(faces)])
             .repeat()
-            .random_map(lambda count, rng: rng.permutation(count), seed=order_seed)
+            .random_map(EpochOrder(faces.labels, balancing), seed=order_seed)
         )
         self._batches = (
             grain.MapDataset.range(sys.maxsize // batch_size)
@@ -157,7 +161,7 @@ class _Indices:
     """The number of a global batch -> the indices of its faces, int64 [B].
 
     Attributes:
-      orders: dataset of permutations, one an epoch.
+      orders: dataset of indices int64 [count], one an epoch.
       count: number of faces.
       batch_size: of the global batch.
     """

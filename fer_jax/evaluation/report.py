@@ -1,7 +1,5 @@
 """The report on one split: figures as JSON, a page to read, a row for every image, pictures."""
 
-import csv
-import io
 import json
 import os
 import pathlib
@@ -10,7 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax.evaluation import bootstrap, calibration, examples, leakage, page, plots, protocol, statistics
+from fer_jax.evaluation import (
+    bootstrap,
+    calibration,
+    examples,
+    leakage,
+    page,
+    plots,
+    predictions,
+    protocol,
+    statistics,
+)
 from fer_jax.files import write_atomically
 
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
@@ -65,8 +73,8 @@ def write_report(
     # Gone first and written last: a report always has the rest of what belongs to it beside it.
     for name in ("report.json", "report.md"):
         (out_dir / name).unlink(missing_ok=True)
-    table = predictions_csv(probs, labels, ids, names, groups, copies)
-    write_atomically(out_dir / "predictions.csv", table.encode())
+    table = predictions.Predictions(list(ids), probs, labels, names, groups, copies)
+    predictions.write(out_dir / "predictions.csv", table)
     report["twins"] = None
     if images is not None:
         report["twins"] = examples.write_twins(out_dir, probs, labels, ids, names, images)
@@ -217,30 +225,6 @@ def _thinned(curve: dict[str, np.ndarray], points: int = 200) -> dict[str, list[
     """A curve at so many places at most, its last among them."""
     places = np.unique(np.linspace(0, len(curve["risk"]) - 1, points).round().astype(int))
     return {key: values[places].tolist() for key, values in curve.items()}
-
-
-def predictions_csv(
-    probs: np.ndarray,
-    labels: np.ndarray,
-    ids: Sequence[str],
-    names: Sequence[str],
-    groups: np.ndarray | None,
-    copies: np.ndarray | None,
-) -> str:
-    """One row an image: id, label, prediction, the probabilities in full, so that all figures follow.
-
-    'group' is one number for identical images, 'copy' one of `leakage.KINDS`; both are empty where
-    they are not known.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "label", "prediction", *names, "group", "copy"])
-    groups = [""] * len(labels) if groups is None else groups.tolist()
-    kinds = [""] * len(labels) if copies is None else [leakage.KINDS[kind] for kind in copies]
-    rows = zip(ids, labels.tolist(), probs.tolist(), groups, kinds, strict=True)
-    for name, label, row, group, kind in rows:
-        writer.writerow([name, label, row.index(max(row)), *map(repr, row), group, kind])
-    return text.getvalue()
 
 
 def draw_figures(out_dir: pathlib.Path, report: dict[str, Any]) -> None:

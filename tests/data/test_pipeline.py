@@ -114,6 +114,50 @@ def test_processes_together_see_the_global_batch(reference, process_count):
     assert_same(whole, reference)
 
 
+def skewed_faces(counts=(20, 2, 9, 0, 12, 3, 1)):
+    """47 numbered faces with labels in unequal numbers, in mixed order."""
+    faces, labels = numbered_faces(sum(counts)), np.repeat(np.arange(7), counts).astype(np.int32)
+    labels = np.random.default_rng(8).permutation(labels)
+    return Faces(faces.images, labels, one_hot(labels), faces.ids)
+
+
+@pytest.fixture(scope="module")
+def balanced():
+    """The first twelve batches of skewed faces, the classes evened out half-way."""
+    return take(stream(skewed_faces(), balancing=0.5), 12)
+
+
+def test_a_balanced_epoch_has_as_many_faces_each_class_its_share(balanced):
+    faces = skewed_faces()
+    seen = np.concatenate([numbers(batch) for batch in balanced])[: 3 * 47].reshape(3, 47)
+    roots = np.sqrt([20, 2, 9, 0, 12, 3, 1])
+    for epoch in seen:
+        drawn = np.bincount(faces.labels[epoch], minlength=7)
+        assert (abs(drawn - 47 * roots / roots.sum()) < 1).all()
+    assert not (seen[0] == seen[1]).all()
+    assert stream(faces, balancing=0.5).batches_per_epoch == 47 / 12
+    targets = np.concatenate([batch["target"] for batch in balanced])
+    np.testing.assert_array_equal(targets, faces.targets[np.concatenate([numbers(b) for b in balanced])])
+
+
+@pytest.mark.parametrize("consumed", [1, 5])
+def test_a_balanced_stream_resumes_bitwise(balanced, consumed):
+    resumed = stream(skewed_faces(), balancing=0.5)
+    resumed.restore(json.loads(json.dumps({"next_batch": consumed})))
+    assert_same(take(resumed, 12 - consumed), balanced[consumed:])
+
+
+def test_processes_and_workers_share_a_balanced_stream(balanced):
+    kwargs = dict(balancing=0.5, process_count=3)
+    parts = [take(stream(skewed_faces(), process_index=i, **kwargs), 12) for i in range(3)]
+    whole = [
+        {name: np.concatenate([part[name] for part in batch]) for name in KEYS}
+        for batch in zip(*parts, strict=True)
+    ]
+    assert_same(whole, balanced)
+    assert_same(take(stream(skewed_faces(), balancing=0.5, num_workers=1), 12), balanced)
+
+
 def test_workers_do_not_change_the_stream(reference):
     assert_same(take(stream(numbered_faces(47), num_workers=2), 12), reference)
     resumed = stream(numbered_faces(47), num_workers=2)

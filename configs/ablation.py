@@ -1,0 +1,24 @@
+"""A small CNN at 32 px for a few epochs: what scripts/ablate.py compares recipes on.
+
+Run it by `python -m fer_jax.main --config configs/ablation.py`. It is evaluated once, at the end, so that no
+score selects. No metric to expect yet: not trained to the end.
+"""
+
+from configs.default import augmentation
+from configs.default import get_config as default
+
+
+def get_config():
+    c = default()
+    c.data.drop_blank = True
+    c.data.merge_twins = True
+    c.augment = augmentation("light")
+    c.model.kwargs = dict(widths=(16, 32, 64, 128), depths=(1, 1, 2, 2), hidden=128, dropout=0.2)
+    c.model.input_size = 32
+    c.optim.learning_rate = 0.1
+    c.optim.weight_decay = 5e-4
+    c.optim.warmup_epochs = 1.0
+    c.train.epochs = 8.0
+    c.train.eval_epochs = 1e6  # beyond any run's end, where it is evaluated in any case
+    c.checkpoint.every_steps = 500
+    return c

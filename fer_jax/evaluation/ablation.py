@@ -1,0 +1,133 @@
+"""What a change of the recipe is worth: figures over several seeds, and differences with intervals."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from fer_jax.evaluation import bootstrap, calibration, plots, statistics
+
+FIGURES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "worst_recall": "recall of the worst class",
+    "ece": "expected calibration error",
+}
+
+
+def compare(
+    runs: Mapping[str, Sequence[np.ndarray]],
+    labels: np.ndarray,
+    groups: np.ndarray,
+    *,
+    baseline: str = "baseline",
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """The `FIGURES` of every recipe, and how far they lie from the baseline's.
+
+    A difference is the mean over the seeds of a recipe's figure minus the baseline's under the same seed.
+    Its interval is the percentile bootstrap of that mean over seeds and images both (the pigeonhole
+    bootstrap of Owen 2007, doi:10.1214/07-AOAS122): a resample draws as many seeds as there are, and as many
+    groups of identical images, and looks at all recipes under the same ones. With one seed only the images
+    vary.
+
+    Args:
+      runs: for each recipe the probabilities float [N, K] of its runs, seed by seed in one order.
+      labels: int [N].
+      groups: int [N], one number for identical images.
+      baseline: the recipe to compare with.
+      resamples: how many.
+      seed: of the resampling.
+
+    Returns:
+      For each recipe and figure "values" (of each seed), their "mean" and "std" (of a sample; None for one
+      seed), and, but for the baseline, "difference" and its "interval_95" [low, high].
+
+    Raises:
+      ValueError: a recipe has another number of runs than the baseline, or as `statistics.check`.
+    """
+    seeds = len(runs[baseline])
+    drawn_seeds = np.random.default_rng(seed).integers(seeds, size=(resamples, seeds))
+    figures = {}
+    for name, probs in runs.items():
+        if len(probs) != seeds:
+            raise ValueError(
+                f"{name} has {len(probs)} runs and {baseline} {seeds}: expected one for each seed"
+            )
+        figures[name] = [_figures(run, labels, groups, resamples, seed) for run in probs]
+    result = {}
+    for name in runs:
+        result[name] = {}
+        for figure in FIGURES:
+            ours, theirs = (np.array([run[figure] for run in figures[n]]) for n in (name, baseline))
+            values, apart = ours[:, 0], ours - theirs
+            row = {
+                "values": values.tolist(),
+                "mean": values.mean().item(),
+                "std": values.std(ddof=1).item() if seeds > 1 else None,
+            }
+            if name != baseline:
+                resampled = apart[drawn_seeds, np.arange(1, resamples + 1)[:, None]].mean(axis=1)
+                row["difference"] = apart[:, 0].mean().item()
+                row["interval_95"] = np.quantile(resampled, [0.025, 0.975]).tolist()
+            result[name][figure] = row
+    return result
+
+
+def _figures(
+    probs: np.ndarray, labels: np.ndarray, groups: np.ndarray, resamples: int, seed: int
+) -> dict[str, np.ndarray]:
+    """The `FIGURES` float64 [1 + R] of a run: of the images as they are, then of every resample."""
+    statistics.check(probs, labels)
+    matrix = statistics.confusion_matrix(probs, labels)
+    drawn = bootstrap.resample(probs, labels, groups, resamples=resamples, seed=seed)
+    scores, here = statistics.scores(matrix), matrix.sum(axis=1) > 0
+    recall = np.concatenate([statistics.per_class(matrix)["recall"][None], drawn["recall"]])
+    return {
+        "accuracy": np.append(scores["accuracy"], drawn["accuracy"]),
+        "macro_f1": np.append(scores["macro_f1"], drawn["macro_f1"]),
+        "worst_recall": recall[:, here].min(axis=1),
+        "ece": np.append(calibration.ece(probs, labels), drawn["ece"]),
+    }
+
+
+def plot_differences(
+    result: Mapping[str, Mapping[str, Mapping[str, Any]]], path: pathlib.Path, *, baseline: str = "baseline"
+) -> Figure:
+    """Every recipe's difference from the baseline with its interval, in points, one panel a figure.
+
+    Args:
+      result: from `compare`.
+      path: of the picture.
+      baseline: what was compared with.
+    """
+    recipes = [name for name in result if name != baseline]
+    height = 1.6 + 0.38 * max(len(recipes), 2)
+    figure, axes = plots.new_figure(13, height, columns=len(FIGURES), sharey=True)
+    places = np.arange(len(recipes))[::-1]
+    for axis, (key, title) in zip(axes, FIGURES.items(), strict=True):
+        for place, name in zip(places, recipes, strict=True):
+            row = result[name][key]
+            low, high = (100 * bound for bound in row["interval_95"])
+            clear = low > 0 or high < 0
+            better = (row["difference"] > 0) != (key == "ece")
+            color = ("C2" if better else "C3") if clear else "0.5"
+            axis.plot([low, high], [place, place], color=color, linewidth=2)
+            axis.plot(100 * row["difference"], place, "o", color=color, markersize=5)
+        axis.axvline(0, color="0.4", linestyle="--", linewidth=1)
+        better = "lower" if key == "ece" else "higher"
+        axis.set_title(
+            f"{title}\n({100 * result[baseline][key]['mean']:.1f}, {better} is better)", fontsize=10
+        )
+        axis.set_xlabel("difference in points")
+        axis.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(places, [name.replace("_", " ") for name in recipes])
+    axes[0].set_ylim(-0.6, len(recipes) - 0.4)
+    figure.suptitle(
+        f"Difference from the {baseline} (its figure in brackets), with 95 % intervals", fontsize=11
+    )
+    figure.savefig(path, dpi=110)
+    return figure

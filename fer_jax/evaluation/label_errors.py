@@ -1,0 +1,92 @@
+"""Labels that are probably wrong, by confident learning (Northcutt et al. 2021, arXiv:1911.00068)."""
+
+import csv
+import dataclasses
+import io
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from cleanlab.filter import find_label_issues
+from cleanlab.rank import get_label_quality_scores
+from matplotlib.figure import Figure
+
+from fer_jax.data.emotions import EMOTIONS
+from fer_jax.evaluation import plots, statistics
+from fer_jax.files import write_atomically
+
+
+@dataclasses.dataclass(frozen=True)
+class Suspect:
+    """An image whose label is probably wrong.
+
+    Attributes:
+      index: of the image among those that were looked at.
+      id: its name.
+      label: the class it is labelled as.
+      suggested: the most probable class, another one.
+      quality: the probability of the label, in [0, 1]: the lower, the more doubtful.
+    """
+
+    index: int
+    id: str
+    label: int
+    suggested: int
+    quality: float
+
+
+def find_suspects(probs: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> list[Suspect]:
+    """Ranks the labels that confident learning takes for errors, the most doubtful first.
+
+    The probabilities have to be of a model that has not seen the image with its label: out of fold for
+    images that were trained on. As cleanlab's `find_label_issues` with its defaults: from how surely each
+    class is taken for each other one follows how many labels are wrong, and so many of the images of which
+    the model is surest are suspects.
+
+    Args:
+      probs: float [N, K], rows that sum to 1.
+      labels: int [N].
+      ids: N names, unique.
+
+    Raises:
+      ValueError: as `statistics.check`, or another number of ids.
+    """
+    probs, labels = np.asarray(probs, np.float64), np.asarray(labels)
+    statistics.check(probs, labels)
+    if len(ids) != len(labels):
+        raise ValueError(f"expected an id for each of {len(labels)} images, got {len(ids)}")
+    # One process: a fork of one that JAX runs in may hang.
+    wrong = find_label_issues(labels, probs, n_jobs=1)
+    quality = get_label_quality_scores(labels, probs)
+    ranked = np.flatnonzero(wrong)
+    ranked = ranked[np.argsort(quality[ranked], kind="stable")]
+    suggested = probs.argmax(axis=1)
+    return [
+        Suspect(int(i), str(ids[i]), int(labels[i]), int(suggested[i]), float(quality[i])) for i in ranked
+    ]
+
+
+def write_suspects(path: pathlib.Path, suspects: Sequence[Suspect]) -> None:
+    """Writes a CSV `id,label,suggested,quality`, classes by name: what config.data.drop_ids takes."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "label", "suggested", "quality"])
+    for suspect in suspects:
+        names = EMOTIONS[suspect.label], EMOTIONS[suspect.suggested]
+        writer.writerow([suspect.id, *names, f"{suspect.quality:.6g}"])
+    write_atomically(path, text.getvalue().encode())
+
+
+def plot_suspects(images: np.ndarray, suspects: Sequence[Suspect], path: pathlib.Path) -> Figure:
+    """A sheet of suspects: the label, the suggested class, the probability of the label.
+
+    Args:
+      images: uint8 [N, H, W, C], an array or an object that integer arrays index, which `suspects` are of.
+      suspects: those to show, from `find_suspects`.
+      path: of the picture.
+    """
+    captions = [
+        f"{EMOTIONS[s.label]} {100 * s.quality:.1f} %\nrather {EMOTIONS[s.suggested]}" for s in suspects
+    ]
+    title = f"The {len(suspects)} most doubtful labels: the label and its probability, the likelier class"
+    return plots.plot_faces(images[np.array([s.index for s in suspects], int)], captions, title, path)

@@ -1,0 +1,136 @@
+"""Predictions as a file: CSV, one row an image, from which all figures follow."""
+
+import csv
+import dataclasses
+import io
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from fer_jax.evaluation import leakage, statistics
+from fer_jax.files import write_atomically
+
+_COLUMNS = ("id", "label", "prediction", "group", "copy")  # the others are classes
+
+
+@dataclasses.dataclass
+class Predictions:
+    """What a model says of the images of a split.
+
+    Attributes:
+      ids: N names, unique.
+      probs: float64 [N, K], rows that sum to 1.
+      labels: int64 [N] in [0, K), or None where the file has none.
+      names: of the K classes.
+      groups: int64 [N], one number for identical images, or None where it is not known.
+      copies: int8 [N], places in `leakage.KINDS`, or None where it is not known.
+    """
+
+    ids: list[str]
+    probs: np.ndarray
+    labels: np.ndarray | None
+    names: list[str]
+    groups: np.ndarray | None = None
+    copies: np.ndarray | None = None
+
+
+def write(path: pathlib.Path, predictions: Predictions) -> None:
+    """Writes id, label, prediction, the probabilities in full, group and copy.
+
+    What is not known is left empty. 'copy' is one of `leakage.KINDS`.
+    """
+    count, found = len(predictions.ids), predictions
+    labels, groups = ([""] * count if v is None else v.tolist() for v in (found.labels, found.groups))
+    kinds = [""] * count if found.copies is None else [leakage.KINDS[kind] for kind in found.copies]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "label", "prediction", *found.names, "group", "copy"])
+    for name, label, row, group, kind in zip(
+        found.ids, labels, found.probs.tolist(), groups, kinds, strict=True
+    ):
+        writer.writerow([name, label, row.index(max(row)), *map(repr, row), group, kind])
+    write_atomically(path, text.getvalue().encode())
+
+
+def read(path: os.PathLike | str, names: Sequence[str] | None = None) -> Predictions:
+    """Reads what `write` has written, or another program: a column id and one for each class.
+
+    Args:
+      path: of the file. Columns `label` (a class's number or name), `group` and `copy` are read where
+        they are there and filled in every row.
+      names: the classes to expect, in the order of the result; all other columns of the file's, in
+        their order, if None.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it lacks a column, an id comes twice or a row cannot be read (the message names file
+        and row), or as `statistics.check`.
+    """
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        lines = csv.DictReader(file)
+        fields = list(lines.fieldnames or ())
+        names = list(names or [name for name in fields if name not in _COLUMNS])
+        if missing := [name for name in ("id", *names) if name not in fields]:
+            raise ValueError(
+                f"{path} lacks the columns {', '.join(missing)}; expected id and one column of probabilities "
+                f"for each of {', '.join(names) or 'the classes'}"
+            )
+        rows, found = [], {}
+        for line in lines:
+            row = _row(line, names, f"{path}, row {lines.line_num}")
+            if row[0] in found:
+                raise ValueError(
+                    f"{path}, row {lines.line_num}: the id {row[0]!r} was in row {found[row[0]]} already"
+                )
+            found[row[0]] = lines.line_num
+            rows.append(row)
+    ids, probs, *others = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+    labels, groups, copies = (None if None in values or not values else values for values in others)
+    result = Predictions(
+        list(ids),
+        np.array(probs, np.float64).reshape(-1, len(names)),
+        None if labels is None else np.array(labels, np.int64),
+        names,
+        None if groups is None else np.array(groups, np.int64),
+        None if copies is None else np.array(copies, np.int8),
+    )
+    try:
+        known = np.zeros(len(ids), np.int64) if labels is None else result.labels
+        statistics.check(result.probs, known)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return result
+
+
+def _row(line: dict[str, str], names: list[str], where: str) -> tuple:
+    """(id, probabilities, label, group, copy) of a line, None for what is empty or not there."""
+    try:
+        probs = [float(line[name]) for name in names]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{where}: expected a probability for each of {', '.join(names)} ({error})"
+        ) from None
+    label, group, copy = (line.get(name) or None for name in ("label", "group", "copy"))
+    if label is not None:
+        if label in names:
+            label = names.index(label)
+        elif label.isascii() and label.isdigit() and int(label) < len(names):
+            label = int(label)
+        else:
+            raise ValueError(
+                f"{where}: the label is {label!r}, expected a number from 0 to {len(names) - 1} or one of "
+                f"{', '.join(names)}"
+            )
+    if copy is not None and copy not in leakage.KINDS:
+        raise ValueError(f"{where}: copy is {copy!r}, expected one of {', '.join(leakage.KINDS)}")
+    if group is not None and not group.isdigit():
+        raise ValueError(f"{where}: group is {group!r}, expected a number")
+    return (
+        line["id"],
+        probs,
+        label,
+        None if group is None else int(group),
+        None if copy is None else leakage.KINDS.index(copy),
+    )

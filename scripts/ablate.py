@@ -1,0 +1,182 @@
+"""Trains a small network by each of several recipes under several seeds, and compares them with the baseline.
+
+    python scripts/ablate.py --seeds 0 1 2 --data data/fer2013 --out runs/ablation
+    python scripts/ablate.py --drop_ids runs/label_errors/suspects.csv --out runs/ablation
+
+Each recipe changes one thing of --config; they are listed in RECIPES below. OUT/RECIPE/seed_N are the
+trainings, one after the other, seed by seed; the same command again goes on where it stopped. After each
+seed OUT gets results.md, results.json and differences.png anew: accuracy, macro F1, the recall of the worst
+class and the calibration error on the selection split, and for each their difference from the baseline with
+a 95 % interval over seeds and images. What follows -- is for every training.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+import trainings  # noqa: E402
+
+BASELINE, DROP = "baseline", "drop_suspects"
+# What each recipe changes; DROP's file is an argument.
+RECIPES = {
+    "label_smoothing": "loss.label_smoothing=0.1",
+    "mixup": "augment.mixup=0.2",
+    "focal": "loss.focal_gamma=2.0",
+    "class_weights": "loss.class_weights=balanced",
+    "logit_adjustment": "loss.logit_adjustment=1.0",
+    "balanced_sampling": "data.balanced_sampling=1.0",
+    "ema": "train.ema_decay=0.99",
+    DROP: "data.drop_ids",
+}
+OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.seed")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = trainings.make_parser(__doc__)
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the trainings and results")
+    trainings.add_data(parser)
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="(default: 0 1 2)"
+    )
+    parser.add_argument(
+        "--recipes", nargs="+", choices=RECIPES, metavar="NAME", help="beside the baseline (default: all)"
+    )
+    parser.add_argument(
+        "--drop_ids", type=pathlib.Path, metavar="FILE", help="of find_label_errors.py, for drop_suspects"
+    )
+    options = parser.parse_args()
+    trainings.refuse(parser, options.arguments, OWN)
+    if not options.recipes:
+        options.recipes = [name for name in RECIPES if name != DROP or options.drop_ids]
+    if DROP in options.recipes and not options.drop_ids:
+        parser.error(f"--recipes {DROP} needs --drop_ids, such as find_label_errors.py's suspects.csv")
+    options.seeds = list(dict.fromkeys(options.seeds))
+    return options
+
+
+def main() -> int:
+    """The exit code is that of the first training that failed, 2 where the results cannot be compared."""
+    options = parse_args()
+    # After the arguments are parsed, so that --help and a wrong flag take no time.
+    from fer_jax import failures
+
+    try:
+        return ablate(options)
+    except Exception as error:
+        reason = failures.explain(error, options.out)
+        if reason is None:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
+        return 2
+
+
+def ablate(options: argparse.Namespace) -> int:
+    """Trains all, and goes on without a recipe that fails unless it is the baseline; the exit code."""
+    out, origin = options.out.resolve(), trainings.origin()
+    changes = {BASELINE: []} | {name: [f"--config.{RECIPES[name]}"] for name in options.recipes}
+    if DROP in changes:
+        changes[DROP] = [f"--config.data.drop_ids={options.drop_ids.resolve()}"]
+    failed: dict[str, int] = {}
+    for number, seed in enumerate(options.seeds, 1):
+        for name in [name for name in changes if name not in failed]:
+            flags = [*trainings.data_flags(options), f"--config.seed={seed}", *options.arguments]
+            code = trainings.train(options.config, out / name / f"seed_{seed}", *flags, *changes[name])
+            if code and name == BASELINE:
+                return code
+            if code:
+                failed[name] = code
+        trained = {name: flags for name, flags in changes.items() if name not in failed}
+        write_results(out, options, origin, trained, list(failed), options.seeds[:number])
+    print("\n" + (out / "results.md").read_text())
+    return next(iter(failed.values()), 0)
+
+
+def write_results(
+    out: pathlib.Path,
+    options: argparse.Namespace,
+    origin: str,
+    changes: dict[str, list[str]],
+    failed: list[str],
+    seeds: list[int],
+) -> None:
+    """Compares what is trained so far, and writes the tables and the picture.
+
+    Args:
+      out: the folder of the trainings.
+      options: of the command line.
+      origin: of the figures.
+      changes: each recipe's flags.
+      failed: recipes that have no figures.
+      seeds: those that all recipes in `changes` are trained with.
+    """
+    from fer_jax.data import builder, splits
+    from fer_jax.evaluation import ablation, predictions
+
+    paths = {name: [out / name / f"seed_{seed}" / "report" for seed in seeds] for name in changes}
+    split = json.loads((paths[BASELINE][0] / "report.json").read_text())["split"]
+    faces = builder.load(options.data, split, image_size=options.image_size)
+    runs: dict[str, list[Any]] = {}
+    for name, folders in paths.items():
+        runs[name] = []
+        for folder in folders:
+            found = predictions.read(folder / "predictions.csv")
+            if found.ids != list(faces.ids) or (found.labels != faces.labels).any():
+                raise ValueError(
+                    f"{folder} is of other images than {split} of {options.data}: use another --out"
+                )
+            runs[name].append(found.probs)
+    result = ablation.compare(runs, faces.labels, splits.duplicate_groups(faces.images))
+    ablation.plot_differences(result, out / "differences.png")
+    head = {"origin": origin, "split": split, "images": len(faces), "seeds": seeds, "failed": failed}
+    recipes = {name: {"flags": changes[name], **figures} for name, figures in result.items()}
+    (out / "results.json").write_text(json.dumps({**head, "recipes": recipes}, indent=2) + "\n")
+    (out / "results.md").write_text("\n".join(page(head, recipes)) + "\n")
+
+
+def page(head: dict[str, Any], recipes: dict[str, dict[str, Any]]) -> list[str]:
+    """The lines of results.md."""
+    from fer_jax.evaluation.ablation import FIGURES
+
+    columns = ("recipe", *FIGURES.values())
+    seeds = ", ".join(map(str, head["seeds"]))
+    rows = [(name, *(_figure(row[key]) for key in FIGURES)) for name, row in recipes.items()]
+    others = {name: row for name, row in recipes.items() if name != BASELINE}
+    apart = [(name, *(_difference(row[key]) for key in FIGURES)) for name, row in others.items()]
+    failed = [f"Failed: {', '.join(head['failed'])}.", ""] if head["failed"] else []
+    return [
+        head["origin"],
+        "",
+        f"{head['images']:,} images of `{head['split']}`, seeds {seeds}. In percent: mean ± standard "
+        "deviation over the seeds, and every seed's figure.",
+        "",
+        *trainings.table(columns, rows),
+        "",
+        f"Difference from the {BASELINE} in points, with the 95 % interval over seeds and groups of "
+        "identical images (paired bootstrap); in bold where it leaves out 0.",
+        "",
+        *trainings.table(columns, apart),
+        "",
+        *failed,
+        "![Differences](differences.png)",
+    ]
+
+
+def _figure(row: dict[str, Any]) -> str:
+    values = ", ".join(f"{100 * value:.2f}" for value in row["values"])
+    spread = "" if row["std"] is None else f" ± {100 * row['std']:.2f}"
+    return f"{100 * row['mean']:.2f}{spread} ({values})"
+
+
+def _difference(row: dict[str, Any]) -> str:
+    low, high = row["interval_95"]
+    text = f"{100 * row['difference']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""Finds training images whose label is probably wrong, by confident learning on out-of-fold predictions.
+
+    python scripts/find_label_errors.py --data data/fer2013 --out runs/label_errors
+    python scripts/find_label_errors.py --out runs/label_errors -- --config.train.epochs=12
+
+Splits the training images into folds, identical ones together, trains --config once for each fold on all the
+others, and asks it about the fold. Its last weights answer, which no score has selected. OUT gets
+
+  predictions.csv   each training image's probabilities by the model that has not seen it
+  suspects.csv      id, label, suggested, quality (the probability of the label): the most doubtful first
+  suspects.png      the first of them
+  fold_0 ...        the trainings, and in fold_0.txt ... the ids each was not shown
+
+The same command again goes on where it stopped. suspects.csv is what --config.data.drop_ids takes; look at
+it first. What follows -- is for every training.
+"""
+
+import argparse
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+import trainings  # noqa: E402
+
+OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.data.drop_ids")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = trainings.make_parser(__doc__)
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the trainings and results")
+    trainings.add_data(parser)
+    parser.add_argument("--folds", type=int, default=5, metavar="K", help="how many, 2 or more (default: 5)")
+    parser.add_argument("--seed", type=int, default=0, help="of the folds (default: 0)")
+    parser.add_argument(
+        "--show", type=int, default=64, metavar="N", help="suspects on the picture, at most (default: 64)"
+    )
+    options = parser.parse_args()
+    trainings.refuse(parser, options.arguments, OWN)
+    if options.folds < 2:
+        parser.error(f"--folds {options.folds}: 2 or more are needed to train on the others")
+    return options
+
+
+def main() -> int:
+    """The exit code is that of the first training that fails, 2 where the data cannot be used."""
+    options = parse_args()
+    # After the arguments are parsed, so that --help and a wrong flag take no time.
+    from fer_jax import failures
+
+    try:
+        return find(options)
+    except Exception as error:
+        reason = failures.explain(error, options.out)
+        if reason is None:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
+        return 2
+
+
+def find(options: argparse.Namespace) -> int:
+    """Trains, predicts, ranks and writes; the exit code."""
+    import numpy as np
+
+    from fer_jax import platform
+    from fer_jax.data import builder, splits
+    from fer_jax.data.emotions import EMOTIONS
+    from fer_jax.evaluation import label_errors, predictions
+    from fer_jax.evaluation.trained import Trained
+    from fer_jax.files import write_atomically
+
+    platform.tune_cpu()
+    out = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    faces = builder.load(options.data, "train", image_size=options.image_size)
+    shares = {f"fold_{number}": 1 / options.folds for number in range(options.folds)}
+    groups = splits.duplicate_groups(faces.images)
+    folds = splits.stratified_group_split(faces.labels, groups, shares, options.seed)
+    probs = np.empty((len(faces), len(EMOTIONS)))
+    for name, members in folds.items():
+        held_out = out / f"{name}.txt"
+        write_atomically(held_out, "".join(f"{faces.ids[i]}\n" for i in members).encode())
+        flags = [*trainings.data_flags(options), f"--config.data.drop_ids={held_out}", *options.arguments]
+        if code := trainings.train(options.config, out / name, *flags):
+            return code
+        trained = Trained(out / name / "last.safetensors")
+        probs[members] = trained.predict(faces.images[members], progress=False)
+    table = predictions.Predictions(list(faces.ids), probs, faces.labels, list(EMOTIONS), groups)
+    predictions.write(out / "predictions.csv", table)
+    suspects = label_errors.find_suspects(probs, faces.labels, faces.ids)
+    label_errors.write_suspects(out / "suspects.csv", suspects)
+    shown = suspects[: options.show]
+    label_errors.plot_suspects(faces.images, shown, out / "suspects.png")
+    accuracy = (probs.argmax(axis=1) == faces.labels).mean()
+    print(f"\nout of fold, {100 * accuracy:.1f} % of {len(faces):,} training images agree with their label")
+    for label, name in enumerate(EMOTIONS):
+        found = sum(suspect.label == label for suspect in suspects)
+        print(f"  {name:10} {found:6,} suspects of {(faces.labels == label).sum():6,}")
+    print(f"{len(suspects):,} suspects: {out / 'suspects.csv'}, the first {len(shown)} in suspects.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Which faces an epoch shows: shares of the classes, evenness within them, statistics over many epochs."""
+
+import numpy as np
+import pytest
+
+from fer_jax.data.sampling import EpochOrder, class_shares
+
+# FER2013's training split, in the challenge's order.
+FER2013_COUNTS = np.array([3995, 436, 4097, 7215, 4830, 3171, 4965])
+COUNTS = np.array([40, 3, 0, 17, 1])
+
+
+def epochs(counts, balancing, number):
+    """Labels [N] and indices [number, N]; a fresh generator each, as Grain hands them over."""
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    order = EpochOrder(labels, balancing)
+    return labels, np.array([order(len(labels), np.random.default_rng((7, e))) for e in range(number)])
+
+
+@pytest.mark.parametrize(
+    "balancing, expected",
+    [(0.0, [0.6, 0.3, 0, 0.1]), (1.0, [1 / 3, 1 / 3, 0, 1 / 3]), (0.5, np.sqrt([6, 3, 0, 1]))],
+)
+def test_class_shares_by_hand(balancing, expected):
+    labels = np.repeat(np.arange(4), (6, 3, 0, 1))
+    shares = class_shares(labels, balancing)
+    np.testing.assert_allclose(shares, np.asarray(expected) / np.sum(expected), rtol=1e-12)
+
+
+def test_without_balancing_an_epoch_is_a_permutation():
+    labels, (order,) = epochs(COUNTS, 0.0, 1)
+    np.testing.assert_array_equal(order, np.random.default_rng((7, 0)).permutation(len(labels)))
+
+
+@pytest.mark.parametrize("balancing", [0.3, 0.5, 1.0])
+def test_every_epoch_has_the_shares_to_within_a_face(balancing):
+    labels, drawn = epochs(COUNTS, balancing, 20)
+    quotas = len(labels) * class_shares(labels, balancing)
+    for epoch in drawn:
+        assert (abs(np.bincount(labels[epoch], minlength=5) - quotas) < 1).all()
+        times = np.bincount(epoch, minlength=len(labels))
+        for label in np.unique(labels):
+            of_class = times[labels == label]
+            assert of_class.max() - of_class.min() <= 1
+    assert drawn.shape == (20, len(labels))
+
+
+def test_frequencies_over_many_epochs():
+    """Class by class and face by face, against the standard error of their means."""
+    labels, drawn = epochs(COUNTS, 0.5, 4000)
+    quotas = len(labels) * class_shares(labels, 0.5)
+    per_class = np.array([np.bincount(labels[epoch], minlength=5) for epoch in drawn])
+    # A fraction that is rounded at random has a variance of 1/4 at most.
+    assert (abs(per_class.mean(axis=0) - quotas) < 4 * 0.5 / np.sqrt(4000)).all()
+    per_face = np.bincount(drawn.ravel(), minlength=len(labels)) / 4000
+    expected = (quotas / np.maximum(COUNTS, 1))[labels]
+    assert (abs(per_face - expected) < 5 * 0.6 / np.sqrt(4000)).all()
+    # Any place of the epoch shows any class as often.
+    first = np.bincount(labels[drawn[:, 0]], minlength=5) / 4000
+    shares = quotas / len(labels)
+    assert (abs(first - shares) <= 4 * np.sqrt(shares * (1 - shares) / 4000)).all()
+
+
+def test_fer2013_in_full_balance():
+    labels, drawn = epochs(FER2013_COUNTS, 1.0, 2)
+    for epoch in drawn:
+        counts = np.bincount(labels[epoch])
+        assert counts.sum() == 28709 and set(counts) <= {4101, 4102}
+        # 436 disgusted faces come 9 or 10 times, and no happy face twice.
+        times = np.bincount(epoch, minlength=28709)
+        assert set(times[labels == 1]) == {9, 10} and set(times[labels == 3]) == {0, 1}
+
+
+def test_one_class_alone():
+    labels, drawn = epochs([0, 5], 1.0, 3)
+    for epoch in drawn:
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(5))

@@ -1,0 +1,72 @@
+"""Predictions as CSV: there and back, as reports and others write them, and errors that name file and row."""
+
+import re
+
+import numpy as np
+import pytest
+
+from fer_jax.data.emotions import EMOTIONS
+from fer_jax.evaluation import predictions
+
+HEADER = "id,label,prediction,angry,disgust,fear,happy,sad,surprise,neutral"
+
+
+@pytest.fixture
+def table():
+    """30 predictions, an id of which needs quotes."""
+    rng = np.random.default_rng(2)
+    ids = ['a,"b"', *(f"i/{n}" for n in range(29))]
+    probs, labels = rng.dirichlet(np.ones(7), 30), rng.integers(0, 7, 30)
+    groups, copies = np.arange(30) // 2, rng.integers(0, 3, 30).astype(np.int8)
+    return predictions.Predictions(ids, probs, labels, list(EMOTIONS), groups, copies)
+
+
+def test_there_and_back(table, tmp_path):
+    predictions.write(tmp_path / "p.csv", table)
+    assert (tmp_path / "p.csv").read_text().splitlines()[0] == HEADER + ",group,copy"
+    read = predictions.read(tmp_path / "p.csv")
+    for name in ("probs", "labels", "groups", "copies"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(table, name))
+    assert (read.ids, read.names) == (table.ids, table.names)
+
+
+def test_what_is_not_known_stays_so(table, tmp_path):
+    table.labels = table.groups = table.copies = None
+    predictions.write(tmp_path / "p.csv", table)
+    read = predictions.read(tmp_path / "p.csv")
+    assert read.labels is None and read.groups is None and read.copies is None
+
+
+def test_another_programs_file(tmp_path):
+    """Columns in another order, labels by name, a byte order mark."""
+    text = "sad,id,happy,label\n0.25,x,0.75,happy\n1,y,0,0\n"
+    (tmp_path / "p.csv").write_text(text, encoding="utf-8-sig")
+    read = predictions.read(tmp_path / "p.csv")
+    assert read.names == ["sad", "happy"] and read.labels.tolist() == [1, 0]
+    read = predictions.read(tmp_path / "p.csv", ("happy", "sad"))
+    np.testing.assert_array_equal(read.probs, [[0.75, 0.25], [0, 1]])
+    assert read.labels.tolist() == [0, 0]  # the name, and the number in the order asked for
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("id,label\n", "p.csv lacks the columns angry, disgust, .*, neutral; expected id and one column"),
+        (f"{HEADER}\na,0,0,1,0,0,0,0,0,0\nb,0,0,1,0,x,0,0,0,0\n", r"p.csv, row 3: expected a probab.*'x'"),
+        (f"{HEADER}\na,0,0,1,0\n", "p.csv, row 2: expected a probability for each of angry"),
+        (f"{HEADER}\na,7,0,1,0,0,0,0,0,0\n", "p.csv, row 2: the label is '7', expected a number from 0 to 6"),
+        (f"{HEADER}\na,joy,0,1,0,0,0,0,0,0\n", "p.csv, row 2: the label is 'joy'"),
+        (f"{HEADER}\n{2 * 'a,0,0,1,0,0,0,0,0,0' + chr(10)}", "row 2"),
+        (f"{HEADER}\na,0,0,1,0,0,0,0,0,0\na,0,0,1,0,0,0,0,0,0\n", "row 3: the id 'a' was in row 2"),
+        (f"{HEADER}\na,0,0,1,1,0,0,0,0,0\n", "p.csv: row 0 is no probability distribution"),
+        (f"{HEADER},copy\na,0,0,1,0,0,0,0,0,0,twin\n", "copy is 'twin', expected one of none, near, ident"),
+        (f"{HEADER},group\na,0,0,1,0,0,0,0,0,0,x\n", "group is 'x', expected a number"),
+        (f"{HEADER}\n", "p.csv: no images to evaluate"),
+    ],
+)
+def test_refuses(text, message, tmp_path):
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        predictions.read(tmp_path / "p.csv", EMOTIONS)
+    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "none.csv"))):
+        predictions.read(tmp_path / "none.csv")

@@ -1,0 +1,124 @@
+"""scripts/ablate.py at toy size."""
+
+import csv
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+from helpers import ROOT, compiling_once, run_python
+
+from configs.ablation import get_config
+from fer_jax import configure
+from fer_jax.data import builder, id_list
+from fer_jax.writers import read_records
+
+_SPEC = importlib.util.spec_from_file_location("ablate", ROOT / "scripts" / "ablate.py")
+ablate_script = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(ablate_script)
+
+SMALL = (
+    "--config.model.input_size=16",
+    "--config.model.kwargs.widths=(4,)",
+    "--config.model.kwargs.depths=(1,)",
+    "--config.train.batch_size=14",
+    "--config.train.epochs=2",
+)
+
+
+def ids(done):
+    """The list that drop_suspects leaves out."""
+    return done[0].with_name("ids.txt")
+
+
+def ablate(data, out, *arguments):
+    command = ("scripts/ablate.py", f"--data={data}", f"--out={out}", *arguments, "--", *SMALL)
+    return run_python(*command, **compiling_once(out.with_name("cache")))
+
+
+@pytest.fixture(scope="module")
+def done(tiny_data, tmp_path_factory):
+    """Two seeds of a recipe beside the baseline: the folder, and what was printed."""
+    out = tmp_path_factory.mktemp("ablation") / "out"
+    out.with_name("ids.txt").write_text(f"{builder.load(tiny_data, 'train').ids[3]}\n")
+    arguments = ("--seeds", "4", "5", "--recipes", "drop_suspects", f"--drop_ids={out.with_name('ids.txt')}")
+    process = ablate(tiny_data, out, *arguments)
+    assert process.returncode == 0, process.stderr
+    return out, process.stdout
+
+
+def test_every_recipe_is_trained_with_every_seed(done):
+    for name, digest in (("baseline", None), ("drop_suspects", id_list.read_ids(ids(done)).digest)):
+        for seed in (4, 5):
+            run = json.loads((done[0] / name / f"seed_{seed}" / "config.json").read_text())
+            assert (run["seed"], run["model.input_size"], run["train.epochs"]) == (seed, 16, 2)
+            assert run["drop_ids_hash"] == digest
+            assert [
+                e["step"] for e in read_records(done[0] / name / f"seed_{seed}") if e["kind"] == "eval"
+            ] == [10]
+
+
+def test_the_results_are_those_of_the_runs_predictions(done):
+    out, printed = done
+    results = json.loads((out / "results.json").read_text())
+    assert (results["split"], results["images"], results["seeds"]) == ("validation", 28, [4, 5])
+    assert list(results["recipes"]) == ["baseline", "drop_suspects"] and results["failed"] == []
+    assert results["recipes"]["drop_suspects"]["flags"] == [f"--config.data.drop_ids={ids(done)}"]
+    means = {}
+    for name, row in results["recipes"].items():
+        expected = []
+        for seed in (4, 5):
+            with open(out / name / f"seed_{seed}" / "report" / "predictions.csv") as file:
+                expected.append(
+                    np.mean([line["label"] == line["prediction"] for line in csv.DictReader(file)])
+                )
+        assert row["accuracy"]["values"] == pytest.approx(expected)
+        means[name] = np.mean(expected)
+    difference = results["recipes"]["drop_suspects"]["accuracy"]
+    assert difference["difference"] == pytest.approx(means["drop_suspects"] - means["baseline"])
+    low, high = difference["interval_95"]
+    assert low <= difference["difference"] <= high
+    page = (out / "results.md").read_text()
+    assert page in printed and "--seeds 4 5" in page and "cpu" in page
+    values = ", ".join(f"{100 * v:.2f}" for v in results["recipes"]["baseline"]["ece"]["values"])
+    assert f"({values})" in next(line for line in page.splitlines() if line.startswith("| baseline |"))
+    assert (out / "differences.png").stat().st_size
+
+
+def test_a_recipe_that_fails_is_named_and_finished_runs_are_recognised(done, tiny_data):
+    """The list is another one now: the run in the recipe's folder is not that of the command."""
+    out, _ = done
+    runs = sorted(out.glob("*/*/summary.json"))
+    before = [path.stat().st_mtime_ns for path in runs]
+    other = out.with_name("other.txt")
+    other.write_text(f"{builder.load(tiny_data, 'train').ids[4]}\n")
+    process = ablate(tiny_data, out, "--seeds=4", "--recipes", "drop_suspects", f"--drop_ids={other}")
+    assert process.returncode == 1
+    assert "drop_ids_hash:" in process.stderr
+    page = (out / "results.md").read_text()
+    assert "Failed: drop_suspects." in page and "| baseline |" in page and "| drop_suspects |" not in page
+    assert [path.stat().st_mtime_ns for path in runs] == before and len(runs) == 4
+
+
+@pytest.mark.parametrize("change", ablate_script.RECIPES.values())
+def test_every_recipe_changes_a_field_of_the_config(change):
+    name, *value = change.split("=")
+    config = get_config()
+    before = dict(config.items())[name.split(".")[0]][name.split(".")[1]]
+    assert before in (0.0, "none", "")
+    if value:
+        config.update_from_flattened_dict({name: type(before)(value[0])})
+    configure.check(config)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--recipes", "cutout"), "invalid choice: 'cutout'"),
+        (("--recipes", "drop_suspects"), "--recipes drop_suspects needs --drop_ids"),
+        (("--", "--config.seed=3"), "--config.seed=3 after --: the script sets this for each training"),
+    ],
+)
+def test_refuses(arguments, message, tmp_path):
+    process = run_python("scripts/ablate.py", f"--out={tmp_path}", *arguments)
+    assert process.returncode == 2 and message in process.stderr

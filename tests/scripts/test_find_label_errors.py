@@ -1,0 +1,100 @@
+"""scripts/find_label_errors.py at toy size."""
+
+import csv
+
+import numpy as np
+import pytest
+from helpers import compiling_once, run_python
+
+from fer_jax.checkpoints import load_weights
+from fer_jax.data import builder
+from fer_jax.data.emotions import EMOTIONS
+from fer_jax.evaluation import predictions
+from fer_jax.evaluation.label_errors import find_suspects
+from fer_jax.evaluation.trained import Trained
+
+SMALL = (
+    "--config.model.input_size=16",
+    "--config.model.kwargs.widths=(4,)",
+    "--config.model.kwargs.depths=(1,)",
+    "--config.train.batch_size=14",
+    "--config.train.epochs=2",
+)
+
+
+def find(data, out, *arguments):
+    command = ("scripts/find_label_errors.py", f"--data={data}", f"--out={out}", "--folds=2", *arguments)
+    return run_python(*command, "--", *SMALL, **compiling_once(out.with_name("cache")))
+
+
+@pytest.fixture(scope="module")
+def done(tiny_data, tmp_path_factory):
+    """The folder of a finished search, and what was printed."""
+    out = tmp_path_factory.mktemp("label_errors") / "out"
+    process = find(tiny_data, out)
+    assert process.returncode == 0, process.stderr
+    return out, process.stdout
+
+
+def test_each_fold_answers_for_what_its_training_left_out(done, tiny_data):
+    out, _ = done
+    faces = builder.load(tiny_data, "train")
+    found = predictions.read(out / "predictions.csv")
+    probs, labels, ids = found.probs, found.labels, found.ids
+    assert ids == list(faces.ids)
+    np.testing.assert_array_equal(labels, faces.labels)
+    seen = []
+    for name in ("fold_0", "fold_1"):
+        held_out = (out / f"{name}.txt").read_text().splitlines()
+        _, facts = load_weights(out / name)
+        assert facts["training"]["left_out"]["listed"] == len(held_out) == 35
+        members = np.flatnonzero(np.isin(ids, held_out))
+        assert (np.bincount(labels[members]) == 5).all()
+        expected = Trained(out / name / "last.safetensors").predict(faces.images[members], progress=False)
+        np.testing.assert_allclose(probs[members], expected, atol=1e-6)
+        seen += held_out
+    assert sorted(seen) == sorted(ids)
+
+
+def test_suspects_are_ranked_and_shown(done, tiny_data):
+    out, printed = done
+    found = predictions.read(out / "predictions.csv")
+    suspects = find_suspects(found.probs, found.labels, found.ids)
+    with open(out / "suspects.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [suspect.id for suspect in suspects]
+    assert {row["label"] for row in rows} | {row["suggested"] for row in rows} <= set(EMOTIONS)
+    assert (out / "suspects.png").stat().st_size
+    assert f"{len(suspects):,} suspects: {out / 'suspects.csv'}" in printed
+
+
+def test_the_same_command_recognises_what_is_finished(done, tiny_data):
+    out, _ = done
+    runs = sorted(out.glob("fold_*/summary.json"))
+    before, suspects = [path.stat().st_mtime_ns for path in runs], (out / "suspects.csv").read_text()
+    (out / "suspects.csv").unlink()
+    process = find(tiny_data, out)
+    assert process.returncode == 0, process.stderr
+    assert [path.stat().st_mtime_ns for path in runs] == before and len(runs) == 2
+    assert (out / "suspects.csv").read_text() == suspects
+
+
+def test_other_folds_are_another_run(done, tiny_data):
+    out, _ = done
+    held_out = (out / "fold_0.txt").read_text()
+    process = find(tiny_data, out, "--seed=1")
+    assert process.returncode == 1 and "drop_ids_hash:" in process.stderr
+    (out / "fold_0.txt").write_text(held_out)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--folds=1",), "--folds 1: 2 or more are needed"),
+        (("--", "--config.data.dir=elsewhere"), "--config.data.dir=elsewhere after --: the script sets"),
+        (("--data=nowhere",), "error: nowhere is not a prepared dataset"),
+    ],
+)
+def test_refuses(arguments, message, tmp_path):
+    process = run_python("scripts/find_label_errors.py", f"--out={tmp_path}", *arguments)
+    assert process.returncode == 2 and message in process.stderr
