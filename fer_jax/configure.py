@@ -23,7 +23,6 @@ from fer_jax.pretrained import weights
 from fer_jax.pretrained.weights import Pretrained
 
 SELECTION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
-GIVEN_LABELS = "given"  # config.data.labels: those of the dataset
 
 
 def check(config: ConfigDict) -> None:
@@ -57,7 +56,7 @@ def check(config: ConfigDict) -> None:
             "growing shares"
         )
     choices = {
-        "data.labels": (GIVEN_LABELS, *ferplus.RULES),
+        "data.labels": (ferplus.GIVEN, *ferplus.RULES),
         "selection.metric": SELECTION_METRICS,
         "model.dtype": ("float32", "bfloat16"),
         "model.interpolation": augment.INTERPOLATIONS,
@@ -69,7 +68,7 @@ def check(config: ConfigDict) -> None:
             raise ValueError(f"config.{name} is {_field(config, name)!r}; there are: {', '.join(known)}")
     if config.data.num_classes not in (7, 8):
         raise ValueError(f"config.data.num_classes is {config.data.num_classes}; expected 7 or 8")
-    if config.data.num_classes == 8 and config.data.labels == GIVEN_LABELS:
+    if config.data.num_classes == 8 and config.data.labels == ferplus.GIVEN:
         raise ValueError(
             "config.data.num_classes=8 needs labels that know contempt: set config.data.labels to one of "
             f"{', '.join(ferplus.RULES)}"
@@ -117,7 +116,7 @@ def load_split(config: ConfigDict, split: str) -> Faces:
             f"config.model.channels is {config.model.channels}: set --config.model.channels="
             f"{faces.image_shape[-1]} or use grey data"
         )
-    if config.data.labels == GIVEN_LABELS:
+    if config.data.labels == ferplus.GIVEN:
         return faces
     if faces.votes is None:
         raise ValueError(
@@ -380,7 +379,7 @@ def facts(
         "training": training,
         "loaded_size": config.data.image_size,
         "labels": config.data.labels,
-        "annotations": [] if config.data.labels == GIVEN_LABELS else [ferplus.ANNOTATION],
+        "annotations": [] if config.data.labels == ferplus.GIVEN else [ferplus.ANNOTATION],
         "seed": config.seed,
         "ema": bool(config.train.ema_decay),
         "evaluation": None,

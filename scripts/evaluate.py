@@ -3,6 +3,9 @@
     python scripts/evaluate.py --workdir runs/cnn --data data/fer2013 --out evaluation
     python scripts/evaluate.py --checkpoint my.safetensors --data data/mine --split test --out out
 
+On data with FER+ votes the report also says how the model does against the annotators, and by how
+much these agree. --labels chooses what counts as right.
+
 OUT gets report.md (start there), report.json (every figure, the configuration, where the weights
 and the data come from), predictions.csv (each image's id, label, prediction, probabilities, whether
 it has a copy in the training), twins.csv and pictures. Every image counts once, whatever the batch
@@ -26,6 +29,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fer_jax.data.ferplus import GIVEN, RULES  # noqa: E402
 from fer_jax.data.records import SPLITS  # noqa: E402
 
 
@@ -42,6 +46,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--data", required=True, metavar="DATA", help="made by scripts/prepare_data.py")
     parser.add_argument("--split", default="validation", choices=SPLITS, help="(default: validation)")
+    parser.add_argument(
+        "--labels",
+        choices=(GIVEN, *RULES),
+        metavar="LABELS",
+        help=f"to judge by: {GIVEN} or a FER+ rule, {', '.join(RULES)} (default: the training's)",
+    )
     parser.add_argument(
         "--training_data", metavar="DATA", help="the dataset of the training, where it is another one"
     )
@@ -82,7 +92,8 @@ def evaluate(args: argparse.Namespace) -> dict:
     """Loads, predicts and writes the report; returns what report.json holds."""
     from fer_jax import checkpoints, platform
     from fer_jax.data import builder, splits
-    from fer_jax.evaluation import report
+    from fer_jax.data.emotions import EMOTIONS
+    from fer_jax.evaluation import predictions, report
     from fer_jax.evaluation.trained import Trained
 
     platform.tune_cpu()
@@ -96,8 +107,18 @@ def evaluate(args: argparse.Namespace) -> dict:
     manifest = builder.read_manifest(args.data)
     faces = trained.load_split(args.data, args.split)
     _check_writable(Path(args.out))
+    rule = args.labels or trained.facts.get("labels", GIVEN)
+    given = faces.labels
+    if rule != GIVEN:
+        given, faces = _relabel(faces, rule, len(trained.facts["emotions"]), args)
     probs = trained.predict(faces.images, batch_size=args.batch_size, tta=args.tta)
+    names = trained.facts["emotions"]
+    if rule == GIVEN and len(names) > len(EMOTIONS):
+        names = list(EMOTIONS)
+        probs = predictions.restrict(probs, len(names))
     facts = trained.facts | {
+        "emotions": names,
+        "labels": rule,
         "split": args.split,
         "tta": args.tta,
         "checkpoint": weights,
@@ -119,7 +140,25 @@ def evaluate(args: argparse.Namespace) -> dict:
         images=faces.images,
         groups=splits.duplicate_groups(faces.images),
         copies=copies,
+        given=given,
+        votes=faces.votes,
     )
+
+
+def _relabel(faces, rule: str, num_classes: int, args: argparse.Namespace):
+    """The given labels of the faces that a FER+ rule keeps, and these faces with its labels."""
+    from fer_jax.data import ferplus
+
+    if faces.votes is None:
+        raise ValueError(
+            f"labels by {rule} need FER+ votes, and {args.data} has none: prepare it with "
+            "scripts/prepare_data.py --ferplus fer2013new.csv, or give --labels given"
+        )
+    found = ferplus.labels(faces.votes, rule, num_classes)[0]
+    given = faces.labels[found != ferplus.LEFT_OUT]
+    if not len(given):
+        raise ValueError(f"no face of {args.split} in {args.data} has a label by {rule}")
+    return given, ferplus.relabel(faces, rule, num_classes)
 
 
 def _copies(trained, facts: dict, faces, data_dirs: list[str | None]) -> np.ndarray | None:

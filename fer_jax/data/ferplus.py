@@ -18,6 +18,7 @@ import numpy as np
 from fer_jax.data.emotions import class_names
 from fer_jax.data.faces import Faces
 
+GIVEN = "given"  # where the name of a rule is expected: the labels that images came with, no rule's
 ANNOTATION = "ferplus"  # what manifests and checkpoints call these votes
 
 # The order of fer2013new.csv.

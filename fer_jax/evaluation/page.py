@@ -87,7 +87,8 @@ def report_page(report: dict[str, Any], out_dir: pathlib.Path) -> str:
         "",
         *_verdict(report),
         "",
-        f"{report['num_examples']:,} images of `{report['split']}`, {_VIEWS[report['tta']]}. "
+        f"{report['num_examples']:,} images of `{report['split']}` with labels `{report['labels']}`, "
+        f"{_VIEWS[report['tta']]}. "
         f"The weights are `{report['checkpoint']}`; selected by: {_selected_by(report)}.",
         "",
         *_table(("figure", "value", "95 % interval", "what it is"), _figure_rows(report)),
@@ -95,6 +96,7 @@ def report_page(report: dict[str, Any], out_dir: pathlib.Path) -> str:
         *_classes(report),
         *_calibrated(report),
         *_abstaining(report),
+        *_annotators(report),
     ]
     for file, title, text in _PICTURES:
         if (out_dir / file).is_file():
@@ -240,6 +242,53 @@ def _abstaining(report: dict[str, Any]) -> list[str]:
         "",
         *_table(("threshold", "answered", "accuracy of the answers"), rows),
     ]
+
+
+def _annotators(report: dict[str, Any]) -> list[str]:
+    found = report["annotators"]
+    if not found:
+        return []
+    names = {"given": "the given labels", found["rule"]: f"FER+, `{found['rule']}`"}
+    rows = []
+    for band in [{"label": "all"} | found, *found["bands"]]:
+        label = band.get("label") or f"{band['agreement_above']:.0%} - {band['agreement_up_to']:.0%}"
+        if not band["num_examples"]:
+            rows.append((label, "0", *[""] * (len(names) + 1)))
+            continue
+        rows.append(
+            (
+                label,
+                f"{band['num_examples']:,}",
+                *(_against(band["against"][name]) for name in names),
+                f"{band['one_annotator']:.4f}",
+            )
+        )
+    head = ("agreement", "images", *(f"accuracy, {name}" for name in names.values()), "one annotator")
+    lines = [
+        "",
+        "## Annotators",
+        "",
+        "FER+ asked ten people about each image. Agreement is the share of them who gave the most frequent "
+        "answer; one annotator, how often one of them said what most of the others did. Where people "
+        "disagree a model's mistake may be no mistake.",
+        "",
+        *_table(head, rows),
+        "",
+    ]
+    if found["labels_agree"] is not None:
+        lines.append(f"The two labels are the same for {found['labels_agree']:.1%} of the images with both.")
+    if soft := found["soft"]:
+        lines.append(
+            f"Against the annotators' distribution the cross entropy is {soft['cross_entropy']:.4f} nats; "
+            f"that distribution's own entropy, the least there can be, is {soft['floor']:.4f}."
+        )
+    return lines
+
+
+def _against(row: dict[str, Any]) -> str:
+    if not row["num_examples"]:
+        return ""
+    return f"{row['accuracy']:.4f} ({_interval(row['interval_95'])}), {row['num_examples']:,} images"
 
 
 def _selected_by(report: dict[str, Any]) -> str:

@@ -36,6 +36,12 @@ class Predictions:
     copies: np.ndarray | None = None
 
 
+def restrict(probs: np.ndarray, classes: int) -> np.ndarray:
+    """The first `classes` columns of probabilities [N, K], renormalised: the others are ruled out."""
+    kept = np.maximum(probs[:, :classes], np.finfo(np.float64).tiny)
+    return kept / kept.sum(axis=1, keepdims=True)
+
+
 def write(path: pathlib.Path, predictions: Predictions) -> None:
     """Writes id, label, prediction, the probabilities in full, group and copy.
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fer_jax.evaluation import (
+    agreement,
     bootstrap,
     calibration,
     examples,
@@ -35,6 +36,8 @@ def write_report(
     images: Any = None,
     groups: np.ndarray | None = None,
     copies: np.ndarray | None = None,
+    given: np.ndarray | None = None,
+    votes: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Writes predictions.csv, the pictures, report.md and, last, report.json.
 
@@ -52,6 +55,8 @@ def write_report(
         intervals resample together; None resamples images one by one.
       copies: int8 [N], see `leakage.find_copies`, against the splits that had a part in the weights;
         None where it is not known.
+      given: int [N], the labels that the images came with, where `labels` are others; None for the same.
+      votes: int [N, 10], FER+'s for each image (see `agreement.compare`), None where there are none.
 
     Returns:
       What report.json holds.
@@ -69,6 +74,9 @@ def write_report(
     report = facts | figures(probs, labels, groups, names) | protocol.judge(facts, copies)
     report["leak_free"] = None if copies is None else leak_free(probs, labels, groups, copies)
     report["calibrated"] = calibrated(probs, labels, groups, facts, report["selected_on_this_split"])
+    report["annotators"] = None
+    if votes is not None:
+        report["annotators"] = agreement.compare(probs, labels if given is None else given, votes, groups)
     report["most_confident_mistakes"] = [str(ids[i]) for i in examples.confident_mistakes(probs, labels)]
     # Gone first and written last: a report always has the rest of what belongs to it beside it.
     for name in ("report.json", "report.md"):
@@ -89,7 +97,7 @@ def write_report(
 def _complete(facts: dict[str, Any]) -> dict[str, Any]:
     """The facts with None for what is not known."""
     known = ("selection", "config", "model", "parameters", "data", "data_hash", "calibration")
-    facts = dict.fromkeys(known) | {"annotations": []} | facts
+    facts = dict.fromkeys(known) | {"annotations": [], "labels": "given"} | facts
     facts.setdefault("trained_data_hash", facts["data_hash"])
     facts.setdefault("trained_data", facts["data"])
     return facts

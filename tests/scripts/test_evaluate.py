@@ -16,7 +16,7 @@ from PIL import Image
 
 from fer_jax import models
 from fer_jax.checkpoints import export_weights, load_weights
-from fer_jax.data import builder, synthetic
+from fer_jax.data import builder, ferplus, synthetic
 from fer_jax.data.emotions import EMOTIONS
 
 SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "evaluate.py"
@@ -265,3 +265,39 @@ def test_help_and_wrong_flags():
     wrong = call("--data", "x", "--out", "y")
     assert wrong.returncode == 2
     assert "one of the arguments --workdir --checkpoint is required" in wrong.stderr
+
+
+def test_the_annotators_labels(evaluate, run, data, tmp_path, capsys):
+    """Weights that learnt from votes are judged by these, by the given labels, or refused without votes."""
+    variables, facts = load_weights(run[0])
+    weights = tmp_path / "plus.safetensors"
+    export_weights(weights, variables, facts | {"labels": "ferplus_majority", "annotations": ["ferplus"]})
+    base = ["--checkpoint", str(weights), "--out", str(tmp_path / "out")]
+    assert evaluate.main([*base, "--data", str(data)]) == 2
+    assert "need FER+ votes" in capsys.readouterr().err
+
+    folder = tmp_path / "csv"
+    folder.mkdir()
+    images, labels = synthetic.generate(4, 3, "validation")
+    columns = (4, 5, 6, 1, 3, 2, 0)  # of the votes, for each emotion
+    with open(folder / "fer2013.csv", "w") as pixels, open(folder / "fer2013new.csv", "w") as votes:
+        pixels.write("emotion,pixels,Usage\n")
+        votes.write(f"Usage,Image name,{','.join(ferplus.COLUMNS)}\n")
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            pixels.write(f"{label},{' '.join(map(str, image.ravel()))},PublicTest\n")
+            row = np.zeros(10, int)
+            row[columns[label]], row[8] = (10, 0) if i % 4 else (3, 7)  # every fourth: nobody knows
+            votes.write(f"PublicTest,fer{i:07}.png,{','.join(map(str, row))}\n")
+    builder.build(
+        folder / "fer2013.csv", tmp_path / "voted", ferplus_csv=folder / "fer2013new.csv", progress=False
+    )
+    assert evaluate.main([*base, "--data", str(tmp_path / "voted")]) == 0
+    result = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert result["labels"] == "ferplus_majority" and result["num_examples"] == 21
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "Extra annotations: ferplus." in page and "## Annotators" in page
+    assert result["annotators"]["against"]["given"]["accuracy"] == result["accuracy"]
+    assert evaluate.main([*base, "--data", str(tmp_path / "voted"), "--labels", "given"]) == 0
+    result = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert result["labels"] == "given" and result["num_examples"] == 28
+    assert result["annotators"]["against"]["ferplus_majority"]["num_examples"] == 21
