@@ -147,9 +147,10 @@ def _leak_free(report: dict[str, Any]) -> list[str]:
         "without_near": "without near and identical copies",
     }
     rows = [("the whole split", "0", *_row(report))]
-    for key, part in report["leak_free"].items():
+    for key, name in names.items():
+        part = report["leak_free"][key]
         found = (f"{part['removed']:,}", *_row(part)) if part else ("all", "0", "", "", "")
-        rows.append((names[key], *found))
+        rows.append((name, *found))
     return [
         *lines,
         "Images that have a copy in a split which the weights were trained or selected on are left out: "

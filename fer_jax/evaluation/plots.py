@@ -151,7 +151,7 @@ def plot_risk_coverage(report: dict[str, Any], path: pathlib.Path) -> Figure:
             note = f"≥ {row['threshold']:.2f}"
             where = (row["coverage"], row["accuracy"])
             axis.annotate(note, where, (4, 5), textcoords="offset points", fontsize=8)
-    axis.set(xlabel="share of the images that is answered", ylabel="accuracy of the answers", xlim=(0, 1.01))
+    axis.set(xlabel="share of the images that is answered", ylabel="accuracy of the answers", xlim=(0, 1.06))
     axis.set_title(f"Abstaining below a confidence (AURC {report['aurc']:.3f})", loc="left")
     axis.grid(alpha=0.3)
     axis.legend(loc="lower left")
