@@ -155,7 +155,7 @@ def _phase(
     factors: dict[stages.Path, float] | None,
 ) -> stages.Phase:
     trained = stages.trained_layers(stage, blocks)
-    frozen = stages.frozen_parts(stage, blocks, trained)
+    frozen = stages.frozen_layers(stage, blocks, trained)
     if frozen and not hasattr(network, "frozen"):
         raise ValueError(
             f"the BatchNorm of {config.model.name} always follows the batches: set batch_norm='running' in "

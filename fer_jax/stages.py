@@ -27,7 +27,7 @@ class Stage:
       last: how many. A layer is what has parameters (convolution, BatchNorm, dense); a block is a part of the
         network with its own name, and a BatchNorm belongs to the block before it.
       batch_norm: which BatchNorm layers follow the batches; the others keep to their running statistics:
-        those of blocks that train ('trained'), none ('frozen') or all ('running').
+        those that train ('trained'), none ('frozen') or all ('running').
     """
 
     epochs: float
@@ -59,7 +59,7 @@ class Phase:
     Attributes:
       start, end: its first step, and the first one after it.
       trained: the layers that train, None for all.
-      frozen: parts whose BatchNorm keeps its running statistics.
+      frozen: the layers that, where they are BatchNorm, keep their running statistics.
       learning_rate: by the number of the update within the phase.
       tx: the optimizer of the parameters that train.
     """
@@ -67,7 +67,7 @@ class Phase:
     start: int
     end: int
     trained: frozenset[Path] | None
-    frozen: tuple[str, ...]
+    frozen: tuple[Path, ...]
     learning_rate: Callable[[jax.Array], jax.Array]
     tx: optax.GradientTransformation
 
@@ -124,17 +124,19 @@ def trained_layers(stage: Stage, blocks: Sequence[Sequence[Path]]) -> frozenset[
     return frozenset(path for unit in units[-1 - stage.last :] for path in unit)
 
 
-def frozen_parts(
+def frozen_layers(
     stage: Stage, blocks: Sequence[Sequence[Path]], trained: frozenset[Path] | None
-) -> tuple[str, ...]:
-    """The names, at the top of the tree, of the parts whose BatchNorm keeps its statistics."""
-    if stage.batch_norm == "running":
-        return ()
-    names = dict.fromkeys(path[0] for block in blocks for path in block)
+) -> tuple[Path, ...]:
+    """The layers that, where they are BatchNorm, keep their statistics.
+
+    Layer by layer as in Keras, where a BatchNorm that does not train does not follow the batches either.
+    """
+    layers = tuple(path for block in blocks for path in block)
     if stage.batch_norm == "frozen":
-        return tuple(names)
-    free = names if trained is None else {path[0] for path in trained}
-    return tuple(name for name in names if name not in free)
+        return layers
+    if stage.batch_norm == "running" or trained is None:
+        return ()
+    return tuple(path for path in layers if path not in trained)
 
 
 def layer_factors(blocks: Sequence[Sequence[Path]], decay: float) -> dict[Path, float]:

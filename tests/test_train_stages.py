@@ -17,14 +17,14 @@ class TwoLayers(nn.Module):
     """A trunk with BatchNorm and a head; compiles in no time."""
 
     num_classes: int = 7
-    frozen: tuple[str, ...] = ()
+    frozen: tuple[tuple[str, ...], ...] = ()
     dtype: str = "float32"
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x, train=False):
         x = nn.Dense(4, name="trunk")(x.mean(axis=(1, 2)))
-        x = BatchNorm(train and "trunk_norm" not in self.frozen, self.axis_name, name="trunk_norm")(x)
+        x = BatchNorm(train and ("trunk_norm",) not in self.frozen, self.axis_name, name="trunk_norm")(x)
         return nn.Dense(self.num_classes, name="head")(nn.relu(x))
 
 
