@@ -64,6 +64,11 @@ def check(config: ConfigDict) -> None:
             raise ValueError(f"config.{name} is {_field(config, name)!r}; there are: {', '.join(known)}")
     if config.init_from and config.init.weights != "none":
         raise ValueError("config.init_from and config.init.weights are both set: choose one to start from")
+    if config.selection.patience and len(config.stages) > 1:
+        raise ValueError(
+            f"config.selection.patience is {config.selection.patience} with {len(config.stages)} stages: an "
+            "early stop would leave out the stages after it; set it to 0, or train in one stage"
+        )
     if config.selection.split == "test":
         raise ValueError(
             "config.selection.split is 'test', which is for the final score only; select on validation"
