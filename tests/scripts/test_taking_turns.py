@@ -31,7 +31,7 @@ def side(monkeypatch):
 def test_a_side_may_say_more_than_a_pipe_holds(tmp_path):
     path = tmp_path / "talker.py"
     path.write_text(TALKER)
-    process = run_python(path, timeout=60)
+    process = run_python(path, timeout=120)
     assert process.returncode == 0, process.stderr[-3000:]
     assert process.stdout == "3\n"
 

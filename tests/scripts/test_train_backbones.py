@@ -136,7 +136,7 @@ def run_with_stand_in(folder, signal):
     configs = "--configs", "mobilenet_v2", "resnet18"
     (folder / "out").mkdir()
     return run_python(
-        driver, stand_in, f"--out={folder / 'out'}", f"--weights={folder}", "--scratch", *configs, timeout=120
+        driver, stand_in, f"--out={folder / 'out'}", f"--weights={folder}", "--scratch", *configs, timeout=300
     )
 
 
