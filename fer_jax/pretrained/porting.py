@@ -144,9 +144,10 @@ def _keys_in_order(
     arrays: dict[str, np.ndarray],
     absent: Collection[str],
 ) -> dict[str, str]:
-    """Keys of a legacy Keras file by today's names: its layers follow each other like ours, as Keras loads it.
+    """Keys of a legacy Keras file by today's names.
 
-    The official files have the names of their time. Where the orders differ, layers of other shapes are
+    Its layers follow each other like ours, which is how Keras itself loads it: the official files have the
+    names of their time. Where the orders differ, layers of other shapes are
     taken for missing or unexpected, so that the report names these and not all that follow.
     """
     expected = []

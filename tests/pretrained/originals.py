@@ -59,7 +59,11 @@ Answers = dict[str, np.ndarray]
 
 
 def drawn(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The array of a name: as wide as a trained network's, so that every layer matters to the logits."""
+    """The array of a name.
+
+    Kernels are as wide as lets every layer matter to the logits and none amplify: with He's 2 / fan what
+    float32 rounds off in EfficientNet-B4's first layers is a tenth of its logits.
+    """
     rng = np.random.default_rng(zlib.crc32(key.encode()))
     name = key.replace("/", ".").split(".")[-1]
     if "var" in name:
@@ -72,7 +76,7 @@ def drawn(key: str, shape: tuple[int, ...]) -> np.ndarray:
     keras = name == "kernel"
     depthwise = keras and ("dw" in key or "depthwise" in key)
     fan = np.prod(shape[:2] if depthwise else shape[:-1] if keras else shape[1:])
-    return rng.normal(0, np.sqrt(2 / fan), shape).astype(np.float32)
+    return rng.normal(0, np.sqrt(1.75 / fan), shape).astype(np.float32)
 
 
 def faces(size: int) -> np.ndarray:

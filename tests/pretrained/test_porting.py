@@ -226,9 +226,10 @@ def test_a_legacy_file_that_differs_is_reported_by_layer(tmp_path):
     with pytest.raises(porting.WeightsMismatchError) as caught:
         ported("mobilenet_v3_small", "keras", formats.read(tmp_path / "w.h5"))
     assert str(caught.value) == (
-        "the weights are not those of mobilenet_v3_small in keras. missing: expanded_conv_3_depthwise/kernel; "
-        "unexpected: extra/extra/kernel:0; wrong shape: expanded_conv_8/project/expanded_conv_8/project/"
-        "kernel:0 (1, 1, 288, 97) for block_8/project (1, 1, 288, 96)"
+        "the weights are not those of mobilenet_v3_small in keras. missing: "
+        "expanded_conv_3_depthwise/kernel; unexpected: extra/extra/kernel:0; wrong shape: "
+        "expanded_conv_8/project/expanded_conv_8/project/kernel:0 (1, 1, 288, 97) for block_8/"
+        "project (1, 1, 288, 96)"
     )
 
 
