@@ -10,7 +10,8 @@ import pytest
 from flax import traverse_util
 from helpers import assert_trees_equal
 
-from fer_jax import losses, models, optim, stages, steps
+from configs.default import get_config
+from fer_jax import configure, losses, models, optim, stages, steps
 from fer_jax.data import augment
 from fer_jax.models import onednn
 from fer_jax.stages import Stage
@@ -69,6 +70,35 @@ def test_blocks_of_a_backbone():
 )
 def test_which_layers_train(stage, expected):
     assert stages.trained_layers(stage, CNN) == expected
+
+
+def test_new_layers_train_with_the_head_at_its_rate():
+    new = {("Conv_0",)}
+    assert stages.trained_layers(Stage(1, "head"), CNN, new) == {("Dense_1",), ("Conv_0",)}
+    last = stages.trained_layers(Stage(1, "layers", last=1), CNN, new)
+    assert last == {("Dense_1",), ("BatchNorm_2",), ("Conv_0",)}
+    assert stages.trained_layers(Stage(1), CNN, new) is None
+    factors = stages.layer_factors(CNN, 0.5, new)
+    assert (factors["Conv_0",], factors["BatchNorm_0",], factors["Conv_1",]) == (1, 0.125, 0.25)
+
+
+@pytest.mark.parametrize("adapter", ["none", "rgb"])
+def test_what_pretrained_weights_do_not_know_is_new_in_a_run(adapter):
+    config = get_config()
+    config.stages = ({"epochs": 1.0, "train": "head"}, {"epochs": 1.0})
+    config.optim.layer_decay = 0.5
+    network = models.create("mobilenet_v3_small", adapter=adapter)
+    missing = ["params/block_3/expand/kernel", "batch_stats/block_3/depthwise_norm/mean"]
+    missing.append("params/block_99/expand/kernel")  # which this network ends before
+    head, everything = configure.phases(config, network, 10, {"missing": missing})
+    new = {("block_3", "expand"), ("block_3", "depthwise_norm"), ("head",)}
+    new |= {("adapter",)} if adapter == "rgb" else set()
+    assert head.trained == new and everything.trained is None
+    gradient = {"stem": {"kernel": np.ones(2)}, "block_3": {"expand": {"kernel": np.ones(2)}}}
+    tx = everything.tx
+    updates, _ = tx.update(gradient, tx.init(gradient), gradient)
+    ratio = updates["stem"]["kernel"] / updates["block_3"]["expand"]["kernel"]
+    np.testing.assert_allclose(ratio, 0.5**14, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("train", "last"), [("blocks", 4), ("layers", 7)])

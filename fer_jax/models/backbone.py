@@ -18,7 +18,8 @@ class Backbone(nn.Module):
     Called with faces float [B, S, S, C], normalised as the weights expect, it gives logits float32
     [B, num_classes], or with `features=True` the features float32 [B, F] that dropout and classifier take.
     C is 3 (grey faces are repeated by the pipeline) or 1: then either the stem has one input channel, for
-    weights whose stem was summed over the colours, or `adapter` makes three of it.
+    weights whose stem was summed over the colours, or `adapter` makes three of it
+    (`pretrained.weights.initialise` prepares either).
 
     The parameters at the top level are the network's parts, in the order of the data: `adapter` where
     there is one, then what the family says, and last `head`, the classifier.
