@@ -61,9 +61,7 @@ def main(argv: list[str] | None = None) -> None:
         path = run(args)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
-        # A file that came and is another one is not unavailable: only what the network did has a cause.
-        unavailable = isinstance(error, DownloadError) and error.__cause__ is not None
-        sys.exit(os.EX_UNAVAILABLE if unavailable else 1)
+        sys.exit(os.EX_UNAVAILABLE if isinstance(error, DownloadError) else 1)
     print(f"{path}\ntrain from it: --config.init.weights={path}")
 
 
