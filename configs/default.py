@@ -89,6 +89,7 @@ def get_config() -> ConfigDict:
     c.selection = ConfigDict()  # how the best checkpoint is chosen
     c.selection.split = "validation"  # never test
     c.selection.metric = "accuracy"  # or macro_f1, balanced_accuracy
+    # With more than one stage it must be 0.
     c.selection.patience = 0  # evaluations without improvement before an early stop; 0 never
 
     c.checkpoint = ConfigDict()

@@ -20,6 +20,7 @@ from fer_jax.data import augment, builder, ferplus, id_list, splits
 from fer_jax.data.emotions import class_names
 from fer_jax.data.faces import Faces
 from fer_jax.pretrained import weights
+from fer_jax.pretrained.download import DownloadError
 from fer_jax.pretrained.weights import Pretrained
 
 SELECTION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
@@ -86,6 +87,11 @@ def check(config: ConfigDict) -> None:
         )
     if config.init_from and config.init.weights != "none":
         raise ValueError("config.init_from and config.init.weights are both set: choose one to start from")
+    if config.selection.patience and len(config.stages) > 1:
+        raise ValueError(
+            f"config.selection.patience is {config.selection.patience} with {len(config.stages)} stages: an "
+            "early stop would leave out the stages after it; set it to 0, or train in one stage"
+        )
     if config.selection.split == "test":
         raise ValueError(
             "config.selection.split is 'test', which is for the final score only; select on validation"
@@ -162,13 +168,16 @@ def load_training(config: ConfigDict) -> tuple[Faces, dict[str, Any]]:
     return train, facts
 
 
-def phases(config: ConfigDict, network: nn.Module, per_epoch: float) -> list[stages.Phase]:
+def phases(
+    config: ConfigDict, network: nn.Module, per_epoch: float, pretrained: dict[str, Any] | None = None
+) -> list[stages.Phase]:
     """The stages in `config.stages`, or the whole run as one.
 
     Args:
       config: the whole.
       network: what trains.
       per_epoch: steps of an epoch.
+      pretrained: facts of the weights to start from, None for random ones.
 
     Raises:
       ValueError: a stage cannot be; the message says which and why.
@@ -180,15 +189,24 @@ def phases(config: ConfigDict, network: nn.Module, per_epoch: float) -> list[sta
         epochs = config.train.steps / per_epoch if config.train.steps else config.train.epochs
         plan = [stages.Stage(epochs, "all", config.optim.learning_rate, batch_norm="running")]
     ends = [max(1, round(epochs * per_epoch)) for epochs in itertools.accumulate(s.epochs for s in plan)]
-    blocks, factors, decay = [], None, config.optim.layer_decay
+    blocks, new, factors, decay = [], frozenset(), None, config.optim.layer_decay
     if config.stages or decay != 1:
         side = config.model.input_size
         blocks = stages.blocks(network, (side, side, config.model.channels))
-        factors = stages.layer_factors(blocks, decay) if decay != 1 else None
+        new = _new_layers(blocks, pretrained)
+        factors = stages.layer_factors(blocks, decay, new) if decay != 1 else None
     return [
-        _phase(config, network, stage, start, end, per_epoch, blocks, factors)
+        _phase(config, network, stage, start, end, per_epoch, blocks, new, factors)
         for stage, start, end in zip(plan, [0, *ends], ends, strict=False)
     ]
+
+
+def _new_layers(
+    blocks: Sequence[Sequence[stages.Path]], pretrained: dict[str, Any] | None
+) -> frozenset[stages.Path]:
+    """The layers that pretrained weights know nothing of: the adapter, and what a partial file lacks."""
+    missing = {tuple(name.split("/")[1:-1]) for name in pretrained["missing"]} if pretrained else set()
+    return frozenset(path for block in blocks for path in block if path == ("adapter",) or path in missing)
 
 
 def _stage(number: int, fields: dict[str, Any]) -> stages.Stage:
@@ -207,10 +225,11 @@ def _phase(
     end: int,
     per_epoch: float,
     blocks: Sequence[Sequence[stages.Path]],
+    new: frozenset[stages.Path],
     factors: dict[stages.Path, float] | None,
 ) -> stages.Phase:
-    trained = stages.trained_layers(stage, blocks)
-    frozen = stages.frozen_parts(stage, blocks, trained)
+    trained = stages.trained_layers(stage, blocks, new)
+    frozen = stages.frozen_layers(stage, blocks, trained)
     if frozen and not hasattr(network, "frozen"):
         raise ValueError(
             f"the BatchNorm of {config.model.name} always follows the batches: set batch_norm='running' in "
@@ -259,7 +278,12 @@ def pretrained(config: ConfigDict) -> Pretrained | None:
     Raises:
       As `weights.find`.
     """
-    return None if config.init.weights == "none" else weights.find(config.init.weights, config.model.name)
+    if config.init.weights == "none":
+        return None
+    try:
+        return weights.find(config.init.weights, config.model.name)
+    except DownloadError as error:
+        raise DownloadError(f"{error}, or train from scratch with --config.init.weights=none") from error
 
 
 def preprocess(config: ConfigDict, facts: dict[str, Any] | None) -> dict[str, Any]:
@@ -273,7 +297,7 @@ def preprocess(config: ConfigDict, facts: dict[str, Any] | None) -> dict[str, An
     found = facts["preprocess"] if facts else config.model
     mean, std = found["mean"], found["std"]
     if facts and config.model.channels == 1:
-        mean, std = float(np.mean(mean)), float(np.mean(std))
+        mean, std = weights.grey(found)
     return {
         "mean": mean,
         "std": std,

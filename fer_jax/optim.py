@@ -139,8 +139,8 @@ class Watch:
         return False
 
     def start_stage(self) -> None:
-        """Forgets the waiting, and the factor on the rate, but not the best value."""
-        self.stale, self.plateau_stale, self.scale = 0, 0, 1.0
+        """Forgets the plateau's waiting, and its factor on the rate, but not the best value."""
+        self.plateau_stale, self.scale = 0, 1.0
 
     @property
     def should_stop(self) -> bool:

@@ -22,12 +22,13 @@ class Stage:
 
     Attributes:
       epochs: how long; a fraction is fine.
-      train: 'all'; 'head', the classifier; or the `last` 'blocks' or 'layers' before it, and the head.
+      train: 'all'; 'head', the classifier; or the `last` 'blocks' or 'layers' before it, and the head. Other
+        layers that start anew train with the head.
       learning_rate: peak of the stage's schedule, which starts anew with it, and so does the optimizer.
       last: how many. A layer is what has parameters (convolution, BatchNorm, dense); a block is a part of the
         network with its own name, and a BatchNorm belongs to the block before it.
       batch_norm: which BatchNorm layers follow the batches; the others keep to their running statistics:
-        those of blocks that train ('trained'), none ('frozen') or all ('running').
+        those that train ('trained'), none ('frozen') or all ('running').
     """
 
     epochs: float
@@ -59,7 +60,7 @@ class Phase:
     Attributes:
       start, end: its first step, and the first one after it.
       trained: the layers that train, None for all.
-      frozen: parts whose BatchNorm keeps its running statistics.
+      frozen: the layers that, where they are BatchNorm, keep their running statistics.
       learning_rate: by the number of the update within the phase.
       tx: the optimizer of the parameters that train.
     """
@@ -67,7 +68,7 @@ class Phase:
     start: int
     end: int
     trained: frozenset[Path] | None
-    frozen: tuple[str, ...]
+    frozen: tuple[Path, ...]
     learning_rate: Callable[[jax.Array], jax.Array]
     tx: optax.GradientTransformation
 
@@ -100,12 +101,15 @@ def blocks(model: nn.Module, input_shape: Sequence[int]) -> list[list[Path]]:
     return found
 
 
-def trained_layers(stage: Stage, blocks: Sequence[Sequence[Path]]) -> frozenset[Path] | None:
+def trained_layers(
+    stage: Stage, blocks: Sequence[Sequence[Path]], new: Collection[Path] = ()
+) -> frozenset[Path] | None:
     """The layers that train in a stage, None for all. The head is the last layer of all.
 
     Args:
       stage: the stage.
       blocks: as the function of this name gives them.
+      new: layers that start anew besides the head, and train whenever it does.
 
     Raises:
       ValueError: the network has fewer blocks or layers than are to train.
@@ -114,36 +118,43 @@ def trained_layers(stage: Stage, blocks: Sequence[Sequence[Path]]) -> frozenset[
         return None
     order = [path for block in blocks for path in block]
     if stage.train == "head":
-        return frozenset(order[-1:])
+        return frozenset(order[-1:]) | frozenset(new)
     units = blocks if stage.train == "blocks" else [[path] for path in order]
     if stage.last >= len(units):
         raise ValueError(
             f"a stage trains the last {stage.last} {stage.train}, and the model has {len(units) - 1} before "
             "its head: use train='all'"
         )
-    return frozenset(path for unit in units[-1 - stage.last :] for path in unit)
+    return frozenset(path for unit in units[-1 - stage.last :] for path in unit) | frozenset(new)
 
 
-def frozen_parts(
+def frozen_layers(
     stage: Stage, blocks: Sequence[Sequence[Path]], trained: frozenset[Path] | None
-) -> tuple[str, ...]:
-    """The names, at the top of the tree, of the parts whose BatchNorm keeps its statistics."""
-    if stage.batch_norm == "running":
-        return ()
-    names = dict.fromkeys(path[0] for block in blocks for path in block)
+) -> tuple[Path, ...]:
+    """The layers that, where they are BatchNorm, keep their statistics.
+
+    Layer by layer as in Keras, where a BatchNorm that does not train does not follow the batches either.
+    """
+    layers = tuple(path for block in blocks for path in block)
     if stage.batch_norm == "frozen":
-        return tuple(names)
-    free = names if trained is None else {path[0] for path in trained}
-    return tuple(name for name in names if name not in free)
+        return layers
+    if stage.batch_norm == "running" or trained is None:
+        return ()
+    return tuple(path for path in layers if path not in trained)
 
 
-def layer_factors(blocks: Sequence[Sequence[Path]], decay: float) -> dict[Path, float]:
+def layer_factors(
+    blocks: Sequence[Sequence[Path]], decay: float, new: Collection[Path] = ()
+) -> dict[Path, float]:
     """Factors on the learning rate: `decay` to the number of blocks between a layer's and the head.
+
+    Layers that start anew, `new` ones besides the head, have the full rate.
 
     Layer-wise decay as for fine-tuning transformers (Clark et al. 2020, arXiv:2003.10555).
     """
     depth = len(blocks) - 1
-    return {path: decay ** (depth - i) for i, block in enumerate(blocks) for path in block}
+    factors = {path: decay ** (depth - i) for i, block in enumerate(blocks) for path in block}
+    return factors | dict.fromkeys(new, 1.0)
 
 
 def partition(params: Any, trained: Collection[Path] | None) -> tuple[Any, Any]:

@@ -134,7 +134,9 @@ def make_train_step(
         ema = state.ema
         if ema_decay:
             new = {"params": params, "batch_stats": batch_stats}
-            ema = _average(ema, new, state.step, ema_decay, accumulate)
+            # MultiSteps counts from its stage's start, which need not be a multiple of `accumulate`.
+            is_update = True if accumulate == 1 else opt_state.mini_step == 0
+            ema = _average(ema, new, (state.step + 1) // accumulate, ema_decay, is_update)
         correct = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
         hits, seen = total((correct.sum(), jnp.float32(correct.size)))
         metrics = {
@@ -155,11 +157,9 @@ def make_train_step(
     return train_step
 
 
-def _average(ema: Any, new: Any, step: jax.Array, decay: float, accumulate: int) -> Any:
-    """The exponential average after this step; unchanged between the updates of an accumulated gradient."""
-    updates = (step + 1) // accumulate
+def _average(ema: Any, new: Any, updates: jax.Array, decay: float, is_update: jax.Array | bool) -> Any:
+    """The exponential average after a step; unchanged between the updates of an accumulated gradient."""
     decay = jnp.minimum(decay, (1.0 + updates) / (10.0 + updates))
-    if accumulate > 1:
-        decay = jnp.where((step + 1) % accumulate == 0, decay, 1.0)
+    decay = jnp.where(is_update, decay, 1.0)
     # In this form what does not change stays as it is, to the bit.
     return jax.tree.map(lambda old, value: old + (1.0 - decay) * (value - old), ema, new)

@@ -127,7 +127,7 @@ class Run:
         conventions = pretrained.facts["conventions"] if pretrained else None
         self.model = configure.model(config.model, config.data.num_classes, config.train.sizes, conventions)
         self.preprocess = configure.preprocess(config, pretrained and pretrained.facts)
-        self.phases = configure.phases(config, self.model, per_epoch)
+        self.phases = configure.phases(config, self.model, per_epoch, pretrained and pretrained.facts)
         self.total_steps = self.phases[-1].end
         forward = steps.make_forward(self.model, size=config.model.input_size, **self.preprocess)
         self.forward = predict.compile_forward(forward, platform.compiler_options())

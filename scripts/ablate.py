@@ -21,6 +21,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import trainings  # noqa: E402
 
+from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
+
 BASELINE, DROP = "baseline", "drop_suspects"
 # What each recipe changes; DROP's file is an argument.
 RECIPES = {
@@ -82,11 +84,12 @@ def ablate(options: argparse.Namespace) -> int:
     if DROP in changes:
         changes[DROP] = [f"--config.data.drop_ids={options.drop_ids.resolve()}"]
     failed: dict[str, int] = {}
+    commands = trainings.Commands()
     for number, seed in enumerate(options.seeds, 1):
         for name in [name for name in changes if name not in failed]:
             flags = [*trainings.data_flags(options), f"--config.seed={seed}", *options.arguments]
-            code = trainings.train(options.config, out / name / f"seed_{seed}", *flags, *changes[name])
-            if code and name == BASELINE:
+            code = commands.train(options.config, out / name / f"seed_{seed}", *flags, *changes[name])
+            if code == EXIT_PREEMPTED or (code and name == BASELINE):
                 return code
             if code:
                 failed[name] = code

@@ -7,8 +7,9 @@ Images a second of the training step (forward, backward, SGD with Nesterov momen
 of three channels, the whole machine for each side; the sides take turns in processes of their own. "stock
 Flax" is fer_jax's network with XLA's own convolutions and `flax.linen.BatchNorm`. PyTorch's networks are
 torchvision's, channels last; on a GPU timm's, compiled, with autocast for bfloat16. Sides that are not
-installed are left out. --limits, for a GPU, adds the rates at which fer_jax's training step would reach the
-card's arithmetic or its memory bandwidth, both measured. Bar: the faster of TensorFlow and PyTorch.
+installed are named and left out (the extra `originals` has PyTorch's). --limits, for a GPU, adds the rates at
+which fer_jax's training step would reach the card's arithmetic or its memory bandwidth, both measured. Bar:
+the faster of TensorFlow and PyTorch; the verdict names who took part, and without either there is none.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from taking_turns import Side, Work, measure, serve  # noqa: E402
 
 CLASSES = 7
 OURS, STOCK, TENSORFLOW, TORCH = "fer_jax", "stock Flax", "TensorFlow", "PyTorch"
+PEERS = (TENSORFLOW, TORCH)
 NEEDS = {OURS: (), STOCK: (), TENSORFLOW: ("keras", "tensorflow"), TORCH: ("torch", "torchvision")}
 TRAIN, INFER = "train", "infer"
 LEARNING_RATE, MOMENTUM = 1e-3, 0.9
@@ -271,21 +273,27 @@ def work(side: str, options: argparse.Namespace) -> Work:
     return jax_work(*shape, stock=side == STOCK)
 
 
+def missing(side: str) -> list[str]:
+    """The packages that a side needs and that are not installed."""
+    return [name for name in NEEDS[side] if importlib.util.find_spec(name) is None]
+
+
+def sides_of(model_name: str, options: argparse.Namespace) -> list[str]:
+    """The sides that take part with a model."""
+    exists = MODELS[model_name][0] is not None
+    return [side for side in options.sides if not missing(side) and (exists or side != TENSORFLOW)]
+
+
 def compare(model_name: str, options: argparse.Namespace) -> float | None:
     """Prints a model's rows; returns the lower ratio of fer_jax to its faster peer, None without peers."""
-    names = [
-        side
-        for side in options.sides
-        if all(importlib.util.find_spec(name) for name in NEEDS[side])
-        and not (side == TENSORFLOW and MODELS[model_name][0] is None)
-    ]
+    names = sides_of(model_name, options)
     shape = ["--batch_size", str(options.batch_size), "--size", str(options.size), "--dtype", options.dtype]
     sides = {name: Side([__file__, "--side", name, "--models", model_name, *shape]) for name in names}
     ratios = []
     for action in (TRAIN, INFER):
         seconds = measure(sides, action, options.rounds, options.turns)
         rates = {name: options.batch_size / taken for name, taken in seconds.items()}
-        peers = [rates[name] for name in (TENSORFLOW, TORCH) if name in rates]
+        peers = [rates[name] for name in PEERS if name in rates]
         ratios.append(rates[OURS] / max(peers) if peers else None)
         cells = [f"{rates[name]:.0f}" if name in rates else "" for name in NEEDS]
         cells.append(f"{ratios[-1]:.2f}" if peers else "")
@@ -297,8 +305,28 @@ def compare(model_name: str, options: argparse.Namespace) -> float | None:
     return None if None in ratios else min(ratios)
 
 
+def verdict(ratios: dict[str, float | None], peers: dict[str, list[str]]) -> tuple[str, bool]:
+    """What to say of the bar, and whether it is met.
+
+    Args:
+      ratios: of each model to its faster peer, None without peers.
+      peers: that took part with each model.
+    """
+    lines = []
+    for group in dict.fromkeys(map(tuple, peers.values())):
+        names = [name for name in ratios if tuple(peers[name]) == group]
+        if not group:
+            lines.append(f"bar not judged, for neither {' nor '.join(PEERS)} took part: {', '.join(names)}")
+            continue
+        least = min(ratios[name] for name in names)
+        against = f"the faster of {' and '.join(group)}" if len(group) > 1 else f"{group[0]} alone"
+        word = "met" if least >= 1 else "missed"
+        lines.append(f"bar (1.00 or more of {against}): {word} at {least:.2f}: {', '.join(names)}")
+    return "\n".join(lines), all(ratio is not None and ratio >= 1 for ratio in ratios.values())
+
+
 def main() -> int:
-    """Prints all measurements as a table; the exit code is 1 when the bar is missed."""
+    """Prints all measurements as a table; the exit code is 1 when the bar is missed or cannot be judged."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -321,12 +349,15 @@ def main() -> int:
         if jax.default_backend() == "cpu":
             parser.error("--limits is for a GPU, and JAX finds none")
     print(f"| images/s | {' | '.join(NEEDS)} | fer_jax / faster peer |\n|{'---|' * (len(NEEDS) + 2)}")
-    ratios = [compare(name, options) for name in options.models]
-    if None in ratios:
-        return 0
-    verdict = "met" if min(ratios) >= 1 else "missed"
-    print(f"\nbar (1.00 or more of the faster peer): {verdict} at {min(ratios):.2f}")
-    return int(min(ratios) < 1)
+    ratios = {name: compare(name, options) for name in options.models}
+    peers = {name: [s for s in PEERS if s in sides_of(name, options)] for name in options.models}
+    words, met = verdict(ratios, peers)
+    print()
+    for side in options.sides:
+        if missing(side):
+            print(f"{side} left out, not installed: {', '.join(missing(side))}")
+    print(words)
+    return int(not met)
 
 
 if __name__ == "__main__":

@@ -78,11 +78,12 @@ def find(options: argparse.Namespace) -> int:
     groups = splits.duplicate_groups(faces.images)
     folds = splits.stratified_group_split(faces.labels, groups, shares, options.seed)
     probs = np.empty((len(faces), len(EMOTIONS)))
+    commands = trainings.Commands()
     for name, members in folds.items():
         held_out = out / f"{name}.txt"
         write_atomically(held_out, "".join(f"{faces.ids[i]}\n" for i in members).encode())
         flags = [*trainings.data_flags(options), f"--config.data.drop_ids={held_out}", *options.arguments]
-        if code := trainings.train(options.config, out / name, *flags):
+        if code := commands.train(options.config, out / name, *flags):
             return code
         trained = Trained(out / name / "last.safetensors")
         probs[members] = trained.predict(faces.images[members], progress=False)

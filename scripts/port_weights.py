@@ -6,10 +6,12 @@ writes weights/efficientnet_b0_keras.safetensors, with the facts of the conversi
 by --config.init.weights=weights/efficientnet_b0_keras.safetensors; --config.init.weights=keras does both at
 once. Without --file the official one is downloaded to $FER_JAX_CACHE (~/.cache/fer_jax); an interrupted
 download goes on. Every array of the file is used exactly once, or the command says which are missing,
-unexpected or of another shape. The classifier is left out.
+unexpected or of another shape. The classifier is left out. The exit code is 69 where the file is not in the
+cache and no server gives it.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -53,10 +55,13 @@ def run(args: argparse.Namespace) -> Path:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    from fer_jax.pretrained.download import DownloadError
+
     try:
         path = run(args)
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(os.EX_UNAVAILABLE if isinstance(error, DownloadError) else 1)
     print(f"{path}\ntrain from it: --config.init.weights={path}")
 
 

@@ -1,14 +1,17 @@
 """Sides of a benchmark as processes that take turns: whatever else a machine does meets all of them."""
 
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 
 # A process that was idle often finds its threads on one core at first, and OpenMP's keep theirs busy for a
 # while when the work is done: what the first seconds take is not what it takes.
 _SETTLE_SECONDS = 2.0
+_QUOTED_BYTES = 4000  # of what a process that failed said last
 
 Work = dict[str, Callable[[], object]]  # what a side can do, by name
 
@@ -37,11 +40,13 @@ class Side:
 
     def __init__(self, arguments: Sequence[str]):
         """Starts `python ARGUMENTS`, which calls `serve`, and waits until it has compiled everything."""
+        # A file: nobody reads a pipe while the process works, and when it is full the process waits for that.
+        self._stderr = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._stderr,
             text=True,
         )
         self._answer()
@@ -55,13 +60,16 @@ class Side:
     def close(self) -> None:
         """Ends the process."""
         self.process.communicate()
+        self._stderr.close()
 
     def _answer(self) -> list[float]:
         for line in self.process.stdout:
             word, *seconds = line.split() or [""]
             if word == "seconds":
                 return [float(value) for value in seconds]
-        raise RuntimeError(f"a side ended early:\n{self.process.communicate()[1]}")
+        self.process.communicate()
+        self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - _QUOTED_BYTES))
+        raise RuntimeError(f"a side ended early:\n{self._stderr.read().decode(errors='replace')}")
 
 
 def measure(sides: dict[str, Side], action: str, rounds: int, turns: int) -> dict[str, float]:

@@ -1,49 +1,124 @@
 """Trains and evaluates the ImageNet networks by their configs, one after the other, and tables what came out.
 
     python scripts/train_backbones.py --out runs/backbones
+    python scripts/train_backbones.py --out runs/b4 --configs effnet_b4 --weights weights
     python scripts/train_backbones.py --out runs/toy --configs mobilenet_v2 -- --config.train.batch_size=32
 
-The same command again goes on where it stopped. Official weights are downloaded, or taken from the folder
---weights if scripts/port_weights.py put them there; a network whose weights cannot be had is trained from
-scratch, and the table says so. --scratch trains each from scratch as well, which shows what pretraining is
-worth. What follows -- is for every training. OUT/results.md is written anew after each of them.
+The same command again goes on where it stopped; SIGTERM and Ctrl-C save first and exit with code 75.
+Official weights are downloaded, or taken from the folder --weights if scripts/port_weights.py put them there;
+a network whose weights no server gives is trained from scratch, and the table says so. Any other fault with
+weights ends the command before the first training. A run that has begun keeps to the weights it began with:
+remove its folder to start it anew. effnet_b4 is trained only by name, from a partial file in --weights.
+--scratch trains each from scratch as well, which shows what pretraining is worth. What follows -- is for
+every training. OUT/results.md is written anew after each of them.
 """
 
+import dataclasses
 import importlib
 import json
+import os
 import pathlib
-import subprocess
 import sys
+from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import trainings  # noqa: E402
 
+from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
+from fer_jax.pretrained.naming import ECOSYSTEMS  # noqa: E402
+from fer_jax.workdir import CONFIG_FILE  # noqa: E402
+
 CONFIGS = ("effnet_b0", "effnet_b2", "mobilenet_v2", "mobilenet_v3_small", "resnet18", "vgg16")
-_COLUMNS = ("config", "weights", "split", "accuracy (95 %)", "macro F1", "best epoch", "minutes")
+BY_NAME_ONLY = ("effnet_b4",)
+_COLUMNS = ("run", "weights", "split", "accuracy (95 %)", "macro F1", "best epoch", "minutes")
 
 
-def obtain_weights(name: str, folder: pathlib.Path) -> tuple[str, str]:
-    """The value of config.init.weights for a config, and what the table says about it."""
-    config = importlib.import_module(f"configs.{name}").get_config()
-    model, ecosystem = config.model.name, config.init.weights
-    path = folder / f"{model}_{ecosystem}.safetensors"
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What is to be run.
+
+    Attributes:
+      config: its name.
+      workdir: its folder.
+      weights: the value of config.init.weights.
+      words: what the table says about them.
+    """
+
+    config: str
+    workdir: pathlib.Path
+    weights: str
+    words: str
+
+
+def begun_with(workdir: pathlib.Path) -> str | None:
+    """The value of config.init.weights of the run in a folder, None where there is none."""
+    path = workdir / CONFIG_FILE
+    return json.loads(path.read_text())["init.weights"] if path.is_file() else None
+
+
+def obtain_weights(commands: trainings.Commands, model: str, wanted: str, folder: pathlib.Path) -> str:
+    """The value of config.init.weights for a config that wants those: a file in the folder, or none.
+
+    Raises:
+      SystemExit: they cannot be had, and that is a fault to be mended; or the command was stopped.
+    """
+    if wanted not in ECOSYSTEMS:
+        path = folder / pathlib.Path(wanted).name
+        if not path.is_file():
+            sys.exit(
+                f"error: {path} is not there: it is made from a partial file of {model}, by the command in "
+                "the docstring of its config; then --weights names its folder"
+            )
+        return str(path)
+    path = folder / f"{model}_{wanted}.safetensors"
     if not path.is_file():
-        port = [sys.executable, "scripts/port_weights.py", "--model", model, "--from", ecosystem]
-        if subprocess.run([*port, "--out", str(folder)], cwd=ROOT).returncode:
-            return "none", f"from scratch ({ecosystem}'s could not be had)"
-    return str(path), f"ImageNet, {ecosystem}"
+        port = ("scripts/port_weights.py", "--model", model, "--from", wanted, "--out", str(folder))
+        code = commands.run(sys.executable, *port)
+        if code == os.EX_UNAVAILABLE:
+            return "none"
+        if code == EXIT_PREEMPTED:
+            sys.exit(code)
+        if code:
+            sys.exit(
+                f"error: {wanted}'s weights of {model} are at fault, see above: mend that, or leave its "
+                "config out by --configs"
+            )
+    return str(path)
 
 
-def row_of(name: str, weights: str, workdir: pathlib.Path) -> tuple[str, ...]:
-    """A finished run's row of the table."""
+def plan(
+    commands: trainings.Commands, name: str, out: pathlib.Path, folder: pathlib.Path, scratch: bool
+) -> Iterator[Training]:
+    """The trainings of a config: from weights, and where `scratch` says so without them.
+
+    Raises:
+      SystemExit: as `obtain_weights`.
+    """
+    config = importlib.import_module(f"configs.{name}").get_config()
+    model, wanted = config.model.name, config.init.weights
+    weights = begun_with(out / name) or obtain_weights(commands, model, wanted, folder)
+    whose = wanted if wanted in ECOSYSTEMS else "a partial file"
+    if weights == "none":
+        yield Training(name, out / name, weights, f"from scratch ({whose}'s could not be had)")
+        return
+    yield Training(name, out / name, weights, f"ImageNet, {whose}")
+    if scratch:
+        yield Training(name, out / f"{name}_scratch", "none", "from scratch")
+
+
+def row_of(training: Training, code: int) -> tuple[str, ...]:
+    """The row of the table of a training that ended with an exit code."""
+    name, workdir = training.workdir.name, training.workdir
+    if code:
+        return (f"`{name}`", training.words, f"failed ({code})", *[""] * (len(_COLUMNS) - 3))
     result = json.loads((workdir / "report" / "report.json").read_text())
     summary = json.loads((workdir / "summary.json").read_text())
     low, high = (100 * bound for bound in result["interval_95"]["accuracy"])
     return (
         f"`{name}`",
-        weights,
+        training.words,
         summary["best"]["split"],
         f"{100 * result['accuracy']:.2f} ({low:.1f} - {high:.1f})",
         f"{result['macro_f1']:.3f}",
@@ -53,27 +128,33 @@ def row_of(name: str, weights: str, workdir: pathlib.Path) -> tuple[str, ...]:
 
 
 def main() -> int:
-    """The exit code is that of the first training that failed, after all have been tried."""
+    """The exit code is that of the first training that failed, after all have been tried, or says stopped."""
     parser = trainings.make_parser(__doc__)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the runs and the table")
-    parser.add_argument("--configs", nargs="+", choices=CONFIGS, default=CONFIGS, metavar="NAME")
+    parser.add_argument(
+        "--configs", nargs="+", default=CONFIGS, metavar="NAME", choices=CONFIGS + BY_NAME_ONLY
+    )
     parser.add_argument("--weights", type=pathlib.Path, help="folder of ported weights (OUT/weights)")
     parser.add_argument("--scratch", action="store_true", help="each network from scratch as well")
     options = parser.parse_args()
     out, head = options.out.resolve(), trainings.origin()
+    commands, folder = trainings.Commands(), (options.weights or out / "weights").resolve()
+    # All weights first: a fault in the last of them would cost hours.
+    planned = [
+        training
+        for name in options.configs
+        for training in plan(commands, name, out, folder, options.scratch)
+    ]
     rows, failed = [], 0
-    for name in options.configs:
-        weights, words = obtain_weights(name, (options.weights or out / "weights").resolve())
-        runs = {name: (weights, words)}
-        if options.scratch and weights != "none":
-            runs[f"{name}_scratch"] = "none", "from scratch"
-        for run, (weights, words) in runs.items():
-            flags = [f"--config.init.weights={weights}", *options.arguments]
-            code = trainings.train(f"configs/{name}.py", out / run, *flags)
-            failed = failed or code
-            rows.append((f"`{name}`", words, "failed") if code else row_of(name, words, out / run))
-            lines = [head, "", *trainings.table(_COLUMNS, rows)]
-            (out / "results.md").write_text("\n".join(lines) + "\n")
+    for training in planned:
+        flags = [f"--config.init.weights={training.weights}", *options.arguments]
+        code = commands.train(f"configs/{training.config}.py", training.workdir, *flags)
+        if code == EXIT_PREEMPTED:
+            return code
+        failed = failed or code
+        rows.append(row_of(training, code))
+        lines = [head, "", *trainings.table(_COLUMNS, rows)]
+        (out / "results.md").write_text("\n".join(lines) + "\n")
     print("\n" + (out / "results.md").read_text())
     return failed
 

@@ -2,11 +2,17 @@
 
 import argparse
 import pathlib
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from types import FrameType
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
+
 _PROBE = "import jax; d = jax.devices(); print(len(d), d[0].device_kind, 'jax', jax.__version__, sep=', ')"
 
 
@@ -42,11 +48,46 @@ def refuse(parser: argparse.ArgumentParser, arguments: Iterable[str], own: Seque
             parser.error(f"{argument} after --: the script sets this for each training itself")
 
 
-def train(config: str, workdir: pathlib.Path, *arguments: str) -> int:
-    """Trains, goes on, or recognises a finished run, in a process of its own; its exit code."""
-    flags = ["--config", config, "--workdir", str(workdir), *arguments]
-    print("\n$ python -m fer_jax.main " + " ".join(flags), flush=True)
-    return subprocess.run([sys.executable, "-m", "fer_jax.main", *flags], cwd=ROOT).returncode
+class Commands:
+    """Runs commands one after the other; SIGTERM and Ctrl-C reach the one that runs as SIGTERM.
+
+    It ends by itself, having saved: a training takes a Ctrl-C at the terminal, which it gets as well, and
+    this SIGTERM for one wish to stop. What this process was started to ignore (nohup) stays ignored.
+
+    Attributes:
+      stopped: whether such a signal came.
+    """
+
+    def __init__(self):
+        self.stopped = False
+        self._child: subprocess.Popen | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._stop)
+
+    def _stop(self, signum: int, frame: FrameType | None) -> None:
+        self.stopped = True
+        if self._child:
+            self._child.terminate()
+
+    def run(self, *command: str) -> int:
+        """The exit code; EXIT_PREEMPTED where the command was stopped, whatever it made of that."""
+        if self.stopped:
+            return EXIT_PREEMPTED
+        self._child = subprocess.Popen(command, cwd=ROOT)
+        if self.stopped:  # between the lines above
+            self._child.terminate()
+        code = self._child.wait()
+        return EXIT_PREEMPTED if code and self.stopped else code
+
+    def train(self, config: str, workdir: pathlib.Path, *arguments: str) -> int:
+        """Trains, goes on, or recognises a finished run, in a process of its own; its exit code."""
+        flags = ["--config", config, "--workdir", str(workdir), *arguments]
+        print("\n$ python -m fer_jax.main " + " ".join(flags), flush=True)
+        code = self.run(sys.executable, "-m", "fer_jax.main", *flags)
+        if code == EXIT_PREEMPTED:
+            print(f"\n{workdir.name} is stopped; the same command goes on", file=sys.stderr)
+        return code
 
 
 def origin() -> str:

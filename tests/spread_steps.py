@@ -3,7 +3,8 @@
     python spread_steps.py OUT [COORDINATOR PROCESS COUNT]
 
 With several processes each feeds its part of the batch; the first writes OUT (.npz): for each way
-losses [steps], accuracies [steps] and the flat final parameters, statistics and averages.
+losses [steps], accuracies [steps], the flat final parameters, statistics and averages, and the names of the
+layers that moved. In one process there is each way with `_stage`, too: a stage of a backbone.
 """
 
 import functools
@@ -11,9 +12,10 @@ import sys
 
 import jax
 import numpy as np
+from flax import traverse_util
 from jax.sharding import Mesh
 
-from fer_jax import losses, models, optim, parallel, steps
+from fer_jax import losses, models, optim, parallel, stages, steps
 from fer_jax.data import augment, pipeline
 from fer_jax.data.faces import Faces, one_hot
 from fer_jax.state import create_state
@@ -32,11 +34,31 @@ def faces():
     return Faces(images, labels, one_hot(labels), [str(i) for i in range(100)])
 
 
-def train(placement):
+def whole_cnn():
+    """A network of which everything trains: itself, the layers that train, those whose statistics rest."""
+    return models.create("cnn_relu", widths=(4, 8), hidden=8, dropout=0.0), None, ()
+
+
+def backbone_stage():
+    """The same of a backbone, of which the last block and the head train."""
+    model = models.create("efficientnet_b0", width=0.2, depth=0.3, cut=3, dropout=0.0)
+    blocks, stage = stages.blocks(model, (SIZE, SIZE, 1)), stages.Stage(1, "blocks", last=1)
+    trained = stages.trained_layers(stage, blocks)
+    return model, trained, stages.frozen_layers(stage, blocks, trained)
+
+
+def moved(start, state):
+    """Names of the layers of which a parameter or a statistic is another."""
+    flat = [
+        traverse_util.flatten_dict({"params": s.params, "batch_stats": s.batch_stats}) for s in (start, state)
+    ]
+    return sorted({"/".join(k[1:-1]) for k, v in flat[0].items() if not np.array_equal(v, flat[1][k])})
+
+
+def train(placement, model, trained, frozen):
     """{name: array} of a run of STEPS steps in one way."""
     schedule = optim.learning_rate("cosine", peak=0.1, total_steps=STEPS)
     tx = optim.make_optimizer("sgd", schedule, weight_decay=0.01, clip_norm=5.0)
-    model = models.create("cnn_relu", widths=(4, 8), hidden=8, dropout=0.0)
     # Both a sum over examples and a sum of weights go over the devices.
     loss_fn = functools.partial(
         losses.cross_entropy,
@@ -46,7 +68,7 @@ def train(placement):
     )
     step = placement.compile(
         steps.make_train_step(
-            model.clone(axis_name=placement.axis_name),
+            model.clone(axis_name=placement.axis_name, **({"frozen": frozen} if frozen else {})),
             tx,
             loss_fn,
             size=SIZE,
@@ -54,11 +76,12 @@ def train(placement):
             std=0.25,
             channels=1,
             ema_decay=0.5,
+            trained=trained,
             axis_name=placement.axis_name,
         )
     )
     shape = (SIZE, SIZE, 1)
-    state = create_state(model, tx, input_shape=shape, seed=0, use_ema=True)
+    state = create_state(model, tx, input_shape=shape, seed=0, use_ema=True, trained=trained)
     state = placement.put_state(jax.tree.map(np.asarray, state))
     start = placement.fetch(state)
     kept = jax.tree.map(np.array, start)
@@ -84,6 +107,7 @@ def train(placement):
         "loss": np.array([m["loss"] for m in seen]),
         "accuracy": np.array([m["accuracy"] for m in seen]),
         "grad_norm": np.array([m["grad_norm"] for m in seen]),
+        "moved": np.array(moved(start, state)),
         **{k: np.concatenate([x.ravel() for x in jax.tree.leaves(t)]) for k, t in trees.items()},
     }
 
@@ -103,7 +127,9 @@ def main(out, *distributed):
                 parallel.place("auto", batch_size, mixes)
             except ValueError as error:
                 print(error)
-    results = {way: train(placement) for way, placement in ways.items()}
+    results = {way: train(placement, *whole_cnn()) for way, placement in ways.items()}
+    if jax.process_count() == 1:
+        results |= {f"{way}_stage": train(placement, *backbone_stage()) for way, placement in ways.items()}
     if jax.process_index() == 0:
         flat = {f"{way}/{k}": v for way, result in results.items() for k, v in result.items()}
         np.savez(out, devices=len(jax.devices()), processes=jax.process_count(), **flat)

@@ -91,6 +91,15 @@ def test_a_mesh_and_pmap_on_eight_devices_are_one_device(eight):
     assert_same(results, "pmap", results, "one")
 
 
+def test_a_stage_of_a_backbone_on_eight_devices_is_that_on_one(eight):
+    results, _ = eight
+    rest = {"project", "project_norm", "squeeze/reduce", "squeeze/expand"}
+    block = {f"block_2/{name}" for name in rest | {"expand", "expand_norm", "depthwise", "depthwise_norm"}}
+    for way in ("one_stage", "jit_stage", "pmap_stage"):
+        assert set(results[f"{way}/moved"]) == block | {"head"}
+        assert_same(results, way, results, "one_stage")
+
+
 def test_a_batch_that_does_not_divide_is_refused(eight):
     first, second = eight[1].strip().splitlines()
     assert "config.train.batch_size=25 does not divide among 8 devices" in first

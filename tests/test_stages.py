@@ -10,7 +10,8 @@ import pytest
 from flax import traverse_util
 from helpers import assert_trees_equal
 
-from fer_jax import losses, models, optim, stages, steps
+from configs.default import get_config
+from fer_jax import configure, losses, models, optim, stages, steps
 from fer_jax.data import augment
 from fer_jax.models import onednn
 from fer_jax.stages import Stage
@@ -71,6 +72,35 @@ def test_which_layers_train(stage, expected):
     assert stages.trained_layers(stage, CNN) == expected
 
 
+def test_new_layers_train_with_the_head_at_its_rate():
+    new = {("Conv_0",)}
+    assert stages.trained_layers(Stage(1, "head"), CNN, new) == {("Dense_1",), ("Conv_0",)}
+    last = stages.trained_layers(Stage(1, "layers", last=1), CNN, new)
+    assert last == {("Dense_1",), ("BatchNorm_2",), ("Conv_0",)}
+    assert stages.trained_layers(Stage(1), CNN, new) is None
+    factors = stages.layer_factors(CNN, 0.5, new)
+    assert (factors["Conv_0",], factors["BatchNorm_0",], factors["Conv_1",]) == (1, 0.125, 0.25)
+
+
+@pytest.mark.parametrize("adapter", ["none", "rgb"])
+def test_what_pretrained_weights_do_not_know_is_new_in_a_run(adapter):
+    config = get_config()
+    config.stages = ({"epochs": 1.0, "train": "head"}, {"epochs": 1.0})
+    config.optim.layer_decay = 0.5
+    network = models.create("mobilenet_v3_small", adapter=adapter)
+    missing = ["params/block_3/expand/kernel", "batch_stats/block_3/depthwise_norm/mean"]
+    missing.append("params/block_99/expand/kernel")  # which this network ends before
+    head, everything = configure.phases(config, network, 10, {"missing": missing})
+    new = {("block_3", "expand"), ("block_3", "depthwise_norm"), ("head",)}
+    new |= {("adapter",)} if adapter == "rgb" else set()
+    assert head.trained == new and everything.trained is None
+    gradient = {"stem": {"kernel": np.ones(2)}, "block_3": {"expand": {"kernel": np.ones(2)}}}
+    tx = everything.tx
+    updates, _ = tx.update(gradient, tx.init(gradient), gradient)
+    ratio = updates["stem"]["kernel"] / updates["block_3"]["expand"]["kernel"]
+    np.testing.assert_allclose(ratio, 0.5**14, rtol=1e-6)
+
+
 @pytest.mark.parametrize(("train", "last"), [("blocks", 4), ("layers", 7)])
 def test_more_than_there_are_is_refused(train, last):
     with pytest.raises(
@@ -97,15 +127,18 @@ def test_a_stage_that_cannot_be(fields, message):
         Stage(**fields)
 
 
-def test_frozen_parts():
-    blocks = [[("stem",), ("stem_norm",)], [("block_0", "conv")], [("head",)]]
+def test_frozen_layers():
+    blocks = [[("stem",), ("stem_norm",)], [("block_0", "conv"), ("block_0", "norm")], [("head",)]]
     head = frozenset([("head",)])
-    assert stages.frozen_parts(Stage(1, "head"), blocks, head) == ("stem", "stem_norm", "block_0")
-    assert stages.frozen_parts(Stage(1), blocks, None) == ()
+    trunk = tuple(path for block in blocks[:2] for path in block)
+    assert stages.frozen_layers(Stage(1, "head"), blocks, head) == trunk
+    within = frozenset([("block_0", "norm"), ("head",)])
+    assert stages.frozen_layers(Stage(1, "layers", last=1), blocks, within) == trunk[:3]
+    assert stages.frozen_layers(Stage(1), blocks, None) == ()
     running = Stage(1, "head", batch_norm="running")
-    assert stages.frozen_parts(running, blocks, head) == ()
+    assert stages.frozen_layers(running, blocks, head) == ()
     everything = Stage(1, batch_norm="frozen")
-    assert stages.frozen_parts(everything, blocks, None) == ("stem", "stem_norm", "block_0", "head")
+    assert stages.frozen_layers(everything, blocks, None) == (*trunk, ("head",))
 
 
 def test_layer_factors_fall_with_the_distance_from_the_head():
@@ -139,7 +172,7 @@ def batch_of(count):
 def taken(model, stage, blocks, tx=None, **kwargs):
     """A state, its step (not compiled) and the layers that train."""
     trained = stages.trained_layers(stage, blocks)
-    frozen = stages.frozen_parts(stage, blocks, trained)
+    frozen = stages.frozen_layers(stage, blocks, trained)
     tx = tx or optax.sgd(0.1, momentum=0.9)
     state = create_state(model, tx, input_shape=SHAPE, seed=0, use_ema=True, trained=trained)
     step = steps.make_train_step(
@@ -193,12 +226,34 @@ def test_frozen_statistics_stay_and_are_what_normalises():
     assert float(metrics["loss"]) == pytest.approx(float(loss / count), rel=1e-5)
 
 
+def moved_statistics(stage):
+    """The layers of MobileNetV3-Small whose statistics follow the batch, found by tracing it."""
+    trained = stages.trained_layers(stage, mobilenet_blocks())
+    model = mobilenet().clone(frozen=stages.frozen_layers(stage, mobilenet_blocks(), trained))
+    face = jax.ShapeDtypeStruct((4, *SHAPE), np.float32)
+    moved = set()
+
+    def trace(variables, x):
+        _, updated = model.apply(variables, x, train=True, mutable=["batch_stats"])
+        old, new = (traverse_util.flatten_dict(v["batch_stats"]) for v in (variables, updated))
+        moved.update(path[:-1] for path in old if new[path] is not old[path])
+
+    jax.eval_shape(trace, jax.eval_shape(model.init, jax.random.key(0), face), face)
+    return moved
+
+
 def test_statistics_of_blocks_that_train_run():
-    stage = Stage(1, "blocks", last=3)
-    state, step, trained = taken(mobilenet(), stage, mobilenet_blocks())
-    new, _ = jax.jit(step)(state, batch_of(4))
-    moved = {path[0] for path in changed(state.batch_stats, new.batch_stats)}
-    assert moved == {"block_10", "top_norm"} < {path[0] for path in trained}
+    assert moved_statistics(Stage(1, "blocks", last=3)) == {
+        ("top_norm",),
+        *(("block_10", f"{name}_norm") for name in ("expand", "depthwise", "project")),
+    }
+
+
+def test_statistics_run_layer_by_layer_where_a_stage_cuts_a_block():
+    # From the head: hidden, top_norm, top, and of the block before them project_norm and project.
+    expected = {1: set(), 2: {("top_norm",)}, 5: {("top_norm",), ("block_10", "project_norm")}}
+    found = {last: moved_statistics(Stage(1, "layers", last=last)) for last in expected}
+    assert found == expected
 
 
 def test_a_frozen_trunk_costs_no_gradient(monkeypatch):

@@ -264,6 +264,21 @@ def test_accumulation_is_one_big_batch():
     assert_trees_close(state.ema, expected.ema, rtol=1e-4, atol=1e-6)
 
 
+def test_the_average_follows_the_updates_of_a_stage_that_starts_in_between():
+    model, tx = Linear(), sgd(accumulate=2)
+    state = state_of(model, tx, use_ema=True).replace(step=jnp.int32(3))
+    step = compiled(model, tx, ema_decay=0.25, accumulate=2)
+    average, start = state.ema["params"], state.params
+    # Steps 4 to 7 of the run are 1 to 4 of the stage: after its second and fourth are updates, the run's
+    # second and third, whose factors are min(.25, (1 + n) / (10 + n)).
+    for number, decay in enumerate([None, 0.25, None, 0.25]):
+        state, _ = step(state, batch_of(6, seed=number))
+        if decay is not None:
+            average = jax.tree.map(lambda a, b, d=decay: d * a + (1 - d) * b, average, state.params)
+        assert_trees_close(state.ema["params"], average, rtol=1e-5, atol=1e-7)
+    assert not np.array_equal(start["Dense_0"]["kernel"], state.params["Dense_0"]["kernel"])
+
+
 def test_averages_of_parameters_and_statistics_by_hand():
     model, tx = Linear(normed=True), sgd()
     state = state_of(model, tx, use_ema=True)

@@ -17,14 +17,14 @@ class TwoLayers(nn.Module):
     """A trunk with BatchNorm and a head; compiles in no time."""
 
     num_classes: int = 7
-    frozen: tuple[str, ...] = ()
+    frozen: tuple[tuple[str, ...], ...] = ()
     dtype: str = "float32"
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x, train=False):
         x = nn.Dense(4, name="trunk")(x.mean(axis=(1, 2)))
-        x = BatchNorm(train and "trunk_norm" not in self.frozen, self.axis_name, name="trunk_norm")(x)
+        x = BatchNorm(train and ("trunk_norm",) not in self.frozen, self.axis_name, name="trunk_norm")(x)
         return nn.Dense(self.num_classes, name="head")(nn.relu(x))
 
 
@@ -87,7 +87,7 @@ def test_a_stopped_run_ends_as_if_it_had_not(tiny_data, tmp_path, monkeypatch, s
     assert_same_run(tmp_path / "resumed", tmp_path / "whole", step=8)
 
 
-def test_the_plateau_and_patience_begin_anew(tiny_data, tmp_path):
+def test_the_plateau_begins_anew(tiny_data, tmp_path):
     changes = {
         "optim.schedule": "plateau",
         "optim.plateau_patience": 1,
@@ -120,6 +120,18 @@ def test_a_network_that_cannot_rest_is_named(tiny_data, tmp_path):
     config.stages = ({"epochs": 1.0, "train": "head"},)
     with pytest.raises(ValueError, match="BatchNorm of cnn_relu always follows the batches: set batch_norm="):
         train_and_evaluate(config, tmp_path)
+
+
+def test_patience_is_for_one_stage(tiny_data, tmp_path):
+    changes = {"selection.patience": 1, "train.eval_steps": 1}
+    with pytest.raises(
+        ValueError, match="selection.patience is 1 with 2 stages: an early stop would leave out"
+    ):
+        train_and_evaluate(config_of(tiny_data, **changes), tmp_path / "two")
+    # Alone it stops: at this rate the first evaluation stays the best.
+    stage = STAGES[1] | {"learning_rate": 1e-12}
+    summary = train_and_evaluate(config_of(tiny_data, (stage,), **changes), tmp_path / "one")
+    assert summary["stopped_early"] and summary["steps"] == 2
 
 
 def test_steps_and_stages_exclude_each_other(tiny_data, tmp_path):

@@ -18,7 +18,8 @@ class Backbone(nn.Module):
     Called with faces float [B, S, S, C], normalised as the weights expect, it gives logits float32
     [B, num_classes], or with `features=True` the features float32 [B, F] that dropout and classifier take.
     C is 3 (grey faces are repeated by the pipeline) or 1: then either the stem has one input channel, for
-    weights whose stem was summed over the colours, or `adapter` makes three of it.
+    weights whose stem was summed over the colours, or `adapter` makes three of it
+    (`pretrained.weights.initialise` prepares either).
 
     The parameters at the top level are the network's parts, in the order of the data: `adapter` where
     there is one, then what the family says, and last `head`, the classifier.
@@ -26,12 +27,13 @@ class Backbone(nn.Module):
     Attributes:
       num_classes: width of the logits.
       dropout: rate before the classifier.
-      drop_path: rate at which the last residual block is skipped, an image at a time; it grows linearly
-        from 0 at the first (Huang et al. 2016, arXiv:1603.09382).
+      drop_path: rate at which residual blocks are skipped, an image at a time: block i of n, from 0, at
+        drop_path * i / n, so the first never (Huang et al. 2016, arXiv:1603.09382, with timm's rates).
       padding: 'symmetric' as torch pads, or 'same' as TensorFlow does; they differ at stride 2.
       epsilon: of BatchNorm: 1e-5 in torchvision but for MobileNetV3, 1e-3 in Keras.
       adapter: 'none', or 'rgb' for a learned 3x3 convolution from C channels to three.
-      frozen: parts whose BatchNorm keeps to its running statistics in training, too.
+      frozen: paths of the BatchNorm layers that keep to their running statistics in training, too, such as
+        ('block_0', 'project_norm'); other paths say nothing.
       dtype: type of the computation; parameters and statistics stay float32.
       axis_name: mapped axis over which BatchNorm averages its statistics.
     """
@@ -42,22 +44,27 @@ class Backbone(nn.Module):
     padding: str = "symmetric"
     epsilon: float = 1e-5
     adapter: str = "none"
-    frozen: tuple[str, ...] = ()
+    frozen: tuple[tuple[str, ...], ...] = ()
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
-    def layers(self, part: str, train: bool) -> dict[str, Any]:
-        """The convolutions and the BatchNorm of a part: `conv`, `depthwise` and `norm`."""
+    def layers(self, train: bool, *block: str) -> dict[str, Any]:
+        """The convolutions and the BatchNorm of a block (its name), or of the network itself.
+
+        Returns:
+          `conv` and `depthwise`, and `norm`, which takes its name and its tail.
+        """
+
+        def norm(name: str, **kwargs) -> BatchNorm:
+            follows = train and (*block, name) not in self.frozen
+            return BatchNorm(
+                follows, self.axis_name, epsilon=self.epsilon, dtype=self.dtype, name=name, **kwargs
+            )
+
         return {
             "conv": functools.partial(Conv, use_bias=False, padding=self.padding, dtype=self.dtype),
             "depthwise": functools.partial(DepthwiseConv, padding=self.padding, dtype=self.dtype),
-            "norm": functools.partial(
-                BatchNorm,
-                train and part not in self.frozen,
-                self.axis_name,
-                epsilon=self.epsilon,
-                dtype=self.dtype,
-            ),
+            "norm": norm,
         }
 
     def enter(self, x: jnp.ndarray) -> jnp.ndarray:

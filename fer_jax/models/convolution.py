@@ -237,13 +237,19 @@ _depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
 
 
 def _shifted(x: jnp.ndarray, kernel: jnp.ndarray, pads: Pads, stride: int) -> jnp.ndarray:
-    """Depthwise, a sum over the kernel's places: XLA's own takes ten times as long on a CPU."""
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    size = kernel.shape[0]
+    """Depthwise, a sum over the kernel's places: XLA's own takes ten times as long on a CPU.
+
+    In float32 whatever the type of the arrays: in bfloat16 the sums, above all the gradient's over batch and
+    space, would lose what they add up.
+    """
+    dtype, size = x.dtype, kernel.shape[0]
+    x = jnp.pad(x.astype(jnp.float32), ((0, 0), *pads, (0, 0)))
+    kernel = kernel.astype(jnp.float32)
     h, w = (n - size + 1 for n in x.shape[1:3])
-    return sum(
+    y = sum(
         x[:, i : i + h : stride, j : j + w : stride] * kernel[i, j] for i in range(size) for j in range(size)
     )
+    return y.astype(dtype)
 
 
 def convolve(x: jnp.ndarray, kernel: jnp.ndarray, stride: int = 1, padding: str = "same") -> jnp.ndarray:

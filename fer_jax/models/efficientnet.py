@@ -43,13 +43,13 @@ class EfficientNetB0(Backbone):
             for count, channels, kernel, stride, expansion in _STAGES
             for first in range(math.ceil(count * self.depth))
         ][: self.cut]
-        stem = self.layers("stem", train)
-        x = stem["conv"](divisible(32 * self.width), 3, 2, name="stem")(self.enter(x))
-        x = stem["norm"](tail=nn.silu, name="stem_norm")(x)
+        layers = self.layers(train)
+        x = layers["conv"](divisible(32 * self.width), 3, 2, name="stem")(self.enter(x))
+        x = layers["norm"](tail=nn.silu, name="stem_norm")(x)
         for i, (channels, kernel, stride, expansion) in enumerate(blocks):
             name, width = f"block_{i}", x.shape[-1]
             x = InvertedResidual(
-                **self.layers(name, train),
+                **self.layers(train, name),
                 expanded=width * expansion,
                 features=channels,
                 kernel=kernel,
@@ -63,9 +63,8 @@ class EfficientNetB0(Backbone):
             )(x)
         if self.cut is not None:
             return self.leave(global_pool(x), train, features)
-        top = self.layers("top", train)
-        x = top["conv"](divisible(1280 * self.width), 1, name="top")(x)
-        x = top["norm"](tail=nn.silu, name="top_norm")(x)
+        x = layers["conv"](divisible(1280 * self.width), 1, name="top")(x)
+        x = layers["norm"](tail=nn.silu, name="top_norm")(x)
         return self.leave(global_pool(x), train, features)
 
 

@@ -45,12 +45,14 @@ class MobileNetV2(Backbone):
             for count, channels, stride, expansion in _V2_STAGES
             for first in range(count)
         ]
-        stem = self.layers("stem", train)
-        x = stem["norm"](tail=nn.relu6, name="stem_norm")(stem["conv"](32, 3, 2, name="stem")(self.enter(x)))
+        layers = self.layers(train)
+        x = layers["norm"](tail=nn.relu6, name="stem_norm")(
+            layers["conv"](32, 3, 2, name="stem")(self.enter(x))
+        )
         for i, (channels, stride, expansion) in enumerate(blocks):
             name = f"block_{i}"
             x = InvertedResidual(
-                **self.layers(name, train),
+                **self.layers(train, name),
                 expanded=x.shape[-1] * expansion,
                 features=channels,
                 kernel=3,
@@ -60,8 +62,7 @@ class MobileNetV2(Backbone):
                 train=train,
                 name=name,
             )(x)
-        top = self.layers("top", train)
-        x = top["norm"](tail=nn.relu6, name="top_norm")(top["conv"](1280, 1, name="top")(x))
+        x = layers["norm"](tail=nn.relu6, name="top_norm")(layers["conv"](1280, 1, name="top")(x))
         return self.leave(global_pool(x), train, features)
 
 
@@ -76,14 +77,14 @@ class MobileNetV3Small(Backbone):
 
     @nn.compact
     def __call__(self, x: jnp.ndarray, train: bool = False, features: bool = False) -> jnp.ndarray:
-        stem = self.layers("stem", train)
-        x = stem["norm"](tail=hard_swish, name="stem_norm")(
-            stem["conv"](16, 3, 2, name="stem")(self.enter(x))
+        layers = self.layers(train)
+        x = layers["norm"](tail=hard_swish, name="stem_norm")(
+            layers["conv"](16, 3, 2, name="stem")(self.enter(x))
         )
         for i, (kernel, expanded, channels, squeeze, act, stride) in enumerate(_V3_SMALL):
             name = f"block_{i}"
             x = InvertedResidual(
-                **self.layers(name, train),
+                **self.layers(train, name),
                 expanded=expanded,
                 features=channels,
                 kernel=kernel,
@@ -95,7 +96,6 @@ class MobileNetV3Small(Backbone):
                 train=train,
                 name=name,
             )(x)
-        top = self.layers("top", train)
-        x = top["norm"](tail=hard_swish, name="top_norm")(top["conv"](576, 1, name="top")(x))
+        x = layers["norm"](tail=hard_swish, name="top_norm")(layers["conv"](576, 1, name="top")(x))
         x = hard_swish(nn.Dense(1024, dtype=self.dtype, name="hidden")(global_pool(x)))
         return self.leave(x, train, features)

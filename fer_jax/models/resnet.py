@@ -52,18 +52,18 @@ class ResNet18(Backbone):
 
     @nn.compact
     def __call__(self, x: jnp.ndarray, train: bool = False, features: bool = False) -> jnp.ndarray:
-        stem = self.layers("stem", train)
+        layers = self.layers(train)
         size, stride = (3, 1) if self.small_stem else (7, 2)
-        x = stem["conv"](64, size, stride, name="stem")(self.enter(x))
-        x = stem["norm"](tail=nn.relu, name="stem_norm")(x)
+        x = layers["conv"](64, size, stride, name="stem")(self.enter(x))
+        x = layers["norm"](tail=nn.relu, name="stem_norm")(x)
         if not self.small_stem:
             x = max_pool_3x3(x)
         for i in range(8):
             name = f"block_{i}"
-            layers = self.layers(name, train)
+            own = self.layers(train, name)
             x = BasicBlock(
-                layers["conv"],
-                layers["norm"],
+                own["conv"],
+                own["norm"],
                 features=64 * 2 ** (i // 2),
                 stride=2 if i in (2, 4, 6) else 1,
                 drop_path=self.drop_path * i / 8,

@@ -28,11 +28,10 @@ class VGG16(Backbone):
     @nn.compact
     def __call__(self, x: jnp.ndarray, train: bool = False, features: bool = False) -> jnp.ndarray:
         require_side(x, 32)
-        x, index = self.enter(x), 0
+        x, index, layers = self.enter(x), 0, self.layers(train)
         for count, width in _STAGES:
             for tail in (nn.relu,) * (count - 1) + (relu_pool,):
                 name = f"conv_{index}"
-                layers = self.layers(name, train)
                 x = layers["conv"](width, 3, use_bias=True, name=name)(x)
                 x = layers["norm"](tail=tail, name=f"norm_{index}")(x) if self.batch_norm else tail(x)
                 index += 1

@@ -1,9 +1,13 @@
 """Downloads to a cache: resumable, checked, and clear about what to do without a network."""
 
+import contextlib
+import fcntl
 import hashlib
+import logging
 import os
 import pathlib
 import re
+from collections.abc import Iterator
 
 import requests
 from tqdm import tqdm
@@ -17,44 +21,76 @@ class DownloadError(OSError):
     """A file is not in the cache and cannot be fetched; the message says which file to put where."""
 
 
+class WrongFileError(OSError):
+    """A file is not the one that was expected."""
+
+
 def cache_dir() -> pathlib.Path:
     """Where downloads are kept: $FER_JAX_CACHE, else ~/.cache/fer_jax."""
     return pathlib.Path(os.environ.get(CACHE_VARIABLE) or pathlib.Path.home() / ".cache" / "fer_jax")
 
 
-def fetch(url: str, *, checksum: str, folder: str) -> pathlib.Path:
+def fetch(url: str, *, checksum: str, folder: str, megabytes: float) -> pathlib.Path:
     """The file behind `url`, from the cache or, the first time, from the network.
 
     It appears under its name only when it is complete and checked; what an interrupted download left is
-    gone on with. A file that was put there by hand is checked alike.
+    gone on with. Of several processes one downloads and the others wait for it. A file that was put there
+    by hand is checked alike.
 
     Args:
       url: of the file.
       checksum: 'sha256:' or 'md5:' and the first hexadecimal digits, or all of them; '' takes the SHA-256
         that the server gives with the file, as the Hugging Face hub does, and none without a network.
       folder: of the cache to keep it in.
+      megabytes: about how large it is, for who fetches it by hand.
 
     Raises:
-      DownloadError: there is no network, the server refuses, or the file is not the expected one.
+      DownloadError: there is no network, or the server refuses.
+      WrongFileError: what is there, or what came, is another file.
     """
     target = cache_dir() / folder / url.rsplit("/", 1)[1]
-    if target.is_file():
-        if not _matches(target, checksum):
-            raise DownloadError(f"{target} is not the file of {url} ({checksum} expected): remove it")
-        return target
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _alone_in(target.parent):
+            if not target.is_file():  # another process may have fetched it meanwhile
+                _fetch_new(url, target, checksum, megabytes)
+                return target
+    if not _matches(target, checksum):
+        raise WrongFileError(f"{target} is not the file of {url} ({checksum} expected): remove it")
+    return target
+
+
+@contextlib.contextmanager
+def _alone_in(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps other processes that download into the folder waiting within the context."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logging.info("waiting for another process that downloads into %s", folder)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            logging.warning("%s cannot be locked (%s): start no second download into it", folder, error)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _fetch_new(url: str, target: pathlib.Path, checksum: str, megabytes: float) -> None:
     partial = target.with_name(target.name + ".part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         checksum = checksum or _served_checksum(url)
         _download(url, partial)
     except requests.RequestException as error:
-        by_hand = f"put it at {target} by hand ({checksum})" if checksum else f"put it at {target} by hand"
-        raise DownloadError(f"{url} cannot be fetched ({_reason(error)}): {by_hand}") from error
+        facts = ", ".join(filter(None, [f"about {megabytes:.0f} MB", checksum]))
+        raise DownloadError(
+            f"{url} cannot be fetched ({_reason(error)}): put it at {target} by hand ({facts})"
+        ) from error
     if not _matches(partial, checksum):
         partial.unlink()
-        raise DownloadError(f"what came from {url} is not the expected file ({checksum}): try again")
+        raise WrongFileError(f"what came from {url} is not the expected file ({checksum}): try again")
     os.replace(partial, target)
-    return target
 
 
 def digest(path: pathlib.Path, algorithm: str = "sha256") -> str:

@@ -21,8 +21,9 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         `.weights.h5`.
 
     Returns:
-      Arrays by name; those of Keras are called `LAYER/VARIABLE` in legacy files (`stem_conv/kernel`) and
-      `KIND_N/I` in the others (`conv2d_3/0`: the first variable of the fourth such layer).
+      Arrays by name. Keras' legacy files give them in the order of the layers, each called by its place in
+      the file, `LAYER/WEIGHT` (`block1_conv1/block1_conv1_W_1:0`); its others call them `KIND_N/I`
+      (`conv2d_3/0`: the first variable of the fourth such layer).
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -60,19 +61,25 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise UnreadableWeightsError(f"{path} holds more than weights and is not opened: {reason}") from error
-    return {key: value.numpy() for key, value in state.items()}
+    entries = state.items() if isinstance(state, dict) else [("the whole file", state)]
+    for key, value in entries:
+        if not isinstance(value, torch.Tensor):
+            raise UnreadableWeightsError(
+                f"{path}: {key} is of type {type(value).__name__}, not a tensor: save the state dict alone, "
+                "torch.save(model.state_dict(), PATH)"
+            )
+    return {key: value.detach().numpy() for key, value in entries}
 
 
 def _read_legacy_keras(file: h5py.File) -> dict[str, np.ndarray]:
-    """Layers by name; what a variable is called follows the last slash, and `:0` says nothing."""
+    """Names come and go between Keras' versions; the order of layers and weights is what it loads by."""
     file = file["model_weights"] if "model_weights" in file else file
     arrays = {}
     for layer in file.attrs["layer_names"]:
         layer = layer.decode() if isinstance(layer, bytes) else layer
         for weight in file[layer].attrs["weight_names"]:
             weight = weight.decode() if isinstance(weight, bytes) else weight
-            variable = weight.split("/")[-1].split(":")[0].removeprefix("depthwise_")
-            arrays[f"{layer}/{variable}"] = np.asarray(file[layer][weight])
+            arrays[f"{layer}/{weight}"] = np.asarray(file[layer][weight])
     return arrays
 
 

@@ -1,7 +1,10 @@
 """Other libraries' checkpoints into our trees: every array used exactly once, or a report of the faults."""
 
 import collections
-from collections.abc import Sequence
+import difflib
+import itertools
+import re
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,38 +45,49 @@ def port(
       arrays: as `formats.read` gives them.
       shapes: our variables or their shapes, {"params", "batch_stats"}.
       leave_out: parts of ours (names at the top of the tree, such as 'head') not to take.
-      absent: names of arrays that the file is known to lack; our variables are then left out.
+      absent: names of arrays that the file is known to lack; our variables are then left out. In Keras'
+        legacy files these are today's names, `LAYER/VARIABLE` (`stem_conv/kernel`), whatever the file says.
       bgr: whether the file's first layer takes blue first.
 
     Returns:
       {"params", "batch_stats"} with float32 arrays, without those that are left out; the stem takes RGB.
 
     Raises:
-      WeightsMismatchError: they disagree anywhere else, or the file has what `absent` says it lacks.
+      WeightsMismatchError: they disagree anywhere else, the file has what `absent` says it lacks, or the
+        network has no such array.
       ValueError: no checkpoint of `model` is known in `ecosystem`.
     """
     layers = slots(model, ecosystem, shapes["params"])
     names = _names(layers, ecosystem, arrays)
-    unused = {key for key in arrays if not _says_nothing(key)}
-    if present := sorted(unused & set(absent)):
+    variables = {slot: list(_variables(slot, shapes)) for slot in layers}
+    known = {names[slot][variable] for slot in layers for _, variable, _ in variables[slot]}
+    if unknown := sorted(set(absent) - known):
+        raise WeightsMismatchError(
+            f"the weights are said to lack what {model} does not have in {ecosystem}: {', '.join(unknown)}"
+        )
+    arrays = {key: value for key, value in arrays.items() if not _says_nothing(key)}
+    in_order = ecosystem == "keras" and not _is_numbered(arrays)
+    keys = _keys_in_order(variables, names, arrays, absent) if in_order else {key: key for key in arrays}
+    if present := sorted(keys.keys() & set(absent)):
         raise WeightsMismatchError(f"the weights are said to lack what they have: {', '.join(present)}")
-    ours, missing, misshapen = {}, [], []
+    ours, missing, misshapen, unused = {}, [], [], set(arrays)
     for slot in layers:
-        for collection, variable, target in _variables(slot, shapes):
-            key = names[slot][variable]
+        for collection, variable, target in variables[slot]:
+            name = names[slot][variable]
+            key = keys.get(name)
             if slot.path[0] in leave_out:
                 unused.discard(key)
                 continue
-            if key not in arrays:
-                if key not in absent:
-                    missing.append(key)
+            if key is None:
+                if name not in absent:
+                    missing.append(name)
                 continue
             unused.discard(key)
             value = converted(np.asarray(arrays[key], np.float32), slot, ecosystem, target.shape)
-            if bgr and slot is layers[0] and variable == "kernel":
-                value = value[:, :, ::-1]
             if value.shape != target.shape:
                 misshapen.append(f"{key} {arrays[key].shape} for {'/'.join(slot.path)} {target.shape}")
+            elif bgr and slot is layers[0] and variable == "kernel":
+                value = value[:, :, ::-1]
             ours[(collection, *slot.path, variable)] = value
     problems = {"missing": missing, "unexpected": sorted(unused), "wrong shape": misshapen}
     if any(problems.values()):
@@ -84,7 +98,7 @@ def port(
 
 def _says_nothing(key: str) -> bool:
     """torch's counters, and the mean and variance of the input inside Keras' EfficientNet."""
-    return key.endswith("num_batches_tracked") or key.startswith("normalization/")
+    return key.endswith("num_batches_tracked") or bool(re.match(r"normalization(_\d+)?/", key))
 
 
 def _variables(slot: Slot, shapes: dict[str, Any]):
@@ -101,11 +115,11 @@ def _variables(slot: Slot, shapes: dict[str, Any]):
 def _names(
     layers: Sequence[Slot], ecosystem: str, arrays: dict[str, np.ndarray]
 ) -> dict[Slot, dict[str, str]]:
-    """What the variables of each layer are called in the file."""
+    """What the variables of each layer are called in the file; in Keras' legacy ones, would be today."""
     if ecosystem != "keras":
         return {slot: {ours: f"{slot.name}.{theirs}" for ours, theirs in _TORCH.items()} for slot in layers}
     everything = ("kernel", "scale", "bias", "mean", "var")
-    if not any(key.startswith("conv2d") for key in arrays):
+    if not _is_numbered(arrays):
         theirs = {slot: _KERAS_NORM if slot.kind == "norm" else {} for slot in layers}
         return {slot: {v: f"{slot.name}/{theirs[slot].get(v, v)}" for v in everything} for slot in layers}
     counts, names = collections.Counter(), {}
@@ -119,6 +133,48 @@ def _names(
     return names
 
 
+def _is_numbered(arrays: dict[str, np.ndarray]) -> bool:
+    """Whether the names are those of a `.weights.h5`."""
+    return all(key.rsplit("/", 1)[-1].isdigit() for key in arrays)
+
+
+def _keys_in_order(
+    variables: dict[Slot, list[tuple[str, str, Any]]],
+    names: dict[Slot, dict[str, str]],
+    arrays: dict[str, np.ndarray],
+    absent: Collection[str],
+) -> dict[str, str]:
+    """Keys of a legacy Keras file by today's names.
+
+    Its layers follow each other like ours, which is how Keras itself loads it: the official files have the
+    names of their time. Where the orders differ, layers of other shapes are
+    taken for missing or unexpected, so that the report names these and not all that follow.
+    """
+    expected = []
+    for slot, found in variables.items():
+        kept = {names[slot][v]: _shape_in_keras(target.shape, slot) for _, v, target in found}
+        expected.append({name: shape for name, shape in kept.items() if name not in absent})
+    expected = [layer for layer in expected if layer]
+    grouped = itertools.groupby(arrays, lambda key: key.rsplit("/", 1)[0])
+    given = [{key: _without_ones(arrays[key].shape) for key in group} for _, group in grouped]
+    shapes = [[tuple(layer.values()) for layer in layers] for layers in (expected, given)]
+    keys: dict[str, str] = {}
+    for _, i, i_end, j, j_end in difflib.SequenceMatcher(None, *shapes, autojunk=False).get_opcodes():
+        for ours, theirs in zip(expected[i:i_end], given[j:j_end], strict=False):
+            keys |= zip(ours, theirs, strict=False)
+    return keys
+
+
+def _shape_in_keras(shape: tuple[int, ...], slot: Slot) -> tuple[int, ...]:
+    depthwise = slot.kind == "depthwise"
+    return _without_ones((*shape[:2], shape[3], shape[2]) if depthwise else shape)
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A 1x1 convolution's kernel as a dense layer's: Keras runs some of these as the other."""
+    return shape[2:] if len(shape) == 4 and shape[:2] == (1, 1) else shape
+
+
 def _is_convolution_in_keras(slot: Slot, arrays: dict[str, np.ndarray]) -> bool:
     if slot.kind != "dense":
         return False
@@ -127,10 +183,10 @@ def _is_convolution_in_keras(slot: Slot, arrays: dict[str, np.ndarray]) -> bool:
 
 def converted(value: np.ndarray, slot: Slot, ecosystem: str, shape: tuple[int, ...]) -> np.ndarray:
     """An array of theirs in our layout; of another shape than `shape` where it does not fit."""
-    if value.ndim == 1:
+    if value.ndim not in (2, 4):
         return value
     if ecosystem == "keras":
-        value = value.swapaxes(2, 3) if slot.kind == "depthwise" else value
+        value = value.swapaxes(2, 3) if slot.kind == "depthwise" and value.ndim == 4 else value
     elif slot.path == ("hidden_0",) and value.ndim == 2 and value.shape[1] == 25088:
         value = value.reshape(-1, 512, 7, 7).transpose(2, 3, 1, 0)  # torch flattens channels first
     else:

@@ -16,7 +16,6 @@ class Source:
       checksum: as `download.fetch` takes it, with as many digits as its publisher gives: torchvision names
         its files by the first eight of SHA-256, Keras lists MD5, and the Hugging Face hub tells SHA-256 on
         download.
-      megabytes: of the file, None where its publisher does not say.
       top1: reported accuracy on ImageNet's validation set in percent, None where none was found.
       resolution: pixels a side that it was reported at.
       licence: of the weights.
@@ -30,7 +29,6 @@ class Source:
     ecosystem: str
     url: str
     checksum: str
-    megabytes: float | None
     top1: float | None
     resolution: int
     licence: str
@@ -58,24 +56,24 @@ def find(model: str, ecosystem: str) -> Source:
     raise ValueError(f"there are no ImageNet weights for {model}, but for: {models}")
 
 
-def _torchvision(model: str, file: str, megabytes: float, top1: float, resolution: int, **kwargs) -> Source:
+def _torchvision(model: str, file: str, top1: float, resolution: int, **kwargs) -> Source:
     digits = file.rsplit("-", 1)[1].split(".")[0]
     url = f"https://download.pytorch.org/models/{file}"
     checksum = f"sha256:{digits}"
-    return Source(model, "torchvision", url, checksum, megabytes, top1, resolution, "BSD-3-Clause", **kwargs)
+    return Source(model, "torchvision", url, checksum, top1, resolution, "BSD-3-Clause", **kwargs)
 
 
 def _timm(model: str, tag: str, top1: float | None, resolution: int, **kwargs) -> Source:
     url = f"https://huggingface.co/timm/{tag}/resolve/main/model.safetensors"
     kwargs = {"licence": "Apache-2.0", "interpolation": "bicubic"} | kwargs
-    return Source(model, "timm", url, "", None, top1, resolution, **kwargs)
+    return Source(model, "timm", url, "", top1, resolution, **kwargs)
 
 
 def _keras(model: str, path: str, md5: str, top1: float, resolution: int, **kwargs) -> Source:
     url = f"https://storage.googleapis.com/{path}"
     checksum = f"md5:{md5}" if md5 else ""
     kwargs = {"padding": "same", "epsilon": 1e-3} | kwargs
-    return Source(model, "keras", url, checksum, None, top1, resolution, "Apache-2.0", **kwargs)
+    return Source(model, "keras", url, checksum, top1, resolution, "Apache-2.0", **kwargs)
 
 
 _BICUBIC = {"interpolation": "bicubic"}
@@ -89,20 +87,14 @@ _KERAS_V3 = "mobilenet_v3/weights_mobilenet_v3_small_224_1.0_float.h5"
 
 # Facts from torchvision's `*_Weights`, timm's `pretrained_cfg` and table of results, and keras.applications.
 SOURCES = (
-    _torchvision(
-        "efficientnet_b0", "efficientnet_b0_rwightman-7f5810bc.pth", 20.451, 77.692, 224, **_BICUBIC
-    ),
-    _torchvision(
-        "efficientnet_b2", "efficientnet_b2_rwightman-c35c1473.pth", 35.174, 80.608, 288, **_BICUBIC
-    ),
-    _torchvision(
-        "efficientnet_b4", "efficientnet_b4_rwightman-23ab8bcd.pth", 74.489, 83.384, 380, **_BICUBIC
-    ),
-    _torchvision("mobilenet_v2", "mobilenet_v2-7ebf99e0.pth", 13.598, 72.154, 224),
-    _torchvision("mobilenet_v3_small", "mobilenet_v3_small-047dcff4.pth", 9.829, 67.668, 224, epsilon=1e-3),
-    _torchvision("resnet18", "resnet18-f37072fd.pth", 44.661, 69.758, 224),
-    _torchvision("vgg16", "vgg16-397923af.pth", 527.796, 71.592, 224),
-    _torchvision("vgg16_bn", "vgg16_bn-6c64b313.pth", 527.866, 73.360, 224),
+    _torchvision("efficientnet_b0", "efficientnet_b0_rwightman-7f5810bc.pth", 77.692, 224, **_BICUBIC),
+    _torchvision("efficientnet_b2", "efficientnet_b2_rwightman-c35c1473.pth", 80.608, 288, **_BICUBIC),
+    _torchvision("efficientnet_b4", "efficientnet_b4_rwightman-23ab8bcd.pth", 83.384, 380, **_BICUBIC),
+    _torchvision("mobilenet_v2", "mobilenet_v2-7ebf99e0.pth", 72.154, 224),
+    _torchvision("mobilenet_v3_small", "mobilenet_v3_small-047dcff4.pth", 67.668, 224, epsilon=1e-3),
+    _torchvision("resnet18", "resnet18-f37072fd.pth", 69.758, 224),
+    _torchvision("vgg16", "vgg16-397923af.pth", 71.592, 224),
+    _torchvision("vgg16_bn", "vgg16_bn-6c64b313.pth", 73.360, 224),
     _timm("efficientnet_b0", "efficientnet_b0.ra_in1k", 77.694, 224),
     _timm("efficientnet_b2", "efficientnet_b2.ra_in1k", None, 288),
     _timm("efficientnet_b4", "efficientnet_b4.ra2_in1k", None, 384),

@@ -19,7 +19,7 @@ from fer_jax.pretrained.naming import ECOSYSTEMS
 CLASSES = 1000
 # What ImageNet's classifier consists of: new faces get a new one.
 _HEADS = {"vgg16": ("hidden_0", "hidden_1", "head"), "vgg16_bn": ("hidden_0", "hidden_1", "head")}
-_NEW = ("adapter", "head")
+_STEMS = ("stem", "conv_0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +60,20 @@ def convert(
         `formats.UnreadableWeightsError`).
       FileNotFoundError: there is no `file`.
       download.DownloadError: the official file is not in the cache and cannot be fetched.
+      download.WrongFileError: what is in the cache, or what came, is another file.
     """
     source = sources.find(model, ecosystem)
-    path = file or download.fetch(source.url, checksum=source.checksum, folder=f"{ecosystem}/{model}")
     left_out = () if with_head else _HEADS.get(model, ("head",))
     kwargs = {"dense": True} if "hidden_0" in _HEADS.get(model, ()) else {}
     network = models.create(model, CLASSES, **kwargs)
     face = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
     shapes = jax.eval_shape(network.init, jax.random.key(0), face)
+    path = file or download.fetch(
+        source.url,
+        checksum=source.checksum,
+        folder=f"{ecosystem}/{model}",
+        megabytes=sum(leaf.size for leaf in jax.tree.leaves(shapes)) * 4 / 1e6,  # all are float32
+    )
     variables = porting.port(
         model,
         ecosystem,
@@ -122,12 +128,19 @@ def find(weights: str, model: str) -> Pretrained:
     return Pretrained(variables, facts)
 
 
+def grey(preprocess: dict[str, Any]) -> tuple[float, float]:
+    """Mean and std that faces of one channel are normalised by, for weights whose input has these."""
+    return float(np.mean(preprocess["mean"])), float(np.mean(preprocess["std"]))
+
+
 def initialise(variables: dict[str, Any], pretrained: Pretrained) -> dict[str, Any]:
     """The variables of a run with pretrained ones in their places.
 
-    The head and the adapter stay as they are, and so does what the pretrained file lacks by its facts. A
-    stem with one input channel gets the sum over the colours. Parts that the run's model does not have, for
-    it ends earlier, are left out.
+    The head stays as it is, and so does what the pretrained file lacks by its facts. Parts that the run's
+    model does not have, for it ends earlier, are left out. A model of one channel, whose faces are
+    normalised by `grey`, answers like the original one with the face in all three: a stem with one input
+    channel gets the sum over the colours, each as the weights normalise it (the padding around the face
+    alone is another grey), and an adapter repeats the face.
 
     Args:
       variables: {"params", "batch_stats"} at random.
@@ -138,19 +151,23 @@ def initialise(variables: dict[str, Any], pretrained: Pretrained) -> dict[str, A
     """
     ours = traverse_util.flatten_dict(variables)
     theirs = traverse_util.flatten_dict(pretrained.variables)
-    parts = {path[1] for path in ours}
+    preprocess, parts = pretrained.facts["preprocess"], {path[1] for path in ours}
+    for stem in _STEMS:
+        kernel = ("params", stem, "kernel")
+        if kernel in ours and kernel in theirs and ours[kernel].shape[2] == 1:
+            theirs |= _grey_stem(theirs, stem, preprocess)
+    if "adapter" in parts:
+        theirs |= _repeating_adapter(ours["params", "adapter", "kernel"].shape, preprocess)
     fresh, wrong = [], []
     for path, value in ours.items():
         name = "/".join(path)
-        if path[1] in _NEW or name in pretrained.facts["missing"]:
+        if path[1] == "head" or name in pretrained.facts["missing"]:
             fresh.append(name)
             continue
         if path not in theirs:
             wrong.append(f"{name} missing")
             continue
         new = theirs[path]
-        if new.ndim == 4 and new.shape[2] == 3 and value.shape[2] == 1 and path[1] in ("stem", "conv_0"):
-            new = new.sum(axis=2, keepdims=True)
         if new.shape != value.shape:
             wrong.append(f"{name} {new.shape} for {value.shape}")
         ours[path] = new
@@ -162,3 +179,35 @@ def initialise(variables: dict[str, Any], pretrained: Pretrained) -> dict[str, A
     unused = sorted({path[1] for path in theirs} - parts)
     logging.info("from %s; new: %s; not used: %s", pretrained.facts["file"], fresh, unused)
     return {"batch_stats": {}, **traverse_util.unflatten_dict(ours)}
+
+
+def _grey_stem(theirs: dict[Any, np.ndarray], stem: str, preprocess: dict[str, Any]) -> dict[Any, np.ndarray]:
+    """The arrays of a stem for x = (grey - grey_mean) / grey_std that differ from the RGB one's.
+
+    With w_c the kernels of the colours, (grey - mean_c) / std_c = (x grey_std + grey_mean - mean_c) / std_c:
+    the first term gives the kernel, the others a constant, which goes to the bias or, without one, comes off
+    the mean of the BatchNorm that follows.
+    """
+    mean, std = (np.reshape(preprocess[name], (3, 1)) for name in ("mean", "std"))
+    grey_mean, grey_std = grey(preprocess)
+    kernel = theirs["params", stem, "kernel"] / std
+    constant = (kernel * (grey_mean - mean)).sum((0, 1, 2))
+    found = {("params", stem, "kernel"): kernel.sum(2, keepdims=True) * grey_std}
+    bias, running = ("params", stem, "bias"), ("batch_stats", f"{stem}_norm", "mean")
+    if bias in theirs:
+        found[bias] = theirs[bias] + constant
+    elif running in theirs:
+        found[running] = theirs[running] - constant
+    return {path: value.astype(np.float32) for path, value in found.items()}
+
+
+def _repeating_adapter(shape: tuple[int, ...], preprocess: dict[str, Any]) -> dict[Any, np.ndarray]:
+    """An adapter [3, 3, C, 3] that hands on three colours as they are, and grey as the weights expect it."""
+    kernel, bias = np.zeros(shape, np.float32), np.zeros(3, np.float32)
+    if shape[2] == 3:
+        kernel[1, 1] = np.eye(3)
+    else:
+        mean, std = np.asarray(preprocess["mean"]), np.asarray(preprocess["std"])
+        grey_mean, grey_std = grey(preprocess)
+        kernel[1, 1], bias[:] = grey_std / std, (grey_mean - mean) / std
+    return {("params", "adapter", "kernel"): kernel, ("params", "adapter", "bias"): bias}

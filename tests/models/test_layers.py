@@ -227,6 +227,35 @@ def test_depthwise_gradient_of_a_large_batch_keeps_its_accuracy():
     assert_close(pull(gradient)[1][:, :, 0], np.array(expected))
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_convolution_in_bfloat16_rounds_only_its_results(stride):
+    """Beside the same bfloat16 numbers convolved in float32; the sums of the gradient are over 32 faces."""
+    x, kernel = normal(0, 32, 24, 24, 4), normal(1, 5, 5, 1, 4)
+    low = [jnp.asarray(a, jnp.bfloat16) for a in (x, kernel)]
+    y, pull = jax.vjp(lambda x, kernel: convolution.convolve_depthwise(x, kernel, stride), *low)
+    gradient = jnp.asarray(normal(2, *y.shape), jnp.bfloat16)
+
+    def direct(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=4,
+        )
+
+    expected, expected_pull = jax.vjp(direct, *(a.astype(jnp.float32) for a in low))
+    results = y, *pull(gradient)
+    assert {result.dtype.name for result in results} == {"bfloat16"}
+    # Half a unit in the last of eight digits is 0.4 %.
+    assert_close(
+        [result.astype(jnp.float32) for result in results],
+        [expected, *expected_pull(gradient.astype(jnp.float32))],
+        4e-3,
+    )
+
+
 def test_an_unknown_padding_is_refused():
     with pytest.raises(ValueError, match="padding='valid'; there are: same, symmetric"):
         layers.Conv(4, stride=2, padding="valid").init(jax.random.key(0), normal(0, 1, 4, 4, 3))

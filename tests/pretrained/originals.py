@@ -4,7 +4,8 @@
 
 builds torchvision's, timm's and Keras' networks (torch, torchvision and timm installed, versions in the file)
 and writes references.npz beside this file: the names and shapes of their arrays, and features and logits
-for faces drawn by a rule. The arrays themselves follow from their names, so that the file stays small.
+for faces drawn by a rule. The arrays themselves follow from their names, and of the features the first few
+are kept, so that the file stays small; `pytest -m originals` compares everything, with the originals at hand.
 """
 
 import json
@@ -20,6 +21,7 @@ os.environ["KERAS_BACKEND"] = "jax"
 import numpy as np
 
 SIZES = (64, 97)
+DENSE_SIZE = 224  # the one that VGG16's dense layers take, for which nothing is kept
 CLASSES = 10
 KEPT_FEATURES = 64
 REFERENCES = pathlib.Path(__file__).with_name("references.npz")
@@ -57,7 +59,11 @@ Answers = dict[str, np.ndarray]
 
 
 def drawn(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The array of a name: as wide as a trained network's, so that every layer matters to the logits."""
+    """The array of a name.
+
+    Kernels are as wide as lets every layer matter to the logits and none amplify: with He's 2 / fan what
+    float32 rounds off in EfficientNet-B4's first layers is a tenth of its logits.
+    """
     rng = np.random.default_rng(zlib.crc32(key.encode()))
     name = key.replace("/", ".").split(".")[-1]
     if "var" in name:
@@ -70,7 +76,7 @@ def drawn(key: str, shape: tuple[int, ...]) -> np.ndarray:
     keras = name == "kernel"
     depthwise = keras and ("dw" in key or "depthwise" in key)
     fan = np.prod(shape[:2] if depthwise else shape[:-1] if keras else shape[1:])
-    return rng.normal(0, np.sqrt(2 / fan), shape).astype(np.float32)
+    return rng.normal(0, np.sqrt(1.75 / fan), shape).astype(np.float32)
 
 
 def faces(size: int) -> np.ndarray:
@@ -78,18 +84,25 @@ def faces(size: int) -> np.ndarray:
     return np.random.default_rng(size).normal(size=(2, size, size, 3)).astype(np.float32)
 
 
-def original(model: str, ecosystem: str) -> tuple[dict[str, np.ndarray], dict[str, str], Callable]:
-    """An original network with drawn weights.
+def has_dense_layers(model: str, size: int) -> bool:
+    """Whether VGG16's dense layers take part."""
+    return model.startswith("vgg") and size == DENSE_SIZE
+
+
+def original(
+    model: str, ecosystem: str, size: int
+) -> tuple[dict[str, np.ndarray], dict[str, str], Callable[[], Answers]]:
+    """An original network with drawn weights, for faces of a size.
 
     Returns:
-      Its arrays by name, as `formats.read` names them; Keras' other names for them ({} elsewhere); and
-      answer(size) -> {"features" [2, F], "logits" [2, 10] where the size allows a head}.
+      Its arrays by name, as today's files name them; Keras' numbered names for them ({} elsewhere); and
+      answer() -> {"features" [2, F], "logits" [2, 10] where the size allows a head}.
     """
-    name = MODELS[model][ecosystem]
-    return _keras(name) if ecosystem == "keras" else _torch(name, ecosystem)
+    name, dense = MODELS[model][ecosystem], has_dense_layers(model, size)
+    return _keras(name, size, dense) if ecosystem == "keras" else _torch(name, ecosystem, size, dense)
 
 
-def _torch(name: str, ecosystem: str):
+def _torch(name: str, ecosystem: str, size: int, dense: bool):
     import torch
 
     # torchvision's compiled part is not needed; without it two operators want a declaration.
@@ -114,9 +127,9 @@ def _torch(name: str, ecosystem: str):
     net.load_state_dict(state)
 
     @torch.no_grad()
-    def answer(size: int) -> Answers:
+    def answer() -> Answers:
         x = torch.from_numpy(faces(size).transpose(0, 3, 1, 2).copy())
-        if name.startswith("vgg"):  # whose dense layers take one size only
+        if name.startswith("vgg") and not dense:
             maps = net.forward_features(x) if ecosystem == "timm" else net.features(x)
             return {"features": maps.mean((2, 3)).numpy()}
         if ecosystem == "timm":
@@ -133,48 +146,54 @@ def _torch(name: str, ecosystem: str):
     return {key: value.numpy() for key, value in state.items()}, {}, answer
 
 
-def _keras(name: str):
+def keras_network(name: str, size: int, dense: bool) -> tuple[Any, dict[str, np.ndarray], dict[str, str]]:
+    """One of keras.applications with drawn weights, its arrays by name, and its numbered names for them."""
     import keras
 
-    numbered, arrays = {}, {}
+    numbered: dict[str, str] = {}
+    arrays: dict[str, np.ndarray] = {}
+    keras.utils.clear_session()
+    kwargs: dict[str, Any] = {"weights": None, "input_shape": (size, size, 3)}
+    if name == "VGG16" and not dense:
+        kwargs |= {"include_top": False, "pooling": "avg"}
+    else:
+        kwargs |= {"classes": CLASSES, "classifier_activation": None}
+    if name == "MobileNetV3Small":
+        kwargs["include_preprocessing"] = False
+    net = getattr(keras.applications, name)(**kwargs)
+    kinds: dict[str, int] = {}
+    for layer in net.layers:
+        if not layer.weights:
+            continue
+        if layer.name == "normalization":  # what the ImageNet weights bring
+            layer.set_weights([MEAN, STD**2, np.int64(0)])
+            layer.finalize_state()
+            continue
+        kind = keras.src.utils.naming.to_snake_case(type(layer).__name__)
+        number = kinds.get(kind, 0)
+        kinds[kind] = number + 1
+        for i, weight in enumerate(layer.weights):
+            key = f"{layer.name}/{weight.name}"
+            arrays[key] = drawn(key, tuple(weight.shape))
+            numbered[f"{kind}_{number}/{i}" if number else f"{kind}/{i}"] = key
+            weight.assign(arrays[key])
+    return net, arrays, numbered
 
-    def build(size: int):
-        keras.utils.clear_session()
-        kwargs: dict[str, Any] = {"weights": None, "input_shape": (size, size, 3)}
-        if name == "VGG16":
-            net = keras.applications.VGG16(include_top=False, pooling="avg", **kwargs)
-        else:
-            if name == "MobileNetV3Small":
-                kwargs["include_preprocessing"] = False
-            kwargs |= {"classes": CLASSES, "classifier_activation": None}
-            net = getattr(keras.applications, name)(**kwargs)
-        kinds: dict[str, int] = {}
-        for layer in net.layers:
-            if not layer.weights:
-                continue
-            if layer.name == "normalization":  # what the ImageNet weights bring
-                layer.set_weights([MEAN, STD**2, np.int64(0)])
-                layer.finalize_state()
-                continue
-            kind = keras.src.utils.naming.to_snake_case(type(layer).__name__)
-            number = kinds.get(kind, 0)
-            kinds[kind] = number + 1
-            for i, weight in enumerate(layer.weights):
-                key = f"{layer.name}/{weight.name}"
-                arrays[key] = drawn(key, tuple(weight.shape))
-                numbered[f"{kind}_{number}/{i}" if number else f"{kind}/{i}"] = key
-                weight.assign(arrays[key])
-        return net
 
-    def answer(size: int) -> Answers:
-        net = build(size)
+def _keras(name: str, size: int, dense: bool):
+    import keras
+
+    net, arrays, numbered = keras_network(name, size, dense)
+
+    def answer() -> Answers:
         x = faces(size)
         if name.startswith("EfficientNet"):  # which takes 0 to 255 and normalises it
             x = (x * STD + MEAN) * 255
         if name == "VGG16":
-            # Blue first, and the scale of what it takes is ours.
-            return {"features": np.asarray(net(x[..., ::-1]))}
-        places = {"MobileNetV2": "global_average_pooling2d", "MobileNetV3Small": "conv_2"}
+            x = x[..., ::-1]  # blue first; the scale of what it takes is ours
+            if not dense:
+                return {"features": np.asarray(net(x))}
+        places = {"MobileNetV2": "global_average_pooling2d", "MobileNetV3Small": "conv_2", "VGG16": "fc2"}
         place = net.get_layer(places.get(name, "avg_pool")).output
         features, logits = keras.Model(net.inputs, [place, net.output])(x)
         features = np.asarray(features).reshape(2, -1)
@@ -182,19 +201,18 @@ def _keras(name: str):
             features = features * np.clip(features / 6 + 0.5, 0, 1)
         return {"features": features, "logits": np.asarray(logits)}
 
-    build(SIZES[0])
     return arrays, numbered, answer
 
 
 def main() -> None:
     kept: dict[str, Any] = {}
     for model, ecosystem in CASES:
-        arrays, numbered, answer = original(model, ecosystem)
-        shapes = {key: list(value.shape) for key, value in arrays.items()}
-        about = {"shapes": shapes, "numbered": numbered}
-        kept[f"{model}/{ecosystem}/arrays"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
         for size in SIZES:
-            for what, value in answer(size).items():
+            arrays, numbered, answer = original(model, ecosystem, size)
+            shapes = {key: list(value.shape) for key, value in arrays.items()}
+            about = {"shapes": shapes, "numbered": numbered}
+            kept[f"{model}/{ecosystem}/arrays"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+            for what, value in answer().items():
                 kept[f"{model}/{ecosystem}/{size}/{what}"] = value[:, :KEPT_FEATURES]
         print(model, ecosystem, len(arrays), file=sys.stderr, flush=True)
     np.savez_compressed(REFERENCES, **kept)

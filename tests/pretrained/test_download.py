@@ -1,7 +1,9 @@
 """Downloads from a server on this machine: whole, gone on with, damaged, refused and offline."""
 
+import concurrent.futures
 import hashlib
 import http.server
+import logging
 import threading
 
 import pytest
@@ -21,7 +23,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def do_GET(self):
+        if self.server.asked:
+            self.server.asked_again.set()
         self.server.asked.append(self.headers.get("Range"))
+        self.server.begun.set()
+        self.server.gate.wait(60)
         if self.path.endswith("/absent"):
             self.send_error(404)
             return
@@ -44,6 +50,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.asked, server.resumes, server.ends, server.tag = [], True, None, f'"{SHA256}"'
+    server.begun, server.asked_again, server.gate = threading.Event(), threading.Event(), threading.Event()
+    server.gate.set()
     server.url = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -58,7 +66,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def fetch(server, name="weights.h5", checksum=f"sha256:{SHA256[:8]}"):
-    return download.fetch(f"{server.url}/{name}", checksum=checksum, folder="keras/b0")
+    return download.fetch(f"{server.url}/{name}", checksum=checksum, folder="keras/b0", megabytes=1)
 
 
 def test_a_file_is_fetched_once(server, cache):
@@ -107,7 +115,7 @@ def test_md5(server):
 
 
 def test_another_file_than_expected_is_removed(server, cache):
-    with pytest.raises(download.DownloadError, match="is not the expected file \\(sha256:0123\\)"):
+    with pytest.raises(download.WrongFileError, match="is not the expected file \\(sha256:0123\\)"):
         fetch(server, checksum="sha256:0123")
     assert list((cache / "keras" / "b0").iterdir()) == []
 
@@ -115,14 +123,14 @@ def test_another_file_than_expected_is_removed(server, cache):
 def test_the_checksum_that_the_server_gives(server):
     assert fetch(server, checksum="").read_bytes() == CONTENT
     server.tag = f'"{"0" * 64}"'
-    with pytest.raises(download.DownloadError, match="is not the expected file"):
+    with pytest.raises(download.WrongFileError, match="is not the expected file"):
         fetch(server, name="other.safetensors", checksum="")
 
 
 def test_a_wrong_file_put_by_hand_is_named(server, cache):
     path = fetch(server)
     path.write_bytes(b"something else")
-    with pytest.raises(download.DownloadError, match=f"{path} is not the file of .*: remove it"):
+    with pytest.raises(download.WrongFileError, match=f"{path} is not the file of .*: remove it"):
         fetch(server)
 
 
@@ -134,5 +142,36 @@ def test_a_refusal_names_the_reason(server):
 def test_offline_says_which_file_to_put_where(cache):
     target = cache / "keras" / "b0" / "weights.h5"
     with pytest.raises(download.DownloadError, match="no connection") as caught:
-        download.fetch("http://127.0.0.1:9/weights.h5", checksum="md5:ab", folder="keras/b0")
-    assert f"put it at {target} by hand (md5:ab)" in str(caught.value)
+        download.fetch("http://127.0.0.1:9/weights.h5", checksum="md5:ab", folder="keras/b0", megabytes=21.4)
+    assert f"put it at {target} by hand (about 21 MB, md5:ab)" in str(caught.value)
+
+
+class Notice(logging.Handler):
+    """Sets an event at a message."""
+
+    def __init__(self, words, event):
+        super().__init__()
+        self.words, self.event = words, event
+
+    def emit(self, record):
+        if self.words in record.getMessage():
+            self.event.set()
+
+
+@pytest.mark.parametrize("checksum", [f"sha256:{SHA256}", ""])
+def test_of_two_that_want_a_file_one_downloads_it(server, caplog, checksum):
+    """The first is held up in its download until the second waits, or asks the server itself."""
+    server.tag = ""
+    server.gate.clear()
+    notice = Notice("waiting for another process that downloads", server.asked_again)
+    logging.getLogger().addHandler(notice)
+    with caplog.at_level(logging.INFO), concurrent.futures.ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(fetch, server, checksum=checksum)]
+        begun = server.begun.wait(60)
+        found.append(pool.submit(fetch, server, checksum=checksum))
+        noticed = server.asked_again.wait(60)
+        server.gate.set()
+        paths = {future.result() for future in found}
+    logging.getLogger().removeHandler(notice)
+    assert begun and noticed and server.asked == [None]
+    assert [path.read_bytes() for path in paths] == [CONTENT]

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sys
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
@@ -38,14 +39,66 @@ class Harmful:
         return os.system, ("echo executed",)
 
 
-def test_a_pickle_with_more_than_weights_is_not_opened(tmp_path, capfd):
+def write_torch(path, content, legacy=False):
     torch = pytest.importorskip("torch")
-    torch.save({"conv.weight": torch.zeros(1), "more": Harmful()}, tmp_path / "w.pth")
-    with pytest.raises(
-        formats.UnreadableWeightsError, match="w.pth holds more than weights and is not opened"
-    ):
-        formats.read(tmp_path / "w.pth")
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+
+
+def write_pickle(path):
+    """What torch.load takes for one of its oldest files."""
+    path.write_bytes(pickle.dumps(Harmful(), protocol=2))
+
+
+def refusal(path, capfd):
+    """What is said of a file that is not read; nothing in it has run."""
+    with pytest.raises(formats.UnreadableWeightsError) as caught:
+        formats.read(path)
     assert "executed" not in capfd.readouterr().out
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
+def test_a_pickle_with_more_than_weights_is_not_opened(tmp_path, capfd, kind):
+    torch, path = pytest.importorskip("torch"), tmp_path / "w.pth"
+    if kind == "pickle":
+        write_pickle(path)
+    else:
+        write_torch(path, {"conv.weight": torch.zeros(1), "more": Harmful()}, legacy=kind == "legacy")
+    assert "w.pth holds more than weights and is not opened" in refusal(path, capfd)
+
+
+def test_without_torch_its_files_are_not_opened_at_all(tmp_path, capfd, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    write_pickle(tmp_path / "w.pth")
+    message = refusal(tmp_path / "w.pth", capfd)
+    assert "w.pth: reading torch's files needs torch (pip install torch); a .safetensors file" in message
+
+
+def test_the_harmful_pickle_is_harmful(tmp_path, capfd):
+    write_pickle(tmp_path / "w.pth")
+    pickle.loads((tmp_path / "w.pth").read_bytes())
+    assert "executed" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("wrap", "message"),
+    [
+        (lambda weights: {"epoch": 3, "state_dict": weights}, "epoch is of type int, not a tensor"),
+        (lambda weights: {"state_dict": weights}, "state_dict is of type dict, not a tensor: save the state"),
+        (lambda weights: [weights], "the whole file is of type list, not a tensor"),
+    ],
+)
+def test_a_checkpoint_around_the_weights_is_refused(tmp_path, wrap, message):
+    torch = pytest.importorskip("torch")
+    write_torch(tmp_path / "w.pth", wrap({"conv.weight": torch.zeros(1)}))
+    with pytest.raises(formats.UnreadableWeightsError, match=message):
+        formats.read(tmp_path / "w.pth")
+
+
+def test_parameters_that_want_gradients_are_read(tmp_path):
+    torch = pytest.importorskip("torch")
+    write_torch(tmp_path / "w.pth", {"conv.weight": torch.nn.Parameter(torch.from_numpy(KERNEL))})
+    same(formats.read(tmp_path / "w.pth"), {"conv.weight": KERNEL})
 
 
 def keras_model():
@@ -103,15 +156,17 @@ def write_legacy(path, model, group=None):
 
 
 @pytest.mark.parametrize("group", [None, "model_weights"])
-def test_legacy_keras_by_layer_and_variable(tmp_path, group):
+def test_legacy_keras_by_place_in_the_order_of_the_layers(tmp_path, group):
     model = keras_model()
     write_legacy(tmp_path / "w.h5", model, group)
     expected = {
-        f"{name}/{variable}": np.asarray(weight)
+        f"{name}/{name}/{'depthwise_kernel' if name == 'depth' else variable}:0": np.asarray(weight)
         for name, (_, variables) in EXPECTED.items()
         for variable, weight in zip(variables, model.get_layer(name).weights, strict=True)
     }
-    same(formats.read(tmp_path / "w.h5"), expected)
+    found = formats.read(tmp_path / "w.h5")
+    same(found, expected)
+    assert list(found) == list(expected)
 
 
 def test_no_file(tmp_path):

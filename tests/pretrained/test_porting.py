@@ -2,22 +2,25 @@
 
 import functools
 import json
+import re
 
+import h5py
 import jax
 import numpy as np
 import originals
 import pytest
 
 from fer_jax import models, platform
-from fer_jax.pretrained import porting, sources
+from fer_jax.pretrained import formats, porting, sources
 from fer_jax.pretrained.naming import slots
 
-# The larger networks are the smaller ones with other numbers, and take long to compile. Keras' padding
-# depends on whether a side is odd.
-LARGE = ("efficientnet_b2", "efficientnet_b4")
-EVERY_RUN = [(m, e, 97) for m, e in originals.CASES if m not in LARGE]
+# The larger networks are the smaller ones with other numbers, and take long to compile: once each is enough
+# for these. Keras' padding depends on whether a side is odd.
+LARGE = {"efficientnet_b2": "keras", "efficientnet_b4": "timm"}
+EVERY_RUN = [(m, e, 97) for m, e in originals.CASES if LARGE.get(m, e) == e]
 EVERY_RUN += [(m, e, 64) for m, e in originals.CASES if m not in LARGE and e == "keras"]
-ALL = [(m, e, s) for m, e in originals.CASES for s in originals.SIZES]
+ALL = [(m, e, s) for m, e in originals.CASES for s in (*originals.SIZES, originals.DENSE_SIZE)]
+ALL = [(m, e, s) for m, e, s in ALL if s in originals.SIZES or originals.has_dense_layers(m, s)]
 
 
 @functools.cache
@@ -64,20 +67,26 @@ def ported(model, ecosystem, arrays=None, **kwargs):
 
 def assert_answers(found, reference):
     for what, value in reference.items():
-        ours = np.asarray(found[what])[:, : originals.KEPT_FEATURES]
+        ours = np.asarray(found[what])[:, : value.shape[1]]
+        assert ours.shape == value.shape, what
         assert np.abs(ours - value).max() <= 1e-4 * np.abs(value).max(), what
 
 
-def answers(model, ecosystem, size):
-    source = sources.find(model, ecosystem)
-    network = models.create(model, originals.CLASSES, padding=source.padding, epsilon=source.epsilon)
+def answers(model, ecosystem, size, arrays=None):
+    source, dense = sources.find(model, ecosystem), originals.has_dense_layers(model, size)
+    kwargs = {"dense": True} if dense else {}
+    network = models.create(
+        model, originals.CLASSES, padding=source.padding, epsilon=source.epsilon, **kwargs
+    )
+    headless = model.startswith("vgg") and not dense
 
     def run(variables, x):
         found = {"features": network.apply(variables, x, features=True)}
-        return found if model.startswith("vgg") else found | {"logits": network.apply(variables, x)}
+        return found if headless else found | {"logits": network.apply(variables, x)}
 
     run = jax.jit(run, compiler_options=platform.run_once_options())
-    return run(ported(model, ecosystem), originals.faces(size))
+    everything = {"leave_out": ()} if dense else {}
+    return run(ported(model, ecosystem, arrays, **everything), originals.faces(size))
 
 
 @pytest.mark.parametrize(("model", "ecosystem", "size"), EVERY_RUN)
@@ -88,14 +97,17 @@ def test_a_ported_network_answers_like_the_original(model, ecosystem, size):
 @pytest.mark.originals
 @pytest.mark.parametrize(("model", "ecosystem", "size"), ALL)
 def test_the_original_answers_like_the_port(model, ecosystem, size):
-    """With the original itself, and the large networks too."""
-    for library in {"keras": ("keras",)}.get(ecosystem, ("torch", "torchvision", "timm")):
-        pytest.importorskip(library)
-    arrays, _, answer = originals.original(model, ecosystem)
-    assert {k: list(v.shape) for k, v in arrays.items()} == about(model, ecosystem)["shapes"]
-    reference = {what: value[:, : originals.KEPT_FEATURES] for what, value in answer(size).items()}
-    assert_answers(expected(model, ecosystem, size), reference)
-    assert_answers(answers(model, ecosystem, size), reference)
+    """With the original itself: every model, every feature, and VGG16's logits."""
+    arrays, _, answer = originals.original(model, ecosystem, size)
+    reference = answer()
+    kept = expected(model, ecosystem, size)
+    if size in originals.SIZES:
+        assert {k: list(v.shape) for k, v in arrays.items()} == about(model, ecosystem)["shapes"]
+        assert kept.keys() == reference.keys()
+    else:
+        assert reference.keys() == {"features", "logits"}
+    assert_answers(reference, kept)
+    assert_answers(answers(model, ecosystem, size, arrays), reference)
 
 
 @pytest.mark.parametrize("model", [m for m, e in originals.CASES if e == "keras"])
@@ -104,6 +116,131 @@ def test_keras_numbered_names_are_the_same_arrays(model):
     arrays, numbered = arrays_of(model, "keras"), about(model, "keras")["numbered"]
     by_number = {number: arrays[key] for number, key in numbered.items()}
     jax.tree.map(np.testing.assert_array_equal, ported(model, "keras", by_number), ported(model, "keras"))
+
+
+# -------------------- Keras' legacy files, by the names of their time --------------------
+
+
+def mobilenet_v2_of_2018(layer):
+    if match := re.fullmatch(r"(?:expanded_conv|block_(\d+))_([a-z]+?)(_BN)?", layer):
+        number = match[1] or 0
+        return (
+            f"bn{number}_conv_{number}_bn_{match[2]}"
+            if match[3]
+            else f"mobl{number}_conv_{number}_{match[2]}"
+        )
+    return {"predictions": "Logits"}.get(layer, layer)
+
+
+def mobilenet_v3_of_2020(layer):
+    layer = re.sub(r"^(expanded_conv(?:_\d+)?)_", r"\1/", layer)
+    layer = re.sub(r"squeeze_excite_conv", "squeeze_excite/Conv", re.sub(r"_bn$", "/BatchNorm", layer))
+    return re.sub("^conv", "Conv", re.sub("^logits", "Logits", layer))
+
+
+def weight_of_2018(layer, variable):
+    depthwise = variable == "kernel" and re.search("depthwise|dwconv", layer)
+    return f"{layer}/{'depthwise_' if depthwise else ''}{variable}:0"
+
+
+def weight_of_2016(layer, variable):
+    return f"{layer}_{ {'kernel': 'W', 'bias': 'b'}[variable] }_1:0"
+
+
+# As tf.keras' source of the day and public listings of the official files have it.
+OLD_NAMES = {
+    "vgg16": (lambda layer: layer, weight_of_2016),
+    "mobilenet_v2": (mobilenet_v2_of_2018, weight_of_2018),
+    "mobilenet_v3_small": (mobilenet_v3_of_2020, weight_of_2018),
+    "efficientnet_b0": (lambda layer: layer, weight_of_2018),
+}
+NORMALIZATION = {"mean": np.zeros(3), "variance": np.ones(3), "count": np.int64(0)}
+
+
+def write_legacy(path, arrays, model):
+    """Writes arrays called LAYER/VARIABLE under their old names; returns the layers' new and old ones."""
+    rename, weight_of = OLD_NAMES[model]
+    layers = {"normalization": NORMALIZATION} if model.startswith("efficientnet") else {}
+    for key, value in arrays.items():
+        layer, variable = key.split("/")
+        layers.setdefault(layer, {})[variable] = value
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = ["input_1", *map(rename, layers)]
+        file.create_group("input_1").attrs["weight_names"] = np.zeros(0, "S1")
+        for layer, variables in layers.items():
+            group = file.require_group(rename(layer))
+            names = [weight_of(rename(layer), variable) for variable in variables]
+            group.attrs["weight_names"] = names
+            for name, value in zip(names, variables.values(), strict=True):
+                group[name] = value
+    return {layer: rename(layer) for layer in layers}
+
+
+@pytest.mark.parametrize("model", sorted(OLD_NAMES))
+def test_legacy_files_are_taken_by_the_order_of_their_layers(model, tmp_path):
+    renamed = write_legacy(tmp_path / "w.h5", arrays_of(model, "keras"), model)
+    found = ported(model, "keras", formats.read(tmp_path / "w.h5"))
+    jax.tree.map(np.testing.assert_array_equal, found, ported(model, "keras"))
+    some = {
+        "vgg16": {"block1_conv1": "block1_conv1"},
+        "mobilenet_v2": {
+            "expanded_conv_depthwise": "mobl0_conv_0_depthwise",
+            "block_16_project_BN": "bn16_conv_16_bn_project",
+            "Conv_1_bn": "Conv_1_bn",
+            "predictions": "Logits",
+        },
+        "mobilenet_v3_small": {
+            "conv": "Conv",
+            "conv_bn": "Conv/BatchNorm",
+            "expanded_conv_depthwise_bn": "expanded_conv/depthwise/BatchNorm",
+            "expanded_conv_10_squeeze_excite_conv_1": "expanded_conv_10/squeeze_excite/Conv_1",
+            "conv_2": "Conv_2",
+            "logits": "Logits",
+        },
+        "efficientnet_b0": {"stem_conv": "stem_conv"},
+    }[model]
+    assert some.items() <= renamed.items()
+
+
+@pytest.mark.originals
+@pytest.mark.parametrize("model", sorted(OLD_NAMES))
+def test_keras_itself_takes_them_so(model, tmp_path):
+    """The file under its old names, in keras.applications' own network, gives the arrays that were meant."""
+    network, arrays, _ = originals.keras_network(originals.MODELS[model]["keras"], 64, dense=False)
+    write_legacy(tmp_path / "w.h5", arrays, model)
+    for weight in network.weights:
+        weight.assign(np.zeros(weight.shape))
+    network.load_weights(tmp_path / "w.h5")
+    for layer in network.layers:
+        for weight in layer.weights:
+            if layer.name != "normalization":
+                np.testing.assert_array_equal(weight, arrays[f"{layer.name}/{weight.name}"])
+
+
+def test_a_legacy_file_that_differs_is_reported_by_layer(tmp_path):
+    arrays = dict(arrays_of("mobilenet_v3_small", "keras"))
+    del arrays["expanded_conv_3_depthwise/kernel"]
+    arrays["expanded_conv_8_project/kernel"] = np.zeros((1, 1, 288, 97), np.float32)
+    arrays["extra/kernel"] = np.zeros((2, 3), np.float32)
+    write_legacy(tmp_path / "w.h5", arrays, "mobilenet_v3_small")
+    with pytest.raises(porting.WeightsMismatchError) as caught:
+        ported("mobilenet_v3_small", "keras", formats.read(tmp_path / "w.h5"))
+    assert str(caught.value) == (
+        "the weights are not those of mobilenet_v3_small in keras. missing: "
+        "expanded_conv_3_depthwise/kernel; unexpected: extra/extra/kernel:0; wrong shape: "
+        "expanded_conv_8/project/expanded_conv_8/project/kernel:0 (1, 1, 288, 97) for block_8/"
+        "project (1, 1, 288, 96)"
+    )
+
+
+def test_a_partial_legacy_file_is_named_by_todays_names(tmp_path):
+    key = "expanded_conv_3_depthwise/kernel"
+    arrays = {k: v for k, v in arrays_of("mobilenet_v3_small", "keras").items() if k != key}
+    write_legacy(tmp_path / "w.h5", arrays, "mobilenet_v3_small")
+    found = ported("mobilenet_v3_small", "keras", formats.read(tmp_path / "w.h5"), absent=[key])
+    expected = ported("mobilenet_v3_small", "keras")
+    del expected["params"]["block_3"]["depthwise"]
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 @pytest.mark.parametrize(("model", "ecosystem"), originals.CASES)
@@ -136,6 +273,15 @@ def test_what_a_partial_file_lacks_is_named_and_nothing_else():
         ported("resnet18", "timm", arrays)
     found = ported("resnet18", "timm", arrays, absent=[key])
     assert "conv_1" not in found["params"]["block_7"]
+
+
+@pytest.mark.parametrize(("ecosystem", "key"), [("timm", "layer9.weight"), ("torchvision", "fc.kernel")])
+def test_a_file_cannot_lack_what_the_network_does_not_have(ecosystem, key):
+    with pytest.raises(porting.WeightsMismatchError) as caught:
+        ported("resnet18", ecosystem, absent=["conv1.weight", key])
+    assert str(caught.value) == (
+        f"the weights are said to lack what resnet18 does not have in {ecosystem}: {key}"
+    )
 
 
 def test_the_head_is_left_out_by_name():

@@ -10,9 +10,11 @@ import PIL.Image
 import pytest
 from helpers import tiny_config
 
-from fer_jax import models, steps
+from configs.default import get_config
+from fer_jax import configure, models, platform, steps
 from fer_jax.checkpoints import load_weights
 from fer_jax.data import augment
+from fer_jax.models import layers
 from fer_jax.pretrained import download, weights
 from fer_jax.pretrained.weights import Pretrained, initialise
 from fer_jax.train import train_and_evaluate
@@ -64,6 +66,9 @@ def test_a_partial_file_names_what_is_absent(assets):
 
 # -------------------- into a model --------------------
 
+COLOURS = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "interpolation": "bilinear"}
+CAFFE = {"mean": [0.485, 0.458, 0.408], "std": [1 / 255] * 3, "interpolation": "bilinear"}
+
 
 @functools.cache
 def random_variables(channels=3, **kwargs):
@@ -81,7 +86,7 @@ def pretrained(**facts):
         part: jax.tree.map(lambda x: x + 1, v) for part, v in variables["params"].items() if part != "head"
     }
     kept = {"params": trunk, "batch_stats": jax.tree.map(lambda x: x + 1, variables["batch_stats"])}
-    return Pretrained(kept, {"file": "some.h5", "missing": [], **facts})
+    return Pretrained(kept, {"file": "some.h5", "missing": [], "preprocess": COLOURS, **facts})
 
 
 def test_the_trunk_is_taken_and_the_head_stays():
@@ -93,18 +98,71 @@ def test_the_trunk_is_taken_and_the_head_stays():
     jax.tree.map(np.testing.assert_array_equal, found["batch_stats"], theirs.variables["batch_stats"])
 
 
-def test_a_stem_of_one_channel_gets_the_sum_over_the_colours():
-    theirs = pretrained()
-    found = initialise(random_variables(channels=1), theirs)
-    summed = theirs.variables["params"]["stem"]["kernel"].sum(2, keepdims=True)
-    np.testing.assert_array_equal(found["params"]["stem"]["kernel"], summed)
+def drawn_variables(network, channels):
+    """Of a size that trained ones have: positive variances."""
+    face = jax.ShapeDtypeStruct((1, 32, 32, channels), np.float32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), face)
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32), shapes["params"])
+    stats = shapes.get("batch_stats", {})
+    stats = jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), stats)
+    return {"params": params, "batch_stats": stats}
 
 
-def test_an_adapter_is_new():
-    ours = random_variables(channels=1, adapter="rgb")
-    found = initialise(ours, pretrained())
-    assert found["params"]["adapter"] is not None
-    np.testing.assert_array_equal(found["params"]["adapter"]["kernel"], ours["params"]["adapter"]["kernel"])
+def as_both_see_it(name, preprocess, **kwargs):
+    """(network, variables, faces) of the original with grey in three channels, and of one channel."""
+    grey = np.random.default_rng(2).uniform(size=(2, 32, 32, 1)).astype(np.float32)
+    repeated = (np.repeat(grey, 3, -1) - preprocess["mean"]) / preprocess["std"]
+    network, ours = models.create(name), models.create(name, **kwargs)
+    variables = drawn_variables(network, 3)
+    converted = Pretrained(variables, {"file": "some.h5", "missing": [], "preprocess": preprocess})
+    found = initialise(drawn_variables(ours, 1), converted)
+    found["params"]["head"] = variables["params"]["head"]  # which is never taken over
+    config = get_config()
+    arguments = configure.preprocess(config, {"preprocess": preprocess})
+    own = (grey - arguments["mean"]) / arguments["std"]
+    return (network, variables, np.float32(repeated)), (ours, found, np.float32(own))
+
+
+def output_of(layer, network, variables, x):
+    """What a layer at the top of the network gives; the compiler drops what comes after it."""
+
+    def run(variables, x):
+        take = {"capture_intermediates": lambda module, _: module.name == layer, "mutable": ["intermediates"]}
+        return network.apply(variables, x, **take)[1]["intermediates"][layer]["__call__"][0]
+
+    return np.asarray(jax.jit(run, compiler_options=platform.run_once_options())(variables, x))
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "preprocess"),
+    [
+        ("mobilenet_v3_small", "stem_norm", COLOURS),
+        ("vgg16", "conv_0", CAFFE),
+        ("vgg16_bn", "norm_0", COLOURS),
+    ],
+)
+def test_a_stem_of_one_channel_sees_grey_as_the_original_does(name, layer, preprocess):
+    """But for the edge: zeros around a normalised face are another grey in each colour."""
+    original, ours = as_both_see_it(name, preprocess)
+    expected, found = output_of(layer, *original), output_of(layer, *ours)
+    inside = np.s_[:, 1:-1, 1:-1]
+    assert np.abs(found - expected)[inside].max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_an_adapter_repeats_grey_as_the_original_expects_it():
+    original, ours = as_both_see_it("mobilenet_v3_small", COLOURS, adapter="rgb")
+    expected, found = (
+        np.asarray(jax.jit(network.apply, compiler_options=platform.run_once_options())(variables, x))
+        for network, variables, x in (original, ours)
+    )
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def test_an_adapter_from_colours_hands_them_on():
+    found = initialise(random_variables(channels=3, adapter="rgb"), pretrained())["params"]["adapter"]
+    x = np.random.default_rng(0).normal(size=(1, 5, 5, 3)).astype(np.float32)
+    np.testing.assert_array_equal(layers.Conv(3).apply({"params": found}, x), x)
 
 
 def test_arrays_that_do_not_fit_are_named():
@@ -135,8 +193,37 @@ def test_offline_a_run_says_which_file_to_put_where(tiny_data, tmp_path, monkeyp
     config = importlib.import_module("configs.effnet_b0").get_config()
     config.data.dir = str(tiny_data)
     target = tmp_path / "cache" / "timm" / "efficientnet_b0" / "model.safetensors"
-    with pytest.raises(download.DownloadError, match=f"put it at {target} by hand"):
+    with pytest.raises(download.DownloadError) as caught:
         train_and_evaluate(config, tmp_path / "run")
+    ways = f"put it at {target} by hand (about 21 MB), or train from scratch with --config.init.weights=none"
+    assert str(caught.value).endswith(ways) and "(no connection): " in str(caught.value)
+
+
+# Of torchvision's files, in MiB as it gives them.
+FILE_SIZES = {
+    "efficientnet_b0": 20.451,
+    "efficientnet_b2": 35.174,
+    "efficientnet_b4": 74.489,
+    "mobilenet_v2": 13.598,
+    "mobilenet_v3_small": 9.829,
+    "resnet18": 44.661,
+    "vgg16": 527.796,
+    "vgg16_bn": 527.866,
+}
+
+
+@pytest.mark.parametrize("model", FILE_SIZES)
+def test_how_large_a_file_is_said_to_be(model, monkeypatch):
+    asked = {}
+
+    def fetch(url, **kwargs):
+        asked.update(kwargs)
+        raise download.DownloadError(url)
+
+    monkeypatch.setattr(download, "fetch", fetch)
+    with pytest.raises(download.DownloadError):
+        weights.convert(model, "torchvision")
+    assert asked["megabytes"] == pytest.approx(FILE_SIZES[model] * 2**20 / 1e6, rel=0.01)
 
 
 @pytest.mark.parametrize(

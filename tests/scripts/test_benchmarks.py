@@ -1,5 +1,6 @@
 """The benchmarks measure what they say: the same network, the same work."""
 
+import argparse
 import importlib.util
 import os
 
@@ -71,11 +72,54 @@ def test_the_model_benchmark_has_a_row_for_each_action():
     shape = "--size=32", "--batch_size=2", "--rounds=1", "--turns=1"
     command = "scripts/benchmark_models.py", "--models=mobilenet_v3_small", "--sides=fer_jax"
     process = run_python(*command, *shape)
-    assert process.returncode == 0, process.stderr
+    # A bar that nobody stands beside is not met.
+    assert process.returncode == 1, process.stderr
+    assert "bar not judged, for neither TensorFlow nor PyTorch took part: mobilenet" in process.stdout
     for action in ("train", "infer"):
         (row,) = [line for line in process.stdout.splitlines() if f"mobilenet_v3_small, {action}" in line]
         name, rate, *peers = (cell.strip() for cell in row.strip("|").split("|"))
         assert float(rate) > 0 and not any(peers)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "peers", "words", "met"),
+    [
+        (
+            {"vgg16": 1.51, "mobilenet_v2": 1.2},
+            {"vgg16": ["TensorFlow", "PyTorch"], "mobilenet_v2": ["TensorFlow", "PyTorch"]},
+            "bar (1.00 or more of the faster of TensorFlow and PyTorch): met at 1.20: vgg16, mobilenet_v2",
+            True,
+        ),
+        (
+            {"vgg16": 1.5, "resnet18": 0.97},
+            {"vgg16": ["TensorFlow", "PyTorch"], "resnet18": ["PyTorch"]},
+            "bar (1.00 or more of the faster of TensorFlow and PyTorch): met at 1.50: vgg16\n"
+            "bar (1.00 or more of PyTorch alone): missed at 0.97: resnet18",
+            False,
+        ),
+        (
+            {"vgg16": 1.5, "resnet18": None},
+            {"vgg16": ["TensorFlow"], "resnet18": []},
+            "bar (1.00 or more of TensorFlow alone): met at 1.50: vgg16\n"
+            "bar not judged, for neither TensorFlow nor PyTorch took part: resnet18",
+            False,
+        ),
+    ],
+)
+def test_the_verdict_names_whom_it_compares_with(ratios, peers, words, met):
+    assert script("benchmark_models").verdict(ratios, peers) == (words, met)
+
+
+def test_a_side_that_is_not_installed_is_named(monkeypatch):
+    benchmark = script("benchmark_models")
+    found = benchmark.importlib.util.find_spec
+    monkeypatch.setattr(
+        benchmark.importlib.util, "find_spec", lambda name: None if name == "torch" else found(name)
+    )
+    assert "torch" in benchmark.missing("PyTorch")
+    options = argparse.Namespace(sides=["fer_jax", "TensorFlow", "PyTorch"])
+    assert "PyTorch" not in benchmark.sides_of("vgg16", options)
+    assert benchmark.sides_of("resnet18", options) == ["fer_jax"]
 
 
 def test_the_limits_are_for_a_gpu():

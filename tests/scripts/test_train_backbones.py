@@ -2,8 +2,21 @@
 
 import importlib.util
 import json
+import os
+import sys
 
+import pytest
 from helpers import ROOT, run_python
+
+from fer_jax.monitor import EXIT_PREEMPTED
+
+
+def script(name="train_backbones"):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_a_network_without_weights_is_trained_from_scratch_and_tabled(tiny_data, tmp_path):
@@ -29,13 +42,140 @@ def test_a_network_without_weights_is_trained_from_scratch_and_tabled(tiny_data,
     assert "from scratch" in process.stdout.strip().splitlines()[-1]
 
 
+class Answering:
+    """In the place of `Commands`: every command ends with one code."""
+
+    def __init__(self, code):
+        self.code, self.asked = code, []
+
+    def run(self, *command):
+        self.asked.append(command)
+        return self.code
+
+
 def test_ported_weights_are_taken_from_their_folder(tmp_path):
-    spec = importlib.util.spec_from_file_location("train_backbones", ROOT / "scripts" / "train_backbones.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     path = tmp_path / "mobilenet_v2_keras.safetensors"
     path.touch()
-    assert script.obtain_weights("mobilenet_v2", tmp_path) == (str(path), "ImageNet, keras")
+    commands = Answering(1)
+    (training,) = script().plan(commands, "mobilenet_v2", tmp_path / "out", tmp_path, scratch=False)
+    assert (training.weights, training.words) == (str(path), "ImageNet, keras")
+    assert training.workdir == tmp_path / "out" / "mobilenet_v2" and not commands.asked
+
+
+def test_only_weights_that_no_server_gives_are_done_without(tmp_path):
+    obtain = script().obtain_weights
+    arguments = "mobilenet_v2", "keras", tmp_path
+    assert obtain(Answering(os.EX_UNAVAILABLE), *arguments) == "none"
+    with pytest.raises(SystemExit, match="error: keras's weights of mobilenet_v2 are at fault, see above"):
+        obtain(Answering(1), *arguments)
+    with pytest.raises(SystemExit) as stopped:
+        obtain(Answering(EXIT_PREEMPTED), *arguments)
+    assert stopped.value.code == EXIT_PREEMPTED
+
+
+def test_a_run_keeps_the_weights_it_began_with(tmp_path):
+    """Begun without a network, and gone on with when the weights can be had."""
+    (tmp_path / "mobilenet_v2_keras.safetensors").touch()
+    (tmp_path / "out" / "mobilenet_v2").mkdir(parents=True)
+    (tmp_path / "out" / "mobilenet_v2" / "config.json").write_text('{"init.weights": "none"}')
+    (training,) = script().plan(Answering(1), "mobilenet_v2", tmp_path / "out", tmp_path, scratch=True)
+    assert (training.weights, training.words) == ("none", "from scratch (keras's could not be had)")
+
+
+def test_a_partial_file_is_asked_for(tmp_path):
+    arguments = Answering(1), "effnet_b4", tmp_path / "out", tmp_path
+    path = tmp_path / "efficientnet_b4_timm.safetensors"
+    with pytest.raises(SystemExit, match=f"error: {path} is not there: it is made from a partial file of "):
+        list(script().plan(*arguments, scratch=False))
+    path.touch()
+    first, second = script().plan(*arguments, scratch=True)
+    assert (first.weights, first.words) == (str(path), "ImageNet, a partial file")
+    assert (second.workdir.name, second.weights, second.words) == (
+        "effnet_b4_scratch",
+        "none",
+        "from scratch",
+    )
+
+
+# Instead of training it sends its parent a signal, if it has one, and waits for SIGTERM; or it fails.
+STAND_IN = """#!{python}
+import os, pathlib, signal, sys
+
+if sys.argv[1] == "-c":
+    sys.exit(print("a device"))
+workdir = pathlib.Path(sys.argv[sys.argv.index("--workdir") + 1])
+workdir.mkdir()
+if name := "{signal}":
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    os.kill(os.getppid(), getattr(signal, name))
+    signal.sigwait([signal.SIGTERM])
+    (workdir / "saved").touch()
+    sys.exit(75)
+sys.exit(3)
+"""
+DRIVER = """
+import importlib.util, sys
+
+spec = importlib.util.spec_from_file_location("train_backbones", "scripts/train_backbones.py")
+script = importlib.util.module_from_spec(spec)
+sys.modules["train_backbones"] = script
+spec.loader.exec_module(script)
+sys.executable = sys.argv.pop(1)
+sys.exit(script.main())
+"""
+
+
+def run_with_stand_in(folder, signal):
+    """The script over two networks, with another program in the place of python."""
+    stand_in, driver = folder / "python", folder / "driver.py"
+    stand_in.write_text(STAND_IN.format(python=sys.executable, signal=signal))
+    stand_in.chmod(0o755)
+    driver.write_text(DRIVER)
+    for name in ("mobilenet_v2_keras", "resnet18_timm"):
+        (folder / f"{name}.safetensors").touch()
+    configs = "--configs", "mobilenet_v2", "resnet18"
+    (folder / "out").mkdir()
+    return run_python(
+        driver, stand_in, f"--out={folder / 'out'}", f"--weights={folder}", "--scratch", *configs, timeout=300
+    )
+
+
+@pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT"])
+def test_a_signal_to_stop_reaches_the_training_and_is_no_failure(tmp_path, signal):
+    process = run_with_stand_in(tmp_path, signal)
+    assert process.returncode == EXIT_PREEMPTED, process.stderr
+    assert "mobilenet_v2 is stopped; the same command goes on" in process.stderr
+    begun = [path.name for path in (tmp_path / "out").iterdir()]
+    assert begun == ["mobilenet_v2"] and (tmp_path / "out" / "mobilenet_v2" / "saved").exists()
+
+
+def test_a_training_that_fails_has_a_row_of_its_own(tmp_path):
+    process = run_with_stand_in(tmp_path, "")
+    assert process.returncode == 3, process.stderr
+    _, _, header, _, *rows = (tmp_path / "out" / "results.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [len(row) for row in cells] == [len(header.strip("|").split("|"))] * 4
+    assert [row[0] for row in cells] == [
+        "`mobilenet_v2`",
+        "`mobilenet_v2_scratch`",
+        "`resnet18`",
+        "`resnet18_scratch`",
+    ]
+    assert {row[2] for row in cells} == {"failed (3)"}
+
+
+@pytest.mark.parametrize("code", [os.EX_UNAVAILABLE, 1])
+def test_port_weights_tells_a_missing_network_from_a_wrong_file(tmp_path, monkeypatch, capsys, code):
+    monkeypatch.setenv("FER_JAX_CACHE", str(tmp_path))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    if code == 1:
+        path = tmp_path / "keras" / "mobilenet_v3_small" / "weights_mobilenet_v3_small_224_1.0_float.h5"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"another file")
+    with pytest.raises(SystemExit) as ended:
+        script("port_weights").main(["--model=mobilenet_v3_small", "--from=keras", f"--out={tmp_path}"])
+    assert ended.value.code == code
+    assert ("is not the file of" if code == 1 else "cannot be fetched") in capsys.readouterr().err
 
 
 def test_a_config_that_is_not_there_is_refused(tmp_path):

@@ -1,0 +1,179 @@
+"""What the ImageNet networks share: dropped blocks, the adapter, types, sizes, both paddings."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fer_jax import models, platform
+from fer_jax.models import backbone
+from fer_jax.models.backbone import Backbone, DropPath
+
+# EfficientNet-B2 and B4 are B0 with other numbers.
+NETWORKS = ("efficientnet_b0", "mobilenet_v2", "mobilenet_v3_small", "resnet18", "vgg16", "vgg16_bn")
+
+
+def run(function, *arguments):
+    return jax.jit(function, compiler_options=platform.run_once_options())(*arguments)
+
+
+def faces(size, channels=3, count=2):
+    return np.random.default_rng(size).normal(size=(count, size, size, channels)).astype(np.float32)
+
+
+# -------------------- dropped blocks --------------------
+
+
+def test_drop_path_leaves_out_whole_images_and_scales_the_others():
+    x = np.random.default_rng(0).uniform(1, 2, (1000, 2, 3, 2)).astype(np.float32)
+    y = np.asarray(DropPath(0.2, True).apply({}, x, rngs={"dropout": jax.random.key(1)}))
+    kept = (y != 0).all(axis=(1, 2, 3))
+    np.testing.assert_array_equal(y[~kept], 0)
+    np.testing.assert_allclose(y[kept], x[kept] / 0.8, rtol=1e-6)
+    assert abs(kept.mean() - 0.8) < 0.05  # four standard deviations
+
+
+def test_drop_path_rests_in_evaluation_and_at_rate_zero():
+    x = faces(4)
+    np.testing.assert_array_equal(DropPath(0.9, False).apply({}, x), x)
+    np.testing.assert_array_equal(DropPath(0.0, True).apply({}, x), x)
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "with_shortcut"),
+    [
+        ("efficientnet_b0", 16, [2, 4, 6, 7, 9, 10, 12, 13, 14]),
+        ("mobilenet_v2", 17, [2, 4, 5, 7, 8, 9, 11, 12, 14, 15]),
+        ("mobilenet_v3_small", 11, [2, 4, 5, 7, 9, 10]),
+        ("resnet18", 8, range(8)),
+    ],
+)
+def test_the_rate_of_a_block_grows_with_its_number(name, blocks, with_shortcut):
+    rates = {}
+
+    def note(next_function, args, kwargs, context):
+        if isinstance(context.module, DropPath):
+            rates[context.module.path[0]] = context.module.rate, context.module.train
+        return next_function(*args, **kwargs)
+
+    model = models.create(name, drop_path=0.4)
+    face = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    with nn.intercept_methods(note):
+        jax.eval_shape(functools.partial(model.init, train=True), keys, face)
+    assert rates == {f"block_{i}": (pytest.approx(0.4 * i / blocks), True) for i in with_shortcut}
+
+
+# -------------------- the way in and out --------------------
+
+
+class Means(Backbone):
+    """The shortest network: what enters, averaged over space."""
+
+    @nn.compact
+    def __call__(self, x, train=False, features=False):
+        return self.leave(self.enter(x).mean(axis=(1, 2)), train, features)
+
+
+def test_the_adapter_is_a_3x3_convolution_to_three_channels():
+    x, kernel = faces(5, 1), faces(3, 1, 3)[..., 0].transpose(1, 2, 0)[:, :, None]
+    bias = np.float32([0.5, -1, 2])
+    padded = np.pad(x[..., 0], ((0, 0), (1, 1), (1, 1)))
+    expected = sum(
+        padded[:, i : i + 5, j : j + 5].mean(axis=(1, 2))[:, None] * kernel[i, j]
+        for i in range(3)
+        for j in range(3)
+    )
+    params = {"adapter": {"kernel": kernel, "bias": bias}}
+    found = Means(adapter="rgb").apply({"params": params}, x, features=True)
+    np.testing.assert_allclose(found, expected + bias, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "resnet18", "vgg16"])
+def test_the_stem_behind_an_adapter_takes_colours(name):
+    model = models.create(name, adapter="rgb")
+    params = jax.eval_shape(model.init, jax.random.key(0), faces(32, 1))["params"]
+    assert params["adapter"]["kernel"].shape == (3, 3, 1, 3)
+    first = params["conv_0" if name.startswith("vgg") else "stem"]
+    assert first["kernel"].shape[2] == 3
+
+
+def test_an_unknown_adapter_is_refused():
+    with pytest.raises(ValueError, match="adapter='grey'; there are: none, rgb"):
+        jax.eval_shape(Means(adapter="grey").init, jax.random.key(0), faces(4))
+
+
+def test_logits_are_the_head_on_the_features():
+    x, kernel, bias = faces(4), np.random.default_rng(1).normal(size=(3, 7)), np.arange(7)
+    params = {"head": {"kernel": np.float32(kernel), "bias": np.float32(bias)}}
+    logits = Means(dropout=0.5).apply({"params": params}, x)
+    np.testing.assert_allclose(logits, x.mean(axis=(1, 2)) @ kernel + bias, rtol=1e-5)
+
+
+# -------------------- types and sizes --------------------
+
+
+def test_bfloat16_is_close_to_float32():
+    """In training mode, in which each layer's numbers are normalised: none of them fades."""
+    x = faces(48, count=8)
+
+    def features(model, variables):
+        return model.apply(variables, x, train=True, features=True, mutable=["batch_stats"])
+
+    model = models.create("efficientnet_b0", width=0.2, depth=0.3, cut=4, dtype="bfloat16")
+    variables = run(model.init, jax.random.key(0), x)
+    exact, exact_stats = run(functools.partial(features, model.clone(dtype="float32")), variables)
+    low, low_stats = run(functools.partial(features, model), variables)
+    assert low.dtype == exact.dtype == jnp.float32
+    spread = np.std(exact - np.mean(exact, axis=0))  # the faces differ by it
+    assert 0 < np.std(low - exact) < 0.05 * spread
+    kept = jax.tree.leaves((variables, low_stats))
+    assert {leaf.dtype.name for leaf in kept} == {"float32"}
+    for a, b in zip(jax.tree.leaves(low_stats), jax.tree.leaves(exact_stats), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("size", [33, 48])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_any_size_goes_through(name, size):
+    """Five halvings, rounded up; before the last of VGG's, which are rounded down, there are four."""
+    sides = []
+
+    def note(next_function, args, kwargs, context):
+        y = next_function(*args, **kwargs)
+        if len(context.module.path) == 1 and y.ndim == 4:
+            sides.append(y.shape[1:3])
+        return y
+
+    with nn.intercept_methods(note):
+        y, _ = jax.eval_shape(models.create(name).init_with_output, jax.random.key(0), faces(size))
+    assert y.shape == (2, 7)
+    side = {"vgg16": size // 16, "vgg16_bn": 1}.get(name, 2)
+    assert sides[-1] == (side, side)
+
+
+# -------------------- rules --------------------
+
+
+def test_widths_are_divisible_by_eight():
+    # MobileNetV3's squeeze widths and EfficientNet-B2's and B4's channels, as published.
+    assert [backbone.divisible(w / 4) for w in (16, 96, 240, 120, 144, 288, 576)] == [
+        8,
+        24,
+        64,
+        32,
+        40,
+        72,
+        144,
+    ]
+    assert [backbone.divisible(1.1 * w) for w in (32, 16, 24, 40, 112, 1280)] == [32, 16, 24, 48, 120, 1408]
+    assert [backbone.divisible(1.4 * w) for w in (32, 16, 24, 40, 320)] == [48, 24, 32, 56, 448]
+
+
+def test_hard_activations_by_hand():
+    x = jnp.float32([-4, -3, -1.5, 0, 1.5, 3, 4])
+    np.testing.assert_allclose(backbone.hard_sigmoid(x), [0, 0, 0.25, 0.5, 0.75, 1, 1], atol=1e-7)
+    np.testing.assert_allclose(backbone.hard_swish(x), [0, 0, -0.375, 0, 1.125, 3, 4], atol=1e-6)
