@@ -1,7 +1,7 @@
 """Measures how much of its accuracy a model keeps on corrupted faces.
 
     python scripts/robustness.py --workdir runs/cnn --data data/fer2013 --out robustness
-    python scripts/robustness.py --checkpoint my.safetensors --data data/mine --split test --out out --limit 500
+    python scripts/robustness.py --checkpoint my.safetensors --data data/mine --out out --limit 500
 
 Sixteen corruptions (noise, blur, contrast, brightness, JPEG, low resolution, rotation, covered eyes or
 mouth, crops that are too tight, too wide or shifted) in five severities each: 81 evaluations of the split.

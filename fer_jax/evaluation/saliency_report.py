@@ -151,7 +151,7 @@ def plot_sheet(
 
 
 def plot_mean_maps(probs: np.ndarray, maps: np.ndarray, faces: Faces, path: pathlib.Path) -> Figure:
-    """For each class the mean face and the mean map, each map scaled to 1, of the faces taken for what they are."""
+    """For each class the mean face and the mean map, each scaled to 1 first, of the right predictions."""
     figure, axes = new_figure(2 * len(EMOTIONS), 2.9, 1, len(EMOTIONS), squeeze=False)
     right = probs.argmax(axis=1) == faces.labels
     highest = maps.max(axis=(1, 2))
@@ -181,13 +181,13 @@ def _page(report: dict[str, Any]) -> str:
         f"# Where {report['model']['name']} looks",
         "",
         f"Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) of {report['num_examples']:,} faces of "
-        f"`{report['split']}` ({report['data']['name']}, content hash `{report['data_hash']}`). The weights are "
-        f"`{report['checkpoint']}`.",
+        f"`{report['split']}` ({report['data']['name']}, content hash `{report['data_hash']}`). The weights "
+        f"are `{report['checkpoint']}`.",
         "",
         f"The gradient of the logit that a face is taken for weighs the channels of the network's last "
         f"feature map; red is where their sum is highest, dark where nothing speaks for the class. The map "
-        f"has {high} x {wide} places, stretched over the face, and each is scaled by its own maximum: it tells "
-        "where the evidence lies, not how much there is, and nothing finer than one of its places. "
+        f"has {high} x {wide} places, stretched over the face, and each is scaled by its own maximum: it "
+        "tells where the evidence lies, not how much there is, and nothing finer than one of its places. "
         f"{report['empty_maps']:,} of the maps are dark all over: there the class won by what speaks against "
         "the others.",
         "",

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fer_jax.data import builder
 from fer_jax.evaluation import robustness, robustness_plots
-from fer_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES
+from fer_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from fer_jax.evaluation.trained import Trained
 
 SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "robustness.py"
@@ -72,8 +72,6 @@ def test_everything_is_predicted_once():
     found = robustness.predict_all(predict, images, numbers=np.arange(10, 15), seed=3, progress=False)
     assert list(found) == [robustness.CLEAN, *KEYS]
     np.testing.assert_array_equal(seen[0], images)
-    from fer_jax.evaluation.corruptions import corrupt
-
     np.testing.assert_array_equal(
         seen[1 + KEYS.index("rotation/4")], corrupt(images, "rotation", 4, seed=3, numbers=range(10, 15))
     )
@@ -114,7 +112,6 @@ def test_the_script_writes_a_report(report, tiny_run, tiny_data):
     hits = trained.predict(faces.images, progress=False).argmax(axis=1) == faces.labels
     assert found["clean"]["accuracy"] == pytest.approx(hits.mean())
     darker = np.clip(faces.images.astype(int) - 51, 0, 255).astype(np.uint8)
-    darker = darker if 0.2 * 255 == 51 else None
     hits = trained.predict(darker, progress=False).argmax(axis=1) == faces.labels
     assert found["corruptions"]["darker"]["severities"][1]["accuracy"] == pytest.approx(hits.mean())
     with open(out / "robustness.csv", newline="") as file:
@@ -134,13 +131,12 @@ def test_the_script_writes_a_report(report, tiny_run, tiny_data):
 
 
 def test_the_script_takes_a_part_and_says_so(script, tiny_run, tiny_data, tmp_path, monkeypatch, capsys):
-    numbers = []
+    kept = []
 
-    def predict_all(predict, images, *, numbers: np.ndarray, seed):
+    def predict_all(predict, images, *, numbers, seed):
         kept.append(numbers)
         return dict.fromkeys([robustness.CLEAN, *KEYS], predict(images))
 
-    kept = numbers
     monkeypatch.setattr(robustness, "predict_all", predict_all)
     arguments = [
         "--workdir",
