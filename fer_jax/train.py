@@ -24,7 +24,7 @@ from fer_jax.checkpoints import (
 )
 from fer_jax.data import augment, builder, pipeline, splits
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.evaluation import curves, predict, report, statistics
+from fer_jax.evaluation import calibration, curves, leakage, predict, report, statistics
 from fer_jax.monitor import PreemptedError, StopSignal, Window
 from fer_jax.pretrained.weights import Pretrained, initialise
 from fer_jax.state import TrainState, create_state, random_variables
@@ -300,12 +300,9 @@ class Run:
         """Evaluates on the selection split, keeps the weights if they are the best, and saves."""
         variables, labels = self.placement.fetch(self.state.variables()), self.selection.labels
         probs = predict.predict(self.forward, variables, self.selection.images, progress=False)
-        values = {
-            "loss": statistics.nll(probs, labels),
-            "accuracy": statistics.accuracy(probs, labels),
-            "balanced_accuracy": statistics.balanced_accuracy(probs, labels),
-            "macro_f1": statistics.macro_f1(probs, labels),
-        }
+        scores = statistics.scores(statistics.confusion_matrix(probs, labels))
+        values = {"loss": float(statistics.nll(probs, labels).mean())}
+        values |= {name: float(scores[name]) for name in configure.SELECTION_METRICS}
         if jax.process_count() > 1:
             # Processes that differ in a rounding must not differ in what follows from it.
             values = jax.tree.map(float, multihost_utils.broadcast_one_to_all(values))
@@ -384,9 +381,16 @@ class Run:
         variables, facts = self._best_weights()
         if not self.primary:
             return {"steps": self.step}
+        probs = predict.predict(self.forward, variables, self.selection.images, progress=False)
+        facts["calibration"] = calibration.calibrate(probs, self.selection.labels) | {
+            "split": self.config.selection.split,
+            "data_hash": facts["data_hash"],
+        }
+        export_weights(self.workdir / BEST_WEIGHTS, variables, facts, self.config.checkpoint.dtype)
+        images = self.selection.images
         result = report.write_report(
             self.workdir / "report",
-            predict.predict(self.forward, variables, self.selection.images, progress=False),
+            probs,
             self.selection.labels,
             self.selection.ids,
             facts=facts
@@ -395,8 +399,11 @@ class Run:
                 "checkpoint": str(self.workdir / BEST_WEIGHTS),
                 "tta": "none",
             },
-            images=self.selection.images,
-            groups=splits.duplicate_groups(self.selection.images),
+            images=images,
+            groups=splits.duplicate_groups(images),
+            copies=leakage.find_copies(
+                images, configure.load_split(self.config, "train").images, progress=False
+            ),
         )
         records = list(read_records(self.workdir))
         metric = self.config.selection.metric

@@ -4,9 +4,14 @@
     python scripts/evaluate.py --checkpoint my.safetensors --data data/mine --split test --out out
 
 OUT gets report.md (start there), report.json (every figure, the configuration, where the weights
-and the data come from), predictions.csv (each image's id, label, prediction and seven
-probabilities) and pictures. Every image counts once, whatever the batch size and the number of
-devices.
+and the data come from), predictions.csv (each image's id, label, prediction, probabilities, whether
+it has a copy in the training), twins.csv and pictures. Every image counts once, whatever the batch
+size and the number of devices.
+
+Figures are given on the whole split and without the images that have a copy in the splits that the
+weights were trained and selected on. Those splits are looked for in DATA and, for data of another
+origin, in --training_data. An evaluation on `test` is noted in test_evaluations.jsonl beside the
+weights.
 
 --tta averages several views of each face: "flip" the face and its mirror image, "tencrop" five
 crops and their mirror images. They cost 2 and 10 times as much as "none".
@@ -16,6 +21,8 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -35,6 +42,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--data", required=True, metavar="DATA", help="made by scripts/prepare_data.py")
     parser.add_argument("--split", default="validation", choices=SPLITS, help="(default: validation)")
+    parser.add_argument(
+        "--training_data", metavar="DATA", help="the dataset of the training, where it is another one"
+    )
     parser.add_argument("--out", required=True, metavar="OUT", help="folder for the report")
     parser.add_argument(
         "--tta",
@@ -87,25 +97,73 @@ def evaluate(args: argparse.Namespace) -> dict:
     faces = trained.load_split(args.data, args.split)
     _check_writable(Path(args.out))
     probs = trained.predict(faces.images, batch_size=args.batch_size, tta=args.tta)
+    facts = trained.facts | {
+        "split": args.split,
+        "tta": args.tta,
+        "checkpoint": weights,
+        "parameters": trained.parameters,
+        "data": builder.describe(manifest),
+        "data_hash": manifest["content_hash"],
+        "trained_data": trained.facts["data"],
+        "trained_data_hash": trained.facts["data_hash"],
+    }
+    copies = _copies(trained, facts, faces, [args.data, args.training_data])
+    if args.split == "test":
+        facts["test_evaluations"] = _note_test(Path(weights), facts, probs, faces.labels)
     return report.write_report(
         args.out,
         probs,
         faces.labels,
         faces.ids,
-        facts=trained.facts
-        | {
-            "split": args.split,
-            "tta": args.tta,
-            "checkpoint": weights,
-            "parameters": trained.parameters,
-            "data": builder.describe(manifest),
-            "data_hash": manifest["content_hash"],
-            "trained_data": trained.facts["data"],
-            "trained_data_hash": trained.facts["data_hash"],
-        },
+        facts=facts,
         images=faces.images,
         groups=splits.duplicate_groups(faces.images),
+        copies=copies,
     )
+
+
+def _copies(trained, facts: dict, faces, data_dirs: list[str | None]) -> np.ndarray | None:
+    """What each image shares with the splits that the weights were made with, None if one is not at hand.
+
+    The evaluated split itself is left out: what it had to do with the weights is said by itself.
+    """
+    from fer_jax.data import builder
+    from fer_jax.evaluation import leakage, protocol
+
+    used = {name: protocol.split_hash(facts["trained_data"], name) for name in protocol.used_splits(facts)}
+    here = protocol.split_hash(facts["data"], facts["split"])
+    wanted = {name: found for name, found in used.items() if found != here}
+    if None in wanted.values():
+        return None
+    copies = np.zeros(len(faces), np.int8)
+    for data_dir in filter(None, data_dirs):
+        at_hand = protocol.find_splits(wanted, builder.describe(builder.read_manifest(data_dir)))
+        for name, name_there in at_hand.items():
+            others = trained.load_split(data_dir, name_there).images
+            copies = np.maximum(copies, leakage.find_copies(faces.images, others))
+            del wanted[name]
+    return None if wanted else copies
+
+
+def _note_test(weights: Path, facts: dict, probs: np.ndarray, labels: np.ndarray) -> int | None:
+    """Notes an evaluation on the test split in the ledger of the weights' run."""
+    from fer_jax.checkpoints import CHECKPOINTS
+    from fer_jax.evaluation import protocol, statistics
+
+    folder = weights.parent.parent if weights.parent.name == CHECKPOINTS else weights.parent
+    entry = {
+        "weights": weights.name,
+        "step": (facts["selection"] or {}).get("step"),
+        "data_hash": facts["data_hash"],
+        "tta": facts["tta"],
+        "accuracy": statistics.accuracy(probs, labels),
+    }
+    number = protocol.record_test(folder, entry)
+    if number is None:
+        print(
+            f"note: cannot write {folder / protocol.LEDGER}: this evaluation is not counted", file=sys.stderr
+        )
+    return number
 
 
 def summary(report: dict, out: str) -> str:
@@ -124,8 +182,12 @@ def summary(report: dict, out: str) -> str:
         ("loss", "loss"),
         ("ece", "calibration error"),
     ):
-        between = "   95 % {:.4f} - {:.4f}".format(*interval[key]) if key in interval else ""
-        lines.append(f"  {label:18} {report[key]:.4f}{between}")
+        lines.append("  {:18} {:.4f}   95 % {:.4f} - {:.4f}".format(label, report[key], *interval[key]))
+    for key, part in (report["leak_free"] or {}).items():
+        if part:
+            words = "  {:18} {:.4f}   95 % {:.4f} - {:.4f}   {:,} images without {} copies"
+            numbers = (part["accuracy"], *part["interval_95"]["accuracy"], part["num_examples"])
+            lines.append(words.format("accuracy", *numbers, key.removeprefix("without_")))
     lines += ["", f"  {'emotion':10} precision  recall      F1  images"]
     for name, row in report["per_class"].items():
         lines.append(

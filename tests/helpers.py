@@ -113,3 +113,13 @@ def assert_same_run(left: pathlib.Path, right: pathlib.Path, step: int) -> None:
     for report in reports:
         report.pop("checkpoint")  # its path
     assert reports[0] == reports[1]
+
+
+def random_case(seed, count=500, classes=7, absent=()):
+    """Probabilities that are right about half of the time; labels lack the absent classes."""
+    rng = np.random.default_rng(seed)
+    present = [c for c in range(classes) if c not in absent]
+    labels = rng.choice(present, count)
+    logits = rng.normal(size=(count, classes)) + 2 * np.eye(classes)[labels] * rng.random((count, 1))
+    probs = np.exp(2 * logits)
+    return probs / probs.sum(axis=1, keepdims=True), labels

@@ -10,16 +10,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from fer_jax.data import official
+from fer_jax.data import near_duplicates, official
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.data.near_duplicates import block_count, near_pairs
 from fer_jax.data.records import SPLITS, BadRecordError, Record, Source, SourceError
 from fer_jax.data.splits import first_appearance, pixel_digest
 
-SIDE = 48
 SAMPLES = 14  # images kept of each class, for the picture
 LISTED = 5000  # near pairs in the report, the closest ones
 NO_SPLIT = "all"  # stands for the split of sources that have none
@@ -76,7 +73,7 @@ def collect(source: Source, progress: bool = True) -> Collection:
     bar = tqdm(total=source.total, unit=" images", desc="reading", disable=not progress)
     with bar:
         for record in source.records(bad.append):
-            small.append(_shrink(record.image))
+            small.append(near_duplicates.shrink(record.image))
             shapes[_shape_name(record.image)] += 1
             facts.append(_facts(record))
             _keep_sample(samples[record.label], seen[record.label], record.image, rng)
@@ -111,13 +108,6 @@ def _facts(record: Record) -> tuple:
     mean, std = float(pixels.mean()) / 255, float(pixels.std()) / 255
     blank = bool((record.image == record.image[:1, :1]).all())
     return record.label, split, record.id, pixel_digest(record.image), mean, std, blank
-
-
-def _shrink(image: np.ndarray) -> np.ndarray:
-    if image.shape == (SIDE, SIDE):
-        return image
-    grey = Image.fromarray(image).convert("L")
-    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
 def _shape_name(image: np.ndarray) -> str:
@@ -239,8 +229,10 @@ def _near(data: Collection, threshold: float, progress: bool) -> dict[str, Any]:
     pairs = agreeing = 0
     across = collections.Counter()
     best: list[tuple[float, int, int]] = []
-    with tqdm(total=block_count(len(data)), unit=" blocks", desc="comparing", disable=not progress) as bar:
-        for first, second, values in near_pairs(data.small, threshold, bar.update):
+    with tqdm(
+        total=near_duplicates.block_count(len(data)), unit=" blocks", desc="comparing", disable=not progress
+    ) as bar:
+        for first, second, values in near_duplicates.near_pairs(data.small, threshold, bar.update):
             has_copy[first, data.splits[second]] = has_copy[second, data.splits[first]] = True
             other = data.groups[first] != data.groups[second]
             first, second, values = first[other], second[other], values[other]

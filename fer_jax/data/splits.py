@@ -19,7 +19,7 @@ def duplicate_groups(images: np.ndarray) -> np.ndarray:
     Returns:
       int32 [N]; images with one number are identical.
     """
-    digests = (pixel_digest(image) for block in _blocks(images) for image in block)
+    digests = (pixel_digest(image) for block in blocks(images) for image in block)
     return first_appearance(digests)
 
 
@@ -37,11 +37,12 @@ def first_appearance(keys: Iterable[Hashable]) -> np.ndarray:
 
 def blank_mask(images: np.ndarray) -> np.ndarray:
     """bool [N]: whether all pixels of images uint8 [N, H, W, C] are one value (one colour)."""
-    masks = [(block == block[:, :1, :1]).all(axis=(1, 2, 3)) for block in _blocks(images)]
+    masks = [(block == block[:, :1, :1]).all(axis=(1, 2, 3)) for block in blocks(images)]
     return np.concatenate(masks) if masks else np.zeros(0, bool)
 
 
-def _blocks(images: np.ndarray) -> Iterable[np.ndarray]:
+def blocks(images: np.ndarray) -> Iterable[np.ndarray]:
+    """The images [N, ...] in parts of bounded size, in order; for splits that stay on disk."""
     for start in range(0, images.shape[0], _BLOCK):
         yield images[np.arange(start, min(start + _BLOCK, images.shape[0]))]
 

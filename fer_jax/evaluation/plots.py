@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -50,15 +51,15 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: pathlib.Path)
     return figure
 
 
-def plot_reliability(table: dict[str, np.ndarray], ece: float, accuracy: float, path: pathlib.Path) -> Figure:
+def plot_reliability(report: dict[str, Any], path: pathlib.Path) -> Figure:
     """Accuracy by confidence, and how many images have that confidence.
 
     Args:
-      table: from `statistics.reliability`.
-      ece: expected calibration error, for the title.
-      accuracy: of all images, for the title.
+      report: what `report.figures` gives, and 'calibrated' where there is a temperature.
       path: of the picture.
     """
+    table = {key: np.array(values) for key, values in report["reliability"].items()}
+    ece, accuracy, calibrated = report["ece"], report["accuracy"], report.get("calibrated")
     figure, (top, bottom) = new_figure(6.4, 7.2, rows=2, sharex=True, height_ratios=(3, 1))
     bins = len(table["count"])
     edges = np.linspace(0, 1, bins + 1)
@@ -81,6 +82,13 @@ def plot_reliability(table: dict[str, np.ndarray], ece: float, accuracy: float, 
         markeredgewidth=2.5,
         label="mean confidence of the bin",
     )
+    if calibrated:
+        after = {key: np.array(values) for key, values in calibrated["reliability"].items()}
+        some = after["count"] > 0
+        points = 100 * calibrated["ece"]
+        label = f"after the temperature {calibrated['temperature']:.2f} (ECE {points:.1f} points)"
+        style = {"color": "C2", "marker": "o", "markersize": 4, "linewidth": 1.2}
+        top.plot(after["confidence"][some], after["accuracy"][some], label=label, **style)
     mean = np.average(table["confidence"], weights=table["count"])
     verdict = "over-confident" if mean > accuracy else "under-confident"
     if abs(mean - accuracy) < 1.96 * np.sqrt(accuracy * (1 - accuracy) / table["count"].sum()):
@@ -99,20 +107,26 @@ def plot_reliability(table: dict[str, np.ndarray], ece: float, accuracy: float, 
     return figure
 
 
-def plot_per_class(
-    scores: dict[str, np.ndarray], names: Sequence[str], macro_f1: float, path: pathlib.Path
-) -> Figure:
-    """Precision, recall and F1 of every class; `scores` are from `statistics.per_class`."""
+def plot_per_class(per_class: dict[str, dict[str, Any]], macro_f1: float, path: pathlib.Path) -> Figure:
+    """Precision, recall and F1 of every class, with their intervals; `per_class` as in `report.figures`."""
+    names, rows = list(per_class), list(per_class.values())
     figure, axis = new_figure(10, 4.8)
     place = np.arange(len(names))
     for i, (key, label) in enumerate((("precision", "precision"), ("recall", "recall"), ("f1", "F1"))):
-        bars = axis.bar(place + (i - 1) * 0.27, scores[key], 0.25, label=label, color=f"C{i}")
+        values = np.array([row[key] for row in rows])
+        low, high = np.array([row["interval_95"][key] for row in rows]).T
+        # A point that its own resamples leave behind still has an interval of no negative length.
+        error = np.maximum([values - low, high - values], 0)
+        whiskers = {"ecolor": "0.35", "elinewidth": 1}
+        bars = axis.bar(
+            place + (i - 1) * 0.27, values, 0.25, yerr=error, error_kw=whiskers, label=label, color=f"C{i}"
+        )
         # On white, for the line of the macro F1 would cross them.
         on_white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-        texts = [f"{v:.2f}" for v in scores[key]]
+        texts = [f"{v:.2f}" for v in values]
         axis.bar_label(bars, texts, fontsize=8, padding=2, bbox=on_white)
     axis.axhline(macro_f1, color="0.4", linestyle="--", linewidth=1)
-    labels = [f"{name}\n{n:,} images" for name, n in zip(names, scores["support"], strict=True)]
+    labels = [f"{name}\n{row['support']:,} images" for name, row in per_class.items()]
     axis.set_xticks(place, labels)
     axis.set(ylabel="score", ylim=(0, 1.08), xlim=(-0.55, len(names) - 0.45))
     axis.set_title(f"Scores by class (dashed: macro F1 {macro_f1:.3f})", loc="left")
@@ -124,15 +138,48 @@ def plot_per_class(
     return figure
 
 
+def plot_risk_coverage(report: dict[str, Any], path: pathlib.Path) -> Figure:
+    """Accuracy of the answers against how many are answered; `report` as of `report.figures`."""
+    figure, axis = new_figure(7, 4.6)
+    curve = report["risk_coverage"]
+    axis.plot(curve["coverage"], 1 - np.array(curve["risk"]), color="C0", label="the surest answered")
+    style = {"color": "0.4", "linestyle": "--", "linewidth": 1}
+    axis.axhline(report["accuracy"], label="answering at random", **style)
+    for row in report["selective"]:
+        axis.plot(row["coverage"], row["accuracy"], "o", color="C0", markersize=4)
+        if row["coverage"] < 0.999:
+            note = f"≥ {row['threshold']:.2f}"
+            where = (row["coverage"], row["accuracy"])
+            axis.annotate(note, where, (4, 5), textcoords="offset points", fontsize=8)
+    axis.set(xlabel="share of the images that is answered", ylabel="accuracy of the answers", xlim=(0, 1.01))
+    axis.set_title(f"Abstaining below a confidence (AURC {report['aurc']:.3f})", loc="left")
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower left")
+    figure.savefig(path, dpi=110)
+    return figure
+
+
 def plot_faces(
-    images: np.ndarray, captions: Sequence[str], title: str, path: pathlib.Path, columns: int = 8
+    images: np.ndarray,
+    captions: Sequence[str],
+    title: str,
+    path: pathlib.Path,
+    columns: int = 8,
+    places: Sequence[int] | None = None,
 ) -> Figure:
-    """A sheet of faces uint8 [N, H, W, 1 or 3], each with its caption above."""
+    """A sheet of faces uint8 [N, H, W, 1 or 3], each with its caption above.
+
+    Args:
+      images, captions, title, path: what to draw and where.
+      columns: faces in a row.
+      places: ascending, where each face lies, counted row by row; one after the other if None.
+    """
     columns = min(columns, max(len(images), 4))
-    rows = max(-(-len(images) // columns), 1)
+    places = range(len(images)) if places is None else places
+    rows = max(places, default=0) // columns + 1
     width, height = 1.08, 1.38  # of a cell, in faces; one axis for all draws faster than many
     figure, axis = new_figure(1.45 * width * columns, 1.45 * height * rows + 0.5)
-    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+    for i, image, caption in zip(places, images, captions, strict=True):
         left, top = i % columns * width, i // columns * height
         grey = image.shape[-1] == 1
         pixels, colors = (image[..., 0], "gray") if grey else (image, None)

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from matplotlib.container import BarContainer
 from PIL import Image
+from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.evaluation import plots, statistics
+from fer_jax.evaluation import plots, report
 
 
 @pytest.fixture
@@ -57,9 +59,8 @@ def test_confusion_shows_counts_and_shares(tmp_path):
 
 def test_reliability_bars_are_scikit_learns(predictions, tmp_path):
     probs, labels = predictions
-    table = statistics.reliability(probs, labels)
-    accuracy = statistics.accuracy(probs, labels)
-    figure = plots.plot_reliability(table, 0.1234, accuracy, tmp_path / "r.png")
+    figures = report.figures(probs, labels, None, EMOTIONS)
+    figure = plots.plot_reliability(figures | {"ece": 0.1234}, tmp_path / "r.png")
     assert_png(tmp_path / "r.png", (704, 792))
     top, bottom = figure.axes
     right, confidence = probs.argmax(axis=1) == labels, probs.max(axis=1)
@@ -71,25 +72,57 @@ def test_reliability_bars_are_scikit_learns(predictions, tmp_path):
     np.testing.assert_array_equal([bar.get_height() for bar in bottom.patches], counts)
     assert top.get_ylabel() and bottom.get_xlabel() and bottom.get_ylabel()
     title = top.get_title()
-    assert "ECE 12.3 points" in title and f"accuracy {100 * accuracy:.1f} %" in title
-    assert ("over-confident" in title) == (confidence.mean() > accuracy)
+    assert "ECE 12.3 points" in title and f"accuracy {100 * right.mean():.1f} %" in title
+    assert ("over-confident" in title) == (confidence.mean() > right.mean())
+
+
+def test_reliability_after_the_temperature(predictions, tmp_path):
+    probs, labels = predictions
+    figures = report.figures(probs, labels, None, EMOTIONS)
+    scaled = np.sqrt(probs) / np.sqrt(probs).sum(axis=1, keepdims=True)
+    table = report.figures(scaled, labels, None, EMOTIONS)["reliability"]
+    calibrated = {"temperature": 2.0, "ece": 0.056, "reliability": table}
+    figure = plots.plot_reliability(figures | {"calibrated": calibrated}, tmp_path / "r.png")
+    by_label = {line.get_label(): line for line in figure.axes[0].lines}
+    heights, marks = calibration_curve(scaled.argmax(axis=1) == labels, scaled.max(axis=1), n_bins=15)
+    line = by_label["after the temperature 2.00 (ECE 5.6 points)"]
+    np.testing.assert_allclose(line.get_xdata(), marks)
+    np.testing.assert_allclose(line.get_ydata(), heights)
+
+
+def test_risk_coverage_ends_at_the_accuracy(predictions, tmp_path):
+    probs, labels = predictions
+    figures = report.figures(probs, labels, None, EMOTIONS)
+    figure = plots.plot_risk_coverage(figures, tmp_path / "c.png")
+    assert_png(tmp_path / "c.png", (770, 506))
+    (axis,) = figure.axes
+    curve = next(line for line in axis.lines if line.get_label() == "the surest answered")
+    assert curve.get_xdata()[-1] == 1 and curve.get_ydata()[-1] == pytest.approx(figures["accuracy"])
+    surest = probs.max(axis=1).argmax()
+    assert curve.get_ydata()[0] == (probs[surest].argmax() == labels[surest])
 
 
 def test_per_class_bars_and_their_numbers(predictions, tmp_path):
-    scores = statistics.per_class(statistics.confusion_matrix(*predictions))
-    figure = plots.plot_per_class(scores, EMOTIONS, 0.456, tmp_path / "p.png")
+    probs, labels = predictions
+    per_class = report.figures(probs, labels, None, EMOTIONS)["per_class"]
+    figure = plots.plot_per_class(per_class, 0.456, tmp_path / "p.png")
     assert_png(tmp_path / "p.png", (1100, 528))
     (axis,) = figure.axes
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["precision", "recall", "F1"]
     numbers = [text.get_text() for text in axis.texts]
-    for i, key in enumerate(("precision", "recall", "f1")):
-        heights = [bar.get_height() for bar in axis.containers[i]]
-        np.testing.assert_array_equal(heights, scores[key])
-        assert numbers[7 * i : 7 * i + 7] == [f"{v:.2f}" for v in scores[key]]
-    for text, name, n in zip(axis.get_xticklabels(), EMOTIONS, scores["support"], strict=True):
+    scores = metrics.precision_recall_fscore_support(labels, probs.argmax(axis=1), zero_division=0)
+    bars = [container for container in axis.containers if isinstance(container, BarContainer)]
+    for i, values in enumerate(scores[:3]):
+        np.testing.assert_allclose([bar.get_height() for bar in bars[i]], values)
+        assert numbers[7 * i : 7 * i + 7] == [f"{v:.2f}" for v in values]
+    ends = bars[1].errorbar.lines[2][0].get_segments()
+    for segment, row in zip(ends, per_class.values(), strict=True):
+        low, high = row["interval_95"]["recall"]
+        np.testing.assert_allclose(segment[:, 1], [min(low, row["recall"]), max(high, row["recall"])])
+    for text, name, n in zip(axis.get_xticklabels(), EMOTIONS, scores[3], strict=True):
         assert text.get_text() == f"{name}\n{n} images"
-    (line,) = axis.lines
-    assert set(line.get_ydata()) == {0.456} and "macro F1 0.456" in axis.get_title(loc="left")
+    line = next(line for line in axis.lines if set(line.get_ydata()) == {0.456})
+    assert line and "macro F1 0.456" in axis.get_title(loc="left")
     assert axis.get_ylabel() == "score"
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn import metrics
 
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.evaluation import report, statistics
+from fer_jax.evaluation import bootstrap, calibration, protocol, report
 
 FACTS = {
     "model": {"name": "cnn_relu", "kwargs": {"widths": [8, 16]}},
@@ -21,21 +21,15 @@ FACTS = {
     "version": "0.1",
     "ema": True,
     "parameters": 12345,
+    "emotions": list(EMOTIONS),
+    "data": {
+        "name": "faces",
+        "splits": {"train": {"hash": "t"}, "validation": {"hash": "v"}, "test": {"hash": "w"}},
+    },
     "split": "test",
     "tta": "flip",
     "checkpoint": "runs/cnn/best.safetensors",
 }
-
-
-def data_of(train, validation, test):
-    """Facts of evaluated data with these hashes of its splits; the training had t and v and no test split."""
-    hashes = {"train": train, "validation": validation, "test": test}
-    trained = {"train": {"hash": "t"}, "validation": {"hash": "v"}}
-    return {
-        "data": {"name": "faces", "splits": {name: {"hash": found} for name, found in hashes.items()}},
-        "trained_data": {"name": "faces", "splits": trained},
-        "trained_data_hash": "b" * 64,
-    }
 
 
 REQUIRED = ("accuracy", "macro_f1", "num_examples", "split", "checkpoint", "config", "data_hash")
@@ -49,9 +43,11 @@ def predictions(count=400, seed=0):
     return probs / probs.sum(axis=1, keepdims=True), labels, images
 
 
-def write(out, probs, labels, images=None, facts=FACTS, ids=None, groups=None):
+def write(out, probs, labels, images=None, facts=FACTS, ids=None, groups=None, copies=None):
     ids = [f"image {i}" for i in range(len(labels))] if ids is None else ids
-    return report.write_report(out, probs, labels, ids, facts=facts, images=images, groups=groups)
+    return report.write_report(
+        out, probs, labels, ids, facts=facts, images=images, groups=groups, copies=copies
+    )
 
 
 def read_predictions(out):
@@ -87,7 +83,7 @@ def test_every_figure_is_scikit_learns_on_the_predictions_file(tmp_path):
         theirs = {"f1" if k == "f1-score" else k: v for k, v in table[name].items()}
         assert {key: mine[key] for key in theirs} == pytest.approx(theirs, abs=1e-12)
     np.testing.assert_array_equal(result["confusion_matrix"], metrics.confusion_matrix(y, predicted))
-    assert result["ece"] == pytest.approx(statistics.ece(p, y), abs=1e-12)
+    assert result["ece"] == pytest.approx(calibration.ece(p, y), abs=1e-12)
 
 
 def test_the_file_holds_every_image_once_and_in_full(tmp_path):
@@ -99,7 +95,7 @@ def test_the_file_holds_every_image_once_and_in_full(tmp_path):
     np.testing.assert_array_equal(got_labels, labels)
     np.testing.assert_array_equal(got, probs)
     header = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()[0]
-    assert header == "id,label,prediction," + ",".join(EMOTIONS)
+    assert header == "id,label,prediction," + ",".join(EMOTIONS) + ",group,copy"
 
 
 def test_json_is_complete_sorted_and_stable(tmp_path):
@@ -122,7 +118,7 @@ def test_page_links_pictures_that_are_there(tmp_path):
     page = (tmp_path / "report.md").read_text()
     links = re.findall(r"!\[.+\]\((.+)\)", page)
     assert sorted(links) == sorted(path.name for path in tmp_path.glob("*.png"))
-    assert len(links) == 4
+    assert len(links) == 6  # random pixels have no twins
     assert "400 images of `test`, two views of each averaged" in page
     assert "accuracy 0.7000 on `validation` at step 1,200" in page
     for link in links:
@@ -133,7 +129,7 @@ def test_page_links_pictures_that_are_there(tmp_path):
     assert f"{100 * result['accuracy']:.2f} %" in page.splitlines()[0]
     for name in EMOTIONS:
         row = result["per_class"][name]
-        assert f"| {name} | {row['precision']:.3f} | {row['recall']:.3f} |" in page
+        assert f"| {name} | {row['precision']:.3f} | {row['recall']:.3f} (" in page
 
 
 def test_most_confident_mistakes_come_first(tmp_path):
@@ -151,7 +147,7 @@ def test_a_perfect_model_has_no_sheet_of_mistakes(tmp_path):
     assert (tmp_path / "mistakes.png").exists()
     write(tmp_path, np.eye(7)[labels], labels, images)
     assert not (tmp_path / "mistakes.png").exists()
-    assert "mistakes" not in (tmp_path / "report.md").read_text()
+    assert "mistakes.png" not in (tmp_path / "report.md").read_text()
 
 
 def test_colour_faces_and_a_single_mistake(tmp_path):
@@ -167,47 +163,112 @@ def test_copies_are_resampled_together(tmp_path):
     probs, labels, _ = predictions(60)
     copies = np.repeat(np.arange(60), 3)
     result = write(tmp_path / "a", probs[copies], labels[copies], groups=copies)
-    expected = statistics.bootstrap_interval(probs[copies], labels[copies], copies)
-    assert result["interval_95"]["unit"] == "groups of identical images"
-    assert result["interval_95"]["accuracy"] == list(expected["accuracy"])
+    drawn = bootstrap.resample(probs[copies], labels[copies], copies)
+    assert result["bootstrap"]["unit"] == "groups of identical images"
+    assert set(result["interval_95"]) == {
+        "accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "loss", "brier", "ece", "adaptive_ece",
+    }  # fmt: skip
+    for name, pair in result["interval_95"].items():
+        assert pair == pytest.approx(np.quantile(drawn[name], [0.025, 0.975]).tolist())
+    for i, name in enumerate(EMOTIONS):
+        of_class = result["per_class"][name]["interval_95"]["recall"]
+        assert of_class == pytest.approx(np.quantile(drawn["recall"][:, i], [0.025, 0.975]).tolist())
     alone = write(tmp_path / "b", probs[copies], labels[copies])
-    assert alone["interval_95"]["unit"] == "images"
+    assert alone["bootstrap"]["unit"] == "images"
     assert np.diff(alone["interval_95"]["accuracy"]) < np.diff(result["interval_95"]["accuracy"])
 
 
-@pytest.mark.parametrize(
-    ("changes", "selected_here", "note"),
-    [
-        ({"split": "test"}, False, "selected on `validation`; no score on `test` had a part"),
-        ({"split": "validation"}, True, "Selected on this split.*optimistic"),
-        ({"split": "train"}, False, "trained on this split"),
-        (
-            {"split": "validation", "trained_data_hash": "b" * 64},
-            False,
-            "not those of the training",
-        ),
-        ({"selection": None}, False, "No score selected"),
-        # Another hash of the whole for a split that was added.
-        ({"split": "validation", **data_of("t", "v", "w")}, True, "Selected on this split.*optimistic"),
-        ({"split": "train", **data_of("t", "v", "w")}, False, "trained on this split"),
-        ({"split": "test", **data_of("t", "v", "w")}, False, "no score on `test` had a part"),
-        # Known splits under other names.
-        ({"split": "test", **data_of("x", "y", "v")}, True, "Selected on this split.*optimistic"),
-        ({"split": "test", **data_of("x", "y", "t")}, False, "trained on this split"),
-        ({"split": "validation", **data_of("t", "y", "w")}, False, "not those of the training"),
-    ],
-)
-def test_what_selected_the_checkpoint(tmp_path, changes, selected_here, note):
+def test_without_copies_the_figures_are_those_of_the_rest(tmp_path):
+    probs, labels, _ = predictions(300)
+    copies = np.repeat([0, 1, 2], [200, 60, 40]).astype(np.int8)
+    result = write(tmp_path, probs, labels, copies=copies, groups=np.arange(300))
+    right = probs.argmax(axis=1) == labels
+    parts = result["leak_free"]
+    assert parts["without_identical"]["accuracy"] == right[:260].mean()
+    assert parts["without_near"]["accuracy"] == right[:200].mean()
+    assert (parts["without_identical"]["removed"], parts["without_near"]["removed"]) == (40, 100)
+    assert parts["without_near"]["macro_f1"] == pytest.approx(
+        metrics.f1_score(labels[:200], probs[:200].argmax(axis=1), average="macro")
+    )
+    low, high = parts["without_near"]["interval_95"]["accuracy"]
+    assert low < right[:200].mean() < high
+    assert result["headline"] == "without_near" and result["copies"] == {"near": 60, "identical": 40}
+    page = (tmp_path / "report.md").read_text()
+    assert f"**Headline: {100 * right[:200].mean():.2f} % accuracy" in page
+    with open(tmp_path / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [r["copy"] for r in rows] == ["none"] * 200 + ["near"] * 60 + ["identical"] * 40
+    assert [int(r["group"]) for r in rows] == list(range(300))
+
+
+def test_a_split_of_copies_only(tmp_path):
     probs, labels, _ = predictions(30)
-    result = write(tmp_path, probs, labels, facts=FACTS | changes)
-    assert result["selected_on_this_split"] is selected_here
-    assert re.search(note, result["note"])
-    assert result["note"] in (tmp_path / "report.md").read_text()
+    result = write(tmp_path, probs, labels, copies=np.full(30, 2, np.int8))
+    assert result["leak_free"] == {"without_near": None, "without_identical": None}
+    assert result["headline"] is None
+    assert "No headline" in (tmp_path / "report.md").read_text()
+
+
+def test_the_page_refuses_what_the_protocol_refuses(tmp_path):
+    probs, labels, _ = predictions(30)
+    facts = FACTS | {"split": "validation"}
+    copies = np.zeros(30, np.int8)
+    result = write(tmp_path, probs, labels, facts=facts, copies=copies)
+    expected = protocol.judge(facts | {"trained_data": facts["data"]}, copies)
+    assert {key: result[key] for key in expected} == expected
+    page = (tmp_path / "report.md").read_text()
+    assert f"**{expected['note']}**" in page and "**Headline" not in page
+
+
+def test_calibrated_figures(tmp_path):
+    probs, labels, _ = predictions(400)
+    facts = FACTS | {"calibration": {"temperature": 2.0, "split": "validation"}}
+    result = write(tmp_path, probs, labels, facts=facts)
+    scaled = np.sqrt(probs) / np.sqrt(probs).sum(axis=1, keepdims=True)
+    found = result["calibrated"]
+    assert found["loss"] == pytest.approx(metrics.log_loss(labels, scaled))
+    assert found["brier"] == pytest.approx(metrics.brier_score_loss(labels, scaled))
+    assert found["cross_fitted"] is False and found["temperature"] == 2.0
+    assert found["interval_95"]["loss"][0] < found["loss"] < found["interval_95"]["loss"][1]
+    assert "fitted on `validation`" in (tmp_path / "report.md").read_text()
+    here = write(tmp_path, probs, labels, facts=facts | {"split": "validation"})["calibrated"]
+    assert here["cross_fitted"] is True and here["loss"] != found["loss"]
+    assert write(tmp_path, probs, labels)["calibrated"] is None
+
+
+def test_confused_pairs_are_the_largest_cells(tmp_path):
+    probs, labels, _ = predictions()
+    pairs = write(tmp_path, probs, labels)["confused_pairs"]
+    matrix = metrics.confusion_matrix(labels, probs.argmax(axis=1))
+    off = matrix - np.diag(matrix.diagonal())
+    assert [pair["count"] for pair in pairs] == sorted(off[off > 0].tolist(), reverse=True)[: len(pairs)]
+    for pair in pairs:
+        row, column = EMOTIONS.index(pair["label"]), EMOTIONS.index(pair["prediction"])
+        assert matrix[row, column] == pair["count"]
+        assert pair["share_of_label"] == matrix[row, column] / (labels == row).sum()
+
+
+def test_twins_that_disagree_are_listed_and_shown(tmp_path):
+    probs, labels, images = predictions(20)
+    images[11], images[12], images[13] = images[1], images[2], images[3]
+    labels[[1, 2, 3, 11, 12, 13]] = [0, 0, 0, 0, 1, 0]
+    probs[[1, 11]] = np.full(7, 0.05) + 0.65 * np.eye(7)[[3, 4]]
+    probs[[2, 12, 3, 13]] = np.full(7, 0.05) + 0.65 * np.eye(7)[[3, 3, 5, 5]]
+    result = write(tmp_path, probs, labels, images)
+    assert result["twins"] == {"pairs": 3, "predictions_differ": 1, "labels_differ": 1}
+    with open(tmp_path / "twins.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(r["id_1"], r["id_2"]) for r in rows} == {("image 1", "image 11"), ("image 2", "image 12")}
+    assert (tmp_path / "twins.png").exists()
+    assert "twins.png" in (tmp_path / "report.md").read_text()
+    probs[11] = probs[1]
+    write(tmp_path, probs, labels, images)
+    assert not (tmp_path / "twins.png").exists()
 
 
 def test_facts_that_are_missing_are_said_to_be(tmp_path):
     probs, labels, _ = predictions(30)
-    facts = {"split": "test", "tta": "none", "checkpoint": "x.safetensors"}
+    facts = {"split": "test", "tta": "none", "checkpoint": "x.safetensors", "emotions": list(EMOTIONS)}
     result = write(tmp_path, probs, labels, facts=facts)
     assert result["config"] is None and result["data_hash"] is None
     assert "| seed | not recorded |" in (tmp_path / "report.md").read_text()
@@ -228,7 +289,7 @@ def test_bad_input_leaves_nothing(tmp_path):
 def test_a_report_that_fails_halfway_is_no_report(tmp_path, monkeypatch):
     probs, labels, images = predictions(30)
     write(tmp_path, probs, labels, images)
-    monkeypatch.setattr(report.plots, "plot_per_class", lambda *a: (_ for _ in ()).throw(OSError()))
+    monkeypatch.setattr(report.plots, "plot_risk_coverage", lambda *a: (_ for _ in ()).throw(OSError()))
     with pytest.raises(OSError):
         write(tmp_path, probs, labels, images)
     assert not (tmp_path / "report.json").exists()

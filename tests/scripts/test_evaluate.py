@@ -106,7 +106,7 @@ def test_workdir_to_report(evaluate, run, data, tmp_path, capsys):
 
     printed = capsys.readouterr().out
     assert f"accuracy           {accuracy:.4f}   95 %" in printed
-    assert "Selected on this split" in printed and f"report: {tmp_path / 'report.md'}" in printed
+    assert "selected on this split" in printed and f"report: {tmp_path / 'report.md'}" in printed
 
 
 def test_checkpoint_split_tta_and_batch_sizes(evaluate, run, data, tmp_path):
@@ -123,7 +123,11 @@ def test_checkpoint_split_tta_and_batch_sizes(evaluate, run, data, tmp_path):
         np.testing.assert_array_equal(other.argmax(axis=1), results[0].argmax(axis=1))
     result = json.loads((tmp_path / "7" / "report.json").read_text())
     assert result["tta"] == "flip" and result["selected_on_this_split"] is False
-    assert "no score on `test` had a part" in result["note"]
+    assert "`test` had no part in the training" in result["note"]
+    assert result["copies"] == {"near": 0, "identical": 0} and result["headline"] == "accuracy"
+    ledger = (run[0] / "test_evaluations.jsonl").read_text().splitlines()
+    assert [json.loads(line)["accuracy"] for line in ledger] == [result["accuracy"]] * 3
+    assert result["test_evaluations"] == 2
 
 
 def test_other_data_than_the_training(evaluate, run, tmp_path):
@@ -132,7 +136,28 @@ def test_other_data_than_the_training(evaluate, run, tmp_path):
     assert evaluate.main(arguments) == 0
     result = json.loads((tmp_path / "out" / "report.json").read_text())
     assert result["data_hash"] != result["trained_data_hash"]
-    assert "not those of the training" in result["note"]
+    assert result["copies"] is None and result["leak_free"] is None
+    assert "--training_data tells" in result["note"]
+
+
+def test_copies_in_the_data_of_the_training(evaluate, run, data, tmp_path):
+    """Another dataset's faces, two of which the training saw."""
+    mine = tmp_path / "images"
+    train = builder.load(data, "train")
+    fresh, labels = synthetic.generate(2, 5, "test")
+    for i, (image, label) in enumerate(
+        zip([*fresh, *train.images[:2]], [*labels, *train.labels[:2]], strict=True)
+    ):
+        path = mine / "test" / EMOTIONS[label] / f"{i:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(path)
+    builder.build(mine, tmp_path / "data", progress=False)
+    arguments = ["--workdir", str(run[0]), "--data", str(tmp_path / "data"), "--split", "test"]
+    arguments += ["--training_data", str(data), "--out", str(tmp_path / "out")]
+    assert evaluate.main(arguments) == 0
+    result = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert result["copies"]["identical"] == 2 and result["headline"] == "without_near"
+    assert result["leak_free"]["without_identical"]["num_examples"] == 14
 
 
 @pytest.fixture

@@ -1,0 +1,100 @@
+"""What another draw of the images would have given: every figure, over resamples of a split.
+
+Percentile bootstrap (Efron & Tibshirani 1993, ch. 13) over groups of identical images, which tell no
+more than one image does. Figures of two models on the same images and groups are drawn alike by the
+same seed, so that their difference, resample by resample, is the paired bootstrap.
+"""
+
+import numpy as np
+
+from fer_jax.evaluation import calibration, statistics
+
+RESAMPLES = 2000
+_TOGETHER = 100  # resamples; bounds the memory
+
+PER_CLASS = ("precision", "recall", "f1")
+
+
+def resample(
+    probs: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    bins: int = calibration.BINS,
+) -> dict[str, np.ndarray]:
+    """Every figure in every resample.
+
+    Args:
+      probs: float [N, K], rows that sum to 1.
+      labels: int [N].
+      groups: int [N]; images of one group (such as exact copies) are drawn together. None draws
+        single images.
+      resamples: how many, R.
+      seed: of the draws.
+      bins: of the calibration errors, whose edges are those of the whole split.
+
+    Returns:
+      float64 [R]: 'accuracy', 'balanced_accuracy', 'macro_f1', 'weighted_f1', 'loss' (mean negative
+      log-likelihood), 'brier', 'mean_confidence', 'ece', 'adaptive_ece'; float64 [R, K]: 'precision',
+      'recall', 'f1'.
+    """
+    sums = _sums(probs, labels, bins)
+    if groups is not None:
+        order = np.argsort(groups, kind="stable")
+        starts = np.flatnonzero(np.diff(np.asarray(groups)[order], prepend=np.min(groups) - 1))
+        sums = np.add.reduceat(sums[order], starts, axis=0)
+    rng, units = np.random.default_rng(seed), len(sums)
+    drawn = []
+    for start in range(0, resamples, _TOGETHER):
+        counts = [
+            np.bincount(rng.integers(units, size=units), minlength=units)
+            for _ in range(min(_TOGETHER, resamples - start))
+        ]
+        drawn.append(np.stack(counts).astype(np.float64) @ sums)
+    return _figures(np.concatenate(drawn), probs.shape[1], bins)
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> np.ndarray:
+    """The middle share `level` of values [R] or [R, K]: (low, high) as float64 [2] or [2, K]."""
+    return np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+
+
+def p_value(differences: np.ndarray) -> float:
+    """Two-sided, of resampled differences [R] of two models: how often they lie beyond 0."""
+    tail = min((differences <= 0).mean(), (differences >= 0).mean())
+    return float(min(1.0, 2 * max(tail, 1 / len(differences))))
+
+
+def _sums(probs: np.ndarray, labels: np.ndarray, bins: int) -> np.ndarray:
+    """float64 [N, F]: what of each image adds up to all figures."""
+    count, classes = probs.shape
+    everyone = np.arange(count)
+    confidence = probs.max(axis=1).astype(np.float64)
+    predicted = probs.argmax(axis=1)
+    cells = np.zeros((count, classes**2))
+    cells[everyone, labels.astype(np.int64) * classes + predicted] = 1
+    gaps = []
+    for adaptive in (False, True):
+        gap = np.zeros((count, bins))
+        index = calibration.bin_index(confidence, bins, adaptive=adaptive)
+        gap[everyone, index] = (predicted == labels) - confidence
+        gaps.append(gap)
+    means = [statistics.nll(probs, labels), statistics.brier(probs, labels), confidence]
+    return np.concatenate([cells, *gaps, np.stack(means, axis=1)], axis=1)
+
+
+def _figures(sums: np.ndarray, classes: int, bins: int) -> dict[str, np.ndarray]:
+    """The figures of sums [R, F] over images."""
+    ends = np.cumsum([classes**2, bins, bins])
+    cells, even, adaptive, means = np.split(sums, ends, axis=1)
+    total = cells.sum(axis=1)
+    matrices = cells.reshape(-1, classes, classes)
+    of_class = statistics.per_class(matrices)
+    return (
+        statistics.scores(matrices)
+        | dict(zip(("loss", "brier", "mean_confidence"), (means / total[:, None]).T, strict=True))
+        | {"ece": abs(even).sum(axis=1) / total, "adaptive_ece": abs(adaptive).sum(axis=1) / total}
+        | {name: of_class[name] for name in PER_CLASS}
+    )

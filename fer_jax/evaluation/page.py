@@ -1,0 +1,287 @@
+"""report.md: the page of a report, written from what report.json holds."""
+
+import json
+import pathlib
+from typing import Any
+
+from fer_jax.evaluation import calibration, examples
+
+_VIEWS = {
+    "none": "one view of each (no test-time augmentation)",
+    "flip": "two views of each averaged (the face and its mirror image)",
+    "tencrop": "ten views of each averaged (five crops and their mirror images)",
+}
+# File, title, what it shows; in the order of the page.
+_PICTURES = (
+    (
+        "per_class.png",
+        "Scores by class",
+        "Precision, recall and F1 of the table above, with their intervals.",
+    ),
+    (
+        "confusion_matrix.png",
+        "Confusion matrix",
+        "Rows are labels, columns predictions: images on the left, percent of the label's images on the "
+        "right. That share is the shade of both.",
+    ),
+    (
+        "reliability.png",
+        "Confidence and accuracy",
+        "An image's confidence is its highest probability. A bar is the accuracy of the images with that "
+        "confidence: above its red mark the model is right more often than it says, below it less often. "
+        "The lower picture counts the images.",
+    ),
+    (
+        "risk_coverage.png",
+        "Abstaining",
+        "If only the surest predictions are answered: how many of them are right (upwards) against how many "
+        "are answered (to the right). The thresholds are in the table of abstaining.",
+    ),
+    (
+        "mistakes.png",
+        "The most confident mistakes",
+        f"The wrong predictions of the highest probability, {examples.MISTAKES} at most: the label, what the "
+        "face was taken for, and with what probability. Their ids are in `report.json`, under "
+        "`most_confident_mistakes`.",
+    ),
+    (
+        "hardest.png",
+        "Each class's hardest faces",
+        f"Of each class the {examples.PER_CLASS} images whose label got the lowest probability. Many are "
+        "mistakes of the labels.",
+    ),
+    (
+        "twins.png",
+        "Twins that disagree",
+        "Pairs of nearly the same face, one beside the other, whose predictions differ. "
+        "`twins.csv` has all of them, and the pairs whose labels differ.",
+    ),
+)
+# Figure, name, what it is.
+_ROWS = (
+    ("accuracy", "accuracy", "share of right predictions"),
+    ("balanced_accuracy", "balanced accuracy", "mean recall of the classes"),
+    ("macro_f1", "macro F1", "mean F1 of the classes"),
+    ("weighted_f1", "weighted F1", "mean F1 of the classes, weighted by their images"),
+    ("loss", "loss", "mean negative log-likelihood of the label in nats; lower is better"),
+    (
+        "brier",
+        "Brier score",
+        "mean squared distance of the probabilities from the label, 0 to 2; lower is better",
+    ),
+    (
+        "ece",
+        "expected calibration error",
+        f"mean gap between confidence and accuracy over {calibration.BINS} bins of confidence of equal "
+        "width; lower is better",
+    ),
+    ("adaptive_ece", "adaptive calibration error", "the same over bins of equally many images"),
+)
+
+
+def report_page(report: dict[str, Any], out_dir: pathlib.Path) -> str:
+    """The page of a report, with those of the pictures that lie in `out_dir`."""
+    model = (report["model"] or {}).get("name", "unknown model")
+    lines = [
+        f"# {model} on `{report['split']}`: {100 * report['accuracy']:.2f} % accuracy",
+        "",
+        *_verdict(report),
+        "",
+        f"{report['num_examples']:,} images of `{report['split']}`, {_VIEWS[report['tta']]}. "
+        f"The weights are `{report['checkpoint']}`; selected by: {_selected_by(report)}.",
+        "",
+        *_table(("figure", "value", "95 % interval", "what it is"), _figure_rows(report)),
+        *_leak_free(report),
+        *_classes(report),
+        *_calibrated(report),
+        *_abstaining(report),
+    ]
+    for file, title, text in _PICTURES:
+        if (out_dir / file).is_file():
+            lines += ["", f"## {title}", "", text, "", f"![{title}]({file})"]
+    return "\n".join([*lines, "", "## Origin", "", *_origin(report), "", *_notes(report), ""])
+
+
+def _verdict(report: dict[str, Any]) -> list[str]:
+    lines = [f"**{report['note']}**"]
+    if report["headline"]:
+        part = report["leak_free"][report["headline"]] if report["headline"] != "accuracy" else report
+        low, high = part["interval_95"]["accuracy"]
+        lines = [
+            f"**Headline: {100 * part['accuracy']:.2f} % accuracy (95 % {100 * low:.2f} - {100 * high:.2f}) "
+            f"on {part['num_examples']:,} images. {report['note']}**"
+        ]
+    if report["annotations"]:
+        lines += ["", f"**Extra annotations: {', '.join(report['annotations'])}.** Not to be compared with "
+                  "figures of models that learnt from FER2013's labels alone."]  # fmt: skip
+    if number := report.get("test_evaluations"):
+        lines += ["", f"Evaluation number {number} of `test` by these weights' run: the best of several "
+                  "would be optimistic."]  # fmt: skip
+    return lines
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows)]
+
+
+def _figure_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
+    rows = [
+        (name, f"{report[key]:.4f}", _interval(report["interval_95"][key]), text) for key, name, text in _ROWS
+    ]
+    text = "mean of the highest probabilities; the accuracy if well calibrated"
+    return [*rows, ("mean confidence", f"{report['mean_confidence']:.4f}", "", text)]
+
+
+def _interval(pair: list[float], digits: int = 4) -> str:
+    return f"{pair[0]:.{digits}f} - {pair[1]:.{digits}f}"
+
+
+def _leak_free(report: dict[str, Any]) -> list[str]:
+    lines = ["", "## Without copies", ""]
+    if report["leak_free"] is None:
+        return [*lines, "Whether the images have copies among those of the training is not known."]
+    names = {
+        "without_identical": "without identical copies",
+        "without_near": "without near and identical copies",
+    }
+    rows = [("the whole split", "0", *_row(report))]
+    for key, part in report["leak_free"].items():
+        found = (f"{part['removed']:,}", *_row(part)) if part else ("all", "0", "", "", "")
+        rows.append((names[key], *found))
+    return [
+        *lines,
+        "Images that have a copy in a split which the weights were trained or selected on are left out: "
+        "pixel for pixel the same, or a correlation of their pixels of 0.9 at least.",
+        "",
+        *_table(("part", "left out", "images", "accuracy", "macro F1", "ECE"), rows),
+    ]
+
+
+def _row(part: dict[str, Any]) -> tuple[str, ...]:
+    cells = (
+        f"{part[key]:.4f} ({_interval(part['interval_95'][key])})" for key in ("accuracy", "macro_f1", "ece")
+    )
+    return f"{part['num_examples']:,}", *cells
+
+
+def _classes(report: dict[str, Any]) -> list[str]:
+    rows = [
+        (
+            name,
+            f"{row['precision']:.3f}",
+            f"{row['recall']:.3f} ({_interval(row['interval_95']['recall'], 3)})",
+            f"{row['f1']:.3f}",
+            f"{row['support']:,}",
+            f"{row['predicted']:,}",
+        )
+        for name, row in report["per_class"].items()
+    ]
+    pairs = [
+        (pair["label"], pair["prediction"], f"{pair['count']:,}", f"{100 * pair['share_of_label']:.1f} %")
+        for pair in report["confused_pairs"]
+    ]
+    lines = [
+        "",
+        "## Classes",
+        "",
+        "Precision: how many of those predicted to be of the class are. Recall: how many of the class are "
+        "found. F1: the harmonic mean of both. Images: how many have the label. Predicted: how many were "
+        "taken for it.",
+        "",
+        *_table(("emotion", "precision", "recall", "F1", "images", "predicted"), rows),
+    ]
+    if pairs:
+        head = ("label", "taken for", "images", "share of the label")
+        lines += ["", "The most frequent mistakes:", "", *_table(head, pairs)]
+    return lines
+
+
+def _calibrated(report: dict[str, Any]) -> list[str]:
+    found = report["calibrated"]
+    if not found:
+        return []
+    names = {key: name for key, name, _ in _ROWS}
+    rows = [
+        (
+            names[key],
+            f"{report[key]:.4f}",
+            f"{found[key]:.4f}",
+            _interval(found["interval_95"][key]),
+        )
+        for key in ("loss", "brier", "ece", "adaptive_ece")
+    ]
+    how = (
+        "It was fitted on this split: each half of the images is rescaled by the temperature of the other."
+        if found["cross_fitted"]
+        else f"It was fitted on `{report['calibration']['split']}`."
+    )
+    return [
+        "",
+        "## Calibrated",
+        "",
+        f"The checkpoint's temperature is {found['temperature']:.3f}: logarithms of the probabilities "
+        f"are divided by it (Guo et al. 2017), which changes no prediction. {how}",
+        "",
+        *_table(("figure", "as predicted", "calibrated", "95 % interval"), rows),
+    ]
+
+
+def _abstaining(report: dict[str, Any]) -> list[str]:
+    rows = [
+        (f"{row['threshold']:.4f}", f"{100 * row['coverage']:.1f} %", f"{100 * row['accuracy']:.2f} %")
+        for row in report["selective"]
+    ]
+    return [
+        "",
+        "## Abstaining",
+        "",
+        "Answering only where the confidence is the threshold at least (before any temperature). The mean "
+        f"error over all coverages (AURC) is {report['aurc']:.4f}.",
+        "",
+        *_table(("threshold", "answered", "accuracy of the answers"), rows),
+    ]
+
+
+def _selected_by(report: dict[str, Any]) -> str:
+    selection = report["selection"]
+    if not selection:
+        return "no score"
+    metric, value = selection["metric"], selection["value"]
+    return f"{metric} {value:.4f} on `{selection['split']}` at step {selection['step']:,}"
+
+
+def _origin(report: dict[str, Any]) -> list[str]:
+    parameters = report["parameters"]
+    rows = {
+        "checkpoint": f"`{report['checkpoint']}`",
+        "selected by": _selected_by(report),
+        "model": f"`{json.dumps(report['model'], sort_keys=True)}`",
+        "parameters": "not recorded" if parameters is None else f"{parameters:,}",
+        "test-time augmentation": report["tta"],
+        "data": report["data"]["name"] if report["data"] else "not recorded",
+        "data (content hash)": f"`{report['data_hash']}`",
+        "trained on (content hash)": f"`{report['trained_data_hash']}`",
+        "extra annotations": ", ".join(report["annotations"]) or "none",
+        "weights": "averaged over the training (EMA)" if report.get("ema") else "as trained",
+        "seed": str(report.get("seed", "not recorded")),
+        "fer_jax": report.get("version", "not recorded"),
+    }
+    return _table(("", ""), list(rows.items()))
+
+
+def _notes(report: dict[str, Any]) -> list[str]:
+    drawn = report["bootstrap"]
+    return [
+        "## How to read this",
+        "",
+        "- Each image counts once. `predictions.csv` has a row for each: its id, label and "
+        f"prediction (0 to {len(report['emotions']) - 1}: {', '.join(report['emotions'])}) and its "
+        "probabilities in that order; scikit-learn gives the same figures on it.",
+        f"- Intervals: percentile bootstrap over {drawn['resamples']:,} resamples, drawing "
+        f"{drawn['unit']}. They tell how much another draw of test faces would move the figure, "
+        "not how much another training would. Those of the calibration errors lie high, for a resample is "
+        "never better calibrated than its split on average.",
+        "- A precision, recall or F1 without a denominator counts as 0. Balanced accuracy averages "
+        "over the classes that have images, macro F1 over those that have images or predictions.",
+        "- The whole configuration of the training is in `report.json`.",
+    ]

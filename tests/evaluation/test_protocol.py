@@ -1,0 +1,85 @@
+"""What may be said of a score follows from what the split had to do with the weights."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from fer_jax.evaluation import protocol
+
+SELECTION = {"split": "validation", "metric": "accuracy", "value": 0.7, "step": 1200}
+
+
+def data(**hashes):
+    return {"name": "faces", "splits": {name: {"hash": found} for name, found in hashes.items()}}
+
+
+TRAINED = data(train="t", validation="v")
+HERE = data(train="t", validation="v", test="w")
+
+
+def judge(split, here=HERE, selection=SELECTION, trained=TRAINED, copies=(0, 0, 0, 0)):
+    facts = {"split": split, "data": here, "trained_data": trained, "selection": selection}
+    return protocol.judge(facts, None if copies is None else np.array(copies, np.int8))
+
+
+@pytest.mark.parametrize(
+    ("case", "trained", "selected", "headline", "note"),
+    [
+        ({"split": "test"}, False, False, "accuracy", "no part.*None of its images has a copy"),
+        (
+            {"split": "test", "copies": (0, 2, 1, 2)},
+            False,
+            False,
+            "without_near",
+            "2 of its images stand there pixel for pixel and 1 nearly so: the headline is the figure without",
+        ),
+        ({"split": "test", "copies": None}, False, False, None, "No headline.*--training_data"),
+        ({"split": "validation"}, False, True, None, "No headline: selected on this split.*optimistic"),
+        ({"split": "train"}, True, False, None, "No headline: the model was trained on this split"),
+        # The splits that were used, under other names.
+        ({"split": "test", "here": data(train="x", test="v")}, False, True, None, "selected on this split"),
+        ({"split": "test", "here": data(train="x", test="t")}, True, False, None, "trained on this split"),
+        # Data of another origin, compared with those of the training.
+        (
+            {"split": "validation", "here": data(validation="y")},
+            False,
+            False,
+            "accuracy",
+            "`validation` had no",
+        ),
+        ({"split": "test", "selection": None}, False, False, "accuracy", "no part in the training\\."),
+        # Weights that do not tell.
+        ({"split": "test", "trained": {"name": "old"}}, None, None, None, "not known"),
+        ({"split": "test", "trained": data(train="t")}, None, None, None, "not known"),
+        ({"split": "test", "here": None}, None, None, None, "not known"),
+    ],
+)
+def test_verdicts(case, trained, selected, headline, note):
+    found = judge(**case)
+    assert found["trained_on_this_split"] is trained
+    assert found["selected_on_this_split"] is selected
+    assert found["headline"] == headline
+    assert re.search(note, found["note"])
+    assert ("headline" in found["note"].lower()) == (headline != "accuracy")
+
+
+def test_copies_are_counted():
+    assert judge("test", copies=(0, 2, 1, 2))["copies"] == {"near": 1, "identical": 2}
+    assert judge("test", copies=None)["copies"] is None
+
+
+def test_splits_are_found_by_what_they_hold():
+    wanted = {"train": "t", "validation": "v", "unknown": None}
+    assert protocol.find_splits(wanted, data(train="v", test="t")) == {"train": "test", "validation": "train"}
+    assert protocol.find_splits(wanted, data(train="z")) == {}
+
+
+def test_ledger_counts_and_keeps(tmp_path):
+    assert protocol.record_test(tmp_path, {"accuracy": 0.5}) == 1
+    assert protocol.record_test(tmp_path, {"accuracy": 0.6}) == 2
+    lines = (tmp_path / protocol.LEDGER).read_text().splitlines()
+    assert [json.loads(line)["accuracy"] for line in lines] == [0.5, 0.6]
+    assert json.loads(lines[0])["time"].endswith("+00:00")
+    assert protocol.record_test(tmp_path / "missing", {}) is None
