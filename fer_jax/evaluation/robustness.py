@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from fer_jax.evaluation import resampling, statistics
+from fer_jax.evaluation import bootstrap, statistics
 from fer_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
 
 Predictions = dict[str, np.ndarray]  # probabilities [N, K] of each condition: "clean", "jpeg/3", ...
@@ -63,8 +63,13 @@ def figures(predictions: Predictions, labels: np.ndarray, groups: np.ndarray | N
         statistics.check(probs, labels)
     keys = list(predictions)
     hits = np.stack([predictions[key].argmax(axis=1) == labels for key in keys], axis=1).astype(np.float64)
-    drawn = dict(zip(keys, resampling.resampled_means(hits, groups).T, strict=True))
+    *sums, counts = bootstrap.resample_sums(np.append(hits, np.ones((len(labels), 1)), axis=1), groups).T
+    drawn = dict(zip(keys, np.array(sums) / counts, strict=True))
     exact = dict(zip(keys, hits.mean(axis=0), strict=True))
+
+    def with_macro_f1(key: str) -> dict[str, Any]:
+        scores = statistics.scores(statistics.confusion_matrix(predictions[key], labels))
+        return _figure(exact[key], drawn[key], "accuracy") | {"macro_f1": float(scores["macro_f1"])}
 
     def summed(names: Sequence[str]) -> dict[str, Any]:
         wanted = [condition(name, severity) for name in names for severity in SEVERITIES]
@@ -76,19 +81,16 @@ def figures(predictions: Predictions, labels: np.ndarray, groups: np.ndarray | N
     for name, corruption in CORRUPTIONS.items():
         rows = []
         for severity, level in zip(SEVERITIES, corruption.levels, strict=True):
-            key = condition(name, severity)
-            macro_f1 = statistics.macro_f1(predictions[key], labels)
-            rows.append({"level": level, "macro_f1": macro_f1} | _figure(exact[key], drawn[key], "accuracy"))
+            rows.append({"level": level} | with_macro_f1(condition(name, severity)))
         corruptions[name] = {"severities": rows} | summed([name])
     overall = summed(list(CORRUPTIONS))
     return {
         "num_examples": len(labels),
-        "clean": _figure(exact[CLEAN], drawn[CLEAN], "accuracy")
-        | {"macro_f1": statistics.macro_f1(predictions[CLEAN], labels)},
+        "clean": with_macro_f1(CLEAN),
         "corruptions": corruptions,
         "mean_corruption_accuracy": overall["mean"],
         "kept": overall["kept"],
-        "resamples": resampling.RESAMPLES,
+        "resamples": bootstrap.RESAMPLES,
     }
 
 
@@ -98,4 +100,4 @@ def _share(value: np.ndarray, clean: np.ndarray) -> np.ndarray:
 
 
 def _figure(value: float, values: np.ndarray, name: str = "value") -> dict[str, Any]:
-    return {name: float(value), "interval_95": resampling.interval(values)}
+    return {name: float(value), "interval_95": bootstrap.interval(values).tolist()}

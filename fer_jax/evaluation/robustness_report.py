@@ -11,7 +11,7 @@ import numpy as np
 
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces
-from fer_jax.evaluation import robustness, robustness_plots
+from fer_jax.evaluation import protocol, robustness, robustness_plots
 from fer_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from fer_jax.files import write_atomically
 
@@ -36,7 +36,7 @@ def write_report(
       numbers: int [N], each face's own number.
       seed: of everything random.
       facts: JSON that the report repeats: 'model', 'checkpoint', 'split', 'split_size' (how many faces
-        that has), 'data', 'data_hash', 'selection' and others.
+        that has), 'data', 'data_hash' and what `protocol.judge` takes.
 
     Returns:
       What robustness.json holds.
@@ -47,6 +47,9 @@ def write_report(
     """
     out_dir = pathlib.Path(out_dir)
     report = facts | robustness.figures(predictions, faces.labels, groups) | {"seed": seed}
+    verdict = protocol.judge(facts, None)
+    used = verdict["trained_on_this_split"] or verdict["selected_on_this_split"]
+    report["note"] = verdict["note"] if used else None
     report["unit"] = "images" if groups is None else "groups of identical images"
     for name in ("robustness.json", "robustness.md"):
         (out_dir / name).unlink(missing_ok=True)
@@ -119,6 +122,7 @@ def _page(report: dict[str, Any]) -> str:
         f"{report['num_examples']:,} images of `{report['split']}`{part}. The weights are "
         f"`{report['checkpoint']}`.",
         "",
+        *([f"**{report['note']}**", ""] if report["note"] else []),
         "| figure | value | 95 % interval | what it is |",
         "|---|---|---|---|",
         f"| clean accuracy | {clean['accuracy']:.3f} | {_between(clean)} | on the faces as they are |",
@@ -150,8 +154,6 @@ def _page(report: dict[str, Any]) -> str:
     )
     for title, file in pictures:
         lines += ["", f"## {title}", "", f"![{title}]({file})"]
-    data, selection = report["data"], report.get("selection")
-    chosen = f"{selection['metric']} on `{selection['split']}`" if selection else "no score"
     lines += [
         "",
         "## How to read this",
@@ -163,8 +165,7 @@ def _page(report: dict[str, Any]) -> str:
         "at its edge.",
         f"- Intervals: percentile bootstrap over {report['resamples']:,} resamples, drawing "
         f"{report['unit']}, the same in every condition.",
-        f"- Data: {data['name']}, content hash `{report['data_hash']}`. The weights were selected by: {chosen}."
-        " What has been selected on the split that is judged looks better than it is, corrupted or not.",
+        f"- Data: {report['data']['name']}, content hash `{report['data_hash']}`.",
         "- `robustness.csv` has every accuracy, `robustness.json` everything.",
     ]
     return "\n".join([*lines, ""])

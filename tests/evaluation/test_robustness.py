@@ -48,6 +48,20 @@ def test_figures_by_hand():
     assert high - low == pytest.approx(2 * 1.96 * everything.std() / np.sqrt(60), rel=0.1)
 
 
+def test_copies_are_drawn_together():
+    """Images six times each tell as much as once."""
+    labels = np.arange(42) % 7
+    hits = np.random.default_rng(0).random((len(KEYS) + 1, 42)) < 0.6
+    conditions = [robustness.CLEAN, *KEYS]
+    single = {key: predictions(hit, labels) for key, hit in zip(conditions, hits, strict=True)}
+    copies = {key: np.repeat(probs, 6, axis=0) for key, probs in single.items()}
+    found = robustness.figures(copies, np.repeat(labels, 6), np.repeat(np.arange(42), 6))
+    expected = robustness.figures(single, labels, None)
+    for key in ("mean_corruption_accuracy", "kept"):
+        assert found[key]["value"] == pytest.approx(expected[key]["value"])
+        assert found[key]["interval_95"] == pytest.approx(expected[key]["interval_95"])
+
+
 def test_a_model_that_never_wavers_keeps_everything():
     """Clean and corrupted are drawn alike, so that their share has no spread."""
     labels = np.arange(70) % 7
@@ -123,6 +137,7 @@ def test_the_script_writes_a_report(report, tiny_run, tiny_data):
         found["corruptions"]["jpeg"]["severities"][2]["accuracy"]
     )
     page = (out / "robustness.md").read_text()
+    assert "**No headline: selected on this split." in page
     assert "28 images of `validation`." in page
     for picture in ("robustness_summary.png", "robustness_curves.png", "corruptions.png"):
         assert f"]({picture})" in page
