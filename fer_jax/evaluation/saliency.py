@@ -29,31 +29,36 @@ def grad_cam(
       classes: int [B]; None for the class of the highest logit.
 
     Returns:
-      Logits float32 [B, K] and maps float32 [B, h, w], at least 0, in units of the logit: their mean
-      over space is what the channels contribute to it where a network pools globally and then is linear.
+      Logits float32 [B, K] and maps float32 [B, h, w], at least 0: h * w times the paper's, so that with a
+      linear head on the features' mean they are the class activation maps of Zhou et al. 2016
+      (arXiv:1512.04150).
     """
 
-    def run(added):
+    def apply(instead=None):
+        """Logits, and the features before; `instead` takes their place for what follows."""
         seen = []
 
         def intercept(next_call, args, kwargs, context):
             if not isinstance(context.module, FeatureMap):
                 return next_call(*args, **kwargs)
             seen.append(args[0])
-            return next_call(args[0] + added.astype(args[0].dtype))
+            return next_call(args[0] if instead is None else instead)
 
         with nn.intercept_methods(intercept):
             logits = model.apply(variables, x, train=False)
         (features,) = seen
-        chosen = jnp.argmax(logits, axis=1) if classes is None else classes
-        score = jnp.take_along_axis(logits, chosen[:, None], axis=1).sum()
-        return score, (logits, features.astype(jnp.float32))
+        return logits, features
 
-    # A scalar would give the sum over all places; zeros of the features' shape give each its gradient.
-    _, (_, features) = jax.eval_shape(run, jnp.zeros(()))
-    gradient, (logits, features) = jax.grad(run, has_aux=True)(jnp.zeros(features.shape))
-    # The mean of the features times the gradient's sum is what they contribute to a linear head.
-    weights = gradient.sum(axis=(1, 2), keepdims=True)
+    def score(features):
+        logits, _ = apply(features)
+        chosen = jnp.argmax(logits, axis=1) if classes is None else classes
+        return jnp.take_along_axis(logits, chosen[:, None], axis=1).sum(), logits
+
+    # The barrier keeps the compiler from computing the features anew, rounded otherwise, where the gradient
+    # of a maximum looks for the largest. What of the second pass lies before them is never computed.
+    features = jax.lax.optimization_barrier(apply()[1])
+    gradient, logits = jax.grad(score, has_aux=True)(features)
+    weights = gradient.astype(jnp.float32).sum(axis=(1, 2), keepdims=True)
     return logits, jax.nn.relu((weights * features).sum(axis=-1))
 
 
