@@ -30,8 +30,7 @@ def normalize(x: jnp.ndarray, mean: Levels, std: Levels, channels: int) -> jnp.n
     return (x - np.float32(mean)) / np.float32(std)
 
 
-def make_forward(
-    model: nn.Module,
+def make_input(
     *,
     size: int,
     mean: Levels,
@@ -39,23 +38,35 @@ def make_forward(
     channels: int,
     fill: str = "reflect",
     interpolation: str = "bilinear",
-) -> Callable[[Any, jax.Array, jax.Array], jax.Array]:
-    """The evaluation pass.
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """What an evaluation makes of faces before the network.
 
-    forward(variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3]) -> logits float32 [B, K].
+    prepare(images uint8 [B, H, W, C], affine float32 [B, 2, 3]) -> float32 [B, size, size, channels].
 
     Args:
-      model: the network.
-      size: its input size.
-      mean, std: pixel statistics in [0, 1] that normalise its input.
-      channels: of its input.
+      size: of the network's input.
+      mean, std: pixel statistics in [0, 1] that normalise it.
+      channels: of it.
       fill: what lies outside the image where the map reaches there.
       interpolation: as `augment.resample` takes it.
     """
 
-    def forward(variables, images, affine):
+    def prepare(images, affine):
         x = augment.resample(images, affine, size, fill, np.mean(mean), interpolation)
-        return model.apply(variables, normalize(x, mean, std, channels), train=False)
+        return normalize(x, mean, std, channels)
+
+    return prepare
+
+
+def make_forward(model: nn.Module, **normalization: Any) -> Callable[[Any, jax.Array, jax.Array], jax.Array]:
+    """The evaluation pass of a network; `normalization` are the arguments of `make_input`.
+
+    forward(variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3]) -> logits float32 [B, K].
+    """
+    prepare = make_input(**normalization)
+
+    def forward(variables, images, affine):
+        return model.apply(variables, prepare(images, affine), train=False)
 
     return forward
 

@@ -16,6 +16,10 @@ weights were trained and selected on. Those splits are looked for in DATA and, f
 origin, in --training_data. An evaluation on `test` is noted in test_evaluations.jsonl beside the
 weights.
 
+--attributes takes a table of what is known of the images (a CSV file with a column id and columns of
+categories such as age or source) and writes the figures of each group, and the largest gaps between
+groups, into subgroups.md, subgroups.json and subgroups.png.
+
 --tta averages several views of each face: "flip" the face and its mirror image, "tencrop" five
 crops and their mirror images. They cost 2 and 10 times as much as "none".
 """
@@ -55,6 +59,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--training_data", metavar="DATA", help="the dataset of the training, where it is another one"
     )
+    parser.add_argument(
+        "--attributes", metavar="CSV", help="the figures by group, too: a column id, columns of categories"
+    )
     parser.add_argument("--out", required=True, metavar="OUT", help="folder for the report")
     parser.add_argument(
         "--tta",
@@ -93,7 +100,7 @@ def evaluate(args: argparse.Namespace) -> dict:
     from fer_jax import checkpoints, platform
     from fer_jax.data import builder, splits
     from fer_jax.data.emotions import EMOTIONS
-    from fer_jax.evaluation import predictions, report
+    from fer_jax.evaluation import predictions, report, subgroups, subgroups_report
     from fer_jax.evaluation.trained import Trained
 
     platform.tune_cpu()
@@ -111,6 +118,10 @@ def evaluate(args: argparse.Namespace) -> dict:
     given = faces.labels
     if rule != GIVEN:
         given, faces = _relabel(faces, rule, len(trained.facts["emotions"]), args)
+    groups = splits.duplicate_groups(faces.images)
+    attributes = subgroups.read_table(args.attributes) if args.attributes else None
+    if attributes:
+        subgroups.match(attributes, faces.ids)  # which complains before the work
     probs = trained.predict(faces.images, batch_size=args.batch_size, tta=args.tta)
     names = trained.facts["emotions"]
     if rule == GIVEN and len(names) > len(EMOTIONS):
@@ -131,6 +142,9 @@ def evaluate(args: argparse.Namespace) -> dict:
     copies = _copies(trained, facts, faces, [args.data, args.training_data])
     if args.split == "test":
         facts["test_evaluations"] = _note_test(Path(weights), facts, probs, faces.labels)
+    if attributes:
+        found = subgroups.compare(probs, faces.labels, faces.ids, groups, attributes)
+        subgroups_report.write(args.out, found)
     return report.write_report(
         args.out,
         probs,
@@ -138,7 +152,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         faces.ids,
         facts=facts,
         images=faces.images,
-        groups=splits.duplicate_groups(faces.images),
+        groups=groups,
         copies=copies,
         given=given,
         votes=faces.votes,

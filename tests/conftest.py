@@ -3,10 +3,14 @@
 import csv
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fer_jax import checkpoints, models
 from fer_jax.data import builder, ferplus, synthetic
+from fer_jax.data.emotions import EMOTIONS
 
 FERPLUS_NAMES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 
@@ -52,3 +56,26 @@ def _build(folder: pathlib.Path, votes: bool = False) -> pathlib.Path:
     ferplus_csv = folder / "fer2013new.csv" if votes else None
     builder.build(folder / "fer2013.csv", folder / "data", ferplus_csv=ferplus_csv, progress=False)
     return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, tiny_data) -> pathlib.Path:
+    """A work directory with the best weights of a tiny network that is as good as untrained."""
+    folder = tmp_path_factory.mktemp("tiny_run")
+    kwargs = {"widths": (4, 8), "hidden": 8}
+    model = models.create("cnn_relu", **kwargs)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 48, 48, 1)))
+    # A fresh network gives all classes about the same: spread them.
+    variables["params"]["Dense_1"]["kernel"] *= 20
+    manifest = builder.read_manifest(tiny_data)
+    preprocess = {"image_size": 48, "channels": 1, "mean": 0.5, "std": 0.25, "fill": "reflect"}
+    facts = {
+        "model": {"name": "cnn_relu", "kwargs": kwargs},
+        "preprocess": preprocess | {"interpolation": "bilinear"},
+        "emotions": list(EMOTIONS),
+        "data": builder.describe(manifest),
+        "data_hash": manifest["content_hash"],
+        "selection": {"split": "validation", "metric": "accuracy", "value": 0.5, "step": 10},
+    }
+    checkpoints.export_weights(folder / checkpoints.BEST_WEIGHTS, variables, facts)
+    return folder

@@ -40,11 +40,27 @@ def resample(
       log-likelihood), 'brier', 'mean_confidence', 'ece', 'adaptive_ece'; float64 [R, K]: 'precision',
       'recall', 'f1'.
     """
-    sums = _sums(probs, labels, bins)
+    sums = resample_sums(_sums(probs, labels, bins), groups, resamples=resamples, seed=seed)
+    return _figures(sums, probs.shape[1], bins)
+
+
+def resample_sums(
+    values: np.ndarray, groups: np.ndarray | None = None, *, resamples: int = RESAMPLES, seed: int = 0
+) -> np.ndarray:
+    """Sums over the images of every resample, of whatever adds up over images.
+
+    Args:
+      values: float [N, F]; all columns are drawn alike, so that what comes of several is paired.
+      groups, resamples, seed: as `resample` takes them.
+
+    Returns:
+      float64 [R, F].
+    """
+    sums = values
     if groups is not None:
         order = np.argsort(groups, kind="stable")
         starts = np.flatnonzero(np.diff(np.asarray(groups)[order], prepend=np.min(groups) - 1))
-        sums = np.add.reduceat(sums[order], starts, axis=0)
+        sums = np.add.reduceat(values[order], starts, axis=0)
     rng, units = np.random.default_rng(seed), len(sums)
     drawn = []
     for start in range(0, resamples, _TOGETHER):
@@ -53,7 +69,7 @@ def resample(
             for _ in range(min(_TOGETHER, resamples - start))
         ]
         drawn.append(np.stack(counts).astype(np.float64) @ sums)
-    return _figures(np.concatenate(drawn), probs.shape[1], bins)
+    return np.concatenate(drawn)
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> np.ndarray:

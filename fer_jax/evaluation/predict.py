@@ -1,6 +1,6 @@
 """Probabilities for every image of a split, each counted once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -36,15 +36,20 @@ def _ten_crops(n: int) -> list[np.ndarray]:
 TTA = {"none": _whole, "flip": _whole_and_mirrored, "tencrop": _ten_crops}
 
 
-def compile_forward(forward: Forward, compiler_options: Mapping[str, str] | None = None) -> Forward:
-    """`steps.make_forward`'s function compiled, a batch spread over this process's devices.
+def compile_forward(
+    forward: Forward,
+    compiler_options: Mapping[str, str] | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Forward:
+    """`steps.make_forward`'s function compiled, a batch spread over devices.
 
     Args:
       forward: pure, (variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3]) -> logits
         [B, K].
       compiler_options: for `jax.jit`.
+      devices: of this process; None for all.
     """
-    whole, split = _shardings()
+    whole, split = _shardings(devices)
     return jax.jit(
         forward,
         in_shardings=(whole, split, split),
@@ -61,6 +66,7 @@ def predict(
     batch_size: int = 256,
     tta: str = "none",
     progress: bool = True,
+    devices: Sequence[jax.Device] | None = None,
 ) -> np.ndarray:
     """Class probabilities of all images, in order.
 
@@ -75,6 +81,7 @@ def predict(
       tta: one of `TTA`: 'none'; 'flip' averages the face and its mirror image; 'tencrop' the four
         corners and the centre, 44/48 of the side, and their mirror images.
       progress: whether to show a progress bar.
+      devices: those that `forward` was compiled for.
 
     Returns:
       float64 [N, K], rows that sum to 1.
@@ -89,9 +96,9 @@ def predict(
         raise ValueError(f"the batch size is {batch_size}, expected 1 or more")
     if not count:
         raise ValueError("no images to evaluate: the split is empty")
-    whole, split = _shardings()
+    whole, split = _shardings(devices)
     batch_size = min(batch_size, count)
-    batch_size += -batch_size % len(jax.local_devices())
+    batch_size += -batch_size % whole.num_devices
     variables = jax.device_put(variables, whole)
     views = [jax.device_put(affine, split) for affine in TTA[tta](batch_size)]
 
@@ -118,16 +125,17 @@ def predict(
 
 def _average(logits: list[jax.Array]) -> np.ndarray:
     """The views' mean probabilities, float64 [B, K] so that rows sum to 1 in a file too."""
-    return np.mean([_softmax(np.asarray(view, np.float64)) for view in logits], axis=0)
+    return np.mean([softmax(np.asarray(view, np.float64)) for view in logits], axis=0)
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities float64 [B, K] of logits float64 [B, K]; NaN where those are not finite."""
     with np.errstate(invalid="ignore"):  # infinities become NaN, which `predict` reports
         exp = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exp / exp.sum(axis=1, keepdims=True)
 
 
-def _shardings() -> tuple[NamedSharding, NamedSharding]:
-    """For what every local device holds whole, and for what is split along its first axis."""
-    mesh = Mesh(np.array(jax.local_devices()), ("data",))
+def _shardings(devices: Sequence[jax.Device] | None) -> tuple[NamedSharding, NamedSharding]:
+    """For what every device holds whole, and for what is split along its first axis."""
+    mesh = Mesh(np.array(devices or jax.local_devices()), ("data",))
     return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))

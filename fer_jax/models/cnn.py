@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from fer_jax.models.layers import (
     BatchNorm,
     Conv,
+    FeatureMap,
     global_pool,
     he_normal,
     max_pool_2x2,
@@ -66,9 +67,11 @@ class CnnElu(nn.Module):
         x = x.astype(self.dtype)
         require_side(x, 2 ** len(self.widths))
         require_one_each(block_dropout=self.block_dropout, widths=self.widths)
-        for width, rate in zip(self.widths, self.block_dropout, strict=True):
+        for i, (width, rate) in enumerate(zip(self.widths, self.block_dropout, strict=True), 1):
             x = norm()(nn.elu(Conv(width, dtype=self.dtype)(x)))
-            x = norm(tail=max_pool_2x2)(nn.elu(Conv(width, dtype=self.dtype)(x)))
+            x = nn.elu(Conv(width, dtype=self.dtype)(x))
+            is_last = i == len(self.widths)
+            x = max_pool_2x2(FeatureMap()(norm()(x))) if is_last else norm(tail=max_pool_2x2)(x)
             x = nn.Dropout(rate, deterministic=not train)(x)
         x = x.reshape(x.shape[0], -1)
         x = norm()(nn.elu(nn.Dense(self.hidden, dtype=self.dtype, kernel_init=he_normal)(x)))
@@ -115,10 +118,11 @@ class CnnRelu(nn.Module):
         require_side(x, 2 ** len(self.widths))
         depths = self.depths or (2,) * len(self.widths)
         require_one_each(depths=depths, widths=self.widths)
-        for width, depth in zip(self.widths, depths, strict=True):
-            for tail in (nn.relu,) * (depth - 1) + (relu_pool,):
+        for i, (width, depth) in enumerate(zip(self.widths, depths, strict=True), 1):
+            last = nn.relu if i == len(depths) else relu_pool
+            for tail in (nn.relu,) * (depth - 1) + (last,):
                 x = norm(tail)(Conv(width, use_bias=False, dtype=self.dtype)(x))
-        x = global_pool(x)
+        x = global_pool(max_pool_2x2(FeatureMap()(x)))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = nn.Dense(self.hidden, use_bias=False, dtype=self.dtype, kernel_init=he_normal)(x)
         x = norm(nn.relu)(x)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from fer_jax.models.backbone import Backbone, InvertedResidual, divisible
-from fer_jax.models.layers import global_pool
+from fer_jax.models.layers import FeatureMap, global_pool
 
 # B0's stages: blocks, channels, kernel, stride, expansion.
 _STAGES = (
@@ -61,11 +61,10 @@ class EfficientNetB0(Backbone):
                 train=train,
                 name=name,
             )(x)
-        if self.cut is not None:
-            return self.leave(global_pool(x), train, features)
-        x = layers["conv"](divisible(1280 * self.width), 1, name="top")(x)
-        x = layers["norm"](tail=nn.silu, name="top_norm")(x)
-        return self.leave(global_pool(x), train, features)
+        if self.cut is None:
+            x = layers["conv"](divisible(1280 * self.width), 1, name="top")(x)
+            x = layers["norm"](tail=nn.silu, name="top_norm")(x)
+        return self.leave(global_pool(FeatureMap()(x)), train, features)
 
 
 class EfficientNetB2(EfficientNetB0):

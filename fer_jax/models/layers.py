@@ -185,6 +185,17 @@ def global_pool(x: jnp.ndarray) -> jnp.ndarray:
     return jnp.mean(x, axis=(1, 2))
 
 
+class FeatureMap(nn.Module):
+    """Lets a network's last spatial features [B, h, w, C] through as they are; no parameters.
+
+    Every network calls it once, on the activations of its last convolution, before any pooling over them:
+    there `evaluation.saliency` reads them and takes gradients.
+    """
+
+    def __call__(self, x: jnp.ndarray) -> jnp.ndarray:
+        return x
+
+
 class SqueezeExcite(nn.Module):
     """Scales channels by a gate computed from their means (Hu et al. 2018, arXiv:1709.01507).
 

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from fer_jax.models.backbone import Backbone, InvertedResidual, divisible, hard_sigmoid, hard_swish
-from fer_jax.models.layers import global_pool
+from fer_jax.models.layers import FeatureMap, global_pool
 
 # Blocks, channels, stride, expansion.
 _V2_STAGES = (
@@ -63,7 +63,7 @@ class MobileNetV2(Backbone):
                 name=name,
             )(x)
         x = layers["norm"](tail=nn.relu6, name="top_norm")(layers["conv"](1280, 1, name="top")(x))
-        return self.leave(global_pool(x), train, features)
+        return self.leave(global_pool(FeatureMap()(x)), train, features)
 
 
 class MobileNetV3Small(Backbone):
@@ -97,5 +97,6 @@ class MobileNetV3Small(Backbone):
                 name=name,
             )(x)
         x = layers["norm"](tail=hard_swish, name="top_norm")(layers["conv"](576, 1, name="top")(x))
-        x = hard_swish(nn.Dense(1024, dtype=self.dtype, name="hidden")(global_pool(x)))
+        x = global_pool(FeatureMap()(x))
+        x = hard_swish(nn.Dense(1024, dtype=self.dtype, name="hidden")(x))
         return self.leave(x, train, features)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from fer_jax.models.backbone import Backbone, DropPath
-from fer_jax.models.layers import global_pool, max_pool_3x3
+from fer_jax.models.layers import FeatureMap, global_pool, max_pool_3x3
 
 
 class BasicBlock(nn.Module):
@@ -70,4 +70,4 @@ class ResNet18(Backbone):
                 train=train,
                 name=name,
             )(x)
-        return self.leave(global_pool(x), train, features)
+        return self.leave(global_pool(FeatureMap()(x)), train, features)

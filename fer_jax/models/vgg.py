@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from fer_jax.models.backbone import Backbone
-from fer_jax.models.layers import global_pool, relu_pool, require_side
+from fer_jax.models.layers import FeatureMap, global_pool, max_pool_2x2, relu_pool, require_side
 
 _STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 
@@ -29,12 +29,14 @@ class VGG16(Backbone):
     def __call__(self, x: jnp.ndarray, train: bool = False, features: bool = False) -> jnp.ndarray:
         require_side(x, 32)
         x, index, layers = self.enter(x), 0, self.layers(train)
-        for count, width in _STAGES:
-            for tail in (nn.relu,) * (count - 1) + (relu_pool,):
+        for i, (count, width) in enumerate(_STAGES, 1):
+            last = nn.relu if i == len(_STAGES) else relu_pool
+            for tail in (nn.relu,) * (count - 1) + (last,):
                 name = f"conv_{index}"
                 x = layers["conv"](width, 3, use_bias=True, name=name)(x)
                 x = layers["norm"](tail=tail, name=f"norm_{index}")(x) if self.batch_norm else tail(x)
                 index += 1
+        x = max_pool_2x2(FeatureMap()(x))
         if not self.dense:
             return self.leave(global_pool(x), train, features)
         x = x.reshape(len(x), -1)

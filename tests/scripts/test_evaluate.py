@@ -252,6 +252,29 @@ def test_unwritable_out(complaint, run, data, tmp_path):
     assert "give an --out that can be written" in message
 
 
+def test_figures_by_group(evaluate, run, data, tmp_path):
+    ids = builder.load(data, "validation").ids
+    rows = [f"{name},{('young', 'old')[i % 2]}" for i, name in enumerate(ids)]
+    table = tmp_path / "faces.csv"
+    table.write_text("\n".join(["id,age", *rows, "another,old"]))
+    arguments = ["--workdir", str(run[0]), "--data", str(data), "--out", str(tmp_path / "out")]
+    assert evaluate.main([*arguments, "--attributes", str(table)]) == 0
+    found = json.loads((tmp_path / "out" / "subgroups.json").read_text())
+    assert (found["in_split"], found["not_in_split"], found["without_row"]) == (35, 1, 0)
+    groups = found["attributes"]["age"]["groups"]
+    assert {value: row["n"] for value, row in groups.items()} == {"old": 17, "young": 18}
+    whole = json.loads((tmp_path / "out" / "report.json").read_text())["accuracy"]
+    assert (17 * groups["old"]["accuracy"] + 18 * groups["young"]["accuracy"]) / 35 == pytest.approx(whole)
+
+
+def test_attributes_of_other_images(complaint, run, data, tmp_path):
+    table = tmp_path / "faces.csv"
+    table.write_text("id,age\nanother,old\n")
+    message = complaint(workdir=run[0], data=data, attributes=table)
+    assert f"{table}: none of its ids is in the split; it has 'another', the split '" in message
+    assert "No such file" in complaint(workdir=run[0], data=data, attributes=tmp_path / "none.csv")
+
+
 def test_batch_size_zero(complaint, run, data):
     assert "batch size is 0" in complaint(workdir=run[0], data=data, batch_size=0)
 

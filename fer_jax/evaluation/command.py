@@ -1,0 +1,129 @@
+"""What the commands that judge trained weights have in common: their flags, and how they fail.
+
+Imports JAX only when there is work to do, so that --help and a wrong flag take no time.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer_jax.data.records import SPLITS
+
+if TYPE_CHECKING:
+    from fer_jax.evaluation.trained import Trained
+
+
+def make_parser(doc: str, out: str | None = None) -> argparse.ArgumentParser:
+    """A parser with the flags for weights, data, split and output.
+
+    Args:
+      doc: the script's docstring, shown by --help.
+      out: what --out is for; None for a script that writes nothing.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    weights = parser.add_mutually_exclusive_group(required=True)
+    weights.add_argument("--workdir", metavar="RUN", help="a run's directory; its best weights")
+    weights.add_argument(
+        "--checkpoint",
+        metavar="PATH",
+        help="weights (.safetensors), or one step of a run (RUN/checkpoints/STEP)",
+    )
+    parser.add_argument("--data", required=True, metavar="DATA", help="made by scripts/prepare_data.py")
+    parser.add_argument("--split", default="validation", choices=SPLITS, help="(default: validation)")
+    if out:
+        parser.add_argument("--out", required=True, metavar="OUT", help=out)
+    return parser
+
+
+def at_least_one(text: str) -> int:
+    """A flag's value that is a count.
+
+    Raises:
+      argparse.ArgumentTypeError: it is below 1.
+    """
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def add_batch_size(parser: argparse.ArgumentParser, default: int) -> None:
+    """Adds --batch_size."""
+    text = f"images at a time (default: {default})"
+    parser.add_argument("--batch_size", type=at_least_one, default=default, metavar="N", help=text)
+
+
+def open_weights(args: argparse.Namespace) -> "Trained":
+    """The network that --workdir or --checkpoint names.
+
+    Raises:
+      FileNotFoundError: there are no such weights.
+      As `Trained`.
+    """
+    from fer_jax import checkpoints, platform
+    from fer_jax.evaluation.trained import Trained
+
+    platform.tune_cpu()
+    weights = args.checkpoint or str(Path(args.workdir) / checkpoints.BEST_WEIGHTS)
+    if args.workdir and not Path(weights).is_file():
+        raise FileNotFoundError(
+            f"there is no {weights}: --workdir takes the directory of a run, which gets that file at its "
+            "first evaluation; for other weights use --checkpoint"
+        )
+    return Trained(weights)
+
+
+def open_folder(out: str) -> Path:
+    """The folder for what is to be written, made if need be.
+
+    Raises:
+      OSError: it cannot be written, found out before the work and not after.
+    """
+    path = Path(out)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise OSError(
+            f"cannot write to {out} ({error.strerror}); give an --out that can be written"
+        ) from error
+    return path
+
+
+def describe(trained: "Trained", manifest: dict[str, Any], split: str) -> dict[str, Any]:
+    """The facts that a report repeats: those of the weights, and what they are judged on.
+
+    Args:
+      trained: the network.
+      manifest: of the dataset.
+      split: of the dataset.
+    """
+    from fer_jax.data import builder
+
+    return trained.facts | {
+        "checkpoint": trained.source,
+        "split": split,
+        "data": builder.describe(manifest),
+        "data_hash": manifest["content_hash"],
+        "trained_data": trained.facts["data"],
+        "trained_data_hash": trained.facts["data_hash"],
+    }
+
+
+def run(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """A command's exit code: what `work` returns, 2 where the user can do something about an error."""
+    from fer_jax import failures
+
+    try:
+        return work(args)
+    except Exception as error:
+        reason = failures.explain(error, getattr(args, "out", "."))
+        if reason is None:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped before it was done", file=sys.stderr)
+        return 130

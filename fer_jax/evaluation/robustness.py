@@ -1,0 +1,103 @@
+"""How much of its accuracy a model keeps on corrupted faces."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from fer_jax.evaluation import bootstrap, statistics
+from fer_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
+
+Predictions = dict[str, np.ndarray]  # probabilities [N, K] of each condition: "clean", "jpeg/3", ...
+CLEAN = "clean"
+
+
+def condition(name: str, severity: int) -> str:
+    """The key of a corruption at a severity."""
+    return f"{name}/{severity}"
+
+
+def predict_all(
+    predict: Callable[[Any], np.ndarray],
+    images: Any,
+    *,
+    numbers: np.ndarray,
+    seed: int = 0,
+    progress: bool = True,
+) -> Predictions:
+    """Predicts a split as it is and under every corruption at every severity.
+
+    Args:
+      predict: (images, as `predict.predict` takes them) -> probabilities float [N, K].
+      images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
+      numbers: int [N], each image's own number, see `corruptions.corrupt`.
+      seed: of everything random.
+      progress: whether to show a progress bar.
+    """
+    found = {CLEAN: predict(images)}
+    pairs = [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
+    for name, severity in (bar := tqdm(pairs, "corruptions", disable=not progress)):
+        bar.set_postfix_str(condition(name, severity))
+        spoiled = Corrupted(images, name, severity, seed=seed, numbers=numbers)
+        found[condition(name, severity)] = predict(spoiled)
+    return found
+
+
+def figures(predictions: Predictions, labels: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
+    """Accuracies with 95 % intervals, and what sums them up.
+
+    Args:
+      predictions: from `predict_all`.
+      labels: int [N].
+      groups: int [N], equal for images that the bootstrap draws together (see
+        `splits.duplicate_groups`); None draws single images.
+
+    Returns:
+      'clean': a figure; 'corruptions': for each 'severities' (five figures, each with its 'level' and
+      'macro_f1'), 'mean' (over the severities) and 'kept' (that mean as a share of the clean accuracy);
+      'mean_corruption_accuracy' and 'kept': the same over all corruptions. A figure is
+      {'accuracy' or 'value', 'interval_95'}; all are paired in the bootstrap.
+    """
+    for probs in predictions.values():
+        statistics.check(probs, labels)
+    keys = list(predictions)
+    hits = np.stack([predictions[key].argmax(axis=1) == labels for key in keys], axis=1).astype(np.float64)
+    *sums, counts = bootstrap.resample_sums(np.append(hits, np.ones((len(labels), 1)), axis=1), groups).T
+    drawn = dict(zip(keys, np.array(sums) / counts, strict=True))
+    exact = dict(zip(keys, hits.mean(axis=0), strict=True))
+
+    def with_macro_f1(key: str) -> dict[str, Any]:
+        scores = statistics.scores(statistics.confusion_matrix(predictions[key], labels))
+        return _figure(exact[key], drawn[key], "accuracy") | {"macro_f1": float(scores["macro_f1"])}
+
+    def summed(names: Sequence[str]) -> dict[str, Any]:
+        wanted = [condition(name, severity) for name in names for severity in SEVERITIES]
+        value, values = (np.mean([source[key] for key in wanted], axis=0) for source in (exact, drawn))
+        kept = _figure(_share(value, exact[CLEAN]), _share(values, drawn[CLEAN]))
+        return {"mean": _figure(value, values), "kept": kept}
+
+    corruptions = {}
+    for name, corruption in CORRUPTIONS.items():
+        rows = []
+        for severity, level in zip(SEVERITIES, corruption.levels, strict=True):
+            rows.append({"level": level} | with_macro_f1(condition(name, severity)))
+        corruptions[name] = {"severities": rows} | summed([name])
+    overall = summed(list(CORRUPTIONS))
+    return {
+        "num_examples": len(labels),
+        "clean": with_macro_f1(CLEAN),
+        "corruptions": corruptions,
+        "mean_corruption_accuracy": overall["mean"],
+        "kept": overall["kept"],
+        "resamples": bootstrap.RESAMPLES,
+    }
+
+
+def _share(value: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """Of the clean accuracy; 0 where that is 0."""
+    return np.divide(value, clean, out=np.zeros_like(value), where=np.asarray(clean) != 0)
+
+
+def _figure(value: float, values: np.ndarray, name: str = "value") -> dict[str, Any]:
+    return {name: float(value), "interval_95": bootstrap.interval(values).tolist()}

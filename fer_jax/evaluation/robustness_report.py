@@ -1,0 +1,171 @@
+"""The report on robustness: figures as JSON, a table as CSV, a page to read, pictures."""
+
+import csv
+import io
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from fer_jax.data.emotions import EMOTIONS
+from fer_jax.data.faces import Faces
+from fer_jax.evaluation import protocol, robustness, robustness_plots
+from fer_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from fer_jax.files import write_atomically
+
+
+def write_report(
+    out_dir: os.PathLike | str,
+    predictions: robustness.Predictions,
+    faces: Faces,
+    groups: np.ndarray | None,
+    *,
+    numbers: np.ndarray,
+    seed: int,
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    """Writes robustness.csv, the pictures, robustness.md and, last, robustness.json.
+
+    Args:
+      out_dir: a folder that exists; an older report in it is replaced.
+      predictions: from `robustness.predict_all` with these `numbers` and this `seed`.
+      faces: what was predicted.
+      groups: as `robustness.figures` takes them.
+      numbers: int [N], each face's own number.
+      seed: of everything random.
+      facts: JSON that the report repeats: 'model', 'checkpoint', 'split', 'split_size' (how many faces
+        that has), 'data', 'data_hash' and what `protocol.judge` takes.
+
+    Returns:
+      What robustness.json holds.
+
+    Raises:
+      ValueError: predictions that are no distributions.
+      OSError: `out_dir` cannot be written.
+    """
+    out_dir = pathlib.Path(out_dir)
+    report = facts | robustness.figures(predictions, faces.labels, groups) | {"seed": seed}
+    verdict = protocol.judge(facts, None)
+    used = verdict["trained_on_this_split"] or verdict["selected_on_this_split"]
+    report["note"] = verdict["note"] if used else None
+    report["unit"] = "images" if groups is None else "groups of identical images"
+    for name in ("robustness.json", "robustness.md"):
+        (out_dir / name).unlink(missing_ok=True)
+    robustness_plots.plot_curves(report, out_dir / "robustness_curves.png")
+    robustness_plots.plot_summary(report, out_dir / "robustness_summary.png")
+    report["example"] = _draw_example(out_dir / "corruptions.png", predictions, faces, numbers, seed)
+    write_atomically(out_dir / "robustness.csv", _csv(report).encode())
+    write_atomically(out_dir / "robustness.md", _page(report).encode())
+    text = json.dumps(report, indent=2, sort_keys=True) + "\n"
+    write_atomically(out_dir / "robustness.json", text.encode())
+    return report
+
+
+def _draw_example(path, predictions, faces, numbers, seed) -> str:
+    """The sheet of one face, of those taken for what they are the one that is most surely; its id."""
+    clean = predictions[robustness.CLEAN]
+    own = np.where(clean.argmax(axis=1) == faces.labels, clean[np.arange(len(clean)), faces.labels], 0)
+    chosen = int(own.argmax())
+    image = faces.images[np.array([chosen])]
+
+    def caption(key: str) -> str:
+        row = predictions[key][chosen]
+        return f"{EMOTIONS[row.argmax()]} {100 * row.max():.0f} %"
+
+    def is_right(key: str) -> bool:
+        return predictions[key][chosen].argmax() == faces.labels[chosen]
+
+    corrupted, captions, right = {}, {}, {}
+    for name in CORRUPTIONS:
+        keys = [robustness.condition(name, severity) for severity in SEVERITIES]
+        number = [numbers[chosen]]
+        corrupted[name] = np.concatenate(
+            [corrupt(image, name, severity, seed=seed, numbers=number) for severity in SEVERITIES]
+        )
+        captions[name], right[name] = [caption(key) for key in keys], [is_right(key) for key in keys]
+    first = caption(robustness.CLEAN)
+    robustness_plots.plot_sheet(image[0], first, corrupted, captions, right, path)
+    return str(faces.ids[chosen])
+
+
+def _csv(report: dict[str, Any]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["corruption", "severity", "level", "images", "accuracy", "low", "high", "macro_f1"])
+
+    def row(name, severity, level, figure):
+        numbers = (figure["accuracy"], *figure["interval_95"], figure["macro_f1"])
+        writer.writerow([name, severity, level, report["num_examples"], *map(repr, numbers)])
+
+    row(robustness.CLEAN, 0, "", report["clean"])
+    for name, found in report["corruptions"].items():
+        for severity, figure in zip(SEVERITIES, found["severities"], strict=True):
+            row(name, severity, figure["level"], figure)
+    return text.getvalue()
+
+
+def _between(figure: dict[str, Any]) -> str:
+    return "{:.3f} - {:.3f}".format(*figure["interval_95"])
+
+
+def _page(report: dict[str, Any]) -> str:
+    """robustness.md."""
+    mean, kept, clean = report["mean_corruption_accuracy"], report["kept"], report["clean"]
+    part = ""
+    if report["num_examples"] < report["split_size"]:
+        part = f", drawn from its {report['split_size']:,} in the classes' shares"
+    lines = [
+        f"# {report['model']['name']} on corrupted faces: {100 * mean['value']:.2f} % mean accuracy",
+        "",
+        f"{report['num_examples']:,} images of `{report['split']}`{part}. The weights are "
+        f"`{report['checkpoint']}`.",
+        "",
+        *([f"**{report['note']}**", ""] if report["note"] else []),
+        "| figure | value | 95 % interval | what it is |",
+        "|---|---|---|---|",
+        f"| clean accuracy | {clean['accuracy']:.3f} | {_between(clean)} | on the faces as they are |",
+        f"| mean corruption accuracy | {mean['value']:.3f} | {_between(mean)} | mean over "
+        f"{len(CORRUPTIONS)} corruptions and {len(SEVERITIES)} severities |",
+        f"| kept | {kept['value']:.3f} | {_between(kept)} | the latter as a share of the former |",
+        "",
+        "## Corruptions",
+        "",
+        "Accuracy at each severity; *mean* over the severities with its 95 % interval; *kept*, that mean as "
+        "a share of the clean accuracy.",
+        "",
+        "| corruption | 1 | 2 | 3 | 4 | 5 | mean | 95 % interval | kept | 95 % interval |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, found in report["corruptions"].items():
+        cells = [f"{figure['accuracy']:.3f}" for figure in found["severities"]]
+        for figure in (found["mean"], found["kept"]):
+            cells += [f"{figure['value']:.3f}", _between(figure)]
+        lines.append(f"| {CORRUPTIONS[name].title} | {' | '.join(cells)} |")
+    lines += ["", "| corruption | what is varied | 1 | 2 | 3 | 4 | 5 |", "|---|---|---|---|---|---|---|"]
+    for corruption in CORRUPTIONS.values():
+        levels = " | ".join(f"{level:.3g}" for level in corruption.levels)
+        lines.append(f"| {corruption.title} | {corruption.level} | {levels} |")
+    pictures = (
+        ("Summary", "robustness_summary.png"),
+        ("Curves", "robustness_curves.png"),
+        ("One face", "corruptions.png"),
+    )
+    for title, file in pictures:
+        lines += ["", f"## {title}", "", f"![{title}]({file})"]
+    lines += [
+        "",
+        "## How to read this",
+        "",
+        "- The protocol is that of Hendrycks & Dietterich 2019 (arXiv:1903.12261); noise, blur, contrast, "
+        "brightness and JPEG have the levels of Tiny-ImageNet-C, lengths relative to the side.",
+        "- Every model meets the same faces: they are made at the data's own size, from the seed "
+        f"({report['seed']}) and the image's place in the split. Crops that reach beyond an image mirror it "
+        "at its edge.",
+        f"- Intervals: percentile bootstrap over {report['resamples']:,} resamples, drawing "
+        f"{report['unit']}, the same in every condition.",
+        f"- Data: {report['data']['name']}, content hash `{report['data_hash']}`.",
+        "- `robustness.csv` has every accuracy, `robustness.json` everything.",
+    ]
+    return "\n".join([*lines, ""])

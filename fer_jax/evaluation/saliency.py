@@ -1,0 +1,106 @@
+"""Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391): where in a face the evidence for a class lies."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from fer_jax import steps
+from fer_jax.data import augment
+from fer_jax.evaluation import predict
+from fer_jax.models.layers import FeatureMap
+
+
+def grad_cam(
+    model: nn.Module, variables: Any, x: jax.Array, classes: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Logits, and the map of the evidence for one class a face.
+
+    The gradient of the class's logit with respect to the last spatial features (`FeatureMap`), averaged
+    over space, weighs their channels; what is positive of the weighted sum is the map.
+
+    Args:
+      model: any of `models.MODELS`.
+      variables: {"params", "batch_stats"}.
+      x: float32 [B, S, S, C], normalised as `steps.normalize` does.
+      classes: int [B]; None for the class of the highest logit.
+
+    Returns:
+      Logits float32 [B, K] and maps float32 [B, h, w], at least 0: h * w times the paper's, so that with a
+      linear head on the features' mean they are the class activation maps of Zhou et al. 2016
+      (arXiv:1512.04150).
+    """
+
+    def apply(instead=None):
+        """Logits, and the features before; `instead` takes their place for what follows."""
+        seen = []
+
+        def intercept(next_call, args, kwargs, context):
+            if not isinstance(context.module, FeatureMap):
+                return next_call(*args, **kwargs)
+            seen.append(args[0])
+            return next_call(args[0] if instead is None else instead)
+
+        with nn.intercept_methods(intercept):
+            logits = model.apply(variables, x, train=False)
+        (features,) = seen
+        return logits, features
+
+    def score(features):
+        logits, _ = apply(features)
+        chosen = jnp.argmax(logits, axis=1) if classes is None else classes
+        return jnp.take_along_axis(logits, chosen[:, None], axis=1).sum(), logits
+
+    # The barrier keeps the compiler from computing the features anew, rounded otherwise, where the gradient
+    # of a maximum looks for the largest. What of the second pass lies before them is never computed.
+    features = jax.lax.optimization_barrier(apply()[1])
+    gradient, logits = jax.grad(score, has_aux=True)(features)
+    weights = gradient.astype(jnp.float32).sum(axis=(1, 2), keepdims=True)
+    return logits, jax.nn.relu((weights * features).sum(axis=-1))
+
+
+def explain(
+    model: nn.Module,
+    variables: Any,
+    images: Any,
+    normalization: dict[str, Any],
+    *,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of all faces and the Grad-CAM of the class that each is taken for.
+
+    Args:
+      model: any of `models.MODELS`.
+      variables: {"params", "batch_stats"}.
+      images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
+      normalization: the arguments of `steps.make_forward` besides the model (`Trained.normalization`).
+      batch_size: faces at a time.
+      progress: whether to show a progress bar.
+
+    Returns:
+      Probabilities float64 [N, K] and maps float32 [N, h, w], at least 0.
+
+    Raises:
+      ValueError: no images, or a batch size below 1.
+    """
+    count = images.shape[0]
+    if not count:
+        raise ValueError("no images to explain: the split is empty")
+    if batch_size < 1:
+        raise ValueError(f"the batch size is {batch_size}, expected 1 or more")
+    batch_size = min(batch_size, count)
+    prepare = steps.make_input(**normalization)
+    run = jax.jit(lambda variables, images, affine: grad_cam(model, variables, prepare(images, affine)))
+    variables, whole = jax.device_put(variables), augment.identity_affine(batch_size)
+    logits, maps = [], []
+    for start in tqdm(range(0, count, batch_size), "explaining", unit="batch", disable=not progress):
+        # The last batch is filled up, so that one program is compiled.
+        index = np.minimum(np.arange(start, start + batch_size), count - 1)
+        for results, values in zip((logits, maps), run(variables, images[index], whole), strict=True):
+            results.append(np.asarray(values))
+    logits, maps = np.concatenate(logits)[:count], np.concatenate(maps)[:count]
+    return predict.softmax(logits.astype(np.float64)), maps

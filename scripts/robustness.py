@@ -1,0 +1,69 @@
+"""Measures how much of its accuracy a model keeps on corrupted faces.
+
+    python scripts/robustness.py --workdir runs/cnn --data data/fer2013 --out robustness
+    python scripts/robustness.py --checkpoint my.safetensors --data data/mine --out out --limit 500
+
+Sixteen corruptions (noise, blur, contrast, brightness, JPEG, low resolution, rotation, covered eyes or
+mouth, crops that are too tight, too wide or shifted) in five severities each: 81 evaluations of the split.
+OUT gets robustness.md (start there), robustness.json (every figure), robustness.csv (a row for each
+severity) and pictures. --limit N takes about N faces in the classes' shares: with 500 an interval is some 4
+points to either side.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fer_jax.evaluation import command  # noqa: E402
+
+SEED = 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = command.make_parser(__doc__, out="folder for the report")
+    parser.add_argument(
+        "--limit", type=command.at_least_one, metavar="N", help="only about N of the split's faces"
+    )
+    command.add_batch_size(parser, 256)
+    return command.run(measure, parser.parse_args(argv))
+
+
+def measure(args: argparse.Namespace) -> int:
+    """Predicts everything and writes the report; the exit code."""
+    import numpy as np
+
+    from fer_jax.data import builder, splits
+    from fer_jax.evaluation import robustness, robustness_report
+
+    trained = command.open_weights(args)
+    manifest = builder.read_manifest(args.data)
+    faces = trained.load_split(args.data, args.split)
+    out, size = command.open_folder(args.out), len(faces)
+    numbers, groups = np.arange(size), splits.duplicate_groups(faces.images)
+    if args.limit and args.limit < size:
+        shares = {"kept": args.limit / size, "rest": 1 - args.limit / size}
+        numbers = splits.stratified_group_split(faces.labels, groups, shares, SEED)["kept"]
+        faces, groups = faces.take(numbers), groups[numbers]
+
+    def predict(images):
+        return trained.predict(images, batch_size=args.batch_size, progress=False)
+
+    predictions = robustness.predict_all(predict, faces.images, numbers=numbers, seed=SEED)
+    facts = command.describe(trained, manifest, args.split) | {"split_size": size}
+    report = robustness_report.write_report(
+        out, predictions, faces, groups, numbers=numbers, seed=SEED, facts=facts
+    )
+    print(f"{report['model']['name']} on {len(faces):,} of {size:,} faces of {args.split}\n")
+    rows = {"clean accuracy": ("accuracy", report["clean"])}
+    rows["mean corruption accuracy"] = ("value", report["mean_corruption_accuracy"])
+    rows["kept of the clean accuracy"] = ("value", report["kept"])
+    for name, (key, figure) in rows.items():
+        print("  {:28} {:.4f}   95 % {:.4f} - {:.4f}".format(name, figure[key], *figure["interval_95"]))
+    print(f"\nreport: {out / 'robustness.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Shows where in the faces a model finds the evidence for its predictions (Grad-CAM).
+
+    python scripts/saliency.py --workdir runs/cnn --data data/fer2013 --out saliency
+
+OUT gets saliency.md (start there), a sheet for each class (angry.png ...) with faces that were taken for
+what they are and faces that were not, each beside its map, the mean map of each class, and saliency.json.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fer_jax.evaluation import command  # noqa: E402
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = command.make_parser(__doc__, out="folder for the sheets")
+    command.add_batch_size(parser, 64)
+    return command.run(explain, parser.parse_args(argv))
+
+
+def explain(args: argparse.Namespace) -> int:
+    """Explains the split's predictions and writes the sheets; the exit code."""
+    from fer_jax.data import builder
+    from fer_jax.evaluation import saliency, saliency_report
+
+    trained = command.open_weights(args)
+    manifest = builder.read_manifest(args.data)
+    faces = trained.load_split(args.data, args.split)
+    out = command.open_folder(args.out)
+    probs, maps = saliency.explain(
+        trained.model, trained.variables, faces.images, trained.normalization, batch_size=args.batch_size
+    )
+    facts = command.describe(trained, manifest, args.split)
+    saliency_report.write_report(out, probs, maps, faces, facts)
+    print(f"{len(faces):,} faces of {args.split} explained: {out / 'saliency.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
