@@ -15,6 +15,8 @@ weights.
 
 --tta averages several views of each face: "flip" the face and its mirror image, "tencrop" five
 crops and their mirror images. They cost 2 and 10 times as much as "none".
+
+--latency measures how long one face takes by itself on this machine, best with nothing else running.
 """
 
 import argparse
@@ -55,6 +57,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--batch_size", type=int, default=256, metavar="N", help="images at a time (default: 256)"
     )
+    parser.add_argument("--latency", action="store_true", help="measure how long one face takes")
     return parser.parse_args(argv)
 
 
@@ -82,7 +85,7 @@ def evaluate(args: argparse.Namespace) -> dict:
     """Loads, predicts and writes the report; returns what report.json holds."""
     from fer_jax import checkpoints, platform
     from fer_jax.data import builder, splits
-    from fer_jax.evaluation import report
+    from fer_jax.evaluation import cost, report
     from fer_jax.evaluation.trained import Trained
 
     platform.tune_cpu()
@@ -102,6 +105,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         "tta": args.tta,
         "checkpoint": weights,
         "parameters": trained.parameters,
+        "cost": cost.measure(trained, faces.image_shape if args.latency else None),
         "data": builder.describe(manifest),
         "data_hash": manifest["content_hash"],
         "trained_data": trained.facts["data"],

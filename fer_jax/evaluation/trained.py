@@ -10,7 +10,7 @@ import numpy as np
 
 from fer_jax import checkpoints, models, platform, state, steps
 from fer_jax.data import builder
-from fer_jax.data.emotions import EMOTIONS
+from fer_jax.data.emotions import EMOTIONS, class_names
 from fer_jax.data.faces import Faces
 from fer_jax.evaluation import predict
 
@@ -63,12 +63,13 @@ class Trained:
                 f"the facts in {self.source} lack {', '.join(missing)}, which an evaluation needs: take "
                 "weights that fer_jax's training wrote, such as RUN/best.safetensors"
             )
-        if facts["emotions"] != list(EMOTIONS):
+        if facts["emotions"] not in [list(class_names(n)) for n in (7, 8)]:
             raise ValueError(
-                f"{self.source} tells {facts['emotions']} apart; expected {list(EMOTIONS)}, in this order"
+                f"{self.source} tells {facts['emotions']} apart; expected {list(EMOTIONS)}, in this order, "
+                "and contempt if there is an eighth class"
             )
         try:
-            model = models.create(facts["model"]["name"], len(EMOTIONS), **facts["model"]["kwargs"])
+            model = models.create(facts["model"]["name"], len(facts["emotions"]), **facts["model"]["kwargs"])
             state.check_fit(self.variables, model, self.input_shape)
         except ValueError as error:
             raise ValueError(f"{self.source}: {error}") from error
