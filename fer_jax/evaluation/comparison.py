@@ -4,6 +4,7 @@ Intervals are those of `bootstrap`, in which all models are drawn alike.
 """
 
 import itertools
+import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -165,7 +166,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number: below a level of 0.05, the chance of any false alarm is at most that.
+    """p-values adjusted for their number: any false alarm below a level is as likely as that level at most.
 
     Holm's step-down method (1979, doi:10.2307/4615733): the smallest is multiplied by how many there are,
     the next by one less, and so on, never falling.
@@ -201,7 +202,8 @@ def by_seed(contenders: Sequence[Contender], models: Sequence[dict[str, Any]]) -
         row = {"name": _common_name(members), "members": members, "seeds": seeds}
         for key in FIGURES:
             values = [models[i][key] for i in places]
-            row[key] = {"values": values, "mean": float(np.mean(values)), "std": float(np.std(values, ddof=1))}
+            mean, std = float(np.mean(values)), float(np.std(values, ddof=1))
+            row[key] = {"values": values, "mean": mean, "std": std}
         result.append(row)
     return result
 
@@ -210,7 +212,8 @@ def _recipe(facts: dict[str, Any]) -> str:
     """What two runs have in common that differ in nothing but the seed, and where their data lie."""
     config = {key: value for key, value in facts["config"].items() if key not in ("seed", "data")}
     data = {key: value for key, value in (facts["config"].get("data") or {}).items() if key != "dir"}
-    return repr((sorted(config.items()), sorted(data.items()), facts.get("trained_data_hash"), facts.get("tta")))
+    same = (config, data, facts.get("trained_data_hash"), facts.get("tta"))
+    return json.dumps(same, sort_keys=True)
 
 
 def _common_name(names: Sequence[str]) -> str:

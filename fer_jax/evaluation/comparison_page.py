@@ -57,7 +57,8 @@ def sections(found: dict[str, Any], pictures: str) -> list[str]:
         "",
         *table(found),
         "",
-        "ECE: expected calibration error. MFLOPs: millions of floating-point operations of a face's forward pass, "
+        "ECE: expected calibration error. MFLOPs: millions of floating-point operations of a face's "
+        "forward pass, "
         "two for each multiply-add. Milliseconds: median over single faces, in brackets the quartiles. "
         "Empty: not known.",
         "",
@@ -66,7 +67,13 @@ def sections(found: dict[str, Any], pictures: str) -> list[str]:
     if hardware := _measured(found):
         lines += ["", f"![Accuracy and latency]({pictures}{PARETO})", "", *_fronts(found, hardware)]
     if found["seeds"]:
-        lines += ["", "## Seeds", "", "Runs that differ only in the seed: mean ± standard deviation (values).", ""]
+        lines += [
+            "",
+            "## Seeds",
+            "",
+            "Runs that differ only in the seed: mean ± standard deviation (values).",
+            "",
+        ]
         lines += _seeds(found)
     if found["pairs"]:
         lines += ["", "## Pairs", "", *_pairs(found)]
@@ -224,8 +231,10 @@ def _pairs(found: dict[str, Any]) -> list[str]:
     ]
     count = len(found["pairs"])
     return [
-        "How many points of accuracy the row's model is above the column's, with the 95 % interval of the paired "
-        f"bootstrap over {found['bootstrap']['unit']}; in bold where McNemar's exact test, adjusted, gives p < "
+        "How many points of accuracy the row's model is above the column's, with the 95 % interval of "
+        "the paired "
+        f"bootstrap over {found['bootstrap']['unit']}; in bold where McNemar's exact test, adjusted, "
+        "gives p < "
         f"{LEVEL}.",
         "",
         *markdown(("", *names), matrix),
@@ -238,8 +247,10 @@ def _pairs(found: dict[str, Any]) -> list[str]:
             rows,
         ),
         "",
-        f"Of {count} comparisons some come out below {LEVEL} by chance alone; the adjusted p (Holm) keeps the "
-        f"chance of even one such false alarm below {LEVEL}. The intervals are not adjusted. McNemar's test takes "
+        f"Of {count} comparisons some come out below {LEVEL} by chance alone; the adjusted p (Holm) "
+        "keeps the "
+        f"chance of even one such false alarm below {LEVEL}. The intervals are not adjusted. McNemar's "
+        "test takes "
         "every image as evidence of its own, the bootstrap groups of identical images as one. Neither tells "
         "what another training would give: for that, train several seeds.",
     ]  # fmt: skip

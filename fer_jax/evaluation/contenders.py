@@ -101,7 +101,8 @@ def find(path: os.PathLike | str) -> pathlib.Path:
         if place.is_file():
             return place
     raise FileNotFoundError(
-        f"there are no predictions at {path}: expected a run's directory (which gets report/ at its end), the "
+        f"there are no predictions at {path}: expected a run's directory (which gets report/ at its "
+        "end), the "
         f"folder of a report ({PREDICTIONS}), a stored result ({STORED}) or a CSV file"
     )
 
@@ -171,7 +172,8 @@ def _complete(contender: Contender, split: Split) -> None:
     elif (differ := found.labels != labels).any():
         row = int(differ.argmax())
         raise ValueError(
-            f"{_row(contender, row)}: {found.ids[row]} has the label {found.names[found.labels[row]]}, in the "
+            f"{_row(contender, row)}: {found.ids[row]} has the label {found.names[found.labels[row]]}, "
+            "in the "
             f"dataset {EMOTIONS[labels[row]]} ({differ.sum()} of {len(differ)} rows differ)"
         )
     if found.groups is None:

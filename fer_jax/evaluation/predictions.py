@@ -1,4 +1,5 @@
-"""Predictions as a file: CSV, one row an image, from which all figures follow; compressed if it ends in .gz."""
+"""Predictions as a file: CSV, one row an image, from which all figures follow; compressed if it ends "
+"in .gz."""
 
 import contextlib
 import csv
@@ -90,7 +91,9 @@ def _open(path: os.PathLike | str) -> Iterator[TextIO]:
         with opened(path, "rt", newline="", encoding="utf-8-sig") as file:
             yield file
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as {'compressed ' * (opened != open)}text: {error}") from None
+        raise ValueError(
+            f"{path} cannot be read as {'compressed ' * (opened != open)}text: {error}"
+        ) from None
 
 
 def read(path: os.PathLike | str, names: Sequence[str] | None = None) -> Predictions:

@@ -54,13 +54,16 @@ def results_page(found: dict[str, dict[str, Any]]) -> list[str]:
     lines = [
         "# Results",
         "",
-        f"Made by `make report` from the predictions in `{FOLDER}/`; no figure is typed by hand, and a test holds "
+        f"Made by `make report` from the predictions in `{FOLDER}/`; no figure is typed by hand, and a "
+        "test holds "
         "this page to them. How the models were made is at the end.",
     ]
     for title, one in found.items():
         pictures = f"{FOLDER}/{PICTURES}/{title}/"
         lines += ["", f"## {title.replace('_', ' ')}", ""]
-        lines += [f"#{line}" if line.startswith("## ") else line for line in comparison_page.sections(one, pictures)]
+        lines += [
+            f"#{line}" if line.startswith("## ") else line for line in comparison_page.sections(one, pictures)
+        ]
     head = ("result", "network", "seed", "commit", "hardware", "minutes", "command")
     rows = [_origin(row) for one in found.values() for row in comparison_page.best_first(one)]
     return [*lines, "", "## Origin", "", *comparison_page.markdown(head, rows)]
@@ -83,7 +86,8 @@ def readme_table(found: dict[str, dict[str, Any]]) -> list[str]:
     """The lines of the README's table, one for each set of images."""
     lines = []
     head = (
-        "result", "accuracy", "without near copies", "macro F1", "ECE", "parameters", "MFLOPs", "trained on, for"
+        "result", "accuracy", "without near copies", "macro F1", "ECE", "parameters", "MFLOPs",
+        "milliseconds", "trained on, for",
     )  # fmt: skip
     for title, one in found.items():
         rows = [
@@ -95,6 +99,7 @@ def readme_table(found: dict[str, dict[str, Any]]) -> list[str]:
                 comparison_page.percent(row, "ece"),
                 comparison_page.parameters(row),
                 comparison_page.mega(row["flops"]),
+                comparison_page.latency(row),
                 comparison_page.training(row),
             )
             for row in comparison_page.best_first(one)

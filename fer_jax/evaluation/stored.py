@@ -56,7 +56,9 @@ def store(source: pathlib.Path, folder: pathlib.Path, run: Run) -> dict[str, Any
     facts = contenders.read_facts(file)
     found = predictions.read(file)
     if not facts or found.labels is None:
-        raise ValueError(f"{file} is no report's: expected report.json beside it, as scripts/evaluate.py writes")
+        raise ValueError(
+            f"{file} is no report's: expected report.json beside it, as scripts/evaluate.py writes"
+        )
     given = {key: value for key, value in dataclasses.asdict(run).items() if value is not None}
     facts["run"] = dataclasses.asdict(Run()) | (facts.get("run") or {}) | given
     facts = _neutral({key: facts[key] for key in _KEPT if key in facts})
