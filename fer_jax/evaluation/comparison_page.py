@@ -185,7 +185,7 @@ def _fronts(found: dict[str, Any], hardware: Sequence[str]) -> list[str]:
     lines = []
     for name in hardware:
         front = ", ".join(found["front"][name])
-        lines.append(f"- {name}: no other is both faster and more accurate than {front}.")
+        lines.append(f"- {name}: the front, with none both faster and more accurate, is {front}.")
     return lines
 
 
@@ -247,12 +247,10 @@ def _pairs(found: dict[str, Any]) -> list[str]:
             rows,
         ),
         "",
-        f"Of {count} comparisons some come out below {LEVEL} by chance alone; the adjusted p (Holm) "
-        "keeps the "
-        f"chance of even one such false alarm below {LEVEL}. The intervals are not adjusted. McNemar's "
-        "test takes "
-        "every image as evidence of its own, the bootstrap groups of identical images as one. Neither tells "
-        "what another training would give: for that, train several seeds.",
+        f"The more comparisons ({count} here), the likelier a p below {LEVEL} by chance alone; the adjusted p "
+        f"(Holm) keeps the chance of even one such false alarm below {LEVEL}. The intervals are not adjusted. "
+        "McNemar's test takes every image as evidence of its own, the bootstrap a group of identical images "
+        "as one. Neither tells what another training would give: for that, train several seeds.",
     ]  # fmt: skip
 
 
@@ -278,7 +276,7 @@ def plot_accuracies(found: dict[str, Any], path: pathlib.Path) -> Figure:
         axis.errorbar(values, at, xerr=error, fmt=marker, label=label, **style)
     axis.set_yticks(places, [row["name"] for row in rows])
     axis.set(xlabel="accuracy in percent, with 95 % intervals", ylim=(-0.6, len(rows) - 0.4))
-    axis.set_title(f"Accuracy on {_images(found)}", loc="left", fontsize=11)
+    axis.set_title(f"Accuracy on {_images(found).replace('`', '')}", loc="left", fontsize=11)
     axis.grid(axis="x", alpha=0.3)
     if len(kinds) > 1:
         axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=9)
@@ -313,9 +311,10 @@ def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
             axis.annotate(row["name"], (at_x, at_y), (6, 5), textcoords="offset points", fontsize=9)
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+    axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "2357" else "")
     axis.set(xlabel="milliseconds a face (median and quartiles)", ylabel="accuracy in percent, 95 % interval")
-    axis.set_title(f"Accuracy and latency on {_images(found)} (dashed: the front)", loc="left", fontsize=11)
+    images = _images(found).replace("`", "")
+    axis.set_title(f"Accuracy and latency on {images} (dashed: the front)", loc="left", fontsize=11)
     axis.margins(x=0.12)
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right", fontsize=9)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from fer_jax.evaluation import predictions
 
 REPORT, PREDICTIONS = "report.json", "predictions.csv"
 FACTS, STORED = "facts.json", "predictions.csv.gz"  # of a stored result, see `stored`
+_SEED = re.compile(r"seed[_-]?\d+", re.IGNORECASE)
 
 
 @dataclasses.dataclass
@@ -108,13 +110,18 @@ def find(path: os.PathLike | str) -> pathlib.Path:
 
 
 def names(files: Sequence[pathlib.Path]) -> list[str]:
-    """A name for each file of predictions: as much of the end of its path as tells it from the others."""
+    """A name for each file of predictions: as much of the end of its path as tells it from the others.
+
+    A folder such as seed_0 comes with the one above it, which says of what.
+    """
     parts = []
     for file in files:
         folder = list(file.absolute().parent.parts[1:])
         stem = file.name.removesuffix(".gz").removesuffix(".csv")
         if folder and folder[-1] == "report":
             folder.pop()
+        if len(folder) > 1 and _SEED.fullmatch(folder[-1]):
+            folder[-2:] = ["/".join(folder[-2:])]
         parts.append(folder if file.name in (PREDICTIONS, STORED) else [*folder, stem])
     length = 1
     while len({tuple(part[-length:]) for part in parts}) < len(parts):
