@@ -1,16 +1,20 @@
 # make quickstart   train and evaluate a small CNN on built-in synthetic faces (no data needed)
 # make test         run the tests
+# make report       the results page, the README's table and all reports from the stored predictions
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test report lint clean
 
 quickstart: .venv/installed
 	$(BIN)/python scripts/quickstart.py
 
 test: .venv/tested
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
+
+report: .venv/installed
+	$(BIN)/python scripts/results.py
 
 lint: .venv/tested
 	$(BIN)/ruff check .

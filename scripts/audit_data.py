@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fer_jax.data import folders  # noqa: E402
 from fer_jax.data.audit_report import write_audit  # noqa: E402
 from fer_jax.data.records import SourceError  # noqa: E402
 
@@ -23,6 +24,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--source", required=True, help="CSV file, folder, or the word synthetic")
+    parser.add_argument(
+        "--map", action="append", default=[], metavar="CLASS=EMOTION", help="as prepare_data.py takes it"
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the report")
     parser.add_argument(
         "--near_threshold",
@@ -44,7 +48,8 @@ def _correlation(text: str) -> float:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
-        report = write_audit(args.source, args.out, near_threshold=args.near_threshold)
+        class_map = folders.parse_map(args.map)
+        report = write_audit(args.source, args.out, class_map=class_map, near_threshold=args.near_threshold)
     except SourceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -22,6 +22,8 @@ groups, into subgroups.md, subgroups.json and subgroups.png.
 
 --tta averages several views of each face: "flip" the face and its mirror image, "tencrop" five
 crops and their mirror images. They cost 2 and 10 times as much as "none".
+
+--latency measures how long one face takes by itself on this machine, best with nothing else running.
 """
 
 import argparse
@@ -72,6 +74,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--batch_size", type=int, default=256, metavar="N", help="images at a time (default: 256)"
     )
+    parser.add_argument("--latency", action="store_true", help="measure how long one face takes")
     return parser.parse_args(argv)
 
 
@@ -100,7 +103,7 @@ def evaluate(args: argparse.Namespace) -> dict:
     from fer_jax import checkpoints, platform
     from fer_jax.data import builder, splits
     from fer_jax.data.emotions import EMOTIONS
-    from fer_jax.evaluation import predictions, report, subgroups, subgroups_report
+    from fer_jax.evaluation import cost, predictions, report, subgroups, subgroups_report
     from fer_jax.evaluation.trained import Trained
 
     platform.tune_cpu()
@@ -134,6 +137,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         "tta": args.tta,
         "checkpoint": weights,
         "parameters": trained.parameters,
+        "cost": cost.measure(trained, faces.image_shape if args.latency else None),
         "data": builder.describe(manifest),
         "data_hash": manifest["content_hash"],
         "trained_data": trained.facts["data"],

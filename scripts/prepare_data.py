@@ -15,7 +15,11 @@ SOURCE is one of
   synthetic               drawn faces, to try everything without data
 
 Classes go by name: angry/anger, disgust/disgusted, fear/fearful, happy/happiness, sad/sadness,
-surprise/surprised, neutral; Training is train, PublicTest validation, PrivateTest test.
+surprise/surprised, neutral; Training is train, PublicTest validation, PrivateTest test. A folder of
+another class, such as contempt or unknown, is refused until --map says what to do with it:
+
+    python scripts/prepare_data.py --source folder --map contempt=drop --map unknown=drop --out data/mine
+    python scripts/prepare_data.py --source folder --map contempt=disgust --out data/mine
 
 FER+ (Microsoft's ten votes an image) is joined to FER2013 by row, and to folders by pixels:
 
@@ -32,7 +36,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configs import cnn  # noqa: E402
-from fer_jax.data import builder  # noqa: E402
+from fer_jax.data import builder, folders  # noqa: E402
 from fer_jax.data.emotions import EMOTIONS  # noqa: E402
 from fer_jax.data.records import BadRecordError, SourceError  # noqa: E402
 
@@ -43,6 +47,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--source", required=True, help="CSV file, folder, or the word synthetic")
     parser.add_argument("--out", required=True, metavar="DATA", help="folder for the dataset")
+    parser.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="CLASS=EMOTION",
+        help="take a class folder for an emotion, or leave it out: CLASS=drop; repeatable",
+    )
     parser.add_argument(
         "--ferplus", metavar="VOTES", help="FER+'s fer2013new.csv, whose votes are joined to the images"
     )
@@ -79,6 +90,7 @@ def main(argv: list[str] | None = None) -> int:
         manifest = builder.build(
             args.source,
             args.out,
+            class_map=folders.parse_map(args.map),
             ferplus_csv=args.ferplus,
             ferplus_pixels=args.ferplus_pixels,
             skip_bad=args.skip_bad,
@@ -99,11 +111,11 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nstopped; nothing was left at {args.out}", file=sys.stderr)
         return 130
-    print(summary(manifest, args.out))
+    print(summary(manifest, args.out, args.map))
     return 0
 
 
-def summary(manifest: dict, out: str) -> str:
+def summary(manifest: dict, out: str, class_map: list[str]) -> str:
     """What the dataset holds and what to run next."""
     splits = manifest["splits"]
     lines = [f"{manifest['name']} ({manifest['source_kind']}) at {out}", ""]
@@ -132,7 +144,8 @@ def summary(manifest: dict, out: str) -> str:
             f"left out {len(skipped)} bad rows or images (all are in {out}/manifest.json):",
         ]
         lines += [f"  {bad['where']}: {bad['reason']}" for bad in skipped[:10]]
-    audit = ["python", "scripts/audit_data.py", "--source", manifest["source"], "--out", f"{Path(out)}_audit"]
+    audit = ["python", "scripts/audit_data.py", "--source", manifest["source"]]
+    audit += [word for pair in class_map for word in ("--map", pair)] + ["--out", f"{Path(out)}_audit"]
     config = "configs/ferplus.py" if manifest["annotations"] else "configs/cnn.py"
     train = ["python", "-m", "fer_jax.main", "--config", config, f"--config.data.dir={out}"]
     lines += ["", "next:", f"  {shlex.join(audit)}", f"  {shlex.join(train + overrides(manifest))}"]

@@ -1,6 +1,7 @@
 """An audit as files: audit.json with everything, audit.md to read, and the pictures."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ def write_audit(
     source_path: str | Path,
     out_dir: str | Path,
     *,
+    class_map: Mapping[str, str] | None = None,
     near_threshold: float = 0.9,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Audits a source and writes audit.json, audit.md and pictures into `out_dir`.
 
     Args:
-      source_path: see `sources.open_source`.
+      source_path, class_map: see `sources.open_source`.
       near_threshold: zero-mean correlation from which two images count as near duplicates, in (0, 1].
 
     Returns:
@@ -32,7 +34,7 @@ def write_audit(
     """
     if not 0 < near_threshold <= 1:
         raise ValueError(f"near_threshold must be above 0 and at most 1, got {near_threshold}")
-    source = open_source(source_path)
+    source = open_source(source_path, class_map)
     out = Path(out_dir).expanduser()
     out.mkdir(parents=True, exist_ok=True)
     data = audit.collect(source, progress)

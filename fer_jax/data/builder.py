@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ def build(
     source_path: str | Path,
     out_dir: str | Path,
     *,
+    class_map: Mapping[str, str] | None = None,
     ferplus_csv: str | Path | None = None,
     ferplus_pixels: str | Path | None = None,
     skip_bad: bool = False,
@@ -59,6 +60,7 @@ def build(
     `splits.stratified_group_split`. Where `out_dir` already holds the same dataset it is kept.
 
     Args:
+      class_map: what class folders other than the seven emotions are taken for, see `folders.parse_map`.
       ferplus_csv: FER+'s fer2013new.csv, whose votes are joined to the images, see `ferplus_join.join`.
       ferplus_pixels: fer2013.csv, to join them by pixels.
       skip_bad: leave out bad rows and images (the manifest lists them) instead of stopping at the
@@ -90,7 +92,7 @@ def build(
         )
     if seed < 0:
         raise DatasetError(f"seed {seed} must be 0 or more")
-    source = open_source(source_path)
+    source = open_source(source_path, class_map)
     out = Path(out_dir).expanduser().resolve()
     _check_place(out, source)
     if ferplus_csv:

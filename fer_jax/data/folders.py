@@ -4,7 +4,7 @@ import os
 import re
 import struct
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,19 +24,53 @@ from fer_jax.data.records import (
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 MAX_PIXELS = 50_000_000  # a large photograph; a file that declares more is refused before it is decoded
 
+DROP = "drop"  # instead of an emotion, for classes that are left out
+
 _KAGGLE_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_\d+", re.IGNORECASE)
 _Entry = tuple[str, int, str | None]  # path relative to the source, label, split
 
 
-def open_folders(root: Path) -> Source:
+def parse_map(words: Sequence[str]) -> dict[str, str]:
+    """What the command line says of class folders that are none of the seven emotions.
+
+    Args:
+      words: each CLASS=EMOTION, or CLASS=drop to leave the class out.
+
+    Returns:
+      {class, lower case: one of `EMOTIONS` or `DROP`}.
+
+    Raises:
+      SourceError: a word is not of that form, names no emotion, or says two things of a class.
+    """
+    result: dict[str, str] = {}
+    for word in words:
+        name, equals, emotion = (part.strip() for part in word.partition("="))
+        if not (name and equals):
+            raise SourceError(
+                f"--map {word}: expected CLASS=EMOTION or CLASS={DROP}, such as contempt={DROP}"
+            )
+        try:
+            target = DROP if emotion.casefold() == DROP else canonical(emotion)
+        except UnknownEmotionError as error:
+            raise SourceError(f"--map {word}: {error}; or {DROP}, to leave the class out") from error
+        if result.setdefault(name.casefold(), target) != target:
+            raise SourceError(f"--map {word}: {name} was mapped to {result[name.casefold()]} already")
+    return result
+
+
+def open_folders(root: Path, class_map: Mapping[str, str] | None = None) -> Source:
     """Lists the images below `root`; which layout it is shows in the names of its subfolders.
 
     Class folders are matched by name (see `emotions.canonical`). Folders named 0 to 6, all seven of
     them, are taken in the challenge's order; other numbers say nothing and are refused.
 
+    Args:
+      root: the folder.
+      class_map: what other class folders are taken for, from `parse_map`; the notes say what it did.
+
     Raises:
-      SourceError: when a folder is neither a split nor an emotion or cannot be listed, or when there
-        is no image.
+      SourceError: when a folder is neither a split nor an emotion nor mapped or cannot be listed, when a
+        mapped one is not there, or when there is no image.
     """
     tops = _subfolders(root)
     if not tops:
@@ -62,17 +96,24 @@ def open_folders(root: Path) -> Source:
     else:
         classes = {("", name): None for name in tops}
         kind = "class_folders"
-    labels = _labels(root, {name for _, name in classes}, notes)
+    labels = _labels(root, {name for _, name in classes}, notes, class_map or {})
     entered = {_identity(folder) for folder in (*parents, *(root / top / name for top, name in classes))}
-    entries, others = [], 0
+    entries, others, mapped = [], 0, dict.fromkeys(class_map or {}, 0)
     for (top, name), split in classes.items():
         files, ignored = _images_below(root, os.path.join(top, name), entered)
+        if name.casefold() in mapped:
+            mapped[name.casefold()] += len(files)
+        if labels[name] is None:
+            continue
         entries += [(file, labels[name], split) for file in files]
         others += ignored
     if not entries:
         raise SourceError(
             f"no images below {root} (looked in {len(classes)} class folders for {', '.join(IMAGE_ENDINGS)})"
         )
+    for name, count in mapped.items():
+        done = "left out" if class_map[name] == DROP else f"taken as {class_map[name]}"
+        notes.append(f"{count:,} images of class {name} {done} (--map {name}={class_map[name]})")
     if others:
         notes.append(f"files that are not images (by their ending) and were not looked at: {others}")
     if strays := [folder / name for folder in parents for name in _images_in(folder)]:
@@ -142,22 +183,37 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_ENDINGS)
 
 
-def _labels(root: Path, names: set[str], notes: list[str]) -> dict[str, int]:
+def _labels(
+    root: Path, names: set[str], notes: list[str], class_map: Mapping[str, str]
+) -> dict[str, int | None]:
+    """The label of each class folder, None of those that are left out."""
+    if missing := sorted(class_map.keys() - {name.casefold() for name in names}):
+        raise SourceError(
+            f"{root} has no class folder {missing[0]}, which --map names; it has: {', '.join(sorted(names))}"
+        )
     if names == {str(i) for i in range(len(EMOTIONS))}:
         order = ", ".join(f"{i} {name}" for i, name in enumerate(EMOTIONS))
         notes.append(f"the class folders are numbers; they were taken in the order of FER2013: {order}")
         return {name: int(name) for name in names}
     labels = {}
     for name in sorted(names):
+        target = class_map.get(name.casefold(), name)
+        if target == DROP:
+            labels[name] = None
+            continue
         try:
-            labels[name] = emotion_id(name)
+            labels[name] = emotion_id(target)
         except UnknownEmotionError as error:
-            advice = "rename the folder or move it out of the source"
+            advice = (
+                f"say what it is (--map {name}={DROP} leaves it out, --map {name}=disgust takes it as "
+                "disgust), "
+                "rename the folder or move it out of the source"
+            )
             if name.isdigit():
                 advice = (
                     "numbers are only understood as 0 to 6, all seven, in the order of FER2013; "
                     "datasets differ in how they count, so give these folders the names of their "
-                    "emotions"
+                    f"emotions, or say them by --map {name}=EMOTION"
                 )
             raise SourceError(f"{root}: {error}; {advice}") from error
     return labels

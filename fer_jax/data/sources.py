@@ -1,7 +1,7 @@
 """Recognises and reads what users have on disk: CSV files here, image folders in `folders`."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +15,26 @@ SIDE = 48  # the CSV files hold 48 x 48 grey pixels a row
 SYNTHETIC_SEED = 0
 
 
-def open_source(path: str | Path) -> Source:
+def open_source(path: str | Path, class_map: Mapping[str, str] | None = None) -> Source:
     """Recognises what `path` is: a FER2013 CSV, a folder of images, or the word "synthetic".
+
+    Args:
+      path: what to read.
+      class_map: for folders, see `folders.open_folders`.
 
     Raises:
       SourceError: when there is nothing there, or nothing that can be read as a dataset.
     """
-    if str(path) == "synthetic":
+    is_drawn, path = str(path) == "synthetic", Path(path).expanduser()
+    files = [file for file in (path, *(path / name for name in CSV_NAMES)) if file.is_file()]
+    if path.is_dir() and not files and not is_drawn:
+        return folders.open_folders(path, class_map)
+    if class_map:
+        raise SourceError(f"--map is for folders of classes, and {path} is none")
+    if is_drawn:
         return _open_synthetic()
-    path = Path(path).expanduser()
-    if path.is_file():
-        return _open_csv(path)
-    if path.is_dir():
-        found = [path / name for name in CSV_NAMES if (path / name).is_file()]
-        return _open_csv(found[0]) if found else folders.open_folders(path)
+    if files:
+        return _open_csv(files[0])
     near = path.parent
     while not near.exists():
         near = near.parent

@@ -1,11 +1,16 @@
-"""Predictions as a file: CSV, one row an image, from which all figures follow."""
+"""Predictions as a file: CSV, one row an image, from which all figures follow; compressed if it ends "
+"in .gz."""
 
+import contextlib
 import csv
 import dataclasses
+import gzip
 import io
 import os
 import pathlib
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import TextIO
 
 import numpy as np
 
@@ -42,10 +47,16 @@ def restrict(probs: np.ndarray, classes: int) -> np.ndarray:
     return kept / kept.sum(axis=1, keepdims=True)
 
 
-def write(path: pathlib.Path, predictions: Predictions) -> None:
-    """Writes id, label, prediction, the probabilities in full, group and copy.
+def write(path: pathlib.Path, predictions: Predictions, *, digits: int | None = None) -> None:
+    """Writes id, label, prediction, the probabilities, group and copy.
 
-    What is not known is left empty. 'copy' is one of `leakage.KINDS`.
+    What is not known is left empty. 'copy' is one of `leakage.KINDS`. The same predictions give the same
+    bytes.
+
+    Args:
+      path: of the file.
+      predictions: what to write.
+      digits: significant ones of the probabilities; None writes them in full.
     """
     count, found = len(predictions.ids), predictions
     labels, groups = ([""] * count if v is None else v.tolist() for v in (found.labels, found.groups))
@@ -56,8 +67,33 @@ def write(path: pathlib.Path, predictions: Predictions) -> None:
     for name, label, row, group, kind in zip(
         found.ids, labels, found.probs.tolist(), groups, kinds, strict=True
     ):
-        writer.writerow([name, label, row.index(max(row)), *map(repr, row), group, kind])
-    write_atomically(path, text.getvalue().encode())
+        numbers = map(repr, row) if digits is None else (f"{value:.{digits}g}" for value in row)
+        writer.writerow([name, label, row.index(max(row)), *numbers, group, kind])
+    content = text.getvalue().encode()
+    write_atomically(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def columns(path: os.PathLike | str) -> list[str]:
+    """The names of a file's columns, none of an empty file.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is no text.
+    """
+    with _open(path) as file:
+        return list(csv.DictReader(file).fieldnames or ())
+
+
+@contextlib.contextmanager
+def _open(path: os.PathLike | str) -> Iterator[TextIO]:
+    opened = gzip.open if str(path).endswith(".gz") else open
+    try:
+        with opened(path, "rt", newline="", encoding="utf-8-sig") as file:
+            yield file
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(
+            f"{path} cannot be read as {'compressed ' * (opened != open)}text: {error}"
+        ) from None
 
 
 def read(path: os.PathLike | str, names: Sequence[str] | None = None) -> Predictions:
@@ -74,7 +110,7 @@ def read(path: os.PathLike | str, names: Sequence[str] | None = None) -> Predict
       ValueError: it lacks a column, an id comes twice or a row cannot be read (the message names file
         and row), or as `statistics.check`.
     """
-    with open(path, newline="", encoding="utf-8-sig") as file:
+    with _open(path) as file:
         lines = csv.DictReader(file)
         fields = list(lines.fieldnames or ())
         names = list(names or [name for name in fields if name not in _COLUMNS])

@@ -61,9 +61,7 @@ def judge(facts: dict[str, Any], copies: np.ndarray | None) -> dict[str, Any]:
     known = here is not None and None not in used.values()
     trained = "train" in same
     selected = bool(selection) and selection["split"] in same
-    counts = None
-    if copies is not None:
-        counts = {kind: int((copies == i).sum()) for i, kind in enumerate(leakage.KINDS) if i}
+    counts = count_copies(copies)
     headline = None
     if known and not trained and not selected and counts is not None:
         headline = "without_near" if any(counts.values()) else "accuracy"
@@ -79,6 +77,13 @@ def judge(facts: dict[str, Any], copies: np.ndarray | None) -> dict[str, Any]:
         "headline": headline,
         "note": note,
     }
+
+
+def count_copies(copies: np.ndarray | None) -> dict[str, int] | None:
+    """How many of the images int8 [N] are of each of `leakage.KINDS` but the first; None of None."""
+    if copies is None:
+        return None
+    return {kind: int((copies == i).sum()) for i, kind in enumerate(leakage.KINDS) if i}
 
 
 def _note(

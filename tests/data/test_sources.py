@@ -215,3 +215,58 @@ def test_images_are_turned_upright(tmp_path):
     exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
     Image.fromarray(image).save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(folders.read_image(tmp_path / "turned.png"), np.rot90(image, k=-1))
+
+
+def test_other_classes_are_mapped_or_left_out_where_the_user_says_so(faces, write_images):
+    images = faces(4)
+    root = write_images(
+        {
+            f"{name}/1.png": image
+            for name, image in zip(("Contempt", "unknown", "sad", "disgust"), images, strict=True)
+        }
+    )
+    class_map = folders.parse_map(["contempt=disgusted", "unknown=drop"])
+    source = open_source(root, class_map)
+    found = {record.id: record.label for record in source.records()}
+    assert found == {"Contempt/1.png": 1, "disgust/1.png": 1, "sad/1.png": 4} and source.total == 3
+    assert "1 images of class contempt taken as disgust (--map contempt=disgust)" in source.notes
+    assert "1 images of class unknown left out (--map unknown=drop)" in source.notes
+
+
+def test_other_classes_are_refused_and_the_option_named(faces, write_images):
+    root = write_images(
+        {f"{name}/1.png": image for name, image in zip(("contempt", "sad"), faces(2), strict=True)}
+    )
+    with pytest.raises(SourceError, match="unknown emotion 'contempt'.*--map contempt=drop leaves it out"):
+        open_source(root)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["contempt"], "--map contempt: expected CLASS=EMOTION or CLASS=drop"),
+        (["=drop"], "--map =drop: expected CLASS=EMOTION"),
+        (["contempt=scorn"], "--map contempt=scorn: unknown emotion 'scorn'.*or drop"),
+        (["contempt=drop", "Contempt=sad"], "--map Contempt=sad: Contempt was mapped to drop already"),
+    ],
+)
+def test_a_map_that_cannot_be_read(words, expected):
+    with pytest.raises(SourceError, match=expected):
+        folders.parse_map(words)
+
+
+def test_a_map_of_what_is_not_there(faces, write_images, write_csv):
+    root = write_images({"sad/1.png": faces(1)[0]})
+    with pytest.raises(SourceError, match="has no class folder contemt, which --map names; it has: sad"):
+        open_source(root, {"contemt": "drop"})
+    with pytest.raises(SourceError, match="--map is for folders of classes, and synthetic is none"):
+        open_source("synthetic", {"contempt": "drop"})
+    with pytest.raises(SourceError, match="--map is for folders of classes"):
+        open_source(write_csv(faces(4), [3, 0, 0, 1], ["Training"] * 4), {"contempt": "drop"})
+
+
+def test_numbers_are_not_understood_because_an_eighth_is_left_out(faces, write_images):
+    """AffectNet's 0 to 7 are in another order than FER2013's 0 to 6."""
+    root = write_images({f"{i}/1.png": image for i, image in enumerate(faces(8))})
+    with pytest.raises(SourceError, match="numbers are only understood.*--map 0=EMOTION"):
+        open_source(root, {"7": "drop"})

@@ -1,0 +1,102 @@
+"""Judges a Keras model: its probabilities for a prepared split as a CSV file that scripts/compare.py reads.
+
+    KERAS_BACKEND=jax python examples/judge_keras.py --model my.keras --data data/fer2013 --out keras.csv
+    python scripts/compare.py keras.csv runs/cnn --data data/fer2013 --out runs/comparison
+
+Whatever saved Keras model (.keras, .h5) takes faces [B, S, S, 1 or 3] and gives probabilities or logits of
+emotions; with KERAS_BACKEND=jax TensorFlow is not needed. The faces are resized to the model's input size
+(bilinear), grey ones repeated where it takes colours, and scaled:
+
+  --scale unit   to [0, 1] (the default)
+  --scale sign   to [-1, 1]
+  --scale none   0 to 255 as they are, for models that scale by themselves
+
+--classes names the model's outputs in their order, by default FER2013's; Keras' image folders sort by
+name: --classes angry disgust fear happy neutral sad surprise. A class that is none of the seven (contempt)
+is dropped and the others renormalised. A model of another framework is judged likewise: fill the same CSV.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from fer_jax.data import builder  # noqa: E402
+from fer_jax.data.emotions import EMOTIONS, class_names  # noqa: E402
+from fer_jax.data.records import SPLITS  # noqa: E402
+from fer_jax.evaluation import predictions  # noqa: E402
+
+SCALES = {"unit": (1 / 255, 0.0), "sign": (2 / 255, -1.0), "none": (1.0, 0.0)}
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, metavar="FILE", help="saved by Keras (.keras or .h5)")
+    parser.add_argument("--data", required=True, metavar="DATA", help="made by scripts/prepare_data.py")
+    parser.add_argument("--split", default="validation", choices=SPLITS, help="(default: validation)")
+    parser.add_argument("--out", required=True, type=pathlib.Path, metavar="CSV", help="for the predictions")
+    parser.add_argument("--classes", nargs="+", choices=class_names(8), default=EMOTIONS, metavar="NAME")
+    parser.add_argument("--scale", choices=SCALES, default="unit", help="of the pixels (default: unit)")
+    parser.add_argument("--logits", action="store_true", help="the model gives logits: take their softmax")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    try:
+        found = judge(args)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    predictions.write(args.out, found)
+    right = (found.probs.argmax(axis=1) == found.labels).mean()
+    print(f"{len(found.ids):,} images of {args.split}, {100 * right:.2f} % right: {args.out}")
+    print(f"next: python scripts/compare.py {args.out} RUN --data {args.data} --split {args.split} --out DIR")
+    return 0
+
+
+def judge(args: argparse.Namespace) -> predictions.Predictions:
+    """The model's probabilities for the split."""
+    if missing := [name for name in EMOTIONS if name not in args.classes]:
+        raise ValueError(
+            f"--classes lacks {', '.join(missing)}: expected all seven emotions, in the model's order"
+        )
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    import keras
+
+    model = keras.saving.load_model(args.model, compile=False)
+    _, height, width, channels = model.input_shape
+    faces = builder.load(args.data, args.split, image_size=None if _are_alike(args.data) else height or 48)
+    factor, offset = SCALES[args.scale]
+    probs = []
+    for start in range(0, len(faces), 256):
+        x = faces.images[np.arange(start, min(start + 256, len(faces)))].astype(np.float32)
+        if x.shape[-1] != channels:
+            if x.shape[-1] != 1:
+                raise ValueError(f"the faces of {args.data} have colours and the model takes grey ones")
+            x = np.repeat(x, channels, axis=-1)
+        if height and x.shape[1:3] != (height, width):
+            x = keras.ops.image.resize(x, (height, width), interpolation="bilinear")
+        y = model(np.asarray(x) * factor + offset, training=False)
+        probs.append(keras.ops.convert_to_numpy(keras.ops.softmax(y) if args.logits else y))
+    probs = np.concatenate(probs).astype(np.float64)
+    if probs.shape[1] != len(args.classes):
+        raise ValueError(f"the model has {probs.shape[1]} outputs and --classes {len(args.classes)} names")
+    in_our_order = [args.classes.index(name) for name in class_names(8) if name in args.classes]
+    probs = predictions.restrict(probs[:, in_our_order], len(EMOTIONS))
+    return predictions.Predictions(list(faces.ids), probs, faces.labels, list(EMOTIONS))
+
+
+def _are_alike(data_dir: str) -> bool:
+    """Whether all faces of a dataset have one size."""
+    return builder.read_manifest(data_dir)["image_shape"] is not None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

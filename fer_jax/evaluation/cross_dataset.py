@@ -1,0 +1,188 @@
+"""Every model on every dataset: does what was learnt on one hold on the others?"""
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from fer_jax.data import builder, splits
+from fer_jax.data.emotions import CONTEMPT, EMOTIONS
+from fer_jax.evaluation import bootstrap, plots, predictions, protocol, report
+from fer_jax.evaluation.comparison_page import markdown, percent
+from fer_jax.evaluation.trained import Trained
+from fer_jax.files import write_atomically
+
+PICTURE = "cross.png"
+_FIGURES = {"accuracy": "Accuracy", "macro_f1": "Macro F1"}
+# What a dataset had to do with a training, by how much; what stands in a cell for it.
+_PARTS = {
+    "trained on this split": "trained here",
+    "selected on this split": "selected here",
+    "trained on this dataset": "own data",
+    "no part": "",
+    "not known": "?",
+}
+
+
+def evaluate(
+    checkpoints: Sequence[pathlib.Path],
+    data_dirs: Sequence[pathlib.Path],
+    split: str,
+    out_dir: pathlib.Path,
+    *,
+    batch_size: int = 256,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Predicts one split of every dataset by every checkpoint.
+
+    Args:
+      checkpoints: as `Trained` takes them.
+      data_dirs: datasets made by `builder.build`.
+      split: of each of them.
+      out_dir: for the predictions, CHECKPOINT/DATASET.csv.
+      batch_size: images at a time.
+      progress: whether to show a progress bar.
+
+    Returns:
+      'split'; 'checkpoints' and 'datasets' (names, in order); 'notes' on datasets and checkpoints; 'cells',
+      a list with one dictionary for each pair: 'checkpoint', 'dataset', 'part' (one of `_PARTS`),
+      'num_examples', 'accuracy' and 'macro_f1' and their 'interval_95', over groups of identical images.
+
+    Raises:
+      As `Trained` and `Trained.load_split`, before any prediction where it concerns a dataset's split.
+    """
+    models = dict(zip(_names(checkpoints), map(Trained, checkpoints), strict=True))
+    manifests = dict(zip(_names(data_dirs), map(builder.read_manifest, data_dirs), strict=True))
+    for name, manifest in manifests.items():
+        if split not in manifest["splits"]:
+            there = ", ".join(manifest["splits"])
+            raise builder.DatasetError(f"{name} has no {split} split; it has: {there}")
+    notes = [f"{name}: {note}" for name, manifest in manifests.items() for note in manifest["notes"]]
+    cells = []
+    for name, trained in models.items():
+        if len(trained.facts["emotions"]) > len(EMOTIONS):
+            notes.append(f"{name}: {CONTEMPT}'s probability is dropped and the others renormalised")
+        if trained.facts.get("annotations"):
+            notes.append(f"{name}: extra annotations, {', '.join(trained.facts['annotations'])}")
+        for (dataset, manifest), data_dir in zip(manifests.items(), data_dirs, strict=True):
+            faces = trained.load_split(str(data_dir), split)
+            probs = trained.predict(faces.images, batch_size=batch_size, progress=progress)
+            probs = predictions.restrict(probs, len(EMOTIONS))
+            groups = splits.duplicate_groups(faces.images)
+            folder = out_dir / name
+            folder.mkdir(parents=True, exist_ok=True)
+            table = predictions.Predictions(list(faces.ids), probs, faces.labels, list(EMOTIONS), groups)
+            predictions.write(folder / f"{dataset}.csv", table)
+            drawn = bootstrap.resample(probs, faces.labels, groups)
+            found = report.headline_figures(probs, faces.labels, drawn)
+            cell = {"checkpoint": name, "dataset": dataset, "num_examples": len(faces)}
+            cell |= {"part": part_of(trained.facts, builder.describe(manifest), split)}
+            cell |= {key: found[key] for key in _FIGURES}
+            cells.append(cell | {"interval_95": {key: found["interval_95"][key] for key in _FIGURES}})
+    names = {"checkpoints": list(models), "datasets": list(manifests)}
+    return {"split": split, **names, "notes": notes, "cells": cells}
+
+
+def part_of(facts: dict[str, Any], data: dict[str, Any], split: str) -> str:
+    """What a dataset had to do with weights: one of `_PARTS`.
+
+    Args:
+      facts: of the weights, see `checkpoints.load_weights`.
+      data: of the dataset, see `builder.describe`.
+      split: that is evaluated.
+    """
+    judged = protocol.judge(facts | {"trained_data": facts["data"], "data": data, "split": split}, None)
+    if judged["trained_on_this_split"]:
+        return "trained on this split"
+    if judged["selected_on_this_split"]:
+        return "selected on this split"
+    wanted = {name: protocol.split_hash(facts["data"], name) for name in protocol.used_splits(facts)}
+    if protocol.find_splits(wanted, data):
+        return "trained on this dataset"
+    return "not known" if None in wanted.values() else "no part"
+
+
+def _names(paths: Sequence[pathlib.Path]) -> list[str]:
+    """A name for each path: as much of its end as tells it from the others, without the suffix.
+
+    Raises:
+      ValueError: one is given twice.
+    """
+    parts = [path.absolute().with_suffix("").parts[1:] for path in paths]
+    if len(set(parts)) < len(parts):
+        raise ValueError(
+            f"given twice: {', '.join(str(p) for p in paths)}; each checkpoint and dataset counts once"
+        )
+    length = 1
+    while len({part[-length:] for part in parts}) < len(parts):
+        length += 1
+    return ["-".join(part[-length:]) for part in parts]
+
+
+def write(out_dir: pathlib.Path, found: dict[str, Any]) -> None:
+    """Writes cross.md, cross.json and cross.png into `out_dir`; `found` as `evaluate` gives it."""
+    plot(found, out_dir / PICTURE)
+    lines = [
+        f"# {len(found['checkpoints'])} models on `{found['split']}` of {len(found['datasets'])} datasets",
+        "",
+        *tables(found),
+        "",
+        f"![Matrix]({PICTURE})",
+    ]
+    write_atomically(out_dir / "cross.md", ("\n".join(lines) + "\n").encode())
+    write_atomically(out_dir / "cross.json", (json.dumps(found, indent=2) + "\n").encode())
+
+
+def tables(found: dict[str, Any]) -> list[str]:
+    """The lines of the tables and the notes."""
+    cells = {(cell["checkpoint"], cell["dataset"]): cell for cell in found["cells"]}
+    counts = {cell["dataset"]: cell["num_examples"] for cell in found["cells"]}
+    head = ("", *(f"{name} ({counts[name]:,} images)" for name in found["datasets"]))
+    lines = []
+    for key, title in _FIGURES.items():
+        rows = [
+            (name, *(_text(cells[name, dataset], key) for dataset in found["datasets"]))
+            for name in found["checkpoints"]
+        ]
+        lines += [f"{title} in percent, with 95 % intervals (rows: models, columns: datasets):", ""]
+        lines += [*markdown(head, rows), ""]
+    lines += [
+        "trained here: the model was trained on this very split. selected here: the split chose the "
+        "checkpoint. "
+        "own data: trained on this dataset's other images. ?: not known. Else: the dataset had no part "
+        "in the "
+        "training.",
+        *([""] if found["notes"] else []),
+        *(f"- {note}" for note in found["notes"]),
+    ]
+    return lines
+
+
+def _text(cell: dict[str, Any], key: str) -> str:
+    mark = _PARTS[cell["part"]]
+    return percent(cell, key) + (f", {mark}" if mark else "")
+
+
+def plot(found: dict[str, Any], path: pathlib.Path) -> Figure:
+    """Accuracy and macro F1 as two shaded tables, one number and one remark a cell."""
+    names, datasets = found["checkpoints"], found["datasets"]
+    cells = {(cell["checkpoint"], cell["dataset"]): cell for cell in found["cells"]}
+    width, height = 3.6 + 3.0 * len(datasets), 1.9 + 0.75 * len(names)
+    figure, axes = plots.new_figure(max(width, 8), height, columns=2, sharey=True)
+    for axis, (key, title) in zip(axes, _FIGURES.items(), strict=True):
+        values = 100 * np.array([[cells[name, dataset][key] for dataset in datasets] for name in names])
+        picture = axis.imshow(values, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+        for (row, column), value in np.ndenumerate(values):
+            mark = _PARTS[cells[names[row], datasets[column]]["part"]]
+            text, color = f"{value:.1f}" + (f"\n{mark}" if mark else ""), "white" if value > 55 else "black"
+            axis.text(column, row, text, ha="center", va="center", color=color, fontsize=9)
+        axis.set_xticks(range(len(datasets)), datasets, rotation=20, ha="right", rotation_mode="anchor")
+        axis.set_title(title, fontsize=11)
+    axes[0].set_yticks(range(len(names)), names)
+    figure.suptitle(f"On {found['split']}, in percent (rows: models, columns: datasets)", fontsize=11)
+    figure.colorbar(picture, ax=list(axes), shrink=0.9, label="percent")
+    figure.savefig(path, dpi=110)
+    return figure

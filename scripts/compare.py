@@ -1,0 +1,86 @@
+"""Compares models on the same images: one table, tests between any two, pictures.
+
+    python scripts/compare.py runs/cnn runs/mobilenet_v3_small --out runs/comparison
+    python scripts/compare.py runs/cnn keras.csv --data data/fer2013 --split validation --out comparison
+
+What is compared are runs (their report), folders of reports, stored results, or plain CSV files of any
+framework: a column id and one of probabilities for each of angry, disgust, fear, happy, sad, surprise,
+neutral, for every image of a split. Labels, groups of identical images and copies in the training come
+with a report; for files without them they are looked up by id in --data, whose training split (and, for
+--split test, the validation split) such models are taken to have learnt from.
+
+OUT gets compare.md (start there), compare.json and pictures: accuracy, macro F1, accuracy without leaked
+images and calibration error with 95 % intervals, parameters, FLOPs, latency and training time where a
+report tells them (see evaluate.py --latency), McNemar's test and the paired bootstrap between any two.
+Runs that differ only in their seed are summed up together.
+"""
+
+import argparse
+import functools
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fer_jax.data.records import SPLITS  # noqa: E402
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", nargs="+", metavar="RUN_OR_PREDICTIONS", help="what to compare")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the comparison")
+    parser.add_argument("--data", metavar="DATA", help="made by scripts/prepare_data.py")
+    parser.add_argument(
+        "--split", choices=SPLITS, default="validation", help="of --data (default: validation)"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    # After the arguments are parsed, so that --help and a wrong flag take no time.
+    from fer_jax import failures
+    from fer_jax.evaluation import comparison, comparison_page, contenders
+
+    try:
+        split = load_split(args.data, args.split) if args.data else None
+        found = comparison.compare(contenders.load(args.models, split))
+        comparison_page.write(args.out, found)
+    except Exception as error:
+        reason = failures.explain(error, args.out)
+        if reason is None:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
+        return 2
+    print("\n".join(comparison_page.summary(found)))
+    print(f"\ncomparison: {Path(args.out) / 'compare.md'}")
+    return 0
+
+
+def load_split(data_dir: str, split: str):
+    """What a dataset tells of the images of a split, see `contenders.Split`."""
+    import numpy as np
+
+    from fer_jax.data import builder, near_duplicates, splits
+    from fer_jax.evaluation import contenders, leakage
+
+    manifest = builder.read_manifest(data_dir)
+    size = None if manifest["image_shape"] else near_duplicates.SIDE
+    faces = builder.load(data_dir, split, image_size=size)
+
+    @functools.cache
+    def copies() -> np.ndarray:
+        kinds = np.zeros(len(faces), np.int8)
+        for other in SPLITS[: SPLITS.index(split)]:
+            if other in manifest["splits"]:
+                others = builder.load(data_dir, other, image_size=size).images
+                kinds = np.maximum(kinds, leakage.find_copies(faces.images, others))
+        return kinds
+
+    return contenders.Split(faces.ids, faces.labels, splits.duplicate_groups(faces.images), copies)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""Evaluates every checkpoint on every dataset: how a model does on faces of another origin.
+
+    python scripts/cross_dataset.py --checkpoints runs/fer2013 runs/mine --data data/fer2013 data/mine \\
+        --split test --out runs/cross
+
+OUT gets cross.md, cross.json and cross.png: accuracy and macro F1 of each checkpoint (a run's directory or
+a .safetensors file) on each dataset's split, with 95 % intervals by groups of identical images, and for
+each cell whether the dataset had a part in the training. OUT/CHECKPOINT/DATASET.csv has the predictions.
+A dataset without the split is refused. Datasets have the seven emotions; what became of other classes is
+said when a dataset is prepared (prepare_data.py --map). A checkpoint that tells contempt apart is judged
+by seven classes: that probability is dropped and the others renormalised, and the page says so.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fer_jax.data.records import SPLITS  # noqa: E402
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--checkpoints", nargs="+", required=True, type=Path, metavar="PATH", help="runs or weights"
+    )
+    parser.add_argument(
+        "--data", nargs="+", required=True, type=Path, metavar="DATA", help="made by prepare_data.py"
+    )
+    parser.add_argument("--split", default="test", choices=SPLITS, help="of each dataset (default: test)")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the matrix")
+    parser.add_argument("--batch_size", type=int, default=256, metavar="N", help="(default: 256)")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    # After the arguments are parsed, so that --help and a wrong flag take no time.
+    from fer_jax import failures, platform
+    from fer_jax.evaluation import cross_dataset
+
+    platform.tune_cpu()
+    try:
+        found = cross_dataset.evaluate(
+            args.checkpoints, args.data, args.split, args.out, batch_size=args.batch_size
+        )
+        cross_dataset.write(args.out, found)
+    except Exception as error:
+        reason = failures.explain(error, args.out)
+        if reason is None:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
+        return 2
+    print("\n".join(cross_dataset.tables(found)))
+    print(f"\nmatrix: {args.out / 'cross.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

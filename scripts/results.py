@@ -1,0 +1,89 @@
+"""Makes the results page, the README's table and all reports anew from the stored predictions.
+
+    python scripts/results.py            # or make report
+    python scripts/results.py --check    # only says whether RESULTS.md and README.md are what they should be
+
+From results/NAME/ (see store_result.py) it writes RESULTS.md, its pictures in results/, the README's table
+between its two marks and, into --out, each result's report and each comparison.
+"""
+
+import argparse
+import difflib
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where something differs")
+    parser.add_argument(
+        "--root", type=pathlib.Path, default=ROOT, help="folder of README.md, RESULTS.md and results/"
+    )
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=ROOT / "runs/results", help="for reports (default: runs/results)"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit code is 1 where --check finds a difference, 2 where something cannot be read."""
+    args = parse_args(argv)
+    # After the arguments are parsed, so that --help and a wrong flag take no time.
+    from fer_jax import failures
+
+    try:
+        return check(args.root) if args.check else write(args.root, args.out)
+    except Exception as error:
+        reason = failures.explain(error, args.out)
+        if reason is None:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
+        return 2
+
+
+def write(root: pathlib.Path, out: pathlib.Path) -> int:
+    """Writes everything; the exit code."""
+    from fer_jax.evaluation import comparison_page, results_page, stored
+    from fer_jax.files import write_atomically
+
+    folders = stored.folders(root / results_page.FOLDER)
+    for folder in folders:
+        stored.write_report(folder, out / folder.name)
+        print(out / folder.name / "report.md", flush=True)
+    found = results_page.compare(folders)
+    for title, comparison in found.items():
+        comparison_page.write(out / "comparisons" / title, comparison)
+        print(out / "comparisons" / title / "compare.md")
+        pictures = root / results_page.FOLDER / results_page.PICTURES / title
+        pictures.mkdir(parents=True, exist_ok=True)
+        comparison_page.draw(pictures, comparison)
+    for path, text in results_page.pages(root, found).items():
+        write_atomically(path, text.encode())
+        print(path)
+    return 0
+
+
+def check(root: pathlib.Path) -> int:
+    """Prints the lines that differ; the exit code."""
+    from fer_jax.evaluation import results_page, stored
+
+    found = results_page.compare(stored.folders(root / results_page.FOLDER))
+    code = 0
+    for path, text in results_page.pages(root, found).items():
+        there = path.read_text().splitlines() if path.is_file() else []
+        names = (path.name, f"{path.name} as the stored results make it")
+        if lines := list(difflib.unified_diff(there, text.splitlines(), *names, n=0, lineterm="")):
+            print("\n".join(lines))
+            code = 1
+    if code:
+        print("\nerror: these lines are not what results/ says; run: make report", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

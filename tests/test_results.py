@@ -1,0 +1,152 @@
+"""README.md, RESULTS.md and the stored results: what is published is what the predictions say."""
+
+import gzip
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+
+from fer_jax.data.emotions import EMOTIONS
+from fer_jax.evaluation import contenders, predictions, results_page, stored
+from tests.helpers import ROOT, random_case
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(f"{name}_script", ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_readme_and_results_page_are_what_the_stored_results_say(capsys):
+    assert script("results").main(["--check"]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("folder", stored.folders(ROOT / results_page.FOLDER), ids=lambda path: path.name)
+def test_stored_results_are_small_and_name_no_machine(folder):
+    assert (folder / contenders.STORED).stat().st_size < 200_000
+    facts = json.loads((folder / contenders.FACTS).read_text())
+    assert '"/' not in json.dumps(facts)
+    assert all(facts["run"][key] for key in ("command", "commit", "hardware", "seconds"))
+
+
+# --- how they come about ---
+
+SPLITS = {"train": {"hash": "t"}, "validation": {"hash": "v"}}
+FACTS = {
+    "model": {"name": "cnn_relu", "kwargs": {}},
+    "config": {"data": {"dir": "/home/someone/data/fer2013"}, "seed": 3},
+    "seed": 3,
+    "parameters": 1_230_000,
+    "emotions": list(EMOTIONS),
+    "data": {"name": "faces", "splits": SPLITS},
+    "data_hash": "a" * 64,
+    "trained_data": {"name": "faces", "splits": SPLITS},
+    "trained_data_hash": "a" * 64,
+    "selection": {"split": "validation", "metric": "accuracy", "value": 0.7, "step": 9},
+    "split": "validation",
+    "tta": "none",
+    "checkpoint": "/home/someone/runs/cnn/best.safetensors",
+    "calibration": None,
+    "annotations": [],
+    "accuracy": 0.123,  # a figure, which is not stored
+}
+
+
+def write_run(folder, seed):
+    probs, labels = random_case(seed, 120)[0], random_case(0, 120)[1]
+    ids = [f"face {i}" for i in range(120)]
+    table = predictions.Predictions(
+        ids, probs, labels, list(EMOTIONS), np.arange(120), np.zeros(120, np.int8)
+    )
+    (folder / "report").mkdir(parents=True)
+    predictions.write(folder / "report" / "predictions.csv", table)
+    (folder / "report" / "report.json").write_text(json.dumps(FACTS))
+    (folder / "summary.json").write_text(json.dumps({"seconds": 3600.0}))
+    return table
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two stored results and a README with the marks, everything written once."""
+    store, results = script("store_result"), script("results")
+    for seed, name in enumerate(("cnn", "other")):
+        write_run(tmp_path / "runs" / name, seed)
+        flags = ["--name", name, "--commit", "abc", "--command", "python -m x", "--hardware", "a laptop"]
+        folder = tmp_path / "results"
+        assert store.main([str(tmp_path / "runs" / name), *flags, "--results", str(folder)]) == 0
+    (tmp_path / "README.md").write_text(
+        f"# It\n\n{results_page.BEGIN}\n| cnn | 99.99 |\n{results_page.END}\n\nMore.\n"
+    )
+    assert results.main(["--root", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    return tmp_path
+
+
+def test_what_is_stored(root):
+    table = write_run(root / "again", 0)
+    folder = root / "results" / "cnn"
+    found = predictions.read(folder / contenders.STORED)
+    np.testing.assert_allclose(found.probs, table.probs, rtol=6e-7)
+    assert (found.ids, found.labels.tolist()) == (table.ids, table.labels.tolist())
+    assert found.copies.tolist() == [0] * 120 and found.groups.tolist() == list(range(120))
+    digits = gzip.decompress((folder / contenders.STORED).read_bytes()).decode().splitlines()[1].split(",")[3]
+    assert len(digits.lstrip("0.")) <= 7
+    facts = json.loads((folder / contenders.FACTS).read_text())
+    expected = {"command": "python -m x", "commit": "abc", "hardware": "a laptop", "seconds": 3600.0}
+    assert facts["run"] == expected and "accuracy" not in facts
+    assert facts["checkpoint"] == "best.safetensors" and facts["config"]["data"]["dir"] == "fer2013"
+
+
+def test_pages_are_made_from_the_stored_results_alone(root):
+    probs, labels = random_case(0, 120)[0], random_case(0, 120)[1]
+    readme = (root / "README.md").read_text()
+    assert readme.startswith(f"# It\n\n{results_page.BEGIN}\n") and readme.endswith("\n\nMore.\n")
+    accuracy = f"| cnn | {100 * np.mean(probs.argmax(1) == labels):.2f} ("
+    assert accuracy in readme and "99.99" not in readme
+    page = (root / "RESULTS.md").read_text()
+    assert accuracy in page and "`python -m x`" in page and "| abc | a laptop | 60 |" in page
+    picture = "results/pictures/faces_validation/accuracy.png"
+    assert f"({picture})" in page and (root / picture).is_file()
+    for name in ("cnn/report.md", "cnn/confusion_matrix.png", "comparisons/faces_validation/compare.md"):
+        assert (root / "out" / name).is_file()
+    report = json.loads((root / "out" / "cnn" / "report.json").read_text())
+    assert report["accuracy"] == pytest.approx(np.mean(probs.argmax(1) == labels))
+    assert report["selected_on_this_split"] is True
+
+
+def test_check_names_the_lines_that_differ(root, capsys):
+    results = script("results")
+    assert results.main(["--check", "--root", str(root)]) == 0
+    readme = root / "README.md"
+    readme.write_text(readme.read_text().replace("| cnn | ", "| cnn | 9"))
+    (root / "RESULTS.md").unlink()
+    capsys.readouterr()
+    assert results.main(["--check", "--root", str(root)]) == 1
+    shown = capsys.readouterr()
+    assert "-| cnn | 9" in shown.out and "+# Results" in shown.out and "make report" in shown.err
+    assert not (root / "RESULTS.md").exists()
+
+
+def test_results_of_other_images_get_a_table_of_their_own(root):
+    write_run(root / "runs" / "more", 3)
+    path = root / "runs" / "more" / "report" / "predictions.csv"
+    path.write_text(path.read_text().replace("face ", "portrait "))
+    stored.store(root / "runs" / "more", root / "results" / "more", stored.Run())
+    found = results_page.compare(stored.folders(root / "results"))
+    names = {title: [row["name"] for row in one["models"]] for title, one in found.items()}
+    assert names == {"faces_validation": ["cnn", "other"], "faces_validation_2": ["more"]}
+
+
+def test_complaints(root, capsys):
+    results, store = script("results"), script("store_result")
+    (root / "README.md").write_text("# It\n")
+    assert results.main(["--check", "--root", str(root)]) == 2
+    assert "lacks the marks" in capsys.readouterr().err
+    assert results.main(["--root", str(root / "out")]) == 2
+    assert "no stored results in" in capsys.readouterr().err
+    flags = ["--name", "x", "--results", str(root / "results")]
+    assert store.main([str(root / "nothing"), *flags]) == 2
+    assert "there are no predictions at" in capsys.readouterr().err
+    assert store.main([str(root / "runs/cnn/report/predictions.csv"), "--name", "a/b"]) == 2
+    assert "without a slash" in capsys.readouterr().err
