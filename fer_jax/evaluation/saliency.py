@@ -1,5 +1,6 @@
 """Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391): where in a face the evidence for a class lies."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -8,33 +9,31 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from fer_jax import steps
+from fer_jax import platform, steps
 from fer_jax.data import augment
 from fer_jax.evaluation import predict
 from fer_jax.models.layers import FeatureMap
 
 
-def grad_cam(
-    model: nn.Module, variables: Any, x: jax.Array, classes: jax.Array | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """Logits, and the map of the evidence for one class a face.
+def make_grad_cam(
+    model: nn.Module, compiler_options: Mapping[str, str] | None = None
+) -> Callable[[Any, jax.Array, jax.Array | None], tuple[jax.Array, jax.Array]]:
+    """A function that finds the evidence for one class a face.
 
     The gradient of the class's logit with respect to the last spatial features (`FeatureMap`), averaged
     over space, weighs their channels; what is positive of the weighted sum is the map.
 
+    grad_cam(variables, x float32 [B, S, S, C] normalised as `steps.normalize` does, classes int [B], or None
+    for those of the highest logit) -> logits float32 [B, K] and maps float32 [B, h, w], at least 0: h * w
+    times the paper's, so that with a linear head on the features' mean they are the class activation maps
+    of Zhou et al. 2016 (arXiv:1512.04150).
+
     Args:
       model: any of `models.MODELS`.
-      variables: {"params", "batch_stats"}.
-      x: float32 [B, S, S, C], normalised as `steps.normalize` does.
-      classes: int [B]; None for the class of the highest logit.
-
-    Returns:
-      Logits float32 [B, K] and maps float32 [B, h, w], at least 0: h * w times the paper's, so that with a
-      linear head on the features' mean they are the class activation maps of Zhou et al. 2016
-      (arXiv:1512.04150).
+      compiler_options: for `jax.jit`.
     """
 
-    def apply(instead=None):
+    def apply(variables, x, instead=None):
         """Logits, and the features before; `instead` takes their place for what follows."""
         seen = []
 
@@ -49,17 +48,26 @@ def grad_cam(
         (features,) = seen
         return logits, features
 
-    def score(features):
-        logits, _ = apply(features)
-        chosen = jnp.argmax(logits, axis=1) if classes is None else classes
-        return jnp.take_along_axis(logits, chosen[:, None], axis=1).sum(), logits
+    def evidence(variables, x, features, classes):
+        def score(features):
+            logits, _ = apply(variables, x, features)
+            chosen = jnp.argmax(logits, axis=1) if classes is None else classes
+            return jnp.take_along_axis(logits, chosen[:, None], axis=1).sum(), logits
 
-    # The barrier keeps the compiler from computing the features anew, rounded otherwise, where the gradient
-    # of a maximum looks for the largest. What of the second pass lies before them is never computed.
-    features = jax.lax.optimization_barrier(apply()[1])
-    gradient, logits = jax.grad(score, has_aux=True)(features)
-    weights = gradient.astype(jnp.float32).sum(axis=(1, 2), keepdims=True)
-    return logits, jax.nn.relu((weights * features).sum(axis=-1))
+        gradient, logits = jax.grad(score, has_aux=True)(features)
+        weights = gradient.astype(jnp.float32).sum(axis=(1, 2), keepdims=True)
+        return logits, jax.nn.relu((weights * features).sum(axis=-1))
+
+    # Two programs. In one the compiler may compute the features anew, rounded otherwise, where the gradient
+    # of a maximum looks for the largest. What lies before the features drops out of the second.
+    options = dict(compiler_options or {})
+    first = jax.jit(lambda variables, x: apply(variables, x)[1], compiler_options=options)
+    second = jax.jit(evidence, compiler_options=options)
+
+    def grad_cam(variables, x, classes=None):
+        return second(variables, x, first(variables, x), classes)
+
+    return grad_cam
 
 
 def explain(
@@ -93,14 +101,15 @@ def explain(
     if batch_size < 1:
         raise ValueError(f"the batch size is {batch_size}, expected 1 or more")
     batch_size = min(batch_size, count)
-    prepare = steps.make_input(**normalization)
-    run = jax.jit(lambda variables, images, affine: grad_cam(model, variables, prepare(images, affine)))
+    prepare = jax.jit(steps.make_input(**normalization))
+    grad_cam = make_grad_cam(model, platform.compiler_options())
     variables, whole = jax.device_put(variables), augment.identity_affine(batch_size)
     logits, maps = [], []
     for start in tqdm(range(0, count, batch_size), "explaining", unit="batch", disable=not progress):
         # The last batch is filled up, so that one program is compiled.
         index = np.minimum(np.arange(start, start + batch_size), count - 1)
-        for results, values in zip((logits, maps), run(variables, images[index], whole), strict=True):
+        found = grad_cam(variables, prepare(images[index], whole))
+        for results, values in zip((logits, maps), found, strict=True):
             results.append(np.asarray(values))
     logits, maps = np.concatenate(logits)[:count], np.concatenate(maps)[:count]
     return predict.softmax(logits.astype(np.float64)), maps
