@@ -247,10 +247,11 @@ def _pairs(found: dict[str, Any]) -> list[str]:
             rows,
         ),
         "",
-        f"The more comparisons ({count} here), the likelier a p below {LEVEL} by chance alone; the adjusted p "
-        f"(Holm) keeps the chance of even one such false alarm below {LEVEL}. The intervals are not adjusted. "
-        "McNemar's test takes every image as evidence of its own, the bootstrap a group of identical images "
-        "as one. Neither tells what another training would give: for that, train several seeds.",
+        f"The more comparisons ({count} here), the likelier a p below {LEVEL} by chance alone; the adjusted "
+        f"p (Holm) keeps the chance of even one such false alarm below {LEVEL}. The intervals are not "
+        "adjusted. McNemar's test takes every image as evidence of its own, the bootstrap a group of "
+        "identical images as one. Neither tells what another training would give: for that, train several "
+        "seeds.",
     ]  # fmt: skip
 
 
