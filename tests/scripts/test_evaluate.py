@@ -265,3 +265,14 @@ def test_help_and_wrong_flags():
     wrong = call("--data", "x", "--out", "y")
     assert wrong.returncode == 2
     assert "one of the arguments --workdir --checkpoint is required" in wrong.stderr
+
+
+def test_the_cost_is_in_the_report(evaluate, run, data, tmp_path):
+    base = ["--workdir", str(run[0]), "--data", str(data), "--out", str(tmp_path)]
+    costs = []
+    for flags in ([], ["--latency"]):
+        assert evaluate.main([*base, *flags]) == 0
+        costs.append(json.loads((tmp_path / "report.json").read_text())["cost"])
+    without, measured = costs
+    assert without["flops"] == measured["flops"] > 0 and without["latency"] is None
+    assert measured["latency"]["milliseconds"] > 0 and measured["latency"]["hardware"]
