@@ -28,7 +28,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from fer_jax.data import builder  # noqa: E402
 from fer_jax.data.emotions import EMOTIONS, class_names  # noqa: E402
 from fer_jax.data.records import SPLITS  # noqa: E402
-from fer_jax.evaluation import predictions  # noqa: E402
+from fer_jax.evaluation import predictions, statistics  # noqa: E402
 
 SCALES = {"unit": (1 / 255, 0.0), "sign": (2 / 255, -1.0), "none": (1.0, 0.0)}
 
@@ -88,6 +88,7 @@ def judge(args: argparse.Namespace) -> predictions.Predictions:
     probs = np.concatenate(probs).astype(np.float64)
     if probs.shape[1] != len(args.classes):
         raise ValueError(f"the model has {probs.shape[1]} outputs and --classes {len(args.classes)} names")
+    statistics.check(probs, np.zeros(len(probs), int))  # such as logits taken for probabilities
     in_our_order = [args.classes.index(name) for name in class_names(8) if name in args.classes]
     probs = predictions.restrict(probs[:, in_our_order], len(EMOTIONS))
     return predictions.Predictions(list(faces.ids), probs, faces.labels, list(EMOTIONS))

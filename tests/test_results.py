@@ -6,10 +6,10 @@ import json
 
 import numpy as np
 import pytest
+from helpers import ROOT, random_case
 
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import contenders, predictions, results_page, stored
-from tests.helpers import ROOT, random_case
 
 
 def script(name):

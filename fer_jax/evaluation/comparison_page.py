@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fer_jax.evaluation import plots
@@ -288,7 +289,7 @@ def plot_accuracies(found: dict[str, Any], path: pathlib.Path) -> Figure:
 def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
     """Accuracy against latency with their intervals, and the front: what no other beats in both."""
     figure, axis = plots.new_figure(8, 5.2)
-    by_name = {row["name"]: row for row in found["models"]}
+    by_name, labels = {row["name"]: row for row in found["models"]}, []
     for number, hardware in enumerate(_measured(found)):
         rows = [r for r in found["models"] if r["latency"] and r["latency"]["hardware"] == hardware]
         front = [by_name[name] for name in found["front"][hardware]]
@@ -308,8 +309,7 @@ def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
         # To the right the front goes on as it ends: whatever is slower and no better lies below it.
         axis.plot([*steps_x, 1.35 * x.max()], [*steps_y, steps_y[-1]], color=color, linestyle="--",
                   linewidth=1, drawstyle="steps-post")  # fmt: skip
-        for row, at_x, at_y in zip(rows, x, y, strict=True):
-            axis.annotate(row["name"], (at_x, at_y), (6, 5), textcoords="offset points", fontsize=9)
+        labels += [(row["name"], at) for row, *at in zip(rows, x, y, strict=True)]
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "2357" else "")
@@ -318,6 +318,27 @@ def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
     axis.set_title(f"Accuracy and latency on {images} (dashed: the front)", loc="left", fontsize=11)
     axis.margins(x=0.12)
     axis.grid(alpha=0.3)
-    axis.legend(loc="lower right", fontsize=9)
+    figure.legend(loc="outside lower right", ncols=2, fontsize=9, frameon=False)
+    figure.draw_without_rendering()  # which settles where things are
+    _write_beside(axis, labels)
     figure.savefig(path, dpi=110)
     return figure
+
+
+def _write_beside(axis: Axes, labels: Sequence[tuple[str, Sequence[float]]]) -> None:
+    """Writes each label beside its point (x, y), where it covers no other and stays inside if it can."""
+    renderer, taken = axis.figure.canvas.get_renderer(), []
+    for text, point in labels:
+        for x, y in ((6, 5), (-6, 5), (6, -12), (-6, -12)):
+            side = "left" if x > 0 else "right"
+            style = {"textcoords": "offset points", "fontsize": 9, "ha": side}
+            note = axis.annotate(text, point, (x, y), **style)
+            box, frame = note.get_window_extent(renderer), axis.get_window_extent(renderer)
+            inside = frame.x0 < box.x0 and box.x1 < frame.x1
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+            note.remove()
+        else:
+            note = axis.annotate(text, point, (6, 5), textcoords="offset points", fontsize=9)
+            box = note.get_window_extent(renderer)
+        taken.append(box)

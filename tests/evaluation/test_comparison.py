@@ -6,12 +6,12 @@ import json
 
 import numpy as np
 import pytest
+from helpers import random_case
 from sklearn import metrics
 from statsmodels.stats import contingency_tables, multitest
 
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import comparison, comparison_page, contenders, predictions
-from tests.helpers import random_case
 
 SPLITS = {"train": {"hash": "t"}, "validation": {"hash": "v"}}
 FACTS = {

@@ -70,3 +70,25 @@ def test_refuses(text, message, tmp_path):
         predictions.read(tmp_path / "p.csv", EMOTIONS)
     with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "none.csv"))):
         predictions.read(tmp_path / "none.csv")
+
+
+def test_compressed_and_rounded(tmp_path, table):
+    for name in ("a.csv.gz", "b.csv.gz"):
+        predictions.write(tmp_path / name, table, digits=7)
+    assert (tmp_path / "a.csv.gz").read_bytes() == (tmp_path / "b.csv.gz").read_bytes()
+    found = predictions.read(tmp_path / "a.csv.gz")
+    assert found.ids == table.ids
+    np.testing.assert_allclose(found.probs, table.probs, rtol=6e-7)
+    assert predictions.columns(tmp_path / "a.csv.gz")[:3] == ["id", "label", "prediction"]
+
+
+@pytest.mark.parametrize("content", [b"id,angry\n", b"\x1f\x8b\x08\x00cut"])
+def test_a_compressed_file_that_is_damaged(tmp_path, content):
+    (tmp_path / "a.csv.gz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a.csv.gz cannot be read as compressed text"):
+        predictions.read(tmp_path / "a.csv.gz")
+
+
+def test_classes_that_are_ruled_out():
+    probs = np.array([[0.1, 0.3, 0.6], [0.0, 0.0, 1.0]])
+    np.testing.assert_allclose(predictions.restrict(probs, 2), [[0.25, 0.75], [0.5, 0.5]])

@@ -7,11 +7,11 @@ import pathlib
 
 import numpy as np
 import pytest
+from helpers import random_case
 
 from fer_jax.data import builder
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import report
-from tests.helpers import random_case
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

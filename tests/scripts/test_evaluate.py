@@ -324,3 +324,14 @@ def test_the_annotators_labels(evaluate, run, data, tmp_path, capsys):
     result = json.loads((tmp_path / "out" / "report.json").read_text())
     assert result["labels"] == "given" and result["num_examples"] == 28
     assert result["annotators"]["against"]["ferplus_majority"]["num_examples"] == 21
+
+
+def test_the_cost_is_in_the_report(evaluate, run, data, tmp_path):
+    base = ["--workdir", str(run[0]), "--data", str(data), "--out", str(tmp_path)]
+    costs = []
+    for flags in ([], ["--latency"]):
+        assert evaluate.main([*base, *flags]) == 0
+        costs.append(json.loads((tmp_path / "report.json").read_text())["cost"])
+    without, measured = costs
+    assert without["flops"] == measured["flops"] > 0 and without["latency"] is None
+    assert measured["latency"]["milliseconds"] > 0 and measured["latency"]["hardware"]

@@ -1,0 +1,115 @@
+"""Every checkpoint on every dataset: the figures, and what each dataset had to do with each training."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+from helpers import ROOT
+from PIL import Image
+
+from fer_jax import models
+from fer_jax.checkpoints import export_weights
+from fer_jax.data import builder, folders, synthetic
+from fer_jax.data.emotions import EMOTIONS
+from fer_jax.evaluation import cross_dataset, predictions
+from fer_jax.evaluation.trained import Trained
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("cross_script", ROOT / "scripts" / "cross_dataset.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    """Another dataset: two faces a class to test on, and a class that was left out."""
+    root = tmp_path_factory.mktemp("mine")
+    images, labels = synthetic.generate(2, 9, "test")
+    names = [EMOTIONS[label] for label in labels] + ["contempt"]
+    for i, (name, image) in enumerate(zip(names, [*images, images[0]], strict=True)):
+        path = root / "images" / "test" / name / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(path)
+    class_map = folders.parse_map(["contempt=drop"])
+    builder.build(root / "images", root / "mine", class_map=class_map, progress=False)
+    return root / "mine"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory, tiny_data):
+    """A network of seven classes selected on the tiny data's validation split, and one of eight."""
+    folder = tmp_path_factory.mktemp("weights")
+    manifest = builder.read_manifest(tiny_data)
+    for count, name in ((7, "seven"), (8, "eight")):
+        model = models.create("cnn_relu", count, widths=(4,), depths=(1,), hidden=4)
+        variables = model.init(
+            {"params": np.array([0, count], np.uint32)}, np.zeros((1, 12, 12, 1), np.float32)
+        )
+        preprocess = {"image_size": 12, "channels": 1, "mean": 0.5, "std": 0.25, "fill": "reflect"}
+        facts = {
+            "model": {"name": "cnn_relu", "kwargs": {"widths": [4], "depths": [1], "hidden": 4}},
+            "preprocess": preprocess | {"interpolation": "bilinear"},
+            "emotions": [*EMOTIONS, "contempt"][:count],
+            "data": builder.describe(manifest),
+            "data_hash": manifest["content_hash"],
+            "selection": {"split": "validation", "metric": "accuracy", "value": 0.5, "step": 3},
+            "annotations": ["ferplus"] if count == 8 else [],
+        }
+        export_weights(folder / f"{name}.safetensors", variables, facts)
+    return [folder / "seven.safetensors", folder / "eight.safetensors"]
+
+
+def test_the_matrix(script, weights, tiny_data, mine, tmp_path, capsys):
+    words = ["--checkpoints", *map(str, weights), "--data", str(tiny_data), str(mine)]
+    assert script.main([*words, "--split", "test", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "cross.json").read_text())
+    assert (found["checkpoints"], found["datasets"]) == (["seven", "eight"], ["data", "mine"])
+    parts = [(cell["checkpoint"], cell["dataset"], cell["part"]) for cell in found["cells"]]
+    assert parts == [
+        ("seven", "data", "trained on this dataset"), ("seven", "mine", "no part"),
+        ("eight", "data", "trained on this dataset"), ("eight", "mine", "no part"),
+    ]  # fmt: skip
+    faces = builder.load(mine, "test")
+    probs = Trained(weights[1]).predict(faces.images, progress=False)
+    expected = probs[:, :7] / probs[:, :7].sum(axis=1, keepdims=True)
+    stored = predictions.read(tmp_path / "eight" / "mine.csv")
+    np.testing.assert_allclose(stored.probs, expected, atol=1e-6)
+    cell = found["cells"][3]
+    assert cell["accuracy"] == np.mean(expected.argmax(1) == faces.labels) and cell["num_examples"] == 14
+    low, high = cell["interval_95"]["accuracy"]
+    assert low <= cell["accuracy"] <= high
+    page = (tmp_path / "cross.md").read_text()
+    assert "- eight: contempt's probability is dropped and the others renormalised" in page
+    assert "- eight: extra annotations, ferplus" in page
+    assert "- mine: 1 images of class contempt left out (--map contempt=drop)" in page
+    assert f"{100 * cell['accuracy']:.2f} (" in page and ", own data |" in page
+    assert (tmp_path / "cross.png").read_bytes().startswith(b"\x89PNG")
+    assert "Accuracy in percent" in capsys.readouterr().out
+
+
+def test_what_a_split_had_to_do_with_the_weights():
+    def data(**hashes):
+        return {"splits": {name: {"hash": value} for name, value in hashes.items()}}
+
+    facts = {"data": data(train="t", validation="v", test="w"), "selection": None}
+    chosen = facts | {"selection": {"split": "validation", "metric": "accuracy"}}
+    assert cross_dataset.part_of(facts, data(train="t"), "train") == "trained on this split"
+    assert cross_dataset.part_of(chosen, data(validation="v"), "validation") == "selected on this split"
+    assert (
+        cross_dataset.part_of(chosen, data(validation="x", train="t"), "validation")
+        == "trained on this dataset"
+    )
+    assert cross_dataset.part_of(facts, data(validation="v"), "validation") == "no part"
+    assert cross_dataset.part_of(facts | {"data": {"splits": {}}}, data(test="w"), "test") == "not known"
+
+
+def test_complaints(script, weights, tiny_data, mine, tmp_path, capsys):
+    words = ["--checkpoints", str(weights[0]), "--out", str(tmp_path), "--data", str(mine)]
+    assert script.main([*words, "--split", "validation"]) == 2
+    assert "mine has no validation split; it has: test" in capsys.readouterr().err
+    assert script.main([*words, str(mine)]) == 2
+    assert "given twice" in capsys.readouterr().err
