@@ -231,3 +231,19 @@ def pareto_front(models: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
         if row["accuracy"] > best:
             front.append(row["name"])
     return fronts
+
+
+def best_first(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The models by accuracy."""
+    return sorted(found["models"], key=lambda row: -row["accuracy"])
+
+
+def images_of(found: dict[str, Any]) -> str:
+    """How many images, and of which split."""
+    split = f" of `{found['split']}`" if found["split"] else ""
+    return f"{found['num_examples']:,} images{split}"
+
+
+def hardware_of(found: dict[str, Any]) -> list[str]:
+    """The hardware that latencies were measured on."""
+    return list(dict.fromkeys(row["latency"]["hardware"] for row in found["models"] if row["latency"]))

@@ -65,7 +65,7 @@ def results_page(found: dict[str, dict[str, Any]]) -> list[str]:
             f"#{line}" if line.startswith("## ") else line for line in comparison_page.sections(one, pictures)
         ]
     head = ("result", "network", "seed", "commit", "hardware", "minutes", "command")
-    rows = [_origin(row) for one in found.values() for row in comparison_page.best_first(one)]
+    rows = [_origin(row) for one in found.values() for row in comparison.best_first(one)]
     return [*lines, "", "## Origin", "", *comparison_page.markdown(head, rows)]
 
 
@@ -102,7 +102,7 @@ def readme_table(found: dict[str, dict[str, Any]]) -> list[str]:
                 comparison_page.latency(row),
                 comparison_page.training(row),
             )
-            for row in comparison_page.best_first(one)
+            for row in comparison.best_first(one)
         ]
         images = f"{title.replace('_', ' ')}, {one['num_examples']:,} images"
         lines += ["", f"{images}, in percent with 95 % intervals:", "", *comparison_page.markdown(head, rows)]
