@@ -188,8 +188,8 @@ def _page(report: dict[str, Any]) -> str:
         f"feature map; red is where their sum is highest, dark where nothing speaks for the class. The map "
         f"has {high} x {wide} places, stretched over the face, and each is scaled by its own maximum: it "
         "tells where the evidence lies, not how much there is, and nothing finer than one of its places. "
-        f"{report['empty_maps']:,} of the maps are dark all over: there the class won by what speaks against "
-        "the others.",
+        f"{report['empty_maps']:,} of the maps are dark all over: by this measure no place of those "
+        "faces speaks for the class.",
         "",
         "![mean maps](mean_maps.png)",
     ]
