@@ -134,7 +134,7 @@ def test_page_links_pictures_that_are_there(tmp_path):
     links = re.findall(r"!\[.+\]\((.+)\)", page)
     assert sorted(links) == sorted(path.name for path in tmp_path.glob("*.png"))
     assert len(links) == 6  # random pixels have no twins
-    assert "400 images of `test`, two views of each averaged" in page
+    assert "400 images of `test` with labels `given`, two views of each averaged" in page
     assert "accuracy 0.7000 on `validation` at step 1,200" in page
     for link in links:
         with Image.open(tmp_path / link) as picture:
