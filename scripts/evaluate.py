@@ -28,7 +28,6 @@ crops and their mirror images. They cost 2 and 10 times as much as "none".
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -36,22 +35,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fer_jax.data.ferplus import GIVEN, RULES  # noqa: E402
-from fer_jax.data.records import SPLITS  # noqa: E402
+from fer_jax.evaluation import command  # noqa: E402
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    weights = parser.add_mutually_exclusive_group(required=True)
-    weights.add_argument("--workdir", metavar="RUN", help="a run's directory; its best weights")
-    weights.add_argument(
-        "--checkpoint",
-        metavar="PATH",
-        help="weights (.safetensors), or one step of a run (RUN/checkpoints/STEP)",
-    )
-    parser.add_argument("--data", required=True, metavar="DATA", help="made by scripts/prepare_data.py")
-    parser.add_argument("--split", default="validation", choices=SPLITS, help="(default: validation)")
+def main(argv: list[str] | None = None) -> int:
+    parser = command.make_parser(__doc__, out="folder for the report")
     parser.add_argument(
         "--labels",
         choices=(GIVEN, *RULES),
@@ -64,59 +52,32 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--attributes", metavar="CSV", help="the figures by group, too: a column id, columns of categories"
     )
-    parser.add_argument("--out", required=True, metavar="OUT", help="folder for the report")
     parser.add_argument(
         "--tta",
         default="none",
         choices=("none", "flip", "tencrop"),
         help="test-time augmentation (default: none)",
     )
-    parser.add_argument(
-        "--batch_size", type=int, default=256, metavar="N", help="images at a time (default: 256)"
-    )
     parser.add_argument("--latency", action="store_true", help="measure how long one face takes")
-    return parser.parse_args(argv)
+    command.add_batch_size(parser, 256)
 
+    def work(args: argparse.Namespace) -> int:
+        print(summary(evaluate(args), args.out))
+        return 0
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
-    # After the arguments are parsed, so that --help and a wrong flag take no time.
-    from fer_jax import failures
-
-    try:
-        report = evaluate(args)
-    except Exception as error:
-        reason = failures.explain(error, args.out)
-        if reason is None:
-            raise
-        print(f"error: {reason}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped before the report was written", file=sys.stderr)
-        return 130
-    print(summary(report, args.out))
-    return 0
+    return command.run(work, parser.parse_args(argv))
 
 
 def evaluate(args: argparse.Namespace) -> dict:
     """Loads, predicts and writes the report; returns what report.json holds."""
-    from fer_jax import checkpoints, platform
     from fer_jax.data import builder, splits
     from fer_jax.data.emotions import EMOTIONS
     from fer_jax.evaluation import cost, predictions, report, subgroups, subgroups_report
-    from fer_jax.evaluation.trained import Trained
 
-    platform.tune_cpu()
-    weights = args.checkpoint or str(Path(args.workdir) / checkpoints.BEST_WEIGHTS)
-    if args.workdir and not Path(weights).is_file():
-        raise FileNotFoundError(
-            f"there is no {weights}: --workdir takes the directory of a run, which gets that file at its "
-            "first evaluation; for other weights use --checkpoint"
-        )
-    trained = Trained(weights)
+    trained = command.open_weights(args)
     manifest = builder.read_manifest(args.data)
     faces = trained.load_split(args.data, args.split)
-    _check_writable(Path(args.out))
+    command.open_folder(args.out)
     rule = args.labels or trained.facts.get("labels", GIVEN)
     given = faces.labels
     if rule != GIVEN:
@@ -130,22 +91,16 @@ def evaluate(args: argparse.Namespace) -> dict:
     if rule == GIVEN and len(names) > len(EMOTIONS):
         names = list(EMOTIONS)
         probs = predictions.restrict(probs, len(names))
-    facts = trained.facts | {
+    facts = command.describe(trained, manifest, args.split) | {
         "emotions": names,
         "labels": rule,
-        "split": args.split,
         "tta": args.tta,
-        "checkpoint": weights,
         "parameters": trained.parameters,
         "cost": cost.measure(trained, faces.image_shape if args.latency else None),
-        "data": builder.describe(manifest),
-        "data_hash": manifest["content_hash"],
-        "trained_data": trained.facts["data"],
-        "trained_data_hash": trained.facts["data_hash"],
     }
     copies = _copies(trained, facts, faces, [args.data, args.training_data])
     if args.split == "test":
-        facts["test_evaluations"] = _note_test(Path(weights), facts, probs, faces.labels)
+        facts["test_evaluations"] = _note_test(Path(trained.source), facts, probs, faces.labels)
     if attributes:
         found = subgroups.compare(probs, faces.labels, faces.ids, groups, attributes)
         subgroups_report.write(args.out, found)
@@ -251,17 +206,6 @@ def summary(report: dict, out: str) -> str:
             f"  {name:10} {row['precision']:9.3f} {row['recall']:7.3f} {row['f1']:7.3f} {row['support']:7,}"
         )
     return "\n".join([*lines, "", report["note"], f"report: {Path(out) / 'report.md'}"])
-
-
-def _check_writable(out: Path) -> None:
-    """Finds out before the work, not after, that the report cannot be written."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()
-    except OSError as error:
-        raise OSError(
-            f"cannot write to {out} ({error.strerror}); give an --out that can be written"
-        ) from error
 
 
 if __name__ == "__main__":

@@ -275,8 +275,11 @@ def test_attributes_of_other_images(complaint, run, data, tmp_path):
     assert "No such file" in complaint(workdir=run[0], data=data, attributes=tmp_path / "none.csv")
 
 
-def test_batch_size_zero(complaint, run, data):
-    assert "batch size is 0" in complaint(workdir=run[0], data=data, batch_size=0)
+def test_batch_size_zero(evaluate, run, data, tmp_path, capsys):
+    arguments = ["--workdir", str(run[0]), "--data", str(data), "--out", str(tmp_path), "--batch_size", "0"]
+    with pytest.raises(SystemExit, match="2"):
+        evaluate.main(arguments)
+    assert "0 is not 1 or more" in capsys.readouterr().err
 
 
 def test_help_and_wrong_flags():

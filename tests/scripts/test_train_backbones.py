@@ -114,8 +114,9 @@ if name := "{signal}":
 sys.exit(3)
 """
 DRIVER = """
-import importlib.util, sys
+import importlib.util, signal, sys
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
 spec = importlib.util.spec_from_file_location("train_backbones", "scripts/train_backbones.py")
 script = importlib.util.module_from_spec(spec)
 sys.modules["train_backbones"] = script

@@ -1,0 +1,66 @@
+"""Fits the temperature that makes a model's confidence mean what it says, and keeps it with the weights.
+
+    python scripts/calibrate.py --workdir runs/cnn --data data/fer2013
+    python scripts/calibrate.py --checkpoint my.safetensors --data data/mine --split validation
+
+Trainings do this by themselves at their end. The weights' file is written anew with the temperature
+among its facts (Guo et al. 2017); predictions stay what they are, and reports show calibrated figures
+beside the raw ones.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fer_jax.evaluation import command  # noqa: E402
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = command.make_parser(__doc__)
+    command.add_batch_size(parser, 256)
+    return command.run(calibrate, parser.parse_args(argv))
+
+
+def calibrate(args: argparse.Namespace) -> int:
+    """Fits the temperature and writes the weights anew; the exit code.
+
+    Raises:
+      ValueError: the split is the one that was trained on, or for the final score; or the weights are not
+        in a file.
+    """
+    from fer_jax import checkpoints
+    from fer_jax.data import builder
+    from fer_jax.data.ferplus import GIVEN
+    from fer_jax.evaluation import calibration, protocol
+
+    trained = command.open_weights(args)
+    path = Path(trained.source)
+    if not path.is_file():
+        raise ValueError(f"{path} is a folder: the temperature is kept in a .safetensors file; give that")
+    manifest = builder.read_manifest(args.data)
+    facts = command.describe(trained, manifest, args.split)
+    if args.split == "test":
+        raise ValueError("--split test is for the final score only: fit on validation")
+    if protocol.judge(facts, None)["trained_on_this_split"]:
+        raise ValueError(
+            f"{path} was trained on {args.split} of {args.data}, and is too sure of it: fit on validation"
+        )
+    if trained.facts.get("labels", GIVEN) != GIVEN:
+        raise ValueError(f"{path} learnt FER+ labels: its training has fitted the temperature itself")
+    faces = trained.load_split(args.data, args.split)
+    probs = trained.predict(faces.images, batch_size=args.batch_size)
+    found = calibration.calibrate(probs, faces.labels)
+    kept = found | {"split": args.split, "data_hash": manifest["content_hash"]}
+    dtype = ((trained.facts.get("config") or {}).get("checkpoint") or {}).get("dtype", "float32")
+    checkpoints.export_weights(path, trained.variables, trained.facts | {"calibration": kept}, dtype)
+    print(
+        f"temperature {found['temperature']:.3f}: mean loss on {args.split} {found['loss_before']:.4f} "
+        f"before, {found['loss_after']:.4f} after; kept in {path}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

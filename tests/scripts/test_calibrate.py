@@ -1,0 +1,59 @@
+"""scripts/calibrate.py: the temperature in the file is that of the least loss, and nothing else changes."""
+
+import importlib.util
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from scipy import optimize, special
+from sklearn import metrics
+
+from fer_jax.checkpoints import load_weights
+from fer_jax.data import builder
+from fer_jax.evaluation.trained import Trained
+
+_PATH = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "calibrate.py"
+_SPEC = importlib.util.spec_from_file_location("calibrate_script", _PATH)
+calibrate = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(calibrate)
+
+
+@pytest.fixture
+def weights(tiny_run, tmp_path):
+    return pathlib.Path(shutil.copy(tiny_run / "best.safetensors", tmp_path / "mine.safetensors"))
+
+
+def test_the_temperature_of_the_least_loss_is_kept(weights, tiny_data, capsys):
+    before, facts = load_weights(weights)
+    assert calibrate.main(["--checkpoint", str(weights), "--data", str(tiny_data)]) == 0
+    after, new = load_weights(weights)
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    kept = new.pop("calibration")
+    assert new == facts
+
+    faces = builder.load(tiny_data, "validation")
+    probs = Trained(weights).predict(faces.images, progress=False)
+    logits = np.log(probs)
+
+    def loss(log_temperature):
+        scaled = special.log_softmax(logits / np.exp(log_temperature), axis=1)
+        return -scaled[np.arange(len(faces)), faces.labels].mean()
+
+    best = optimize.minimize_scalar(loss, bounds=(-np.log(100), np.log(100)), method="bounded")
+    assert kept["temperature"] == pytest.approx(np.exp(best.x), rel=1e-3)
+    assert kept["loss_before"] == pytest.approx(metrics.log_loss(faces.labels, probs, labels=range(7)))
+    assert kept["loss_after"] == pytest.approx(best.fun, rel=1e-4)
+    assert kept["split"] == "validation"
+    assert f"temperature {kept['temperature']:.3f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("split", "message"), [("train", "was trained on train"), ("test", "--split test is for the final score")]
+)
+def test_refuses_splits_that_say_nothing_or_too_much(split, message, weights, tiny_data, capsys):
+    whole = weights.read_bytes()
+    assert calibrate.main(["--checkpoint", str(weights), "--data", str(tiny_data), "--split", split]) == 2
+    assert message in capsys.readouterr().err
+    assert weights.read_bytes() == whole
