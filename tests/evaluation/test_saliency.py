@@ -133,7 +133,7 @@ def test_it_is_what_pytorch_gives(name, layer):
     sys.path.append(str(ROOT / "tests" / "pretrained"))
     import originals
 
-    arrays, _, _ = originals.original(name, "torchvision")
+    arrays, _, _ = originals.original(name, "torchvision", 97)
     import torchvision
 
     net = getattr(torchvision.models, name)(weights=None, num_classes=originals.CLASSES)
