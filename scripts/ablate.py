@@ -21,6 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import trainings  # noqa: E402
 
+from fer_jax.evaluation import command  # noqa: E402
 from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
 
 BASELINE, DROP = "baseline", "drop_suspects"
@@ -63,18 +64,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     """The exit code is that of the first training that failed, 2 where the results cannot be compared."""
-    options = parse_args()
-    # After the arguments are parsed, so that --help and a wrong flag take no time.
-    from fer_jax import failures
-
-    try:
-        return ablate(options)
-    except Exception as error:
-        reason = failures.explain(error, options.out)
-        if reason is None:
-            raise
-        print(f"error: {reason}", file=sys.stderr)
-        return 2
+    return command.run(ablate, parse_args())
 
 
 def ablate(options: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fer_jax.data.records import SPLITS  # noqa: E402
+from fer_jax.evaluation import command  # noqa: E402
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -39,21 +40,16 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
-    # After the arguments are parsed, so that --help and a wrong flag take no time.
-    from fer_jax import failures
+    return command.run(compare, parse_args(argv))
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Compares, writes and prints; the exit code."""
     from fer_jax.evaluation import comparison, comparison_page, contenders
 
-    try:
-        split = load_split(args.data, args.split) if args.data else None
-        found = comparison.compare(contenders.load(args.models, split))
-        comparison_page.write(args.out, found)
-    except Exception as error:
-        reason = failures.explain(error, args.out)
-        if reason is None:
-            raise
-        print(f"error: {reason}", file=sys.stderr)
-        return 2
+    split = load_split(args.data, args.split) if args.data else None
+    found = comparison.compare(contenders.load(args.models, split))
+    comparison_page.write(args.out, found)
     print("\n".join(comparison_page.summary(found)))
     print(f"\ncomparison: {Path(args.out) / 'compare.md'}")
     return 0

@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fer_jax.data.records import SPLITS  # noqa: E402
+from fer_jax.evaluation import command  # noqa: E402
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -37,23 +38,19 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
-    # After the arguments are parsed, so that --help and a wrong flag take no time.
-    from fer_jax import failures, platform
+    return command.run(cross, parse_args(argv))
+
+
+def cross(args: argparse.Namespace) -> int:
+    """Evaluates every checkpoint on every dataset, writes and prints the matrix; the exit code."""
+    from fer_jax import platform
     from fer_jax.evaluation import cross_dataset
 
     platform.tune_cpu()
-    try:
-        found = cross_dataset.evaluate(
-            args.checkpoints, args.data, args.split, args.out, batch_size=args.batch_size
-        )
-        cross_dataset.write(args.out, found)
-    except Exception as error:
-        reason = failures.explain(error, args.out)
-        if reason is None:
-            raise
-        print(f"error: {reason}", file=sys.stderr)
-        return 2
+    found = cross_dataset.evaluate(
+        args.checkpoints, args.data, args.split, args.out, batch_size=args.batch_size
+    )
+    cross_dataset.write(args.out, found)
     print("\n".join(cross_dataset.tables(found)))
     print(f"\nmatrix: {args.out / 'cross.md'}")
     return 0

@@ -24,6 +24,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import trainings  # noqa: E402
 
+from fer_jax.evaluation import command  # noqa: E402
+
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.data.drop_ids")
 
 
@@ -45,18 +47,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     """The exit code is that of the first training that fails, 2 where the data cannot be used."""
-    options = parse_args()
-    # After the arguments are parsed, so that --help and a wrong flag take no time.
-    from fer_jax import failures
-
-    try:
-        return find(options)
-    except Exception as error:
-        reason = failures.explain(error, options.out)
-        if reason is None:
-            raise
-        print(f"error: {reason}", file=sys.stderr)
-        return 2
+    return command.run(find, parse_args())
 
 
 def find(options: argparse.Namespace) -> int:

@@ -15,6 +15,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from fer_jax.evaluation import command  # noqa: E402
+
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -32,18 +34,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code is 1 where --check finds a difference, 2 where something cannot be read."""
-    args = parse_args(argv)
-    # After the arguments are parsed, so that --help and a wrong flag take no time.
-    from fer_jax import failures
 
-    try:
+    def work(args: argparse.Namespace) -> int:
         return check(args.root) if args.check else write(args.root, args.out)
-    except Exception as error:
-        reason = failures.explain(error, args.out)
-        if reason is None:
-            raise
-        print(f"error: {reason}", file=sys.stderr)
-        return 2
+
+    return command.run(work, parse_args(argv))
 
 
 def write(root: pathlib.Path, out: pathlib.Path) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from fer_jax.evaluation import calibration, examples
@@ -91,7 +92,7 @@ def report_page(report: dict[str, Any], out_dir: pathlib.Path) -> str:
         f"{_VIEWS[report['tta']]}. "
         f"The weights are `{report['checkpoint']}`; selected by: {_selected_by(report)}.",
         "",
-        *_table(("figure", "value", "95 % interval", "what it is"), _figure_rows(report)),
+        *table(("figure", "value", "95 % interval", "what it is"), _figure_rows(report)),
         *_leak_free(report),
         *_classes(report),
         *_calibrated(report),
@@ -122,7 +123,8 @@ def _verdict(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
     return [f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows)]
 
 
@@ -156,7 +158,7 @@ def _leak_free(report: dict[str, Any]) -> list[str]:
         "Images that have a copy in a split which the weights were trained or selected on are left out: "
         "pixel for pixel the same, or a correlation of their pixels of 0.9 at least.",
         "",
-        *_table(("part", "left out", "images", "accuracy", "macro F1", "ECE"), rows),
+        *table(("part", "left out", "images", "accuracy", "macro F1", "ECE"), rows),
     ]
 
 
@@ -191,11 +193,11 @@ def _classes(report: dict[str, Any]) -> list[str]:
         "found. F1: the harmonic mean of both. Images: how many have the label. Predicted: how many were "
         "taken for it.",
         "",
-        *_table(("emotion", "precision", "recall", "F1", "images", "predicted"), rows),
+        *table(("emotion", "precision", "recall", "F1", "images", "predicted"), rows),
     ]
     if pairs:
         head = ("label", "taken for", "images", "share of the label")
-        lines += ["", "The most frequent mistakes:", "", *_table(head, pairs)]
+        lines += ["", "The most frequent mistakes:", "", *table(head, pairs)]
     return lines
 
 
@@ -225,7 +227,7 @@ def _calibrated(report: dict[str, Any]) -> list[str]:
         f"The checkpoint's temperature is {found['temperature']:.3f}: logarithms of the probabilities "
         f"are divided by it (Guo et al. 2017), which changes no prediction. {how}",
         "",
-        *_table(("figure", "as predicted", "calibrated", "95 % interval"), rows),
+        *table(("figure", "as predicted", "calibrated", "95 % interval"), rows),
     ]
 
 
@@ -241,7 +243,7 @@ def _abstaining(report: dict[str, Any]) -> list[str]:
         "Answering only where the confidence is the threshold at least (before any temperature). The mean "
         f"error over all coverages (AURC) is {report['aurc']:.4f}.",
         "",
-        *_table(("threshold", "answered", "accuracy of the answers"), rows),
+        *table(("threshold", "answered", "accuracy of the answers"), rows),
     ]
 
 
@@ -273,7 +275,7 @@ def _annotators(report: dict[str, Any]) -> list[str]:
         "answer; one annotator, how often one of them said what most of the others did. Where people "
         "disagree a model's mistake may be no mistake.",
         "",
-        *_table(head, rows),
+        *table(head, rows),
         "",
     ]
     if found["labels_agree"] is not None:
@@ -316,7 +318,7 @@ def _origin(report: dict[str, Any]) -> list[str]:
         "seed": str(report.get("seed", "not recorded")),
         "fer_jax": report.get("version", "not recorded"),
     }
-    return _table(("", ""), list(rows.items()))
+    return table(("", ""), list(rows.items()))
 
 
 def _notes(report: dict[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from fer_jax.evaluation import comparison, comparison_page, contenders, stored
+from fer_jax.evaluation import comparison, comparison_page, contenders, page, stored
 
 FOLDER, PICTURES = "results", "pictures"
 PAGE, README = "RESULTS.md", "README.md"
@@ -66,7 +66,7 @@ def results_page(found: dict[str, dict[str, Any]]) -> list[str]:
         ]
     head = ("result", "network", "seed", "commit", "hardware", "minutes", "command")
     rows = [_origin(row) for one in found.values() for row in comparison.best_first(one)]
-    return [*lines, "", "## Origin", "", *comparison_page.markdown(head, rows)]
+    return [*lines, "", "## Origin", "", *page.table(head, rows)]
 
 
 def _origin(row: dict[str, Any]) -> tuple[str, ...]:
@@ -105,5 +105,5 @@ def readme_table(found: dict[str, dict[str, Any]]) -> list[str]:
             for row in comparison.best_first(one)
         ]
         images = f"{title.replace('_', ' ')}, {one['num_examples']:,} images"
-        lines += ["", f"{images}, in percent with 95 % intervals:", "", *comparison_page.markdown(head, rows)]
+        lines += ["", f"{images}, in percent with 95 % intervals:", "", *page.table(head, rows)]
     return [*lines, ""]
