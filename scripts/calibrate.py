@@ -31,28 +31,22 @@ def calibrate(args: argparse.Namespace) -> int:
         in a file.
     """
     from fer_jax import checkpoints
-    from fer_jax.data import builder
-    from fer_jax.data.ferplus import GIVEN
     from fer_jax.evaluation import calibration, protocol
 
     trained = command.open_weights(args)
     path = Path(trained.source)
     if not path.is_file():
         raise ValueError(f"{path} is a folder: the temperature is kept in a .safetensors file; give that")
-    manifest = builder.read_manifest(args.data)
-    facts = command.describe(trained, manifest, args.split)
+    judged, facts = command.load_judged(trained, args.data, args.split)
     if args.split == "test":
         raise ValueError("--split test is for the final score only: fit on validation")
     if protocol.judge(facts, None)["trained_on_this_split"]:
         raise ValueError(
             f"{path} was trained on {args.split} of {args.data}, and is too sure of it: fit on validation"
         )
-    if trained.facts.get("labels", GIVEN) != GIVEN:
-        raise ValueError(f"{path} learnt FER+ labels: its training has fitted the temperature itself")
-    faces = trained.load_split(args.data, args.split)
-    probs = trained.predict(faces.images, batch_size=args.batch_size)
-    found = calibration.calibrate(probs, faces.labels)
-    kept = found | {"split": args.split, "data_hash": manifest["content_hash"]}
+    probs = trained.predict(judged.faces.images, batch_size=args.batch_size)
+    found = calibration.calibrate(probs, judged.faces.labels)
+    kept = found | {"split": args.split, "data_hash": facts["data_hash"]}
     dtype = ((trained.facts.get("config") or {}).get("checkpoint") or {}).get("dtype", "float32")
     checkpoints.export_weights(path, trained.variables, trained.facts | {"calibration": kept}, dtype)
     print(

@@ -34,18 +34,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fer_jax.data.ferplus import GIVEN, RULES  # noqa: E402
 from fer_jax.evaluation import command  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = command.make_parser(__doc__, out="folder for the report")
-    parser.add_argument(
-        "--labels",
-        choices=(GIVEN, *RULES),
-        metavar="LABELS",
-        help=f"to judge by: {GIVEN} or a FER+ rule, {', '.join(RULES)} (default: the training's)",
-    )
+    command.add_labels(parser)
     parser.add_argument(
         "--training_data", metavar="DATA", help="the dataset of the training, where it is another one"
     )
@@ -70,37 +64,28 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(args: argparse.Namespace) -> dict:
     """Loads, predicts and writes the report; returns what report.json holds."""
-    from fer_jax.data import builder, splits
-    from fer_jax.data.emotions import EMOTIONS
-    from fer_jax.evaluation import cost, predictions, report, subgroups, subgroups_report
+    from fer_jax.data import splits
+    from fer_jax.evaluation import cost, report, statistics, subgroups, subgroups_report
 
     trained = command.open_weights(args)
-    manifest = builder.read_manifest(args.data)
-    faces = trained.load_split(args.data, args.split)
+    judged, facts = command.load_judged(trained, args.data, args.split, args.labels)
+    faces = judged.faces
     command.open_folder(args.out)
-    rule = args.labels or trained.facts.get("labels", GIVEN)
-    given = faces.labels
-    if rule != GIVEN:
-        given, faces = _relabel(faces, rule, len(trained.facts["emotions"]), args)
     groups = splits.duplicate_groups(faces.images)
     attributes = subgroups.read_table(args.attributes) if args.attributes else None
     if attributes:
         subgroups.match(attributes, faces.ids)  # which complains before the work
-    probs = trained.predict(faces.images, batch_size=args.batch_size, tta=args.tta)
-    names = trained.facts["emotions"]
-    if rule == GIVEN and len(names) > len(EMOTIONS):
-        names = list(EMOTIONS)
-        probs = predictions.restrict(probs, len(names))
-    facts = command.describe(trained, manifest, args.split) | {
-        "emotions": names,
-        "labels": rule,
+    probs = trained.predict(
+        faces.images, num_classes=len(judged.names), batch_size=args.batch_size, tta=args.tta
+    )
+    facts |= {
         "tta": args.tta,
         "parameters": trained.parameters,
         "cost": cost.measure(trained, faces.image_shape if args.latency else None),
     }
     copies = _copies(trained, facts, faces, [args.data, args.training_data])
-    if args.split == "test":
-        facts["test_evaluations"] = _note_test(Path(trained.source), facts, probs, faces.labels)
+    accuracy = statistics.accuracy(probs, faces.labels)
+    facts["test_evaluations"] = command.note_test(facts, accuracy, f"tta {args.tta}")
     if attributes:
         found = subgroups.compare(probs, faces.labels, faces.ids, groups, attributes)
         subgroups_report.write(args.out, found)
@@ -113,25 +98,9 @@ def evaluate(args: argparse.Namespace) -> dict:
         images=faces.images,
         groups=groups,
         copies=copies,
-        given=given,
+        given=judged.given,
         votes=faces.votes,
     )
-
-
-def _relabel(faces, rule: str, num_classes: int, args: argparse.Namespace):
-    """The given labels of the faces that a FER+ rule keeps, and these faces with its labels."""
-    from fer_jax.data import ferplus
-
-    if faces.votes is None:
-        raise ValueError(
-            f"labels by {rule} need FER+ votes, and {args.data} has none: prepare it with "
-            "scripts/prepare_data.py --ferplus fer2013new.csv, or give --labels given"
-        )
-    found = ferplus.labels(faces.votes, rule, num_classes)[0]
-    given = faces.labels[found != ferplus.LEFT_OUT]
-    if not len(given):
-        raise ValueError(f"no face of {args.split} in {args.data} has a label by {rule}")
-    return given, ferplus.relabel(faces, rule, num_classes)
 
 
 def _copies(trained, facts: dict, faces, data_dirs: list[str | None]) -> np.ndarray | None:
@@ -155,27 +124,6 @@ def _copies(trained, facts: dict, faces, data_dirs: list[str | None]) -> np.ndar
             copies = np.maximum(copies, leakage.find_copies(faces.images, others))
             del wanted[name]
     return None if wanted else copies
-
-
-def _note_test(weights: Path, facts: dict, probs: np.ndarray, labels: np.ndarray) -> int | None:
-    """Notes an evaluation on the test split in the ledger of the weights' run."""
-    from fer_jax.checkpoints import CHECKPOINTS
-    from fer_jax.evaluation import protocol, statistics
-
-    folder = weights.parent.parent if weights.parent.name == CHECKPOINTS else weights.parent
-    entry = {
-        "weights": weights.name,
-        "step": (facts["selection"] or {}).get("step"),
-        "data_hash": facts["data_hash"],
-        "tta": facts["tta"],
-        "accuracy": statistics.accuracy(probs, labels),
-    }
-    number = protocol.record_test(folder, entry)
-    if number is None:
-        print(
-            f"note: cannot write {folder / protocol.LEDGER}: this evaluation is not counted", file=sys.stderr
-        )
-    return number
 
 
 def summary(report: dict, out: str) -> str:

@@ -81,9 +81,9 @@ def find(options: argparse.Namespace) -> int:
     table = predictions.Predictions(list(faces.ids), probs, faces.labels, list(EMOTIONS), groups)
     predictions.write(out / "predictions.csv", table)
     suspects = label_errors.find_suspects(probs, faces.labels, faces.ids)
-    label_errors.write_suspects(out / "suspects.csv", suspects)
+    label_errors.write_suspects(out / "suspects.csv", suspects, EMOTIONS)
     shown = suspects[: options.show]
-    label_errors.plot_suspects(faces.images, shown, out / "suspects.png")
+    label_errors.plot_suspects(faces.images, shown, EMOTIONS, out / "suspects.png")
     accuracy = (probs.argmax(axis=1) == faces.labels).mean()
     print(f"\nout of fold, {100 * accuracy:.1f} % of {len(faces):,} training images agree with their label")
     for label, name in enumerate(EMOTIONS):

@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--limit", type=command.at_least_one, metavar="N", help="only about N of the split's faces"
     )
+    command.add_labels(parser)
     command.add_batch_size(parser, 256)
     return command.run(measure, parser.parse_args(argv))
 
@@ -34,12 +35,12 @@ def measure(args: argparse.Namespace) -> int:
     """Predicts everything and writes the report; the exit code."""
     import numpy as np
 
-    from fer_jax.data import builder, splits
-    from fer_jax.evaluation import robustness, robustness_report
+    from fer_jax.data import splits
+    from fer_jax.evaluation import robustness, robustness_report, statistics
 
     trained = command.open_weights(args)
-    manifest = builder.read_manifest(args.data)
-    faces = trained.load_split(args.data, args.split)
+    judged, facts = command.load_judged(trained, args.data, args.split, args.labels)
+    faces = judged.faces
     out, size = command.open_folder(args.out), len(faces)
     numbers, groups = np.arange(size), splits.duplicate_groups(faces.images)
     if args.limit and args.limit < size:
@@ -48,10 +49,14 @@ def measure(args: argparse.Namespace) -> int:
         faces, groups = faces.take(numbers), groups[numbers]
 
     def predict(images):
-        return trained.predict(images, batch_size=args.batch_size, progress=False)
+        return trained.predict(
+            images, num_classes=len(judged.names), batch_size=args.batch_size, progress=False
+        )
 
     predictions = robustness.predict_all(predict, faces.images, numbers=numbers, seed=SEED)
-    facts = command.describe(trained, manifest, args.split) | {"split_size": size}
+    accuracy = statistics.accuracy(predictions[robustness.CLEAN], faces.labels)
+    number = command.note_test(facts, accuracy, f"robustness, {len(faces)} faces")
+    facts |= {"split_size": size, "test_evaluations": number}
     report = robustness_report.write_report(
         out, predictions, faces, groups, numbers=numbers, seed=SEED, facts=facts
     )

@@ -17,23 +17,28 @@ from fer_jax.evaluation import command  # noqa: E402
 
 def main(argv: list[str] | None = None) -> int:
     parser = command.make_parser(__doc__, out="folder for the sheets")
+    command.add_labels(parser)
     command.add_batch_size(parser, 64)
     return command.run(explain, parser.parse_args(argv))
 
 
 def explain(args: argparse.Namespace) -> int:
     """Explains the split's predictions and writes the sheets; the exit code."""
-    from fer_jax.data import builder
-    from fer_jax.evaluation import saliency, saliency_report
+    from fer_jax.evaluation import saliency, saliency_report, statistics
 
     trained = command.open_weights(args)
-    manifest = builder.read_manifest(args.data)
-    faces = trained.load_split(args.data, args.split)
+    judged, facts = command.load_judged(trained, args.data, args.split, args.labels)
+    faces = judged.faces
     out = command.open_folder(args.out)
     probs, maps = saliency.explain(
-        trained.model, trained.variables, faces.images, trained.normalization, batch_size=args.batch_size
+        trained.model,
+        trained.variables,
+        faces.images,
+        trained.normalization,
+        num_classes=len(judged.names),
+        batch_size=args.batch_size,
     )
-    facts = command.describe(trained, manifest, args.split)
+    command.note_test(facts, statistics.accuracy(probs, faces.labels), "saliency")
     saliency_report.write_report(out, probs, maps, faces, facts)
     print(f"{len(faces):,} faces of {args.split} explained: {out / 'saliency.md'}")
     return 0

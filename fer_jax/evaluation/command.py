@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fer_jax.data.ferplus import GIVEN, RULES
 from fer_jax.data.records import SPLITS
 
 if TYPE_CHECKING:
-    from fer_jax.evaluation.trained import Trained
+    from fer_jax.evaluation.trained import Judged, Trained
 
 
 def make_parser(doc: str, out: str | None = None) -> argparse.ArgumentParser:
@@ -55,6 +56,16 @@ def add_batch_size(parser: argparse.ArgumentParser, default: int) -> None:
     parser.add_argument("--batch_size", type=at_least_one, default=default, metavar="N", help=text)
 
 
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    """Adds --labels, for `load_judged`."""
+    parser.add_argument(
+        "--labels",
+        choices=(GIVEN, *RULES),
+        metavar="LABELS",
+        help=f"to judge by: {GIVEN} or a FER+ rule, {', '.join(RULES)} (default: the training's)",
+    )
+
+
 def open_weights(args: argparse.Namespace) -> "Trained":
     """The network that --workdir or --checkpoint names.
 
@@ -92,24 +103,69 @@ def open_folder(out: str) -> Path:
     return path
 
 
-def describe(trained: "Trained", manifest: dict[str, Any], split: str) -> dict[str, Any]:
-    """The facts that a report repeats: those of the weights, and what they are judged on.
+def load_judged(
+    trained: "Trained", data_dir: str, split: str, rule: str | None = None
+) -> tuple["Judged", dict[str, Any]]:
+    """A split, and the facts that a report repeats.
 
     Args:
       trained: the network.
-      manifest: of the dataset.
-      split: of the dataset.
+      data_dir, split, rule: as `Trained.load_judged` takes them.
+
+    Returns:
+      The faces and labels, and the facts of the weights together with what they are judged on.
+
+    Raises:
+      As `Trained.load_judged`.
     """
     from fer_jax.data import builder
 
-    return trained.facts | {
+    manifest = builder.read_manifest(data_dir)
+    judged = trained.load_judged(data_dir, split, rule)
+    return judged, trained.facts | {
         "checkpoint": trained.source,
         "split": split,
         "data": builder.describe(manifest),
         "data_hash": manifest["content_hash"],
         "trained_data": trained.facts["data"],
         "trained_data_hash": trained.facts["data_hash"],
+        "emotions": judged.names,
+        "labels": judged.rule,
     }
+
+
+def note_test(facts: dict[str, Any], accuracy: float, what: str) -> int | None:
+    """Notes an evaluation on the test split in the ledger beside the weights; none of another split.
+
+    Args:
+      facts: from `load_judged`.
+      accuracy: that was found.
+      what: was evaluated, such as a kind of test-time augmentation.
+
+    Returns:
+      How many evaluations the ledger holds now; None where none is noted.
+    """
+    from fer_jax.checkpoints import CHECKPOINTS
+    from fer_jax.evaluation import protocol
+
+    if facts["split"] != "test":
+        return None
+    weights = Path(facts["checkpoint"])
+    folder = weights.parent.parent if weights.parent.name == CHECKPOINTS else weights.parent
+    entry = {
+        "weights": weights.name,
+        "step": (facts["selection"] or {}).get("step"),
+        "data_hash": facts["data_hash"],
+        "labels": facts["labels"],
+        "what": what,
+        "accuracy": accuracy,
+    }
+    number = protocol.record_test(folder, entry)
+    if number is None:
+        print(
+            f"note: cannot write {folder / protocol.LEDGER}: this evaluation is not counted", file=sys.stderr
+        )
+    return number
 
 
 def run(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:

@@ -69,8 +69,9 @@ def evaluate(
             notes.append(f"{name}: extra annotations, {', '.join(trained.facts['annotations'])}")
         for (dataset, manifest), data_dir in zip(manifests.items(), data_dirs, strict=True):
             faces = trained.load_split(str(data_dir), split)
-            probs = trained.predict(faces.images, batch_size=batch_size, progress=progress)
-            probs = predictions.restrict(probs, len(EMOTIONS))
+            probs = trained.predict(
+                faces.images, num_classes=len(EMOTIONS), batch_size=batch_size, progress=progress
+            )
             groups = splits.duplicate_groups(faces.images)
             folder = out_dir / name
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The images behind the figures: confident mistakes, each class's hardest faces, twins that disagree.
+"""The images behind the figures: confident mistakes, hardest faces, doubtful labels, twins that disagree.
 
 `probs` are float [N, K], `labels` int [N], `names` the K classes, `images` uint8 [N, H, W, C], an
 array or an object indexed by integer arrays.
@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax.evaluation import leakage, plots
+from fer_jax.evaluation import label_errors, leakage, plots
 from fer_jax.files import write_atomically
 
 MISTAKES = 32  # faces on the sheet of mistakes
 PER_CLASS = 8  # of each class on the sheet of the hardest
+SUSPECTS = 32  # faces on the sheet of doubtful labels
 TWINS = 16  # pairs on the sheet of twins
 
 
@@ -56,6 +57,28 @@ def draw(
     # Every class begins a row.
     places = [row * PER_CLASS + i for row, members in enumerate(rows) for i in range(len(members))]
     plots.plot_faces(images[shown], captions, title, out_dir / "hardest.png", PER_CLASS, places)
+
+
+def write_suspects(
+    out_dir: pathlib.Path,
+    probs: np.ndarray,
+    labels: np.ndarray,
+    ids: Sequence[str],
+    names: Sequence[str],
+    images: Any = None,
+) -> dict[str, int]:
+    """Labels that are probably wrong, by a model that has not learnt them (see `label_errors`).
+
+    Writes suspects.csv and, with images and unless there are none, suspects.png.
+
+    Returns:
+      How many of each class's labels are suspects.
+    """
+    suspects = label_errors.find_suspects(probs, labels, ids)
+    label_errors.write_suspects(out_dir / "suspects.csv", suspects, names)
+    if images is not None and suspects:
+        label_errors.plot_suspects(images, suspects[:SUSPECTS], names, out_dir / "suspects.png")
+    return {name: sum(suspect.label == label for suspect in suspects) for label, name in enumerate(names)}
 
 
 def write_twins(

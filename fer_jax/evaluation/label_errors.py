@@ -4,14 +4,13 @@ import csv
 import dataclasses
 import io
 import pathlib
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from cleanlab.filter import find_label_issues
-from cleanlab.rank import get_label_quality_scores
 from matplotlib.figure import Figure
 
-from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import plots, statistics
 from fer_jax.files import write_atomically
 
@@ -55,8 +54,15 @@ def find_suspects(probs: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> 
     statistics.check(probs, labels)
     if len(ids) != len(labels):
         raise ValueError(f"expected an id for each of {len(labels)} images, got {len(ids)}")
-    # One process: a fork of one that JAX runs in may hang.
-    wrong = find_label_issues(labels, probs, n_jobs=1)
+    # It takes seconds to import, and not every evaluation comes here.
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    with warnings.catch_warnings():
+        # Where a class has no images; and the others are looked at all the same.
+        warnings.filterwarnings("ignore", "May not flag all label issues in class")
+        # One process: a fork of one that JAX runs in may hang.
+        wrong = find_label_issues(labels, probs, n_jobs=1)
     quality = get_label_quality_scores(labels, probs)
     ranked = np.flatnonzero(wrong)
     ranked = ranked[np.argsort(quality[ranked], kind="stable")]
@@ -66,27 +72,28 @@ def find_suspects(probs: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> 
     ]
 
 
-def write_suspects(path: pathlib.Path, suspects: Sequence[Suspect]) -> None:
+def write_suspects(path: pathlib.Path, suspects: Sequence[Suspect], names: Sequence[str]) -> None:
     """Writes a CSV `id,label,suggested,quality`, classes by name: what config.data.drop_ids takes."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "label", "suggested", "quality"])
     for suspect in suspects:
-        names = EMOTIONS[suspect.label], EMOTIONS[suspect.suggested]
-        writer.writerow([suspect.id, *names, f"{suspect.quality:.6g}"])
+        classes = names[suspect.label], names[suspect.suggested]
+        writer.writerow([suspect.id, *classes, f"{suspect.quality:.6g}"])
     write_atomically(path, text.getvalue().encode())
 
 
-def plot_suspects(images: np.ndarray, suspects: Sequence[Suspect], path: pathlib.Path) -> Figure:
+def plot_suspects(
+    images: Any, suspects: Sequence[Suspect], names: Sequence[str], path: pathlib.Path
+) -> Figure:
     """A sheet of suspects: the label, the suggested class, the probability of the label.
 
     Args:
       images: uint8 [N, H, W, C], an array or an object that integer arrays index, which `suspects` are of.
       suspects: those to show, from `find_suspects`.
+      names: of the classes.
       path: of the picture.
     """
-    captions = [
-        f"{EMOTIONS[s.label]} {100 * s.quality:.1f} %\nrather {EMOTIONS[s.suggested]}" for s in suspects
-    ]
+    captions = [f"{names[s.label]} {100 * s.quality:.1f} %\nrather {names[s.suggested]}" for s in suspects]
     title = f"The {len(suspects)} most doubtful labels: the label and its probability, the likelier class"
     return plots.plot_faces(images[np.array([s.index for s in suspects], int)], captions, title, path)

@@ -52,6 +52,12 @@ _PICTURES = (
         "mistakes of the labels.",
     ),
     (
+        "suspects.png",
+        "Doubtful labels",
+        f"The {examples.SUSPECTS} most doubtful labels at most: the label with its probability, and what the "
+        "model would rather say. `suspects.csv` has all of them.",
+    ),
+    (
         "twins.png",
         "Twins that disagree",
         "Pairs of nearly the same face, one beside the other, whose predictions differ. "
@@ -98,6 +104,7 @@ def report_page(report: dict[str, Any], out_dir: pathlib.Path) -> str:
         *_calibrated(report),
         *_abstaining(report),
         *_annotators(report),
+        *_suspects(report),
     ]
     for file, title, text in _PICTURES:
         if (out_dir / file).is_file():
@@ -286,6 +293,28 @@ def _annotators(report: dict[str, Any]) -> list[str]:
             f"that distribution's own entropy, the least there can be, is {soft['floor']:.4f}."
         )
     return lines
+
+
+def _suspects(report: dict[str, Any]) -> list[str]:
+    found = report["suspects"]
+    if not found:
+        return []
+    rows = []
+    for name, count in found.items():
+        of = report["per_class"][name]["support"]
+        rows.append((name, f"{count:,}", f"{of:,}", f"{100 * count / of:.1f} %" if of else ""))
+    total, images = sum(found.values()), report["num_examples"]
+    rows.append(("all", f"{total:,}", f"{images:,}", f"{100 * total / images:.1f} %"))
+    return [
+        "",
+        "## Suspected label errors",
+        "",
+        "Labels that confident learning (Northcutt et al. 2021) takes for wrong, by what the model says of "
+        "the images. `suspects.csv` has them, the most doubtful first: a list to look through, and by no "
+        "means errors all of them.",
+        "",
+        *table(("label", "suspects", "images", "share"), rows),
+    ]
 
 
 def _against(row: dict[str, Any]) -> str:

@@ -83,7 +83,11 @@ def write_report(
         (out_dir / name).unlink(missing_ok=True)
     table = predictions.Predictions(list(ids), probs, labels, names, groups, copies)
     predictions.write(out_dir / "predictions.csv", table)
-    report["twins"] = None
+    report["suspects"] = report["twins"] = None
+    for name in ("suspects.csv", "suspects.png"):
+        (out_dir / name).unlink(missing_ok=True)
+    if not report["trained_on_this_split"]:
+        report["suspects"] = examples.write_suspects(out_dir, probs, labels, ids, names, images)
     if images is not None:
         report["twins"] = examples.write_twins(out_dir, probs, labels, ids, names, images)
         examples.draw(out_dir, probs, labels, names, images)

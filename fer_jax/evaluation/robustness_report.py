@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces
 from fer_jax.evaluation import protocol, robustness, robustness_plots
 from fer_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -35,8 +34,8 @@ def write_report(
       groups: as `robustness.figures` takes them.
       numbers: int [N], each face's own number.
       seed: of everything random.
-      facts: JSON that the report repeats: 'model', 'checkpoint', 'split', 'split_size' (how many faces
-        that has), 'data', 'data_hash' and what `protocol.judge` takes.
+      facts: JSON that the report repeats: 'model', 'emotions' (the classes), 'labels', 'checkpoint', 'split',
+        'split_size' (how many faces that has), 'data', 'data_hash' and what `protocol.judge` takes.
 
     Returns:
       What robustness.json holds.
@@ -55,7 +54,7 @@ def write_report(
         (out_dir / name).unlink(missing_ok=True)
     robustness_plots.plot_curves(report, out_dir / "robustness_curves.png")
     robustness_plots.plot_summary(report, out_dir / "robustness_summary.png")
-    report["example"] = _draw_example(out_dir / "corruptions.png", predictions, faces, numbers, seed)
+    report["example"] = _draw_example(out_dir / "corruptions.png", predictions, faces, numbers, seed, facts)
     write_atomically(out_dir / "robustness.csv", _csv(report).encode())
     write_atomically(out_dir / "robustness.md", _page(report).encode())
     text = json.dumps(report, indent=2, sort_keys=True) + "\n"
@@ -63,7 +62,7 @@ def write_report(
     return report
 
 
-def _draw_example(path, predictions, faces, numbers, seed) -> str:
+def _draw_example(path, predictions, faces, numbers, seed, facts) -> str:
     """The sheet of one face, of those taken for what they are the one that is most surely; its id."""
     clean = predictions[robustness.CLEAN]
     own = np.where(clean.argmax(axis=1) == faces.labels, clean[np.arange(len(clean)), faces.labels], 0)
@@ -72,7 +71,7 @@ def _draw_example(path, predictions, faces, numbers, seed) -> str:
 
     def caption(key: str) -> str:
         row = predictions[key][chosen]
-        return f"{EMOTIONS[row.argmax()]} {100 * row.max():.0f} %"
+        return f"{facts['emotions'][row.argmax()]} {100 * row.max():.0f} %"
 
     def is_right(key: str) -> bool:
         return predictions[key][chosen].argmax() == faces.labels[chosen]
@@ -119,7 +118,8 @@ def _page(report: dict[str, Any]) -> str:
     lines = [
         f"# {report['model']['name']} on corrupted faces: {100 * mean['value']:.2f} % mean accuracy",
         "",
-        f"{report['num_examples']:,} images of `{report['split']}`{part}. The weights are "
+        f"{report['num_examples']:,} images of `{report['split']}` with labels `{report['labels']}`{part}. "
+        "The weights are "
         f"`{report['checkpoint']}`.",
         "",
         *([f"**{report['note']}**", ""] if report["note"] else []),

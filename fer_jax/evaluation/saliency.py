@@ -16,7 +16,10 @@ from fer_jax.models.layers import FeatureMap
 
 
 def make_grad_cam(
-    model: nn.Module, compiler_options: Mapping[str, str] | None = None
+    model: nn.Module,
+    compiler_options: Mapping[str, str] | None = None,
+    *,
+    num_classes: int | None = None,
 ) -> Callable[[Any, jax.Array, jax.Array | None], tuple[jax.Array, jax.Array]]:
     """A function that finds the evidence for one class a face.
 
@@ -31,6 +34,7 @@ def make_grad_cam(
     Args:
       model: any of `models.MODELS`.
       compiler_options: for `jax.jit`.
+      num_classes: logits of the first so many classes are looked at; None for all.
     """
 
     def apply(variables, x, instead=None):
@@ -50,7 +54,7 @@ def make_grad_cam(
 
     def evidence(variables, x, features, classes):
         def score(features):
-            logits, _ = apply(variables, x, features)
+            logits = apply(variables, x, features)[0][:, :num_classes]
             chosen = jnp.argmax(logits, axis=1) if classes is None else classes
             return jnp.take_along_axis(logits, chosen[:, None], axis=1).sum(), logits
 
@@ -76,6 +80,7 @@ def explain(
     images: Any,
     normalization: dict[str, Any],
     *,
+    num_classes: int | None = None,
     batch_size: int = 64,
     progress: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -86,11 +91,12 @@ def explain(
       variables: {"params", "batch_stats"}.
       images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
       normalization: the arguments of `steps.make_forward` besides the model (`Trained.normalization`).
+      num_classes: the first so many are told apart; None for all.
       batch_size: faces at a time.
       progress: whether to show a progress bar.
 
     Returns:
-      Probabilities float64 [N, K] and maps float32 [N, h, w], at least 0.
+      Probabilities float64 [N, num_classes] and maps float32 [N, h, w], at least 0.
 
     Raises:
       ValueError: no images, or a batch size below 1.
@@ -102,7 +108,7 @@ def explain(
         raise ValueError(f"the batch size is {batch_size}, expected 1 or more")
     batch_size = min(batch_size, count)
     prepare = jax.jit(steps.make_input(**normalization))
-    grad_cam = make_grad_cam(model, platform.compiler_options())
+    grad_cam = make_grad_cam(model, platform.compiler_options(), num_classes=num_classes)
     variables, whole = jax.device_put(variables), augment.identity_affine(batch_size)
     logits, maps = [], []
     for start in tqdm(range(0, count, batch_size), "explaining", unit="batch", disable=not progress):

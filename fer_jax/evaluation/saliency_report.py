@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fer_jax.data.emotions import EMOTIONS
+from fer_jax.data.emotions import class_names
 from fer_jax.data.faces import Faces
 from fer_jax.evaluation.plots import new_figure
 from fer_jax.files import write_atomically
@@ -31,7 +31,8 @@ def write_report(
       probs: float [N, K], rows that sum to 1.
       maps: float [N, h, w], at least 0, of the class that each face is taken for.
       faces: N faces.
-      facts: JSON that the report repeats: 'model', 'checkpoint', 'split', 'data', 'data_hash' and others.
+      facts: JSON that the report repeats: 'model', 'emotions' (the K classes), 'labels', 'checkpoint',
+        'split', 'data', 'data_hash' and others.
 
     Returns:
       What saliency.json holds: the facts, the maps' size and what is on each sheet, in order.
@@ -39,11 +40,12 @@ def write_report(
     Raises:
       OSError: `out_dir` cannot be written.
     """
-    out_dir = pathlib.Path(out_dir)
-    for name in ("saliency.json", "saliency.md", "mean_maps.png", *(f"{name}.png" for name in EMOTIONS)):
+    out_dir, names = pathlib.Path(out_dir), facts["emotions"]
+    old_sheets = (f"{name}.png" for name in class_names(8))
+    for name in ("saliency.json", "saliency.md", "mean_maps.png", *old_sheets):
         (out_dir / name).unlink(missing_ok=True)
     predicted, sheets = probs.argmax(axis=1), {}
-    for label, name in enumerate(EMOTIONS):
+    for label, name in enumerate(names):
         of_class = faces.labels == label
         if not of_class.any():
             continue
@@ -51,19 +53,19 @@ def write_report(
             "right": spread(np.flatnonzero(of_class & (predicted == label)), probs.max(axis=1)),
             "mistaken": spread(np.flatnonzero(of_class & (predicted != label)), probs.max(axis=1)),
         }
-        plot_sheet(label, parts, probs, maps, faces.images, out_dir / f"{name}.png")
+        plot_sheet(label, names, parts, probs, maps, faces.images, out_dir / f"{name}.png")
         sheets[name] = {
             part: [
                 {
                     "id": str(faces.ids[i]),
-                    "prediction": EMOTIONS[predicted[i]],
+                    "prediction": names[predicted[i]],
                     "confidence": float(probs[i].max()),
                 }
                 for i in chosen
             ]
             for part, chosen in parts.items()
         }
-    plot_mean_maps(probs, maps, faces, out_dir / "mean_maps.png")
+    plot_mean_maps(probs, maps, faces, names, out_dir / "mean_maps.png")
     report = facts | {
         "num_examples": len(faces),
         "map_shape": list(maps.shape[1:]),
@@ -102,6 +104,7 @@ def _picture(image: np.ndarray) -> Image.Image:
 
 def plot_sheet(
     label: int,
+    names: Sequence[str],
     parts: dict[str, Sequence[int]],
     probs: np.ndarray,
     maps: np.ndarray,
@@ -112,6 +115,7 @@ def plot_sheet(
 
     Args:
       label: the class.
+      names: of the K classes.
       parts: indices of the faces, 'right' and 'mistaken'.
       probs: float [N, K].
       maps: float [N, h, w].
@@ -123,8 +127,8 @@ def plot_sheet(
     total = sum(rows) * height + head * sum(1 for n in rows if n)
     figure, axis = new_figure(1.5 * columns * width, 1.5 * total + 0.5)
     titles = {
-        "right": f"{EMOTIONS[label]}, taken for {EMOTIONS[label]}",
-        "mistaken": f"{EMOTIONS[label]}, taken for something else",
+        "right": f"{names[label]}, taken for {names[label]}",
+        "mistaken": f"{names[label]}, taken for something else",
     }
     top = 0.0
     for (part, chosen), count in zip(parts.items(), rows, strict=True):
@@ -137,9 +141,9 @@ def plot_sheet(
             face = np.asarray(_picture(image).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC).convert("RGB"))
             pair = np.concatenate([face, overlay(image, maps[i])], axis=1)
             axis.imshow(pair, extent=(left, left + 2, y + 1, y))
-            text = f"taken for {EMOTIONS[probs[i].argmax()]} {100 * probs[i].max():.0f} %"
+            text = f"taken for {names[probs[i].argmax()]} {100 * probs[i].max():.0f} %"
             if part == "mistaken":
-                text += f" ({EMOTIONS[label]} {100 * probs[i, label]:.0f} %)"
+                text += f" ({names[label]} {100 * probs[i, label]:.0f} %)"
             axis.text(left + 1, y + 1.03, text, fontsize=9, ha="center", va="top")
         top += count * height
     axis.set(xlim=(0, columns * width - 0.16), ylim=(top, 0))
@@ -150,12 +154,14 @@ def plot_sheet(
     return figure
 
 
-def plot_mean_maps(probs: np.ndarray, maps: np.ndarray, faces: Faces, path: pathlib.Path) -> Figure:
+def plot_mean_maps(
+    probs: np.ndarray, maps: np.ndarray, faces: Faces, names: Sequence[str], path: pathlib.Path
+) -> Figure:
     """For each class the mean face and the mean map, each scaled to 1 first, of the right predictions."""
-    figure, axes = new_figure(2 * len(EMOTIONS), 2.9, 1, len(EMOTIONS), squeeze=False)
+    figure, axes = new_figure(2 * len(names), 2.9, 1, len(names), squeeze=False)
     right = probs.argmax(axis=1) == faces.labels
     highest = maps.max(axis=(1, 2))
-    for label, (name, axis) in enumerate(zip(EMOTIONS, axes[0], strict=True)):
+    for label, (name, axis) in enumerate(zip(names, axes[0], strict=True)):
         chosen = np.flatnonzero(right & (faces.labels == label) & (highest > 0))
         axis.axis("off")
         axis.set_title(f"{name}\n{len(chosen):,} faces", fontsize=11)
@@ -181,8 +187,8 @@ def _page(report: dict[str, Any]) -> str:
         f"# Where {report['model']['name']} looks",
         "",
         f"Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) of {report['num_examples']:,} faces of "
-        f"`{report['split']}` ({report['data']['name']}, content hash `{report['data_hash']}`). The weights "
-        f"are `{report['checkpoint']}`.",
+        f"`{report['split']}` with labels `{report['labels']}` ({report['data']['name']}, content hash "
+        f"`{report['data_hash']}`). The weights are `{report['checkpoint']}`.",
         "",
         f"The gradient of the logit that a face is taken for weighs the channels of the network's last "
         f"feature map; red is where their sum is highest, dark where nothing speaks for the class. The map "

@@ -1,5 +1,6 @@
 """A trained network as a file holds it, with all that its predictions need."""
 
+import dataclasses
 import functools
 import os
 from typing import Any
@@ -9,10 +10,10 @@ import jax
 import numpy as np
 
 from fer_jax import checkpoints, models, platform, state, steps
-from fer_jax.data import builder
+from fer_jax.data import builder, ferplus
 from fer_jax.data.emotions import EMOTIONS, class_names
 from fer_jax.data.faces import Faces
-from fer_jax.evaluation import predict
+from fer_jax.evaluation import predict, predictions
 
 # What of a checkpoint's facts an evaluation cannot do without.
 NEEDED_FACTS = (
@@ -28,6 +29,23 @@ NEEDED_FACTS = (
     "data",
     "data_hash",
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """A split as a network is judged on it.
+
+    Attributes:
+      faces: those that have a label, with the labels to judge by.
+      given: int [N], the labels that these faces came with.
+      rule: `ferplus.GIVEN` or the name of a FER+ rule: where the labels to judge by are from.
+      names: the classes; a network that tells one more apart is judged by these alone.
+    """
+
+    faces: Faces
+    given: np.ndarray
+    rule: str
+    names: list[str]
 
 
 class Trained:
@@ -99,12 +117,30 @@ class Trained:
         return predict.compile_forward(forward, platform.compiler_options())
 
     def predict(
-        self, images: Any, *, batch_size: int = 256, tta: str = "none", progress: bool = True
+        self,
+        images: Any,
+        *,
+        num_classes: int | None = None,
+        batch_size: int = 256,
+        tta: str = "none",
+        progress: bool = True,
     ) -> np.ndarray:
-        """Probabilities float64 [N, K] of faces uint8 [N, H, W, C]; arguments as `predict.predict`'s."""
-        return predict.predict(
+        """Probabilities of faces.
+
+        Args:
+          images: uint8 [N, H, W, C].
+          num_classes: of the first so many classes, renormalised; None for all.
+          batch_size, tta, progress: as `predict.predict` takes them.
+
+        Returns:
+          float64 [N, num_classes], rows that sum to 1.
+        """
+        probs = predict.predict(
             self.forward, self.variables, images, batch_size=batch_size, tta=tta, progress=progress
         )
+        if num_classes in (None, probs.shape[1]):
+            return probs
+        return predictions.restrict(probs, num_classes)
 
     def load_split(self, data_dir: str, split: str) -> Faces:
         """A split of a dataset with its given labels, its faces as the network takes them.
@@ -126,6 +162,33 @@ class Trained:
         if not size and not manifest["image_shape"]:
             size = self.input_shape[0]
         return builder.load(data_dir, split, image_size=size)
+
+    def load_judged(self, data_dir: str, split: str, rule: str | None = None) -> Judged:
+        """A split with the labels to judge the network by.
+
+        Args:
+          data_dir: the dataset's folder.
+          split: its split.
+          rule: `ferplus.GIVEN` or one of `ferplus.RULES`; None for that of the training. Faces that it gives
+            no label are left out. By given labels a network that knows contempt is judged by seven classes.
+
+        Raises:
+          As `load_split`.
+          ValueError: a FER+ rule for data without votes, or no face has a label by it.
+        """
+        faces, names = self.load_split(data_dir, split), list(self.facts["emotions"])
+        rule = rule or self.facts.get("labels", ferplus.GIVEN)
+        if rule == ferplus.GIVEN:
+            return Judged(faces, faces.labels, rule, names[: len(EMOTIONS)])
+        if faces.votes is None:
+            raise ValueError(
+                f"labels by {rule} need FER+ votes, and {data_dir} has none: prepare it with "
+                "scripts/prepare_data.py --ferplus fer2013new.csv, or give --labels given"
+            )
+        kept = ferplus.labels(faces.votes, rule, len(names))[0] != ferplus.LEFT_OUT
+        if not kept.any():
+            raise ValueError(f"no face of {split} in {data_dir} has a label by {rule}")
+        return Judged(ferplus.relabel(faces, rule, len(names)), faces.labels[kept], rule, names)
 
 
 def _has(facts: Any, name: str) -> bool:

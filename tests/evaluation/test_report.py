@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from cleanlab.filter import find_label_issues
 from PIL import Image
 from sklearn import metrics
 
@@ -133,7 +134,7 @@ def test_page_links_pictures_that_are_there(tmp_path):
     page = (tmp_path / "report.md").read_text()
     links = re.findall(r"!\[.+\]\((.+)\)", page)
     assert sorted(links) == sorted(path.name for path in tmp_path.glob("*.png"))
-    assert len(links) == 6  # random pixels have no twins
+    assert len(links) == 7 and "suspects.png" in links  # random pixels have no twins
     assert "400 images of `test` with labels `given`, two views of each averaged" in page
     assert "accuracy 0.7000 on `validation` at step 1,200" in page
     for link in links:
@@ -308,3 +309,22 @@ def test_a_report_that_fails_halfway_is_no_report(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         write(tmp_path, probs, labels, images)
     assert not (tmp_path / "report.json").exists()
+
+
+def test_suspected_labels_are_confident_learnings(tmp_path):
+    """Those of a class's labels that are wrong on purpose; none where the model has learnt the labels."""
+    probs, labels, images = predictions()
+    wrong = np.flatnonzero(labels == 3)[:9]
+    probs[wrong] = 0.01 + 0.93 * np.eye(7)[1]
+    result = write(tmp_path, probs, labels, images)
+    found = find_label_issues(labels, probs, return_indices_ranked_by="self_confidence", n_jobs=1)
+    assert set(wrong) <= set(found)
+    assert result["suspects"] == {name: int((labels[found] == i).sum()) for i, name in enumerate(EMOTIONS)}
+    with open(tmp_path / "suspects.csv") as file:
+        assert {row["id"] for row in csv.DictReader(file)} == {f"image {i}" for i in found}
+    page = (tmp_path / "report.md").read_text()
+    share = f"{100 * result['suspects']['happy'] / (labels == 3).sum():.1f} %"
+    assert f"| happy | {result['suspects']['happy']} | {(labels == 3).sum()} | {share} |" in page
+    trained_on = FACTS | {"split": "train"}
+    assert write(tmp_path, probs, labels, images, trained_on)["suspects"] is None
+    assert not list(tmp_path.glob("suspects*")) and "suspects" not in (tmp_path / "report.md").read_text()

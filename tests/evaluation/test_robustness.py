@@ -138,7 +138,7 @@ def test_the_script_writes_a_report(report, tiny_run, tiny_data):
     )
     page = (out / "robustness.md").read_text()
     assert "**No headline: selected on this split." in page
-    assert "28 images of `validation`." in page
+    assert "28 images of `validation` with labels `given`." in page
     for picture in ("robustness_summary.png", "robustness_curves.png", "corruptions.png"):
         assert f"]({picture})" in page
         with Image.open(out / picture) as image:
@@ -167,7 +167,10 @@ def test_the_script_takes_a_part_and_says_so(script, tiny_run, tiny_data, tmp_pa
     labels = builder.load(tiny_data, "validation").labels[kept[0]]
     assert np.bincount(labels, minlength=7).tolist() == [2] * 7
     assert "cnn_relu on 14 of 28 faces" in capsys.readouterr().out
-    assert "14 images of `validation`, drawn from its 28" in (tmp_path / "robustness.md").read_text()
+    assert (
+        "14 images of `validation` with labels `given`, drawn from its 28"
+        in (tmp_path / "robustness.md").read_text()
+    )
 
 
 def test_the_script_complains(script, tiny_run, tiny_data, tmp_path, capsys):

@@ -210,6 +210,7 @@ def test_what_is_on_the_sheets(tmp_path):
     maps = rng.random((90, 3, 3))
     maps[7] = 0
     facts = {"model": {"name": "cnn_relu"}, "split": "test", "checkpoint": "x", "data_hash": "abc"}
+    facts |= {"emotions": list(EMOTIONS), "labels": "given"}
     (tmp_path / "neutral.png").write_text("of an older report")
     found = saliency_report.write_report(tmp_path, probs, maps, faces, facts | {"data": {"name": "tiny"}})
     assert json.loads((tmp_path / "saliency.json").read_text()) == found
