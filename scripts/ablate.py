@@ -24,7 +24,7 @@ import trainings  # noqa: E402
 from fer_jax.evaluation import command  # noqa: E402
 from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
 
-BASELINE, DROP = "baseline", "drop_suspects"
+DROP = "drop_suspects"
 # What each recipe changes; DROP's file is an argument.
 RECIPES = {
     "label_smoothing": "loss.label_smoothing=0.1",
@@ -69,6 +69,8 @@ def main() -> int:
 
 def ablate(options: argparse.Namespace) -> int:
     """Trains all, and goes on without a recipe that fails unless it is the baseline; the exit code."""
+    from fer_jax.evaluation.ablation import BASELINE
+
     out, origin = options.out.resolve(), trainings.origin()
     changes = {BASELINE: []} | {name: [f"--config.{RECIPES[name]}"] for name in options.recipes}
     if DROP in changes:
@@ -111,7 +113,7 @@ def write_results(
     from fer_jax.evaluation import ablation, predictions
 
     paths = {name: [out / name / f"seed_{seed}" / "report" for seed in seeds] for name in changes}
-    split = json.loads((paths[BASELINE][0] / "report.json").read_text())["split"]
+    split = json.loads((paths[ablation.BASELINE][0] / "report.json").read_text())["split"]
     faces = builder.load(options.data, split, image_size=options.image_size)
     runs: dict[str, list[Any]] = {}
     for name, folders in paths.items():
@@ -124,51 +126,14 @@ def write_results(
                 )
             runs[name].append(found.probs)
     result = ablation.compare(runs, faces.labels, splits.duplicate_groups(faces.images))
-    ablation.plot_differences(result, out / "differences.png")
+    ablation.plot_differences(result, out / ablation.PICTURE)
     head = {"origin": origin, "split": split, "images": len(faces), "seeds": seeds, "failed": failed}
     recipes = {name: {"flags": changes[name], **figures} for name, figures in result.items()}
     (out / "results.json").write_text(json.dumps({**head, "recipes": recipes}, indent=2) + "\n")
-    (out / "results.md").write_text("\n".join(page(head, recipes)) + "\n")
-
-
-def page(head: dict[str, Any], recipes: dict[str, dict[str, Any]]) -> list[str]:
-    """The lines of results.md."""
-    from fer_jax.evaluation.ablation import FIGURES
-
-    columns = ("recipe", *FIGURES.values())
-    seeds = ", ".join(map(str, head["seeds"]))
-    rows = [(name, *(_figure(row[key]) for key in FIGURES)) for name, row in recipes.items()]
-    others = {name: row for name, row in recipes.items() if name != BASELINE}
-    apart = [(name, *(_difference(row[key]) for key in FIGURES)) for name, row in others.items()]
-    failed = [f"Failed: {', '.join(head['failed'])}.", ""] if head["failed"] else []
-    return [
-        head["origin"],
-        "",
-        f"{head['images']:,} images of `{head['split']}`, seeds {seeds}. In percent: mean ± standard "
-        "deviation over the seeds, and every seed's figure.",
-        "",
-        *trainings.table(columns, rows),
-        "",
-        f"Difference from the {BASELINE} in points, with the 95 % interval over seeds and groups of "
-        "identical images (paired bootstrap); in bold where it leaves out 0.",
-        "",
-        *trainings.table(columns, apart),
-        "",
-        *failed,
-        "![Differences](differences.png)",
-    ]
-
-
-def _figure(row: dict[str, Any]) -> str:
-    values = ", ".join(f"{100 * value:.2f}" for value in row["values"])
-    spread = "" if row["std"] is None else f" ± {100 * row['std']:.2f}"
-    return f"{100 * row['mean']:.2f}{spread} ({values})"
-
-
-def _difference(row: dict[str, Any]) -> str:
-    low, high = row["interval_95"]
-    text = f"{100 * row['difference']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
-    return f"**{text}**" if low > 0 or high < 0 else text
+    lines = [origin, "", f"{len(faces):,} images of `{split}`.", "", *ablation.tables(result, seeds), ""]
+    if failed:
+        lines += [f"Failed: {', '.join(failed)}.", ""]
+    (out / "results.md").write_text("\n".join([*lines, f"![Differences]({ablation.PICTURE})"]) + "\n")
 
 
 if __name__ == "__main__":

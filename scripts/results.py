@@ -50,14 +50,12 @@ def write(root: pathlib.Path, out: pathlib.Path) -> int:
     for folder in folders:
         stored.write_report(folder, out / folder.name)
         print(out / folder.name / "report.md", flush=True)
-    found = results_page.compare(folders)
-    for title, comparison in found.items():
-        comparison_page.write(out / "comparisons" / title, comparison)
+    results = results_page.collect(root / results_page.FOLDER)
+    for title, group in results.compared.items():
+        comparison_page.write(out / "comparisons" / title, group.found)
         print(out / "comparisons" / title / "compare.md")
-        pictures = root / results_page.FOLDER / results_page.PICTURES / title
-        pictures.mkdir(parents=True, exist_ok=True)
-        comparison_page.draw(pictures, comparison)
-    for path, text in results_page.pages(root, found).items():
+    results_page.draw(root, results)
+    for path, text in results_page.pages(root, results).items():
         write_atomically(path, text.encode())
         print(path)
     return 0
@@ -65,11 +63,11 @@ def write(root: pathlib.Path, out: pathlib.Path) -> int:
 
 def check(root: pathlib.Path) -> int:
     """Prints the lines that differ; the exit code."""
-    from fer_jax.evaluation import results_page, stored
+    from fer_jax.evaluation import results_page
 
-    found = results_page.compare(stored.folders(root / results_page.FOLDER))
+    results = results_page.collect(root / results_page.FOLDER)
     code = 0
-    for path, text in results_page.pages(root, found).items():
+    for path, text in results_page.pages(root, results).items():
         there = path.read_text().splitlines() if path.is_file() else []
         names = (path.name, f"{path.name} as the stored results make it")
         if lines := list(difflib.unified_diff(there, text.splitlines(), *names, n=0, lineterm="")):

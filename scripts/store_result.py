@@ -1,11 +1,13 @@
-"""Stores a run's or a report's predictions and facts in results/NAME, for the results page.
+"""Stores the predictions and facts of a run, a report or an ablation in results/NAME, for the results page.
 
     python scripts/store_result.py runs/cnn --name cnn --commit fc5796f --hardware "two CPU cores" \\
-        --command "python -m fer_jax.main --config configs/cnn.py"
+        --command "python -m fer_jax.main --config configs/cnn.py" --robustness evaluation/robustness
+    python scripts/store_result.py runs/ablation --name ablation --commit fc5796f --hardware "one H100" \\
+        --command "python scripts/ablate.py"
     make report
 
---minutes is the training's time where it is not a run's directory, which tells it. `make report` then
-makes RESULTS.md and the README's table anew.
+An ablation is the folder of scripts/ablate.py. --minutes is the training's time where it is not a run's
+directory, which tells it. `make report` then makes RESULTS.md and the README's table anew.
 """
 
 import argparse
@@ -15,41 +17,47 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from fer_jax.evaluation import command  # noqa: E402
+
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", type=pathlib.Path, metavar="RUN_OR_REPORT")
+    parser.add_argument("source", type=pathlib.Path, metavar="RUN_OR_REPORT_OR_ABLATION")
     parser.add_argument("--name", required=True, help="of the result: its folder in --results")
     parser.add_argument("--command", metavar="WORDS", help="that trained the model")
     parser.add_argument("--commit", help="of fer_jax that trained it")
     parser.add_argument("--hardware", metavar="WORDS", help="that it was trained on")
     parser.add_argument("--minutes", type=float, metavar="N", help="that the training took")
+    parser.add_argument(
+        "--robustness", type=pathlib.Path, metavar="DIR", help="what robustness.py wrote of the same weights"
+    )
     parser.add_argument("--results", type=pathlib.Path, default=ROOT / "results", help="(default: results)")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
-    # After the arguments are parsed, so that --help and a wrong flag take no time.
-    from fer_jax import failures
-    from fer_jax.evaluation import contenders, stored
+    return command.run(store, parse_args(argv))
 
-    seconds = None if args.minutes is None else 60 * args.minutes
+
+def store(args: argparse.Namespace) -> int:
+    """Stores it; the exit code."""
+    from fer_jax.evaluation import stored
+
     folder = args.results / args.name
-    try:
-        if folder.parent != args.results:
-            raise ValueError(f"--name {args.name}: expected a folder's name, without a slash")
-        stored.store(args.source, folder, stored.Run(args.command, args.commit, args.hardware, seconds))
-    except Exception as error:
-        reason = failures.explain(error, folder)
-        if reason is None:
-            raise
-        print(f"error: {reason}", file=sys.stderr)
-        return 2
-    size = (folder / contenders.STORED).stat().st_size
-    print(f"{folder}: {size / 1000:,.0f} kB of predictions\nnext: make report")
+    if folder.parent != args.results:
+        raise ValueError(f"--name {args.name}: expected a folder's name, without a slash")
+    seconds = None if args.minutes is None else 60 * args.minutes
+    run = stored.Run(args.command, args.commit, args.hardware, seconds)
+    if (args.source / "results.json").is_file():
+        if args.robustness:
+            raise ValueError("--robustness goes with a run or a report, not with an ablation")
+        stored.store_ablation(args.source, folder, run)
+    else:
+        stored.store(args.source, folder, run, args.robustness)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(f"{folder}: {size / 1000:,.0f} kB\nnext: make report")
     return 0
 
 

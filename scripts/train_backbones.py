@@ -26,6 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import trainings  # noqa: E402
 
+from fer_jax.evaluation import markdown  # noqa: E402
 from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
 from fer_jax.pretrained.naming import ECOSYSTEMS  # noqa: E402
 from fer_jax.workdir import CONFIG_FILE  # noqa: E402
@@ -153,7 +154,7 @@ def main() -> int:
             return code
         failed = failed or code
         rows.append(row_of(training, code))
-        lines = [head, "", *trainings.table(_COLUMNS, rows)]
+        lines = [head, "", *markdown.table(_COLUMNS, rows)]
         (out / "results.md").write_text("\n".join(lines) + "\n")
     print("\n" + (out / "results.md").read_text())
     return failed

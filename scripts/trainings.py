@@ -1,4 +1,4 @@
-"""What the scripts that train several times share: the training's command, and a table with its origin."""
+"""What the scripts that train several times share: the training's command and its origin."""
 
 import argparse
 import pathlib
@@ -95,15 +95,6 @@ def origin() -> str:
     command = " ".join(["python", f"scripts/{pathlib.Path(sys.argv[0]).name}", *sys.argv[1:]])
     commit = _output_of("git", "rev-parse", "--short", "HEAD") or "unknown"
     return f"`{command}`, commit {commit}, {_output_of(sys.executable, '-c', _PROBE) or 'unknown device'}"
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table in Markdown."""
-    return [_line(columns), "|" + "---|" * len(columns), *map(_line, rows)]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _output_of(*command: str) -> str:

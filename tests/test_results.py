@@ -134,7 +134,7 @@ def test_results_of_other_images_get_a_table_of_their_own(root):
     path.write_text(path.read_text().replace("face ", "portrait "))
     stored.store(root / "runs" / "more", root / "results" / "more", stored.Run())
     found = results_page.compare(stored.folders(root / "results"))
-    names = {title: [row["name"] for row in one["models"]] for title, one in found.items()}
+    names = {title: list(group.facts) for title, group in found.items()}
     assert names == {"faces_validation": ["cnn", "other"], "faces_validation_2": ["more"]}
 
 

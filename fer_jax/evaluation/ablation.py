@@ -1,4 +1,4 @@
-"""What a change of the recipe is worth: figures over several seeds, and differences with intervals."""
+"""What a change of the recipe is worth: figures over several seeds, differences with intervals, the page."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from fer_jax.evaluation import bootstrap, calibration, plots, statistics
+from fer_jax.evaluation import bootstrap, calibration, markdown, plots, statistics
 
+BASELINE = "baseline"
+PICTURE = "differences.png"
 FIGURES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
@@ -22,11 +24,10 @@ def compare(
     labels: np.ndarray,
     groups: np.ndarray,
     *,
-    baseline: str = "baseline",
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """The `FIGURES` of every recipe, and how far they lie from the baseline's.
+    """The `FIGURES` of every recipe, and how far they lie from those of `BASELINE`.
 
     A difference is the mean over the seeds of a recipe's figure minus the baseline's under the same seed.
     Its interval is the percentile bootstrap of that mean over seeds and images both (the pigeonhole
@@ -35,10 +36,10 @@ def compare(
     vary.
 
     Args:
-      runs: for each recipe the probabilities float [N, K] of its runs, seed by seed in one order.
+      runs: for each recipe, `BASELINE` among them, the probabilities float [N, K] of its runs, seed by seed
+        in one order.
       labels: int [N].
       groups: int [N], one number for identical images.
-      baseline: the recipe to compare with.
       resamples: how many.
       seed: of the resampling.
 
@@ -49,27 +50,27 @@ def compare(
     Raises:
       ValueError: a recipe has another number of runs than the baseline, or as `statistics.check`.
     """
-    seeds = len(runs[baseline])
+    seeds = len(runs[BASELINE])
     drawn_seeds = np.random.default_rng(seed).integers(seeds, size=(resamples, seeds))
     figures = {}
     for name, probs in runs.items():
         if len(probs) != seeds:
             raise ValueError(
-                f"{name} has {len(probs)} runs and {baseline} {seeds}: expected one for each seed"
+                f"{name} has {len(probs)} runs and {BASELINE} {seeds}: expected one for each seed"
             )
         figures[name] = [_figures(run, labels, groups, resamples, seed) for run in probs]
     result = {}
     for name in runs:
         result[name] = {}
         for figure in FIGURES:
-            ours, theirs = (np.array([run[figure] for run in figures[n]]) for n in (name, baseline))
+            ours, theirs = (np.array([run[figure] for run in figures[n]]) for n in (name, BASELINE))
             values, apart = ours[:, 0], ours - theirs
             row = {
                 "values": values.tolist(),
                 "mean": values.mean().item(),
                 "std": values.std(ddof=1).item() if seeds > 1 else None,
             }
-            if name != baseline:
+            if name != BASELINE:
                 resampled = apart[drawn_seeds, np.arange(1, resamples + 1)[:, None]].mean(axis=1)
                 row["difference"] = apart[:, 0].mean().item()
                 row["interval_95"] = np.quantile(resampled, [0.025, 0.975]).tolist()
@@ -94,17 +95,50 @@ def _figures(
     }
 
 
-def plot_differences(
-    result: Mapping[str, Mapping[str, Mapping[str, Any]]], path: pathlib.Path, *, baseline: str = "baseline"
-) -> Figure:
+def tables(result: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]) -> list[str]:
+    """The lines of a page: every recipe's figures, and their differences from the baseline's.
+
+    Args:
+      result: from `compare`.
+      seeds: of the runs.
+    """
+    rows = [(name, *(_spread(row[key]) for key in FIGURES)) for name, row in result.items()]
+    others = {name: row for name, row in result.items() if name != BASELINE}
+    apart = [(name, *(_difference(row[key]) for key in FIGURES)) for name, row in others.items()]
+    columns = ("recipe", *FIGURES.values())
+    return [
+        f"In percent: mean ± standard deviation over the seeds {', '.join(map(str, seeds))}, and each "
+        "seed's figure.",
+        "",
+        *markdown.table(columns, rows),
+        "",
+        f"Difference from the {BASELINE} in points, with the 95 % interval over seeds and groups of "
+        "identical images (paired bootstrap); in bold where it leaves out 0.",
+        "",
+        *markdown.table(columns, apart),
+    ]
+
+
+def _spread(row: Mapping[str, Any]) -> str:
+    values = ", ".join(f"{100 * value:.2f}" for value in row["values"])
+    spread = "" if row["std"] is None else f" ± {100 * row['std']:.2f}"
+    return f"{100 * row['mean']:.2f}{spread} ({values})"
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    low, high = row["interval_95"]
+    text = f"{100 * row['difference']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+def plot_differences(result: Mapping[str, Mapping[str, Mapping[str, Any]]], path: pathlib.Path) -> Figure:
     """Every recipe's difference from the baseline with its interval, in points, one panel a figure.
 
     Args:
       result: from `compare`.
       path: of the picture.
-      baseline: what was compared with.
     """
-    recipes = [name for name in result if name != baseline]
+    recipes = [name for name in result if name != BASELINE]
     height = 1.6 + 0.38 * max(len(recipes), 2)
     figure, axes = plots.new_figure(13, height, columns=len(FIGURES), sharey=True)
     places = np.arange(len(recipes))[::-1]
@@ -120,14 +154,14 @@ def plot_differences(
         axis.axvline(0, color="0.4", linestyle="--", linewidth=1)
         better = "lower" if key == "ece" else "higher"
         axis.set_title(
-            f"{title}\n({100 * result[baseline][key]['mean']:.1f}, {better} is better)", fontsize=10
+            f"{title}\n({100 * result[BASELINE][key]['mean']:.1f}, {better} is better)", fontsize=10
         )
         axis.set_xlabel("difference in points")
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(places, [name.replace("_", " ") for name in recipes])
     axes[0].set_ylim(-0.6, len(recipes) - 0.4)
     figure.suptitle(
-        f"Difference from the {baseline} (its figure in brackets), with 95 % intervals", fontsize=11
+        f"Difference from the {BASELINE} (its figure in brackets), with 95 % intervals", fontsize=11
     )
     figure.savefig(path, dpi=110)
     return figure

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from fer_jax.evaluation import comparison, comparison_plots, page
+from fer_jax.evaluation import comparison, comparison_plots, markdown
 from fer_jax.evaluation.comparison import FIGURES
 from fer_jax.files import write_atomically
 
@@ -99,7 +99,7 @@ def table(found: dict[str, Any]) -> list[str]:
         "model", "accuracy", "macro F1", "accuracy without identical copies", "without near copies", "ECE",
         "parameters", "MFLOPs", "milliseconds", "training", "notes",
     )  # fmt: skip
-    return page.table(head, [_row(row) for row in comparison.best_first(found)])
+    return markdown.table(head, [_row(row) for row in comparison.best_first(found)])
 
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:
@@ -181,7 +181,7 @@ def _seeds(found: dict[str, Any]) -> list[str]:
             values = ", ".join(f"{100 * value:.2f}" for value in group[key]["values"])
             cells.append(f"{100 * group[key]['mean']:.2f} ± {100 * group[key]['std']:.2f} ({values})")
         rows.append((group["name"], seeds, *cells))
-    return page.table(("runs", "seeds", *(names.get(key, key) for key in kept)), rows)
+    return markdown.table(("runs", "seeds", *(names.get(key, key) for key in kept)), rows)
 
 
 def _pairs(found: dict[str, Any]) -> list[str]:
@@ -218,9 +218,9 @@ def _pairs(found: dict[str, Any]) -> list[str]:
         "gives p < "
         f"{LEVEL}.",
         "",
-        *page.table(("", *names), matrix),
+        *markdown.table(("", *names), matrix),
         "",
-        *page.table(
+        *markdown.table(
             (
                 "first", "second", "only first right", "only second right", "McNemar p", "adjusted p",
                 "bootstrap p", "macro F1, first - second",

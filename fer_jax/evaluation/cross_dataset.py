@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from fer_jax.data import builder, splits
 from fer_jax.data.emotions import CONTEMPT, EMOTIONS
-from fer_jax.evaluation import bootstrap, page, plots, predictions, protocol, report
+from fer_jax.evaluation import bootstrap, markdown, plots, predictions, protocol, report
 from fer_jax.evaluation.comparison_page import percent
 from fer_jax.evaluation.trained import Trained
 from fer_jax.files import write_atomically
@@ -149,7 +149,7 @@ def tables(found: dict[str, Any]) -> list[str]:
             for name in found["checkpoints"]
         ]
         lines += [f"{title} in percent, with 95 % intervals (rows: models, columns: datasets):", ""]
-        lines += [*page.table(head, rows), ""]
+        lines += [*markdown.table(head, rows), ""]
     lines += [
         "trained here: the model was trained on this very split. selected here: the split chose the "
         "checkpoint. "

@@ -2,10 +2,10 @@
 
 import json
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 from fer_jax.evaluation import calibration, examples
+from fer_jax.evaluation.markdown import table
 
 _VIEWS = {
     "none": "one view of each (no test-time augmentation)",
@@ -128,11 +128,6 @@ def _verdict(report: dict[str, Any]) -> list[str]:
         lines += ["", f"Evaluation number {number} of `test` by these weights' run: the best of several "
                   "would be optimistic."]  # fmt: skip
     return lines
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table in Markdown."""
-    return [f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows)]
 
 
 def _figure_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -56,7 +56,8 @@ def write_report(
       copies: int8 [N], see `leakage.find_copies`, against the splits that had a part in the weights;
         None where it is not known.
       given: int [N], the labels that the images came with, where `labels` are others; None for the same.
-      votes: int [N, 10], FER+'s for each image (see `agreement.compare`), None where there are none.
+      votes: int [N, 10], FER+'s for each image (see `agreement.compare`); None where there are none, or
+        where `facts` have what an earlier report found by them, 'annotators'.
 
     Returns:
       What report.json holds.
@@ -74,7 +75,6 @@ def write_report(
     report = facts | figures(probs, labels, groups, names) | protocol.judge(facts, copies)
     report["leak_free"] = None if copies is None else leak_free(probs, labels, groups, copies)
     report["calibrated"] = calibrated(probs, labels, groups, facts, report["selected_on_this_split"])
-    report["annotators"] = None
     if votes is not None:
         report["annotators"] = agreement.compare(probs, labels if given is None else given, votes, groups)
     report["most_confident_mistakes"] = [str(ids[i]) for i in examples.confident_mistakes(probs, labels)]
@@ -100,7 +100,7 @@ def write_report(
 
 def _complete(facts: dict[str, Any]) -> dict[str, Any]:
     """The facts with None for what is not known."""
-    known = ("selection", "config", "model", "parameters", "data", "data_hash", "calibration")
+    known = ("selection", "config", "model", "parameters", "data", "data_hash", "calibration", "annotators")
     facts = dict.fromkeys(known) | {"annotations": [], "labels": "given"} | facts
     facts.setdefault("trained_data_hash", facts["data_hash"])
     facts.setdefault("trained_data", facts["data"])

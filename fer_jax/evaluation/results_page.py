@@ -1,10 +1,12 @@
 """RESULTS.md and the README's table of results, from the stored results alone."""
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from fer_jax.evaluation import comparison, comparison_page, contenders, page, stored
+from fer_jax.evaluation import ablation, agreement, comparison, comparison_page, contenders, markdown, stored
+from fer_jax.evaluation.corruptions import CORRUPTIONS
 
 FOLDER, PICTURES = "results", "pictures"
 PAGE, README = "RESULTS.md", "README.md"
@@ -12,28 +14,79 @@ BEGIN = "<!-- results: made by `make report` -->"
 END = "<!-- end of results -->"
 
 
-def compare(folders: Sequence[pathlib.Path]) -> dict[str, dict[str, Any]]:
-    """What `comparison.compare` says of the stored results, {title: comparison} for each set of images."""
-    found = {}
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """Stored results on the same images.
+
+    Attributes:
+      found: from `comparison.compare`.
+      facts: {name: its stored facts}.
+    """
+
+    found: dict[str, Any]
+    facts: dict[str, dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """All that is stored.
+
+    Attributes:
+      compared: {title: results}, for each set of images and labels.
+      ablations: {name: ablation}.
+    """
+
+    compared: dict[str, Compared]
+    ablations: dict[str, stored.Ablation]
+
+
+def collect(root: pathlib.Path) -> Results:
+    """Reads everything stored in a folder and computes every figure.
+
+    Raises:
+      FileNotFoundError: nothing is stored there.
+      ValueError: something cannot be read.
+    """
+    ablations = {path.name: stored.load_ablation(path) for path in stored.ablations(root)}
+    return Results(compare(stored.folders(root)), ablations)
+
+
+def compare(folders: Sequence[pathlib.Path]) -> dict[str, Compared]:
+    """The stored results, {title: results} for each set of images and labels."""
+    compared: dict[str, Compared] = {}
     for group in stored.group(list(folders)):
-        one = comparison.compare(contenders.load(group))
-        facts = contenders.load(group[:1])[0].facts
-        title = "_".join(filter(None, (facts["data"]["name"], facts["split"], _labels(facts))))
-        number = sum(name == title or name.startswith(f"{title}_") for name in found)
-        found[title if not number else f"{title}_{number + 1}"] = one
-    return found
+        members = contenders.load(group)
+        first = members[0].facts
+        title = "_".join(filter(None, (first["data"]["name"], first["split"], _labels(first))))
+        number = sum(name == title or name.startswith(f"{title}_") for name in compared)
+        facts = {member.name: member.facts for member in members}
+        title = title if not number else f"{title}_{number + 1}"
+        compared[title] = Compared(comparison.compare(members), facts)
+    return compared
 
 
 def _labels(facts: dict[str, Any]) -> str | None:
     return None if facts.get("labels", "given") == "given" else facts["labels"]
 
 
-def pages(root: pathlib.Path, found: dict[str, dict[str, Any]]) -> dict[pathlib.Path, str]:
+def draw(root: pathlib.Path, results: Results) -> None:
+    """Draws the pictures of the page into `root`/`FOLDER`/`PICTURES`."""
+    for title, group in results.compared.items():
+        folder = root / FOLDER / PICTURES / title
+        folder.mkdir(parents=True, exist_ok=True)
+        comparison_page.draw(folder, group.found)
+    for name, one in results.ablations.items():
+        folder = root / FOLDER / PICTURES / name
+        folder.mkdir(parents=True, exist_ok=True)
+        ablation.plot_differences(one.figures, folder / ablation.PICTURE)
+
+
+def pages(root: pathlib.Path, results: Results) -> dict[pathlib.Path, str]:
     """What the page and the README have to hold.
 
     Args:
       root: folder of both.
-      found: from `compare`.
+      results: from `collect`.
 
     Raises:
       ValueError: the README lacks the marks between which its table stands.
@@ -45,28 +98,118 @@ def pages(root: pathlib.Path, found: dict[str, dict[str, Any]]) -> dict[pathlib.
         raise ValueError(
             f"{root / README} lacks the marks {BEGIN} and {END}, between which its table is written"
         )
-    readme = f"{before}{begin}\n" + "\n".join(readme_table(found)) + f"\n{end}{after}"
-    return {root / PAGE: "\n".join(results_page(found)) + "\n", root / README: readme}
+    readme = f"{before}{begin}\n" + "\n".join(readme_table(results)) + f"\n{end}{after}"
+    return {root / PAGE: "\n".join(results_page(results)) + "\n", root / README: readme}
 
 
-def results_page(found: dict[str, dict[str, Any]]) -> list[str]:
+def results_page(results: Results) -> list[str]:
     """The lines of RESULTS.md."""
     lines = [
         "# Results",
         "",
         f"Made by `make report` from the predictions in `{FOLDER}/`; no figure is typed by hand, and a "
-        "test holds "
-        "this page to them. How the models were made is at the end.",
+        "test holds this page to them. How the models were made is at the end.",
     ]
-    for title, one in found.items():
+    for title, group in results.compared.items():
         pictures = f"{FOLDER}/{PICTURES}/{title}/"
         lines += ["", f"## {title.replace('_', ' ')}", ""]
         lines += [
-            f"#{line}" if line.startswith("## ") else line for line in comparison_page.sections(one, pictures)
+            f"#{line}" if line.startswith("## ") else line
+            for line in comparison_page.sections(group.found, pictures)
         ]
+        ranked = {row["name"]: group.facts[row["name"]] for row in comparison.best_first(group.found)}
+        lines += [*_robustness(ranked), *_annotators(ranked)]
+    for name, one in results.ablations.items():
+        lines += ["", f"## {name.replace('_', ' ')}", "", *_ablation(name, one)]
     head = ("result", "network", "seed", "commit", "hardware", "minutes", "command")
-    rows = [_origin(row) for one in found.values() for row in comparison.best_first(one)]
-    return [*lines, "", "## Origin", "", *page.table(head, rows)]
+    rows = [_origin(row) for group in results.compared.values() for row in comparison.best_first(group.found)]
+    return [*lines, "", "## Origin", "", *markdown.table(head, rows)]
+
+
+def _robustness(facts: dict[str, dict[str, Any]]) -> list[str]:
+    """The section on corrupted faces, of those results that know of them."""
+    known = {name: of["robustness"] for name, of in facts.items() if of.get("robustness")}
+    if not known:
+        return []
+
+    def row(title: str, figures: list[dict[str, Any]], key: str = "value") -> tuple[str, ...]:
+        cells = ("{:.1f} ({:.1f} - {:.1f})".format(*_percents(figure, key)) for figure in figures)
+        return title, *cells
+
+    of = list(known.values())
+    rows = [
+        ("faces", *(f"{one['num_examples']:,}" for one in of)),
+        row("clean", [one["clean"] for one in of], "accuracy"),
+        row("mean over all corruptions", [one["mean_corruption_accuracy"] for one in of]),
+        row("that, as a share of the clean accuracy", [one["kept"] for one in of]),
+        *(row(CORRUPTIONS[name].title, [one["corruptions"][name] for one in of]) for name in CORRUPTIONS),
+    ]
+    return [
+        "",
+        "### Corrupted faces",
+        "",
+        "Accuracy in percent, in brackets 95 % intervals: each corruption's mean over five severities "
+        "(`scripts/robustness.py`).",
+        "",
+        *markdown.table(("", *known), rows),
+    ]
+
+
+def _percents(figure: dict[str, Any], key: str) -> tuple[float, float, float]:
+    low, high = figure["interval_95"]
+    return 100 * figure[key], 100 * low, 100 * high
+
+
+def _annotators(facts: dict[str, dict[str, Any]]) -> list[str]:
+    """The section on FER+'s annotators, of those results that know of them."""
+    known = {name: of["annotators"] for name, of in facts.items() if of.get("annotators")}
+    if not known:
+        return []
+    of = list(known.values())
+    rows = [
+        ("given labels, all images", *(_accuracy(one["against"]["given"]) for one in of)),
+        ("FER+ majority, all images", *(_accuracy(one["against"][agreement.RULE]) for one in of)),
+    ]
+    for i, band in enumerate(of[0]["bands"]):
+        title = f"FER+ majority, {band['agreement_above']:.0%} - {band['agreement_up_to']:.0%} agree"
+        if band["num_examples"]:
+            title += f" (one annotator {100 * band['one_annotator']:.1f})"
+        rows.append(
+            (title, *(_accuracy(one["bands"][i].get("against", {}).get(agreement.RULE)) for one in of))
+        )
+    return [
+        "",
+        "### Annotators",
+        "",
+        "Accuracy in percent, in brackets 95 % intervals, against the labels that FER2013 came with and "
+        "against the majority of FER+'s ten annotators, by the share of them who agree; in brackets beside "
+        "that how often one of them says what most of the others do.",
+        "",
+        *markdown.table(("", *known), rows),
+    ]
+
+
+def _accuracy(figure: dict[str, Any] | None) -> str:
+    if not figure or not figure["num_examples"]:
+        return ""
+    return "{:.1f} ({:.1f} - {:.1f})".format(*_percents(figure, "accuracy"))
+
+
+def _ablation(name: str, one: stored.Ablation) -> list[str]:
+    run, facts = one.facts["run"], one.facts
+    flags = [f"`{recipe}`: `{' '.join(words)}`" for recipe, words in facts["recipes"].items() if words]
+    origin = [f"`{run['command']}`" if run["command"] else "", f"commit {run['commit']}", run["hardware"]]
+    return [
+        f"`{facts['model']['name']}` with {facts['parameters']:,} parameters, {facts['data']['name']}, "
+        f"{one.images:,} images of `{facts['split']}`, on which no score was chosen. "
+        f"{', '.join(filter(None, origin))}.",
+        "",
+        f"Each recipe adds one thing to the baseline: {'; '.join(flags)}.",
+        "",
+        *ablation.tables(one.figures, facts["seeds"]),
+        "",
+        f"![Differences]({FOLDER}/{PICTURES}/{name}/{ablation.PICTURE})",
+    ]
 
 
 def _origin(row: dict[str, Any]) -> tuple[str, ...]:
@@ -82,14 +225,14 @@ def _origin(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def readme_table(found: dict[str, dict[str, Any]]) -> list[str]:
-    """The lines of the README's table, one for each set of images."""
+def readme_table(results: Results) -> list[str]:
+    """The lines of the README's tables, one for each set of images and labels."""
     lines = []
     head = (
         "result", "accuracy", "without near copies", "macro F1", "ECE", "parameters", "MFLOPs",
         "milliseconds", "trained on, for",
     )  # fmt: skip
-    for title, one in found.items():
+    for title, group in results.compared.items():
         rows = [
             (
                 row["name"],
@@ -102,8 +245,8 @@ def readme_table(found: dict[str, dict[str, Any]]) -> list[str]:
                 comparison_page.latency(row),
                 comparison_page.training(row),
             )
-            for row in comparison.best_first(one)
+            for row in comparison.best_first(group.found)
         ]
-        images = f"{title.replace('_', ' ')}, {one['num_examples']:,} images"
-        lines += ["", f"{images}, in percent with 95 % intervals:", "", *page.table(head, rows)]
+        images = f"{title.replace('_', ' ')}, {group.found['num_examples']:,} images"
+        lines += ["", f"{images}, in percent with 95 % intervals:", "", *markdown.table(head, rows)]
     return [*lines, ""]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fer_jax.data.faces import Faces
-from fer_jax.evaluation import protocol, robustness, robustness_plots
+from fer_jax.evaluation import markdown, protocol, robustness, robustness_plots
 from fer_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from fer_jax.files import write_atomically
 
@@ -109,9 +109,27 @@ def _between(figure: dict[str, Any]) -> str:
     return "{:.3f} - {:.3f}".format(*figure["interval_95"])
 
 
+def _row(name: str, found: dict[str, Any]) -> list[str]:
+    cells = [f"{figure['accuracy']:.3f}" for figure in found["severities"]]
+    for figure in (found["mean"], found["kept"]):
+        cells += [f"{figure['value']:.3f}", _between(figure)]
+    return [CORRUPTIONS[name].title, *cells]
+
+
 def _page(report: dict[str, Any]) -> str:
     """robustness.md."""
     mean, kept, clean = report["mean_corruption_accuracy"], report["kept"], report["clean"]
+    severities = tuple(map(str, SEVERITIES))
+    summary = [
+        ("clean accuracy", f"{clean['accuracy']:.3f}", _between(clean), "on the faces as they are"),
+        (
+            "mean corruption accuracy",
+            f"{mean['value']:.3f}",
+            _between(mean),
+            f"mean over {len(CORRUPTIONS)} corruptions and {len(SEVERITIES)} severities",
+        ),
+        ("kept", f"{kept['value']:.3f}", _between(kept), "the latter as a share of the former"),
+    ]
     part = ""
     if report["num_examples"] < report["split_size"]:
         part = f", drawn from its {report['split_size']:,} in the classes' shares"
@@ -123,30 +141,23 @@ def _page(report: dict[str, Any]) -> str:
         f"`{report['checkpoint']}`.",
         "",
         *([f"**{report['note']}**", ""] if report["note"] else []),
-        "| figure | value | 95 % interval | what it is |",
-        "|---|---|---|---|",
-        f"| clean accuracy | {clean['accuracy']:.3f} | {_between(clean)} | on the faces as they are |",
-        f"| mean corruption accuracy | {mean['value']:.3f} | {_between(mean)} | mean over "
-        f"{len(CORRUPTIONS)} corruptions and {len(SEVERITIES)} severities |",
-        f"| kept | {kept['value']:.3f} | {_between(kept)} | the latter as a share of the former |",
+        *markdown.table(("figure", "value", "95 % interval", "what it is"), summary),
         "",
         "## Corruptions",
         "",
         "Accuracy at each severity; *mean* over the severities with its 95 % interval; *kept*, that mean as "
         "a share of the clean accuracy.",
         "",
-        "| corruption | 1 | 2 | 3 | 4 | 5 | mean | 95 % interval | kept | 95 % interval |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        *markdown.table(
+            ("corruption", *severities, "mean", "95 % interval", "kept", "95 % interval"),
+            [_row(name, found) for name, found in report["corruptions"].items()],
+        ),
+        "",
+        *markdown.table(
+            ("corruption", "what is varied", *severities),
+            [(c.title, c.level, *(f"{level:.3g}" for level in c.levels)) for c in CORRUPTIONS.values()],
+        ),
     ]
-    for name, found in report["corruptions"].items():
-        cells = [f"{figure['accuracy']:.3f}" for figure in found["severities"]]
-        for figure in (found["mean"], found["kept"]):
-            cells += [f"{figure['value']:.3f}", _between(figure)]
-        lines.append(f"| {CORRUPTIONS[name].title} | {' | '.join(cells)} |")
-    lines += ["", "| corruption | what is varied | 1 | 2 | 3 | 4 | 5 |", "|---|---|---|---|---|---|---|"]
-    for corruption in CORRUPTIONS.values():
-        levels = " | ".join(f"{level:.3g}" for level in corruption.levels)
-        lines.append(f"| {corruption.title} | {corruption.level} | {levels} |")
     pictures = (
         ("Summary", "robustness_summary.png"),
         ("Curves", "robustness_curves.png"),

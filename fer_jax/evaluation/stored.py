@@ -1,22 +1,29 @@
-"""Results that stay: a model's predictions and facts, small enough for a repository.
+"""Results that stay: predictions and facts of models, small enough for a repository.
 
 A stored result is a folder with predictions.csv.gz and facts.json, from which its report's figures, the
-comparison with others and every table of them are made anew.
+comparison with others and every table of them are made anew. A stored ablation is a folder with
+ablation.json and, of every recipe's run under every seed, RECIPE.SEED.csv.gz.
 """
 
 import dataclasses
 import json
 import pathlib
+import re
 from typing import Any
 
-from fer_jax.evaluation import contenders, predictions, report
+import numpy as np
+
+from fer_jax.evaluation import ablation, contenders, predictions, report
 from fer_jax.files import write_atomically
 
+ABLATION = "ablation.json"
 DIGITS = 7  # of the probabilities: float32 has no more
+ABLATION_DIGITS = 4  # which are many files
 # What a report tells about the model, the training and the evaluation, beside its figures.
 _KEPT = (
     "model parameters preprocess emotions config seed ema version selection labels annotations pretrained "
-    "calibration data data_hash trained_data trained_data_hash split tta checkpoint cost test_evaluations run"
+    "calibration data data_hash trained_data trained_data_hash split tta checkpoint cost test_evaluations "
+    "annotators run"
 ).split()
 
 
@@ -37,20 +44,23 @@ class Run:
     seconds: float | None = None
 
 
-def store(source: pathlib.Path, folder: pathlib.Path, run: Run) -> dict[str, Any]:
+def store(
+    source: pathlib.Path, folder: pathlib.Path, run: Run, robustness: pathlib.Path | None = None
+) -> dict[str, Any]:
     """Stores what a run or a report holds.
 
     Args:
       source: a run's directory or a report's folder, see `contenders.find`.
       folder: of the stored result, replaced if it is there.
       run: what is known of the training; what is None is taken from the run.
+      robustness: the folder of `scripts/robustness.py` on the same weights and split.
 
     Returns:
       The facts stored. Absolute paths in them are cut down to their last part.
 
     Raises:
       FileNotFoundError: there is no report.
-      ValueError: it cannot be read, or has no facts or labels.
+      ValueError: it cannot be read, has no facts or labels, or the robustness is of something else.
     """
     file = contenders.find(source)
     facts = contenders.read_facts(file)
@@ -59,23 +69,124 @@ def store(source: pathlib.Path, folder: pathlib.Path, run: Run) -> dict[str, Any
         raise ValueError(
             f"{file} is no report's: expected report.json beside it, as scripts/evaluate.py writes"
         )
-    given = {key: value for key, value in dataclasses.asdict(run).items() if value is not None}
-    facts["run"] = dataclasses.asdict(Run()) | (facts.get("run") or {}) | given
-    facts = _neutral({key: facts[key] for key in _KEPT if key in facts})
+    kept = {key: facts[key] for key in _KEPT if key in facts}
+    kept["run"] = _run(facts, run)
+    kept["robustness"] = None if robustness is None else _robustness(robustness, facts)
     folder.mkdir(parents=True, exist_ok=True)
     predictions.write(folder / contenders.STORED, found, digits=DIGITS)
-    text = json.dumps(facts, indent=1, sort_keys=True) + "\n"
-    write_atomically(folder / contenders.FACTS, text.encode())
+    return _write(folder / contenders.FACTS, kept)
+
+
+def _run(facts: dict[str, Any], run: Run) -> dict[str, Any]:
+    given = {key: value for key, value in dataclasses.asdict(run).items() if value is not None}
+    return dataclasses.asdict(Run()) | (facts.get("run") or {}) | given
+
+
+def _robustness(folder: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of robustness.json."""
+    path = folder / "robustness.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}: give the --out of scripts/robustness.py")
+    found = json.loads(path.read_text())
+    for key in ("model", "selection", "data_hash", "split", "labels"):
+        if found.get(key) != facts.get(key):
+            raise ValueError(f"{path} is not of the same weights and images as the report: its {key} differs")
+    kept = ("num_examples", "clean", "mean_corruption_accuracy", "kept")
+    means = {name: of["mean"] for name, of in found["corruptions"].items()}
+    return {key: found[key] for key in kept} | {"corruptions": means}
+
+
+def _write(path: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any]:
+    facts = _neutral(facts)
+    write_atomically(path, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
     return facts
 
 
 def _neutral(value: Any) -> Any:
-    """A tree of JSON whose absolute paths are cut down to their last part."""
+    """A tree of JSON whose absolute paths are cut down to their last part, in flags too."""
     if isinstance(value, dict):
         return {key: _neutral(part) for key, part in value.items()}
     if isinstance(value, list):
         return [_neutral(part) for part in value]
-    return pathlib.PurePath(value).name if isinstance(value, str) and value.startswith("/") else value
+    return re.sub(r"(^|=)/(?:[^/=]*/)*", r"\1", value) if isinstance(value, str) else value
+
+
+def store_ablation(source: pathlib.Path, folder: pathlib.Path, run: Run) -> dict[str, Any]:
+    """Stores what `scripts/ablate.py` has found.
+
+    Args:
+      source: its --out.
+      folder: of the stored ablation, replaced if it is there.
+      run: what is known of the trainings.
+
+    Returns:
+      The facts stored, see `load_ablation`.
+
+    Raises:
+      FileNotFoundError: a run or the results are not there.
+      ValueError: a file cannot be read, or a recipe has failed.
+    """
+    results = json.loads((source / "results.json").read_text())
+    if results["failed"]:
+        raise ValueError(f"{source} is not complete: {', '.join(results['failed'])} failed")
+    runs = [(name, seed) for name in results["recipes"] for seed in results["seeds"]]
+    files = [contenders.find(source / name / f"seed_{seed}") for name, seed in runs]
+    first = contenders.read_facts(files[0])
+    facts = {
+        key: first[key] for key in ("model", "parameters", "config", "data", "data_hash", "split", "emotions")
+    }
+    facts |= {
+        "seeds": results["seeds"],
+        "recipes": {name: row["flags"] for name, row in results["recipes"].items()},
+        "run": _run({}, run),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.csv.gz"):
+        old.unlink()
+    for (name, seed), file in zip(runs, files, strict=True):
+        predictions.write(folder / f"{name}.{seed}.csv.gz", predictions.read(file), digits=ABLATION_DIGITS)
+    return _write(folder / ABLATION, facts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+    """A stored ablation.
+
+    Attributes:
+      facts: 'model', 'parameters', 'config', 'data', 'data_hash', 'split' and 'emotions' of the baseline,
+        'seeds', 'recipes' ({name: the flags that it adds}), 'run' (see `Run`).
+      images: how many were predicted.
+      figures: of `ablation.compare`.
+    """
+
+    facts: dict[str, Any]
+    images: int
+    figures: dict[str, dict[str, Any]]
+
+
+def load_ablation(folder: pathlib.Path) -> Ablation:
+    """Reads a stored ablation and computes its figures.
+
+    Raises:
+      ValueError: a file cannot be read, or is of other images than the first.
+    """
+    facts = json.loads((folder / ABLATION).read_text())
+    runs: dict[str, list[np.ndarray]] = {name: [] for name in facts["recipes"]}
+    first = None
+    for name in runs:
+        for seed in facts["seeds"]:
+            path = folder / f"{name}.{seed}.csv.gz"
+            found = predictions.read(path, facts["emotions"])
+            first = first or found
+            if found.ids != first.ids or (found.labels != first.labels).any():
+                raise ValueError(f"{path} is of other images than the first run: store the ablation again")
+            runs[name].append(found.probs)
+    return Ablation(facts, len(first.ids), ablation.compare(runs, first.labels, first.groups))
+
+
+def ablations(root: pathlib.Path) -> list[pathlib.Path]:
+    """The stored ablations in a folder, by name."""
+    return sorted(path.parent for path in root.glob(f"*/{ABLATION}"))
 
 
 def folders(root: pathlib.Path) -> list[pathlib.Path]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax.evaluation import bootstrap, calibration, statistics
+from fer_jax.evaluation import bootstrap, calibration, markdown, statistics
 
 # Those of a group that are resampled, in the order of tables and pictures.
 METRICS = {
@@ -195,12 +195,12 @@ def section(found: dict[str, Any]) -> str:
     ]
     for attribute, of in found["attributes"].items():
         names = list(METRICS.values())
-        lines += ["", f"## {attribute}", "", f"| {attribute} | images | {' | '.join(names)} |"]
-        lines.append("|---" * (len(names) + 2) + "|")
+        rows = []
         for value, row in of["groups"].items():
-            cells = ["{:.3f} ({:.3f} - {:.3f})".format(row[m], *row["interval_95"][m]) for m in METRICS]
-            lines.append(f"| {value.replace('|', '/')} | {row['n']:,} | {' | '.join(cells)} |")
-        lines += ["", *(_gap_line(names, gap) for names, gap in zip(names, of["gaps"].values(), strict=True))]
+            cells = ("{:.3f} ({:.3f} - {:.3f})".format(row[m], *row["interval_95"][m]) for m in METRICS)
+            rows.append((value.replace("|", "/"), f"{row['n']:,}", *cells))
+        lines += ["", f"## {attribute}", "", *markdown.table((attribute, "images", *names), rows), ""]
+        lines += [_gap_line(name, gap) for name, gap in zip(names, of["gaps"].values(), strict=True)]
         if of["not_given"]:
             lines += ["", f"{of['not_given']:,} images have no value."]
     lines += [
