@@ -3,7 +3,8 @@
     python scripts/ablate.py --seeds 0 1 2 --data data/fer2013 --out runs/ablation
     python scripts/ablate.py --drop_ids runs/label_errors/suspects.csv --out runs/ablation
 
-Each recipe changes one thing of --config; they are listed in RECIPES below. OUT/RECIPE/seed_N are the
+Each recipe changes one thing of --config; they are listed in RECIPES below. Each file of --drop_ids is one
+more, drop_suspects for suspects.csv, that leaves these images out of the training. OUT/RECIPE/seed_N are the
 trainings, one after the other, seed by seed; the same command again goes on where it stopped. After each
 seed OUT gets results.md, results.json and differences.png anew: accuracy, macro F1, the recall of the worst
 class and the calibration error on the selection split, and for each their difference from the baseline with
@@ -24,8 +25,7 @@ import trainings  # noqa: E402
 from fer_jax.evaluation import command  # noqa: E402
 from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
 
-DROP = "drop_suspects"
-# What each recipe changes; DROP's file is an argument.
+# What each recipe changes.
 RECIPES = {
     "label_smoothing": "loss.label_smoothing=0.1",
     "mixup": "augment.mixup=0.2",
@@ -34,7 +34,6 @@ RECIPES = {
     "logit_adjustment": "loss.logit_adjustment=1.0",
     "balanced_sampling": "data.balanced_sampling=1.0",
     "ema": "train.ema_decay=0.99",
-    DROP: "data.drop_ids",
 }
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.seed")
 
@@ -46,20 +45,30 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="(default: 0 1 2)"
     )
+    parser.add_argument("--recipes", nargs="*", metavar="NAME", help="beside the baseline (default: all)")
     parser.add_argument(
-        "--recipes", nargs="+", choices=RECIPES, metavar="NAME", help="beside the baseline (default: all)"
-    )
-    parser.add_argument(
-        "--drop_ids", type=pathlib.Path, metavar="FILE", help="of find_label_errors.py, for drop_suspects"
+        "--drop_ids",
+        type=pathlib.Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="a recipe each, of find_label_errors.py",
     )
     options = parser.parse_args()
     trainings.refuse(parser, options.arguments, OWN)
-    if not options.recipes:
-        options.recipes = [name for name in RECIPES if name != DROP or options.drop_ids]
-    if DROP in options.recipes and not options.drop_ids:
-        parser.error(f"--recipes {DROP} needs --drop_ids, such as find_label_errors.py's suspects.csv")
+    options.recipes = list(RECIPES) if options.recipes is None else options.recipes
+    if unknown := [name for name in options.recipes if name not in RECIPES]:
+        parser.error(f"--recipes {unknown[0]}: there are {', '.join(RECIPES)}; files of ids go to --drop_ids")
+    names = [drop_name(path) for path in options.drop_ids]
+    if again := [name for name in names if names.count(name) > 1]:
+        parser.error(f"--drop_ids has two files for {again[0]}: give them different names")
     options.seeds = list(dict.fromkeys(options.seeds))
     return options
+
+
+def drop_name(path: pathlib.Path) -> str:
+    """The recipe that a file of ids is for."""
+    return f"drop_{path.stem}"
 
 
 def main() -> int:
@@ -73,8 +82,8 @@ def ablate(options: argparse.Namespace) -> int:
 
     out, origin = options.out.resolve(), trainings.origin()
     changes = {BASELINE: []} | {name: [f"--config.{RECIPES[name]}"] for name in options.recipes}
-    if DROP in changes:
-        changes[DROP] = [f"--config.data.drop_ids={options.drop_ids.resolve()}"]
+    for path in options.drop_ids:
+        changes[drop_name(path)] = [f"--config.data.drop_ids={path.resolve()}"]
     failed: dict[str, int] = {}
     commands = trainings.Commands()
     for number, seed in enumerate(options.seeds, 1):

@@ -12,7 +12,8 @@ others, and asks it about the fold. Its last weights answer, which no score has 
   fold_0 ...        the trainings, and in fold_0.txt ... the ids each was not shown
 
 The same command again goes on where it stopped. suspects.csv is what --config.data.drop_ids takes; look at
-it first. What follows -- is for every training.
+it first. A network that is often wrong doubts many labels that are right: --at_most 0.05 keeps the most
+doubtful ones, 5 % of all images. What follows -- is for every training.
 """
 
 import argparse
@@ -36,12 +37,21 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--folds", type=int, default=5, metavar="K", help="how many, 2 or more (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="of the folds (default: 0)")
     parser.add_argument(
+        "--at_most",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="of the images, in suspects.csv: the most doubtful (default: 1, all suspects)",
+    )
+    parser.add_argument(
         "--show", type=int, default=64, metavar="N", help="suspects on the picture, at most (default: 64)"
     )
     options = parser.parse_args()
     trainings.refuse(parser, options.arguments, OWN)
     if options.folds < 2:
         parser.error(f"--folds {options.folds}: 2 or more are needed to train on the others")
+    if not 0 < options.at_most <= 1:
+        parser.error(f"--at_most {options.at_most}: expected a share of the images, above 0 and up to 1")
     return options
 
 
@@ -80,15 +90,18 @@ def find(options: argparse.Namespace) -> int:
         probs[members] = trained.predict(faces.images[members], progress=False)
     table = predictions.Predictions(list(faces.ids), probs, faces.labels, list(EMOTIONS), groups)
     predictions.write(out / "predictions.csv", table)
-    suspects = label_errors.find_suspects(probs, faces.labels, faces.ids)
+    found = label_errors.find_suspects(probs, faces.labels, faces.ids)
+    suspects = found[: round(options.at_most * len(faces))]
     label_errors.write_suspects(out / "suspects.csv", suspects, EMOTIONS)
     shown = suspects[: options.show]
     label_errors.plot_suspects(faces.images, shown, EMOTIONS, out / "suspects.png")
     accuracy = (probs.argmax(axis=1) == faces.labels).mean()
     print(f"\nout of fold, {100 * accuracy:.1f} % of {len(faces):,} training images agree with their label")
     for label, name in enumerate(EMOTIONS):
-        found = sum(suspect.label == label for suspect in suspects)
-        print(f"  {name:10} {found:6,} suspects of {(faces.labels == label).sum():6,}")
+        count = sum(suspect.label == label for suspect in suspects)
+        print(f"  {name:10} {count:6,} suspects of {(faces.labels == label).sum():6,}")
+    if len(suspects) < len(found):
+        print(f"the most doubtful of {len(found):,} suspects are kept")
     print(f"{len(suspects):,} suspects: {out / 'suspects.csv'}, the first {len(shown)} in suspects.png")
     return 0
 

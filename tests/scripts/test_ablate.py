@@ -27,7 +27,7 @@ SMALL = (
 
 
 def ids(done):
-    """The list that drop_suspects leaves out."""
+    """The list that drop_ids leaves out."""
     return done[0].with_name("ids.txt")
 
 
@@ -41,14 +41,14 @@ def done(tiny_data, tmp_path_factory):
     """Two seeds of a recipe beside the baseline: the folder, and what was printed."""
     out = tmp_path_factory.mktemp("ablation") / "out"
     out.with_name("ids.txt").write_text(f"{builder.load(tiny_data, 'train').ids[3]}\n")
-    arguments = ("--seeds", "4", "5", "--recipes", "drop_suspects", f"--drop_ids={out.with_name('ids.txt')}")
+    arguments = ("--seeds", "4", "5", "--recipes", "--drop_ids", out.with_name("ids.txt"))
     process = ablate(tiny_data, out, *arguments)
     assert process.returncode == 0, process.stderr
     return out, process.stdout
 
 
 def test_every_recipe_is_trained_with_every_seed(done):
-    for name, digest in (("baseline", None), ("drop_suspects", id_list.read_ids(ids(done)).digest)):
+    for name, digest in (("baseline", None), ("drop_ids", id_list.read_ids(ids(done)).digest)):
         for seed in (4, 5):
             run = json.loads((done[0] / name / f"seed_{seed}" / "config.json").read_text())
             assert (run["seed"], run["model.input_size"], run["train.epochs"]) == (seed, 16, 2)
@@ -62,8 +62,8 @@ def test_the_results_are_those_of_the_runs_predictions(done):
     out, printed = done
     results = json.loads((out / "results.json").read_text())
     assert (results["split"], results["images"], results["seeds"]) == ("validation", 28, [4, 5])
-    assert list(results["recipes"]) == ["baseline", "drop_suspects"] and results["failed"] == []
-    assert results["recipes"]["drop_suspects"]["flags"] == [f"--config.data.drop_ids={ids(done)}"]
+    assert list(results["recipes"]) == ["baseline", "drop_ids"] and results["failed"] == []
+    assert results["recipes"]["drop_ids"]["flags"] == [f"--config.data.drop_ids={ids(done)}"]
     means = {}
     for name, row in results["recipes"].items():
         expected = []
@@ -74,8 +74,8 @@ def test_the_results_are_those_of_the_runs_predictions(done):
                 )
         assert row["accuracy"]["values"] == pytest.approx(expected)
         means[name] = np.mean(expected)
-    difference = results["recipes"]["drop_suspects"]["accuracy"]
-    assert difference["difference"] == pytest.approx(means["drop_suspects"] - means["baseline"])
+    difference = results["recipes"]["drop_ids"]["accuracy"]
+    assert difference["difference"] == pytest.approx(means["drop_ids"] - means["baseline"])
     low, high = difference["interval_95"]
     assert low <= difference["difference"] <= high
     page = (out / "results.md").read_text()
@@ -90,32 +90,32 @@ def test_a_recipe_that_fails_is_named_and_finished_runs_are_recognised(done, tin
     out, _ = done
     runs = sorted(out.glob("*/*/summary.json"))
     before = [path.stat().st_mtime_ns for path in runs]
-    other = out.with_name("other.txt")
+    other = out.with_name("other") / "ids.txt"
+    other.parent.mkdir()
     other.write_text(f"{builder.load(tiny_data, 'train').ids[4]}\n")
-    process = ablate(tiny_data, out, "--seeds=4", "--recipes", "drop_suspects", f"--drop_ids={other}")
+    process = ablate(tiny_data, out, "--seeds=4", "--recipes", "--drop_ids", other)
     assert process.returncode == 1
     assert "drop_ids_hash:" in process.stderr
     page = (out / "results.md").read_text()
-    assert "Failed: drop_suspects." in page and "| baseline |" in page and "| drop_suspects |" not in page
+    assert "Failed: drop_ids." in page and "| baseline |" in page and "| drop_ids |" not in page
     assert [path.stat().st_mtime_ns for path in runs] == before and len(runs) == 4
 
 
 @pytest.mark.parametrize("change", ablate_script.RECIPES.values())
 def test_every_recipe_changes_a_field_of_the_config(change):
-    name, *value = change.split("=")
+    name, value = change.split("=")
     config = get_config()
     before = dict(config.items())[name.split(".")[0]][name.split(".")[1]]
     assert before in (0.0, "none", "")
-    if value:
-        config.update_from_flattened_dict({name: type(before)(value[0])})
+    config.update_from_flattened_dict({name: type(before)(value)})
     configure.check(config)
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("--recipes", "cutout"), "invalid choice: 'cutout'"),
-        (("--recipes", "drop_suspects"), "--recipes drop_suspects needs --drop_ids"),
+        (("--recipes", "cutout"), "--recipes cutout: there are label_smoothing, mixup"),
+        (("--drop_ids", "a/ids.txt", "b/ids.csv"), "--drop_ids has two files for drop_ids"),
         (("--", "--config.seed=3"), "--config.seed=3 after --: the script sets this for each training"),
     ],
 )
