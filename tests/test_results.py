@@ -10,6 +10,7 @@ from helpers import ROOT, random_case
 
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import contenders, predictions, results_page, stored
+from fer_jax.evaluation.corruptions import CORRUPTIONS
 
 
 def script(name):
@@ -150,3 +151,106 @@ def test_complaints(root, capsys):
     assert "there are no predictions at" in capsys.readouterr().err
     assert store.main([str(root / "runs/cnn/report/predictions.csv"), "--name", "a/b"]) == 2
     assert "without a slash" in capsys.readouterr().err
+
+
+# --- what else is stored ---
+
+
+def write_ablation(folder):
+    """Two recipes under two seeds as scripts/ablate.py leaves them; their accuracies."""
+    accuracies, labels = {}, random_case(0, 120)[1]
+    for number, name in enumerate(("baseline", "drop_suspects")):
+        for seed in (3, 4):
+            table = write_run(folder / name / f"seed_{seed}", 10 * number + seed)
+            accuracies[name, seed] = 100 * np.mean(table.probs.argmax(1) == labels)
+    flags = {"baseline": [], "drop_suspects": ["--config.data.drop_ids=/home/someone/runs/suspects.csv"]}
+    recipes = {name: {"flags": of} for name, of in flags.items()}
+    (folder / "results.json").write_text(json.dumps({"seeds": [3, 4], "failed": [], "recipes": recipes}))
+    return accuracies
+
+
+def test_an_ablation_is_stored_and_its_tables_made_anew(root, capsys):
+    results, store = script("results"), script("store_result")
+    accuracies = write_ablation(root / "runs" / "ablation")
+    flags = [
+        "--name",
+        "ablation",
+        "--results",
+        str(root / "results"),
+        "--commit",
+        "abc",
+        "--hardware",
+        "a laptop",
+    ]
+    flags += ["--command", "python scripts/ablate.py"]
+    assert store.main([str(root / "runs" / "ablation"), *flags]) == 0
+    facts = (root / "results" / "ablation" / "ablation.json").read_text()
+    assert "--config.data.drop_ids=suspects.csv" in facts and "/home" not in facts
+    where = ["--root", str(root), "--out", str(root / "out")]
+    assert results.main(where) == 0
+    page = (root / "RESULTS.md").read_text()
+    assert (
+        "`python scripts/ablate.py`, commit abc, a laptop." in page and "120 images of `validation`" in page
+    )
+    for name in ("baseline", "drop_suspects"):
+        two = [accuracies[name, seed] for seed in (3, 4)]
+        shown = f"| {name} | {np.mean(two):.2f} ± {np.std(two, ddof=1):.2f} ({two[0]:.2f}, {two[1]:.2f}) |"
+        assert shown in page
+    picture = "results/pictures/ablation/differences.png"
+    assert f"({picture})" in page and (root / picture).is_file()
+
+    run = root / "results" / "ablation" / "drop_suspects.4.csv.gz"
+    run.write_bytes(gzip.compress(gzip.decompress(run.read_bytes()).replace(b"face 7,", b"face 700,")))
+    assert results.main(["--check", *where]) == 2
+    assert "drop_suspects.4.csv.gz is of other images" in capsys.readouterr().err
+    (root / "runs" / "ablation" / "results.json").write_text('{"failed": ["mixup"], "seeds": [3]}')
+    assert store.main([str(root / "runs" / "ablation"), *flags]) == 2
+    assert "is not complete: mixup failed" in capsys.readouterr().err
+
+
+def figure(value, key="value"):
+    return {key: value, "interval_95": [value - 0.02, value + 0.01]}
+
+
+def test_robustness_is_stored_beside_the_report_it_belongs_to(root, capsys):
+    store = script("store_result")
+    folder = root / "runs" / "robustness"
+    folder.mkdir()
+    kept = {key: FACTS[key] for key in ("model", "selection", "data_hash", "split")}
+    corruptions = {name: {"mean": figure(0.3), "kept": figure(0.6)} for name in CORRUPTIONS}
+    corruptions["jpeg"]["mean"] = figure(0.4321)
+    found = kept | {"num_examples": 99, "clean": figure(0.5, "accuracy") | {"macro_f1": 0.1}}
+    found |= {"mean_corruption_accuracy": figure(0.31), "kept": figure(0.62), "corruptions": corruptions}
+    (folder / "robustness.json").write_text(json.dumps(found))
+    flags = ["--name", "cnn", "--results", str(root / "results"), "--robustness", str(folder)]
+    assert store.main([str(root / "runs" / "cnn"), *flags]) == 0
+    page = "\n".join(results_page.results_page(results_page.collect(root / "results")))
+    assert "### Corrupted faces" in page and "|  | cnn |" in page
+    for line in (
+        "| faces | 99 |",
+        "| clean | 50.0 (48.0 - 51.0) |",
+        f"| {CORRUPTIONS['jpeg'].title} | 43.2 (41.2 - 44.2) |",
+    ):
+        assert line in page
+    (folder / "robustness.json").write_text(json.dumps(found | {"data_hash": "b"}))
+    assert store.main([str(root / "runs" / "cnn"), *flags]) == 2
+    assert (
+        "not of the same weights and images as the report: its data_hash differs" in capsys.readouterr().err
+    )
+
+
+def test_what_the_annotators_say_is_on_the_page(root):
+    """Their votes are not stored: the figures are those of the report."""
+    against = {"given": figure(0.5, "accuracy"), "ferplus_majority": figure(0.75, "accuracy")}
+    against = {name: one | {"num_examples": 120} for name, one in against.items()}
+    band = {"agreement_above": 0.7, "agreement_up_to": 0.9, "num_examples": 60, "one_annotator": 0.81}
+    nobody = {"agreement_above": 0.9, "agreement_up_to": 1.0, "num_examples": 0}
+    annotators = {"against": against, "bands": [band | {"against": against}, nobody]}
+    run = root / "runs" / "cnn"
+    report = json.loads((run / "report" / "report.json").read_text())
+    (run / "report" / "report.json").write_text(json.dumps(report | {"annotators": annotators}))
+    stored.store(run, root / "results" / "cnn", stored.Run())
+    page = "\n".join(results_page.results_page(results_page.collect(root / "results")))
+    assert "| given labels, all images | 50.0 (48.0 - 51.0) |" in page
+    assert "| FER+ majority, 70% - 90% agree (one annotator 81.0) | 75.0 (73.0 - 76.0) |" in page
+    assert "| FER+ majority, 90% - 100% agree |  |" in page

@@ -18,7 +18,7 @@ from fer_jax.files import write_atomically
 
 ABLATION = "ablation.json"
 DIGITS = 7  # of the probabilities: float32 has no more
-ABLATION_DIGITS = 4  # which are many files
+ABLATION_DIGITS = 5  # which are many files
 # What a report tells about the model, the training and the evaluation, beside its figures.
 _KEPT = (
     "model parameters preprocess emotions config seed ema version selection labels annotations pretrained "
