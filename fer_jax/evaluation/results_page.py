@@ -201,7 +201,7 @@ def _ablation(name: str, one: stored.Ablation) -> list[str]:
     origin = [f"`{run['command']}`" if run["command"] else "", f"commit {run['commit']}", run["hardware"]]
     return [
         f"`{facts['model']['name']}` with {facts['parameters']:,} parameters, {facts['data']['name']}, "
-        f"{one.images:,} images of `{facts['split']}`, on which no score was chosen. "
+        f"{one.images:,} images of `{facts['split']}`. "
         f"{', '.join(filter(None, origin))}.",
         "",
         f"Each recipe adds one thing to the baseline: {'; '.join(flags)}.",
