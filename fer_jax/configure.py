@@ -388,6 +388,7 @@ def facts(
 
     At an evaluation "evaluation" becomes its result, and "selection" too where it is the best so far.
     """
+    steered = config.selection.patience or config.optim.schedule == "plateau"
     return {
         "version": fer_jax.__version__,
         "model": {
@@ -406,6 +407,8 @@ def facts(
         "annotations": [] if config.data.labels == ferplus.GIVEN else [ferplus.ANNOTATION],
         "seed": config.seed,
         "ema": bool(config.train.ema_decay),
+        "ancestors": [],
+        "steered_by": config.selection.split if steered else None,
         "evaluation": None,
         "selection": None,
     }

@@ -23,7 +23,7 @@ from fer_jax.checkpoints import (
     load_weights,
 )
 from fer_jax.data import augment, builder, pipeline, splits
-from fer_jax.evaluation import calibration, curves, leakage, predict, report, statistics
+from fer_jax.evaluation import calibration, curves, leakage, predict, protocol, report, statistics
 from fer_jax.monitor import PreemptedError, StopSignal, Window
 from fer_jax.pretrained.weights import Pretrained, initialise
 from fer_jax.state import TrainState, create_state, random_variables
@@ -178,14 +178,18 @@ class Run:
             self._show_start()
 
     def _initial_variables(self, pretrained: Pretrained | None) -> dict[str, Any] | None:
-        """Weights to start from; a run that goes on has its own and needs them no more."""
+        """Weights to start from, and their part in the facts; a run that goes on has its own of both."""
         config, side = self.config, self.config.model.input_size
         if self.checkpoints.steps():
             return None
         if pretrained:
             shape = (side, side, config.model.channels)
             return initialise(random_variables(self.model, shape, config.seed), pretrained)
-        return load_weights(config.init_from)[0] if config.init_from else None
+        if not config.init_from:
+            return None
+        variables, parent = load_weights(config.init_from)
+        self.facts = protocol.descend(self.facts, parent)
+        return variables
 
     def _show_start(self) -> None:
         """The hyper-parameters, and a sheet of the first augmented faces."""
@@ -390,7 +394,7 @@ class Run:
         probs = predict.predict(self.forward, variables, self.selection.images, progress=False)
         facts["calibration"] = calibration.calibrate(probs, self.selection.labels) | {
             "split": self.config.selection.split,
-            "data_hash": facts["data_hash"],
+            "split_hash": protocol.split_hash(facts["data"], self.config.selection.split),
         }
         export_weights(self.workdir / BEST_WEIGHTS, variables, facts, self.config.checkpoint.dtype)
         images = self.selection.images

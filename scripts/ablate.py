@@ -118,28 +118,27 @@ def write_results(
       failed: recipes that have no figures.
       seeds: those that all recipes in `changes` are trained with.
     """
-    from fer_jax.data import builder, splits
     from fer_jax.evaluation import ablation, predictions
 
     paths = {name: [out / name / f"seed_{seed}" / "report" for seed in seeds] for name in changes}
     split = json.loads((paths[ablation.BASELINE][0] / "report.json").read_text())["split"]
-    faces = builder.load(options.data, split, image_size=options.image_size)
+    first = predictions.read(paths[ablation.BASELINE][0] / "predictions.csv")
     runs: dict[str, list[Any]] = {}
     for name, folders in paths.items():
         runs[name] = []
         for folder in folders:
             found = predictions.read(folder / "predictions.csv")
-            if found.ids != list(faces.ids) or (found.labels != faces.labels).any():
+            if found.ids != first.ids or (found.labels != first.labels).any():
                 raise ValueError(
-                    f"{folder} is of other images than {split} of {options.data}: use another --out"
+                    f"{folder} is of other images or labels than the {ablation.BASELINE}: use another --out"
                 )
             runs[name].append(found.probs)
-    result = ablation.compare(runs, faces.labels, splits.duplicate_groups(faces.images))
+    result = ablation.compare(runs, first.labels, first.groups)
     ablation.plot_differences(result, out / ablation.PICTURE)
-    head = {"origin": origin, "split": split, "images": len(faces), "seeds": seeds, "failed": failed}
+    head = {"origin": origin, "split": split, "images": len(first.ids), "seeds": seeds, "failed": failed}
     recipes = {name: {"flags": changes[name], **figures} for name, figures in result.items()}
     (out / "results.json").write_text(json.dumps({**head, "recipes": recipes}, indent=2) + "\n")
-    lines = [origin, "", f"{len(faces):,} images of `{split}`.", "", *ablation.tables(result, seeds), ""]
+    lines = [origin, "", f"{len(first.ids):,} images of `{split}`.", "", *ablation.tables(result, seeds), ""]
     if failed:
         lines += [f"Failed: {', '.join(failed)}.", ""]
     (out / "results.md").write_text("\n".join([*lines, f"![Differences]({ablation.PICTURE})"]) + "\n")

@@ -46,7 +46,7 @@ def calibrate(args: argparse.Namespace) -> int:
         )
     probs = trained.predict(judged.faces.images, batch_size=args.batch_size)
     found = calibration.calibrate(probs, judged.faces.labels)
-    kept = found | {"split": args.split, "data_hash": facts["data_hash"]}
+    kept = found | {"split": args.split, "split_hash": protocol.split_hash(facts["data"], args.split)}
     dtype = ((trained.facts.get("config") or {}).get("checkpoint") or {}).get("dtype", "float32")
     checkpoints.export_weights(path, trained.variables, trained.facts | {"calibration": kept}, dtype)
     print(

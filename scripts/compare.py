@@ -47,6 +47,7 @@ def compare(args: argparse.Namespace) -> int:
     """Compares, writes and prints; the exit code."""
     from fer_jax.evaluation import comparison, comparison_page, contenders
 
+    command.open_folder(args.out)
     split = load_split(args.data, args.split) if args.data else None
     found = comparison.compare(contenders.load(args.models, split))
     comparison_page.write(args.out, found)

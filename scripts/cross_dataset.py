@@ -7,8 +7,8 @@ OUT gets cross.md, cross.json and cross.png: accuracy and macro F1 of each check
 a .safetensors file) on each dataset's split, with 95 % intervals by groups of identical images, and for
 each cell whether the dataset had a part in the training. OUT/CHECKPOINT/DATASET.csv has the predictions.
 A dataset without the split is refused. Datasets have the seven emotions; what became of other classes is
-said when a dataset is prepared (prepare_data.py --map). A checkpoint that tells contempt apart is judged
-by seven classes: that probability is dropped and the others renormalised, and the page says so.
+said when a dataset is prepared (prepare_data.py --map). A checkpoint that tells contempt apart is judged as
+--contempt says, and so does the page. An evaluation on test is noted beside the weights.
 """
 
 import argparse
@@ -33,7 +33,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--split", default="test", choices=SPLITS, help="of each dataset (default: test)")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the matrix")
-    parser.add_argument("--batch_size", type=int, default=256, metavar="N", help="(default: 256)")
+    parser.add_argument(
+        "--contempt",
+        choices=("drop", "wrong"),
+        default="drop",
+        help="of a checkpoint that knows it: rule it out, or count it as a wrong answer (default: drop)",
+    )
+    command.add_batch_size(parser, 256)
     return parser.parse_args(argv)
 
 
@@ -47,8 +53,9 @@ def cross(args: argparse.Namespace) -> int:
     from fer_jax.evaluation import cross_dataset
 
     platform.tune_cpu()
+    command.open_folder(args.out)
     found = cross_dataset.evaluate(
-        args.checkpoints, args.data, args.split, args.out, batch_size=args.batch_size
+        args.checkpoints, args.data, args.split, args.out, contempt=args.contempt, batch_size=args.batch_size
     )
     cross_dataset.write(args.out, found)
     print("\n".join(cross_dataset.tables(found)))

@@ -30,8 +30,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fer_jax.evaluation import command  # noqa: E402
@@ -40,9 +38,8 @@ from fer_jax.evaluation import command  # noqa: E402
 def main(argv: list[str] | None = None) -> int:
     parser = command.make_parser(__doc__, out="folder for the report")
     command.add_labels(parser)
-    parser.add_argument(
-        "--training_data", metavar="DATA", help="the dataset of the training, where it is another one"
-    )
+    command.add_classes(parser)
+    command.add_training_data(parser)
     parser.add_argument(
         "--attributes", metavar="CSV", help="the figures by group, too: a column id, columns of categories"
     )
@@ -65,27 +62,41 @@ def main(argv: list[str] | None = None) -> int:
 def evaluate(args: argparse.Namespace) -> dict:
     """Loads, predicts and writes the report; returns what report.json holds."""
     from fer_jax.data import splits
-    from fer_jax.evaluation import cost, report, statistics, subgroups, subgroups_report
+    from fer_jax.evaluation import (
+        agreement,
+        cost,
+        predictions,
+        report,
+        statistics,
+        subgroups,
+        subgroups_report,
+    )
 
     trained = command.open_weights(args)
-    judged, facts = command.load_judged(trained, args.data, args.split, args.labels)
-    faces = judged.faces
+    judged, facts = command.load_judged(trained, args.data, args.split, args.labels, args.classes)
+    faces, whole = judged.faces, judged.whole
     command.open_folder(args.out)
-    groups = splits.duplicate_groups(faces.images)
+    groups_of_whole = splits.duplicate_groups(whole.images)
+    groups = groups_of_whole[judged.kept]
     attributes = subgroups.read_table(args.attributes) if args.attributes else None
     if attributes:
         subgroups.match(attributes, faces.ids)  # which complains before the work
-    probs = trained.predict(
-        faces.images, num_classes=len(judged.names), batch_size=args.batch_size, tta=args.tta
-    )
+    # Of the whole split: the annotators are compared with on all of it, whatever the labels.
+    all_probs = trained.predict(whole.images, batch_size=args.batch_size, tta=args.tta)
+    probs = predictions.restrict(all_probs[judged.kept], len(judged.names))
     facts |= {
+        "split_size": len(whole),
         "tta": args.tta,
         "parameters": trained.parameters,
         "cost": cost.measure(trained, faces.image_shape if args.latency else None),
     }
-    copies = _copies(trained, facts, faces, [args.data, args.training_data])
+    if whole.votes is not None:
+        facts["annotators"] = agreement.compare(all_probs, whole.labels, whole.votes, groups_of_whole)
+    copies = trained.find_copies(faces.images, facts, [args.data, *args.training_data])
     accuracy = statistics.accuracy(probs, faces.labels)
     facts["test_evaluations"] = command.note_test(facts, accuracy, f"tta {args.tta}")
+    for name in ("subgroups.md", "subgroups.json", "subgroups.png"):
+        (Path(args.out) / name).unlink(missing_ok=True)
     if attributes:
         found = subgroups.compare(probs, faces.labels, faces.ids, groups, attributes)
         subgroups_report.write(args.out, found)
@@ -98,32 +109,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         images=faces.images,
         groups=groups,
         copies=copies,
-        given=judged.given,
-        votes=faces.votes,
     )
-
-
-def _copies(trained, facts: dict, faces, data_dirs: list[str | None]) -> np.ndarray | None:
-    """What each image shares with the splits that the weights were made with, None if one is not at hand.
-
-    The evaluated split itself is left out: what it had to do with the weights is said by itself.
-    """
-    from fer_jax.data import builder
-    from fer_jax.evaluation import leakage, protocol
-
-    used = {name: protocol.split_hash(facts["trained_data"], name) for name in protocol.used_splits(facts)}
-    here = protocol.split_hash(facts["data"], facts["split"])
-    wanted = {name: found for name, found in used.items() if found != here}
-    if None in wanted.values():
-        return None
-    copies = np.zeros(len(faces), np.int8)
-    for data_dir in filter(None, data_dirs):
-        at_hand = protocol.find_splits(wanted, builder.describe(builder.read_manifest(data_dir)))
-        for name, name_there in at_hand.items():
-            others = trained.load_split(data_dir, name_there).images
-            copies = np.maximum(copies, leakage.find_copies(faces.images, others))
-            del wanted[name]
-    return None if wanted else copies
 
 
 def summary(report: dict, out: str) -> str:

@@ -28,6 +28,7 @@ import trainings  # noqa: E402
 from fer_jax.evaluation import command  # noqa: E402
 
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.data.drop_ids")
+OWN += ("config.data.labels", "config.data.num_classes")  # which it looks for errors in: the given ones
 
 
 def parse_args() -> argparse.Namespace:
@@ -67,6 +68,7 @@ def find(options: argparse.Namespace) -> int:
     from fer_jax import platform
     from fer_jax.data import builder, splits
     from fer_jax.data.emotions import EMOTIONS
+    from fer_jax.data.ferplus import GIVEN
     from fer_jax.evaluation import label_errors, predictions
     from fer_jax.evaluation.trained import Trained
     from fer_jax.files import write_atomically
@@ -87,6 +89,10 @@ def find(options: argparse.Namespace) -> int:
         if code := commands.train(options.config, out / name, *flags):
             return code
         trained = Trained(out / name / "last.safetensors")
+        if trained.facts["labels"] != GIVEN or len(trained.facts["emotions"]) != len(EMOTIONS):
+            raise ValueError(
+                f"{options.config} trains on FER+'s labels; errors are looked for in the given ones"
+            )
         probs[members] = trained.predict(faces.images[members], progress=False)
     table = predictions.Predictions(list(faces.ids), probs, faces.labels, list(EMOTIONS), groups)
     predictions.write(out / "predictions.csv", table)

@@ -27,26 +27,27 @@ def main(argv: list[str] | None = None) -> int:
         "--limit", type=command.at_least_one, metavar="N", help="only about N of the split's faces"
     )
     command.add_labels(parser)
+    command.add_classes(parser)
+    command.add_training_data(parser)
     command.add_batch_size(parser, 256)
     return command.run(measure, parser.parse_args(argv))
 
 
 def measure(args: argparse.Namespace) -> int:
     """Predicts everything and writes the report; the exit code."""
-    import numpy as np
-
     from fer_jax.data import splits
     from fer_jax.evaluation import robustness, robustness_report, statistics
 
     trained = command.open_weights(args)
-    judged, facts = command.load_judged(trained, args.data, args.split, args.labels)
-    faces = judged.faces
+    judged, facts = command.load_judged(trained, args.data, args.split, args.labels, args.classes)
+    faces, numbers = judged.faces, judged.kept
     out, size = command.open_folder(args.out), len(faces)
-    numbers, groups = np.arange(size), splits.duplicate_groups(faces.images)
+    groups = splits.duplicate_groups(faces.images)
     if args.limit and args.limit < size:
         shares = {"kept": args.limit / size, "rest": 1 - args.limit / size}
-        numbers = splits.stratified_group_split(faces.labels, groups, shares, SEED)["kept"]
-        faces, groups = faces.take(numbers), groups[numbers]
+        part = splits.stratified_group_split(faces.labels, groups, shares, SEED)["kept"]
+        faces, groups, numbers = faces.take(part), groups[part], numbers[part]
+    copies = trained.find_copies(faces.images, facts, [args.data, *args.training_data])
 
     def predict(images):
         return trained.predict(
@@ -58,7 +59,7 @@ def measure(args: argparse.Namespace) -> int:
     number = command.note_test(facts, accuracy, f"robustness, {len(faces)} faces")
     facts |= {"split_size": size, "test_evaluations": number}
     report = robustness_report.write_report(
-        out, predictions, faces, groups, numbers=numbers, seed=SEED, facts=facts
+        out, predictions, faces, groups, numbers=numbers, seed=SEED, facts=facts, copies=copies
     )
     print(f"{report['model']['name']} on {len(faces):,} of {size:,} faces of {args.split}\n")
     rows = {"clean accuracy": ("accuracy", report["clean"])}

@@ -18,6 +18,7 @@ from fer_jax.evaluation import command  # noqa: E402
 def main(argv: list[str] | None = None) -> int:
     parser = command.make_parser(__doc__, out="folder for the sheets")
     command.add_labels(parser)
+    command.add_classes(parser)
     command.add_batch_size(parser, 64)
     return command.run(explain, parser.parse_args(argv))
 
@@ -27,7 +28,7 @@ def explain(args: argparse.Namespace) -> int:
     from fer_jax.evaluation import saliency, saliency_report, statistics
 
     trained = command.open_weights(args)
-    judged, facts = command.load_judged(trained, args.data, args.split, args.labels)
+    judged, facts = command.load_judged(trained, args.data, args.split, args.labels, args.classes)
     faces = judged.faces
     out = command.open_folder(args.out)
     probs, maps = saliency.explain(

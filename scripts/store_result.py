@@ -57,7 +57,9 @@ def store(args: argparse.Namespace) -> int:
     else:
         stored.store(args.source, folder, run, args.robustness)
     size = sum(path.stat().st_size for path in folder.iterdir())
-    print(f"{folder}: {size / 1000:,.0f} kB\nnext: make report")
+    own = args.results.resolve() == ROOT / "results"
+    following = "make report" if own else f"python scripts/results.py --root {args.results.resolve().parent}"
+    print(f"{folder}: {size / 1000:,.0f} kB\nnext: {following}")
     return 0
 
 

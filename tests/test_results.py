@@ -220,7 +220,12 @@ def test_robustness_is_stored_beside_the_report_it_belongs_to(root, capsys):
     corruptions = {name: {"mean": figure(0.3), "kept": figure(0.6)} for name in CORRUPTIONS}
     corruptions["jpeg"]["mean"] = figure(0.4321)
     found = kept | {"num_examples": 99, "clean": figure(0.5, "accuracy") | {"macro_f1": 0.1}}
-    found |= {"mean_corruption_accuracy": figure(0.31), "kept": figure(0.62), "corruptions": corruptions}
+    found |= {
+        "mean_corruption_accuracy": figure(0.31),
+        "kept": figure(0.62),
+        "corruptions": corruptions,
+        "leak_free": None,
+    }
     (folder / "robustness.json").write_text(json.dumps(found))
     flags = ["--name", "cnn", "--results", str(root / "results"), "--robustness", str(folder)]
     assert store.main([str(root / "runs" / "cnn"), *flags]) == 0
@@ -252,5 +257,5 @@ def test_what_the_annotators_say_is_on_the_page(root):
     stored.store(run, root / "results" / "cnn", stored.Run())
     page = "\n".join(results_page.results_page(results_page.collect(root / "results")))
     assert "| given labels, all images | 50.0 (48.0 - 51.0) |" in page
-    assert "| FER+ majority, 70% - 90% agree (one annotator 81.0) | 75.0 (73.0 - 76.0) |" in page
-    assert "| FER+ majority, 90% - 100% agree |  |" in page
+    assert "| FER+ majority, above 70%, up to 90% agree (one annotator 81.0) | 75.0 (73.0 - 76.0) |" in page
+    assert "| FER+ majority, above 90%, up to 100% agree |  |" in page

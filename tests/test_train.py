@@ -32,6 +32,7 @@ from fer_jax import workdir as workdir_module
 from fer_jax.checkpoints import load_weights
 from fer_jax.data import builder
 from fer_jax.data.emotions import EMOTIONS
+from fer_jax.evaluation import protocol
 from fer_jax.monitor import EXIT_PREEMPTED, NonFiniteLossError, PreemptedError, Window
 from fer_jax.train import Run, train_and_evaluate
 from fer_jax.writers import read_records
@@ -259,6 +260,13 @@ def test_a_new_run_starts_from_old_weights(tiny_data, tmp_path):
     assert_trees_equal(after, before)
     assert np.any(before["params"]["Dense_0"]["kernel"])  # the model starts at 0
     assert facts["config"]["init_from"] == str(old)
+    # What had a part in the old ones has a part in these.
+    old_facts = load_weights(old)[1]
+    (line,) = facts["ancestors"]
+    assert (line["data"], line["selection"]) == (old_facts["data"], old_facts["selection"])
+    elsewhere = facts | {"trained_data": {"splits": {"train": {"hash": "x"}, "validation": {"hash": "y"}}}}
+    judged = protocol.judge(elsewhere | {"split": "train"}, np.zeros(70, np.int8))
+    assert judged["trained_on_this_split"] is True and judged["headline"] is None
     assert [r["step"] for r in records(new)] == [1, 1]
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from fer_jax.data import ferplus
-from fer_jax.evaluation import bootstrap
+from fer_jax.data.emotions import EMOTIONS
+from fer_jax.evaluation import bootstrap, predictions
 
 RULE = "ferplus_majority"
 BANDS = ((0.0, 0.5), (0.5, 0.7), (0.7, 0.9), (0.9, 1.0))  # of the agreement; the upper edge belongs to a band
@@ -21,7 +22,8 @@ def compare(
     """How a model does against the given labels and against the annotators'.
 
     Args:
-      probs: float [N, K], K = 7 or 8 classes as `emotions.class_names`.
+      probs: float [N, K], K = 7 or 8 classes as `emotions.class_names`; against the given labels, which know
+        no contempt, by the first 7 alone.
       given: int [N], the labels that the images came with.
       votes: int [N, 10], in the order of `ferplus.COLUMNS`; rows of zeros are images without votes.
       groups: int [N], which the intervals resample together; None resamples images one by one.
@@ -47,6 +49,7 @@ def compare(
     classes = probs.shape[1]
     majority = ferplus.labels(votes, RULE, classes)[0]
     labels = {"given": given, RULE: majority}
+    answers = {"given": predictions.restrict(probs, len(EMOTIONS)), RULE: probs}
     agreement = votes.max(axis=1) / votes.sum(axis=1)
     annotator = one_annotator(votes)
     both = majority != ferplus.LEFT_OUT
@@ -58,18 +61,26 @@ def compare(
             row["agreement"] = float(agreement[band].mean())
             row["one_annotator"] = float(annotator[band].mean())
             row["against"] = {
-                name: _accuracy(probs[band], found[band], groups[band]) for name, found in labels.items()
+                name: _accuracy(answers[name][band], found[band], groups[band])
+                for name, found in labels.items()
             }
         bands.append(row)
     return {
         "rule": RULE,
         "num_examples": len(voted),
-        "against": {name: _accuracy(probs, found, groups) for name, found in labels.items()},
+        "against": {name: _accuracy(answers[name], found, groups) for name, found in labels.items()},
         "labels_agree": float((given == majority)[both].mean()) if both.any() else None,
         "one_annotator": float(annotator.mean()),
         "bands": bands,
         "soft": _soft(probs, votes),
     }
+
+
+def title(band: dict[str, Any]) -> str:
+    """What a band of `compare` is called."""
+    if not band["agreement_above"]:
+        return f"up to {band['agreement_up_to']:.0%}"
+    return f"above {band['agreement_above']:.0%}, up to {band['agreement_up_to']:.0%}"
 
 
 def one_annotator(votes: np.ndarray) -> np.ndarray:

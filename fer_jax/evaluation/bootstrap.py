@@ -5,6 +5,8 @@ more than one image does. Figures of two models on the same images and groups ar
 same seed, so that their difference, resample by resample, is the paired bootstrap.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from fer_jax.evaluation import calibration, statistics
@@ -13,6 +15,7 @@ RESAMPLES = 2000
 _TOGETHER = 100  # resamples; bounds the memory
 
 PER_CLASS = ("precision", "recall", "f1")
+CALIBRATION_ERRORS = ("ece", "adaptive_ece")
 
 
 def resample(
@@ -38,7 +41,7 @@ def resample(
     Returns:
       float64 [R]: 'accuracy', 'balanced_accuracy', 'macro_f1', 'weighted_f1', 'loss' (mean negative
       log-likelihood), 'brier', 'mean_confidence', 'ece', 'adaptive_ece'; float64 [R, K]: 'precision',
-      'recall', 'f1'.
+      'recall', 'f1', the last two NaN in a resample without images of the class.
     """
     sums = resample_sums(_sums(probs, labels, bins), groups, resamples=resamples, seed=seed)
     return _figures(sums, probs.shape[1], bins)
@@ -73,8 +76,35 @@ def resample_sums(
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> np.ndarray:
-    """The middle share `level` of values [R] or [R, K]: (low, high) as float64 [2] or [2, K]."""
-    return np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    """The middle share `level` of values [R] or [R, K]: (low, high) as float64 [2] or [2, K].
+
+    NaN, where a resample has none of the images that a figure is about, is left out.
+    """
+    return np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+
+
+def intervals(
+    drawn: Mapping[str, np.ndarray], figures: Mapping[str, float], level: float = 0.95
+) -> dict[str, list[float]]:
+    """The interval of every figure.
+
+    That of a calibration error is the basic bootstrap's (Efron & Tibshirani 1993, ch. 13: as far from the
+    figure as the resamples' quantiles, on the other side), no lower than 0 and no higher bound below the
+    figure. For a resample's error lies above its split's on average, as the split's above the truth, and
+    percentiles of them would lie above both.
+
+    Args:
+      drawn: from `resample`.
+      figures: of the split, by their names in `drawn`.
+      level: the share of the resamples inside.
+    """
+    found = {}
+    for name, figure in figures.items():
+        low, high = interval(drawn[name], level).tolist()
+        if name in CALIBRATION_ERRORS:
+            low, high = max(0.0, 2 * figure - high), max(figure, 2 * figure - low)
+        found[name] = [low, high]
+    return found
 
 
 def p_value(differences: np.ndarray) -> float:
@@ -112,5 +142,6 @@ def _figures(sums: np.ndarray, classes: int, bins: int) -> dict[str, np.ndarray]
         statistics.scores(matrices)
         | dict(zip(("loss", "brier", "mean_confidence"), (means / total[:, None]).T, strict=True))
         | {"ece": abs(even).sum(axis=1) / total, "adaptive_ece": abs(adaptive).sum(axis=1) / total}
-        | {name: of_class[name] for name in PER_CLASS}
+        | {"precision": of_class["precision"]}
+        | {name: np.where(of_class["support"] > 0, of_class[name], np.nan) for name in ("recall", "f1")}
     )

@@ -4,6 +4,7 @@ Imports JAX only when there is work to do, so that --help and a wrong flag take 
 """
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -66,6 +67,28 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_classes(parser: argparse.ArgumentParser) -> None:
+    """Adds --classes, for `load_judged`."""
+    parser.add_argument(
+        "--classes",
+        type=int,
+        choices=(7, 8),
+        help="to judge by; 7 rules out contempt and leaves out faces with that label (default: the "
+        "network's, 7 for given labels)",
+    )
+
+
+def add_training_data(parser: argparse.ArgumentParser) -> None:
+    """Adds --training_data, for `Trained.find_copies`."""
+    parser.add_argument(
+        "--training_data",
+        nargs="+",
+        default=[],
+        metavar="DATA",
+        help="the datasets of the training, where they are others: to look for copies in",
+    )
+
+
 def open_weights(args: argparse.Namespace) -> "Trained":
     """The network that --workdir or --checkpoint names.
 
@@ -104,13 +127,17 @@ def open_folder(out: str) -> Path:
 
 
 def load_judged(
-    trained: "Trained", data_dir: str, split: str, rule: str | None = None
+    trained: "Trained",
+    data_dir: str,
+    split: str,
+    rule: str | None = None,
+    num_classes: int | None = None,
 ) -> tuple["Judged", dict[str, Any]]:
     """A split, and the facts that a report repeats.
 
     Args:
       trained: the network.
-      data_dir, split, rule: as `Trained.load_judged` takes them.
+      data_dir, split, rule, num_classes: as `Trained.load_judged` takes them.
 
     Returns:
       The faces and labels, and the facts of the weights together with what they are judged on.
@@ -121,7 +148,7 @@ def load_judged(
     from fer_jax.data import builder
 
     manifest = builder.read_manifest(data_dir)
-    judged = trained.load_judged(data_dir, split, rule)
+    judged = trained.load_judged(data_dir, split, rule, num_classes)
     return judged, trained.facts | {
         "checkpoint": trained.source,
         "split": split,
@@ -181,5 +208,6 @@ def run(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> 
         print(f"error: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped before it was done", file=sys.stderr)
-        return 130
+        print("\nstopped before it was done", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(130)  # a compilation that still runs would bring down the interpreter's end

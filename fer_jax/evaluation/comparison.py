@@ -186,8 +186,9 @@ def by_seed(contenders: Sequence[Contender], models: Sequence[dict[str, Any]]) -
       models: their figures, in the same order.
 
     Returns:
-      For each group of two or more: 'name', 'members' (names), 'seeds', and for each of `FIGURES` its
-      'values', 'mean' and 'std' (of a sample).
+      For each group of two or more: 'name', 'members' (names), 'seeds', and for each of `FIGURES`, and the
+      accuracy of each of `LEAK_FREE` where all have one, its 'values', 'mean' and 'std' (of a sample). A
+      run that is given twice, such as by its directory and as a stored result, counts once.
     """
     groups: dict[str, list[int]] = {}
     for i, contender in enumerate(contenders):
@@ -195,13 +196,17 @@ def by_seed(contenders: Sequence[Contender], models: Sequence[dict[str, Any]]) -
             groups.setdefault(_recipe(contender.facts), []).append(i)
     result = []
     for places in groups.values():
+        places = list({contenders[i].facts.get("seed"): i for i in reversed(places)}.values())[::-1]
         seeds = [contenders[i].facts.get("seed") for i in places]
-        if len(set(seeds)) < 2:
+        if len(seeds) < 2:
             continue
         members = [contenders[i].name for i in places]
         row = {"name": _common_name(members), "members": members, "seeds": seeds}
-        for key in FIGURES:
-            values = [models[i][key] for i in places]
+        figures = {key: [models[i][key] for i in places] for key in FIGURES}
+        for key in LEAK_FREE:
+            if all(models[i][key] for i in places):
+                figures[key] = [models[i][key]["accuracy"] for i in places]
+        for key, values in figures.items():
             mean, std = float(np.mean(values)), float(np.std(values, ddof=1))
             row[key] = {"values": values, "mean": mean, "std": std}
         result.append(row)

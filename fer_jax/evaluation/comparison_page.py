@@ -172,12 +172,16 @@ def _fronts(found: dict[str, Any], hardware: Sequence[str]) -> list[str]:
 
 def _seeds(found: dict[str, Any]) -> list[str]:
     names = {"macro_f1": "macro F1", "ece": "ECE", "balanced_accuracy": "balanced accuracy"}
-    kept = [key for key in FIGURES if key not in ("loss", "brier")]
+    names |= {key: f"accuracy {key.replace('_', ' ')} copies" for key in comparison.LEAK_FREE}
+    kept = [key for key in (*FIGURES, *comparison.LEAK_FREE) if key not in ("loss", "brier")]
     rows = []
     for group in found["seeds"]:
         seeds = ", ".join(map(str, group["seeds"]))
         cells = []
         for key in kept:
+            if key not in group:
+                cells.append("")
+                continue
             values = ", ".join(f"{100 * value:.2f}" for value in group[key]["values"])
             cells.append(f"{100 * group[key]['mean']:.2f} ± {100 * group[key]['std']:.2f} ({values})")
         rows.append((group["name"], seeds, *cells))
@@ -203,7 +207,7 @@ def _pairs(found: dict[str, Any]) -> list[str]:
             f"{row['only_second']:,}",
             _p(row["mcnemar"]),
             _p(row["mcnemar_holm"]),
-            _p(row["accuracy"]["p"]),
+            _p(row["accuracy"]["p"], 2 / found["bootstrap"]["resamples"]),
             "{:+.2f} ({:+.1f} to {:+.1f})".format(
                 *(100 * x for x in (row["macro_f1"]["difference"], *row["macro_f1"]["interval_95"]))
             ),
@@ -236,5 +240,8 @@ def _pairs(found: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def _p(value: float) -> str:
+def _p(value: float, least: float = 1e-300) -> str:
+    """A p-value; `least` is the smallest that can be told from 0."""
+    if value <= least:
+        return f"< {least:.0e}" if least < 0.001 else f"<= {least:.3f}"
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"

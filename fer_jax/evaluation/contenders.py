@@ -112,7 +112,8 @@ def find(path: os.PathLike | str) -> pathlib.Path:
 def names(files: Sequence[pathlib.Path]) -> list[str]:
     """A name for each file of predictions: as much of the end of its path as tells it from the others.
 
-    A folder such as seed_0 comes with the one above it, which says of what.
+    A folder such as seed_0 comes with the one above it, which says of what. Files whose paths say the same
+    (x/predictions.csv and x.csv) are named in full.
     """
     parts = []
     for file in files:
@@ -123,10 +124,19 @@ def names(files: Sequence[pathlib.Path]) -> list[str]:
         if len(folder) > 1 and _SEED.fullmatch(folder[-1]):
             folder[-2:] = ["/".join(folder[-2:])]
         parts.append(folder if file.name in (PREDICTIONS, STORED) else [*folder, stem])
-    length = 1
-    while len({tuple(part[-length:]) for part in parts}) < len(parts):
-        length += 1
-    return ["/".join(part[-length:]) for part in parts]
+    shortened = shorten(parts)
+    return [
+        str(file) if shortened.count(name) > 1 else name for file, name in zip(files, shortened, strict=True)
+    ]
+
+
+def shorten(paths: Sequence[Sequence[str]]) -> list[str]:
+    """As much of the ends of paths, given by their parts, as tells them apart: all where nothing does."""
+    for length in range(1, max(map(len, paths)) + 1):
+        found = ["/".join(path[-length:]) for path in paths]
+        if len(set(found)) == len(found):
+            break
+    return found
 
 
 def read_facts(file: pathlib.Path) -> dict[str, Any]:

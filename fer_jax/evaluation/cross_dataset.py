@@ -1,5 +1,6 @@
 """Every model on every dataset: does what was learnt on one hold on the others?"""
 
+import functools
 import json
 import pathlib
 from collections.abc import Sequence
@@ -9,8 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fer_jax.data import builder, splits
-from fer_jax.data.emotions import CONTEMPT, EMOTIONS
-from fer_jax.evaluation import bootstrap, markdown, plots, predictions, protocol, report
+from fer_jax.data.emotions import CONTEMPT, EMOTIONS, class_names
+from fer_jax.data.ferplus import GIVEN
+from fer_jax.evaluation import bootstrap, command, contenders, markdown, plots, predictions, protocol, report
 from fer_jax.evaluation.comparison_page import percent
 from fer_jax.evaluation.trained import Trained
 from fer_jax.files import write_atomically
@@ -22,8 +24,13 @@ _PARTS = {
     "trained on this split": "trained here",
     "selected on this split": "selected here",
     "trained on this dataset": "own data",
+    "copies": "copies",
     "no part": "",
     "not known": "?",
+}
+CONTEMPT_CHOICES = {
+    "drop": f"{CONTEMPT}'s probability is dropped and the others renormalised",
+    "wrong": f"{CONTEMPT} counts as a wrong answer",
 }
 
 
@@ -33,6 +40,7 @@ def evaluate(
     split: str,
     out_dir: pathlib.Path,
     *,
+    contempt: str = "drop",
     batch_size: int = 256,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -43,13 +51,17 @@ def evaluate(
       data_dirs: datasets made by `builder.build`.
       split: of each of them.
       out_dir: for the predictions, CHECKPOINT/DATASET.csv.
+      contempt: one of `CONTEMPT_CHOICES`: what becomes of the eighth class of a network that has it. 'drop'
+        rules it out and renormalises the others; 'wrong' keeps it, an answer that is never right.
       batch_size: images at a time.
       progress: whether to show a progress bar.
 
     Returns:
       'split'; 'checkpoints' and 'datasets' (names, in order); 'notes' on datasets and checkpoints; 'cells',
-      a list with one dictionary for each pair: 'checkpoint', 'dataset', 'part' (one of `_PARTS`),
-      'num_examples', 'accuracy' and 'macro_f1' and their 'interval_95', over groups of identical images.
+      a list with one dictionary for each pair: 'checkpoint', 'dataset', 'part' (one of `_PARTS`), 'copies'
+      (see `protocol.judge`), 'num_examples', 'accuracy' and 'macro_f1' and their 'interval_95', over groups
+      of identical images, and in 'without_near' the same without the images that have a copy in a split
+      that had a part in the weights, None where that is not known or none is left.
 
     Raises:
       As `Trained` and `Trained.load_split`, before any prediction where it concerns a dataset's split.
@@ -63,47 +75,59 @@ def evaluate(
     notes = [f"{name}: {note}" for name, manifest in manifests.items() for note in manifest["notes"]]
     cells = []
     for name, trained in models.items():
+        names = class_names(len(EMOTIONS) if contempt == "drop" else len(trained.facts["emotions"]))
         if len(trained.facts["emotions"]) > len(EMOTIONS):
-            notes.append(f"{name}: {CONTEMPT}'s probability is dropped and the others renormalised")
+            notes.append(f"{name}: {CONTEMPT_CHOICES[contempt]}")
         if trained.facts.get("annotations"):
             notes.append(f"{name}: extra annotations, {', '.join(trained.facts['annotations'])}")
         for (dataset, manifest), data_dir in zip(manifests.items(), data_dirs, strict=True):
             faces = trained.load_split(str(data_dir), split)
             probs = trained.predict(
-                faces.images, num_classes=len(EMOTIONS), batch_size=batch_size, progress=progress
+                faces.images, num_classes=len(names), batch_size=batch_size, progress=progress
             )
+            facts = trained.facts | {
+                "trained_data": trained.facts["data"],
+                "data": builder.describe(manifest),
+                "split": split,
+            }
+            copies = trained.find_copies(faces.images, facts, data_dirs)
             groups = splits.duplicate_groups(faces.images)
             folder = out_dir / name
             folder.mkdir(parents=True, exist_ok=True)
-            table = predictions.Predictions(list(faces.ids), probs, faces.labels, list(EMOTIONS), groups)
+            table = predictions.Predictions(list(faces.ids), probs, faces.labels, list(names), groups, copies)
             predictions.write(folder / f"{dataset}.csv", table)
             drawn = bootstrap.resample(probs, faces.labels, groups)
             found = report.headline_figures(probs, faces.labels, drawn)
+            noted = {"checkpoint": trained.source, "labels": GIVEN, "data_hash": manifest["content_hash"]}
+            command.note_test(facts | noted, found["accuracy"], f"cross dataset, {dataset}")
             cell = {"checkpoint": name, "dataset": dataset, "num_examples": len(faces)}
-            cell |= {"part": part_of(trained.facts, builder.describe(manifest), split)}
+            cell |= {"part": part_of(facts, copies), "copies": protocol.count_copies(copies)}
             cell |= {key: found[key] for key in _FIGURES}
-            cells.append(cell | {"interval_95": {key: found["interval_95"][key] for key in _FIGURES}})
+            cell |= {"interval_95": {key: found["interval_95"][key] for key in _FIGURES}}
+            leak_free = None if copies is None else report.leak_free(probs, faces.labels, groups, copies)
+            cells.append(cell | {"without_near": leak_free and leak_free["without_near"]})
     names = {"checkpoints": list(models), "datasets": list(manifests)}
     return {"split": split, **names, "notes": notes, "cells": cells}
 
 
-def part_of(facts: dict[str, Any], data: dict[str, Any], split: str) -> str:
+def part_of(facts: dict[str, Any], copies: np.ndarray | None) -> str:
     """What a dataset had to do with weights: one of `_PARTS`.
 
     Args:
-      facts: of the weights, see `checkpoints.load_weights`.
-      data: of the dataset, see `builder.describe`.
-      split: that is evaluated.
+      facts: as `protocol.judge` takes them.
+      copies: from `Trained.find_copies`.
     """
-    judged = protocol.judge(facts | {"trained_data": facts["data"], "data": data, "split": split}, None)
+    judged = protocol.judge(facts, copies)
     if judged["trained_on_this_split"]:
         return "trained on this split"
     if judged["selected_on_this_split"]:
         return "selected on this split"
-    wanted = {name: protocol.split_hash(facts["data"], name) for name in protocol.used_splits(facts)}
-    if protocol.find_splits(wanted, data):
+    used = [one.hash for one in protocol.used_splits(facts)]
+    if protocol.find_splits(used, facts["data"]):
         return "trained on this dataset"
-    return "not known" if None in wanted.values() else "no part"
+    if copies is None:
+        return "not known"
+    return "copies" if copies.any() else "no part"
 
 
 def _names(paths: Sequence[pathlib.Path]) -> list[str]:
@@ -112,15 +136,15 @@ def _names(paths: Sequence[pathlib.Path]) -> list[str]:
     Raises:
       ValueError: one is given twice.
     """
-    parts = [path.absolute().with_suffix("").parts[1:] for path in paths]
-    if len(set(parts)) < len(parts):
+    places = [path.absolute() for path in paths]
+    if len(set(places)) < len(places):
         raise ValueError(
             f"given twice: {', '.join(str(p) for p in paths)}; each checkpoint and dataset counts once"
         )
-    length = 1
-    while len({part[-length:] for part in parts}) < len(parts):
-        length += 1
-    return ["-".join(part[-length:]) for part in parts]
+    stems = [place.with_suffix("") if place.suffix == ".safetensors" else place for place in places]
+    if len(set(stems)) < len(stems):  # a run's directory and a file of the same name
+        stems = places
+    return [name.replace("/", "-") for name in contenders.shorten([stem.parts[1:] for stem in stems])]
 
 
 def write(out_dir: pathlib.Path, found: dict[str, Any]) -> None:
@@ -143,19 +167,22 @@ def tables(found: dict[str, Any]) -> list[str]:
     counts = {cell["dataset"]: cell["num_examples"] for cell in found["cells"]}
     head = ("", *(f"{name} ({counts[name]:,} images)" for name in found["datasets"]))
     lines = []
-    for key, title in _FIGURES.items():
+    tables_of = {title: functools.partial(_text, key=key) for key, title in _FIGURES.items()}
+    tables_of["Accuracy without near copies"] = _without_copies
+    for title, text in tables_of.items():
         rows = [
-            (name, *(_text(cells[name, dataset], key) for dataset in found["datasets"]))
+            (name, *(text(cells[name, dataset]) for dataset in found["datasets"]))
             for name in found["checkpoints"]
         ]
         lines += [f"{title} in percent, with 95 % intervals (rows: models, columns: datasets):", ""]
         lines += [*markdown.table(head, rows), ""]
     lines += [
         "trained here: the model was trained on this very split. selected here: the split chose the "
-        "checkpoint. "
-        "own data: trained on this dataset's other images. ?: not known. Else: the dataset had no part "
-        "in the "
-        "training.",
+        "checkpoint or steered its training. own data: trained on this dataset's other images. copies: "
+        "images of the split stand in a training or selection, at least nearly so. ?: not known, for a "
+        "split that had a part is in none of the datasets given. Else: the dataset had no part in the "
+        "training. Without near copies: the images that stand in a training or selection are left out, "
+        "and how many.",
         *([""] if found["notes"] else []),
         *(f"- {note}" for note in found["notes"]),
     ]
@@ -165,6 +192,11 @@ def tables(found: dict[str, Any]) -> list[str]:
 def _text(cell: dict[str, Any], key: str) -> str:
     mark = _PARTS[cell["part"]]
     return percent(cell, key) + (f", {mark}" if mark else "")
+
+
+def _without_copies(cell: dict[str, Any]) -> str:
+    part = cell["without_near"]
+    return f"{percent(part, 'accuracy')}, {part['removed']:,} left out" if part else "?"
 
 
 def plot(found: dict[str, Any], path: pathlib.Path) -> Figure:

@@ -4,7 +4,7 @@ import json
 import pathlib
 from typing import Any
 
-from fer_jax.evaluation import calibration, examples
+from fer_jax.evaluation import agreement, calibration, examples
 from fer_jax.evaluation.markdown import table
 
 _VIEWS = {
@@ -89,12 +89,13 @@ _ROWS = (
 def report_page(report: dict[str, Any], out_dir: pathlib.Path) -> str:
     """The page of a report, with those of the pictures that lie in `out_dir`."""
     model = (report["model"] or {}).get("name", "unknown model")
+    judged = "" if report["labels"] == "given" else f" by `{report['labels']}`"
     lines = [
-        f"# {model} on `{report['split']}`: {100 * report['accuracy']:.2f} % accuracy",
+        f"# {model} on `{report['split']}`{judged}: {100 * report['accuracy']:.2f} % accuracy",
         "",
         *_verdict(report),
         "",
-        f"{report['num_examples']:,} images of `{report['split']}` with labels `{report['labels']}`, "
+        f"{_images(report)} of `{report['split']}` with labels `{report['labels']}`, "
         f"{_VIEWS[report['tta']]}. "
         f"The weights are `{report['checkpoint']}`; selected by: {_selected_by(report)}.",
         "",
@@ -105,7 +106,10 @@ def report_page(report: dict[str, Any], out_dir: pathlib.Path) -> str:
         *_abstaining(report),
         *_annotators(report),
         *_suspects(report),
+        *_cost(report),
     ]
+    if (out_dir / "subgroups.md").is_file():
+        lines += ["", "## Subgroups", "", "The figures by group are in [subgroups.md](subgroups.md)."]
     for file, title, text in _PICTURES:
         if (out_dir / file).is_file():
             lines += ["", f"## {title}", "", text, "", f"![{title}]({file})"]
@@ -121,6 +125,12 @@ def _verdict(report: dict[str, Any]) -> list[str]:
             f"**Headline: {100 * part['accuracy']:.2f} % accuracy (95 % {100 * low:.2f} - {100 * high:.2f}) "
             f"on {part['num_examples']:,} images. {report['note']}**"
         ]
+    if report["labels"] != "given":
+        lines += [
+            "",
+            f"**Extra annotations: it is judged by FER+'s labels, `{report['labels']}`.** Not to be compared "
+            "with figures on FER2013's own labels.",
+        ]
     if report["annotations"]:
         lines += ["", f"**Extra annotations: {', '.join(report['annotations'])}.** Not to be compared with "
                   "figures of models that learnt from FER2013's labels alone."]  # fmt: skip
@@ -128,6 +138,13 @@ def _verdict(report: dict[str, Any]) -> list[str]:
         lines += ["", f"Evaluation number {number} of `test` by these weights' run: the best of several "
                   "would be optimistic."]  # fmt: skip
     return lines
+
+
+def _images(report: dict[str, Any]) -> str:
+    count, size = report["num_examples"], report.get("split_size")
+    if size in (None, count):
+        return f"{count:,} images"
+    return f"{count:,} of the {size:,} images (the others have no label by this rule that the classes know)"
 
 
 def _figure_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -227,7 +244,8 @@ def _calibrated(report: dict[str, Any]) -> list[str]:
         "## Calibrated",
         "",
         f"The checkpoint's temperature is {found['temperature']:.3f}: logarithms of the probabilities "
-        f"are divided by it (Guo et al. 2017), which changes no prediction. {how}",
+        "are divided by it (Guo et al. 2017), which changes no prediction. It was chosen for the least loss "
+        f"on single views; the calibration errors need not fall with it. {how}",
         "",
         *table(("figure", "as predicted", "calibrated", "95 % interval"), rows),
     ]
@@ -256,7 +274,7 @@ def _annotators(report: dict[str, Any]) -> list[str]:
     names = {"given": "the given labels", found["rule"]: f"FER+, `{found['rule']}`"}
     rows = []
     for band in [{"label": "all"} | found, *found["bands"]]:
-        label = band.get("label") or f"{band['agreement_above']:.0%} - {band['agreement_up_to']:.0%}"
+        label = band.get("label") or agreement.title(band)
         if not band["num_examples"]:
             rows.append((label, "0", *[""] * (len(names) + 1)))
             continue
@@ -275,7 +293,8 @@ def _annotators(report: dict[str, Any]) -> list[str]:
         "",
         "FER+ asked ten people about each image. Agreement is the share of them who gave the most frequent "
         "answer; one annotator, how often one of them said what most of the others did. Where people "
-        "disagree a model's mistake may be no mistake.",
+        "disagree a model's mistake may be no mistake. All images of the split with votes are here, whatever "
+        "labels the figures above are by.",
         "",
         *table(head, rows),
         "",
@@ -285,7 +304,8 @@ def _annotators(report: dict[str, Any]) -> list[str]:
     if soft := found["soft"]:
         lines.append(
             f"Against the annotators' distribution the cross entropy is {soft['cross_entropy']:.4f} nats; "
-            f"that distribution's own entropy, the least there can be, is {soft['floor']:.4f}."
+            f"that distribution's own entropy, the least there can be, is {soft['floor']:.4f} (votes for the "
+            f"classes, single ones dropped; {soft['num_examples']:,} images)."
         )
     return lines
 
@@ -310,6 +330,21 @@ def _suspects(report: dict[str, Any]) -> list[str]:
         "",
         *table(("label", "suspects", "images", "share"), rows),
     ]
+
+
+def _cost(report: dict[str, Any]) -> list[str]:
+    cost = report.get("cost") or {}
+    if not cost.get("flops"):
+        return []
+    operations = f"{cost['flops'] / 1e6:,.1f} million floating-point operations"
+    lines = ["", "## Cost", "", f"A face takes {operations}, two for each multiply-add."]
+    if latency := cost.get("latency"):
+        low, high = latency["quartiles_milliseconds"]
+        lines.append(
+            f"By itself it takes {latency['milliseconds']:.2f} ms on {latency['hardware']} (median; "
+            f"quartiles {low:.2f} - {high:.2f}): the wider apart, the more else the machine was doing."
+        )
+    return lines
 
 
 def _against(row: dict[str, Any]) -> str:
@@ -337,7 +372,8 @@ def _origin(report: dict[str, Any]) -> list[str]:
         "data": report["data"]["name"] if report["data"] else "not recorded",
         "data (content hash)": f"`{report['data_hash']}`",
         "trained on (content hash)": f"`{report['trained_data_hash']}`",
-        "extra annotations": ", ".join(report["annotations"]) or "none",
+        "extra annotations in the training": ", ".join(report["annotations"]) or "none",
+        "labels it is judged by": f"`{report['labels']}`",
         "weights": "averaged over the training (EMA)" if report.get("ema") else "as trained",
         "seed": str(report.get("seed", "not recorded")),
         "fer_jax": report.get("version", "not recorded"),
@@ -355,8 +391,8 @@ def _notes(report: dict[str, Any]) -> list[str]:
         "probabilities in that order; scikit-learn gives the same figures on it.",
         f"- Intervals: percentile bootstrap over {drawn['resamples']:,} resamples, drawing "
         f"{drawn['unit']}. They tell how much another draw of test faces would move the figure, "
-        "not how much another training would. Those of the calibration errors lie high, for a resample is "
-        "never better calibrated than its split on average.",
+        "not how much another training would. Those of the calibration errors are the basic bootstrap's: a "
+        "split's error lies above the truth on average, as a resample's above its split's.",
         "- A precision, recall or F1 without a denominator counts as 0. Balanced accuracy averages "
         "over the classes that have images, macro F1 over those that have images or predictions.",
         "- The whole configuration of the training is in `report.json`.",

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import gzip
 import io
+import math
 import os
 import pathlib
 import zlib
@@ -14,10 +15,12 @@ from typing import TextIO
 
 import numpy as np
 
+from fer_jax.data.emotions import CONTEMPT, UnknownEmotionError, canonical
 from fer_jax.evaluation import leakage, statistics
 from fer_jax.files import write_atomically
 
 _COLUMNS = ("id", "label", "prediction", "group", "copy")  # the others are classes
+ROUNDED = 0.05  # of the sum of a row: two decimals of eight classes are up to 0.04 off
 
 
 @dataclasses.dataclass
@@ -43,6 +46,8 @@ class Predictions:
 
 def restrict(probs: np.ndarray, classes: int) -> np.ndarray:
     """The first `classes` columns of probabilities [N, K], renormalised: the others are ruled out."""
+    if classes == probs.shape[1]:
+        return probs
     kept = np.maximum(probs[:, :classes], np.finfo(np.float64).tiny)
     return kept / kept.sum(axis=1, keepdims=True)
 
@@ -81,7 +86,7 @@ def columns(path: os.PathLike | str) -> list[str]:
       ValueError: it is no text.
     """
     with _open(path) as file:
-        return list(csv.DictReader(file).fieldnames or ())
+        return _header(csv.reader(file), path)
 
 
 @contextlib.contextmanager
@@ -100,8 +105,9 @@ def read(path: os.PathLike | str, names: Sequence[str] | None = None) -> Predict
     """Reads what `write` has written, or another program: a column id and one for each class.
 
     Args:
-      path: of the file. Columns `label` (a class's number or name), `group` and `copy` are read where
-        they are there and filled in every row.
+      path: of the file. Classes go by any of their usual names (anger, Happiness); rows that are rounded,
+        whose sum is up to `ROUNDED` off 1, are renormalised. Columns `label` (a class's number or name),
+        `group` and `copy` are read where they are there and filled in every row.
       names: the classes to expect, in the order of the result; all other columns of the file's, in
         their order, if None.
 
@@ -111,8 +117,9 @@ def read(path: os.PathLike | str, names: Sequence[str] | None = None) -> Predict
         and row), or as `statistics.check`.
     """
     with _open(path) as file:
-        lines = csv.DictReader(file)
-        fields = list(lines.fieldnames or ())
+        reader = csv.reader(file)
+        fields = _header(reader, path)
+        lines = csv.DictReader(file, fields)
         names = list(names or [name for name in fields if name not in _COLUMNS])
         if missing := [name for name in ("id", *names) if name not in fields]:
             raise ValueError(
@@ -121,14 +128,16 @@ def read(path: os.PathLike | str, names: Sequence[str] | None = None) -> Predict
             )
         rows, found = [], {}
         for line in lines:
-            row = _row(line, names, f"{path}, row {lines.line_num}")
+            row = _row(line, names, f"{path}, row {lines.line_num + 1}")  # the header is row 1
             if row[0] in found:
                 raise ValueError(
-                    f"{path}, row {lines.line_num}: the id {row[0]!r} was in row {found[row[0]]} already"
+                    f"{path}, row {lines.line_num + 1}: the id {row[0]!r} was in row {found[row[0]]} already"
                 )
-            found[row[0]] = lines.line_num
+            found[row[0]] = lines.line_num + 1
             rows.append(row)
-    ids, probs, *others = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+    if not rows:
+        raise ValueError(f"{path} has no rows below its header: expected one for each image")
+    ids, probs, *others = zip(*rows, strict=True)
     labels, groups, copies = (None if None in values or not values else values for values in others)
     result = Predictions(
         list(ids),
@@ -146,6 +155,48 @@ def read(path: os.PathLike | str, names: Sequence[str] | None = None) -> Predict
     return result
 
 
+def _header(lines: Iterator[list[str]], path: os.PathLike | str) -> list[str]:
+    """The columns in a file's first row, by the names that they have here.
+
+    Raises:
+      ValueError: there is none, or two are the same.
+    """
+    header = next(lines, None)
+    if not header:
+        raise ValueError(f"{path} is empty: expected a header with id and the classes")
+    found = [_column(name) for name in header]
+    if again := [name for name in found if found.count(name) > 1]:
+        raise ValueError(f"{path} has two columns {again[0]}: {', '.join(header)}")
+    return found
+
+
+def _column(name: str) -> str:
+    """A column's name: case does not matter, and a class goes by any of its usual names."""
+    plain = name.strip().casefold()
+    if plain in (*_COLUMNS, CONTEMPT):
+        return plain
+    try:
+        return canonical(name)
+    except UnknownEmotionError:
+        return name
+
+
+def _distribution(values: list[float], where: str) -> list[float]:
+    """Probabilities that sum to 1, also of such as are rounded to two decimals."""
+    total = sum(values)
+    if min(values) >= 0 and abs(total - 1) <= ROUNDED:
+        return values if abs(total - 1) <= 1e-4 else [value / total for value in values]
+    if not math.isfinite(total):
+        reason = "not all are numbers"
+    elif min(values) < 0:
+        reason = "one is negative; if they are logits, take their softmax"
+    elif abs(total - 100) <= 100 * ROUNDED:
+        reason = "they sum to 100; if they are percentages, divide them"
+    else:
+        reason = f"they sum to {total:.4g}, expected 1 to within {ROUNDED}"
+    raise ValueError(f"{where}: {values} is no probability distribution: {reason}")
+
+
 def _row(line: dict[str, str], names: list[str], where: str) -> tuple:
     """(id, probabilities, label, group, copy) of a line, None for what is empty or not there."""
     try:
@@ -154,6 +205,7 @@ def _row(line: dict[str, str], names: list[str], where: str) -> tuple:
         raise ValueError(
             f"{where}: expected a probability for each of {', '.join(names)} ({error})"
         ) from None
+    probs = _distribution(probs, f"{where}, {line['id']}")
     label, group, copy = (line.get(name) or None for name in ("label", "group", "copy"))
     if label is not None:
         if label in names:

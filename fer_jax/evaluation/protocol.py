@@ -1,10 +1,12 @@
 """What a split had to do with the weights that are judged on it, and what may be said of the score."""
 
+import dataclasses
 import datetime
 import fcntl
 import json
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,24 +16,63 @@ from fer_jax.evaluation import leakage
 LEDGER = "test_evaluations.jsonl"
 
 
-def used_splits(facts: dict[str, Any]) -> list[str]:
-    """The splits that had a part in the weights."""
-    selection = facts.get("selection")
-    return ["train", selection["split"]] if selection else ["train"]
+@dataclasses.dataclass(frozen=True)
+class Used:
+    """A split that had a part in weights, or in weights that these began with.
+
+    Attributes:
+      split: its name in the dataset of that training.
+      hash: of its labels and pixels, None where it is not known.
+      trained: whether it was trained on; else its scores selected weights, or steered the training.
+    """
+
+    split: str
+    hash: str | None
+    trained: bool
 
 
-def find_splits(wanted: dict[str, str | None], data: dict[str, Any]) -> dict[str, str]:
-    """Which of the splits that weights were made with a dataset holds.
+def used_splits(facts: dict[str, Any]) -> list[Used]:
+    """The splits that had a part in weights.
 
     Args:
-      wanted: {name: hash} of the splits, None where it is not known.
-      data: facts of the dataset, see `builder.describe`.
+      facts: of the weights: 'trained_data' (see `builder.describe`), 'selection', 'steered_by' (a split's
+        name, where its scores lowered the rate or ended the training) and 'ancestors', the same of the
+        trainings that the weights come from, which name their data 'data'.
+    """
+    found = []
+    for one in ({"data": facts.get("trained_data")} | _part(facts), *facts.get("ancestors", ())):
+        found.append(Used("train", split_hash(one["data"], "train"), True))
+        judges = ((one.get("selection") or {}).get("split"), one.get("steered_by"))
+        for name in dict.fromkeys(filter(None, judges)):
+            found.append(Used(name, split_hash(one["data"], name), False))
+    return found
 
-    Returns:
-      {name: name in the dataset}, for those that are there.
+
+def _part(facts: dict[str, Any]) -> dict[str, Any]:
+    return {key: facts.get(key) for key in ("selection", "steered_by")}
+
+
+def descend(facts: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:
+    """The facts of weights that begin with others: what had a part in those has a part in them.
+
+    Args:
+      facts: of the new weights.
+      parent: of those they begin with, see `checkpoints.load_weights`.
+    """
+    line = [{"data": parent.get("data")} | _part(parent), *parent.get("ancestors", ())]
+    annotations = dict.fromkeys([*facts["annotations"], *parent.get("annotations", ())])
+    return facts | {"ancestors": line, "annotations": list(annotations)}
+
+
+def find_splits(wanted: Iterable[str], data: dict[str, Any]) -> dict[str, str]:
+    """Which splits a dataset holds: {hash: name in the dataset}.
+
+    Args:
+      wanted: their hashes.
+      data: facts of the dataset, see `builder.describe`.
     """
     hashes = {split_hash(data, name): name for name in data["splits"]}
-    return {name: hashes[found] for name, found in wanted.items() if found is not None and found in hashes}
+    return {found: hashes[found] for found in wanted if found in hashes}
 
 
 def split_hash(data: dict[str, Any] | None, split: str) -> str | None:
@@ -43,8 +84,7 @@ def judge(facts: dict[str, Any], copies: np.ndarray | None) -> dict[str, Any]:
     """What the evaluated split had to do with the weights.
 
     Args:
-      facts: of the weights, with 'split' and 'data' of what is evaluated and 'trained_data' of the
-        training (see `builder.describe`).
+      facts: of the weights, as `used_splits` takes them, with 'split' and 'data' of what is evaluated.
       copies: int8 [N], what each image shares with the splits that had a part (places in
         `leakage.KINDS`); None where that is not known.
 
@@ -54,13 +94,12 @@ def judge(facts: dict[str, Any], copies: np.ndarray | None) -> dict[str, Any]:
       where it is not known); 'headline', the figure that may be quoted as the score on new faces:
       'accuracy', 'without_near' (the part without copies) or None; 'note', the reason in words.
     """
-    selection, split = facts.get("selection"), facts["split"]
+    split, used = facts["split"], used_splits(facts)
     here = split_hash(facts.get("data"), split)
-    used = {name: split_hash(facts.get("trained_data"), name) for name in used_splits(facts)}
-    same = {name for name, found in used.items() if found is not None and found == here}
-    known = here is not None and None not in used.values()
-    trained = "train" in same
-    selected = bool(selection) and selection["split"] in same
+    same = [one for one in used if one.hash is not None and one.hash == here]
+    known = here is not None and all(one.hash is not None for one in used)
+    trained = any(one.trained for one in same)
+    selected = any(not one.trained for one in same)
     counts = count_copies(copies)
     headline = None
     if known and not trained and not selected and counts is not None:
@@ -69,7 +108,10 @@ def judge(facts: dict[str, Any], copies: np.ndarray | None) -> dict[str, Any]:
             headline = None
     note = _note(facts, trained, selected, known, counts)
     if headline is None and not note.startswith("No headline"):
-        note = f"No headline: all images of `{split}` have copies among those of the training."
+        note = (
+            f"No headline: every image of `{split}` stands among those of the training or selection: "
+            f"{counts['identical']:,} pixel for pixel, {counts['near']:,} nearly so."
+        )
     return {
         "trained_on_this_split": trained if known else None,
         "selected_on_this_split": selected if known else None,
@@ -92,28 +134,38 @@ def _note(
     split, selection = facts["split"], facts.get("selection")
     if trained:
         return "No headline: the model was trained on this split; the figures say nothing about new faces."
-    if selected:
+    if (
+        selected
+        and selection
+        and split_hash(facts["trained_data"], selection["split"]) == split_hash(facts["data"], split)
+    ):
         return (
             f"No headline: selected on this split. Of all evaluations of the run on `{split}` this "
             f"checkpoint's {selection['metric']} was the best, so the figures are optimistic."
+        )
+    if selected:
+        return (
+            "No headline: the scores on this split steered the training, or selected the weights that it "
+            "began with, so the figures are optimistic."
         )
     if not known:
         return (
             "No headline: the weights do not tell which images they were trained and selected on, so whether "
             f"`{split}` had a part in them is not known."
         )
-    text = f"`{split}` had no part in the training"
-    text += f", nor in the selection, which was on `{selection['split']}`." if selection else "."
     if counts is None:
         return (
-            f"No headline: {text} But whether its images have copies among those of the training is not "
-            "known; --training_data tells."
+            f"No headline: `{split}` is not one of the splits that the weights were trained and selected on, "
+            "but whether its images have copies there is not known; --training_data tells."
         )
+    text = f"`{split}` had no part in the training"
+    text += f", nor in the selection, which was on `{selection['split']}`" if selection else ""
+    text += ", nor in that of the weights it began with." if facts.get("ancestors") else "."
     if not any(counts.values()):
         return f"{text} None of its images has a copy there."
     return (
         f"{text} But {counts['identical']:,} of its images stand there pixel for pixel and "
-        f"{counts['near']:,} nearly so: the headline is the figure without them."
+        f"{counts['near']:,} nearly so (correlation of 0.9 or more): the headline is the figure without them."
     )
 
 

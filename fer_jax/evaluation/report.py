@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from fer_jax.evaluation import (
-    agreement,
     bootstrap,
     calibration,
     examples,
@@ -36,8 +35,6 @@ def write_report(
     images: Any = None,
     groups: np.ndarray | None = None,
     copies: np.ndarray | None = None,
-    given: np.ndarray | None = None,
-    votes: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Writes predictions.csv, the pictures, report.md and, last, report.json.
 
@@ -48,16 +45,14 @@ def write_report(
       ids: N names, unique and stable.
       facts: those of the checkpoint (see `checkpoints.load_weights`), together with 'split', 'tta'
         and 'checkpoint' (where the weights lie); 'data' and 'data_hash' are of the evaluated data,
-        'trained_data' and 'trained_data_hash', where they differ, of the data of the training.
+        'trained_data' and 'trained_data_hash', where they differ, of the data of the training;
+        'annotators' what `agreement.compare` says, where there are votes.
       images: uint8 [N, H, W, C], an array or an object indexed by integer arrays, for the pictures
         with faces; None leaves them out.
       groups: int [N], equal for identical images (see `splits.duplicate_groups`), which the
         intervals resample together; None resamples images one by one.
       copies: int8 [N], see `leakage.find_copies`, against the splits that had a part in the weights;
         None where it is not known.
-      given: int [N], the labels that the images came with, where `labels` are others; None for the same.
-      votes: int [N, 10], FER+'s for each image (see `agreement.compare`); None where there are none, or
-        where `facts` have what an earlier report found by them, 'annotators'.
 
     Returns:
       What report.json holds.
@@ -74,9 +69,7 @@ def write_report(
     names = facts["emotions"]
     report = facts | figures(probs, labels, groups, names) | protocol.judge(facts, copies)
     report["leak_free"] = None if copies is None else leak_free(probs, labels, groups, copies)
-    report["calibrated"] = calibrated(probs, labels, groups, facts, report["selected_on_this_split"])
-    if votes is not None:
-        report["annotators"] = agreement.compare(probs, labels if given is None else given, votes, groups)
+    report["calibrated"] = calibrated(probs, labels, groups, facts)
     report["most_confident_mistakes"] = [str(ids[i]) for i in examples.confident_mistakes(probs, labels)]
     # Gone first and written last: a report always has the rest of what belongs to it beside it.
     for name in ("report.json", "report.md"):
@@ -86,7 +79,7 @@ def write_report(
     report["suspects"] = report["twins"] = None
     for name in ("suspects.csv", "suspects.png"):
         (out_dir / name).unlink(missing_ok=True)
-    if not report["trained_on_this_split"]:
+    if report["trained_on_this_split"] is False:
         report["suspects"] = examples.write_suspects(out_dir, probs, labels, ids, names, images)
     if images is not None:
         report["twins"] = examples.write_twins(out_dir, probs, labels, ids, names, images)
@@ -124,11 +117,7 @@ def figures(
         "emotions": list(names),
         "per_class": {
             name: {key: values[i].item() for key, values in of_class.items()}
-            | {
-                "interval_95": {
-                    key: bootstrap.interval(drawn[key][:, i]).tolist() for key in bootstrap.PER_CLASS
-                }
-            }
+            | {"interval_95": {key: _class_interval(drawn[key][:, i]) for key in bootstrap.PER_CLASS}}
             for i, name in enumerate(names)
         },
         "confusion_matrix": matrix.tolist(),
@@ -158,8 +147,13 @@ def headline_figures(probs: np.ndarray, labels: np.ndarray, drawn: dict[str, np.
         "ece": calibration.ece(probs, labels),
         "adaptive_ece": calibration.ece(probs, labels, adaptive=True),
     }
-    intervals = {name: bootstrap.interval(drawn[name]).tolist() for name in values}
+    intervals = bootstrap.intervals(drawn, values)
     return {"num_examples": len(labels)} | values | {"interval_95": intervals}
+
+
+def _class_interval(values: np.ndarray) -> list[float]:
+    """The interval of a class's figure; that of a class without images is the 0 that its figure is."""
+    return [0.0, 0.0] if np.isnan(values).all() else bootstrap.interval(values).tolist()
 
 
 def leak_free(
@@ -191,27 +185,28 @@ def calibrated(
     labels: np.ndarray,
     groups: np.ndarray | None,
     facts: dict[str, Any],
-    fitted_here: bool | None,
 ) -> dict[str, Any] | None:
     """The calibration after the checkpoint's temperature, None where it has none.
 
     On the images that the temperature was fitted on, each half of them is rescaled by the temperature
     of the other instead ('cross_fitted').
     """
-    if not facts["calibration"]:
+    fitted = facts["calibration"]
+    if not fitted:
         return None
+    fitted_here = fitted["split_hash"] in (None, protocol.split_hash(facts["data"], facts["split"]))
     if fitted_here:
         each = np.arange(len(labels)) if groups is None else groups
         scaled = calibration.cross_rescale(probs, labels, each)
     else:
-        scaled = calibration.rescale(probs, facts["calibration"]["temperature"])
+        scaled = calibration.rescale(probs, fitted["temperature"])
     drawn = bootstrap.resample(scaled, labels, groups)
     kept = ("loss", "brier", "ece", "adaptive_ece")
     found = headline_figures(scaled, labels, drawn)
     return {key: found[key] for key in kept} | {
         "interval_95": {key: found["interval_95"][key] for key in kept},
-        "temperature": facts["calibration"]["temperature"],
-        "cross_fitted": bool(fitted_here),
+        "temperature": fitted["temperature"],
+        "cross_fitted": fitted_here,
         "reliability": {k: v.tolist() for k, v in calibration.reliability(scaled, labels).items()},
     }
 

@@ -133,8 +133,7 @@ def _robustness(facts: dict[str, dict[str, Any]]) -> list[str]:
         return []
 
     def row(title: str, figures: list[dict[str, Any]], key: str = "value") -> tuple[str, ...]:
-        cells = ("{:.1f} ({:.1f} - {:.1f})".format(*_percents(figure, key)) for figure in figures)
-        return title, *cells
+        return title, *(_with_interval(figure, key) for figure in figures)
 
     of = list(known.values())
     rows = [
@@ -142,6 +141,8 @@ def _robustness(facts: dict[str, dict[str, Any]]) -> list[str]:
         row("clean", [one["clean"] for one in of], "accuracy"),
         row("mean over all corruptions", [one["mean_corruption_accuracy"] for one in of]),
         row("that, as a share of the clean accuracy", [one["kept"] for one in of]),
+        ("without near copies: clean", *(_without_near(one, "clean", "accuracy") for one in of)),
+        ("without near copies: mean", *(_without_near(one, "mean_corruption_accuracy") for one in of)),
         *(row(CORRUPTIONS[name].title, [one["corruptions"][name] for one in of]) for name in CORRUPTIONS),
     ]
     return [
@@ -155,9 +156,15 @@ def _robustness(facts: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-def _percents(figure: dict[str, Any], key: str) -> tuple[float, float, float]:
+def _without_near(found: dict[str, Any], figure: str, key: str = "value") -> str:
+    part = (found["leak_free"] or {}).get("without_near")
+    return _with_interval(part[figure], key) if part else ""
+
+
+def _with_interval(figure: dict[str, Any], key: str) -> str:
+    """In percent."""
     low, high = figure["interval_95"]
-    return 100 * figure[key], 100 * low, 100 * high
+    return f"{100 * figure[key]:.1f} ({100 * low:.1f} - {100 * high:.1f})"
 
 
 def _annotators(facts: dict[str, dict[str, Any]]) -> list[str]:
@@ -171,7 +178,7 @@ def _annotators(facts: dict[str, dict[str, Any]]) -> list[str]:
         ("FER+ majority, all images", *(_accuracy(one["against"][agreement.RULE]) for one in of)),
     ]
     for i, band in enumerate(of[0]["bands"]):
-        title = f"FER+ majority, {band['agreement_above']:.0%} - {band['agreement_up_to']:.0%} agree"
+        title = f"FER+ majority, {agreement.title(band)} agree"
         if band["num_examples"]:
             title += f" (one annotator {100 * band['one_annotator']:.1f})"
         rows.append(
@@ -192,7 +199,7 @@ def _annotators(facts: dict[str, dict[str, Any]]) -> list[str]:
 def _accuracy(figure: dict[str, Any] | None) -> str:
     if not figure or not figure["num_examples"]:
         return ""
-    return "{:.1f} ({:.1f} - {:.1f})".format(*_percents(figure, "accuracy"))
+    return _with_interval(figure, "accuracy")
 
 
 def _ablation(name: str, one: stored.Ablation) -> list[str]:

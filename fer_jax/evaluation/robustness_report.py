@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fer_jax.data.faces import Faces
-from fer_jax.evaluation import markdown, protocol, robustness, robustness_plots
+from fer_jax.evaluation import leakage, markdown, protocol, robustness, robustness_plots
 from fer_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from fer_jax.files import write_atomically
 
@@ -24,6 +24,7 @@ def write_report(
     numbers: np.ndarray,
     seed: int,
     facts: dict[str, Any],
+    copies: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Writes robustness.csv, the pictures, robustness.md and, last, robustness.json.
 
@@ -36,9 +37,12 @@ def write_report(
       seed: of everything random.
       facts: JSON that the report repeats: 'model', 'emotions' (the classes), 'labels', 'checkpoint', 'split',
         'split_size' (how many faces that has), 'data', 'data_hash' and what `protocol.judge` takes.
+      copies: int8 [N], see `leakage.find_copies`, against the splits that had a part in the weights; None
+        where it is not known.
 
     Returns:
-      What robustness.json holds.
+      What robustness.json holds: the facts, `robustness.figures`, and in 'leak_free' the clean accuracy, the
+      mean corruption accuracy and the share kept of the faces without identical and without near copies.
 
     Raises:
       ValueError: predictions that are no distributions.
@@ -46,9 +50,8 @@ def write_report(
     """
     out_dir = pathlib.Path(out_dir)
     report = facts | robustness.figures(predictions, faces.labels, groups) | {"seed": seed}
-    verdict = protocol.judge(facts, None)
-    used = verdict["trained_on_this_split"] or verdict["selected_on_this_split"]
-    report["note"] = verdict["note"] if used else None
+    report["note"] = protocol.judge(facts, copies)["note"]
+    report["leak_free"] = None if copies is None else _leak_free(predictions, faces.labels, groups, copies)
     report["unit"] = "images" if groups is None else "groups of identical images"
     for name in ("robustness.json", "robustness.md"):
         (out_dir / name).unlink(missing_ok=True)
@@ -60,6 +63,23 @@ def write_report(
     text = json.dumps(report, indent=2, sort_keys=True) + "\n"
     write_atomically(out_dir / "robustness.json", text.encode())
     return report
+
+
+_SUMMARY = ("num_examples", "clean", "mean_corruption_accuracy", "kept")
+
+
+def _leak_free(predictions, labels, groups, copies) -> dict[str, Any]:
+    """For 'without_identical' and 'without_near' the figures of `_SUMMARY`, None where no face is left."""
+    parts = {}
+    for i, kind in enumerate(leakage.KINDS[1:], 1):
+        kept = copies < i
+        found = None
+        if kept.any():
+            some = {key: probs[kept] for key, probs in predictions.items()}
+            figures = robustness.figures(some, labels[kept], None if groups is None else groups[kept])
+            found = {key: figures[key] for key in _SUMMARY}
+        parts[f"without_{kind}"] = found
+    return parts
 
 
 def _draw_example(path, predictions, faces, numbers, seed, facts) -> str:
@@ -109,6 +129,15 @@ def _between(figure: dict[str, Any]) -> str:
     return "{:.3f} - {:.3f}".format(*figure["interval_95"])
 
 
+def _summary_row(name: str, found: dict[str, Any]) -> list[str]:
+    figures = (
+        (found["clean"]["accuracy"], found["clean"]),
+        *((found[key]["value"], found[key]) for key in ("mean_corruption_accuracy", "kept")),
+    )
+    cells = (f"{value:.3f} ({_between(figure)})" for value, figure in figures)
+    return [name, f"{found['num_examples']:,}", *cells]
+
+
 def _row(name: str, found: dict[str, Any]) -> list[str]:
     cells = [f"{figure['accuracy']:.3f}" for figure in found["severities"]]
     for figure in (found["mean"], found["kept"]):
@@ -118,18 +147,11 @@ def _row(name: str, found: dict[str, Any]) -> list[str]:
 
 def _page(report: dict[str, Any]) -> str:
     """robustness.md."""
-    mean, kept, clean = report["mean_corruption_accuracy"], report["kept"], report["clean"]
+    mean = report["mean_corruption_accuracy"]
     severities = tuple(map(str, SEVERITIES))
-    summary = [
-        ("clean accuracy", f"{clean['accuracy']:.3f}", _between(clean), "on the faces as they are"),
-        (
-            "mean corruption accuracy",
-            f"{mean['value']:.3f}",
-            _between(mean),
-            f"mean over {len(CORRUPTIONS)} corruptions and {len(SEVERITIES)} severities",
-        ),
-        ("kept", f"{kept['value']:.3f}", _between(kept), "the latter as a share of the former"),
-    ]
+    summary = [_summary_row("all", report)]
+    for name, found in (report["leak_free"] or {}).items():
+        summary += [_summary_row(f"{name.replace('_', ' ')} copies", found)] if found else []
     part = ""
     if report["num_examples"] < report["split_size"]:
         part = f", drawn from its {report['split_size']:,} in the classes' shares"
@@ -140,8 +162,13 @@ def _page(report: dict[str, Any]) -> str:
         "The weights are "
         f"`{report['checkpoint']}`.",
         "",
-        *([f"**{report['note']}**", ""] if report["note"] else []),
-        *markdown.table(("figure", "value", "95 % interval", "what it is"), summary),
+        f"**{report['note']}**",
+        "",
+        *markdown.table(("faces", "number", "clean accuracy", "mean corruption accuracy", "kept"), summary),
+        "",
+        "In brackets 95 % intervals. Mean corruption accuracy: the mean over "
+        f"{len(CORRUPTIONS)} corruptions and {len(SEVERITIES)} severities. Kept: its share of the clean "
+        "accuracy. Copies: images that stand in a split that had a part in the weights, at least nearly so.",
         "",
         "## Corruptions",
         "",

@@ -170,7 +170,11 @@ def plot_mean_maps(
         total = sum(faces.images[part].sum(axis=0, dtype=np.int64) for part in _parts(chosen))
         mean = np.rint(total / len(chosen)).astype(np.uint8)
         axis.imshow(overlay(mean, (maps[chosen] / highest[chosen, None, None]).mean(axis=0)))
-    figure.suptitle("Mean face and mean Grad-CAM of the faces that are taken for what they are", fontsize=11)
+    figure.suptitle(
+        "Mean face and mean Grad-CAM of the faces that are taken for what they are and whose map is not dark "
+        "all over",
+        fontsize=11,
+    )
     figure.savefig(path, dpi=100)
     return figure
 

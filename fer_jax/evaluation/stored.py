@@ -91,7 +91,7 @@ def _robustness(folder: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any]:
     for key in ("model", "selection", "data_hash", "split", "labels"):
         if found.get(key) != facts.get(key):
             raise ValueError(f"{path} is not of the same weights and images as the report: its {key} differs")
-    kept = ("num_examples", "clean", "mean_corruption_accuracy", "kept")
+    kept = ("num_examples", "clean", "mean_corruption_accuracy", "kept", "leak_free")
     means = {name: of["mean"] for name, of in found["corruptions"].items()}
     return {key: found[key] for key in kept} | {"corruptions": means}
 

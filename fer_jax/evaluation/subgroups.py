@@ -19,6 +19,7 @@ METRICS = {
     "macro_f1": "macro F1",
     "ece": "calibration error",
 }
+GAPS = ("accuracy", "balanced_accuracy", "macro_f1")  # the calibration error depends on how many there are
 MIN_IMAGES = 30  # of a group for it to count among the gaps: of fewer, chance makes the largest
 MAX_GROUPS = 50  # an attribute with more values is a number or a name
 
@@ -128,7 +129,7 @@ def compare(
       'table' (its path), 'in_split' and 'not_in_split' (rows of the table), 'without_row' (images);
       'attributes': for each 'groups', where each value has 'n', the figures of `METRICS` and
       'interval_95', by their names; 'not_given' (images that have a row but no value); 'gaps': for each
-      figure the 'highest' and 'lowest' group of MIN_IMAGES or more, 'value' (their difference) and its
+      of `GAPS` the 'highest' and 'lowest' group of MIN_IMAGES or more, 'value' (their difference) and its
       'interval_95', or None where there are no two such groups.
 
     Raises:
@@ -148,11 +149,13 @@ def compare(
             drawn[value] = bootstrap.resample(
                 probs[chosen], labels[chosen], own_groups, resamples=resamples, seed=seed
             )
+            there = np.unique(labels[chosen])
+            drawn[value]["macro_f1"] = np.nanmean(drawn[value]["f1"][:, there], axis=1)
             rows[value] = _figures(probs[chosen], labels[chosen], drawn[value])
         found[attribute] = {
             "groups": rows,
             "not_given": int((known & (column == "")).sum()),
-            "gaps": {metric: _largest_gap(rows, drawn, metric) for metric in METRICS},
+            "gaps": {metric: _largest_gap(rows, drawn, metric) for metric in GAPS},
         }
     return {
         "table": table.path,
@@ -164,10 +167,13 @@ def compare(
 
 
 def _figures(probs: np.ndarray, labels: np.ndarray, drawn: dict[str, np.ndarray]) -> dict[str, Any]:
-    scores = statistics.scores(statistics.confusion_matrix(probs, labels))
-    scores["ece"] = calibration.ece(probs, labels)
-    between = {metric: bootstrap.interval(drawn[metric]).tolist() for metric in METRICS}
-    return {"n": len(labels)} | {m: float(scores[m]) for m in METRICS} | {"interval_95": between}
+    matrix = statistics.confusion_matrix(probs, labels)
+    found = statistics.scores(matrix) | {
+        "ece": calibration.ece(probs, labels),
+        "macro_f1": statistics.per_class(matrix)["f1"][np.unique(labels)].mean(),
+    }
+    found = {metric: float(found[metric]) for metric in METRICS}
+    return {"n": len(labels)} | found | {"interval_95": bootstrap.intervals(drawn, found)}
 
 
 def _largest_gap(rows: dict[str, Any], drawn: dict[str, Any], metric: str) -> dict[str, Any] | None:
@@ -193,14 +199,14 @@ def section(found: dict[str, Any]) -> str:
         f"The attributes are those of `{name}`: {found['in_split']:,} of its rows are images of the split, "
         f"{found['not_in_split']:,} are not; {found['without_row']:,} images have no row and are left out.",
     ]
+    names = list(METRICS.values())
     for attribute, of in found["attributes"].items():
-        names = list(METRICS.values())
         rows = []
         for value, row in of["groups"].items():
             cells = ("{:.3f} ({:.3f} - {:.3f})".format(row[m], *row["interval_95"][m]) for m in METRICS)
             rows.append((value.replace("|", "/"), f"{row['n']:,}", *cells))
         lines += ["", f"## {attribute}", "", *markdown.table((attribute, "images", *names), rows), ""]
-        lines += [_gap_line(name, gap) for name, gap in zip(names, of["gaps"].values(), strict=True)]
+        lines += [_gap_line(METRICS[metric], gap) for metric, gap in of["gaps"].items()]
         if of["not_given"]:
             lines += ["", f"{of['not_given']:,} images have no value."]
     lines += [
@@ -210,7 +216,7 @@ def section(found: dict[str, Any]) -> str:
         "In brackets 95 % bootstrap intervals; groups are resampled apart from each other. The groups of a "
         "gap are the highest and the lowest of those compared, so that among several groups that are alike "
         "some gap is to be expected. Balanced accuracy and macro F1 are over the classes that a group has. "
-        "The calibration error of few images is high by chance. Groups of fewer than "
+        "The calibration error of few images is high by chance, so that it has no gaps. Groups of fewer than "
         f"{MIN_IMAGES} images have no part in the gaps.",
         "",
     ]

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +14,7 @@ from fer_jax import checkpoints, models, platform, state, steps
 from fer_jax.data import builder, ferplus
 from fer_jax.data.emotions import EMOTIONS, class_names
 from fer_jax.data.faces import Faces
-from fer_jax.evaluation import predict, predictions
+from fer_jax.evaluation import leakage, predict, predictions, protocol
 
 # What of a checkpoint's facts an evaluation cannot do without.
 NEEDED_FACTS = (
@@ -37,13 +38,15 @@ class Judged:
 
     Attributes:
       faces: those that have a label, with the labels to judge by.
-      given: int [N], the labels that these faces came with.
+      kept: int [N], their places in the split.
+      whole: the split with the labels that it came with.
       rule: `ferplus.GIVEN` or the name of a FER+ rule: where the labels to judge by are from.
       names: the classes; a network that tells one more apart is judged by these alone.
     """
 
     faces: Faces
-    given: np.ndarray
+    kept: np.ndarray
+    whole: Faces
     rule: str
     names: list[str]
 
@@ -138,9 +141,7 @@ class Trained:
         probs = predict.predict(
             self.forward, self.variables, images, batch_size=batch_size, tta=tta, progress=progress
         )
-        if num_classes in (None, probs.shape[1]):
-            return probs
-        return predictions.restrict(probs, num_classes)
+        return predictions.restrict(probs, num_classes or probs.shape[1])
 
     def load_split(self, data_dir: str, split: str) -> Faces:
         """A split of a dataset with its given labels, its faces as the network takes them.
@@ -163,32 +164,70 @@ class Trained:
             size = self.input_shape[0]
         return builder.load(data_dir, split, image_size=size)
 
-    def load_judged(self, data_dir: str, split: str, rule: str | None = None) -> Judged:
+    def load_judged(
+        self, data_dir: str, split: str, rule: str | None = None, num_classes: int | None = None
+    ) -> Judged:
         """A split with the labels to judge the network by.
 
         Args:
           data_dir: the dataset's folder.
           split: its split.
           rule: `ferplus.GIVEN` or one of `ferplus.RULES`; None for that of the training. Faces that it gives
-            no label are left out. By given labels a network that knows contempt is judged by seven classes.
+            no label are left out.
+          num_classes: to judge by: 8, or 7, which rules out contempt and leaves out faces with that label;
+            None for the network's, and for 7 by given labels, which know no contempt.
 
         Raises:
           As `load_split`.
-          ValueError: a FER+ rule for data without votes, or no face has a label by it.
+          ValueError: a FER+ rule for data without votes, or no face has a label by it; more classes than the
+            network or the labels know.
         """
-        faces, names = self.load_split(data_dir, split), list(self.facts["emotions"])
+        faces, names = self.load_split(data_dir, split), self.facts["emotions"]
         rule = rule or self.facts.get("labels", ferplus.GIVEN)
+        known = len(EMOTIONS) if rule == ferplus.GIVEN else len(names)
+        if (num_classes or known) > known:
+            whose = f"labels {rule}" if known < len(names) else f"{self.source}"
+            raise ValueError(f"{num_classes} classes to judge by: {whose} know {known}")
+        names = list(names[: num_classes or known])
         if rule == ferplus.GIVEN:
-            return Judged(faces, faces.labels, rule, names[: len(EMOTIONS)])
+            return Judged(faces, np.arange(len(faces)), faces, rule, names)
         if faces.votes is None:
             raise ValueError(
                 f"labels by {rule} need FER+ votes, and {data_dir} has none: prepare it with "
                 "scripts/prepare_data.py --ferplus fer2013new.csv, or give --labels given"
             )
-        kept = ferplus.labels(faces.votes, rule, len(names))[0] != ferplus.LEFT_OUT
-        if not kept.any():
+        kept = np.flatnonzero(ferplus.labels(faces.votes, rule, len(names))[0] != ferplus.LEFT_OUT)
+        if not len(kept):
             raise ValueError(f"no face of {split} in {data_dir} has a label by {rule}")
-        return Judged(ferplus.relabel(faces, rule, len(names)), faces.labels[kept], rule, names)
+        return Judged(ferplus.relabel(faces, rule, len(names)), kept, faces, rule, names)
+
+    def find_copies(
+        self, images: Any, facts: dict[str, Any], data_dirs: Iterable[os.PathLike | str]
+    ) -> np.ndarray | None:
+        """What each image shares with the splits that had a part in the weights.
+
+        The split that the images are of is left out: what it had to do with the weights is said by itself.
+
+        Args:
+          images: uint8 [N, H, W, C], as `load_split` gives them.
+          facts: as `protocol.judge` takes them.
+          data_dirs: datasets to look for those splits in.
+
+        Returns:
+          int8 [N], places in `leakage.KINDS`; None where one of those splits is in none of the datasets.
+        """
+        used = {one.hash for one in protocol.used_splits(facts)}
+        wanted = used - {protocol.split_hash(facts["data"], facts["split"])}
+        if None in wanted:
+            return None
+        copies = np.zeros(images.shape[0], np.int8)
+        for data_dir in data_dirs:
+            at_hand = protocol.find_splits(wanted, builder.describe(builder.read_manifest(data_dir)))
+            for found, name in at_hand.items():
+                others = self.load_split(data_dir, name).images
+                copies = np.maximum(copies, leakage.find_copies(images, others))
+                wanted.remove(found)
+        return None if wanted else copies
 
 
 def _has(facts: Any, name: str) -> bool:

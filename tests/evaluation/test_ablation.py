@@ -115,7 +115,7 @@ def test_twins_count_as_one_draw(labels):
 
 
 def test_seeds_vary_by_hand(labels):
-    """All images in one group: only the seeds are drawn, of two differences either or their mean."""
+    """All images in one group: only the seeds vary, as a sample of two differences."""
     runs = {
         "baseline": [predict(labels, 1.0, 1), predict(labels, 1.0, 2)],
         "after": [predict(labels, 1.2, 3), predict(labels, 1.9, 4)],
@@ -125,20 +125,23 @@ def test_seeds_vary_by_hand(labels):
     apart = values[0] - values[1]
     row = result["after"]["accuracy"]
     assert row["difference"] == pytest.approx(apart.mean())
-    np.testing.assert_allclose(row["interval_95"], sorted(apart))
+    expected = scipy.stats.ttest_1samp(apart, 0).confidence_interval(0.95)
+    np.testing.assert_allclose(row["interval_95"], expected)
 
 
 def test_seeds_and_images_together_widen_the_interval(labels):
-    """Variances of the two sources add up, as Owen's theorem has it to within their product."""
+    """As Welch's test of two samples: the seeds, and very many with the variance of a mean over images."""
     runs = {
         "baseline": [predict(labels, 1.0, s) for s in range(3)],
         "after": [predict(labels, strength, 9 + s) for s, strength in enumerate((1.1, 1.5, 1.9))],
     }
     both = ablation.compare(runs, labels, np.arange(400), resamples=6000)["after"]["accuracy"]
-    seeds = ablation.compare(runs, labels, np.zeros(400, int), resamples=6000)["after"]["accuracy"]
-    low, high = both["interval_95"]
-    assert high - low > np.ptp(seeds["interval_95"])
-    assert low < both["difference"] < high
+    right = {name: np.array([p.argmax(axis=1) == labels for p in of], float) for name, of in runs.items()}
+    apart = right["after"] - right["baseline"]  # [seeds, images]
+    error = apart.mean(axis=0).std() / np.sqrt(400)
+    many = np.tile([-1.0, 1.0], 50_000) * error * np.sqrt(100_000)
+    expected = scipy.stats.ttest_ind(apart.mean(axis=1), many, equal_var=False).confidence_interval(0.95)
+    np.testing.assert_allclose(both["interval_95"], expected, rtol=0.03)
 
 
 def test_recipes_without_all_seeds_are_refused(labels):

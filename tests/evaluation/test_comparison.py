@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -284,6 +285,11 @@ def test_nothing_there_twice_and_damaged(save, tmp_path):
     (run / "report" / "report.json").write_text("{")
     with pytest.raises(ValueError, match=r"report.json or what belongs to it is damaged"):
         contenders.load([run])
+
+
+def test_paths_that_say_the_same_are_named_in_full():
+    ends = "/out/keras/predictions.csv", "/out/keras.csv", "/out/cnn/predictions.csv"
+    assert contenders.names([pathlib.Path(end) for end in ends]) == [*ends[:2], "out/cnn"]
 
 
 def test_names_are_as_long_as_they_must_be(tmp_path):

@@ -95,16 +95,22 @@ def test_what_a_split_had_to_do_with_the_weights():
     def data(**hashes):
         return {"splits": {name: {"hash": value} for name, value in hashes.items()}}
 
-    facts = {"data": data(train="t", validation="v", test="w"), "selection": None}
-    chosen = facts | {"selection": {"split": "validation", "metric": "accuracy"}}
-    assert cross_dataset.part_of(facts, data(train="t"), "train") == "trained on this split"
-    assert cross_dataset.part_of(chosen, data(validation="v"), "validation") == "selected on this split"
-    assert (
-        cross_dataset.part_of(chosen, data(validation="x", train="t"), "validation")
-        == "trained on this dataset"
-    )
-    assert cross_dataset.part_of(facts, data(validation="v"), "validation") == "no part"
-    assert cross_dataset.part_of(facts | {"data": {"splits": {}}}, data(test="w"), "test") == "not known"
+    trained = data(train="t", validation="v", test="w")
+    chosen = {"split": "validation", "metric": "accuracy"}
+    none, some = np.zeros(3, np.int8), np.array([0, 1, 0], np.int8)
+
+    def part(here, split, copies=none, selection=None, trained=trained):
+        facts = {"trained_data": trained, "selection": selection, "data": here, "split": split}
+        return cross_dataset.part_of(facts, copies)
+
+    assert part(data(train="t"), "train") == "trained on this split"
+    assert part(data(validation="v"), "validation", selection=chosen) == "selected on this split"
+    assert part(data(validation="x", train="t"), "validation") == "trained on this dataset"
+    assert part(data(validation="v"), "validation") == "no part"
+    # Data of another name that hold the same faces, and data that nothing is known of.
+    assert part(data(validation="x"), "validation", some) == "copies"
+    assert part(data(validation="x"), "validation", None) == "not known"
+    assert part(data(test="w"), "test", None, trained={"splits": {}}) == "not known"
 
 
 def test_complaints(script, weights, tiny_data, mine, tmp_path, capsys):

@@ -58,10 +58,10 @@ def test_another_programs_file(tmp_path):
         (f"{HEADER}\na,joy,0,1,0,0,0,0,0,0\n", "p.csv, row 2: the label is 'joy'"),
         (f"{HEADER}\n{2 * 'a,0,0,1,0,0,0,0,0,0' + chr(10)}", "row 2"),
         (f"{HEADER}\na,0,0,1,0,0,0,0,0,0\na,0,0,1,0,0,0,0,0,0\n", "row 3: the id 'a' was in row 2"),
-        (f"{HEADER}\na,0,0,1,1,0,0,0,0,0\n", "p.csv: row 0 is no probability distribution"),
+        (f"{HEADER}\na,0,0,1,1,0,0,0,0,0\n", "p.csv, row 2, a: .* is no probability distribution"),
         (f"{HEADER},copy\na,0,0,1,0,0,0,0,0,0,twin\n", "copy is 'twin', expected one of none, near, ident"),
         (f"{HEADER},group\na,0,0,1,0,0,0,0,0,0,x\n", "group is 'x', expected a number"),
-        (f"{HEADER}\n", "p.csv: no images to evaluate"),
+        (f"{HEADER}\n", "p.csv has no rows below its header"),
     ],
 )
 def test_refuses(text, message, tmp_path):
@@ -92,3 +92,49 @@ def test_a_compressed_file_that_is_damaged(tmp_path, content):
 def test_classes_that_are_ruled_out():
     probs = np.array([[0.1, 0.3, 0.6], [0.0, 0.0, 1.0]])
     np.testing.assert_allclose(predictions.restrict(probs, 2), [[0.25, 0.75], [0.5, 0.5]])
+
+
+def write_as(path, header, rows, end="\n"):
+    path.write_text(end.join([header, *(",".join(map(str, row)) for row in rows)]) + end, newline="")
+    return path
+
+
+def test_classes_go_by_their_usual_names(tmp_path):
+    header = "ID,Anger,disgusted,FEAR,Happiness,Sadness,suprise,Neutral,label"
+    path = write_as(tmp_path / "p.csv", header, [("a", 0.1, 0.1, 0.1, 0.4, 0.1, 0.1, 0.1, "happy")], "\r\n")
+    found = predictions.read(path, EMOTIONS)
+    assert found.ids == ["a"] and found.names == list(EMOTIONS) and found.labels.tolist() == [3]
+    np.testing.assert_allclose(found.probs, [[0.1, 0.1, 0.1, 0.4, 0.1, 0.1, 0.1]])
+    path = write_as(tmp_path / "two.csv", "id,anger,Angry", [("a", 0.5, 0.5)])
+    with pytest.raises(ValueError, match="two.csv has two columns angry: id, anger, Angry"):
+        predictions.read(path)
+
+
+def test_rounded_probabilities_are_renormalised(tmp_path):
+    rows = [("a", 0.33, 0.33, 0.33), ("b", 0.5, 0.25, 0.25)]
+    found = predictions.read(write_as(tmp_path / "p.csv", "id,angry,fear,sad", rows))
+    np.testing.assert_allclose(found.probs, [[1 / 3] * 3, [0.5, 0.25, 0.25]])
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ((-1.0, 2.5, 0.5), "one is negative; if they are logits, take their softmax"),
+        ((20, 30, 50), "they sum to 100; if they are percentages, divide them"),
+        ((0.2, 0.2, 0.2), "they sum to 0.6, expected 1 to within 0.05"),
+        ((0.2, "nan", 0.2), "not all are numbers"),
+    ],
+)
+def test_what_is_no_distribution_is_told_why(row, reason, tmp_path):
+    rows = [("a", 0.2, 0.3, 0.5), ("b", *row)]
+    path = write_as(tmp_path / "p.csv", "id,angry,fear,sad", rows)
+    with pytest.raises(ValueError, match=f"p.csv, row 3, b: .* is no probability distribution: {reason}"):
+        predictions.read(path)
+
+
+def test_files_without_anything(tmp_path):
+    (tmp_path / "p.csv").touch()
+    with pytest.raises(ValueError, match="p.csv is empty: expected a header"):
+        predictions.read(tmp_path / "p.csv")
+    with pytest.raises(ValueError, match="p.csv has no rows below its header"):
+        predictions.read(write_as(tmp_path / "p.csv", "id,angry,fear,sad", []))

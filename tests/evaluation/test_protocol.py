@@ -33,7 +33,7 @@ def judge(split, here=HERE, selection=SELECTION, trained=TRAINED, copies=(0, 0, 
             False,
             False,
             "without_near",
-            "2 of its images stand there pixel for pixel and 1 nearly so: the headline is the figure without",
+            "2 of its images stand there pixel for pixel and 1 nearly so .*: the headline is the figure without",
         ),
         ({"split": "test", "copies": None}, False, False, None, "No headline.*--training_data"),
         ({"split": "validation"}, False, True, None, "No headline: selected on this split.*optimistic"),
@@ -71,9 +71,43 @@ def test_copies_are_counted():
 
 
 def test_splits_are_found_by_what_they_hold():
-    wanted = {"train": "t", "validation": "v", "unknown": None}
-    assert protocol.find_splits(wanted, data(train="v", test="t")) == {"train": "test", "validation": "train"}
+    wanted = ["t", "v", "gone"]
+    assert protocol.find_splits(wanted, data(train="v", test="t")) == {"t": "test", "v": "train"}
     assert protocol.find_splits(wanted, data(train="z")) == {}
+
+
+def test_weights_that_others_were_made_from_count():
+    """Training B begins with the weights of A: what A has seen is nothing new to B."""
+    first = {"data": TRAINED, "selection": SELECTION, "annotations": ["ferplus"]}
+    second = protocol.descend({"annotations": [], "trained_data": data(train="x", validation="y")}, first)
+    assert second["annotations"] == ["ferplus"]
+    for split, trained, selected in (
+        ("train", True, False),
+        ("validation", False, True),
+        ("test", False, False),
+    ):
+        found = protocol.judge(second | {"split": split, "data": HERE}, np.zeros(4, np.int8))
+        assert (found["trained_on_this_split"], found["selected_on_this_split"]) == (trained, selected)
+        assert (found["headline"] is None) == (split != "test")
+    assert (
+        "selected the weights that it began with"
+        in protocol.judge(second | {"split": "validation", "data": HERE}, np.zeros(4, np.int8))["note"]
+    )
+    # And so for the weights of a third training, on the data of the second.
+    third = protocol.descend(
+        {"annotations": [], "trained_data": data(train="z")}, second | {"data": data(train="x")}
+    )
+    assert {one.hash for one in protocol.used_splits(third)} == {"z", "x", "t", "v"}
+    # Weights of a parent that does not tell.
+    unknown = protocol.descend({"annotations": [], "trained_data": TRAINED}, {})
+    assert protocol.judge(unknown | {"split": "test", "data": HERE}, np.zeros(4, np.int8))["headline"] is None
+
+
+def test_scores_that_steer_a_training_have_a_part_in_its_last_weights():
+    facts = {"trained_data": TRAINED, "data": HERE, "split": "validation", "selection": None}
+    assert protocol.judge(facts, np.zeros(4, np.int8))["headline"] == "accuracy"
+    found = protocol.judge(facts | {"steered_by": "validation"}, np.zeros(4, np.int8))
+    assert found["selected_on_this_split"] and found["headline"] is None and "steered" in found["note"]
 
 
 def test_ledger_counts_and_keeps(tmp_path):

@@ -61,7 +61,7 @@ def test_the_largest_gap_has_the_interval_of_a_difference(case):
     expected = [gap["value"] - 1.96 * error, gap["value"] + 1.96 * error]
     assert gap["interval_95"] == pytest.approx(expected, abs=0.012) and gap["interval_95"][0] > 0
     # Ten faces are too few for a gap.
-    assert found["source"]["gaps"] == dict.fromkeys(subgroups.METRICS)
+    assert found["source"]["gaps"] == dict.fromkeys(subgroups.GAPS)
 
 
 def test_copies_are_drawn_together(case):

@@ -40,9 +40,15 @@ def test_the_labels_are_those_of_the_training_unless_others_are_asked_for(eight,
     assert judged.rule == "ferplus_majority" and judged.names == [*EMOTIONS, "contempt"]
     assert list(judged.faces.ids) == list(faces.ids)
     # As conftest.py says: every second neutral face has contempt instead.
-    np.testing.assert_array_equal(judged.given, faces.labels)
-    changed = judged.faces.labels != judged.given
+    np.testing.assert_array_equal(judged.whole.labels, faces.labels)
+    changed = judged.faces.labels != faces.labels[judged.kept]
     assert changed.sum() == 2 and (judged.faces.labels[changed] == 7).all()
+    # By seven classes these two are left out.
+    seven = trained.load_judged(tiny_ferplus, "validation", num_classes=7)
+    np.testing.assert_array_equal(seven.kept, np.flatnonzero(~changed))
+    assert seven.names == list(EMOTIONS) and list(seven.faces.ids) == [faces.ids[i] for i in seven.kept]
+    with pytest.raises(ValueError, match="8 classes to judge by: labels given know 7"):
+        trained.load_judged(tiny_ferplus, "validation", "given", num_classes=8)
     given = trained.load_judged(tiny_ferplus, "validation", "given")
     assert given.names == list(EMOTIONS)
     np.testing.assert_array_equal(given.faces.labels, faces.labels)
