@@ -63,5 +63,5 @@ def test_complaints(compare, models, tiny_data, tmp_path, capsys):
         plain, "--data", tiny_data, "--split", "test"
     )
     assert "there are no predictions at" in complaint(tmp_path / "nothing")
-    plain.write_text(plain.read_text().replace("happy", "joy"))
+    plain.write_text(plain.read_text().replace("happy", "glee"))
     assert "lacks the columns happy" in complaint(plain)
