@@ -350,8 +350,7 @@ def loss(config: ConfigDict, train: Faces) -> Callable[[jax.Array, jax.Array], t
     weights = offsets = None
     names = class_names(train.targets.shape[1])
     if config.class_weights == "balanced":
-        counts = np.bincount(train.labels, minlength=len(names))
-        weights = losses.balanced_class_weights(counts)
+        weights = losses.balanced_class_weights(train.targets.sum(axis=0))
         logging.info("class weights: %s", dict(zip(names, weights.tolist(), strict=True)))
     if config.logit_adjustment:
         offsets = np.float32(config.logit_adjustment) * losses.log_priors(train.targets)

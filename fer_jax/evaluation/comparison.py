@@ -196,10 +196,12 @@ def by_seed(contenders: Sequence[Contender], models: Sequence[dict[str, Any]]) -
             groups.setdefault(_recipe(contender.facts), []).append(i)
     result = []
     for places in groups.values():
-        places = list({contenders[i].facts.get("seed"): i for i in reversed(places)}.values())[::-1]
-        seeds = [contenders[i].facts.get("seed") for i in places]
-        if len(seeds) < 2:
+        first: dict[Any, int] = {}
+        for i in places:
+            first.setdefault(contenders[i].facts.get("seed"), i)
+        if len(first) < 2:
             continue
+        seeds, places = list(first), list(first.values())
         members = [contenders[i].name for i in places]
         row = {"name": _common_name(members), "members": members, "seeds": seeds}
         figures = {key: [models[i][key] for i in places] for key in FIGURES}

@@ -287,6 +287,19 @@ def test_nothing_there_twice_and_damaged(save, tmp_path):
         contenders.load([run])
 
 
+def test_a_run_given_twice_is_one_seed(save):
+    probs, labels = cases()
+    paths = []
+    for name, seed, p in zip(("a", "b", "again"), (0, 1, 0), (probs[0], probs[1], probs[0]), strict=True):
+        config = {"seed": seed, "train": {"epochs": 2}, "data": {"dir": "x"}}
+        paths.append(
+            save(name, p, labels, FACTS | {"config": config, "seed": seed, "trained_data_hash": "h"})
+        )
+    (group,) = comparison.compare(contenders.load(paths))["seeds"]
+    assert group["members"] == ["a", "b"] and group["seeds"] == [0, 1]
+    assert group["accuracy"]["values"] == pytest.approx([(p.argmax(1) == labels).mean() for p in probs[:2]])
+
+
 def test_paths_that_say_the_same_are_named_in_full():
     ends = "/out/keras/predictions.csv", "/out/keras.csv", "/out/cnn/predictions.csv"
     assert contenders.names([pathlib.Path(end) for end in ends]) == [*ends[:2], "out/cnn"]

@@ -91,6 +91,41 @@ def test_the_matrix(script, weights, tiny_data, mine, tmp_path, capsys):
     assert "Accuracy in percent" in capsys.readouterr().out
 
 
+def test_contempt_as_a_wrong_answer(script, weights, mine, tmp_path):
+    words = ["--checkpoints", str(weights[1]), "--data", str(mine), "--contempt", "wrong"]
+    assert script.main([*words, "--out", str(tmp_path)]) == 0
+    faces = builder.load(mine, "test")
+    probs = Trained(weights[1]).predict(faces.images, progress=False)
+    (cell,) = json.loads((tmp_path / "cross.json").read_text())["cells"]
+    assert cell["accuracy"] == np.mean(probs.argmax(1) == faces.labels)
+    assert cell["part"] == "not known" and cell["without_near"] is None  # the training's data are not given
+    page = (tmp_path / "cross.md").read_text()
+    assert "contempt counts as a wrong answer" in page and ", ? |" in page
+
+
+def test_copies_of_the_training_are_found_and_the_test_is_noted(script, weights, tiny_data, tmp_path):
+    """Another dataset whose test split is half of this training's faces."""
+    train, (images, labels) = builder.load(tiny_data, "train"), synthetic.generate(1, 5, "test")
+    faces = [*zip(train.images[:7], train.labels[:7], strict=True), *zip(images, labels, strict=True)]
+    for i, (image, label) in enumerate(faces):
+        path = tmp_path / "images" / "test" / EMOTIONS[label] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(path)
+    builder.build(tmp_path / "images", tmp_path / "copied", progress=False)
+    ledger = weights[0].with_name("test_evaluations.jsonl")
+    before = len(ledger.read_text().splitlines()) if ledger.exists() else 0
+    words = ["--checkpoints", str(weights[0]), "--data", str(tiny_data), str(tmp_path / "copied")]
+    assert script.main([*words, "--out", str(tmp_path / "out")]) == 0
+    cell = json.loads((tmp_path / "out" / "cross.json").read_text())["cells"][1]
+    assert cell["part"] == "copies" and cell["copies"]["identical"] == 7
+    found = predictions.read(tmp_path / "out" / "seven" / "copied.csv")
+    rest = found.copies == 0
+    assert 0 < rest.sum() <= 7 and cell["without_near"]["num_examples"] == rest.sum()
+    right = found.probs.argmax(axis=1) == found.labels
+    assert cell["without_near"]["accuracy"] == right[rest].mean() and cell["accuracy"] == right.mean()
+    assert len(ledger.read_text().splitlines()) == before + 2
+
+
 def test_what_a_split_had_to_do_with_the_weights():
     def data(**hashes):
         return {"splits": {name: {"hash": value} for name, value in hashes.items()}}

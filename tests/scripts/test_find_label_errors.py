@@ -102,3 +102,13 @@ def test_other_folds_are_another_run(done, tiny_data):
 def test_refuses(arguments, message, tmp_path):
     process = run_python("scripts/find_label_errors.py", f"--out={tmp_path}", *arguments)
     assert process.returncode == 2 and message in process.stderr
+
+
+def test_labels_of_annotators_are_refused(tiny_ferplus, tmp_path):
+    """It looks for errors in the labels that the faces came with."""
+    process = run_python(
+        "scripts/find_label_errors.py", f"--out={tmp_path}", f"--data={tiny_ferplus}", "--",
+        "--config.data.labels=ferplus_votes",
+    )  # fmt: skip
+    assert process.returncode == 2
+    assert "--config.data.labels=ferplus_votes after --: the script sets this" in process.stderr
