@@ -7,10 +7,12 @@ Sixteen corruptions (noise, blur, contrast, brightness, JPEG, low resolution, ro
 mouth, crops that are too tight, too wide or shifted) in five severities each: 81 evaluations of the split.
 OUT gets robustness.md (start there), robustness.json (every figure), robustness.csv (a row for each
 severity) and pictures. --limit N takes about N faces in the classes' shares: with 500 an interval is some 4
-points to either side.
+points to either side. The same command again goes on where it was stopped.
 """
 
 import argparse
+import hashlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -35,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def measure(args: argparse.Namespace) -> int:
     """Predicts everything and writes the report; the exit code."""
+    import jax
+
     from fer_jax.data import splits
     from fer_jax.evaluation import robustness, robustness_report, statistics
 
@@ -54,13 +58,19 @@ def measure(args: argparse.Namespace) -> int:
             images, num_classes=len(judged.names), batch_size=args.batch_size, progress=False
         )
 
-    predictions = robustness.predict_all(predict, faces.images, numbers=numbers, seed=SEED)
+    weights = [hashlib.sha256(leaf.tobytes()).hexdigest() for leaf in jax.tree.leaves(trained.variables)]
+    images = [facts["data_hash"], facts["split"], numbers.tolist()]
+    keep = robustness.keep_for(
+        out / "unfinished", [weights, trained.normalization, judged.names, images, SEED]
+    )
+    predictions = robustness.predict_all(predict, faces.images, numbers=numbers, seed=SEED, keep=keep)
     accuracy = statistics.accuracy(predictions[robustness.CLEAN], faces.labels)
     number = command.note_test(facts, accuracy, f"robustness, {len(faces)} faces")
     facts |= {"split_size": size, "test_evaluations": number}
     report = robustness_report.write_report(
         out, predictions, faces, groups, numbers=numbers, seed=SEED, facts=facts, copies=copies
     )
+    shutil.rmtree(keep)
     print(f"{report['model']['name']} on {len(faces):,} of {size:,} faces of {args.split}\n")
     rows = {"clean accuracy": ("accuracy", report["clean"])}
     rows["mean corruption accuracy"] = ("value", report["mean_corruption_accuracy"])

@@ -1,5 +1,11 @@
 """How much of its accuracy a model keeps on corrupted faces."""
 
+import functools
+import io
+import itertools
+import json
+import pathlib
+import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +14,7 @@ from tqdm import tqdm
 
 from fer_jax.evaluation import bootstrap, statistics
 from fer_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
+from fer_jax.files import write_atomically
 
 Predictions = dict[str, np.ndarray]  # probabilities [N, K] of each condition: "clean", "jpeg/3", ...
 CLEAN = "clean"
@@ -24,6 +31,7 @@ def predict_all(
     *,
     numbers: np.ndarray,
     seed: int = 0,
+    keep: pathlib.Path | None = None,
     progress: bool = True,
 ) -> Predictions:
     """Predicts a split as it is and under every corruption at every severity.
@@ -33,15 +41,43 @@ def predict_all(
       images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
       numbers: int [N], each image's own number, see `corruptions.corrupt`.
       seed: of everything random.
+      keep: a folder for what is predicted, so that another call with the same arguments goes on where this
+        one was stopped (see `keep_for`); None keeps nothing.
       progress: whether to show a progress bar.
     """
-    found = {CLEAN: predict(images)}
-    pairs = [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
-    for name, severity in (bar := tqdm(pairs, "corruptions", disable=not progress)):
-        bar.set_postfix_str(condition(name, severity))
-        spoiled = Corrupted(images, name, severity, seed=seed, numbers=numbers)
-        found[condition(name, severity)] = predict(spoiled)
+    conditions = {CLEAN: lambda: images}
+    for name, severity in itertools.product(CORRUPTIONS, SEVERITIES):
+        conditions[condition(name, severity)] = functools.partial(
+            Corrupted, images, name, severity, seed=seed, numbers=numbers
+        )
+    found = {}
+    for key, spoiled in (bar := tqdm(conditions.items(), "corruptions", disable=not progress)):
+        bar.set_postfix_str(key)
+        file = keep and keep / f"{key.replace('/', '_')}.npy"
+        if file and file.is_file():
+            found[key] = np.load(file)
+            continue
+        found[key] = predict(spoiled())
+        if file:
+            buffer = io.BytesIO()
+            np.save(buffer, found[key])
+            write_atomically(file, buffer.getvalue())
     return found
+
+
+def keep_for(folder: pathlib.Path, what: Any) -> pathlib.Path:
+    """A folder for `predict_all` to keep predictions in, emptied if it has those of something else.
+
+    Args:
+      folder: made here if need be.
+      what: JSON that tells these predictions from all others: weights, images, seed.
+    """
+    mark, text = folder / "of.json", json.dumps(what, sort_keys=True)
+    if not mark.is_file() or mark.read_text() != text:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_atomically(mark, text.encode())
+    return folder
 
 
 def figures(predictions: Predictions, labels: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:

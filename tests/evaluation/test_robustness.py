@@ -91,6 +91,32 @@ def test_everything_is_predicted_once():
     )
 
 
+def test_a_second_call_goes_on_where_the_first_was_stopped(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
+    calls = []
+
+    def predict(images):
+        calls.append(images)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return np.random.default_rng(len(calls)).dirichlet(np.ones(7), 5)
+
+    def go_on(what="these weights"):
+        keep = robustness.keep_for(tmp_path / "keep", what)
+        return robustness.predict_all(predict, images, numbers=np.arange(5), keep=keep, progress=False)
+
+    with pytest.raises(KeyboardInterrupt):
+        go_on()
+    found = go_on()
+    assert len(calls) == 4 + len(KEYS) + 1 - 3
+    again = go_on()
+    assert len(calls) == 4 + len(KEYS) + 1 - 3
+    for key in (robustness.CLEAN, *KEYS):
+        np.testing.assert_array_equal(found[key], again[key])
+    go_on("other weights")
+    assert len(calls) == 4 + 2 * (len(KEYS) + 1) - 3
+
+
 @pytest.fixture(scope="module")
 def script():
     spec = importlib.util.spec_from_file_location("robustness_script", SCRIPT)
@@ -148,7 +174,7 @@ def test_the_script_writes_a_report(report, tiny_run, tiny_data):
 def test_the_script_takes_a_part_and_says_so(script, tiny_run, tiny_data, tmp_path, monkeypatch, capsys):
     kept = []
 
-    def predict_all(predict, images, *, numbers, seed):
+    def predict_all(predict, images, *, numbers, seed, keep):
         kept.append(numbers)
         return dict.fromkeys([robustness.CLEAN, *KEYS], predict(images))
 
