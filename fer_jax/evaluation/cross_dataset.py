@@ -122,7 +122,7 @@ def part_of(facts: dict[str, Any], copies: np.ndarray | None) -> str:
         return "trained on this split"
     if judged["selected_on_this_split"]:
         return "selected on this split"
-    used = [one.hash for one in protocol.used_splits(facts)]
+    used = [one.hash for one in protocol.used_splits(facts) if one.hash]
     if protocol.find_splits(used, facts["data"]):
         return "trained on this dataset"
     if copies is None:

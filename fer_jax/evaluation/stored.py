@@ -23,7 +23,7 @@ ABLATION_DIGITS = 5  # which are many files
 _KEPT = (
     "model parameters preprocess emotions config seed ema version selection labels annotations pretrained "
     "calibration data data_hash trained_data trained_data_hash split tta checkpoint cost test_evaluations "
-    "annotators run"
+    "annotators run ancestors steered_by split_size"
 ).split()
 
 
