@@ -188,13 +188,13 @@ def calibrated(
 ) -> dict[str, Any] | None:
     """The calibration after the checkpoint's temperature, None where it has none.
 
-    On the images that the temperature was fitted on, each half of them is rescaled by the temperature
+    On the images that the temperature was fitted on, or may have been for all that is known, each half of them is rescaled by the temperature
     of the other instead ('cross_fitted').
     """
     fitted = facts["calibration"]
     if not fitted:
         return None
-    fitted_here = fitted["split_hash"] in (None, protocol.split_hash(facts["data"], facts["split"]))
+    fitted_here = fitted.get("split_hash") in (None, protocol.split_hash(facts["data"], facts["split"]))
     if fitted_here:
         each = np.arange(len(labels)) if groups is None else groups
         scaled = calibration.cross_rescale(probs, labels, each)
