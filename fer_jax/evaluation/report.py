@@ -188,8 +188,8 @@ def calibrated(
 ) -> dict[str, Any] | None:
     """The calibration after the checkpoint's temperature, None where it has none.
 
-    On the images that the temperature was fitted on, or may have been for all that is known, each half of them is rescaled by the temperature
-    of the other instead ('cross_fitted').
+    On the images that the temperature was fitted on, or may have been for all that is known, each half of
+    them is rescaled by the temperature of the other instead ('cross_fitted').
     """
     fitted = facts["calibration"]
     if not fitted:
