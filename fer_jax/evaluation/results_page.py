@@ -204,7 +204,7 @@ def _accuracy(figure: dict[str, Any] | None) -> str:
 
 def _ablation(name: str, one: stored.Ablation) -> list[str]:
     run, facts = one.facts["run"], one.facts
-    flags = [f"`{recipe}`: `{' '.join(words)}`" for recipe, words in facts["recipes"].items() if words]
+    flags = [f"`{recipe}`: `{' '.join(words)}`" for recipe, words in facts["recipes"] if words]
     origin = [f"`{run['command']}`" if run["command"] else "", f"commit {run['commit']}", run["hardware"]]
     return [
         f"`{facts['model']['name']}` with {facts['parameters']:,} parameters, {facts['data']['name']}, "

@@ -18,7 +18,7 @@ from fer_jax.files import write_atomically
 
 ABLATION = "ablation.json"
 DIGITS = 7  # of the probabilities: float32 has no more
-ABLATION_DIGITS = 5  # which are many files
+ABLATION_DIGITS = 6  # which are many files
 # What a report tells about the model, the training and the evaluation, beside its figures.
 _KEPT = (
     "model parameters preprocess emotions config seed ema version selection labels annotations pretrained "
@@ -137,7 +137,7 @@ def store_ablation(source: pathlib.Path, folder: pathlib.Path, run: Run) -> dict
     }
     facts |= {
         "seeds": results["seeds"],
-        "recipes": {name: row["flags"] for name, row in results["recipes"].items()},
+        "recipes": [[name, row["flags"]] for name, row in results["recipes"].items()],
         "run": _run({}, run),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -154,7 +154,7 @@ class Ablation:
 
     Attributes:
       facts: 'model', 'parameters', 'config', 'data', 'data_hash', 'split' and 'emotions' of the baseline,
-        'seeds', 'recipes' ({name: the flags that it adds}), 'run' (see `Run`).
+        'seeds', 'recipes' (pairs of a name and the flags that it adds), 'run' (see `Run`).
       images: how many were predicted.
       figures: of `ablation.compare`.
     """
@@ -171,7 +171,7 @@ def load_ablation(folder: pathlib.Path) -> Ablation:
       ValueError: a file cannot be read, or is of other images than the first.
     """
     facts = json.loads((folder / ABLATION).read_text())
-    runs: dict[str, list[np.ndarray]] = {name: [] for name in facts["recipes"]}
+    runs: dict[str, list[np.ndarray]] = {name: [] for name, _ in facts["recipes"]}
     first = None
     for name in runs:
         for seed in facts["seeds"]:
