@@ -71,7 +71,7 @@ _SUMMARY = ("num_examples", "clean", "mean_corruption_accuracy", "kept")
 def _leak_free(predictions, labels, groups, copies) -> dict[str, Any]:
     """For 'without_identical' and 'without_near' the figures of `_SUMMARY`, None where no face is left."""
     parts = {}
-    for i, kind in enumerate(leakage.KINDS[1:], 1):
+    for i, kind in reversed(list(enumerate(leakage.KINDS))[1:]):
         kept = copies < i
         found = None
         if kept.any():
