@@ -1,8 +1,8 @@
 """A small CNN at 32 px for a few epochs: what scripts/ablate.py compares recipes on.
 
 Run it by `python -m fer_jax.main --config configs/ablation.py`. It is evaluated once, at the end, so that no
-score selects. Cut to six epochs it reaches 54.2 % on PublicTest (results/ablation: three seeds, commit 11edfe6,
-2.5 minutes each on two CPU cores); eight have not been run to their end on all of Training.
+score selects. Cut to six epochs it reaches 54.2 % on PublicTest (results/ablation: three seeds, commit
+11edfe6, 2.5 minutes each on two CPU cores); eight have not been run to their end on all of Training.
 """
 
 from configs.default import augmentation

@@ -98,7 +98,7 @@ def evaluate(args: argparse.Namespace) -> dict:
     for name in ("subgroups.md", "subgroups.json", "subgroups.png"):
         (Path(args.out) / name).unlink(missing_ok=True)
     if attributes:
-        found = subgroups.compare(probs, faces.labels, faces.ids, groups, attributes)
+        found = subgroups.compare(probs, faces.labels, faces.ids, groups, attributes, copies)
         subgroups_report.write(args.out, found)
     return report.write_report(
         args.out,

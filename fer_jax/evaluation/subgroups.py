@@ -111,6 +111,7 @@ def compare(
     ids: Sequence[str],
     groups: np.ndarray | None,
     table: Table,
+    copies: np.ndarray | None = None,
     *,
     resamples: int = bootstrap.RESAMPLES,
 ) -> dict[str, Any]:
@@ -123,14 +124,17 @@ def compare(
       groups: int [N], equal for identical images, which the intervals resample together; None resamples
         images one by one. Copies in different groups of an attribute are drawn apart.
       table: from `read_table`.
+      copies: int8 [N], see `leakage.find_copies`; None where it is not known.
       resamples: of the bootstrap.
 
     Returns:
       'table' (its path), 'in_split' and 'not_in_split' (rows of the table), 'without_row' (images);
       'attributes': for each 'groups', where each value has 'n', the figures of `METRICS` and
-      'interval_95', by their names; 'not_given' (images that have a row but no value); 'gaps': for each
-      of `GAPS` the 'highest' and 'lowest' group of MIN_IMAGES or more, 'value' (their difference) and its
-      'interval_95', or None where there are no two such groups.
+      'interval_95', by their names, and in 'without_near' the 'n', accuracy and 'interval_95' of its images
+      without near or identical copies (None where that is not known or none is left); 'not_given' (images
+      that have a row but no value); 'gaps': for each of `GAPS` the 'highest' and 'lowest' group of
+      MIN_IMAGES or more, 'value' (their difference) and its 'interval_95', or None where there are no two
+      such groups.
 
     Raises:
       ValueError: as `statistics.check` and `match`.
@@ -152,6 +156,15 @@ def compare(
             there = np.unique(labels[chosen])
             drawn[value]["macro_f1"] = np.nanmean(drawn[value]["f1"][:, there], axis=1)
             rows[value] = _figures(probs[chosen], labels[chosen], drawn[value])
+            rows[value]["without_near"] = None
+            if copies is not None and (new := chosen & (copies == 0)).any():
+                of = None if groups is None else groups[new]
+                again = bootstrap.resample(probs[new], labels[new], of, resamples=resamples, seed=seed)
+                rows[value]["without_near"] = {
+                    "n": int(new.sum()),
+                    "accuracy": statistics.accuracy(probs[new], labels[new]),
+                    "interval_95": bootstrap.interval(again["accuracy"]).tolist(),
+                }
         found[attribute] = {
             "groups": rows,
             "not_given": int((known & (column == "")).sum()),
@@ -201,11 +214,11 @@ def section(found: dict[str, Any]) -> str:
     ]
     names = list(METRICS.values())
     for attribute, of in found["attributes"].items():
-        rows = []
+        head, rows = (attribute, "images", *names, "accuracy without near copies"), []
         for value, row in of["groups"].items():
             cells = ("{:.3f} ({:.3f} - {:.3f})".format(row[m], *row["interval_95"][m]) for m in METRICS)
-            rows.append((value.replace("|", "/"), f"{row['n']:,}", *cells))
-        lines += ["", f"## {attribute}", "", *markdown.table((attribute, "images", *names), rows), ""]
+            rows.append((value.replace("|", "/"), f"{row['n']:,}", *cells, _without_near(row)))
+        lines += ["", f"## {attribute}", "", *markdown.table(head, rows), ""]
         lines += [_gap_line(METRICS[metric], gap) for metric, gap in of["gaps"].items()]
         if of["not_given"]:
             lines += ["", f"{of['not_given']:,} images have no value."]
@@ -221,6 +234,13 @@ def section(found: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _without_near(row: dict[str, Any]) -> str:
+    part = row["without_near"]
+    if not part:
+        return ""
+    return "{:.3f} ({:.3f} - {:.3f}), {:,} images".format(part["accuracy"], *part["interval_95"], part["n"])
 
 
 def _gap_line(name: str, gap: dict[str, Any] | None) -> str:

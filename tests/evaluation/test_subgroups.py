@@ -78,6 +78,25 @@ def test_copies_are_drawn_together(case):
     assert widths[1] / widths[0] == pytest.approx(np.sqrt(2), rel=0.1)
 
 
+def test_without_copies_of_the_training(case):
+    probs, labels, ids, _, table = case
+    copies = (np.arange(600) % 4 == 0).astype(np.int8)
+    found = subgroups.compare(probs, labels, ids, None, table, copies)["attributes"]["age"]["groups"]
+    ages = subgroups.match(table, ids)["age"]
+    for age, row in found.items():
+        kept = (ages == age) & (copies == 0)
+        part = row["without_near"]
+        assert part["n"] == kept.sum()
+        assert part["accuracy"] == pytest.approx((probs[kept].argmax(1) == labels[kept]).mean())
+        assert part["interval_95"][0] < part["accuracy"] < part["interval_95"][1]
+    assert (
+        subgroups.compare(probs, labels, ids, None, table)["attributes"]["age"]["groups"]["old"][
+            "without_near"
+        ]
+        is None
+    )
+
+
 def test_written_beside_the_report(case, tmp_path):
     probs, labels, ids, _, table = case
     found = subgroups.compare(probs, labels, ids, None, table)
