@@ -136,6 +136,15 @@ def test_results_of_other_images_get_a_table_of_their_own(root):
     stored.store(root / "runs" / "more", root / "results" / "more", stored.Run())
     found = results_page.compare(stored.folders(root / "results"))
     names = {title: list(group.facts) for title, group in found.items()}
+    # By other labels the title is longer, and takes nothing from the shorter one, whichever comes first.
+    facts = root / "results" / "cnn" / "facts.json"
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"labels": "ferplus_majority"}))
+    for name in ("cnn", "other"):
+        report = root / "results" / name / contenders.STORED
+        text = gzip.decompress(report.read_bytes()).replace(b"face ", f"{name} ".encode())
+        report.write_bytes(gzip.compress(text))
+    titles = list(results_page.compare([root / "results" / name for name in ("cnn", "other")]))
+    assert titles == ["faces_validation_ferplus_majority", "faces_validation"]
     assert names == {"faces_validation": ["cnn", "other"], "faces_validation_2": ["more"]}
 
 

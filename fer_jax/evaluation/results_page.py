@@ -1,6 +1,7 @@
 """RESULTS.md and the README's table of results, from the stored results alone."""
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -58,10 +59,10 @@ def compare(folders: Sequence[pathlib.Path]) -> dict[str, Compared]:
         members = contenders.load(group)
         first = members[0].facts
         title = "_".join(filter(None, (first["data"]["name"], first["split"], _labels(first))))
-        number = sum(name == title or name.startswith(f"{title}_") for name in compared)
+        names = itertools.chain([title], (f"{title}_{number}" for number in itertools.count(2)))
+        free = next(name for name in names if name not in compared)
         facts = {member.name: member.facts for member in members}
-        title = title if not number else f"{title}_{number + 1}"
-        compared[title] = Compared(comparison.compare(members), facts)
+        compared[free] = Compared(comparison.compare(members), facts)
     return compared
 
 
