@@ -181,7 +181,7 @@ def note_test(facts: dict[str, Any], accuracy: float, what: str) -> int | None:
     folder = weights.parent.parent if weights.parent.name == CHECKPOINTS else weights.parent
     entry = {
         "weights": weights.name,
-        "step": (facts["selection"] or {}).get("step"),
+        "step": (facts.get("selection") or {}).get("step"),
         "data_hash": facts["data_hash"],
         "labels": facts["labels"],
         "what": what,
