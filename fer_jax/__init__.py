@@ -1,3 +1,22 @@
-"""fer_jax: facial emotion recognition in JAX."""
+"""fer_jax: facial emotion recognition in JAX.
+
+from fer_jax import Predictor
+Predictor.load("cnn")("photo.jpg")
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fer_jax.inference.predictor import Predictor
 
 __version__ = "0.1.0"
+__all__ = ["Predictor", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """`Predictor`, imported when it is asked for: training needs neither it nor what it imports."""
+    if name != "Predictor":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fer_jax.inference.predictor import Predictor
+
+    return Predictor

@@ -402,6 +402,10 @@ def facts(
         "data": builder.describe(manifest),
         "training": training,
         "loaded_size": config.data.image_size,
+        "faces": {
+            "side": config.data.image_size or max((manifest["image_shape"] or [0])[:2]) or None,
+            "channels": manifest["channels"],
+        },
         "labels": config.data.labels,
         "annotations": [] if config.data.labels == ferplus.GIVEN else [ferplus.ANNOTATION],
         "seed": config.seed,

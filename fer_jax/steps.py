@@ -38,10 +38,11 @@ def make_input(
     channels: int,
     fill: str = "reflect",
     interpolation: str = "bilinear",
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
+) -> Callable[[jax.Array, jax.Array | None], jax.Array]:
     """What an evaluation makes of faces before the network.
 
-    prepare(images uint8 [B, H, W, C], affine float32 [B, 2, 3]) -> float32 [B, size, size, channels].
+    prepare(images uint8 [B, H, W, C], affine float32 [B, 2, 3] or None for all of each image) -> float32
+    [B, size, size, channels].
 
     Args:
       size: of the network's input.
@@ -52,16 +53,22 @@ def make_input(
     """
 
     def prepare(images, affine):
+        if affine is None and images.shape[1:3] == (size, size):
+            return normalize(images * augment.PIXEL, mean, std, channels)
+        if affine is None:
+            affine = augment.identity_affine(len(images))
         x = augment.resample(images, affine, size, fill, np.mean(mean), interpolation)
         return normalize(x, mean, std, channels)
 
     return prepare
 
 
-def make_forward(model: nn.Module, **normalization: Any) -> Callable[[Any, jax.Array, jax.Array], jax.Array]:
+def make_forward(
+    model: nn.Module, **normalization: Any
+) -> Callable[[Any, jax.Array, jax.Array | None], jax.Array]:
     """The evaluation pass of a network; `normalization` are the arguments of `make_input`.
 
-    forward(variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3]) -> logits float32 [B, K].
+    forward(variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3] or None) -> logits float32 [B, K].
     """
     prepare = make_input(**normalization)
 

@@ -22,7 +22,7 @@ from fer_jax.data.records import (
 )
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
-MAX_PIXELS = 50_000_000  # a large photograph; a file that declares more is refused before it is decoded
+MAX_PIXELS = 80_000_000  # a large photograph; a file that declares more is refused before it is decoded
 
 DROP = "drop"  # instead of an emotion, for classes that are left out
 
@@ -283,7 +283,7 @@ def read_image(path: Path) -> np.ndarray:
             image = Image.open(file)
             if image.width * image.height > MAX_PIXELS:
                 raise BadRecordError(where, _too_large(f"{image.width} x {image.height} pixels"))
-            return _to_array(ImageOps.exif_transpose(image))
+            return to_array(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         count = re.search(r"\d+", str(error))
         raise BadRecordError(where, _too_large(f"{count[0]} pixels" if count else str(error))) from error
@@ -298,7 +298,7 @@ def _too_large(found: str) -> str:
     return f"declares {found}, more than the limit of {MAX_PIXELS:,}; it was not decoded"
 
 
-def _to_array(image: Image.Image) -> np.ndarray:
+def to_array(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):  # 16 bits a pixel
         return (np.asarray(image, np.float32) / 257).round().clip(0, 255).astype(np.uint8)
     if image.mode in ("1", "L"):

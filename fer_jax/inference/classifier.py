@@ -1,0 +1,79 @@
+"""Faces in, calibrated probabilities out, in batches of few sizes so that little is compiled."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from fer_jax import platform, steps
+from fer_jax.evaluation import predict
+from fer_jax.evaluation.trained import Trained
+
+# A batch is filled up to one of these; each is compiled once, when it first comes.
+SIZES = (1, 8, 64, 256)
+# On a CPU a large batch is worked on in parts whose features stay in its caches.
+_CPU_PART = 64
+
+
+class Classifier:
+    """A trained network as a function of faces.
+
+    Attributes:
+      trained: the network and its facts.
+      side: of the faces that it takes, in pixels.
+      channels: of them: 1 (grey) or 3 (RGB).
+      emotions: names of the classes, in the order of the probabilities.
+      temperature: that divides the logits; 1 where the checkpoint has none.
+    """
+
+    def __init__(self, trained: Trained):
+        faces = trained.facts.get("faces") or {}
+        self.trained = trained
+        # No larger than in training: what a network saw enlarged to its input was never sharp.
+        self.side = min(faces.get("side") or trained.input_shape[0], trained.input_shape[0])
+        self.channels = faces.get("channels", 1)
+        self.emotions = tuple(trained.facts["emotions"])
+        self.temperature = (trained.facts.get("calibration") or {}).get("temperature", 1.0)
+        self._variables = jax.device_put(trained.variables)
+        forward = steps.make_forward(trained.model, **trained.normalization)
+        self._forward = jax.jit(_in_parts(forward), compiler_options=platform.compiler_options())
+
+    def __call__(self, faces: np.ndarray) -> np.ndarray:
+        """Probabilities of faces; safe to call from several threads.
+
+        Args:
+          faces: uint8 [N, side, side, channels], N from 0.
+
+        Returns:
+          float64 [N, K], rows that sum to 1.
+
+        Raises:
+          ValueError: the faces have another shape or type, or the network's outputs are not finite.
+        """
+        shape = (self.side, self.side, self.channels)
+        if faces.dtype != np.uint8 or faces.shape[1:] != shape:
+            raise ValueError(f"faces are {faces.dtype} {list(faces.shape)}; expected uint8 [N, {shape}]")
+        parts = [self._logits(faces[start : start + SIZES[-1]]) for start in range(0, len(faces), SIZES[-1])]
+        logits = np.concatenate([np.empty((0, len(self.emotions))), *parts])
+        if not np.isfinite(logits).all():
+            raise ValueError(f"the outputs of {self.trained.source} are not finite: its weights are damaged")
+        return predict.softmax(logits / self.temperature) if len(faces) else logits
+
+    def _logits(self, faces: np.ndarray) -> np.ndarray:
+        size = next(size for size in SIZES if size >= len(faces))
+        filled = np.concatenate([faces, np.repeat(faces[-1:], size - len(faces), axis=0)])
+        return np.asarray(self._forward(self._variables, filled), np.float64)[: len(faces)]
+
+
+def _in_parts(forward: predict.Forward) -> Callable[[Any, jax.Array], jax.Array]:
+    """`steps.make_forward`'s function of whole faces, a large batch on a CPU part by part."""
+
+    def run(variables, faces):
+        if jax.default_backend() != "cpu" or len(faces) <= _CPU_PART:
+            return forward(variables, faces, None)
+        parts = faces.reshape(-1, _CPU_PART, *faces.shape[1:])
+        logits = jax.lax.map(lambda part: forward(variables, part, None), parts)
+        return logits.reshape(len(faces), -1)
+
+    return run

@@ -1,0 +1,212 @@
+"""Face detectors behind one interface: a picture in, where the faces are out.
+
+The networks were trained on faces cut out by a certain rule, and `Detection.frame` is what that rule would
+cut out. Where FER2013's frames lie about the boxes of a detector was measured: see
+`scripts/study_framing.py` and the constants below.
+"""
+
+import abc
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fer_jax.inference import mediapipe_model
+from fer_jax.inference.pictures import to_rgb
+from fer_jax.inference.results import Box, Detection
+from fer_jax.pretrained import download
+
+FOLDER = "detectors"  # of the cache
+YUNET_URL = (
+    "https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/"
+    "face_detection_yunet_2023mar.onnx"
+)
+YUNET_CHECKSUM = "sha256:8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+
+_SEARCHED = (320, 1280)  # sides, in pixels, that a picture's longer one is brought between
+
+
+class Detector(abc.ABC):
+    """Finds faces."""
+
+    @abc.abstractmethod
+    def detect(self, image: np.ndarray) -> list[Detection]:
+        """The faces of a picture, the largest first; safe to call from several threads.
+
+        Args:
+          image: uint8 [H, W] or [H, W, 3] (RGB), of any size.
+        """
+
+
+class WholePicture(Detector):
+    """Takes every picture for one face, as the images of a dataset are: nothing is looked for."""
+
+    def detect(self, image: np.ndarray) -> list[Detection]:
+        box = Box(0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
+        return [Detection(box, 1.0, box)]
+
+
+class YuNet(Detector):
+    """OpenCV's YuNet (Wu et al. 2023, doi:10.1007/s11633-023-1423-y).
+
+    Finds faces from about 10 pixels on, leaning up to about 45 degrees. Fetches its model, 0.2 MB, the
+    first time.
+    """
+
+    # FER2013's frames have the height of YuNet's box and its centre.
+    SCALE, DOWN = 1.0, 0.0
+
+    def __init__(self, margin: float = 1.0, min_score: float = 0.6):
+        """Opens the model.
+
+        Args:
+          margin: the frame's side over that of the frames in training.
+          min_score: what scores less is no face.
+
+        Raises:
+          DownloadError, WrongFileError: see `download.fetch`.
+          ValueError: `margin` or `min_score` is out of range.
+        """
+        _check(margin, min_score)
+        self._margin = margin
+        path = download.fetch(YUNET_URL, checksum=YUNET_CHECKSUM, folder=FOLDER, megabytes=0.2)
+        model = np.fromfile(path, np.uint8)
+        self._model = cv2.FaceDetectorYN.create("onnx", model, np.empty(0, np.uint8), (320, 320), min_score)
+        self._lock = threading.Lock()
+
+    def detect(self, image: np.ndarray) -> list[Detection]:
+        small, scale = _rescale(image)
+        bgr = np.ascontiguousarray(to_rgb(small)[..., ::-1])
+        with self._lock:
+            self._model.setInputSize((bgr.shape[1], bgr.shape[0]))
+            _, found = self._model.detect(bgr)
+        detections = []
+        for row in () if found is None else found.astype(np.float64):
+            box, eyes, score = Box(*row[:4] / scale), row[4:8].reshape(2, 2), float(row[14])
+            frame = _frame(box, self.SCALE * self._margin, self.DOWN)
+            detections.append(Detection(box, score, frame, tilt=_tilt(*eyes)))
+        return _largest_first(detections)
+
+
+class MediaPipe(Detector):
+    """MediaPipe's BlazeFace of short range (Bazarevsky et al. 2019, arXiv:1907.05047), through the tasks API.
+
+    For faces within two metres of a camera: quick, but it sees the picture at 128 x 128 pixels and
+    passes over small faces. Needs the package mediapipe; fetches its model, 0.2 MB, the first time.
+    """
+
+    SCALE, DOWN = 1.0, 0.0
+
+    def __init__(self, margin: float = 1.0, min_score: float = 0.7):
+        """Opens the model; arguments and errors as of `YuNet`.
+
+        Raises:
+          ImportError: mediapipe cannot be loaded; the message says how to install it.
+        """
+        _check(margin, min_score)
+        self._margin, self._min_score = margin, min_score
+        self._model, self._to_image = mediapipe_model.open_detector(min_score)
+        self._lock = threading.Lock()
+
+    def detect(self, image: np.ndarray) -> list[Detection]:
+        rgb = np.ascontiguousarray(to_rgb(image))
+        with self._lock:
+            found = self._model.detect(self._to_image(rgb)).detections
+        size = np.array([rgb.shape[1], rgb.shape[0]])
+        detections = []
+        for one in found:
+            at = one.bounding_box
+            box = Box(*map(float, (at.origin_x, at.origin_y, at.width, at.height)))
+            eyes = [np.array([point.x, point.y]) * size for point in one.keypoints[:2]]
+            frame = _frame(box, self.SCALE * self._margin, self.DOWN)
+            detections.append(Detection(box, one.categories[0].score, frame, tilt=_tilt(*eyes)))
+        return _largest_first(detections)
+
+
+class AnyTurn(Detector):
+    """Looks for upright faces in the picture as it is and turned by 90, 180 and 270 degrees.
+
+    For photographs that lie on their side and have lost the note about it. The turn in which another
+    detector is surest of a face is taken for the whole picture. Takes four times as long.
+    """
+
+    def __init__(self, detector: Detector):
+        self._detector = detector
+
+    def detect(self, image: np.ndarray) -> list[Detection]:
+        found = {turn: self._detector.detect(np.rot90(image, turn // 90)) for turn in (0, 90, 180, 270)}
+        best = max(found, key=lambda turn: max((one.score for one in found[turn]), default=0.0))
+        return [_turned(one, best, *image.shape[:2]) for one in found[best]]
+
+
+DETECTORS: dict[str, type[Detector]] = {"mediapipe": MediaPipe, "whole": WholePicture, "yunet": YuNet}
+
+
+def create(name: str, *, any_turn: bool = False, **options: Any) -> Detector:
+    """The detector `name`, one of `DETECTORS`.
+
+    Args:
+      name: of it.
+      any_turn: whether to look for faces that lie on their side or head, too (`AnyTurn`).
+      **options: what its constructor takes.
+
+    Raises:
+      ValueError: there is none of that name; the message lists those there are.
+      As the detector's constructor.
+    """
+    if name not in DETECTORS:
+        raise ValueError(f"unknown face detector {name!r}; there are: {', '.join(DETECTORS)}")
+    detector = DETECTORS[name](**options)
+    return AnyTurn(detector) if any_turn and name != "whole" else detector
+
+
+def _check(margin: float, min_score: float) -> None:
+    if not 0.1 <= margin <= 10:
+        raise ValueError(f"margin {margin}: expected the frame's side over training's, from 0.1 to 10")
+    if not 0 < min_score < 1:
+        raise ValueError(f"min_score {min_score}: expected a number between 0 and 1")
+
+
+def _rescale(image: np.ndarray) -> tuple[np.ndarray, float]:
+    """The picture at a size to look for faces in, and its size over the original's."""
+    height, width = image.shape[:2]
+    scale = np.clip(max(height, width), *_SEARCHED) / max(height, width)
+    if scale == 1:
+        return image, 1.0
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return cv2.resize(np.ascontiguousarray(image), size, interpolation=how), scale
+
+
+def _frame(box: Box, scale: float, down: float) -> Box:
+    """The square about a box: its side over the box's longer one, its centre lower by a share of its side."""
+    side = scale * max(box.width, box.height)
+    x, y = box.centre
+    return Box(x - side / 2, y - side / 2 + down * side, side, side)
+
+
+def _tilt(left_eye: Iterable[float], right_eye: Iterable[float]) -> float:
+    """Degrees by which the line from eye to eye (x, y) leans clockwise, in (-180, 180]."""
+    across, down = np.subtract(right_eye, left_eye)
+    return float(np.degrees(np.arctan2(down, across)))
+
+
+def _largest_first(detections: list[Detection]) -> list[Detection]:
+    return sorted(detections, key=lambda one: -one.box.width * one.box.height)
+
+
+def _turned(one: Detection, turn: int, height: int, width: int) -> Detection:
+    """What was found in a picture turned by `turn`, as it lies in the original of the given size."""
+
+    def back(box: Box) -> Box:
+        left, top, across, down = box
+        return {
+            0: box,
+            90: Box(width - top - down, left, down, across),
+            180: Box(width - left - across, height - top - down, across, down),
+            270: Box(top, height - left - across, down, across),
+        }[turn]
+
+    return Detection(back(one.box), one.score, back(one.frame), turn, one.tilt)

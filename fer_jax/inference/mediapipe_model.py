@@ -1,0 +1,71 @@
+"""MediaPipe's face detector: its file, and what the tasks API wants to know about it."""
+
+import atexit
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fer_jax.pretrained import download
+
+URL = "https://storage.googleapis.com/mediapipe-assets/face_detection_short_range.tflite"
+CHECKSUM = "sha256:3bc182eb9f33925d9e58b5c8d59308a760f4adea8f282370e428c51212c26633"
+_LEVEL = 127.5  # the network takes (pixel - _LEVEL) / _LEVEL, in [-1, 1]
+_OUTPUTS = 2  # boxes and scores
+
+
+def open_detector(min_score: float) -> tuple[Any, Callable[[np.ndarray], Any]]:
+    """The detector of MediaPipe's tasks API, and what makes an image for it of uint8 [H, W, 3].
+
+    Raises:
+      ImportError: mediapipe cannot be loaded.
+      DownloadError, WrongFileError: see `download.fetch`.
+    """
+    try:
+        import mediapipe
+        from mediapipe.tasks.python import BaseOptions, vision
+    except (ImportError, OSError) as error:  # OSError: it is there, but a system library is not
+        raise ImportError(
+            f"the detector mediapipe needs the package of this name ({error}): pip install --no-deps "
+            "mediapipe, and on Debian apt install libegl1 libgles2; or take the detector yunet"
+        ) from error
+    path = download.fetch(URL, checksum=CHECKSUM, folder="detectors", megabytes=0.2)
+    options = vision.FaceDetectorOptions(
+        base_options=BaseOptions(model_asset_buffer=describe_input(path.read_bytes())),
+        min_detection_confidence=min_score,
+    )
+
+    def to_image(rgb: np.ndarray) -> Any:
+        return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)
+
+    detector = vision.FaceDetector.create_from_options(options)
+    atexit.register(detector.close)  # later, at the interpreter's very end, it would fail
+    return detector, to_image
+
+
+def describe_input(model: bytes) -> bytes:
+    """A TFLite file with the metadata about its input that the tasks API asks for and the old files lack."""
+    import flatbuffers
+    from mediapipe.tasks.metadata import metadata_schema_py_generated as metadata
+    from mediapipe.tasks.metadata import schema_py_generated as tflite
+
+    normalization = metadata.NormalizationOptionsT(mean=[_LEVEL], std=[_LEVEL])
+    unit = metadata.ProcessUnitT(metadata.ProcessUnitOptions.NormalizationOptions, normalization)
+    described = metadata.ModelMetadataT(
+        subgraphMetadata=[
+            metadata.SubGraphMetadataT(
+                inputTensorMetadata=[metadata.TensorMetadataT(processUnits=[unit])],
+                outputTensorMetadata=[metadata.TensorMetadataT() for _ in range(_OUTPUTS)],
+            )
+        ]
+    )
+    builder = flatbuffers.Builder()
+    builder.Finish(described.Pack(builder), b"M001")
+    content = np.frombuffer(bytes(builder.Output()), np.uint8)
+    whole = tflite.ModelT.InitFromPackedBuf(model, 0)
+    whole.buffers.append(tflite.BufferT(data=content))
+    entry = tflite.MetadataT(name="TFLITE_METADATA", buffer=len(whole.buffers) - 1)
+    whole.metadata = [*(whole.metadata or []), entry]
+    builder = flatbuffers.Builder()
+    builder.Finish(whole.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
