@@ -1,6 +1,6 @@
 """Faces in, calibrated probabilities out, in batches of few sizes so that little is compiled."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ from fer_jax import platform, steps
 from fer_jax.evaluation import predict
 from fer_jax.evaluation.trained import Trained
 
-# A batch is filled up to one of these; each is compiled once, when it first comes.
+# A batch is filled up to one of these; each is compiled once, when it first comes, which takes seconds.
 SIZES = (1, 8, 64, 256)
 # On a CPU a large batch is worked on in parts whose features stay in its caches.
 _CPU_PART = 64
@@ -25,10 +25,18 @@ class Classifier:
       channels: of them: 1 (grey) or 3 (RGB).
       emotions: names of the classes, in the order of the probabilities.
       temperature: that divides the logits; 1 where the checkpoint has none.
+      sizes: of its batches, ascending.
     """
 
-    def __init__(self, trained: Trained):
+    def __init__(self, trained: Trained, sizes: Sequence[int] = SIZES):
+        """Puts the network together; nothing is compiled yet.
+
+        Args:
+          trained: the network.
+          sizes: of batches; above 64 multiples of it.
+        """
         faces = trained.facts.get("faces") or {}
+        self.sizes = tuple(sorted(sizes))
         self.trained = trained
         # No larger than in training: what a network saw enlarged to its input was never sharp.
         self.side = min(faces.get("side") or trained.input_shape[0], trained.input_shape[0])
@@ -60,8 +68,13 @@ class Classifier:
             raise ValueError(f"the outputs of {self.trained.source} are not finite: its weights are damaged")
         return predict.softmax(logits / self.temperature) if len(faces) else logits
 
+    def warm_up(self) -> None:
+        """Compiles all sizes, so that no call has to wait for it later."""
+        for size in self.sizes:
+            self(np.zeros((size, self.side, self.side, self.channels), np.uint8))
+
     def _logits(self, faces: np.ndarray) -> np.ndarray:
-        size = next(size for size in SIZES if size >= len(faces))
+        size = next(size for size in self.sizes if size >= len(faces))
         filled = np.concatenate([faces, np.repeat(faces[-1:], size - len(faces), axis=0)])
         return np.asarray(self._forward(self._variables, filled), np.float64)[: len(faces)]
 

@@ -10,7 +10,7 @@ import numpy as np
 from fer_jax.evaluation import saliency
 from fer_jax.evaluation.trained import Trained
 from fer_jax.inference import cropping, detectors, pictures
-from fer_jax.inference.classifier import Classifier
+from fer_jax.inference.classifier import SIZES, Classifier
 from fer_jax.inference.results import Detection, Face, Prediction
 
 # Checkpoints that come with the package, by name.
@@ -72,6 +72,7 @@ class Predictor:
         margin: float = 1.0,
         any_turn: bool = False,
         unsure_below: float = UNSURE_BELOW,
+        batch_sizes: Sequence[int] = SIZES,
     ) -> "Predictor":
         """A predictor from weights; all that their preprocessing needs is in the file.
 
@@ -82,6 +83,7 @@ class Predictor:
           margin: size of what the network sees over what it saw in training; 1 is the same.
           any_turn: whether to find faces in pictures that lie on their side or head, at four times the cost.
           unsure_below: see the class.
+          batch_sizes: that faces are classified in, see `Classifier`.
 
         Raises:
           FileNotFoundError: there are no such weights.
@@ -92,7 +94,7 @@ class Predictor:
         """
         options = {} if detector == "whole" else {"margin": margin}
         found = detectors.create(detector, any_turn=any_turn, **options)
-        return cls(Classifier(Trained(find_weights(source))), found, unsure_below)
+        return cls(Classifier(Trained(find_weights(source)), batch_sizes), found, unsure_below)
 
     def __call__(
         self, images: pictures.Picture | Iterable[pictures.Picture], *, detected: bool = True

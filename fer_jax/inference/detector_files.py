@@ -1,6 +1,7 @@
-"""MediaPipe's face detector: its file, and what the tasks API wants to know about it."""
+"""The detectors' models: where they come from, and what MediaPipe's tasks API wants to know about its own."""
 
 import atexit
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -8,18 +9,44 @@ import numpy as np
 
 from fer_jax.pretrained import download
 
-URL = "https://storage.googleapis.com/mediapipe-assets/face_detection_short_range.tflite"
-CHECKSUM = "sha256:3bc182eb9f33925d9e58b5c8d59308a760f4adea8f282370e428c51212c26633"
-_LEVEL = 127.5  # the network takes (pixel - _LEVEL) / _LEVEL, in [-1, 1]
+FOLDER = "detectors"  # of the cache
+YUNET_URL = (
+    "https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/"
+    "face_detection_yunet_2023mar.onnx"
+)
+YUNET_CHECKSUM = "sha256:8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+BLAZEFACE_URL = "https://storage.googleapis.com/mediapipe-assets/face_detection_short_range.tflite"
+BLAZEFACE_CHECKSUM = "sha256:3bc182eb9f33925d9e58b5c8d59308a760f4adea8f282370e428c51212c26633"
+
+_LEVEL = 127.5  # BlazeFace takes (pixel - _LEVEL) / _LEVEL, in [-1, 1]
 _OUTPUTS = 2  # boxes and scores
 
 
-def open_detector(min_score: float) -> tuple[Any, Callable[[np.ndarray], Any]]:
+def fetch(url: str, checksum: str) -> pathlib.Path:
+    """A detector's file, from the cache or the network.
+
+    Raises:
+      DownloadError, WrongFileError: see `download.fetch`; the message names another way, too.
+    """
+    try:
+        return download.fetch(url, checksum=checksum, folder=FOLDER, megabytes=0.2)
+    except download.DownloadError as error:
+        raise download.DownloadError(
+            f"{error}, or take the detector whole, for which every picture is one face"
+        ) from error
+
+
+def fetch_yunet() -> pathlib.Path:
+    """YuNet's ONNX file; errors as of `fetch`."""
+    return fetch(YUNET_URL, YUNET_CHECKSUM)
+
+
+def open_blazeface(min_score: float) -> tuple[Any, Callable[[np.ndarray], Any]]:
     """The detector of MediaPipe's tasks API, and what makes an image for it of uint8 [H, W, 3].
 
     Raises:
       ImportError: mediapipe cannot be loaded.
-      DownloadError, WrongFileError: see `download.fetch`.
+      As `fetch`.
     """
     try:
         import mediapipe
@@ -29,7 +56,7 @@ def open_detector(min_score: float) -> tuple[Any, Callable[[np.ndarray], Any]]:
             f"the detector mediapipe needs the package of this name ({error}): pip install --no-deps "
             "mediapipe, and on Debian apt install libegl1 libgles2; or take the detector yunet"
         ) from error
-    path = download.fetch(URL, checksum=CHECKSUM, folder="detectors", megabytes=0.2)
+    path = fetch(BLAZEFACE_URL, BLAZEFACE_CHECKSUM)
     options = vision.FaceDetectorOptions(
         base_options=BaseOptions(model_asset_buffer=describe_input(path.read_bytes())),
         min_detection_confidence=min_score,

@@ -1,0 +1,168 @@
+"""Predictions as a table: a row for a face, for a picture without one, for a file that cannot be read."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fer_jax import files
+from fer_jax.inference.looking import Seen
+from fer_jax.inference.results import Face
+from fer_jax.inference.tracking import Track
+
+FACE, NO_FACE, ERROR = "face", "no_face", "error"
+ENDINGS = (".csv", ".jsonl")
+
+
+class TableError(ValueError):
+    """A table that cannot be written to, or not be gone on with."""
+
+
+def columns(emotions: Sequence[str]) -> list[str]:
+    """The names of the columns, of a CSV file in this order."""
+    place = "source frame seconds status face track left top width height detection_score".split()
+    answer = "emotion confidence unsure smoothed_emotion smoothed_confidence".split()
+    return [*place, *answer, *(f"p_{name}" for name in emotions), "error"]
+
+
+def rows(seen: Seen, faces: Sequence[Face], tracks: Sequence[Track]) -> list[dict[str, Any]]:
+    """What a table says of a picture; nothing of a file's mere end.
+
+    Args:
+      seen: the picture, or what went wrong with it.
+      faces: in it.
+      tracks: of its faces where it is a frame, else none.
+    """
+    place = {"source": seen.source.path, "frame": seen.frame}
+    place["seconds"] = None if seen.seconds is None else round(seen.seconds, 3)
+    if seen.error is not None:
+        return [place | {"status": ERROR, "error": seen.error}]
+    if seen.size is None:
+        return []
+    if not faces:
+        return [place | {"status": NO_FACE}]
+    found = [place | {"status": FACE, "face": i} | _answer(face) for i, face in enumerate(faces)]
+    for row, track, face in zip(found, tracks, faces, strict=bool(tracks)):
+        row["track"] = track.number
+        row["smoothed_emotion"] = face.emotions[int(track.probabilities.argmax())]
+        row["smoothed_confidence"] = round(float(track.probabilities.max()), 6)
+    return found
+
+
+def _answer(face: Face) -> dict[str, Any]:
+    as_json = face.to_dict()
+    probabilities = {f"p_{name}": p for name, p in as_json["probabilities"].items()}
+    kept = ("detection_score", "emotion", "confidence", "unsure")
+    return as_json["box"] | {name: as_json[name] for name in kept} | probabilities
+
+
+class Table:
+    """A file of rows, and beside it how far it is whole, so that a run that was stopped can go on.
+
+    A run that is stopped in any way leaves rows of the last `mark`, and perhaps part of what came after it,
+    which `resume` cuts off.
+    """
+
+    def __init__(self, path: os.PathLike | str, emotions: Sequence[str], made_by: dict[str, Any]):
+        """Names the file; `start` or `resume` begins to write.
+
+        Args:
+          path: ending in .csv or .jsonl.
+          emotions: of the rows.
+          made_by: what the rows depend on, as JSON has it: rows of another make are not added.
+
+        Raises:
+          TableError: another ending.
+        """
+        self.path, self._columns, self._made_by = Path(path), columns(emotions), made_by
+        if self.path.suffix not in ENDINGS:
+            raise TableError(f"--out {path}: expected a file ending in {' or '.join(ENDINGS)}")
+        self._state = self.path.with_name(self.path.name + ".state")
+        self._bytes, self._pending = 0, []
+
+    def start(self) -> None:
+        """Begins a new file.
+
+        Raises:
+          TableError: there is one already.
+        """
+        if self.path.exists():
+            raise TableError(
+                f"{self.path} exists: go on with it by --resume, or name another file, or remove it"
+            )
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.touch()
+        if self.path.suffix == ".csv":
+            self._pending.append(self._csv_line(self._columns))
+        self.mark(None)
+
+    def resume(self) -> tuple[set[str], dict[str, Any] | None]:
+        """Begins where the file was left, or a new one where there is none.
+
+        Returns:
+          The sources that are done, and what the last `mark` was given.
+
+        Raises:
+          TableError: it was made otherwise, or nothing is known about how.
+        """
+        if not self.path.exists():
+            self.start()
+            return set(), None
+        try:
+            state = json.loads(self._state.read_text())
+            self._bytes, going_on, made_by = state["bytes"], state["going_on"], state["made_by"]
+        except (OSError, ValueError, KeyError) as error:
+            raise TableError(
+                f"{self._state} cannot be read ({error}): without it {self.path} cannot be gone on with"
+            ) from error
+        if made_by != self._made_by:
+            names = [name for name in self._made_by if made_by.get(name) != self._made_by[name]]
+            was = ", ".join(f"{name} {made_by.get(name)}" for name in names)
+            now = ", ".join(f"{name} {self._made_by[name]}" for name in names)
+            raise TableError(f"{self.path} was made with {was}; now it is {now}: name another file")
+        os.truncate(self.path, self._bytes)
+        done = set(self._sources()) - ({going_on["source"]} if going_on else set())
+        return done, going_on
+
+    def write(self, new: Sequence[dict[str, Any]]) -> None:
+        """Adds rows, which the next `mark` writes."""
+        for row in new:
+            if self.path.suffix == ".csv":
+                self._pending.append(self._csv_line([row.get(name) for name in self._columns]))
+            else:
+                ordered = {name: row.get(name) for name in self._columns}
+                line = json.dumps(ordered, ensure_ascii=False) + "\n"
+                self._pending.append(line.encode(errors="surrogateescape"))
+
+    def mark(self, going_on: dict[str, Any] | None) -> None:
+        """Writes the rows so far, and notes that they are whole.
+
+        Args:
+          going_on: what is needed to go on in the middle of a file, with its 'source'; None between files.
+
+        Raises:
+          OSError: they cannot be written; those of the last mark stay.
+        """
+        lines = b"".join(self._pending)
+        with open(self.path, "r+b") as file:
+            file.seek(self._bytes)
+            file.write(lines)
+        state = {"bytes": self._bytes + len(lines), "going_on": going_on, "made_by": self._made_by}
+        files.write_atomically(self._state, json.dumps(state).encode())
+        self._bytes += len(lines)
+        self._pending.clear()
+
+    def _sources(self) -> Iterator[str]:
+        options = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+        with open(self.path, **options) as file:
+            lines = csv.DictReader(file) if self.path.suffix == ".csv" else map(json.loads, file)
+            for line in lines:
+                yield line["source"]
+
+    def _csv_line(self, values: Sequence[Any]) -> bytes:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(["" if value is None else value for value in values])
+        return text.getvalue().encode(errors="surrogateescape")

@@ -1,0 +1,268 @@
+"""Finds faces in pictures and videos and tells their emotions.
+
+    python -m fer_jax.predict photo.jpg
+    python -m fer_jax.predict holiday/ clip.mp4 'more/**/*.png' --out results.csv --annotate annotated
+
+Without --out what is found is printed, a line for each face. With it a table gets one row for each face, or
+for a picture or frame without one (status no_face), or for a file that cannot be read (status error, with
+the reason; the others go on). In videos each row has the frame, the time in seconds, the face's track (its
+number as long as it is in sight), and the emotion smoothed over half a second. --annotate draws what was
+found on copies; those of videos keep the sound.
+
+What was written stays when a run is stopped; the same command with --resume goes on.
+
+Exit code: 0 when all could be read, 1 when some files could not, 2 when nothing could be done, 130 when
+stopped.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer_jax.evaluation import command
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from fer_jax.inference.annotations import Annotations
+    from fer_jax.inference.inputs import Input
+    from fer_jax.inference.looking import Seen
+    from fer_jax.inference.predictor import Predictor
+    from fer_jax.inference.results import Face
+    from fer_jax.inference.table import Table
+
+_MARK_EVERY = 1.0  # seconds between notes of how far a table is whole
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fer_jax.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="pictures, videos, folders or patterns")
+    parser.add_argument(
+        "--model",
+        default="cnn",
+        metavar="WEIGHTS",
+        help="a .safetensors file or a run's directory (default: cnn, which comes with the package)",
+    )
+    parser.add_argument(
+        "--detector",
+        default="yunet",
+        choices=("yunet", "mediapipe", "whole"),
+        help="what finds the faces; whole: each picture is one face (default: yunet)",
+    )
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=1.0,
+        help="what the network sees of a face over what it saw in training (default: 1)",
+    )
+    parser.add_argument(
+        "--any_turn",
+        action="store_true",
+        help="find faces that lie on their side or head, too; four times the work",
+    )
+    parser.add_argument(
+        "--every",
+        type=float,
+        metavar="SECONDS",
+        help="look at one frame of a video in so many seconds (default: all)",
+    )
+    parser.add_argument("--out", metavar="FILE", help="table to write: .csv or .jsonl")
+    parser.add_argument("--annotate", metavar="DIR", help="folder for copies with what was found drawn in")
+    parser.add_argument("--resume", action="store_true", help="go on with a table that is there already")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    if args.resume and not args.out:
+        parser.error("--resume goes on with the table of --out")
+    if args.every is not None and args.every <= 0:
+        parser.error(f"--every {args.every:g}: expected seconds above 0")
+    return command.run(predict, args)
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Does what the flags say; the exit code.
+
+    Raises:
+      InputError: an input is not there.
+      TableError: the table cannot be begun or gone on with.
+      As `Predictor.load`.
+    """
+    from fer_jax import platform
+    from fer_jax.inference import inputs
+    from fer_jax.inference.annotations import Annotations
+    from fer_jax.inference.predictor import Predictor
+    from fer_jax.inference.table import Table
+
+    platform.tune_cpu()
+    found = inputs.find(args.inputs)
+    alone = len(found) == 1 and not found[0].is_video
+    # Of many faces few sizes are worth their compilation.
+    sizes = (1, 8, 64) if alone else (64, 256)
+    predictor = Predictor.load(
+        args.model, args.detector, margin=args.margin, any_turn=args.any_turn, batch_sizes=sizes
+    )
+    table, going_on = None, None
+    if args.out:
+        table = Table(args.out, predictor.classifier.emotions, _made_by(args))
+        if args.resume:
+            done, going_on = table.resume()
+            found = [one for one in found if one.path not in done]
+            # What was begun comes first, so that its rows stay together.
+            found.sort(key=lambda one: going_on is not None and one.path != going_on["source"])
+        else:
+            table.start()
+    annotations = Annotations(command.open_folder(args.annotate)) if args.annotate else None
+    with _Run(predictor, table, annotations) as run:
+        run.go(found, args.every, going_on)
+    print(run.summary(), file=sys.stdout if args.out else sys.stderr)
+    return 1 if run.counts["unreadable"] else 0
+
+
+def _made_by(args: argparse.Namespace) -> dict[str, Any]:
+    """What the rows of a table depend on besides the pictures."""
+    from fer_jax.inference.predictor import find_weights
+    from fer_jax.pretrained import download
+
+    weights = Path(find_weights(args.model))
+    known = {"model": download.digest(weights) if weights.is_file() else str(weights)}
+    return known | {name: getattr(args, name) for name in ("detector", "margin", "any_turn", "every")}
+
+
+class _Run:
+    """Goes through files, and writes, prints and draws what is found.
+
+    A context manager; however it is left, the table holds what was done.
+
+    Attributes:
+      counts: of pictures (frames of videos among them), faces, pictures without one, files with an error.
+    """
+
+    def __init__(self, predictor: "Predictor", table: "Table | None", annotations: "Annotations | None"):
+        self._predictor, self._table, self._annotations = predictor, table, annotations
+        self._tracker = None
+        self._last: Seen | None = None
+        self._marked = 0.0
+        self.counts = dict.fromkeys(("pictures", "faces", "empty", "unreadable"), 0)
+
+    def go(self, found: "list[Input]", every: float | None, going_on: dict[str, Any] | None) -> None:
+        """Does all of it.
+
+        Args:
+          found: the files.
+          every: seconds from frame to frame of a video, None for all.
+          going_on: what `_mark` noted of the first of them, None to begin it.
+        """
+        from fer_jax.inference import looking
+        from fer_jax.inference.tracking import Tracker
+
+        self._tracker = Tracker.restore(going_on["tracker"]) if going_on else Tracker()
+        start = going_on["frame"] + 1 if going_on else 0
+        keep = self._annotations is not None
+        seen = looking.look(found, self._predictor, every_seconds=every, keep_images=keep, start=start)
+        with _progress(found, every, start) as bar:
+            for one, faces in looking.classify(looking.ahead(seen), self._predictor):
+                self._take(one, faces, bar)
+
+    def _take(self, seen: "Seen", faces: "list[Face]", bar: "tqdm") -> None:
+        from fer_jax.inference import table
+        from fer_jax.inference.tracking import Tracker
+
+        tracks = []
+        if seen.frame is not None:
+            boxes, probabilities = [face.box for face in faces], [face.probabilities for face in faces]
+            tracks = self._tracker.update(boxes, probabilities, seen.seconds)
+        if self._table is None:
+            _print(bar, seen, faces)
+        else:
+            self._table.write(table.rows(seen, faces, tracks))
+        if self._annotations and seen.size:
+            self._annotations.add(seen, faces, tracks)
+        if seen.ends:
+            self._tracker = Tracker()
+            if self._annotations:
+                self._annotations.end()
+        self._count(seen, faces)
+        bar.update(seen.size is not None)
+        self._last = seen
+        if time.monotonic() - self._marked > _MARK_EVERY:
+            self._mark()
+
+    def _mark(self) -> None:
+        """Has the table note how far it is whole."""
+        self._marked = time.monotonic()
+        if self._table is None or self._last is None:
+            return
+        if self._last.ends:
+            self._table.mark(None)
+        elif self._annotations is None:  # half of an annotated video could not be gone on with
+            frame, tracker = self._last.frame, self._tracker.state()
+            self._table.mark({"source": self._last.source.path, "frame": frame, "tracker": tracker})
+
+    def _count(self, seen: "Seen", faces: "list[Face]") -> None:
+        self.counts["faces"] += len(faces)
+        self.counts["unreadable"] += seen.error is not None
+        if seen.size is not None:
+            self.counts["pictures"] += 1
+            self.counts["empty"] += not faces
+
+    def __enter__(self) -> "_Run":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self._mark()
+        finally:
+            if self._annotations:
+                self._annotations.__exit__(*error)
+
+    def summary(self) -> str:
+        """What was done, in a line."""
+        what = [f"{self.counts['pictures']:,} pictures, {self.counts['faces']:,} faces"]
+        if self.counts["empty"]:
+            what.append(f"{self.counts['empty']:,} pictures without a face")
+        if self.counts["unreadable"]:
+            what.append(f"{self.counts['unreadable']:,} files could not be read")
+        return "; ".join(what) + (f" -> {self._table.path}" if self._table else "")
+
+
+def _progress(found: "list[Input]", every: float | None, start: int) -> "tqdm":
+    """A bar over all pictures and frames, where the files say how many there are."""
+    from tqdm import tqdm
+
+    from fer_jax.inference import video
+
+    counts = [video.count_frames(one.path, every) if one.is_video else 1 for one in found]
+    total = sum(counts) if all(counts) else None
+    return tqdm(total=total, unit=" pictures", desc="predicting", initial=start, disable=total == 1)
+
+
+def _print(bar: "tqdm", seen: "Seen", faces: "list[Face]") -> None:
+    """A line for each face of a picture, or for what else is to be said of it."""
+    place = seen.source.path if seen.frame is None else f"{seen.source.path} {seen.seconds:.2f} s"
+    lines = [] if seen.size is None else [f"{place}: no face"]
+    if seen.error is not None:
+        lines = [f"{place}: error: {seen.error}"]
+    if faces:
+        lines = [f"{place}: {_describe(face)}" for face in faces]
+    for line in lines:
+        bar.write(line)
+
+
+def _describe(face: "Face") -> str:
+    left, top, width, height = (round(value) for value in face.box)
+    answers = ", ".join(f"{name} {100 * p:.0f} %" for name, p in face.top(3))
+    return f"face {width} x {height} at {left}, {top}: {answers}" + (" (unsure)" if face.unsure else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
