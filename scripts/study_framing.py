@@ -2,11 +2,11 @@
 
     python scripts/study_framing.py --checkpoint cnn.safetensors --data data/fer2013 --detector yunet
 
-A network wants faces cut out as those that it was trained on. The images of a dataset are set into a wider grey
-picture, a detector looks for the face, and the quantiles of its box, over the image's side, tell how much
-larger than the box the image is and where its centre lies: the constants SCALE and DOWN of
-`fer_jax/inference/detectors.py`. Then the faces are cut out anew about the box, with several margins, as they
-lean and turned upright, and the accuracy is compared with that of the images as they are.
+A network wants faces cut out as those that it was trained on. The images of a dataset are set into a wider
+grey picture, a detector looks for the face, and quantiles tell how much larger than its box the image is and
+where its centre lies: the constants SCALE and DOWN of `fer_jax/inference/detectors.py`. Then the faces are
+cut out anew about the box, with several margins, as they lean and turned upright, and the accuracy is
+compared with that of the images as they are.
 """
 
 import argparse

@@ -22,6 +22,10 @@ _LEVEL = 127.5  # BlazeFace takes (pixel - _LEVEL) / _LEVEL, in [-1, 1]
 _OUTPUTS = 2  # boxes and scores
 
 
+class DetectorError(OSError):
+    """A detector that cannot be used on this machine."""
+
+
 def fetch(url: str, checksum: str) -> pathlib.Path:
     """A detector's file, from the cache or the network.
 
@@ -45,14 +49,14 @@ def open_blazeface(min_score: float) -> tuple[Any, Callable[[np.ndarray], Any]]:
     """The detector of MediaPipe's tasks API, and what makes an image for it of uint8 [H, W, 3].
 
     Raises:
-      ImportError: mediapipe cannot be loaded.
+      DetectorError: mediapipe cannot be loaded; the message says how to install it.
       As `fetch`.
     """
     try:
         import mediapipe
         from mediapipe.tasks.python import BaseOptions, vision
     except (ImportError, OSError) as error:  # OSError: it is there, but a system library is not
-        raise ImportError(
+        raise DetectorError(
             f"the detector mediapipe needs the package of this name ({error}): pip install --no-deps "
             "mediapipe, and on Debian apt install libegl1 libgles2; or take the detector yunet"
         ) from error

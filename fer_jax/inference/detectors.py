@@ -100,7 +100,7 @@ class MediaPipe(Detector):
         """Opens the model; arguments and errors as of `YuNet`.
 
         Raises:
-          ImportError: mediapipe cannot be loaded; the message says how to install it.
+          DetectorError: mediapipe cannot be loaded; the message says how to install it.
         """
         _check(margin, min_score)
         self._margin, self._min_score = margin, min_score

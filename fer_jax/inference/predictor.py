@@ -89,7 +89,7 @@ class Predictor:
           FileNotFoundError: there are no such weights.
           DamagedCheckpointError: they cannot be read.
           DownloadError: the detector's file is not in the cache and there is no network.
-          ImportError: the detector's package is not installed.
+          DetectorError: the detector's package is not installed.
           ValueError: the file does not say how to use the weights, or another argument is out of range.
         """
         options = {} if detector == "whole" else {"margin": margin}
