@@ -62,7 +62,8 @@ class Classifier:
         shape = (self.side, self.side, self.channels)
         if faces.dtype != np.uint8 or faces.shape[1:] != shape:
             raise ValueError(f"faces are {faces.dtype} {list(faces.shape)}; expected uint8 [N, {shape}]")
-        parts = [self._logits(faces[start : start + SIZES[-1]]) for start in range(0, len(faces), SIZES[-1])]
+        most = self.sizes[-1]
+        parts = [self._logits(faces[start : start + most]) for start in range(0, len(faces), most)]
         logits = np.concatenate([np.empty((0, len(self.emotions))), *parts])
         if not np.isfinite(logits).all():
             raise ValueError(f"the outputs of {self.trained.source} are not finite: its weights are damaged")

@@ -42,10 +42,15 @@ def crop(image: np.ndarray, detection: Detection, side: int, channels: int) -> n
 def _cut(image: np.ndarray, left: int, top: int, right: int, bottom: int) -> np.ndarray:
     """image[top:bottom, left:right], mirrored where that reaches outside."""
     height, width = image.shape[:2]
-    x0, y0 = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
-    x1, y1 = max(min(right, width), x0 + 1), max(min(bottom, height), y0 + 1)
-    around = [(y0 - top, bottom - y1), (x0 - left, right - x1)] + [(0, 0)] * (image.ndim - 2)
-    return np.pad(image[y0:y1, x0:x1], np.maximum(around, 0), mode="symmetric")
+    if left >= 0 and top >= 0 and right <= width and bottom <= height:
+        return image[top:bottom, left:right]
+    return image.take(_mirrored(top, bottom, height), axis=0).take(_mirrored(left, right, width), axis=1)
+
+
+def _mirrored(start: int, stop: int, length: int) -> np.ndarray:
+    """The places start to stop along an axis, those outside of it mirrored at its edges."""
+    places = np.arange(start, stop) % (2 * length)
+    return np.minimum(places, 2 * length - 1 - places)
 
 
 def _turn_back(picture: Image.Image, inside: Box, tilt: float, side: int) -> tuple[Image.Image, Box]:

@@ -1,6 +1,6 @@
 """The detectors' models: where they come from, and what MediaPipe's tasks API wants to know about its own."""
 
-import atexit
+import contextlib
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -69,9 +69,14 @@ def open_blazeface(min_score: float) -> tuple[Any, Callable[[np.ndarray], Any]]:
     def to_image(rgb: np.ndarray) -> Any:
         return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)
 
-    detector = vision.FaceDetector.create_from_options(options)
-    atexit.register(detector.close)  # later, at the interpreter's very end, it would fail
-    return detector, to_image
+    class FaceDetector(vision.FaceDetector):
+        """Says nothing where it outlives what it needs to be closed, at the interpreter's end."""
+
+        def __del__(self):
+            with contextlib.suppress(RuntimeError, TypeError):
+                self.close()
+
+    return FaceDetector.create_from_options(options), to_image
 
 
 def describe_input(model: bytes) -> bytes:

@@ -80,9 +80,9 @@ class YuNet(Detector):
             _, found = self._model.detect(bgr)
         detections = []
         for row in () if found is None else found.astype(np.float64):
-            box, eyes, score = Box(*row[:4] / scale), row[4:8].reshape(2, 2), float(row[14])
+            box, eyes = Box(*(row[:4] / scale).tolist()), row[4:8].reshape(2, 2)
             frame = _frame(box, self.SCALE * self._margin, self.DOWN)
-            detections.append(Detection(box, score, frame, tilt=_tilt(*eyes)))
+            detections.append(Detection(box, float(row[14]), frame, tilt=_tilt(*eyes)))
         return _largest_first(detections)
 
 
@@ -118,7 +118,8 @@ class MediaPipe(Detector):
             box = Box(*map(float, (at.origin_x, at.origin_y, at.width, at.height)))
             eyes = [np.array([point.x, point.y]) * size for point in one.keypoints[:2]]
             frame = _frame(box, self.SCALE * self._margin, self.DOWN)
-            detections.append(Detection(box, one.categories[0].score, frame, tilt=_tilt(*eyes)))
+            score = float(one.categories[0].score)
+            detections.append(Detection(box, score, frame, tilt=_tilt(*eyes)))
         return _largest_first(detections)
 
 
@@ -180,7 +181,7 @@ def _check(margin: float, min_score: float) -> None:
 def _rescale(image: np.ndarray) -> tuple[np.ndarray, float]:
     """The picture at a size to look for faces in, and its size over the original's."""
     height, width = image.shape[:2]
-    scale = np.clip(max(height, width), *_SEARCHED) / max(height, width)
+    scale = float(np.clip(max(height, width), *_SEARCHED)) / max(height, width)
     if scale == 1:
         return image, 1.0
     size = max(1, round(width * scale)), max(1, round(height * scale))
