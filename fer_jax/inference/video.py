@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fractions
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,12 +55,13 @@ def read_frames(
       VideoError: it is no video, or damaged; raised where the damage is, after the frames before it.
     """
     name = getattr(source, "name", "the video") if hasattr(source, "read") else os.fspath(source)
-    due, seconds = 0.0, 0.0
+    due = ended = 0.0
     with _explaining(name), av.open(source if hasattr(source, "read") else name) as container:
         stream = _video_stream(container, name)
-        # Times are rounded to the stream's clock: half a frame sooner is not too soon.
-        grace = 0.5 / _rate(stream)
+        # Times are rounded to the stream's clock: a tenth of a frame sooner is not too soon.
+        grace = 0.1 / _rate(stream)
         for number, (seconds, frame) in enumerate(_decode(container, stream)):
+            ended = max(seconds, frame.time or 0)  # in Matroska the duration counts from the clock's 0
             if every_seconds:
                 if seconds + grace < due:
                     continue
@@ -67,9 +69,9 @@ def read_frames(
             if number >= start:
                 yield Frame(number, seconds, _upright(frame))
         promised = _duration(container, stream)
-    if promised - seconds > max(_MAY_LACK, 0.1 * promised):
+    if promised - ended > max(_MAY_LACK, 0.1 * promised):
         raise VideoError(
-            f"{name} ends after {seconds:.1f} of {promised:.1f} seconds: expected a whole video file"
+            f"{name} ends after {ended:.1f} of {promised:.1f} seconds: expected a whole video file"
         )
 
 
@@ -82,7 +84,7 @@ def count_frames(path: os.PathLike | str, every_seconds: float | None = None) ->
         stream = _video_stream(container, path)
         seconds = _duration(container, stream)
         if every_seconds:
-            return int(seconds / every_seconds) + 1 if seconds else None
+            return math.ceil(seconds / every_seconds) or None
         return stream.frames or round(seconds * _rate(stream)) or None
     return None
 
@@ -189,14 +191,14 @@ def _duration(container: Any, stream: Any) -> float:
 
 def _decode(container: Any, stream: Any) -> Iterator[tuple[float, Any]]:
     """Frames with the seconds at which they are shown, the first at 0."""
-    first, rate = None, _rate(stream)
-    last = -1 / rate
+    first, period = None, 1 / _rate(stream)
+    last = -period
     for frame in container.decode(stream):
-        if frame.time is None:
-            last += 1 / rate
-        else:
+        if frame.time is not None:
             first = frame.time if first is None else first
-            last = frame.time - first
+        # Where a frame has no time, or that of the one before it (AVI's last), the usual period has passed.
+        known = frame.time is not None and frame.time - first > last
+        last = frame.time - first if known else last + period
         yield last, frame
 
 

@@ -1,0 +1,61 @@
+"""Small videos made by FFmpeg's libraries, for tests."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+
+CLOCK = Fraction(1, 1000)
+
+
+def write_clip(path, images, times=None, *, rate=10, sound=None, rotate=None):
+    """A video of images uint8 [H, W, 3].
+
+    Args:
+      path: of the file, whose ending says its kind.
+      images: its frames.
+      times: milliseconds at which they are shown; None for a steady rate.
+      rate: frames a second.
+      sound: codec of a second of tone a second, None for none.
+      rotate: degrees of its display matrix.
+    """
+    times = times or [1000 * i // rate for i in range(len(images))]
+    # AVI has no times: its clock ticks once a frame.
+    clock = Fraction(1, rate) if str(path).endswith(".avi") else CLOCK
+    with av.open(str(path), "w") as file:
+        video = file.add_stream("libx264", rate=rate, options={"crf": "1", "preset": "ultrafast", "bf": "0"})
+        video.height, video.width = images[0].shape[:2]
+        video.pix_fmt, video.time_base, video.codec_context.time_base = "yuv444p", clock, clock
+        if rotate is not None:
+            video.set_display_rotation(rotate)
+        audio = file.add_stream(sound, rate=8000) if sound else None
+        for image, time in zip(images, times, strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = round(Fraction(time, 1000) / clock), clock
+            file.mux(video.encode(frame))
+        file.mux(video.encode(None))
+        if audio:
+            _write_tone(file, audio, times[-1] / 1000 + 1 / rate)
+    return path
+
+
+def _write_tone(file, stream, seconds):
+    samples = (8000 * np.sin(np.arange(int(8000 * seconds)) / 3)).astype(np.int16)
+    for start in range(0, len(samples), 400):
+        frame = av.AudioFrame.from_ndarray(samples[None, start : start + 400], format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 8000, start, Fraction(1, 8000)
+        file.mux(stream.encode(frame))
+    file.mux(stream.encode(None))
+
+
+def steps(count, height=48, width=64):
+    """Images that differ clearly: image i has the grey level 8 + 8 * i, and a white corner."""
+    images = [np.full((height, width, 3), 8 + 8 * i, np.uint8) for i in range(count)]
+    for image in images:
+        image[: height // 4, : width // 4] = 255
+    return images
+
+
+def level(image):
+    """The number of one of `steps` by its grey level."""
+    return round((float(np.median(image)) - 8) / 8)

@@ -1,0 +1,225 @@
+"""The command line over pictures, folders and videos."""
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+from helpers import ROOT, run_python
+from PIL import Image
+
+from fer_jax import predict
+from fer_jax.data import builder
+from fer_jax.data.emotions import EMOTIONS
+from fer_jax.evaluation.trained import Trained
+from fer_jax.inference import video
+from fer_jax.inference.predictor import Predictor
+
+sys.path.insert(0, str(ROOT / "tests" / "inference"))
+from clips import level, steps, write_clip  # noqa: E402
+
+
+class Stopped(Exception):
+    """A run that ends before it is done."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_predictor(tiny_run):
+    """Loads the tiny network once for all runs in this process, as compiling it takes longer than they do."""
+    loaded = {}
+    load = Predictor.load.__func__
+
+    def load_once(cls, source, detector="yunet", **options):
+        key = (str(source), detector, *map(str, options.values()))
+        if key not in loaded:
+            loaded[key] = load(cls, source, detector, **options | {"batch_sizes": (4,)})
+        return loaded[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Predictor, "load", classmethod(load_once))
+        yield
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_data):
+    """Three faces, one broken file among them, and a clip of 12 frames."""
+    images = builder.load(tiny_data, "validation").images
+    root = tmp_path / "in"
+    (root / "more").mkdir(parents=True)
+    for i, name in enumerate(("a.png", "c.png", "more/d.png")):
+        Image.fromarray(images[i, ..., 0]).save(root / name)
+    (root / "b.png").write_text("hello")
+    write_clip(root / "more" / "e.mp4", steps(12), rate=10)
+    return root
+
+
+def run(tiny_run, *arguments):
+    return predict.main([*map(str, arguments), "--model", str(tiny_run), "--detector", "whole"])
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file)) if path.suffix == ".csv" else [json.loads(line) for line in file]
+
+
+def test_a_table_has_a_row_for_every_picture_frame_and_error(folder, tiny_run, tiny_data, capsys):
+    assert run(tiny_run, folder, "--out", folder / "out.csv") == 1
+    found = rows(folder / "out.csv")
+    names = [row["source"].removeprefix(f"{folder}/") for row in found]
+    assert names == ["a.png", "b.png", "c.png", "more/d.png"] + 12 * ["more/e.mp4"]
+    assert [row["status"] for row in found] == ["face", "error"] + 14 * ["face"]
+    assert "cannot be decoded" in found[1]["error"]
+    expected = Trained(tiny_run).predict(builder.load(tiny_data, "validation").images[:3], progress=False)
+    for row, probabilities in zip([found[0], found[2], found[3]], expected, strict=True):
+        written = [float(row[f"p_{name}"]) for name in EMOTIONS]
+        np.testing.assert_allclose(written, probabilities, atol=1e-6)
+        assert row["emotion"] == EMOTIONS[probabilities.argmax()]
+        assert (row["frame"], row["track"], row["smoothed_emotion"]) == ("", "", "")
+    frames = found[4:]
+    assert [int(row["frame"]) for row in frames] == list(range(12))
+    assert [float(row["seconds"]) for row in frames] == [i / 10 for i in range(12)]
+    assert {row["track"] for row in frames} == {"1"}
+    output = capsys.readouterr().out
+    assert "15 pictures, 15 faces; 1 files could not be read -> " in output
+
+
+def test_smoothed_probabilities_follow_with_a_memory_of_half_a_second(tmp_path, tiny_run):
+    images = steps(2) * 3
+    path = write_clip(tmp_path / "clip.mkv", images, rate=4)
+    assert run(tiny_run, path, "--out", tmp_path / "out.jsonl") == 0
+    found = rows(tmp_path / "out.jsonl")
+    seen = np.array([[row[f"p_{name}"] for name in EMOTIONS] for row in found])
+    smooth = seen[0]
+    for row, now in zip(found[1:], seen[1:], strict=True):
+        smooth = np.exp(-0.5) * smooth + (1 - np.exp(-0.5)) * now
+        assert row["smoothed_confidence"] == pytest.approx(smooth.max(), abs=2e-6)
+        assert row["smoothed_emotion"] == EMOTIONS[smooth.argmax()]
+
+
+def test_one_frame_a_period(folder, tiny_run):
+    assert run(tiny_run, folder / "more" / "e.mp4", "--every", "0.4", "--out", folder / "out.csv") == 0
+    assert [row["frame"] for row in rows(folder / "out.csv")] == ["0", "4", "8"]
+
+
+@pytest.mark.parametrize("ending", (".csv", ".jsonl"))
+@pytest.mark.parametrize("classified", (0, 1, 2, 3, 4))
+def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_table(
+    classified, ending, folder, tiny_run, monkeypatch
+):
+    """Four faces are classified at a time: before, between and in the files."""
+    monkeypatch.setattr(predict, "_MARK_EVERY", 0.0)
+    whole, parts = folder / f"whole{ending}", folder / f"parts{ending}"
+    run(tiny_run, folder, "--out", whole)
+    classify, left = Predictor.classify, [classified]
+
+    def stop(self, *arguments):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Stopped
+        return classify(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "classify", stop)
+        if classified < 4:
+            with pytest.raises(Stopped):
+                run(tiny_run, folder, "--out", parts)
+        else:
+            run(tiny_run, folder, "--out", parts)
+    kept = parts.read_bytes()
+    assert whole.read_bytes().startswith(kept) and (len(kept) > 300) == (classified > 0)
+    run(tiny_run, folder, "--out", parts, "--resume")
+    assert parts.read_bytes() == whole.read_bytes()
+
+
+def test_going_on_adds_what_is_new(folder, tiny_run):
+    out = folder.parent / "out.csv"
+    run(tiny_run, folder, "--out", out)
+    before = out.read_text()
+    Image.new("L", (48, 48)).save(folder / "0.png")
+    assert run(tiny_run, folder, "--out", out, "--resume") == 0
+    assert out.read_text().startswith(before)
+    assert [row["source"] for row in rows(out)][16:] == [str(folder / "0.png")]
+
+
+def test_annotated_copies_lie_as_their_originals_do(folder, tiny_run):
+    assert run(tiny_run, folder, folder / "more" / "d.png", "--annotate", folder.parent / "drawn") == 1
+    drawn = folder.parent / "drawn"
+    found = sorted(path.relative_to(drawn).as_posix() for path in drawn.rglob("*.*"))
+    assert found == ["a.jpg", "c.jpg", "more/d.jpg", "more/e.mp4"]
+    with Image.open(drawn / "a.jpg") as image:
+        assert image.size == (48, 48) and image.mode == "RGB"
+    frames = list(video.read_frames(drawn / "more" / "e.mp4"))
+    assert [round(frame.seconds, 2) for frame in frames] == [i / 10 for i in range(12)]
+    assert [level(frame.image) for frame in frames][0] == 0 and frames[0].image.shape == (48, 64, 3)
+
+
+def test_copies_of_one_name_are_kept_apart(folder, tiny_run):
+    drawn = folder.parent / "drawn"
+    (folder / "other").mkdir()
+    Image.new("RGB", (60, 30)).save(folder / "other" / "a.png")
+    assert run(tiny_run, folder / "a.png", folder / "other" / "a.png", "--annotate", drawn) == 0
+    sizes = {path.name: Image.open(path).size for path in drawn.iterdir()}
+    assert sizes == {"a.jpg": (48, 48), "a_2.jpg": (60, 30)}
+
+
+def test_a_stopped_run_leaves_no_half_of_an_annotated_video_and_does_it_again(folder, tiny_run, monkeypatch):
+    clip, drawn, out = folder / "more" / "e.mp4", folder.parent / "drawn", folder.parent / "out.csv"
+    monkeypatch.setattr(predict, "_MARK_EVERY", 0.0)
+    classify, left = Predictor.classify, [2]
+
+    def stop(self, *arguments):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Stopped
+        return classify(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "classify", stop)
+        with pytest.raises(Stopped):
+            run(tiny_run, clip, "--out", out, "--annotate", drawn)
+    assert list(drawn.iterdir()) == [] and len(rows(out)) == 0
+    assert run(tiny_run, clip, "--out", out, "--annotate", drawn, "--resume") == 0
+    assert len(rows(out)) == 12 and video.count_frames(drawn / "e.mp4") == 12
+
+
+def test_without_a_table_what_is_found_is_printed(folder, tiny_run, capsys):
+    assert run(tiny_run, folder / "a.png", folder / "b.png") == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{folder}/a.png: face 48 x 48 at 0, 0: ") and lines[0].count("%") == 3
+    assert lines[1].startswith(f"{folder}/b.png: error: {folder}/b.png: cannot be decoded")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothere.png"], "error: nothere.png does not exist"),
+        (["{in}/a.png", "--out", "out.xlsx"], "expected a file ending in .csv or .jsonl"),
+        (["{in}/a.png", "--out", "{in}/there.csv"], "there.csv exists: go on with it by --resume"),
+        (["{in}/a.png", "--annotate", "{in}/a.png/x"], "cannot write to"),
+    ],
+)
+def test_what_cannot_be_begun_says_why(arguments, message, folder, tiny_run, capsys):
+    (folder / "there.csv").touch()
+    before = sorted(folder.rglob("*"))
+    assert run(tiny_run, *(argument.replace("{in}", str(folder)) for argument in arguments)) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--resume"], "goes on with the table of --out"), (["--every", "0"], "expected seconds above 0")],
+)
+def test_flags_that_make_no_sense_are_refused(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        predict.main(["a.png", *arguments])
+    assert message in capsys.readouterr().err
+
+
+def test_as_a_program(folder, tiny_run):
+    command = ["-m", "fer_jax.predict", folder / "a.png", "--model", tiny_run, "--detector", "whole"]
+    done = run_python(*command, "--out", folder / "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert len(rows(folder / "out.jsonl")) == 1
+    assert "1 pictures, 1 faces" in done.stdout and done.stderr == ""
