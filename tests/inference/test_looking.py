@@ -83,7 +83,7 @@ def test_faces_are_classified_together_and_given_back_to_their_pictures(
     assert [len(faces) for _, faces in found] == [1, 1, 0, 1, 1, 1]
     assert "2.png: cannot be decoded" in found[2][0].error and found[2][0].size is None
     rows = [faces[0].probabilities for _, faces in found if faces]
-    np.testing.assert_allclose(rows, expected, rtol=1e-5)
+    np.testing.assert_allclose(rows, expected, atol=1e-6)
     assert all(one.image is None for one, _ in found)
 
 
