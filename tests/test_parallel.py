@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import (
+    QUICK,
     ROOT,
     assert_trees_close,
     environment,
@@ -25,8 +26,14 @@ from fer_jax import workdir as workdirs
 from fer_jax.monitor import EXIT_PREEMPTED
 from fer_jax.train import train_and_evaluate
 
-EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-TWO = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+EIGHT = QUICK | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+# Each of two processes compiles for itself.
+TWO = QUICK | {
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+    "JAX_ENABLE_COMPILATION_CACHE": "0",
+}
 # Sums over devices come in another order: differences of float32 rounding over four steps.
 TOLERANCE = dict(rtol=1e-4, atol=1e-5)
 VALUES = ("loss", "accuracy", "grad_norm", "params", "batch_stats", "ema")
