@@ -21,6 +21,8 @@ from fer_jax.evaluation.trained import Trained
 from fer_jax.models.layers import FeatureMap
 from fer_jax.pretrained import porting
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SIDES = {"cnn_elu": 8, "cnn_relu": 8, "vgg16": 2, "vgg16_bn": 2}  # of the maps of faces of 32; others 1
 
