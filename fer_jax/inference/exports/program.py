@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -11,7 +12,7 @@ import numpy as np
 
 from fer_jax import platform, steps
 from fer_jax.data import augment
-from fer_jax.evaluation import calibration, predict
+from fer_jax.evaluation import predict
 from fer_jax.evaluation.trained import Trained
 from fer_jax.models.portable import portable
 
@@ -119,12 +120,19 @@ class Program:
         return outputs if self.softmax == "inside" else predict.softmax(outputs)
 
     @functools.cached_property
-    def forward(self) -> predict.Forward:
-        """The evaluation's own pass, compiled as everywhere else: what an export is compared with."""
+    def _forward(self) -> Callable[[np.ndarray], jax.Array]:
         forward = steps.make_forward(self.model, **self.trained.normalization)
-        return predict.compile_forward(forward, platform.compiler_options())
+        compiled = predict.compile_forward(forward, platform.compiler_options(), jax.devices()[:1])
+        return functools.partial(compiled, jax.device_put(self.trained.variables))
 
-    def expected(self, faces: np.ndarray) -> np.ndarray:
-        """The probabilities float64 [N, K] that an export should give for faces uint8 [N, S, S, C]."""
-        probs = predict.predict(self.forward, self.trained.variables, faces, progress=False)
-        return calibration.rescale(probs, self.temperature) if self.softmax == "inside" else probs
+    def run(self, faces: np.ndarray) -> np.ndarray:
+        """The evaluation's own pass, compiled as everywhere else, which exports are compared with.
+
+        Args:
+          faces: uint8 [N, S, S, C].
+
+        Returns:
+          Probabilities float64 [N, K], at `temperature` where the softmax is inside.
+        """
+        logits = np.asarray(self._forward(faces, augment.identity_affine(len(faces))), np.float64)
+        return predict.softmax(logits / self.temperature if self.softmax == "inside" else logits)
