@@ -4,9 +4,10 @@
     python scripts/build_web.py --checkpoint my.safetensors --out dist/web
     python -m http.server --directory dist/web
 
-The network is exported to ONNX and tried on faces as scripts/export.py does it; with --data the page states its
-accuracy on a split. The page, the face detector (YuNet, fetched the first time) and ONNX Runtime lie beside it: the
-page loads nothing from elsewhere, and the pictures that it is shown stay in the browser.
+The network is exported to ONNX and tried on faces as scripts/export.py does it; with --data the page states
+its accuracy on the validation split. The page, the face detector (YuNet, fetched the first time) and ONNX
+Runtime lie beside it: the page loads nothing from elsewhere, and the pictures that it is shown stay in the
+browser.
 """
 
 import argparse
@@ -15,7 +16,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fer_jax.data.records import SPLITS  # noqa: E402
 from fer_jax.evaluation import command  # noqa: E402
 
 
@@ -26,7 +26,6 @@ def main(argv: list[str] | None = None) -> int:
     command.add_weights(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder")
     parser.add_argument("--data", metavar="DATA", help="made by scripts/prepare_data.py; to try it on")
-    parser.add_argument("--split", default="validation", choices=SPLITS, help="of DATA (default: validation)")
     return command.run(build, parser.parse_args(argv))
 
 
@@ -36,7 +35,7 @@ def build(args: argparse.Namespace) -> int:
     from fer_jax.inference.exports.program import Program
 
     program, out = Program(command.open_weights(args)), command.open_folder(args.out)
-    page.build(program, out, check.load_faces(program, args.data, args.split))
+    page.build(program, out, check.load_faces(program, args.data))
     print(f"{out}: {sum(path.stat().st_size for path in out.rglob('*') if path.is_file()) / 1e6:.0f} MB")
     print(f"look at it: python -m http.server --directory {out}, then http://localhost:8000")
     return 0

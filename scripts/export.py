@@ -1,17 +1,18 @@
 """Exports a trained network for other runtimes, and runs the result beside the network before it is kept.
 
     python scripts/export.py --checkpoint my.safetensors --format onnx --out my.onnx
-    python scripts/export.py --checkpoint my.safetensors --format tflite --precision int8 --data data/fer2013 --out my.tflite
+    python scripts/export.py --workdir runs/cnn --format tflite --precision int8 --data DATA --out cnn.tflite
 
 The export takes faces uint8 [N, S, S, C] in [0, 255], any number at once, and gives probabilities at the
-temperature of the weights. --preprocessing outside makes it take float32 that is normalised already, --softmax
-outside give logits. Labels, normalisation, licence, accuracy and versions are in its metadata: an ONNX model's
-properties, an archive behind a TFLite model, a JSON file beside a StableHLO one, and a safetensors file's header.
+temperature of the weights. --preprocessing outside makes it take float32 that is normalised already,
+--softmax outside give logits. Labels, normalisation, licence, accuracy and versions are in its metadata: an
+ONNX model's properties, an archive behind a TFLite model, a JSON file beside a StableHLO one, a safetensors
+file's header.
 
 It is tried on 512 faces: in float32 no probability may differ from the network's by more than 1e-4, and no
-prediction at all, or nothing is written. The faces are those of --split of --data, otherwise synthetic ones;
-with --data the accuracy on the whole split is measured before and after, too, and int8 is calibrated with
-faces of the training split.
+prediction at all, or nothing is written. The faces are those of DATA's validation split, otherwise synthetic
+ones; with --data the accuracy on the whole split is measured before and after, too, and int8 is calibrated
+with faces of the training split.
 """
 
 import argparse
@@ -20,7 +21,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fer_jax.data.records import SPLITS  # noqa: E402
 from fer_jax.evaluation import command  # noqa: E402
 
 
@@ -39,7 +39,10 @@ def main(argv: list[str] | None = None) -> int:
         choices=("float32", "float16", "int8"),
         help="of weights and computation (default: float32)",
     )
-    for name, what in (("preprocessing", "uint8 to normalised float32"), ("softmax", "logits to probabilities")):
+    for name, what in (
+        ("preprocessing", "uint8 to normalised float32"),
+        ("softmax", "logits to probabilities"),
+    ):
         parser.add_argument(
             f"--{name}",
             default="inside",
@@ -47,7 +50,6 @@ def main(argv: list[str] | None = None) -> int:
             help=f"{what}: done by the export or left to the caller (default: inside)",
         )
     parser.add_argument("--data", metavar="DATA", help="made by scripts/prepare_data.py; to try it on")
-    parser.add_argument("--split", default="validation", choices=SPLITS, help="of DATA (default: validation)")
     return command.run(export, parser.parse_args(argv))
 
 
@@ -59,7 +61,7 @@ def export(args: argparse.Namespace) -> int:
 
     program = Program(command.open_weights(args), args.preprocessing, args.softmax)
     form = exports.open_format(args.format)
-    faces = check.load_faces(program, args.data, args.split)
+    faces = check.load_faces(program, args.data)
     facts = exports.export(program, args.format, args.out, args.precision, faces)
     print(summary(args.out, facts))
     ours = check.latency(program.run, faces.images[: check.BATCH])

@@ -15,7 +15,7 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 TOLERANCE = 1e-4  # of probabilities, in float32
 FACES, CALIBRATION_FACES, BATCH, TIMED = 512, 512, 64, (1, 64)
-SYNTHETIC = "synthetic faces"
+SPLIT, SYNTHETIC = "validation", "synthetic faces"
 
 
 class MismatchError(ValueError):
@@ -45,23 +45,23 @@ class Faces:
     expected: np.ndarray
 
 
-def load_faces(program: Program, data: str | None = None, split: str = "validation") -> Faces:
-    """The faces of a split, or without data synthetic ones.
+def load_faces(program: Program, data: str | None = None) -> Faces:
+    """The faces of a dataset's validation split, or synthetic ones; the test split is for the final score.
 
     Raises:
       As `Trained.load_judged`.
     """
     trained = program.trained
     if data is None:
-        images, _ = synthetic.generate(-(-FACES // 7), seed=0, split="validation")
+        images, _ = synthetic.generate(-(-FACES // 7), seed=0, split=SPLIT)
         images = program.fit(images[:FACES])
         return Faces(SYNTHETIC, images, None, 0, None, None, run_all(program.run, images))
-    judged = trained.load_judged(data, split)
+    judged = trained.load_judged(data, SPLIT)
     images = program.fit(judged.faces.images)
     training = trained.load_split(data, "train").images
     chosen = np.linspace(0, training.shape[0] - 1, min(CALIBRATION_FACES, training.shape[0])).astype(int)
     return Faces(
-        f"{split} of {builder.read_manifest(data)['name']}",
+        f"{SPLIT} of {builder.read_manifest(data)['name']}",
         images,
         judged.faces.labels,
         len(judged.names),

@@ -82,9 +82,11 @@ def _require(
         raise ValueError(f"{name} is not written in {precision}; it is in: {', '.join(precisions)}")
     if precision == "int8" and faces.calibration is None:
         raise ValueError(
-            "int8 is calibrated with faces of the training: give --data, the dataset that the weights learnt from"
+            "int8 is calibrated with faces of the training: give --data, the dataset that the weights learnt "
+            "from"
         )
     if name == "safetensors" and "outside" in (program.preprocessing, program.softmax):
         raise ValueError(
-            "safetensors holds weights alone, so nothing can be left outside: leave --preprocessing and --softmax"
+            "safetensors holds weights alone, so nothing can be left outside: leave --preprocessing and "
+            "--softmax"
         )

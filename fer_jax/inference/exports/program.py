@@ -35,10 +35,10 @@ class Program:
 
     Attributes:
       trained: the network and its weights.
-      preprocessing: 'inside', and it takes uint8 [N, S, S, C] in [0, 255]; or 'outside', and it takes float32
-        [N, S, S, C], the pixels in [0, 1] less the mean, divided by the standard deviation.
-      softmax: 'inside', and it gives probabilities float32 [N, K] at `temperature`; or 'outside', and it gives
-        the logits, which no temperature has touched.
+      preprocessing: 'inside', and it takes uint8 [N, S, S, C] in [0, 255]; or 'outside', and it takes
+        float32 [N, S, S, C], the pixels in [0, 1] less the mean, divided by the standard deviation.
+      softmax: 'inside', and it gives probabilities float32 [N, K] at `temperature`; or 'outside', and it
+        gives the logits, which no temperature has touched.
     """
 
     trained: Trained
