@@ -31,11 +31,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def build(args: argparse.Namespace) -> int:
     """Writes the folder and says how to look at it; the exit code."""
-    from fer_jax.inference.exports import check, page
+    from fer_jax.inference.exports import page
     from fer_jax.inference.exports.program import Program
 
     program, out = Program(command.open_weights(args)), command.open_folder(args.out)
-    page.build(program, out, check.load_faces(program, args.data))
+    page.build(program, out, args.data)
     print(f"{out}: {sum(path.stat().st_size for path in out.rglob('*') if path.is_file()) / 1e6:.0f} MB")
     print(f"look at it: python -m http.server --directory {out}, then http://localhost:8000")
     return 0

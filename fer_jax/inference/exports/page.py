@@ -29,20 +29,20 @@ FRAME_SCALE, FRAME_DOWN = 1.0, 0.0
 UNSURE_BELOW = 0.5
 
 
-def build(program: Program, out: os.PathLike | str, faces: check.Faces) -> dict[str, Any]:
+def build(program: Program, out: os.PathLike | str, data: str | None = None) -> dict[str, Any]:
     """Writes the page's folder: the page, the networks, their facts and the runtime.
 
     Args:
       program: the network, with everything inside.
       out: the folder; what is in it stays, but for the page's own files.
-      faces: to try the exported network on, see `export.export`.
+      data: a dataset to try the exported network on, see `check.load_faces`.
 
     Returns:
       The network's metadata.
 
     Raises:
       FileNotFoundError: the runtime has not been fetched; the message says how.
-      As `export.export` and `download.fetch`.
+      As `check.load_faces`, `export.export` and `download.fetch`.
     """
     out, runtime = pathlib.Path(out), SOURCE / RUNTIME
     if missing := [name for name in RUNTIME_FILES if not (runtime / name).is_file()]:
@@ -51,6 +51,7 @@ def build(program: Program, out: os.PathLike | str, faces: check.Faces) -> dict[
         )
     detector = download.fetch(YUNET_URL, checksum=YUNET_CHECKSUM, folder=FOLDER, megabytes=0.2)
     (out / "ort").mkdir(parents=True, exist_ok=True)
+    faces = check.load_faces(program, data)
     metadata = export.export(program, "onnx", out / "model.onnx", "float32", faces)
     shutil.copyfile(detector, out / "detector.onnx")
     for name in RUNTIME_FILES:
