@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from fer_jax.data import builder, splits, synthetic
-from fer_jax.evaluation import bootstrap, cost, predictions, statistics
+from fer_jax.evaluation import bootstrap, predictions, statistics
 from fer_jax.inference.exports.program import Program
 
 Run = Callable[[np.ndarray], np.ndarray]
 
 TOLERANCE = 1e-4  # of probabilities, in float32
 FACES, CALIBRATION_FACES, BATCH, TIMED = 512, 512, 64, (1, 64)
+CALLS, WARM_UP = (7, 50), 2  # of several faces, of one
 SPLIT, SYNTHETIC = "validation", "synthetic faces"
 
 
@@ -135,8 +136,8 @@ def latency(run: Run, inputs: np.ndarray, batch_sizes: Sequence[int] = TIMED) ->
     found = {}
     for size in batch_sizes:
         batch = np.resize(inputs, (size, *inputs.shape[1:]))
-        calls, seconds = max(10, cost.CALLS // size), []
-        for _ in range(cost.WARM_UP // size + 2 + calls):
+        calls, seconds = CALLS[size == 1], []
+        for _ in range(WARM_UP + calls):
             start = time.perf_counter()
             run(batch)
             seconds.append(time.perf_counter() - start)
