@@ -7,6 +7,8 @@ import { drawBoxes, element, faceList, headline, showModel } from "./view.js";
 
 const LARGEST = 2048; // pixels of a picture's longer side; larger ones are shrunk
 
+const NONE = "No face found. If this picture is nothing but a face, tick the box above and choose it again.";
+
 const byId = (id) => document.getElementById(id);
 const status = byId("status");
 const results = byId("results");
@@ -60,12 +62,11 @@ function summary(faces) {
   return `${faces.length} ${faces.length === 1 ? "face" : "faces"}: ${said.join(", ")}`;
 }
 
-/** A picture beside its faces, or the reason why there are none. */
-function show(card, canvas, faces) {
+/** A picture beside its faces, or `none` where there are none. */
+function show(card, canvas, faces, none) {
   drawBoxes(canvas, parts.facts, faces);
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", summary(faces));
-  const none = "No face found. If this picture is nothing but a face, tick the box above and choose it again.";
   const both = element("div", "both");
   both.append(canvas, faces.length ? faceList(parts.facts, faces) : element("p", "note", none));
   card.replaceChildren(card.firstElementChild, both);
@@ -85,7 +86,7 @@ async function showFile(file) {
   const canvas = toCanvas(bitmap, bitmap.width, bitmap.height);
   bitmap.close();
   const faces = await look(canvas);
-  show(card, canvas, faces);
+  show(card, canvas, faces, NONE);
   return `${file.name}: ${summary(faces)}`;
 }
 
@@ -151,7 +152,7 @@ async function watch(stream) {
       const canvas = toCanvas(video, video.videoWidth, video.videoHeight);
       const faces = await inTurn(() => look(canvas));
       const open = [...live.querySelectorAll("details")].map((one) => one.open);
-      show(live, canvas, faces);
+      show(live, canvas, faces, "No face found.");
       live.querySelectorAll("details").forEach((one, n) => (one.open = open[n] ?? false));
       await new Promise(requestAnimationFrame);
     }

@@ -15,7 +15,7 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 TOLERANCE = 1e-4  # of probabilities, in float32
 FACES, CALIBRATION_FACES, BATCH, TIMED = 512, 512, 64, (1, 64)
-CALLS, WARM_UP = (7, 50), 2  # of several faces, of one
+CALLS, CALLS_OF_BATCHES, WARM_UP = 50, 7, 2
 SPLIT, SYNTHETIC = "validation", "synthetic faces"
 
 
@@ -136,7 +136,7 @@ def latency(run: Run, inputs: np.ndarray, batch_sizes: Sequence[int] = TIMED) ->
     found = {}
     for size in batch_sizes:
         batch = np.resize(inputs, (size, *inputs.shape[1:]))
-        calls, seconds = CALLS[size == 1], []
+        calls, seconds = CALLS if size == 1 else CALLS_OF_BATCHES, []
         for _ in range(WARM_UP + calls):
             start = time.perf_counter()
             run(batch)
