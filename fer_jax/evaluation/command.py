@@ -26,6 +26,16 @@ def make_parser(doc: str, out: str | None = None) -> argparse.ArgumentParser:
       out: what --out is for; None for a script that writes nothing.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_weights(parser)
+    parser.add_argument("--data", required=True, metavar="DATA", help="made by scripts/prepare_data.py")
+    parser.add_argument("--split", default="validation", choices=SPLITS, help="(default: validation)")
+    if out:
+        parser.add_argument("--out", required=True, metavar="OUT", help=out)
+    return parser
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Adds --workdir and --checkpoint, for `open_weights`."""
     weights = parser.add_mutually_exclusive_group(required=True)
     weights.add_argument("--workdir", metavar="RUN", help="a run's directory; its best weights")
     weights.add_argument(
@@ -33,11 +43,6 @@ def make_parser(doc: str, out: str | None = None) -> argparse.ArgumentParser:
         metavar="PATH",
         help="weights (.safetensors), or one step of a run (RUN/checkpoints/STEP)",
     )
-    parser.add_argument("--data", required=True, metavar="DATA", help="made by scripts/prepare_data.py")
-    parser.add_argument("--split", default="validation", choices=SPLITS, help="(default: validation)")
-    if out:
-        parser.add_argument("--out", required=True, metavar="OUT", help=out)
-    return parser
 
 
 def at_least_one(text: str) -> int:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fer_jax.models import onednn
+from fer_jax.models import onednn, portable
 
 # F(3x3, 3x3) of Lavin & Gray 2015 (arXiv:1509.09308), at the points 0, 1, -1, 2 and infinity: a 3x3 tile of
 # the output is A^T [(G w G^T) * (B^T x B)] A for the 5x5 patch x around it: 25 products instead of 81, and
@@ -261,6 +261,9 @@ def convolve(x: jnp.ndarray, kernel: jnp.ndarray, stride: int = 1, padding: str 
       padding: 'same' or 'symmetric', see `padding_of`.
     """
     size = kernel.shape[0]
+    pads = tuple(padding_of(n, size, stride, padding) for n in x.shape[1:3])
+    if portable.is_on():
+        return _direct(x, kernel, pads, stride)
     if size == 1:
         x, kernel = x[:, ::stride, ::stride], kernel[0, 0]
         if not onednn.is_usable(x, kernel):
@@ -268,7 +271,6 @@ def convolve(x: jnp.ndarray, kernel: jnp.ndarray, stride: int = 1, padding: str 
         return _pointwise(x.reshape(-1, x.shape[3]), kernel).reshape(*x.shape[:3], -1)
     if size == 3 and stride == 1 and _is_worth_winograd(x, kernel):
         return _winograd(x, kernel)
-    pads = tuple(padding_of(n, size, stride, padding) for n in x.shape[1:3])
     return (_dense if onednn.is_usable(x, kernel) else _direct)(x, kernel, pads, stride)
 
 
@@ -283,8 +285,9 @@ def convolve_depthwise(
       padding: 'same' or 'symmetric', see `padding_of`.
     """
     pads = tuple(padding_of(n, kernel.shape[0], stride, padding) for n in x.shape[1:3])
-    if onednn.is_usable(x, kernel):
-        return _depthwise(x[None], kernel, pads, stride)[0]
-    if jax.default_backend() == "cpu":
-        return _shifted(x, kernel, pads, stride)
+    if not portable.is_on():
+        if onednn.is_usable(x, kernel):
+            return _depthwise(x[None], kernel, pads, stride)[0]
+        if jax.default_backend() == "cpu":
+            return _shifted(x, kernel, pads, stride)
     return _direct(x, kernel, pads, stride, groups=x.shape[3])

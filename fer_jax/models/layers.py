@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fer_jax.models import portable
 from fer_jax.models.convolution import convolve, convolve_depthwise
 
 he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
@@ -85,7 +86,6 @@ def _tiles(x: jnp.ndarray) -> jnp.ndarray:
     return x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
 
 
-@jax.custom_vjp
 def max_pool_2x2(x: jnp.ndarray) -> jnp.ndarray:
     """Max-pool 2x2 at stride 2: [B, H, W, C] -> [B, H // 2, W // 2, C]; an odd last row or column is dropped.
 
@@ -93,18 +93,23 @@ def max_pool_2x2(x: jnp.ndarray) -> jnp.ndarray:
     gradient of a window reduction (select-and-scatter) is single-threaded on the CPU. Where values
     tie, the gradient is shared between them instead of going to the first.
     """
+    return nn.max_pool(x, (2, 2), (2, 2)) if portable.is_on() else _max_pool_2x2(x)
+
+
+@jax.custom_vjp
+def _max_pool_2x2(x: jnp.ndarray) -> jnp.ndarray:
     x = _tiles(x)
     rows = jnp.maximum(x[:, :, 0], x[:, :, 1])
     return jnp.maximum(rows[:, :, :, 0], rows[:, :, :, 1])
 
 
 def _max_pool_fwd(x):
-    return max_pool_2x2(x), x
+    return _max_pool_2x2(x), x
 
 
 def _max_pool_bwd(x, gradient):
     tiles = _tiles(x)
-    is_largest = tiles == max_pool_2x2(x)[:, :, None, :, None]
+    is_largest = tiles == _max_pool_2x2(x)[:, :, None, :, None]
     counts = is_largest.astype(gradient.dtype)
     counts = counts[:, :, 0] + counts[:, :, 1]
     share = gradient / (counts[:, :, :, 0] + counts[:, :, :, 1])
@@ -114,16 +119,22 @@ def _max_pool_bwd(x, gradient):
     return (jnp.pad(d_x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0))),)
 
 
-max_pool_2x2.defvjp(_max_pool_fwd, _max_pool_bwd)
+_max_pool_2x2.defvjp(_max_pool_fwd, _max_pool_bwd)
 
 
-@jax.custom_vjp
 def max_pool_3x3(x: jnp.ndarray) -> jnp.ndarray:
     """Max-pool 3x3 at stride 2 with one pixel around: [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), C].
 
     Equal to torch's `MaxPool2d(3, 2, padding=1)` forward. Written out for the reason that `max_pool_2x2`
     gives, and sharing the gradient between ties like it.
     """
+    if portable.is_on():
+        return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+    return _max_pool_3x3(x)
+
+
+@jax.custom_vjp
+def _max_pool_3x3(x: jnp.ndarray) -> jnp.ndarray:
     return _max_pool_3x3_fwd(x)[0]
 
 
@@ -172,7 +183,7 @@ def _max_pool_3x3_bwd(x, gradient):
     return (d_padded[:, 1 : 1 + x.shape[1], 1 : 1 + x.shape[2]],)
 
 
-max_pool_3x3.defvjp(_max_pool_3x3_fwd, _max_pool_3x3_bwd)
+_max_pool_3x3.defvjp(_max_pool_3x3_fwd, _max_pool_3x3_bwd)
 
 
 def relu_pool(x: jnp.ndarray) -> jnp.ndarray:

@@ -1,0 +1,325 @@
+"""A JAX function as a graph of a few operations, which a format's writer puts into its own words.
+
+The networks need some twenty primitives. Constants are computed here, and what scales and shifts the outcome
+of a convolution or a matrix product (bias, BatchNorm, temperature) is worked into its weights.
+"""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+Handle = Any  # a value in a writer's graph
+Shape = tuple[int, ...]  # of a value; -1 stands for the batch, always the first axis
+Pads = tuple[tuple[int, int], ...]
+
+BATCH = -1
+
+
+class Writer(Protocol):
+    """A format's words. Shapes and axes are those of JAX, with images as [N, H, W, C]."""
+
+    def constant(self, value: np.ndarray) -> Handle:
+        """An array."""
+
+    def cast(self, x: Handle, dtype: np.dtype) -> Handle:
+        """`x` in another type."""
+
+    def unary(self, name: str, x: Handle) -> Handle:
+        """One of `UNARY`, or 'elu', 'relu', 'softmax' (over the last axis)."""
+
+    def binary(self, name: str, x: Handle, y: Handle) -> Handle:
+        """One of `BINARY`, with NumPy's broadcasting."""
+
+    def bound(self, name: str, x: Handle, limit: float) -> Handle:
+        """The 'max' or 'min' of `x` and a number."""
+
+    def reshape(self, x: Handle, old: Shape, new: Shape) -> Handle:
+        """The values in JAX's order."""
+
+    def broadcast(self, x: Handle, shape: Shape) -> Handle:
+        """Axes of 1 repeated."""
+
+    def reduce(self, name: str, x: Handle, shape: Shape, axes: Sequence[int]) -> Handle:
+        """The 'sum' or 'mean' of `x`, of a shape, over axes, which go."""
+
+    def max_pool(self, x: Handle, window: Sequence[int], strides: Sequence[int], pads: Pads) -> Handle:
+        """Over windows of the two spatial axes; outside is less than anything."""
+
+    def convolve(
+        self,
+        x: Handle,
+        shape: Shape,
+        kernel: np.ndarray,
+        bias: np.ndarray,
+        strides: Sequence[int],
+        pads: Pads,
+        groups: int,
+    ) -> Handle:
+        """[N, H, W, C] by a kernel [h, w, C / groups, D], plus a bias [D]."""
+
+    def multiply(self, x: Handle, kernel: np.ndarray, bias: np.ndarray) -> Handle:
+        """[N, C] by a matrix [C, D], plus a bias [D]."""
+
+
+UNARY = ("exp", "logistic", "neg", "rsqrt", "sqrt", "tanh")
+BINARY = ("add", "sub", "mul", "div", "max", "min")
+
+
+@dataclasses.dataclass
+class Tensor:
+    """A value that depends on the input.
+
+    Attributes:
+      make: writes it, once.
+      shape: of what is written: where a value is only repeated along an axis, that axis is left at 1.
+    """
+
+    make: Callable[[], Handle]
+    shape: Shape
+
+    @functools.cached_property
+    def handle(self) -> Handle:
+        return self.make()
+
+
+@dataclasses.dataclass
+class Linear(Tensor):
+    """A convolution or a matrix product that is not written yet: its weights may still change.
+
+    Attributes:
+      write: makes it of a kernel [..., D] and a bias [D].
+      kernel, bias: as they are now.
+    """
+
+    write: Callable[[np.ndarray, np.ndarray], Handle] = None
+    kernel: np.ndarray = None
+    bias: np.ndarray = None
+
+    def change(self, name: str, by: np.ndarray) -> "Linear":
+        """With the outcome multiplied or divided by, or increased or decreased by, numbers [D] or one."""
+        kernel, bias = self.kernel, self.bias
+        if name in ("mul", "div"):
+            by = by if name == "mul" else 1 / by
+            kernel, bias = kernel * by, bias * by
+        else:
+            bias = bias + by if name == "add" else bias - by
+        return linear(self.write, self.shape, kernel, bias)
+
+
+def linear(write: Callable, shape: Shape, kernel: np.ndarray, bias: np.ndarray) -> Linear:
+    """A `Linear` that is written as it stands when it is needed."""
+    return Linear(lambda: write(kernel, bias), shape, write, kernel, bias)
+
+
+@dataclasses.dataclass
+class Sum(Tensor):
+    """A sum over axes, which becomes a mean where it is divided by their size.
+
+    Attributes:
+      mean: writes that.
+      count: their size.
+    """
+
+    mean: Callable[[], Handle] = None
+    count: int = 0
+
+
+Value = np.ndarray | Tensor
+
+
+class UnsupportedError(ValueError):
+    """A network needs an operation that the exports do not know."""
+
+
+def convert(function: Callable, shape: Shape, dtype: Any, writer: Writer, x: Handle) -> Handle:
+    """Writes a function of one array.
+
+    Args:
+      function: of an array, made of `UNARY`, `BINARY` and what networks are made of.
+      shape: of the input; the first axis is the batch, of any size.
+      dtype: of the input.
+      writer: of the graph.
+      x: the input in that graph.
+
+    Returns:
+      The output in that graph.
+
+    Raises:
+      UnsupportedError: it needs an operation that there is none of here.
+    """
+    (batch,) = jax.export.symbolic_shape("batch")
+    closed = jax.make_jaxpr(function)(jax.ShapeDtypeStruct((batch, *shape[1:]), dtype))
+    walker = _Walker(writer)
+    (out,) = walker.walk(closed, [Tensor(lambda: x, (BATCH, *shape[1:]))])
+    return walker.full(out, _shape(closed.out_avals[0].shape))
+
+
+class _Walker:
+    """Goes through a jaxpr and tells a writer."""
+
+    def __init__(self, writer: Writer):
+        self.writer = writer
+
+    def walk(self, closed: jax.extend.core.ClosedJaxpr, arguments: Sequence[Value]) -> list[Value]:
+        """The outputs of a jaxpr."""
+        jaxpr = closed.jaxpr
+        values = dict(zip(jaxpr.constvars, map(np.asarray, closed.consts), strict=True))
+        values |= dict(zip(jaxpr.invars, arguments, strict=True))
+        literal = jax.extend.core.Literal
+        atoms = [atom for eqn in jaxpr.eqns for atom in eqn.invars] + list(jaxpr.outvars)
+        uses = collections.Counter(atom for atom in atoms if not isinstance(atom, literal))
+
+        def read(atom):
+            return np.asarray(atom.val) if isinstance(atom, literal) else values[atom]
+
+        for eqn in jaxpr.eqns:
+            operands = [read(atom) for atom in eqn.invars]
+            alone = all(uses[atom] == 1 for atom in eqn.invars if not isinstance(atom, literal))
+            values |= dict(zip(eqn.outvars, self._apply(eqn, operands, alone), strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def full(self, value: Value, shape: Shape) -> Handle:
+        """A value in the shape that JAX says it has."""
+        if isinstance(value, np.ndarray):
+            return self.writer.constant(np.broadcast_to(value, shape))
+        return value.handle if value.shape == shape else self.writer.broadcast(value.handle, shape)
+
+    def _handle(self, value: Value) -> Handle:
+        return self.writer.constant(value) if isinstance(value, np.ndarray) else value.handle
+
+    def _apply(self, eqn: Any, operands: list[Value], alone: bool) -> list[Value]:
+        name = eqn.primitive.name
+        inner = [value for value in eqn.params.values() if isinstance(value, jax.extend.core.ClosedJaxpr)]
+        if inner:
+            called = eqn.params.get("name")
+            if called in ("elu", "softmax") and np.all(np.asarray(operands[1:]) == 1):
+                return [self._unary(called, operands[0])]
+            return self.walk(inner[0], [_settled(value) for value in operands])
+        shape = _shape(eqn.outvars[0].aval.shape)
+        if name == "broadcast_in_dim":
+            return [self._broadcast(operands[0], shape, eqn.params["broadcast_dimensions"])]
+        if all(isinstance(value, np.ndarray) for value in operands):
+            result = eqn.primitive.bind(*operands, **eqn.params)
+            return [np.asarray(one) for one in (result if eqn.primitive.multiple_results else [result])]
+        if name in UNARY:
+            return [self._unary(name, operands[0])]
+        if name in BINARY:
+            return [self._binary(name, *operands, alone)]
+        handlers = {
+            "convert_element_type": self._cast,
+            "conv_general_dilated": self._convolve,
+            "dot_general": self._multiply,
+            "reduce_sum": self._sum,
+            "reduce_window_max": self._max_pool,
+            "reshape": self._reshape,
+        }
+        if name not in handlers:
+            raise UnsupportedError(f"the network needs the operation {name}, which exports do not know")
+        return [handlers[name](eqn, operands, shape)]
+
+    def _unary(self, name: str, x: Tensor) -> Tensor:
+        return Tensor(lambda: self.writer.unary(name, x.handle), x.shape)
+
+    def _binary(self, name: str, x: Value, y: Value, alone: bool) -> Tensor:
+        if isinstance(x, np.ndarray) and name in ("add", "mul", "max", "min"):
+            x, y = y, x
+        if isinstance(y, np.ndarray):
+            if isinstance(x, Linear) and alone and name in ("add", "sub", "mul", "div") and _is_row(y, x):
+                return x.change(name, y.reshape(-1))
+            if isinstance(x, Sum) and name == "div" and y.size == 1 and y == x.count:
+                return Tensor(x.mean, x.shape)
+            if name in ("max", "min") and y.size == 1:
+                return Tensor(lambda: self.writer.bound(name, x.handle, float(y)), x.shape)
+        shape = _broadcast_shapes(x.shape, y.shape)
+        return Tensor(lambda: self.writer.binary(name, self._handle(x), self._handle(y)), shape)
+
+    def _broadcast(self, x: Value, shape: Shape, dimensions: Sequence[int]) -> Value:
+        """Axes of 1 where the value is repeated: the operations that follow repeat it."""
+        new = [1] * len(shape)
+        for axis, size in zip(dimensions, x.shape, strict=True):
+            new[axis] = size
+        if isinstance(x, np.ndarray):
+            return x.reshape(new)
+        if tuple(new) == x.shape:
+            return x
+        return Tensor(lambda: self.writer.reshape(x.handle, x.shape, tuple(new)), tuple(new))
+
+    def _cast(self, eqn: Any, operands: list[Value], shape: Shape) -> Tensor:
+        (x,) = operands
+        return Tensor(lambda: self.writer.cast(x.handle, eqn.params["new_dtype"]), x.shape)
+
+    def _convolve(self, eqn: Any, operands: list[Value], shape: Shape) -> Linear:
+        x, kernel = operands
+        params = eqn.params
+        layout = params["dimension_numbers"]
+        expected = (0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2)
+        dilations = {*params["lhs_dilation"], *params["rhs_dilation"], params["batch_group_count"]}
+        if tuple(layout) != expected or dilations != {1} or not isinstance(kernel, np.ndarray):
+            raise UnsupportedError("the network has a convolution of a kind that exports do not know")
+        old = _shape(eqn.invars[0].aval.shape)
+        strides, groups = params["window_strides"], params["feature_group_count"]
+
+        def write(kernel, bias):
+            pads = tuple(params["padding"])
+            return self.writer.convolve(self.full(x, old), old, kernel, bias, strides, pads, groups)
+
+        return linear(write, shape, kernel, np.zeros(shape[-1], np.float32))
+
+    def _multiply(self, eqn: Any, operands: list[Value], shape: Shape) -> Linear:
+        x, kernel = operands
+        contracted, batched = eqn.params["dimension_numbers"]
+        plain = [list(axes) for axes in (*contracted, *batched)] == [[1], [0], [], []]
+        if not plain or not isinstance(kernel, np.ndarray):
+            raise UnsupportedError("the network has a matrix product of a kind that exports do not know")
+        old = _shape(eqn.invars[0].aval.shape)
+
+        def write(kernel, bias):
+            return self.writer.multiply(self.full(x, old), kernel, bias)
+
+        return linear(write, shape, kernel, np.zeros(shape[-1], np.float32))
+
+    def _sum(self, eqn: Any, operands: list[Value], shape: Shape) -> Sum:
+        (x,), axes = operands, eqn.params["axes"]
+        old = _shape(eqn.invars[0].aval.shape)
+
+        def write(name):
+            return lambda: self.writer.reduce(name, self.full(x, old), old, axes)
+
+        return Sum(write("sum"), shape, write("mean"), int(np.prod([old[axis] for axis in axes])))
+
+    def _max_pool(self, eqn: Any, operands: list[Value], shape: Shape) -> Tensor:
+        (x,), old = operands, _shape(eqn.invars[0].aval.shape)
+        params = eqn.params
+        window, strides, pads = (
+            tuple(params[name][1:3]) for name in ("window_dimensions", "window_strides", "padding")
+        )
+        return Tensor(lambda: self.writer.max_pool(self.full(x, old), window, strides, pads), shape)
+
+    def _reshape(self, eqn: Any, operands: list[Value], shape: Shape) -> Tensor:
+        (x,), old = operands, _shape(eqn.invars[0].aval.shape)
+        return Tensor(lambda: self.writer.reshape(self.full(x, old), old, shape), shape)
+
+
+def _settled(value: Value) -> Value:
+    """A value whose weights do not change any more: in a function it may be used more than once."""
+    return value if isinstance(value, np.ndarray) else Tensor(lambda: value.handle, value.shape)
+
+
+def _is_row(constant: np.ndarray, x: Linear) -> bool:
+    """Whether a constant has one number for each channel, or one for all."""
+    return constant.size == 1 or constant.size == constant.shape[-1] == x.shape[-1]
+
+
+def _shape(shape: Sequence[Any]) -> Shape:
+    return tuple(size if isinstance(size, int) else BATCH for size in shape)
+
+
+def _broadcast_shapes(x: Shape, y: Shape) -> Shape:
+    if len(x) != len(y):
+        return max(x, y, key=len)  # the other is a number
+    return tuple(b if a == 1 else a for a, b in zip(x, y, strict=True))

@@ -1,0 +1,194 @@
+// The page: pictures and the webcam in, faces and their expressions out.
+
+import { classify, crops } from "./classify.js";
+import { detect } from "./detect.js";
+import { load } from "./runtime.js";
+import { drawBoxes, element, faceList, headline, showModel } from "./view.js";
+
+const LARGEST = 2048; // pixels of a picture's longer side; larger ones are shrunk
+
+const NONE = "No face found. If this picture is nothing but a face, tick the box above and choose it again.";
+
+const byId = (id) => document.getElementById(id);
+const status = byId("status");
+const results = byId("results");
+const live = byId("live");
+const files = byId("files");
+const webcam = byId("webcam");
+const whole = byId("whole");
+
+let parts; // what `load` gives
+let camera = null; // the stream, while it runs
+let last = Promise.resolve(); // the sessions run one thing at a time
+
+function say(text) {
+  status.textContent = text;
+}
+
+function complain(text) {
+  byId("error").textContent = text;
+  byId("error").hidden = !text;
+}
+
+/** Runs after everything that was asked for before. */
+function inTurn(work) {
+  const result = last.then(work);
+  last = result.catch(() => {});
+  return result;
+}
+
+/** The faces of a picture (a canvas), each with crop, probabilities and, where it was looked for, box. */
+async function look(picture) {
+  const { facts, classifier, detector } = parts;
+  const found = whole.checked ? null : await detect(detector, facts.detector, picture);
+  if (found?.length === 0) return [];
+  const seen = crops(picture, found?.map((one) => one.frame), facts.model);
+  const probabilities = await classify(classifier, facts.model, seen);
+  return seen.map((crop, n) => ({ crop, probabilities: probabilities[n], box: found?.[n].box }));
+}
+
+function toCanvas(source, width, height) {
+  const scale = Math.min(1, LARGEST / Math.max(width, height));
+  const canvas = element("canvas", "picture");
+  canvas.width = Math.max(1, Math.round(width * scale));
+  canvas.height = Math.max(1, Math.round(height * scale));
+  canvas.getContext("2d", { willReadFrequently: true }).drawImage(source, 0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+
+function summary(faces) {
+  if (faces.length === 0) return "no face found";
+  const said = faces.map(({ probabilities }) => headline(parts.facts, probabilities));
+  return `${faces.length} ${faces.length === 1 ? "face" : "faces"}: ${said.join(", ")}`;
+}
+
+/** A picture beside its faces, or `none` where there are none. */
+function show(card, canvas, faces, none) {
+  drawBoxes(canvas, parts.facts, faces);
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", summary(faces));
+  const both = element("div", "both");
+  both.append(canvas, faces.length ? faceList(parts.facts, faces) : element("p", "note", none));
+  card.replaceChildren(card.firstElementChild, both);
+}
+
+async function showFile(file) {
+  const card = element("article", "card");
+  card.append(element("h2", "", file.name));
+  results.prepend(card);
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(file);
+  } catch {
+    card.append(element("p", "bad", `${file.name} is no picture that this browser can read: choose a JPEG, PNG or WebP file.`));
+    return `${file.name}: not a picture`;
+  }
+  const canvas = toCanvas(bitmap, bitmap.width, bitmap.height);
+  bitmap.close();
+  const faces = await look(canvas);
+  show(card, canvas, faces, NONE);
+  return `${file.name}: ${summary(faces)}`;
+}
+
+async function showFiles(list) {
+  complain("");
+  for (const [n, file] of [...list].entries()) {
+    say(`Looking at ${file.name} (${n + 1} of ${list.length}) …`);
+    try {
+      say(await inTurn(() => showFile(file)));
+    } catch (error) {
+      complain(`${file.name}: ${error.message}`);
+      say("");
+    }
+  }
+}
+
+const REFUSALS = {
+  NotAllowedError: "The webcam was refused: allow it for this page in the browser's settings, then press the button again.",
+  NotFoundError: "No webcam was found: connect one, then press the button again.",
+  NotReadableError: "The webcam is in use by another program: close that, then press the button again.",
+};
+
+async function startCamera() {
+  complain("");
+  if (!navigator.mediaDevices) {
+    complain("Browsers give a webcam only to pages from https or from localhost.");
+    return;
+  }
+  webcam.disabled = true;
+  try {
+    camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
+  } catch (error) {
+    complain(REFUSALS[error.name] ?? `The webcam cannot be used: ${error.message}`);
+    return;
+  } finally {
+    webcam.disabled = false;
+  }
+  webcam.textContent = "Stop the webcam";
+  say("The webcam runs.");
+  await watch(camera);
+}
+
+function stopCamera() {
+  camera?.getTracks().forEach((track) => track.stop());
+  camera = null;
+  webcam.textContent = "Use the webcam";
+  live.hidden = true;
+  say("The webcam is off.");
+}
+
+/** Shows one frame after the other until the stream is another or ends. */
+async function watch(stream) {
+  const video = element("video");
+  video.muted = true;
+  video.playsInline = true;
+  video.srcObject = stream;
+  await video.play();
+  live.replaceChildren(element("h2", "", "Webcam"));
+  live.hidden = false;
+  stream.getVideoTracks()[0].addEventListener("ended", stopCamera);
+  try {
+    while (camera === stream) {
+      const canvas = toCanvas(video, video.videoWidth, video.videoHeight);
+      const faces = await inTurn(() => look(canvas));
+      const open = [...live.querySelectorAll("details")].map((one) => one.open);
+      show(live, canvas, faces, "No face found.");
+      live.querySelectorAll("details").forEach((one, n) => (one.open = open[n] ?? false));
+      await new Promise(requestAnimationFrame);
+    }
+  } catch (error) {
+    stopCamera();
+    complain(`The webcam's picture cannot be used: ${error.message}`);
+  }
+}
+
+function listen() {
+  files.addEventListener("change", async () => {
+    const chosen = [...files.files];
+    files.value = ""; // so that the same file can be chosen again
+    await showFiles(chosen);
+  });
+  webcam.addEventListener("click", () => (camera ? stopCamera() : startCamera()));
+  addEventListener("dragover", (event) => {
+    event.preventDefault();
+    document.body.classList.add("dropping");
+  });
+  addEventListener("dragleave", () => document.body.classList.remove("dropping"));
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    document.body.classList.remove("dropping");
+    showFiles(event.dataTransfer.files);
+  });
+}
+
+try {
+  parts = await load();
+  showModel(parts.facts);
+  listen();
+  files.disabled = false;
+  webcam.disabled = false;
+  say("Ready: choose pictures or use the webcam.");
+} catch (error) {
+  say("");
+  complain(error.message);
+}

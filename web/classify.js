@@ -1,0 +1,114 @@
+// From a picture and frames in it to probabilities.
+
+import { Tensor } from "./runtime.js";
+
+/** A picture's pixels as planes of numbers from 0 to 255: one of grey, or three of red, green and blue. */
+export function planes(picture, channels) {
+  const { width, height } = picture;
+  const context = picture.getContext("2d", { willReadFrequently: true });
+  const { data } = context.getImageData(0, 0, width, height);
+  const values = Array.from({ length: channels }, () => new Float32Array(width * height));
+  for (let i = 0; i < width * height; i++) {
+    const [r, g, b] = [data[4 * i], data[4 * i + 1], data[4 * i + 2]];
+    if (channels === 1) {
+      values[0][i] = (19595 * r + 38470 * g + 7471 * b + 32768) >> 16; // ITU-R BT.601, as Pillow rounds it
+    } else {
+      values[0][i] = r;
+      values[1][i] = g;
+      values[2][i] = b;
+    }
+  }
+  return values.map((plane) => ({ values: plane, width, height }));
+}
+
+/** A place beyond an edge, mirrored there. */
+function mirror(i, size) {
+  const period = 2 * size;
+  const place = ((i % period) + period) % period;
+  return Math.min(place, period - 1 - place);
+}
+
+/** The square in a frame, turned back by its tilt: as many pixels as it has in the picture, at least `least`. */
+export function cut(plane, frame, least) {
+  const size = Math.max(least, Math.round(frame.side));
+  const { values, width, height } = plane;
+  const step = frame.side / size;
+  const [cos, sin] = [Math.cos(frame.tilt), Math.sin(frame.tilt)];
+  const square = new Float32Array(size * size);
+  for (let i = 0; i < size; i++) {
+    for (let j = 0; j < size; j++) {
+      const [u, v] = [(j + 0.5 - size / 2) * step, (i + 0.5 - size / 2) * step];
+      const x = frame.x + u * cos - v * sin - 0.5;
+      const y = frame.y + u * sin + v * cos - 0.5;
+      const [x0, y0] = [Math.floor(x), Math.floor(y)];
+      const [right, below] = [x - x0, y - y0];
+      const [xa, xb] = [mirror(x0, width), mirror(x0 + 1, width)];
+      const [ya, yb] = [mirror(y0, height) * width, mirror(y0 + 1, height) * width];
+      const upper = values[ya + xa] * (1 - right) + values[ya + xb] * right;
+      const lower = values[yb + xa] * (1 - right) + values[yb + xb] * right;
+      square[i * size + j] = upper * (1 - below) + lower * below;
+    }
+  }
+  return { values: square, width: size, height: size };
+}
+
+/** For each of `count` outputs along an axis of `size` the inputs and weights of a triangle filter. */
+function taps(size, count) {
+  const scale = size / count;
+  const support = Math.max(scale, 1);
+  return Array.from({ length: count }, (_, i) => {
+    const centre = (i + 0.5) * scale;
+    const first = Math.max(0, Math.floor(centre - support + 0.5));
+    const last = Math.min(size, Math.floor(centre + support + 0.5));
+    const weights = [];
+    for (let x = first; x < last; x++) weights.push(Math.max(0, 1 - Math.abs((x + 0.5 - centre) / support)));
+    const sum = weights.reduce((a, b) => a + b, 0);
+    return { first, weights: weights.map((weight) => weight / sum) };
+  });
+}
+
+const toByte = (x) => Math.min(255, Math.max(0, Math.round(x)));
+
+/** A plane as side x side whole numbers, antialiased, as Pillow's BILINEAR resizes. */
+export function resize(plane, side) {
+  const { values, width, height } = plane;
+  const across = taps(width, side);
+  const rows = new Float32Array(height * side);
+  for (let y = 0; y < height; y++) {
+    across.forEach(({ first, weights }, j) => {
+      rows[y * side + j] = toByte(weights.reduce((sum, w, k) => sum + w * values[y * width + first + k], 0));
+    });
+  }
+  const face = new Uint8Array(side * side);
+  taps(height, side).forEach(({ first, weights }, i) => {
+    for (let j = 0; j < side; j++) {
+      face[i * side + j] = toByte(weights.reduce((sum, w, k) => sum + w * rows[(first + k) * side + j], 0));
+    }
+  });
+  return face;
+}
+
+/** Faces as the network takes them: of each frame, or with no frames the whole picture, a plane a channel. */
+export function crops(picture, frames, facts) {
+  const [, side, , channels] = facts.input.shape;
+  const whole = planes(picture, channels);
+  if (!frames) return [whole.map((plane) => resize(plane, side))];
+  return frames.map((frame) => whole.map((plane) => resize(cut(plane, frame, side), side)));
+}
+
+/** The probabilities of each of several faces, from `crops`: one array of numbers a face. */
+export async function classify(session, facts, faces) {
+  const [, side, , channels] = facts.input.shape;
+  const area = side * side;
+  const values = new Uint8Array(faces.length * area * channels);
+  faces.forEach((face, n) => {
+    face.forEach((plane, c) => {
+      for (let i = 0; i < area; i++) values[(n * area + i) * channels + c] = plane[i];
+    });
+  });
+  const shape = [faces.length, side, side, channels];
+  const outputs = await session.run({ [facts.input.name]: new Tensor("uint8", values, shape) });
+  const { data } = outputs[facts.output.name];
+  const classes = facts.labels.length;
+  return faces.map((_, n) => Array.from(data.subarray(n * classes, (n + 1) * classes)));
+}

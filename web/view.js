@@ -1,0 +1,135 @@
+// Draws pictures, faces and their probabilities. Text only ever goes in as text.
+
+const SHOWN = 3;
+
+export function element(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+const percent = (p) => `${(100 * p).toFixed(p > 0.995 || p < 0.005 ? 1 : 0)} %`;
+
+function ranked(labels, probabilities) {
+  return labels.map((label, i) => ({ label, p: probabilities[i] })).sort((a, b) => b.p - a.p);
+}
+
+function bars(rows) {
+  const list = element("ul", "bars");
+  for (const { label, p } of rows) {
+    const row = element("li");
+    const track = element("span", "track");
+    const bar = element("span", "bar");
+    bar.style.width = `${100 * p}%`;
+    track.append(bar);
+    row.append(element("span", "", label), track, element("span", "percent", percent(p)));
+    list.append(row);
+  }
+  return list;
+}
+
+/** A face's pixels, as the network sees them. */
+function thumbnail(face, side) {
+  const canvas = element("canvas", "crop");
+  canvas.width = canvas.height = side;
+  const image = new ImageData(side, side);
+  for (let i = 0; i < side * side; i++) {
+    for (let c = 0; c < 3; c++) image.data[4 * i + c] = face[Math.min(c, face.length - 1)][i];
+    image.data[4 * i + 3] = 255;
+  }
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", "the face as the network sees it");
+  return canvas;
+}
+
+/** What is said of a face in few words; `facts` are the page's. */
+export function headline(facts, probabilities) {
+  const [first] = ranked(facts.model.labels, probabilities);
+  return `${first.label} ${percent(first.p)}`;
+}
+
+export function isUnsure(facts, probabilities) {
+  return Math.max(...probabilities) < facts.unsure_below;
+}
+
+/** A list of faces with their probabilities. */
+export function faceList(facts, faces) {
+  const list = element("ol", "faces");
+  faces.forEach(({ crop, probabilities }, n) => {
+    const rows = ranked(facts.model.labels, probabilities);
+    const item = element("li", isUnsure(facts, probabilities) ? "face is-unsure" : "face");
+    const words = element("div");
+    const number = faces.length > 1 ? `${n + 1}: ` : "";
+    words.append(element("p", "answer", number + headline(facts, probabilities)));
+    if (isUnsure(facts, probabilities)) {
+      const [first, second] = rows;
+      words.append(
+        element("p", "note", `Unsure: below ${percent(facts.unsure_below)}. ${first.label}, or ${second.label}?`),
+      );
+    }
+    words.append(bars(rows.slice(0, SHOWN)));
+    const rest = element("details");
+    rest.append(element("summary", "", `All ${rows.length}`), bars(rows));
+    words.append(rest);
+    item.append(thumbnail(crop, facts.model.input.shape[1]), words);
+    list.append(item);
+  });
+  return list;
+}
+
+/** Draws boxes with what they show onto a picture's canvas. */
+export function drawBoxes(canvas, facts, faces) {
+  const context = canvas.getContext("2d");
+  const unit = Math.max(canvas.width, canvas.height) / 100;
+  context.lineWidth = Math.max(2, 0.5 * unit);
+  context.font = `600 ${Math.max(12, 3 * unit)}px system-ui, sans-serif`;
+  context.textBaseline = "bottom";
+  faces.forEach(({ box, probabilities }, n) => {
+    if (!box) return;
+    const colour = isUnsure(facts, probabilities) ? "#f0b95c" : "#86b1ff";
+    context.setLineDash(isUnsure(facts, probabilities) ? [2 * unit, unit] : []);
+    context.strokeStyle = colour;
+    context.strokeRect(box.left, box.top, box.width, box.height);
+    const text = faces.length > 1 ? `${n + 1}` : headline(facts, probabilities);
+    const width = context.measureText(text).width + 1.2 * unit;
+    const height = Math.max(12, 3 * unit) * 1.3;
+    const left = Math.max(0, Math.min(box.left, canvas.width - width));
+    const bottom = Math.max(box.top, height);
+    context.fillStyle = colour;
+    context.fillRect(left, bottom - height, width, height);
+    context.fillStyle = "#0d1522";
+    context.fillText(text, left + 0.6 * unit, bottom - 0.12 * height);
+  });
+}
+
+/** The section about the network, from its metadata. */
+export function showModel(facts) {
+  const { model } = facts;
+  const found = model.verified;
+  const selection = model.accuracy.selection;
+  const share = (x) => `${(100 * x).toFixed(1)} %`;
+  let accuracy = "not measured";
+  if (found.accuracy !== undefined) {
+    const [low, high] = found.interval_95;
+    accuracy = `${share(found.accuracy)} of ${found.of} (95 % interval of the network ${share(low)} - ${share(high)})`;
+  } else if (selection) {
+    accuracy = `${share(selection.value)} of ${selection.split} of ${model.accuracy.trained_on}`;
+  }
+  if (selection) accuracy += `. The weights were selected on ${selection.split}, which flatters a figure on it.`;
+  const rows = {
+    Accuracy: accuracy,
+    "Tells apart": model.labels.join(", "),
+    Input: `${model.input.colours} faces of ${model.input.shape[1]} x ${model.input.shape[2]} pixels`,
+    Confidence: `calibrated by a temperature of ${model.output.temperature.toFixed(3)}`,
+    Licence: `code ${model.licence.code}; weights ${model.licence.weights}; ${model.licence.data}`,
+    Weights: `${model.checkpoint.name}, SHA-256 ${model.checkpoint.sha256}`,
+    Versions: Object.entries(model.versions).map(([name, version]) => `${name} ${version}`).join(", "),
+    "Face detector": facts.detector.source,
+  };
+  document.getElementById("use").textContent = model.intended_use;
+  const list = document.getElementById("facts");
+  for (const [name, text] of Object.entries(rows)) list.append(element("dt", "", name), element("dd", "", text));
+  document.getElementById("model").hidden = false;
+}
