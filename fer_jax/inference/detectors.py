@@ -50,8 +50,9 @@ class YuNet(Detector):
 
     # FER2013's images are as high as YuNet's box, nearly, and have its centre.
     SCALE, DOWN = 0.97, 0.0
+    MIN_SCORE = 0.6
 
-    def __init__(self, margin: float = 1.0, min_score: float = 0.6):
+    def __init__(self, margin: float = 1.0, min_score: float = MIN_SCORE):
         """Opens the model.
 
         Args:
@@ -95,8 +96,9 @@ class MediaPipe(Detector):
 
     # Its box ends above the eyebrows; FER2013's images begin higher.
     SCALE, DOWN = 1.18, -0.09
+    MIN_SCORE = 0.7
 
-    def __init__(self, margin: float = 1.0, min_score: float = 0.7):
+    def __init__(self, margin: float = 1.0, min_score: float = MIN_SCORE):
         """Opens the model; arguments and errors as of `YuNet`.
 
         Raises:
