@@ -1,6 +1,6 @@
 """Faces in, calibrated probabilities out, in batches of few sizes so that little is compiled."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ from fer_jax import platform, steps
 from fer_jax.evaluation import predict
 from fer_jax.evaluation.trained import Trained
 
-# A batch is filled up to one of these; each is compiled once, when it first comes.
+# Batches have these sizes; each is compiled once, when it first comes.
 SIZES = (1, 8, 64, 256)
 # On a CPU a large batch is worked on in parts whose features stay in its caches.
 _CPU_PART = 64
@@ -54,16 +54,24 @@ class Classifier:
         shape = (self.side, self.side, self.channels)
         if faces.dtype != np.uint8 or faces.shape[1:] != shape:
             raise ValueError(f"faces are {faces.dtype} {list(faces.shape)}; expected uint8 [N, {shape}]")
-        parts = [self._logits(faces[start : start + SIZES[-1]]) for start in range(0, len(faces), SIZES[-1])]
+        parts = [self._logits(faces[part], size) for part, size in _divide(len(faces))]
         logits = np.concatenate([np.empty((0, len(self.emotions))), *parts])
         if not np.isfinite(logits).all():
             raise ValueError(f"the outputs of {self.trained.source} are not finite: its weights are damaged")
         return predict.softmax(logits / self.temperature) if len(faces) else logits
 
-    def _logits(self, faces: np.ndarray) -> np.ndarray:
-        size = next(size for size in SIZES if size >= len(faces))
+    def _logits(self, faces: np.ndarray, size: int) -> np.ndarray:
         filled = np.concatenate([faces, np.repeat(faces[-1:], size - len(faces), axis=0)])
         return np.asarray(self._forward(self._variables, filled), np.float64)[: len(faces)]
+
+
+def _divide(count: int) -> Iterator[tuple[slice, int]]:
+    """Faces as batches of `SIZES`, each at least half full: padding costs as much as faces do."""
+    start = 0
+    while start < count:
+        size = max(size for size in SIZES if size == 1 or size <= 2 * (count - start))
+        yield slice(start, start + size), size
+        start += size
 
 
 def _in_parts(forward: predict.Forward) -> Callable[[Any, jax.Array], jax.Array]:
