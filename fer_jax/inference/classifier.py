@@ -12,6 +12,8 @@ from fer_jax.evaluation.trained import Trained
 
 # Batches have these sizes; each is compiled once, when it first comes.
 SIZES = (1, 8, 64, 256)
+# A CPU pays for what fills a batch up as it does for faces: there one is at least so full.
+_LEAST_FULL_ON_CPU = 0.75
 # On a CPU a large batch is worked on in parts whose features stay in its caches.
 _CPU_PART = 64
 
@@ -54,7 +56,8 @@ class Classifier:
         shape = (self.side, self.side, self.channels)
         if faces.dtype != np.uint8 or faces.shape[1:] != shape:
             raise ValueError(f"faces are {faces.dtype} {list(faces.shape)}; expected uint8 [N, {shape}]")
-        parts = [self._logits(faces[part], size) for part, size in _divide(len(faces))]
+        least_full = _LEAST_FULL_ON_CPU if jax.default_backend() == "cpu" else 0.0
+        parts = [self._logits(faces[part], size) for part, size in _divide(len(faces), least_full)]
         logits = np.concatenate([np.empty((0, len(self.emotions))), *parts])
         if not np.isfinite(logits).all():
             raise ValueError(f"the outputs of {self.trained.source} are not finite: its weights are damaged")
@@ -65,11 +68,14 @@ class Classifier:
         return np.asarray(self._forward(self._variables, filled), np.float64)[: len(faces)]
 
 
-def _divide(count: int) -> Iterator[tuple[slice, int]]:
-    """Faces as batches of `SIZES`, each at least half full: padding costs as much as faces do."""
+def _divide(count: int, least_full: float) -> Iterator[tuple[slice, int]]:
+    """Faces as batches of `SIZES`, of which each but those of one has at least a share of faces."""
     start = 0
     while start < count:
-        size = max(size for size in SIZES if size == 1 or size <= 2 * (count - start))
+        left = count - start
+        size = next((size for size in SIZES if size >= left), SIZES[-1])
+        if left < least_full * size:
+            size = max(size for size in SIZES if size <= left)
         yield slice(start, start + size), size
         start += size
 
