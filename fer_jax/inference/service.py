@@ -240,9 +240,11 @@ def create_app(predictor: Predictor, limits: Limits = Limits()) -> FastAPI:  # n
         """What answers: the network, its classes, its score, how it is meant to be used."""
         return model
 
-    @app.get("/health")
+    @app.get("/health", responses=_problems(503))
     async def health() -> replies.State:
-        """Whether the process lives: answers from the start on."""
+        """Whether the process lives, from the start on; 503 says that it has to be started again."""
+        if warm_up and warm_up.done() and warm_up.exception():
+            raise HTTPException(503, "the network cannot be run; the log says why", _RETRY)
         return replies.State(status="alive")
 
     @app.get("/ready", responses=_problems(503))
