@@ -72,6 +72,8 @@ def tamper(content, rng):
     """With bytes changed, added, taken out, or cut off; often in the header."""
     content = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 8))):
+        if not content:
+            break
         place = rng.randrange(rng.choice((len(content), min(len(content), 100))))
         match rng.randrange(5):
             case 0:
