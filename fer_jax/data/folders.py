@@ -3,10 +3,9 @@
 import os
 import re
 import struct
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -22,11 +21,14 @@ from fer_jax.data.records import (
 )
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+# Pillow's names of their formats. It knows more: for one of them it runs another program.
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")
 MAX_PIXELS = 80_000_000  # a large photograph; a file that declares more is refused before it is decoded
 
 DROP = "drop"  # instead of an emotion, for classes that are left out
 
 _KAGGLE_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_\d+", re.IGNORECASE)
+_DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error)  # what Pillow raises
 _Entry = tuple[str, int, str | None]  # path relative to the source, label, split
 
 
@@ -268,34 +270,54 @@ def _kaggle_split(file: str, folder_split: str | None, where: str) -> str | None
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Decodes an image file, turned upright as its EXIF data say.
+    """Decodes an image file, see `decode`.
+
+    Raises:
+      BadRecordError: when it cannot be read, is cut off or is too large.
+    """
+    try:
+        with open(path, "rb") as file:
+            return decode(file, str(path))
+    except PermissionError as error:
+        raise BadRecordError(str(path), "no permission to read it; check the file's permissions") from error
+    except OSError as error:
+        raise BadRecordError(str(path), f"cannot be read: {error.strerror or error}") from error
+
+
+def decode(file: BinaryIO, where: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decodes an image, turned upright as its EXIF data say; safe to call from several threads.
+
+    Args:
+      file: the encoded image, open for reading; of one with several frames the first is taken.
+      where: what to call it in a message.
+      max_pixels: what declares more is refused before it is decoded.
 
     Returns:
       uint8 [H, W] when grey (also when stored as RGB with equal channels), else [H, W, 3].
 
     Raises:
-      BadRecordError: when it cannot be read, is cut off or is too large.
+      BadRecordError: when it cannot be decoded, is cut off or is too large.
     """
-    where = str(path)
     try:
-        with open(path, "rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(file)
-            if image.width * image.height > MAX_PIXELS:
-                raise BadRecordError(where, _too_large(f"{image.width} x {image.height} pixels"))
-            return to_array(ImageOps.exif_transpose(image))
+        # Above its own limits Pillow warns, then refuses. The filters of warnings are the whole process's, so
+        # the warning stays one: what it is about is refused just below.
+        image = Image.open(file, formats=FORMATS)
+        if image.width * image.height > max_pixels:
+            raise BadRecordError(where, _too_large(f"{image.width} x {image.height} pixels", max_pixels))
+        return to_array(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         count = re.search(r"\d+", str(error))
-        raise BadRecordError(where, _too_large(f"{count[0]} pixels" if count else str(error))) from error
-    except PermissionError as error:
-        raise BadRecordError(where, "no permission to read it; check the file's permissions") from error
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:  # what Pillow raises
+        found = f"{count[0]} pixels" if count else str(error)
+        raise BadRecordError(where, _too_large(found, max_pixels)) from error
+    except _DECODING_ERRORS as error:
+        if isinstance(error, BadRecordError):
+            raise
         reason = "it is not an image that can be read" if "identify" in str(error) else str(error)
         raise BadRecordError(where, f"cannot be decoded: {reason}; expected a whole image file") from error
 
 
-def _too_large(found: str) -> str:
-    return f"declares {found}, more than the limit of {MAX_PIXELS:,}; it was not decoded"
+def _too_large(found: str, max_pixels: int) -> str:
+    return f"declares {found}, more than the limit of {max_pixels:,}; it was not decoded"
 
 
 def to_array(image: Image.Image) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Faces in, calibrated probabilities out, in batches of few sizes so that little is compiled."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,8 +10,10 @@ from fer_jax import platform, steps
 from fer_jax.evaluation import predict
 from fer_jax.evaluation.trained import Trained
 
-# A batch is filled up to one of these; each is compiled once, when it first comes, which takes seconds.
+# Batches have these sizes; each is compiled once, when it first comes, which takes seconds.
 SIZES = (1, 8, 64, 256)
+# A CPU pays for what fills a batch up as it does for faces: there one is at least so full.
+_LEAST_FULL_ON_CPU = 0.75
 # On a CPU a large batch is worked on in parts whose features stay in its caches.
 _CPU_PART = 64
 
@@ -62,8 +64,9 @@ class Classifier:
         shape = (self.side, self.side, self.channels)
         if faces.dtype != np.uint8 or faces.shape[1:] != shape:
             raise ValueError(f"faces are {faces.dtype} {list(faces.shape)}; expected uint8 [N, {shape}]")
-        most = self.sizes[-1]
-        parts = [self._logits(faces[start : start + most]) for start in range(0, len(faces), most)]
+        least_full = _LEAST_FULL_ON_CPU if jax.default_backend() == "cpu" else 0.0
+        divided = divide(len(faces), self.sizes, least_full)
+        parts = [self._logits(faces[part], size) for part, size in divided]
         logits = np.concatenate([np.empty((0, len(self.emotions))), *parts])
         if not np.isfinite(logits).all():
             raise ValueError(f"the outputs of {self.trained.source} are not finite: its weights are damaged")
@@ -74,10 +77,30 @@ class Classifier:
         for size in self.sizes:
             self(np.zeros((size, self.side, self.side, self.channels), np.uint8))
 
-    def _logits(self, faces: np.ndarray) -> np.ndarray:
-        size = next(size for size in self.sizes if size >= len(faces))
+    def _logits(self, faces: np.ndarray, size: int) -> np.ndarray:
         filled = np.concatenate([faces, np.repeat(faces[-1:], size - len(faces), axis=0)])
         return np.asarray(self._forward(self._variables, filled), np.float64)[: len(faces)]
+
+
+def divide(count: int, sizes: Sequence[int], least_full: float) -> Iterator[tuple[slice, int]]:
+    """Faces as batches of some sizes, each filled to at least a share where a smaller size allows it.
+
+    Args:
+      count: of the faces.
+      sizes: ascending.
+      least_full: share of a batch.
+
+    Yields:
+      The faces of a batch, and its size.
+    """
+    start = 0
+    while start < count:
+        left = count - start
+        size = next((size for size in sizes if size >= left), sizes[-1])
+        if sizes[0] <= left < least_full * size:
+            size = max(size for size in sizes if size <= left)
+        yield slice(start, start + size), size
+        start += size
 
 
 def _in_parts(forward: predict.Forward) -> Callable[[Any, jax.Array], jax.Array]:

@@ -1,5 +1,6 @@
 """Pictures as people have them -> arrays."""
 
+import io
 import os
 from pathlib import Path
 
@@ -42,6 +43,23 @@ def read(picture: Picture, name: str = "the picture") -> np.ndarray:
             f"{name} is a {type(picture).__name__}; expected a path, a Pillow image or a uint8 array"
         )
     return _check(picture, name)
+
+
+def decode(data: bytes, name: str, max_pixels: int = folders.MAX_PIXELS) -> np.ndarray:
+    """An encoded picture as an array, see `folders.decode`.
+
+    Args:
+      data: what its file would hold.
+      name: what to call it in a message.
+      max_pixels: what declares more is refused before it is decoded.
+
+    Raises:
+      PictureError: it cannot be decoded, or is too large.
+    """
+    try:
+        return folders.decode(io.BytesIO(data), name, max_pixels)
+    except BadRecordError as error:
+        raise PictureError(str(error)) from error
 
 
 def _read_file(path: Path) -> np.ndarray:

@@ -10,7 +10,7 @@ from fer_jax import checkpoints
 from fer_jax.data import builder
 from fer_jax.evaluation import calibration
 from fer_jax.evaluation.trained import Trained
-from fer_jax.inference.classifier import Classifier
+from fer_jax.inference.classifier import Classifier, divide
 
 
 @pytest.fixture
@@ -47,6 +47,30 @@ def test_a_large_batch_in_parts_gives_the_same(tiny_run, tiny_data):
     found = Classifier(Trained(tiny_run), sizes=(128,))(images)
     np.testing.assert_allclose(found, np.tile(found[:28], (5, 1)), rtol=1e-5)
     np.testing.assert_allclose(found[:28], Trained(tiny_run).predict(images[:28], progress=False), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("count", "least_full", "sizes"),
+    [
+        (0, 0.75, []),
+        (1, 0.75, [1]),
+        (5, 0.75, [1] * 5),
+        (6, 0.75, [8]),
+        (47, 0.75, [8] * 6),
+        (48, 0.75, [64]),
+        (100, 0.75, [64, 8, 8, 8, 8, 1, 1, 1, 1]),
+        (300, 0.75, [256, 8, 8, 8, 8, 8, 1, 1, 1, 1]),
+        (300, 0.0, [256, 64]),
+        (2, 0.0, [8]),
+    ],
+)
+def test_faces_are_divided_into_batches_that_are_filled(count, least_full, sizes):
+    found = list(divide(count, (1, 8, 64, 256), least_full))
+    assert [size for _, size in found] == sizes
+    covered = [i for part, _ in found for i in range(count)[part]]
+    assert covered == list(range(count))
+    # Where no size is small enough one is filled up.
+    assert [size for _, size in divide(3, (4, 8), 1.0)] == [4]
 
 
 def test_no_faces(tiny_run):
