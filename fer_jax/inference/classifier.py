@@ -1,5 +1,6 @@
 """Faces in, calibrated probabilities out, in batches of few sizes so that little is compiled."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,13 +8,14 @@ import jax
 import numpy as np
 
 from fer_jax import platform, steps
-from fer_jax.evaluation import predict
+from fer_jax.evaluation import predict, saliency
 from fer_jax.evaluation.trained import Trained
 
 # A batch is filled up to one of these; each is compiled once, when it first comes, which takes seconds.
 SIZES = (1, 8, 64, 256)
 # On a CPU a large batch is worked on in parts whose features stay in its caches.
 _CPU_PART = 64
+_EXPLAINED = 8  # faces at a time
 
 
 class Classifier:
@@ -73,6 +75,21 @@ class Classifier:
         """Compiles all sizes, so that no call has to wait for it later."""
         for size in self.sizes:
             self(np.zeros((size, self.side, self.side, self.channels), np.uint8))
+
+    def explain(self, faces: np.ndarray) -> np.ndarray:
+        """Where in faces the evidence for their likeliest emotion lies (Grad-CAM).
+
+        Args:
+          faces: uint8 [N, side, side, channels], N at least 1.
+
+        Returns:
+          float32 [N, h, w], 0 or more.
+        """
+        return self._explainer(self._variables, faces, _EXPLAINED, progress=False)[1]
+
+    @functools.cached_property
+    def _explainer(self) -> saliency.Explainer:
+        return saliency.Explainer(self.trained.model, self.trained.normalization)
 
     def _logits(self, faces: np.ndarray) -> np.ndarray:
         size = next(size for size in self.sizes if size >= len(faces))
