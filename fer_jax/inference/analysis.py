@@ -93,7 +93,7 @@ def remember(
 def rows(analysis: Analysis) -> list[dict[str, Any]]:
     """What the table says of a picture: a row for a face, for a picture without one, for an error."""
     if analysis.error:
-        return [{"source": analysis.name, "status": f"error: {analysis.error}"}]
+        return [{"source": analysis.name, "status": "error", "error": analysis.error}]
     if not analysis.faces:
         return [{"source": analysis.name, "status": "no_face"}]
     return [face_row(analysis.name, face) | {"face": i} for i, face in enumerate(analysis.faces, 1)]
@@ -109,7 +109,7 @@ def face_row(name: str, face: Face) -> dict[str, Any]:
 
 def to_csv(table: Sequence[Mapping[str, Any]], emotions: Sequence[str]) -> bytes:
     """A table as a CSV file in UTF-8, with the columns that some row has."""
-    names = [*COLUMNS, *(f"p_{emotion}" for emotion in emotions)]
+    names = [*COLUMNS, *(f"p_{emotion}" for emotion in emotions), "error"]
     used = [name for name in names if any(name in row for row in table)]
     text = io.StringIO()
     writer = csv.DictWriter(text, used, lineterminator="\n")

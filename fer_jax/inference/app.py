@@ -10,6 +10,7 @@ closed. Nothing is written to disk and nothing is sent elsewhere.
 import sys
 
 import streamlit as st
+from PIL import Image
 
 from fer_jax.data import synthetic
 from fer_jax.data.emotions import EMOTIONS
@@ -28,7 +29,7 @@ _ICONS = {
 
 
 def main() -> None:
-    st.set_page_config("Facial emotion recognition", ":material/face:", layout="wide")
+    st.set_page_config("Facial emotion recognition", icon(), layout="wide")
     st.title("Facial emotion recognition", anchor=False)
     st.markdown(app_card.NOT_FOR)
     predictor, key = choose_predictor()
@@ -50,6 +51,13 @@ def main() -> None:
         "What you send stays in this server's memory, in your session alone, until you replace it or close "
         "the page. It is not stored, not passed on and not used for training."
     )
+
+
+@st.cache_data
+def icon() -> Image.Image:
+    """A drawn happy face. Streamlit's own icons would be fetched from elsewhere."""
+    counts = [int(name == "happy") for name in EMOTIONS]
+    return Image.fromarray(synthetic.generate(counts, seed=0, split="train")[0][0, ..., 0])
 
 
 def choose_predictor() -> tuple[Predictor, tuple[str, str]]:

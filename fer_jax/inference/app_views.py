@@ -14,7 +14,7 @@ from fer_jax.inference.uploads import plain
 
 _MOST_SHOWN = 12  # faces of a picture; the table has them all
 _TOP = 3
-_CROP_WIDTH = 160  # pixels
+_CROP_WIDTH = 96  # pixels
 
 GRAD_CAM = (
     "Grad-CAM colours a face by how much each region spoke for the answer: red most, blue least. It shows "
@@ -101,7 +101,7 @@ def _show_face(face: Face, crop: Any, number: int | None) -> None:
     with st.container(horizontal=True, vertical_alignment="top", gap="small"):
         shown = crop[..., 0] if crop.shape[-1] == 1 else crop
         alt = f"The face as the network saw it, {face.emotion}"
-        st.image(shown, width=_CROP_WIDTH if number is None else _CROP_WIDTH // 2, alt=alt)
+        st.image(shown, width=_CROP_WIDTH, alt=alt)
         with st.container(gap="xsmall"):
             if face.unsure:
                 st.markdown(f"**{called}Unsure** – perhaps {face.emotion}")
@@ -128,7 +128,7 @@ def _bar(emotion: str, share: float) -> str:
     return (
         '<div style="display:flex;align-items:center;gap:.5rem;font-size:.875rem;line-height:1.6">'
         f'<span style="width:4.5rem;flex:none">{emotion}</span>'
-        '<span style="flex:1;min-width:3rem;height:.7rem;border-radius:.35rem;background:#80808040">'
+        '<span style="flex:1;min-width:2rem;height:.7rem;border-radius:.35rem;background:#80808040">'
         f'<span style="display:block;height:100%;width:{width};border-radius:.35rem;background:{colour}">'
         "</span></span>"
         f'<span style="width:3rem;flex:none;text-align:right">{100 * share:.1f} %</span></div>'
