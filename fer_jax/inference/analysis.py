@@ -96,15 +96,18 @@ def rows(analysis: Analysis) -> list[dict[str, Any]]:
         return [{"source": analysis.name, "status": "error", "error": analysis.error}]
     if not analysis.faces:
         return [{"source": analysis.name, "status": "no_face"}]
-    return [face_row(analysis.name, face) | {"face": i} for i, face in enumerate(analysis.faces, 1)]
+    return [
+        face_row(face, source=analysis.name, status="face", face=number)
+        for number, face in enumerate(analysis.faces, 1)
+    ]
 
 
-def face_row(name: str, face: Face) -> dict[str, Any]:
-    """What the table says of a face."""
-    as_json = face.to_dict()
+def face_row(found: Face, **where: Any) -> dict[str, Any]:
+    """What the table says of a face: where it is from, and what was found."""
+    as_json = found.to_dict()
     probabilities = {f"p_{emotion}": p for emotion, p in as_json["probabilities"].items()}
     kept = {key: as_json[key] for key in ("emotion", "confidence", "unsure")}
-    return {"source": name, "status": "face"} | as_json["box"] | kept | probabilities
+    return where | as_json["box"] | kept | probabilities
 
 
 def to_csv(table: Sequence[Mapping[str, Any]], emotions: Sequence[str]) -> bytes:

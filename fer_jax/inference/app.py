@@ -105,14 +105,14 @@ def camera(predictor: Predictor, key: tuple[str, str]) -> None:
         "open this page by https or on this machine (localhost)."
     )
     snapshot = st.camera_input("Snapshot", key="snapshot")
-    look_at([snapshot] if snapshot else [], predictor, key)
+    look_at([snapshot] if snapshot else [], predictor, key, "Snapshot")
 
 
-def look_at(files: list, predictor: Predictor, key: tuple[str, str]) -> None:
-    """Analyses what was uploaded, and shows it."""
+def look_at(files: list, predictor: Predictor, key: tuple[str, str], name: str | None = None) -> None:
+    """Analyses what was uploaded, and shows it, by another name where that of the file says nothing."""
     wanted = {
         (file.file_id, *key): lambda file=file: analysis.analyse(
-            file.name, lambda: uploads.read_upload(file.getvalue(), file.name), predictor
+            name or file.name, lambda: uploads.read_upload(file.getvalue(), name or file.name), predictor
         )
         for file in files
     }

@@ -48,7 +48,7 @@ def show(trained: Trained) -> None:
                 trained.source.replace(".safetensors", ".md")
             )
             if st.toggle("The whole model card", key="whole_card"):
-                st.markdown(card.read_text())
+                st.markdown("###" + card.read_text())
 
 
 def headline(trained: Trained) -> str:

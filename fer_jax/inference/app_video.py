@@ -1,5 +1,6 @@
 """The app's short videos: a few frames a second, the emotions over time."""
 
+import collections
 import dataclasses
 import io
 import math
@@ -95,52 +96,67 @@ def _look_at(
     numbers = [track.number for track in tracks]
     when = {"seconds": round(frame.seconds, 2)}
     rows = [
-        analysis.face_row(name, face) | when | {"track": number}
+        analysis.face_row(face, source=name, **when, status="face", track=number)
         for face, number in zip(faces, numbers, strict=True)
     ]
     file = io.BytesIO()
     Image.fromarray(analysis.draw(frame.image, faces, numbers)).save(file, "JPEG", quality=80)
-    return rows or [{"source": name, "status": "no_face"} | when], file.getvalue()
+    return rows or [{"source": name, **when, "status": "no_face"}], file.getvalue()
 
 
 def _show_seen(seen: Seen, emotions: Sequence[str]) -> None:
-    tracks = sorted({row["track"] for row in seen.rows if "track" in row})
-    if tracks:
-        most = max(tracks, key=lambda number: sum(row.get("track") == number for row in seen.rows))
-        chosen = tracks[0]
-        if len(tracks) > 1:
-            chosen = st.selectbox(
-                "Person", tracks, tracks.index(most), format_func=lambda number: f"face {number}"
-            )
-        faces = [row for row in seen.rows if row.get("track") == chosen]
-        st.altair_chart(chart(faces, emotions))
-        unsure = sum(row["unsure"] for row in faces)
-        if unsure:
-            st.warning(f"The model is **unsure** in {unsure} of {len(faces)} frames.", icon=":material/help:")
-    else:
-        st.info(f"**No face found** in {len(seen.pictures)} frames.", icon=":material/person_off:")
-    times = list(seen.pictures)
-    when = st.select_slider("Second", times, key="second") if len(times) > 1 else times[0]
-    st.image(seen.pictures[when], width="stretch", alt=f"The frame at {when} seconds")
+    left, right = st.columns(2, gap="medium")
+    with left:
+        _show_emotions(seen, emotions)
+    with right:
+        times = list(seen.pictures)
+        when = st.select_slider("Second", times, key="second") if len(times) > 1 else times[0]
+        st.image(seen.pictures[when], width="stretch", alt=f"The frame at {when} seconds")
     app_views.show_table(seen.rows, emotions, "video.csv")
 
 
+def _show_emotions(seen: Seen, emotions: Sequence[str]) -> None:
+    frames = collections.Counter(row["track"] for row in seen.rows if "track" in row)
+    if not frames:
+        st.info(f"**No face found** in {len(seen.pictures)} frames.", icon=":material/person_off:")
+        return
+    order = [track for track, _ in frames.most_common()]
+    chosen = st.selectbox(
+        "Face, by its number in the picture",
+        order,
+        format_func=lambda track: f"{track}, seen in {frames[track]} of {len(seen.pictures)} frames",
+    )
+    faces = [row for row in seen.rows if row.get("track") == chosen]
+    st.altair_chart(chart(faces, emotions))
+    means = {name: sum(row[f"p_{name}"] for row in faces) / len(faces) for name in emotions}
+    st.caption("On average:")
+    app_views.bars(sorted(means.items(), key=lambda pair: -pair[1])[:3])
+    if unsure := sum(row["unsure"] for row in faces):
+        st.warning(f"The model is **unsure** in {unsure} of {len(faces)} frames.", icon=":material/help:")
+
+
 def chart(rows: Sequence[dict[str, Any]], emotions: Sequence[str]) -> altair.Chart:
-    """The emotions of a face over time, stacked to 100 %."""
-    points = [
-        {"seconds": row["seconds"], "emotion": name, "probability": row[f"p_{name}"]}
-        for row in rows
-        for name in emotions
-    ]
+    """The emotions of a face over time, stacked to 100 %.
+
+    Args:
+      rows: of the table, of one face, at least one.
+      emotions: all of them.
+    """
+    points = []
+    for row in rows:
+        period = round(row["seconds"] / _EVERY)
+        span = {"from": period * _EVERY, "to": (period + 1) * _EVERY}
+        points += [span | {"emotion": name, "probability": row[f"p_{name}"]} for name in emotions]
     colours = altair.Scale(domain=list(emotions), range=[drawing.COLOURS[name] for name in emotions])
     return (
         altair.Chart(altair.Data(values=points))
-        .mark_bar(width=altair.RelativeBandSize(1))
+        .mark_bar()
         .encode(
-            x=altair.X("seconds:Q", title="seconds"),
+            x=altair.X("from:Q", bin="binned", title="seconds"),
+            x2="to:Q",
             y=altair.Y("probability:Q", title="probability", stack=True).axis(format="%"),
             color=altair.Color("emotion:N", scale=colours, legend=altair.Legend(orient="top", columns=4)),
-            tooltip=["seconds:Q", "emotion:N", altair.Tooltip("probability:Q", format=".0%")],
+            tooltip=["from:Q", "emotion:N", altair.Tooltip("probability:Q", format=".0%")],
         )
-        .properties(height=260)
+        .properties(height=300)
     )

@@ -18,7 +18,8 @@ _CROP_WIDTH = 96  # pixels
 
 GRAD_CAM = (
     "Grad-CAM colours a face by how much each region spoke for the answer: red most, blue least. It shows "
-    "where the network looked, coarsely; it does not show why, nor that the answer is right."
+    "where the network looked, coarsely; it does not show why, nor that the answer is right. On a face that "
+    "stays dark no region stood out."
 )
 
 
@@ -58,7 +59,7 @@ def _show_picture(one: Analysis, predictor: Predictor, explained: bool, key: str
         st.error(plain(one.error), icon=":material/error:")
         return
     left, right = st.columns([3, 2], gap="medium")
-    said = ", ".join(f"{face.emotion} {face.confidence:.0%}" for face in one.faces[:_MOST_SHOWN])
+    said = ", ".join(f"{face.emotion} {100 * face.confidence:.0f} %" for face in one.faces[:_MOST_SHOWN])
     left.image(one.image, width="stretch", alt=f"{one.name}: {_count(one.faces)}. {said}")
     with right:
         if not one.faces:
@@ -71,11 +72,23 @@ def _show_picture(one: Analysis, predictor: Predictor, explained: bool, key: str
         maps = _explain(one, predictor) if explained else None
         several = len(one.faces) > 1
         st.markdown(f"{_count(one.faces)}" + (", the largest first:" if several else ":"))
+        _warn(one.faces)
         for i, face in enumerate(one.faces[:_MOST_SHOWN]):
             crop = one.crops[i] if maps is None else saliency_report.overlay(one.crops[i], maps[i])
             _show_face(face, crop, i + 1 if several else None)
         if len(one.faces) > _MOST_SHOWN:
             st.caption(f"and {len(one.faces) - _MOST_SHOWN} smaller ones, in the table below")
+
+
+def _warn(faces: Sequence[Face]) -> None:
+    """Says of which faces the model is unsure."""
+    unsure = [number for number, face in enumerate(faces, 1) if face.unsure]
+    if unsure:
+        which = f" about {', '.join(map(str, unsure))}" if len(faces) > 1 else ""
+        st.warning(
+            f"The model is **unsure**{which}: by its own estimate it is more likely wrong there than right.",
+            icon=":material/help:",
+        )
 
 
 def _count(faces: Sequence[Face]) -> str:
@@ -107,13 +120,8 @@ def _show_face(face: Face, crop: Any, number: int | None) -> None:
                 st.markdown(f"**{called}Unsure** – perhaps {face.emotion}")
             else:
                 st.markdown(f"**{called}{face.emotion}**")
-            st.caption(f"confidence {face.confidence:.0%}")
+            st.caption(f"confidence {100 * face.confidence:.0f} %")
             bars(face.top(_TOP))
-    if face.unsure:
-        st.warning(
-            "The model is **unsure**: by its own estimate this answer is more likely wrong than right.",
-            icon=":material/help:",
-        )
     with st.expander(f"All {len(face.emotions)} emotions"):
         bars(face.top(len(face.emotions)))
 

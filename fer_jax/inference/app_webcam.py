@@ -16,13 +16,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import av
+import numpy as np
 import streamlit as st
 
 from fer_jax.inference import analysis
+from fer_jax.inference.classifier import Classifier
 from fer_jax.inference.predictor import Predictor
 
 ICE_VARIABLE = "FER_JAX_ICE_SERVERS"
 _CAMERA = {"video": {"width": {"ideal": 640}, "frameRate": {"ideal": 15}}, "audio": False}
+_MOST_FACES = 8  # in a frame, the largest
 
 
 def show(predictor: Predictor) -> bool:
@@ -41,8 +44,8 @@ def show(predictor: Predictor) -> bool:
         return False
     from streamlit_webrtc import WebRtcMode, webrtc_streamer
 
-    # The first faces take seconds, for the network is compiled: longer than a live picture may wait.
-    _warm_up(predictor.classifier)
+    with st.spinner("Preparing the live picture ..."):
+        _warm_up(predictor.classifier)
     context = webrtc_streamer(
         "live",
         WebRtcMode.SENDRECV,
@@ -88,9 +91,11 @@ def _secret() -> Any:
         return []
 
 
-@st.cache_resource(show_spinner="Preparing the live picture ...", hash_funcs={object: id})
-def _warm_up(classifier: Any) -> None:
-    classifier.warm_up()
+def _warm_up(classifier: Classifier) -> None:
+    """Has the network compiled for the batches that frames need, which takes seconds the first time."""
+    shape = classifier.side, classifier.side, classifier.channels
+    for count in (1, _MOST_FACES):
+        classifier(np.zeros((count, *shape), np.uint8))
 
 
 def _latest_of(predictor: Predictor) -> Any:
@@ -98,7 +103,7 @@ def _latest_of(predictor: Predictor) -> Any:
 
     async def annotate(frames: Sequence[av.VideoFrame]) -> list[av.VideoFrame]:
         image = frames[-1].to_ndarray(format="rgb24")
-        found = predictor.detector.detect(image)
+        found = predictor.detector.detect(image)[:_MOST_FACES]
         faces = predictor.classify(predictor.crop(image, found), found)
         shown = av.VideoFrame.from_ndarray(analysis.draw(image, faces), format="rgb24")
         return [shown]
