@@ -15,7 +15,7 @@ from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.results import Face
 from fer_jax.inference.uploads import UploadError
 
-_SHOWN_SIDE = 1280  # pixels of the longer side of what is shown
+_SHOWN = (480, 1280)  # pixels of the longer side of what is shown
 _KEPT = "analyses"  # in the session
 
 # As the command line's table has them.
@@ -29,7 +29,7 @@ class Analysis:
 
     Attributes:
       name: of the picture.
-      image: uint8 [H, W, 3], with boxes and labels, no larger than is shown; None where there is an error.
+      image: uint8 [H, W, 3], with boxes and labels, as large as it is shown; None where there is an error.
       faces: the largest first.
       crops: uint8 [N, side, side, channels], as the network saw them.
       error: why the picture cannot be used, in words for a visitor, or ''.
@@ -62,11 +62,13 @@ def analyse(name: str, read: Callable[[], np.ndarray], predictor: Predictor) -> 
 
 
 def draw(image: np.ndarray, faces: Sequence[Face], numbers: Sequence[int] | None = None) -> np.ndarray:
-    """`drawing.draw` on a picture no larger than is shown."""
-    scale = min(1.0, _SHOWN_SIDE / max(image.shape[:2]))
-    if scale < 1:
+    """`drawing.draw` on a picture of the size in which it is shown."""
+    longer = max(image.shape[:2])
+    scale = np.clip(longer, *_SHOWN) / longer
+    if scale != 1:
         size = [max(1, round(scale * side)) for side in image.shape[1::-1]]
-        image = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA)
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        image = cv2.resize(np.ascontiguousarray(image), size, interpolation=how)
         faces = [_scaled(face, scale) for face in faces]
     return drawing.draw(image, faces, numbers)
 

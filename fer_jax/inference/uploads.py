@@ -83,7 +83,7 @@ def open_video(content: bytes, name: str) -> tuple[BinaryIO, float]:
         with contextlib.closing(av.open(io.BytesIO(content))) as container:
             streams = container.streams.video
             if not streams:
-                raise UploadError(f"{name} holds no moving pictures")
+                raise UploadError(f"{name} holds no moving pictures, or is cut off")
             width, height = max((stream.width, stream.height) for stream in streams)
             seconds = max(0.0, (container.duration or 0) / av.time_base)
     except (av.error.FFmpegError, OSError, ValueError) as error:
