@@ -59,7 +59,7 @@ def _show_picture(one: Analysis, predictor: Predictor, explained: bool, key: str
         st.error(plain(one.error), icon=":material/error:")
         return
     left, right = st.columns([3, 2], gap="medium")
-    said = ", ".join(f"{face.emotion} {100 * face.confidence:.0f} %" for face in one.faces[:_MOST_SHOWN])
+    said = ", ".join(map(_say, one.faces[:_MOST_SHOWN]))
     left.image(one.image, width="stretch", alt=f"{one.name}: {_count(one.faces)}. {said}")
     with right:
         if not one.faces:
@@ -89,6 +89,10 @@ def _warn(faces: Sequence[Face]) -> None:
             f"The model is **unsure**{which}: by its own estimate it is more likely wrong there than right.",
             icon=":material/help:",
         )
+
+
+def _say(face: Face) -> str:
+    return f"{'unsure, perhaps ' * face.unsure}{face.emotion} {100 * face.confidence:.0f} %"
 
 
 def _count(faces: Sequence[Face]) -> str:
