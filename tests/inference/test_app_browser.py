@@ -163,6 +163,10 @@ def test_several_files(visit, photos, width, scheme):
 def test_a_snapshot_with_the_camera(visit):
     page = visit(390)
     choose(page, "Camera")
+    film = page.locator("[data-testid=stCameraInput] video")
+    film.wait_for()
+    # Before it films, a snapshot would be black.
+    page.wait_for_function("one => one.readyState > 2 && one.currentTime > 0.5", arg=film.element_handle())
     page.get_by_role("button", name="Take Photo").click()
     page.get_by_text("1 face found").wait_for()
     (row,) = saved_table(page)
