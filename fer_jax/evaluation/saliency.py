@@ -74,6 +74,36 @@ def make_grad_cam(
     return grad_cam
 
 
+class Explainer:
+    """Finds the Grad-CAM of the class that each face is taken for; compiles once for each batch size."""
+
+    def __init__(self, model: nn.Module, normalization: dict[str, Any], *, num_classes: int | None = None):
+        """Prepares; nothing is compiled yet.
+
+        Args:
+          model: any of `models.MODELS`.
+          normalization: the arguments of `steps.make_forward` besides the model (`Trained.normalization`).
+          num_classes: the first so many are told apart; None for all.
+        """
+        self._prepare = jax.jit(steps.make_input(**normalization))
+        self._grad_cam = make_grad_cam(model, platform.compiler_options(), num_classes=num_classes)
+
+    def __call__(
+        self, variables: Any, images: Any, batch_size: int, progress: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `explain`; a last batch that is smaller is filled up."""
+        count = images.shape[0]
+        variables, whole = jax.device_put(variables), augment.identity_affine(batch_size)
+        logits, maps = [], []
+        for start in tqdm(range(0, count, batch_size), "explaining", unit="batch", disable=not progress):
+            index = np.minimum(np.arange(start, start + batch_size), count - 1)
+            found = self._grad_cam(variables, self._prepare(images[index], whole))
+            for results, values in zip((logits, maps), found, strict=True):
+                results.append(np.asarray(values))
+        logits, maps = np.concatenate(logits)[:count], np.concatenate(maps)[:count]
+        return predict.softmax(logits.astype(np.float64)), maps
+
+
 def explain(
     model: nn.Module,
     variables: Any,
@@ -106,16 +136,5 @@ def explain(
         raise ValueError("no images to explain: the split is empty")
     if batch_size < 1:
         raise ValueError(f"the batch size is {batch_size}, expected 1 or more")
-    batch_size = min(batch_size, count)
-    prepare = jax.jit(steps.make_input(**normalization))
-    grad_cam = make_grad_cam(model, platform.compiler_options(), num_classes=num_classes)
-    variables, whole = jax.device_put(variables), augment.identity_affine(batch_size)
-    logits, maps = [], []
-    for start in tqdm(range(0, count, batch_size), "explaining", unit="batch", disable=not progress):
-        # The last batch is filled up, so that one program is compiled.
-        index = np.minimum(np.arange(start, start + batch_size), count - 1)
-        found = grad_cam(variables, prepare(images[index], whole))
-        for results, values in zip((logits, maps), found, strict=True):
-            results.append(np.asarray(values))
-    logits, maps = np.concatenate(logits)[:count], np.concatenate(maps)[:count]
-    return predict.softmax(logits.astype(np.float64)), maps
+    explainer = Explainer(model, normalization, num_classes=num_classes)
+    return explainer(variables, images, min(batch_size, count), progress)

@@ -1,5 +1,6 @@
 """Faces in, calibrated probabilities out, in batches of few sizes so that little is compiled."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import numpy as np
 
 from fer_jax import platform, steps
-from fer_jax.evaluation import predict
+from fer_jax.evaluation import predict, saliency
 from fer_jax.evaluation.trained import Trained
 
 # Batches have these sizes; each is compiled once, when it first comes, which takes seconds.
@@ -16,6 +17,7 @@ SIZES = (1, 8, 64, 256)
 _LEAST_FULL_ON_CPU = 0.75
 # On a CPU a large batch is worked on in parts whose features stay in its caches.
 _CPU_PART = 64
+_EXPLAINED = 8  # faces at a time
 
 
 class Classifier:
@@ -76,6 +78,21 @@ class Classifier:
         """Compiles all sizes, so that no call has to wait for it later."""
         for size in self.sizes:
             self(np.zeros((size, self.side, self.side, self.channels), np.uint8))
+
+    def explain(self, faces: np.ndarray) -> np.ndarray:
+        """Where in faces the evidence for their likeliest emotion lies (Grad-CAM).
+
+        Args:
+          faces: uint8 [N, side, side, channels], N at least 1.
+
+        Returns:
+          float32 [N, h, w], 0 or more.
+        """
+        return self._explainer(self._variables, faces, _EXPLAINED, progress=False)[1]
+
+    @functools.cached_property
+    def _explainer(self) -> saliency.Explainer:
+        return saliency.Explainer(self.trained.model, self.trained.normalization)
 
     def _logits(self, faces: np.ndarray, size: int) -> np.ndarray:
         filled = np.concatenate([faces, np.repeat(faces[-1:], size - len(faces), axis=0)])

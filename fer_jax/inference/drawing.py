@@ -24,9 +24,9 @@ _DARK = "#101418"
 
 _SMALLEST_TEXT = 10  # pixels; smaller letters run together
 # Text is so much of the picture's longer side: little in a crowd, more about a face that fills the picture.
-_LEAST_SHARE, _GREATEST_SHARE = 1 / 45, 1 / 26
+_LEAST_SHARE, _GREATEST_SHARE = 1 / 50, 1 / 26
 _FACE_SHARE = 0.17  # of the face's width, in between
-_DASH = 5  # length of an unsure box's dashes in widths of its line
+_DASH = 5  # length of an unsure box's dashes in widths of its line, if it is not small
 
 _Place = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -40,7 +40,7 @@ def draw(image: np.ndarray, faces: Sequence[Face], numbers: Sequence[int] | None
     Args:
       image: uint8 [H, W] or [H, W, 3].
       faces: found in it.
-      numbers: what the faces are called, such as their tracks; None counts them from 1 if there are several.
+      numbers: what the faces are called, such as their tracks; None counts several from 1.
 
     Returns:
       uint8 [H, W, 3], a copy.
@@ -48,14 +48,15 @@ def draw(image: np.ndarray, faces: Sequence[Face], numbers: Sequence[int] | None
     picture = Image.fromarray(to_rgb(image).copy())
     if numbers is None and len(faces) > 1:
         numbers = range(1, len(faces) + 1)
-    canvas, taken = ImageDraw.Draw(picture), []
+    canvas, labels = ImageDraw.Draw(picture), []
     places = [_inside(face.box, *picture.size) for face in faces]
     for face, place in zip(faces, places, strict=True):
-        _draw_box(canvas, face, place, max(1, round(max(picture.size) / 320)))
+        _draw_box(canvas, face, place, max(1, round(max(picture.size) / 250)))
     # After all the boxes, so that none crosses a label.
     for i, (face, place) in enumerate(zip(faces, places, strict=True)):
-        texts = [f"{numbers[i]} {text}" if numbers else text for text in _texts(face)]
-        taken.append(_draw_label(canvas, texts, _fill(face), place, taken))
+        texts = [f"{numbers[i]}: {text}" if numbers else text for text in _texts(face)]
+        others = places[:i] + places[i + 1 :]
+        labels.append(_draw_label(canvas, texts, _fill(face), place, [*others, *labels, *labels]))
     return np.asarray(picture)
 
 
@@ -89,7 +90,8 @@ def _draw_box(canvas: ImageDraw.ImageDraw, face: Face, place: _Place, width: int
     if not face.unsure:
         canvas.rectangle((left, top, right, bottom), outline=_fill(face), width=width)
         return
-    dash, half = _DASH * width, width // 2
+    dash = max(2, min(_DASH * width, (right - left) // 7))
+    half = width // 2
     for start in range(left, right + 1, 2 * dash):
         for y in (top + half, bottom - width + 1 + half):
             canvas.line((start, y, min(start + dash, right), y), _fill(face), width)
@@ -101,48 +103,43 @@ def _draw_box(canvas: ImageDraw.ImageDraw, face: Face, place: _Place, width: int
 def _draw_label(
     canvas: ImageDraw.ImageDraw, texts: list[str], fill: str, face: _Place, taken: list[_Place]
 ) -> _Place:
-    """Writes the longest text that fits where it hides least; the place that it took."""
-    text, font, width, height = _fit(canvas, texts, face)
-    pad = font.size * 0.3
-    place = _find_place(canvas.im.size, face, width + 2 * pad, height + 2 * pad, taken)
-    canvas.rectangle(tuple(map(round, place)), fill=fill, outline=_DARK)
-    middle = ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2)
-    canvas.text(middle, text, _ink(fill), font, anchor="mm")
-    return place
-
-
-def _fit(
-    canvas: ImageDraw.ImageDraw, texts: list[str], face: _Place
-) -> tuple[str, ImageFont.FreeTypeFont, float, float]:
-    """The longest text that is no wider than the picture, its font, width and height; else the shortest."""
+    """Writes a face's label where it hides least of what is taken; the place that it took."""
     longer = max(canvas.im.size)
     size = np.clip(_FACE_SHARE * (face[2] - face[0]), _LEAST_SHARE * longer, _GREATEST_SHARE * longer)
     font = ImageFont.load_default(max(_SMALLEST_TEXT, round(size)))
-    room = canvas.im.size[0] - 0.6 * font.size
-    text = next((text for text in texts if canvas.textlength(text, font) <= room), texts[-1])
-    return text, font, canvas.textlength(text, font), font.size
+    pad = 0.3 * font.size
+    widths = [canvas.textlength(text, font) + 2 * pad for text in texts]
+    fitting = [i for i, width in enumerate(widths) if width <= canvas.im.size[0]] or [len(texts) - 1]
+    height = font.size + 2 * pad
+    # Of those that hide as much min takes the first: the longest text, above the face.
+    found = {i: _find_place(canvas.im.size, face, widths[i], height, taken) for i in fitting}
+    best = min(found, key=lambda i: _hidden(found[i], taken))
+    place = found[best]
+    canvas.rectangle(tuple(map(round, place)), fill=fill, outline=_DARK)
+    middle = ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2)
+    canvas.text(middle, texts[best], _ink(fill), font, anchor="mm")
+    return place
 
 
 def _find_place(
     size: tuple[int, int], face: _Place, width: float, height: float, taken: list[_Place]
 ) -> _Place:
-    """Above the face, else below it, else over its top or bottom: the first that hides no other label.
-
-    Where each hides one, it is the one that hides least. All lie in the picture as far as that is possible.
-    """
+    """Above the face, else below it, else over its edges: in the picture, where it hides least."""
     left, top, right, bottom = face
-    best, least = None, np.inf
-    for x in (left, right - width):
-        for y in (top - height, bottom + 1, top, bottom - height):
-            inside_x, inside_y = (max(0, min(at, end - 1 - length)) for at, end, length in
-                                  ((x, size[0], width), (y, size[1], height)))  # fmt: skip
-            place = (inside_x, inside_y, inside_x + width, inside_y + height)
-            hidden = sum(_shared(place, other) for other in taken)
-            # What had to be moved into the picture lies on the face.
-            cost = hidden + (0 if inside_y == y else 1e-3)
-            if cost < least:
-                best, least = place, cost
-    return best
+    places = []
+    for y in (top - height, bottom + 1, top, bottom - height):
+        for x in (left, right - width):
+            inside_x = max(0, min(x, size[0] - 1 - width))
+            if 0 <= y <= size[1] - 1 - height:
+                places.append((inside_x, y, inside_x + width, y + height))
+    if not places:
+        return left, 0, left + width, height
+    return min(places, key=lambda place: _hidden(place, [*taken, face]))
+
+
+def _hidden(place: _Place, taken: list[_Place]) -> float:
+    """How much of what is taken a place hides, in pixels."""
+    return sum(_shared(place, other) for other in taken)
 
 
 def _shared(one: _Place, other: _Place) -> float:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_jax.evaluation import saliency
 from fer_jax.evaluation.trained import Trained
 from fer_jax.inference import cropping, detectors, pictures
 from fer_jax.inference.classifier import SIZES, Classifier
@@ -160,11 +159,7 @@ class Predictor:
         Returns:
           float32 [N, h, w], 0 or more.
         """
-        trained = self.classifier.trained
-        _, maps = saliency.explain(
-            trained.model, trained.variables, crops, trained.normalization, progress=False
-        )
-        return maps
+        return self.classifier.explain(crops)
 
 
 def _several(images: pictures.Picture | Iterable[pictures.Picture]) -> Iterator[pictures.Picture]:
