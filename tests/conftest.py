@@ -1,18 +1,53 @@
 """Fixtures shared by all tests."""
 
 import csv
+import os
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
 
 from fer_jax import checkpoints, models
 from fer_jax.data import builder, ferplus, synthetic
 from fer_jax.data.emotions import EMOTIONS
 
 FERPLUS_NAMES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _children_compile_once(tmp_path_factory):
+    """Processes that tests start share what each of them compiles; JAX in this one has read its settings."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        yield
+
+
+@pytest.fixture(scope="module")
+def compiled_quickly():
+    """This process compiles without what XLA does to make programs fast; for tests that run them seldom."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are made and their files written, but as empty pictures; for tests that look at none."""
+
+    def save(figure, path, **kwargs):
+        Image.new("L", (1, 1)).save(path)
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    monkeypatch.setattr(FigureCanvasAgg, "draw", FigureCanvasAgg.get_renderer)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ from fer_jax.writers import read_records
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TIMES = ("seconds", "images_per_second", "input_wait")
+# For processes of which not the speed is of interest: XLA leaves out most of what makes programs fast.
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 TINY = {
@@ -74,9 +76,10 @@ def run_python(*arguments: Any, timeout: float = 600, **env: str) -> subprocess.
     )
 
 
-def compiling_once(folder: pathlib.Path) -> dict[str, str]:
-    """Variables for processes that are to share what each of them compiles."""
-    return {"JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+def without_tensorflow() -> dict[str, str]:
+    """Variables for processes that are to find no TensorFlow: they write no event files, and start faster."""
+    paths = [str(ROOT / "tests" / "without_tensorflow"), environment()["PYTHONPATH"]]
+    return {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def raw_state(workdir: pathlib.Path, step: int) -> dict[str, Any]:

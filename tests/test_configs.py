@@ -16,6 +16,8 @@ from fer_jax.state import TrainState
 from fer_jax.train import train_and_evaluate
 from fer_jax.workdir import flatten
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly", "undrawn")
+
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 
 

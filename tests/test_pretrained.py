@@ -35,6 +35,7 @@ def test_a_shipped_checkpoint_is_what_its_card_says(path):
     assert ("EMA" in card) == facts["ema"]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_checkpoint_can_be_evaluated(path, tiny_data, tmp_path):
     spec = importlib.util.spec_from_file_location("evaluate_script", ROOT / "scripts" / "evaluate.py")

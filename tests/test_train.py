@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import (
+    QUICK,
     TIMES,
     assert_same_run,
     assert_trees_equal,
-    compiling_once,
     raw_state,
     records,
     run_python,
@@ -36,6 +36,8 @@ from fer_jax.evaluation import protocol
 from fer_jax.monitor import EXIT_PREEMPTED, NonFiniteLossError, PreemptedError, Window
 from fer_jax.train import Run, train_and_evaluate
 from fer_jax.writers import read_records
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly", "undrawn")
 
 CHECKPOINTS = {"checkpoint.every_steps": 3}
 BIASES = (0.1, 0.2, 0.3, 2.0, -0.4, 0.0, 0.5)
@@ -648,8 +650,8 @@ def test_a_damaged_newest_checkpoint_is_passed_over(whole, tiny_data, tmp_path, 
     assert_same_run(copy, workdir, step=10)
 
 
-def interrupted(spec, cache, **ending):
-    return run_python("tests/interrupted_run.py", json.dumps(spec | ending), **compiling_once(cache))
+def interrupted(spec, **ending):
+    return run_python("tests/interrupted_run.py", json.dumps(spec | ending), **QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -675,7 +677,7 @@ def resumed(whole, tiny_data, tmp_path_factory):
 
     def run(name):
         spec = {"data": str(tiny_data), "workdir": str(folder / name), "changes": CHECKPOINTS}
-        return folder / name, [interrupted(spec, str(folder), **end) for end in endings[name]]
+        return folder / name, [interrupted(spec, **end) for end in endings[name]]
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
         return dict(zip(endings, pool.map(run, endings), strict=True))

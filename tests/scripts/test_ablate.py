@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import ROOT, compiling_once, run_python
+from helpers import QUICK, ROOT, run_python, without_tensorflow
 
 from configs.ablation import get_config
 from fer_jax import configure
@@ -33,7 +33,7 @@ def ids(done):
 
 def ablate(data, out, *arguments):
     command = ("scripts/ablate.py", f"--data={data}", f"--out={out}", *arguments, "--", *SMALL)
-    return run_python(*command, **compiling_once(out.with_name("cache")))
+    return run_python(*command, **QUICK, **without_tensorflow())
 
 
 @pytest.fixture(scope="module")

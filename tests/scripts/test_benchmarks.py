@@ -9,9 +9,9 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import jax
 import numpy as np
 import pytest
-from helpers import ROOT, run_python
+from helpers import QUICK, ROOT, run_python
 
-from fer_jax import losses, models
+from fer_jax import losses, models, platform
 from fer_jax.models import backbone, layers
 
 
@@ -49,7 +49,8 @@ def test_stock_layers_give_the_same_gradients(monkeypatch):
     benchmark = script("benchmark_models")
     images, targets = benchmark.random_batch(4, 64)
     model = models.create("mobilenet_v3_small")
-    variables = jax.jit(model.init)(jax.random.key(0), images)
+    once = {"compiler_options": platform.run_once_options()}
+    variables = jax.jit(model.init, **once)(jax.random.key(0), images)
 
     def gradients():
         def objective(params):
@@ -58,7 +59,7 @@ def test_stock_layers_give_the_same_gradients(monkeypatch):
             logits, updated = model.apply(whole, images, train=True, mutable=["batch_stats"], rngs=rngs)
             return losses.cross_entropy(logits, targets)[0], updated
 
-        return jax.jit(jax.grad(objective, has_aux=True))(variables["params"])
+        return jax.jit(jax.grad(objective, has_aux=True), **once)(variables["params"])
 
     ours = gradients()
     for module, attribute in (layers, "convolve"), (layers, "convolve_depthwise"), (backbone, "BatchNorm"):
@@ -71,7 +72,7 @@ def test_stock_layers_give_the_same_gradients(monkeypatch):
 def test_the_model_benchmark_has_a_row_for_each_action():
     shape = "--size=32", "--batch_size=2", "--rounds=1", "--turns=1"
     command = "scripts/benchmark_models.py", "--models=mobilenet_v3_small", "--sides=fer_jax"
-    process = run_python(*command, *shape)
+    process = run_python(*command, *shape, **QUICK)
     # A bar that nobody stands beside is not met.
     assert process.returncode == 1, process.stderr
     assert "bar not judged, for neither TensorFlow nor PyTorch took part: mobilenet" in process.stdout

@@ -19,6 +19,8 @@ from fer_jax.checkpoints import export_weights, load_weights
 from fer_jax.data import builder, ferplus, synthetic
 from fer_jax.data.emotions import EMOTIONS
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly", "undrawn")
+
 SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "evaluate.py"
 KWARGS = {"widths": [4, 8], "hidden": 8}
 

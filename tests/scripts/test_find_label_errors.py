@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from helpers import compiling_once, run_python
+from helpers import QUICK, run_python, without_tensorflow
 
 from fer_jax.checkpoints import load_weights
 from fer_jax.data import builder
@@ -24,7 +24,7 @@ SMALL = (
 
 def find(data, out, *arguments):
     command = ("scripts/find_label_errors.py", f"--data={data}", f"--out={out}", "--folds=2", *arguments)
-    return run_python(*command, "--", *SMALL, **compiling_once(out.with_name("cache")))
+    return run_python(*command, "--", *SMALL, **QUICK, **without_tensorflow())
 
 
 @pytest.fixture(scope="module")

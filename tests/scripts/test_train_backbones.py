@@ -6,7 +6,7 @@ import os
 import sys
 
 import pytest
-from helpers import ROOT, run_python
+from helpers import QUICK, ROOT, run_python, without_tensorflow
 
 from fer_jax.monitor import EXIT_PREEMPTED
 
@@ -31,7 +31,7 @@ def test_a_network_without_weights_is_trained_from_scratch_and_tabled(tiny_data,
         "--config.model.input_size=32",
         "--config.train.batch_size=34",
         "--config.train.eval_epochs=25",
-        **nothing_there,
+        **(nothing_there | QUICK | without_tensorflow()),
     )
     assert process.returncode == 0, process.stderr
     header, _, _, _, row = (out / "results.md").read_text().splitlines()
