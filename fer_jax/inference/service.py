@@ -24,7 +24,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from fer_jax import __version__
-from fer_jax.inference import pictures, replies, requests
+from fer_jax.inference import pictures, replies, request_images
 from fer_jax.inference.batching import Batcher, QueueFullError
 from fer_jax.inference.classifier import SIZES
 from fer_jax.inference.detectors import WholePicture
@@ -105,7 +105,7 @@ class _Workers:
         self._pool.shutdown()
         self._batcher.close()
 
-    async def predict(self, sent: Sequence[requests.Upload], detect: bool) -> list[Prediction | str]:
+    async def predict(self, sent: Sequence[request_images.Upload], detect: bool) -> list[Prediction | str]:
         """For each image its prediction, or why it cannot be used.
 
         Raises:
@@ -129,7 +129,7 @@ class _Workers:
             for upload, one in zip(sent, seen, strict=True)
         ]
 
-    def _look(self, upload: requests.Upload, detect: bool) -> _Seen | str:
+    def _look(self, upload: request_images.Upload, detect: bool) -> _Seen | str:
         try:
             image = pictures.decode(upload.data, upload.name, self._limits.pixels)
         except pictures.PictureError as error:
@@ -190,7 +190,7 @@ def create_app(predictor: Predictor, limits: Limits = Limits()) -> FastAPI:  # n
 
     @app.post(
         "/predict",
-        openapi_extra={"requestBody": requests.REQUEST_BODY},
+        openapi_extra={"requestBody": request_images.REQUEST_BODY},
         responses=_problems(400, 408, 413, 415, 422, 429, 503),
     )
     async def predict(
@@ -212,7 +212,7 @@ def create_app(predictor: Predictor, limits: Limits = Limits()) -> FastAPI:  # n
         workers.running += 1
         try:
             sent = await _in_time(
-                requests.read(request, limits.upload_bytes, limits.images),
+                request_images.read(request, limits.upload_bytes, limits.images),
                 limits.timeout,
                 HTTPException(408, f"the request did not arrive within {limits.timeout:g} seconds"),
             )
