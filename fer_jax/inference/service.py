@@ -84,26 +84,45 @@ class _Seen:
 
 
 class _Workers:
-    """The threads behind the service, and the way of a request through them."""
+    """The threads behind the service, and the way of a request through them.
 
-    def __init__(self, predictor: Predictor, limits: Limits):
-        self._predictor, self._limits = predictor, limits
+    Attributes:
+      running: predictions that are worked on.
+    """
+
+    def __init__(self, predictor: Predictor, limits: Limits, metrics: Metrics):
+        """Starts the threads and, in one of its own, compiles the network; for an event loop to call."""
+        self._predictor, self._limits, self._metrics = predictor, limits, metrics
         self.running = 0
         self._pool = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1), "pictures")
         self._batcher: Batcher[tuple[np.ndarray, Detection], Face] = Batcher(
             self._classify, size=limits.batch, wait=limits.batch_wait, capacity=limits.waiting_faces
         )
-        self.metrics = Metrics(lambda: self._batcher.waiting, lambda: self.running)
+        metrics.waiting.set_function(lambda: self._batcher.waiting)
+        metrics.running.set_function(lambda: self.running)
+        self._compiling = asyncio.create_task(asyncio.to_thread(self._warm_up))
+        self._compiling.add_done_callback(_log_failure)
 
-    def warm_up(self) -> None:
+    @property
+    def ready(self) -> bool:
+        """Whether the network is compiled."""
+        return self._compiling.done() and not self.failed
+
+    @property
+    def failed(self) -> bool:
+        """Whether it cannot be."""
+        return self._compiling.done() and self._compiling.exception() is not None
+
+    def _warm_up(self) -> None:
         """Compiles the network for all sizes of batches, and looks for faces once."""
         self._predictor.detector.detect(np.zeros((320, 320, 3), np.uint8))
         self._predictor.classifier.warm_up()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Ends the threads when they have finished what they were given."""
-        self._pool.shutdown()
-        self._batcher.close()
+        await asyncio.wait([self._compiling])
+        await asyncio.to_thread(self._pool.shutdown)
+        await asyncio.to_thread(self._batcher.close)
 
     async def predict(self, sent: Sequence[request_images.Upload], detect: bool) -> list[Prediction | str]:
         """For each image its prediction, or why it cannot be used.
@@ -133,9 +152,9 @@ class _Workers:
         try:
             image = pictures.decode(upload.data, upload.name, self._limits.pixels)
         except pictures.PictureError as error:
-            self.metrics.images.labels("unreadable").inc()
+            self._metrics.images.labels("unreadable").inc()
             return str(error)
-        self.metrics.images.labels("read").inc()
+        self._metrics.images.labels("read").inc()
         found = (self._predictor.detector if detect else WholePicture()).detect(image)
         height, width = image.shape[:2]
         return _Seen(width, height, found, self._predictor.crop(image, found))
@@ -149,7 +168,7 @@ class _Workers:
             raise HTTPException(429, "too many faces are waiting", _RETRY) from error
 
     def _classify(self, faces: list[tuple[np.ndarray, Detection]]) -> list[Face]:
-        self.metrics.batches.observe(len(faces))
+        self._metrics.batches.observe(len(faces))
         return self._predictor.classify(np.stack([crop for crop, _ in faces]), [one for _, one in faces])
 
 
@@ -160,18 +179,13 @@ def create_app(predictor: Predictor, limits: Limits = Limits()) -> FastAPI:  # n
       predictor: that answers.
       limits: what is taken at most.
     """
-    workers = _Workers(predictor, limits)
-    model = replies.describe_model(predictor)
-    warm_up: asyncio.Task | None = None
+    metrics, model = Metrics(), replies.describe_model(predictor)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        nonlocal warm_up
-        warm_up = asyncio.create_task(asyncio.to_thread(workers.warm_up))
-        warm_up.add_done_callback(_log_failure)
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.workers = workers = _Workers(predictor, limits, metrics)
         yield
-        await asyncio.wait([warm_up])
-        await asyncio.to_thread(workers.close)
+        await workers.close()
 
     app = FastAPI(
         title="fer_jax",
@@ -180,13 +194,14 @@ def create_app(predictor: Predictor, limits: Limits = Limits()) -> FastAPI:  # n
         version=__version__,
         lifespan=lifespan,
     )
-    app.add_middleware(CountRequests, metrics=workers.metrics, paths=_PATHS)
+    app.add_middleware(CountRequests, metrics=metrics, paths=_PATHS)
     app.add_exception_handler(RequestValidationError, _explain_parameters)
     app.add_exception_handler(Exception, _explain_nothing)
 
-    def check_ready() -> None:
-        if warm_up is None or not warm_up.done() or warm_up.exception():
+    def ready_workers() -> _Workers:
+        if not app.state.workers.ready:
             raise HTTPException(503, "the network is not compiled yet", _RETRY)
+        return app.state.workers
 
     @app.post(
         "/predict",
@@ -206,7 +221,7 @@ def create_app(predictor: Predictor, limits: Limits = Limits()) -> FastAPI:  # n
         An image that cannot be used has an `error` instead of faces; where that is all of them, the reply is
         422. Nothing of a request is kept.
         """
-        check_ready()
+        workers = ready_workers()
         if workers.running >= limits.requests:
             raise HTTPException(429, f"{workers.running} requests are being worked on", _RETRY)
         workers.running += 1
@@ -242,20 +257,20 @@ def create_app(predictor: Predictor, limits: Limits = Limits()) -> FastAPI:  # n
     @app.get("/health", responses=_problems(503))
     async def health() -> replies.State:
         """Whether the process lives, from the start on; 503 says that it has to be started again."""
-        if warm_up and warm_up.done() and warm_up.exception():
+        if app.state.workers.failed:
             raise HTTPException(503, "the network cannot be run; the log says why", _RETRY)
         return replies.State(status="alive")
 
     @app.get("/ready", responses=_problems(503))
     async def ready() -> replies.State:
         """Whether images can be sent: the network is compiled for all sizes of batches."""
-        check_ready()
+        ready_workers()
         return replies.State(status="ready")
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-    async def metrics() -> Response:
+    async def count() -> Response:
         """Counters for Prometheus."""
-        return Response(generate_latest(workers.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return app
 
@@ -273,8 +288,8 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": replies.Problem, "description": _ABOUT[status]} for status in statuses}
 
 
-def _log_failure(warm_up: asyncio.Task) -> None:
-    if not warm_up.cancelled() and (error := warm_up.exception()):
+def _log_failure(compiling: asyncio.Task) -> None:
+    if not compiling.cancelled() and (error := compiling.exception()):
         logging.error("the network cannot be run; the service never gets ready", exc_info=error)
 
 

@@ -1,7 +1,7 @@
 """What the service counts, for Prometheus."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,15 +19,11 @@ class Metrics:
       seconds: from a request's first byte to its reply's last, by path.
       images: by outcome: "read" or "unreadable".
       batches: faces that were classified together.
+      waiting: faces that wait for a batch.
+      running: predictions that are worked on.
     """
 
-    def __init__(self, waiting: Callable[[], float], running: Callable[[], float]):
-        """Makes the counters.
-
-        Args:
-          waiting: gives the faces that wait for a batch.
-          running: gives the predictions that are worked on.
-        """
+    def __init__(self):
         self.registry = CollectorRegistry()
         kept = {"registry": self.registry, "namespace": "fer_jax"}
         self.requests = Counter("requests", "Requests answered.", ("path", "status"), **kept)
@@ -36,8 +32,8 @@ class Metrics:
         )
         self.images = Counter("images", "Images received.", ("outcome",), **kept)
         self.batches = Histogram("batch_faces", "Faces classified together.", buckets=_FACES, **kept)
-        Gauge("waiting_faces", "Faces that wait for a batch.", **kept).set_function(waiting)
-        Gauge("running_predictions", "Predictions that are worked on.", **kept).set_function(running)
+        self.waiting = Gauge("waiting_faces", "Faces that wait for a batch.", **kept)
+        self.running = Gauge("running_predictions", "Predictions that are worked on.", **kept)
         ProcessCollector(registry=self.registry)
 
 

@@ -61,11 +61,7 @@ def originals():
 def app(tiny_run):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classifier, "SIZES", (1, 4))  # that are compiled
-        app = create_app(Predictor(Classifier(Trained(tiny_run)), WholePicture()))
-        with TestClient(app) as client:
-            while client.get("/ready").status_code != 200:
-                pass
-            yield app, client
+        yield create_app(Predictor(Classifier(Trained(tiny_run)), WholePicture()))
 
 
 def tamper(content, rng):
@@ -90,12 +86,14 @@ def tamper(content, rng):
 
 
 def test_images_that_were_tampered_with(app):
-    _, client = app
     rng, made, statuses = random.Random(0), originals(), []
-    for number in range(TAMPERED):
-        content = tamper(rng.choice(made), rng)
-        statuses.append(client.post("/predict", files={"images": ("image", content)}).status_code)
-        assert statuses[-1] in (200, 422), number
+    with TestClient(app) as client:
+        while client.get("/ready").status_code != 200:
+            pass
+        for number in range(TAMPERED):
+            content = tamper(rng.choice(made), rng)
+            statuses.append(client.post("/predict", files={"images": ("image", content)}).status_code)
+            assert statuses[-1] in (200, 422), number
     assert {200, 422} == set(statuses)
 
 
@@ -105,7 +103,10 @@ def test_whatever_a_client_sends(app, mode):
     images = strategies.sampled_from(originals()) | strategies.binary(max_size=200)
     schemathesis.openapi.format("binary", images)
     statuses = set()
-    for result in schemathesis.openapi.from_asgi("/openapi.json", app[0]).get_all_operations():
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+    while schema["/ready"]["GET"].Case().call().status_code != 200:
+        pass  # schemathesis starts the service itself
+    for result in schema.get_all_operations():
         operation = result.ok()
         if mode is schemathesis.GenerationMode.NEGATIVE and operation.method == "get":
             continue  # has nothing that could be wrong
@@ -118,4 +119,4 @@ def test_whatever_a_client_sends(app, mode):
             case.validate_response(reply, checks=CHECKS)
 
         send()
-    assert len(statuses) > 1 and max(statuses) < 500
+    assert {422} <= statuses and max(statuses) < 500
