@@ -1,17 +1,26 @@
 # make quickstart   train and evaluate a small CNN on built-in synthetic faces (no data needed)
 # make test         run the tests
+# make app          the app, in a browser
+# make web          the page that runs the shipped network in the browser, in dist/web (needs npm)
 # make report       the results page, the README's table and all reports from the stored predictions
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test report lint clean
+.PHONY: quickstart test app web report lint clean
 
 quickstart: .venv/installed
 	$(BIN)/python scripts/quickstart.py
 
 test: .venv/tested
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
+
+app: .venv/with_app
+	$(BIN)/streamlit run fer_jax/inference/app.py
+
+web: .venv/with_export
+	npm install --prefix web --ignore-scripts
+	$(BIN)/python scripts/build_web.py --checkpoint fer_jax/pretrained/cnn_fer2013.safetensors --out dist/web
 
 report: .venv/installed
 	$(BIN)/python scripts/results.py
@@ -25,8 +34,14 @@ lint: .venv/tested
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
+# Without its dependency opencv-contrib-python, which would replace the OpenCV that is there.
 .venv/tested: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps mediapipe
+	touch $@
+
+.venv/with_%: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
 	touch $@
 
 clean:

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT, compiling_once, environment, run_python
+from helpers import ROOT, environment, run_python
 from PIL import Image
 
 from fer_jax.data import synthetic
@@ -22,13 +22,13 @@ LONG = 120  # seconds: no test comes near
 
 
 @pytest.fixture(scope="module")
-def server(tiny_run, tmp_path_factory):
+def server(tiny_run):
     """The process and its address, ready to answer."""
     command = [sys.executable, "-m", "fer_jax.serve", "--port=0", "--detector=whole", "--timeout=60"]
     process = subprocess.Popen(
         [*command, f"--model={tiny_run}"],
         cwd=ROOT,
-        env=environment(**compiling_once(tmp_path_factory.mktemp("compiled"))),
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -189,9 +189,9 @@ def jpeg_with_damaged_exif() -> bytes:
 BAD_IMAGES = {
     "exif.jpg": (jpeg_with_damaged_exif(), "cannot be decoded: required argument is not an integer"),
     "truncated.jpg": (truncated_jpeg(), "cannot be decoded: image file is truncated"),
-    "bomb.png": (png_bomb(40_000, 40_000), "pixels, more than the limit of 50,000,000; it was not"),
-    "big.png": (png_bomb(10_000, 10_000), "pixels, more than the limit of 50,000,000; it was not"),
-    "large.png": (png_bomb(8_000, 8_000), "declares 8000 x 8000 pixels, more than the limit of"),
+    "bomb.png": (png_bomb(40_000, 40_000), "pixels, more than the limit of 80,000,000; it was not"),
+    "big.png": (png_bomb(10_000, 10_000), "pixels, more than the limit of 80,000,000; it was not"),
+    "large.png": (png_bomb(9_000, 9_000), "declares 9000 x 9000 pixels, more than the limit of"),
     "text.jpg": (b"this is no image", "it is not an image that can be read"),
     "empty.png": (b"", "it is not an image that can be read"),
     "page.gif": (b"GIF89a\x01\x00", "cannot be decoded"),

@@ -142,9 +142,8 @@ def test_arguments_out_of_range(wrong):
 
 def test_a_batch_is_worth_its_size(monkeypatch, tiny_run):
     """On a CPU no batch of several is less than three quarters full; elsewhere there are as few as can be."""
-    network, used = Classifier(Trained(tiny_run)), []
+    network, used = Classifier(Trained(tiny_run), sizes=(1, 4, 16)), []
     forward = network._forward
-    monkeypatch.setattr(classifier, "SIZES", (1, 4, 16))
     monkeypatch.setattr(
         network, "_forward", lambda variables, faces: used.append(len(faces)) or forward(variables, faces)
     )

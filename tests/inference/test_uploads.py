@@ -66,18 +66,17 @@ def test_a_picture_with_something_behind_it_is_but_the_picture():
     ("content", "message"),
     [
         (b"", "x.jpg is empty"),
-        (b"<html><script>alert(1)</script></html>", "x.jpg is not a picture that can be read"),
-        (b"PK\x03\x04" + bytes(1000), "not a picture that can be read"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
-        (encoded("TIFF"), "not a picture"),
-        (encoded("PNG")[:200], "damaged or cut off"),
-        (encoded("JPEG")[:-400], "damaged or cut off"),
-        (png_that_declares(1_000_000, 1_000_000), "far too many pixels"),
-        (png_that_declares(9_000, 9_000), "9,000 x 9,000 pixels, more than 50 million"),
-        (png_that_declares(7_000, 7_000), "damaged or cut off"),
+        (b"<html><script>alert(1)</script></html>", "x.jpg: cannot be decoded: it is not an image that can be read"),
+        (b"PK\x03\x04" + bytes(1000), "not an image that can be read"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image that can be read"),
+        (encoded("PNG")[:200], "image file is truncated"),
+        (encoded("JPEG")[:-400], "image file is truncated"),
+        (png_that_declares(1_000_000, 1_000_000), "declares 1000000000000 pixels, more than the limit"),
+        (png_that_declares(9_000, 9_000), "declares 9000 x 9000 pixels, more than the limit of 50,000,000"),
+        (png_that_declares(7_000, 7_000), "cannot be decoded"),
         (bytes(20_000_001), "has 20 MB, more than 20 MB"),
     ],
-    ids="empty html zip eps tiff cut_png cut_jpeg bomb large broken heavy".split(),
+    ids="empty html zip eps cut_png cut_jpeg bomb large broken heavy".split(),
 )
 def test_what_is_no_picture_is_a_message(content, message):
     with pytest.raises(UploadError, match=message):
