@@ -13,6 +13,7 @@ from PIL import Image
 
 from fer_jax.inference import analysis, app_views, drawing, tracking, uploads, video
 from fer_jax.inference.app_models import TURN
+from fer_jax.inference.detectors import LONGEST_IN_VIDEO
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.uploads import UploadError, plain
 
@@ -90,7 +91,7 @@ def _look_at(
     frame: video.Frame, name: str, predictor: Predictor, tracker: tracking.Tracker
 ) -> tuple[list[dict[str, Any]], bytes]:
     """The rows of a frame, and its picture."""
-    found = predictor.detector.detect(frame.image)
+    found = predictor.detector.detect(frame.image, LONGEST_IN_VIDEO)
     faces = predictor.classify(predictor.crop(frame.image, found), found)
     tracks = tracker.update([f.box for f in faces], [f.probabilities for f in faces], frame.seconds)
     numbers = [track.number for track in tracks]

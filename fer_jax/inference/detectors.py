@@ -18,25 +18,28 @@ from fer_jax.inference import detector_files
 from fer_jax.inference.pictures import to_rgb
 from fer_jax.inference.results import Box, Detection
 
-_SEARCHED = (320, 1280)  # sides, in pixels, that a picture's longer one is brought between
+LONGEST, LONGEST_IN_VIDEO = 1280, 640  # pixels; a frame has few small faces, and many frames come
+_SHORTEST = 320  # what is smaller is enlarged
 
 
 class Detector(abc.ABC):
     """Finds faces."""
 
     @abc.abstractmethod
-    def detect(self, image: np.ndarray) -> list[Detection]:
+    def detect(self, image: np.ndarray, longest: int = LONGEST) -> list[Detection]:
         """The faces of a picture, the largest first; safe to call from several threads.
 
         Args:
           image: uint8 [H, W] or [H, W, 3] (RGB), of any size.
+          longest: pixels of its longer side beyond which a detector that has the choice looks at a smaller
+            copy, where it finds large faces as well and sooner.
         """
 
 
 class WholePicture(Detector):
     """Takes every picture for one face, as the images of a dataset are: nothing is looked for."""
 
-    def detect(self, image: np.ndarray) -> list[Detection]:
+    def detect(self, image: np.ndarray, longest: int = LONGEST) -> list[Detection]:
         box = Box(0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
         return [Detection(box, 1.0, box)]
 
@@ -73,8 +76,8 @@ class YuNet(Detector):
             )
         self._lock = threading.Lock()
 
-    def detect(self, image: np.ndarray) -> list[Detection]:
-        small, scale = _rescale(image)
+    def detect(self, image: np.ndarray, longest: int = LONGEST) -> list[Detection]:
+        small, scale = _rescale(image, longest)
         bgr = np.ascontiguousarray(to_rgb(small)[..., ::-1])
         with self._lock:
             self._model.setInputSize((bgr.shape[1], bgr.shape[0]))
@@ -109,7 +112,7 @@ class MediaPipe(Detector):
         self._model, self._to_image = detector_files.open_blazeface(min_score)
         self._lock = threading.Lock()
 
-    def detect(self, image: np.ndarray) -> list[Detection]:
+    def detect(self, image: np.ndarray, longest: int = LONGEST) -> list[Detection]:
         rgb = np.ascontiguousarray(to_rgb(image))
         with self._lock:
             found = self._model.detect(self._to_image(rgb)).detections
@@ -135,8 +138,10 @@ class AnyTurn(Detector):
     def __init__(self, detector: Detector):
         self._detector = detector
 
-    def detect(self, image: np.ndarray) -> list[Detection]:
-        found = {turn: self._detector.detect(np.rot90(image, turn // 90)) for turn in (0, 90, 180, 270)}
+    def detect(self, image: np.ndarray, longest: int = LONGEST) -> list[Detection]:
+        found = {
+            turn: self._detector.detect(np.rot90(image, turn // 90), longest) for turn in (0, 90, 180, 270)
+        }
         best = max(found, key=lambda turn: max((one.score for one in found[turn]), default=0.0))
         return [_turned(one, best, *image.shape[:2]) for one in found[best]]
 
@@ -180,10 +185,10 @@ def _check(margin: float, min_score: float) -> None:
         raise ValueError(f"min_score {min_score}: expected a number between 0 and 1")
 
 
-def _rescale(image: np.ndarray) -> tuple[np.ndarray, float]:
+def _rescale(image: np.ndarray, longest: int) -> tuple[np.ndarray, float]:
     """The picture at a size to look for faces in, and its size over the original's."""
     height, width = image.shape[:2]
-    scale = float(np.clip(max(height, width), *_SEARCHED)) / max(height, width)
+    scale = float(np.clip(max(height, width), _SHORTEST, longest)) / max(height, width)
     if scale == 1:
         return image, 1.0
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from fer_jax.inference import pictures, video
+from fer_jax.inference.detectors import LONGEST, LONGEST_IN_VIDEO
 from fer_jax.inference.inputs import Input
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.results import Detection, Face
@@ -79,7 +80,7 @@ def _look_at_video(
 ) -> Iterator[Seen]:
     try:
         for frame in video.read_frames(source.path, every_seconds, start):
-            seen = _look_at(frame.image, source, predictor, keep_images)
+            seen = _look_at(frame.image, source, predictor, keep_images, LONGEST_IN_VIDEO)
             yield dataclasses.replace(seen, frame=frame.number, seconds=frame.seconds, ends=False)
     except video.VideoError as error:
         yield Seen(source, error=str(error))
@@ -87,8 +88,10 @@ def _look_at_video(
         yield Seen(source)
 
 
-def _look_at(image: np.ndarray, source: Input, predictor: Predictor, keep_image: bool) -> Seen:
-    found = predictor.detector.detect(image)
+def _look_at(
+    image: np.ndarray, source: Input, predictor: Predictor, keep_image: bool, longest: int = LONGEST
+) -> Seen:
+    found = predictor.detector.detect(image, longest)
     crops = predictor.crop(image, found)
     size = image.shape[1], image.shape[0]
     return Seen(source, size, tuple(found), crops, image=image if keep_image else None)

@@ -91,6 +91,13 @@ def test_large_and_small_pictures_are_searched_at_a_size_that_suits(detector_cac
         np.testing.assert_allclose(np.array(found.box) / factor, usual.box, rtol=0.15)
 
 
+def test_a_smaller_copy_shows_large_faces_only(detector_cache, photos):
+    image, detector = pictures.read(photos / "face.jpg"), detectors.create("yunet")
+    every, large = detector.detect(image), detector.detect(image, longest=120)
+    assert len(every) == 4 and 0 < len(large) < 4
+    np.testing.assert_allclose(large[0].box, every[0].box, rtol=0.2)
+
+
 def test_a_face_cut_by_the_border_has_a_frame_beyond_it(detector_cache, photos):
     image = pictures.read(photos / "grace_hopper.png")[:, 270:]  # half of the face
     (face,) = detectors.create("yunet").detect(image)

@@ -37,7 +37,7 @@ LONG = 60  # seconds: no test comes near
 class Halves(Detector):
     """Sees a face in the left half and one in the right half of every picture, sure of it by 0.5."""
 
-    def detect(self, image):
+    def detect(self, image, longest=0):
         height, width = image.shape[:2]
         boxes = [Box(left, 0.0, width / 2, float(height)) for left in (0.0, width / 2)]
         return [Detection(box, 0.5, box) for box in boxes]
@@ -49,7 +49,7 @@ class Gate(WholePicture):
     def __init__(self):
         self.open, self.begun, self.count = threading.Event(), threading.Event(), itertools.count()
 
-    def detect(self, image):
+    def detect(self, image, longest=0):
         if next(self.count):
             self.begun.set()
             assert self.open.wait(LONG)
@@ -418,7 +418,7 @@ class Stuck(WholePicture):
     def __init__(self, error=None):
         self.open, self.error = threading.Event(), error
 
-    def detect(self, image):
+    def detect(self, image, longest=0):
         assert self.open.wait(LONG)
         if self.error:
             raise self.error
@@ -451,7 +451,7 @@ def test_a_network_that_cannot_be_run_shows(serve, caplog):
 
 def test_an_error_of_the_service_is_not_told_to_strangers(serve, faces):
     class Failing(WholePicture):
-        def detect(self, image):
+        def detect(self, image, longest=0):
             if image.any():
                 raise RuntimeError("/secret/path")
             return super().detect(image)

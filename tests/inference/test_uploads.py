@@ -66,7 +66,7 @@ def test_a_picture_with_something_behind_it_is_but_the_picture():
     ("content", "message"),
     [
         (b"", "x.jpg is empty"),
-        (b"<html><script>alert(1)</script></html>", "x.jpg: cannot be decoded: it is not an image that can be read"),
+        (b"<html><script>alert(1)</script></html>", "x.jpg: cannot be decoded: it is not an image"),
         (b"PK\x03\x04" + bytes(1000), "not an image that can be read"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image that can be read"),
         (encoded("PNG")[:200], "image file is truncated"),
