@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fer_jax.inference import drawing
+from fer_jax.inference import drawing, table
 from fer_jax.inference.app_models import TURN
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.results import Face
@@ -17,10 +17,6 @@ from fer_jax.inference.uploads import UploadError
 
 _SHOWN = (480, 1280)  # pixels of the longer side of what is shown
 _KEPT = "analyses"  # in the session
-
-# As the command line's table has them.
-_BOX = ("left", "top", "width", "height")
-COLUMNS = ("source", "seconds", "status", "face", "track", *_BOX, "emotion", "confidence", "unsure")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,31 +89,18 @@ def remember(
 
 
 def rows(analysis: Analysis) -> list[dict[str, Any]]:
-    """What the table says of a picture: a row for a face, for a picture without one, for an error."""
-    if analysis.error:
-        return [{"source": analysis.name, "status": "error", "error": analysis.error}]
-    if not analysis.faces:
-        return [{"source": analysis.name, "status": "no_face"}]
-    return [
-        face_row(face, source=analysis.name, status="face", face=number)
-        for number, face in enumerate(analysis.faces, 1)
-    ]
+    """What the table says of a picture, as the command line's table does."""
+    place = {"source": analysis.name}
+    return (
+        [table.error_row(place, analysis.error)] if analysis.error else table.face_rows(place, analysis.faces)
+    )
 
 
-def face_row(found: Face, **where: Any) -> dict[str, Any]:
-    """What the table says of a face: where it is from, and what was found."""
-    as_json = found.to_dict()
-    probabilities = {f"p_{emotion}": p for emotion, p in as_json["probabilities"].items()}
-    kept = {key: as_json[key] for key in ("emotion", "confidence", "unsure")}
-    return where | as_json["box"] | kept | probabilities
-
-
-def to_csv(table: Sequence[Mapping[str, Any]], emotions: Sequence[str]) -> bytes:
-    """A table as a CSV file in UTF-8, with the columns that some row has."""
-    names = [*COLUMNS, *(f"p_{emotion}" for emotion in emotions), "error"]
-    used = [name for name in names if any(name in row for row in table)]
+def to_csv(found: Sequence[Mapping[str, Any]], emotions: Sequence[str]) -> bytes:
+    """Rows as a CSV file in UTF-8, with the columns that some row has."""
+    used = [name for name in table.columns(emotions) if any(name in row for row in found)]
     text = io.StringIO()
     writer = csv.DictWriter(text, used, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(table)
+    writer.writerows(found)
     return text.getvalue().encode()

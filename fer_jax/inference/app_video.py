@@ -11,7 +11,7 @@ import altair
 import streamlit as st
 from PIL import Image
 
-from fer_jax.inference import analysis, app_views, drawing, tracking, uploads, video
+from fer_jax.inference import analysis, app_views, drawing, table, tracking, uploads, video
 from fer_jax.inference.app_models import TURN
 from fer_jax.inference.detectors import LONGEST_IN_VIDEO
 from fer_jax.inference.predictor import Predictor
@@ -95,14 +95,10 @@ def _look_at(
     faces = predictor.classify(predictor.crop(frame.image, found), found)
     tracks = tracker.update([f.box for f in faces], [f.probabilities for f in faces], frame.seconds)
     numbers = [track.number for track in tracks]
-    when = {"seconds": round(frame.seconds, 2)}
-    rows = [
-        analysis.face_row(face, source=name, **when, status="face", track=number)
-        for face, number in zip(faces, numbers, strict=True)
-    ]
+    place = {"source": name, "seconds": round(frame.seconds, 2)}
     file = io.BytesIO()
     Image.fromarray(analysis.draw(frame.image, faces, numbers)).save(file, "JPEG", quality=80)
-    return rows or [{"source": name, **when, "status": "no_face"}], file.getvalue()
+    return table.face_rows(place, faces, tracks), file.getvalue()
 
 
 def _show_seen(seen: Seen, emotions: Sequence[str]) -> None:

@@ -39,13 +39,29 @@ def rows(seen: Seen, faces: Sequence[Face], tracks: Sequence[Track]) -> list[dic
     place = {"source": seen.source.path, "frame": seen.frame}
     place["seconds"] = None if seen.seconds is None else round(seen.seconds, 3)
     if seen.error is not None:
-        return [place | {"status": ERROR, "error": seen.error}]
-    if seen.size is None:
-        return []
+        return [error_row(place, seen.error)]
+    return [] if seen.size is None else face_rows(place, faces, tracks)
+
+
+def error_row(place: dict[str, Any], error: str) -> dict[str, Any]:
+    """The row of a file that cannot be read; `place` has its 'source'."""
+    return place | {"status": ERROR, "error": error}
+
+
+def face_rows(
+    place: dict[str, Any], faces: Sequence[Face], tracks: Sequence[Track] = ()
+) -> list[dict[str, Any]]:
+    """A row for each face, counted from 1 as in annotated copies, or the one that says that there is none.
+
+    Args:
+      place: 'source' and, of a frame, 'seconds' and the like.
+      faces: in the picture.
+      tracks: of the faces, else none.
+    """
     if not faces:
         return [place | {"status": NO_FACE}]
-    found = [place | {"status": FACE, "face": i} | _answer(face) for i, face in enumerate(faces)]
-    for row, track, face in zip(found, tracks, faces, strict=bool(tracks)):
+    found = [place | {"status": FACE, "face": i} | _answer(face) for i, face in enumerate(faces, 1)]
+    for row, track, face in zip(found, tracks, faces, strict=True) if tracks else ():
         row["track"] = track.number
         row["smoothed_emotion"] = face.emotions[int(track.probabilities.argmax())]
         row["smoothed_confidence"] = round(float(track.probabilities.max()), 6)

@@ -39,12 +39,12 @@ def test_rows_of_pictures():
         "frame": None,
         "seconds": None,
         "status": "face",
-        "face": 0,
+        "face": 1,
         **{"left": 1.3, "top": 2, "width": 30, "height": 40, "detection_score": 0.75},
         **{"emotion": "angry", "confidence": 0.5, "unsure": True},
         **{f"p_{name}": p for name, p in zip(EMOTIONS, FACE.probabilities, strict=True)},
     }
-    assert [row["face"] for row in table.rows(seen, [FACE, FACE], [])] == [0, 1]
+    assert [row["face"] for row in table.rows(seen, [FACE, FACE], [])] == [1, 2]
     (row,) = table.rows(seen, [], [])
     assert row == {"source": "some/a.png", "frame": None, "seconds": None, "status": "no_face"}
 
