@@ -16,6 +16,9 @@ stopped.
 """
 
 import argparse
+import dataclasses
+import errno
+import os
 import sys
 import time
 from pathlib import Path
@@ -111,21 +114,55 @@ def predict(args: argparse.Namespace) -> int:
     predictor = Predictor.load(
         args.model, args.detector, margin=args.margin, any_turn=args.any_turn, batch_sizes=sizes
     )
+    # Before what is done is left out: copies have the same names when the run goes on.
+    annotations = Annotations(command.open_folder(args.annotate), found) if args.annotate else None
     table, going_on = None, None
     if args.out:
         table = Table(args.out, predictor.classifier.emotions, _made_by(args))
         if args.resume:
-            done, going_on = table.resume()
-            found = [one for one in found if one.path not in done]
-            # What was begun comes first, so that its rows stay together.
-            found.sort(key=lambda one: going_on is not None and one.path != going_on["source"])
+            found, going_on = _rest(table, found)
         else:
             table.start()
-    annotations = Annotations(command.open_folder(args.annotate)) if args.annotate else None
-    with _Run(predictor, table, annotations) as run:
-        run.go(found, args.every, going_on)
+    try:
+        with _Run(predictor, table, annotations) as run:
+            run.go(found, args.every, going_on)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        again = " with --resume" if args.out else ""
+        raise ValueError(
+            f"the disk of {error.filename or args.out or args.annotate} is full: free space and give the "
+            f"same command again{again}"
+        ) from error
     print(run.summary(), file=sys.stdout if args.out else sys.stderr)
     return 1 if run.counts["unreadable"] else 0
+
+
+def _rest(table: "Table", found: "list[Input]") -> "tuple[list[Input], dict[str, Any] | None]":
+    """What is left to do of a table that was begun: the files, and how to go on in the first of them.
+
+    Raises:
+      TableError: as `Table.resume`; or it was stopped in a file that is none of these.
+    """
+    from fer_jax.inference.table import TableError
+
+    done, going_on = table.resume()
+    done = set(map(os.path.abspath, done))
+    rest = [one for one in found if os.path.abspath(one.path) not in done]
+    if going_on is None:
+        return rest, None
+    begun = os.path.abspath(going_on["source"])
+    # It comes first, so that its rows stay together, and under the name that they have.
+    first = [
+        dataclasses.replace(one, path=going_on["source"])
+        for one in rest
+        if os.path.abspath(one.path) == begun
+    ]
+    if not first:
+        raise TableError(
+            f"{table.path} was stopped in {going_on['source']}, which is not among the inputs: name it, too"
+        )
+    return first + [one for one in rest if os.path.abspath(one.path) != begun], going_on
 
 
 def _made_by(args: argparse.Namespace) -> dict[str, Any]:
@@ -150,7 +187,6 @@ class _Run:
     def __init__(self, predictor: "Predictor", table: "Table | None", annotations: "Annotations | None"):
         self._predictor, self._table, self._annotations = predictor, table, annotations
         self._tracker = None
-        self._last: Seen | None = None
         self._marked = 0.0
         self.counts = dict.fromkeys(("pictures", "faces", "empty", "unreadable"), 0)
 
@@ -160,7 +196,7 @@ class _Run:
         Args:
           found: the files.
           every: seconds from frame to frame of a video, None for all.
-          going_on: what `_mark` noted of the first of them, None to begin it.
+          going_on: what the table noted of the first of them, None to begin it.
         """
         from fer_jax.inference import looking
         from fer_jax.inference.tracking import Tracker
@@ -169,44 +205,44 @@ class _Run:
         start = going_on["frame"] + 1 if going_on else 0
         keep = self._annotations is not None
         seen = looking.look(found, self._predictor, every_seconds=every, keep_images=keep, start=start)
+        ahead = looking.AHEAD_WITH_IMAGES if keep else looking.AHEAD
         with _progress(found, every, start) as bar:
-            for one, faces in looking.classify(looking.ahead(seen), self._predictor):
+            for one, faces in looking.classify(looking.ahead(seen, ahead), self._predictor):
                 self._take(one, faces, bar)
 
     def _take(self, seen: "Seen", faces: "list[Face]", bar: "tqdm") -> None:
         from fer_jax.inference import table
         from fer_jax.inference.tracking import Tracker
 
-        tracks = []
+        tracks, going_on = [], None
         if seen.frame is not None:
             boxes, probabilities = [face.box for face in faces], [face.probabilities for face in faces]
             tracks = self._tracker.update(boxes, probabilities, seen.seconds)
+            going_on = {"source": seen.source.path, "frame": seen.frame, "tracker": self._tracker.state()}
+        if seen.ends:
+            self._tracker = Tracker()
+        # First, so that no row says that a copy is there which is not.
+        if self._annotations:
+            if seen.size:
+                self._annotations.add(seen, faces, tracks)
+            if seen.ends:
+                self._annotations.end()
         if self._table is None:
             _print(bar, seen, faces)
         else:
-            self._table.write(table.rows(seen, faces, tracks))
-        if self._annotations and seen.size:
-            self._annotations.add(seen, faces, tracks)
-        if seen.ends:
-            self._tracker = Tracker()
-            if self._annotations:
-                self._annotations.end()
+            # Half of an annotated video could not be gone on with.
+            whole = seen.ends or self._annotations is None
+            self._table.write(table.rows(seen, faces, tracks), going_on, whole)
         self._count(seen, faces)
         bar.update(seen.size is not None)
-        self._last = seen
         if time.monotonic() - self._marked > _MARK_EVERY:
             self._mark()
 
     def _mark(self) -> None:
-        """Has the table note how far it is whole."""
+        """Has the table write what it was given."""
+        if self._table is not None:
+            self._table.mark()
         self._marked = time.monotonic()
-        if self._table is None or self._last is None:
-            return
-        if self._last.ends:
-            self._table.mark(None)
-        elif self._annotations is None:  # half of an annotated video could not be gone on with
-            frame, tracker = self._last.frame, self._tracker.state()
-            self._table.mark({"source": self._last.source.path, "frame": frame, "tracker": tracker})
 
     def _count(self, seen: "Seen", faces: "list[Face]") -> None:
         self.counts["faces"] += len(faces)

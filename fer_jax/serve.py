@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     server.run()
-    return 0
+    return 0 if server.started else 1
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -115,7 +115,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--max_batch", type=_whole(1), default=256, help="faces classified together (default: %(default)s)")
     add(
         "--batch_wait_ms",
-        type=float,
+        type=_not_negative,
         default=2,
         help="an idle network waits so long for more faces to join the first (default: %(default)s)",
     )
@@ -139,6 +139,10 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
     return value
+
+
+def _not_negative(text: str) -> float:
+    return 0.0 if text.strip() == "0" else _positive(text)
 
 
 def _impatient_protocol(seconds: float) -> type[asyncio.Protocol]:

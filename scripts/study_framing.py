@@ -45,7 +45,7 @@ def study(args: argparse.Namespace) -> int:
     classifier = Classifier(command.open_weights(args), sizes=(256,))
     faces = classifier.trained.load_split(args.data, args.split)
     faces = faces.take(np.sort(np.random.default_rng(0).permutation(len(faces))[: args.limit]))
-    detector, found = detectors.create(args.detector), {}
+    detector, found = detectors.create(args.detector, least_tilt=0.0), {}
     for i in tqdm(range(len(faces)), "looking for faces", unit=" images"):
         wide = enlarge(faces.images[[i]][0])
         inside = [one for one in detector.detect(np.pad(wide, AROUND, constant_values=128)) if _centred(one)]

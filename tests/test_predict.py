@@ -14,6 +14,7 @@ from fer_jax.data import builder
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation.trained import Trained
 from fer_jax.inference import video
+from fer_jax.inference.annotations import Annotations
 from fer_jax.inference.predictor import Predictor
 
 sys.path.insert(0, str(ROOT / "tests" / "inference"))
@@ -178,9 +179,97 @@ def test_a_stopped_run_leaves_no_half_of_an_annotated_video_and_does_it_again(fo
         patch.setattr(Predictor, "classify", stop)
         with pytest.raises(Stopped):
             run(tiny_run, clip, "--out", out, "--annotate", drawn)
-    assert list(drawn.iterdir()) == [] and len(rows(out)) == 0
+    assert list(drawn.iterdir()) == [] and len(rows(out)) == 8  # which are made again
     assert run(tiny_run, clip, "--out", out, "--annotate", drawn, "--resume") == 0
     assert len(rows(out)) == 12 and video.count_frames(drawn / "e.mp4") == 12
+
+
+@pytest.mark.parametrize("where", ("add", "end"))
+def test_a_copy_that_fails_leaves_no_row_that_says_it_is_done(where, folder, tiny_run, monkeypatch):
+    drawn, out = folder.parent / "drawn", folder.parent / "out.csv"
+    arguments = (folder / "a.png", folder / "more" / "e.mp4", "--out", out, "--annotate", drawn)
+
+    def fail(*_):
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        real = getattr(Annotations, where)
+        # The picture's goes well, the video's does not.
+        patch.setattr(Annotations, where, lambda *args: fail() if called.pop() else real(*args))
+        called = [True, False]
+        with pytest.raises(Stopped):
+            run(tiny_run, *arguments)
+    assert [row["source"] for row in rows(out)][:1] == [str(folder / "a.png")]
+    assert run(tiny_run, *arguments, "--resume") == 0
+    assert len(rows(out)) == 13 and video.count_frames(drawn / "e.mp4") == 12
+
+
+def test_an_original_is_never_drawn_over(folder, tiny_run, capsys):
+    Image.new("L", (48, 48)).save(folder / "p.jpg")
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    for arguments in ((folder / "p.jpg",), (folder / "more" / "e.mp4",), (folder,)):
+        target = folder / "more" if "e.mp4" in str(arguments[0]) else folder
+        assert run(tiny_run, *arguments, "--annotate", target) == 2
+        assert "would take the place of the original" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+
+
+def test_copies_keep_their_names_when_a_run_goes_on(folder, tiny_run):
+    drawn, out = folder.parent / "drawn", folder.parent / "out.csv"
+    (folder / "other").mkdir()
+    Image.new("RGB", (60, 30)).save(folder / "other" / "a.png")
+    assert run(tiny_run, folder / "a.png", "--out", out, "--annotate", drawn) == 0
+    both = (folder / "a.png", folder / "other" / "a.png")
+    assert run(tiny_run, *both, "--out", out, "--annotate", drawn, "--resume") == 0
+    sizes = {path.name: Image.open(path).size for path in drawn.iterdir()}
+    assert sizes == {"a.jpg": (48, 48), "a_2.jpg": (60, 30)}
+
+
+def stop_in_video(folder, tiny_run, out, monkeypatch):
+    """A table of the clip that was stopped after its eighth frame."""
+    monkeypatch.setattr(predict, "_MARK_EVERY", 0.0)
+    classify, left = Predictor.classify, [2]
+
+    def stop(self, *arguments):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Stopped
+        return classify(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "classify", stop)
+        with pytest.raises(Stopped):
+            run(tiny_run, folder / "more" / "e.mp4", "--out", out)
+    assert len(rows(out)) == 8
+
+
+def test_going_on_without_the_video_that_was_begun_is_refused(folder, tiny_run, monkeypatch, capsys):
+    out = folder.parent / "out.csv"
+    stop_in_video(folder, tiny_run, out, monkeypatch)
+    write_clip(folder / "other.mp4", steps(12), rate=10)
+    assert run(tiny_run, folder / "other.mp4", "--out", out, "--resume") == 2
+    assert "was stopped in" in capsys.readouterr().err
+    assert len(rows(out)) == 8
+
+
+def test_another_spelling_of_a_path_is_the_same_file(folder, tiny_run, monkeypatch):
+    out = folder.parent / "out.csv"
+    stop_in_video(folder, tiny_run, out, monkeypatch)
+    spelt = folder / "more" / ".." / "more" / "e.mp4"
+    assert run(tiny_run, spelt, "--out", out, "--resume") == 0
+    assert run(tiny_run, spelt, "--out", out, "--resume") == 0
+    assert [int(row["frame"]) for row in rows(out)] == list(range(12))
+    assert {row["source"] for row in rows(out)} == {str(folder / "more" / "e.mp4")}
+
+
+def test_a_full_disk_says_how_to_go_on(folder, tiny_run, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Annotations, "add", refuse)
+    drawn, out = folder.parent / "drawn", folder.parent / "out.csv"
+    assert run(tiny_run, folder / "a.png", "--out", out, "--annotate", drawn) == 2
+    assert "is full: free space and give the same command again with --resume" in capsys.readouterr().err
 
 
 def test_without_a_table_what_is_found_is_printed(folder, tiny_run, capsys):

@@ -28,7 +28,7 @@ MAX_PIXELS = 80_000_000  # a large photograph; a file that declares more is refu
 DROP = "drop"  # instead of an emotion, for classes that are left out
 
 _KAGGLE_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_\d+", re.IGNORECASE)
-_DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error)  # what Pillow raises
+DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error)  # what Pillow raises
 _Entry = tuple[str, int, str | None]  # path relative to the source, label, split
 
 
@@ -309,7 +309,7 @@ def decode(file: BinaryIO, where: str, max_pixels: int = MAX_PIXELS) -> np.ndarr
         count = re.search(r"\d+", str(error))
         found = f"{count[0]} pixels" if count else str(error)
         raise BadRecordError(where, _too_large(found, max_pixels)) from error
-    except _DECODING_ERRORS as error:
+    except DECODING_ERRORS as error:
         if isinstance(error, BadRecordError):
             raise
         reason = "it is not an image that can be read" if "identify" in str(error) else str(error)

@@ -16,6 +16,12 @@ from fer_jax.inference.looking import Seen
 from fer_jax.inference.results import Face
 from fer_jax.inference.tracking import Track
 
+_PICTURE_ENDING = ".jpg"
+
+
+class AnnotationError(ValueError):
+    """Copies that cannot be where they were wanted."""
+
 
 class Annotations:
     """A folder of annotated copies, a file at a time.
@@ -23,10 +29,27 @@ class Annotations:
     A context manager; the copy of a video that is not whole when it is left does not appear.
     """
 
-    def __init__(self, folder: Path):
-        """Names the folder, which is there."""
+    def __init__(self, folder: Path, inputs: Sequence[Input]):
+        """Names the copies.
+
+        Args:
+          folder: for them, which is there.
+          inputs: all that may be drawn on.
+
+        Raises:
+          AnnotationError: a copy would take the place of an original.
+        """
         self._folder = folder
-        self._places: dict[str, str] = {}
+        self._places = _name_copies(inputs)
+        originals = {os.path.realpath(one.path) for one in inputs}
+        for one in inputs:
+            for ending in video.COPY_ENDINGS if one.is_video else (_PICTURE_ENDING,):
+                copy = os.path.realpath(os.path.join(folder, self._places[one.path] + ending))
+                if copy in originals:
+                    raise AnnotationError(
+                        f"the annotated copy of {one.path} would take the place of the original {copy}: give "
+                        "another folder for --annotate"
+                    )
         self._writer = contextlib.ExitStack()
         self._video: video.Writer | None = None
 
@@ -71,17 +94,26 @@ class Annotations:
 
     def _save(self, source: Input, drawn: np.ndarray) -> None:
         path = self._place(source)
-        path = path.with_name(path.name + ".jpg")
+        path = path.with_name(path.name + _PICTURE_ENDING)
         Image.fromarray(drawn).save(files.partial(path), "JPEG", quality=92)
         os.replace(files.partial(path), path)
 
     def _place(self, source: Input) -> Path:
-        """Where the copy goes, without its ending: as the original lies below the folder that was named."""
-        stem = os.path.splitext(source.name)[0]
-        place, number = stem, 1
-        while self._places.setdefault(place, source.path) != source.path:
-            number += 1
-            place = f"{stem}_{number}"
-        path = self._folder / place
+        """Where the copy goes, without its ending."""
+        path = self._folder / self._places[source.path]
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+
+def _name_copies(inputs: Sequence[Input]) -> dict[str, str]:
+    """The copy's name, without its ending, for each path: as the original lies below the folder it is in."""
+    taken, names = set(), {}
+    for one in inputs:
+        stem = place = os.path.splitext(one.name)[0]
+        number = 1
+        while place in taken:
+            number += 1
+            place = f"{stem}_{number}"
+        taken.add(place)
+        names[one.path] = place
+    return names

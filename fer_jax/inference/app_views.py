@@ -102,15 +102,15 @@ def _count(faces: Sequence[Face]) -> str:
 def _explain(one: Analysis, predictor: Predictor) -> Any:
     """The maps of the faces that are shown, worked out once for each picture."""
     kept = st.session_state.setdefault("maps", {})
-    # A map belongs to an analysis, and goes with it.
+    # Maps go with their analysis, which is kept beside them, so that no other gets its id.
     alive = {
         id(known): kept[id(known)] for known in st.session_state["analyses"].values() if id(known) in kept
     }
     if id(one) not in alive:
         with st.spinner("Looking where the network looks ..."):
-            alive[id(one)] = predictor.explain(one.crops[:_MOST_SHOWN])
+            alive[id(one)] = one, predictor.explain(one.crops[:_MOST_SHOWN])
     st.session_state["maps"] = alive
-    return alive[id(one)]
+    return alive[id(one)][1]
 
 
 def _show_face(face: Face, crop: Any, number: int | None) -> None:

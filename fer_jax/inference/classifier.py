@@ -38,7 +38,14 @@ class Classifier:
         Args:
           trained: the network.
           sizes: of batches; above 64 multiples of it.
+
+        Raises:
+          ValueError: `sizes` are not of that kind.
         """
+        if not sizes or min(sizes) < 1 or any(size > _CPU_PART and size % _CPU_PART for size in sizes):
+            raise ValueError(
+                f"sizes of batches {list(sizes)}: expected 1 or more, above {_CPU_PART} multiples"
+            )
         faces = trained.facts.get("faces") or {}
         self.sizes = tuple(sorted(sizes))
         self.trained = trained

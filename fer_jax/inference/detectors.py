@@ -19,6 +19,8 @@ from fer_jax.inference.pictures import to_rgb
 from fer_jax.inference.results import Box, Detection
 
 LONGEST, LONGEST_IN_VIDEO = 1280, 640  # pixels; a frame has few small faces, and many frames come
+# Nine of ten faces of FER2013 lean less: what networks saw leaning is left so.
+LEAST_TILT = 15.0  # degrees
 _SHORTEST = 320  # what is smaller is enlarged
 
 
@@ -55,19 +57,20 @@ class YuNet(Detector):
     SCALE, DOWN = 0.97, 0.0
     MIN_SCORE = 0.6
 
-    def __init__(self, margin: float = 1.0, min_score: float = MIN_SCORE):
+    def __init__(self, margin: float = 1.0, min_score: float = MIN_SCORE, least_tilt: float = LEAST_TILT):
         """Opens the model.
 
         Args:
           margin: the frame's side over that of the frames in training.
           min_score: what scores less is no face.
+          least_tilt: degrees from which on a face that leans is turned upright.
 
         Raises:
           DownloadError, WrongFileError: see `download.fetch`.
           ValueError: `margin` or `min_score` is out of range.
         """
         _check(margin, min_score)
-        self._margin = margin
+        self._margin, self._least_tilt = margin, least_tilt
         path = detector_files.fetch_yunet()
         model = np.fromfile(path, np.uint8)
         with _quiet():
@@ -86,7 +89,7 @@ class YuNet(Detector):
         for row in () if found is None else found.astype(np.float64):
             box, eyes = Box(*(row[:4] / scale).tolist()), row[4:8].reshape(2, 2)
             frame = _frame(box, self.SCALE * self._margin, self.DOWN)
-            detections.append(Detection(box, float(row[14]), frame, tilt=_tilt(*eyes)))
+            detections.append(Detection(box, float(row[14]), frame, tilt=_tilt(*eyes, self._least_tilt)))
         return _largest_first(detections)
 
 
@@ -101,14 +104,14 @@ class MediaPipe(Detector):
     SCALE, DOWN = 1.18, -0.09
     MIN_SCORE = 0.7
 
-    def __init__(self, margin: float = 1.0, min_score: float = MIN_SCORE):
+    def __init__(self, margin: float = 1.0, min_score: float = MIN_SCORE, least_tilt: float = LEAST_TILT):
         """Opens the model; arguments and errors as of `YuNet`.
 
         Raises:
           DetectorError: mediapipe cannot be loaded; the message says how to install it.
         """
         _check(margin, min_score)
-        self._margin, self._min_score = margin, min_score
+        self._margin, self._least_tilt = margin, least_tilt
         self._model, self._to_image = detector_files.open_blazeface(min_score)
         self._lock = threading.Lock()
 
@@ -124,7 +127,7 @@ class MediaPipe(Detector):
             eyes = [np.array([point.x, point.y]) * size for point in one.keypoints[:2]]
             frame = _frame(box, self.SCALE * self._margin, self.DOWN)
             score = float(one.categories[0].score)
-            detections.append(Detection(box, score, frame, tilt=_tilt(*eyes)))
+            detections.append(Detection(box, score, frame, tilt=_tilt(*eyes, self._least_tilt)))
         return _largest_first(detections)
 
 
@@ -203,10 +206,11 @@ def _frame(box: Box, scale: float, down: float) -> Box:
     return Box(x - side / 2, y - side / 2 + down * side, side, side)
 
 
-def _tilt(left_eye: Iterable[float], right_eye: Iterable[float]) -> float:
-    """Degrees by which the line from eye to eye (x, y) leans clockwise, in (-180, 180]."""
+def _tilt(left_eye: Iterable[float], right_eye: Iterable[float], least: float) -> float:
+    """Degrees by which the line from eye to eye (x, y) leans clockwise, in (-180, 180]; 0 below the least."""
     across, down = np.subtract(right_eye, left_eye)
-    return float(np.degrees(np.arctan2(down, across)))
+    degrees = float(np.degrees(np.arctan2(down, across)))
+    return degrees if abs(degrees) >= least else 0.0
 
 
 def _largest_first(detections: list[Detection]) -> list[Detection]:

@@ -16,9 +16,10 @@ from fer_jax.inference.results import Detection, Face
 
 T = TypeVar("T")
 
-_AHEAD = 16  # pictures in which faces are found before the classifier has come to them
+# Pictures in which faces are found before the classifier has come to them; fewer where these are kept.
+AHEAD, AHEAD_WITH_IMAGES = 16, 4
 _MOST_WAITING = 1024  # pictures that wait for enough faces to classify together
-_MOST_HELD = 16  # of them, where they wait to be drawn on
+_MOST_HELD = 200_000_000  # bytes of those that are kept
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,7 +110,7 @@ def classify(seen: Iterable[Seen], predictor: Predictor) -> Iterator[tuple[Seen,
     for one in seen:
         waiting.append(one)
         faces += len(one.found)
-        held += one.image is not None
+        held += 0 if one.image is None else one.image.nbytes
         if faces >= predictor.classifier.sizes[-1] or held >= _MOST_HELD or len(waiting) >= _MOST_WAITING:
             yield from _classify(waiting, predictor)
             waiting, faces, held = [], 0, 0
@@ -127,7 +128,7 @@ def _classify(waiting: list[Seen], predictor: Predictor) -> Iterator[tuple[Seen,
         yield one, [next(rest) for _ in one.found]
 
 
-def ahead(items: Iterator[T], most: int = _AHEAD) -> Iterator[T]:
+def ahead(items: Iterator[T], most: int = AHEAD) -> Iterator[T]:
     """The items, taken in a thread of its own, so that whoever uses them need not wait for the next.
 
     Args:

@@ -35,8 +35,8 @@ def read(picture: Picture, name: str = "the picture") -> np.ndarray:
         return _read_file(Path(picture))
     if isinstance(picture, Image.Image):
         try:
-            return folders.to_array(ImageOps.exif_transpose(picture))
-        except (OSError, ValueError, SyntaxError) as error:  # a lazily opened file that is damaged
+            picture = folders.to_array(ImageOps.exif_transpose(picture))
+        except folders.DECODING_ERRORS as error:  # a lazily opened file that is damaged
             raise PictureError(f"{name} cannot be decoded: {error}") from error
     if not isinstance(picture, np.ndarray):
         raise PictureError(

@@ -5,14 +5,9 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from fer_jax import __version__
-from fer_jax.inference.predictor import BUNDLED, Predictor
+from fer_jax.inference import about
+from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.results import Prediction
-
-INTENDED_USE = (
-    "Research and teaching. The labels of facial emotion datasets are noisy and their faces are no sample of "
-    "any population: do not use the answers to judge people."
-)
-_BUNDLED_LICENCE = "Apache-2.0"
 
 
 class Problem(BaseModel):
@@ -131,7 +126,7 @@ class Model(BaseModel):
     temperature: float = Field(description="That divides the logits; 1 where none was fitted.")
     unsure_below: float
     evaluation: Evaluation | None
-    licence: str | None = Field(description="Of the weights, where it is known.")
+    licence: str = Field(description="Of the weights.")
     intended_use: str
 
 
@@ -152,8 +147,8 @@ def describe_model(predictor: Predictor) -> Model:
         temperature=classifier.temperature,
         unsure_below=predictor.unsure_below,
         evaluation=_evaluation(facts),
-        licence=_BUNDLED_LICENCE if weights in BUNDLED.values() else None,
-        intended_use=INTENDED_USE,
+        licence=about.weights_licence(trained.source, facts.get("pretrained")),
+        intended_use=about.INTENDED_USE,
     )
 
 

@@ -24,7 +24,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from fer_jax import __version__
-from fer_jax.inference import pictures, replies, request_images
+from fer_jax.inference import about, pictures, replies, request_images
 from fer_jax.inference.batching import Batcher, QueueFullError
 from fer_jax.inference.classifier import SIZES
 from fer_jax.inference.detectors import WholePicture
@@ -190,7 +190,7 @@ def create_app(predictor: Predictor, limits: Limits = Limits()) -> FastAPI:  # n
     app = FastAPI(
         title="fer_jax",
         summary="Faces in images and their emotions.",
-        description=replies.INTENDED_USE,
+        description=about.INTENDED_USE,
         version=__version__,
         lifespan=lifespan,
     )

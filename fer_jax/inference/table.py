@@ -78,7 +78,7 @@ def _answer(face: Face) -> dict[str, Any]:
 class Table:
     """A file of rows, and beside it how far it is whole, so that a run that was stopped can go on.
 
-    A run that is stopped in any way leaves rows of the last `mark`, and perhaps part of what came after it,
+    A run that is stopped in any way leaves the rows of the last `mark`, and perhaps some that came after it,
     which `resume` cuts off.
     """
 
@@ -97,7 +97,10 @@ class Table:
         if self.path.suffix not in ENDINGS:
             raise TableError(f"--out {path}: expected a file ending in {' or '.join(ENDINGS)}")
         self._state = self.path.with_name(self.path.name + ".state")
-        self._bytes, self._pending = 0, []
+        # Bytes on the disk, and so many of them (and of what waits) that a run can go on after.
+        self._written = self._whole = 0
+        self._waiting: list[bytes] = []
+        self._going_on: dict[str, Any] | None = None
 
     def start(self) -> None:
         """Begins a new file.
@@ -112,24 +115,25 @@ class Table:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch()
         if self.path.suffix == ".csv":
-            self._pending.append(self._csv_line(self._columns))
-        self.mark(None)
+            self._waiting.append(self._csv_line(self._columns))
+        self._note(None)
+        self.mark()
 
     def resume(self) -> tuple[set[str], dict[str, Any] | None]:
         """Begins where the file was left, or a new one where there is none.
 
         Returns:
-          The sources that are done, and what the last `mark` was given.
+          The sources that are done, and what `write` was given with the last of the rows.
 
         Raises:
-          TableError: it was made otherwise, or nothing is known about how.
+          TableError: it was made otherwise or changed since, or nothing is known about how it was made.
         """
         if not self.path.exists():
             self.start()
             return set(), None
         try:
             state = json.loads(self._state.read_text())
-            self._bytes, going_on, made_by = state["bytes"], state["going_on"], state["made_by"]
+            whole, self._going_on, made_by = state["bytes"], state["going_on"], state["made_by"]
         except (OSError, ValueError, KeyError) as error:
             raise TableError(
                 f"{self._state} cannot be read ({error}): without it {self.path} cannot be gone on with"
@@ -139,37 +143,54 @@ class Table:
             was = ", ".join(f"{name} {made_by.get(name)}" for name in names)
             now = ", ".join(f"{name} {self._made_by[name]}" for name in names)
             raise TableError(f"{self.path} was made with {was}; now it is {now}: name another file")
-        os.truncate(self.path, self._bytes)
-        done = set(self._sources()) - ({going_on["source"]} if going_on else set())
-        return done, going_on
+        if self.path.stat().st_size < whole:
+            raise TableError(f"{self.path} was changed since it was written: it cannot be gone on with")
+        os.truncate(self.path, whole)
+        self._written = self._whole = whole
+        done = set(self._sources()) - ({self._going_on["source"]} if self._going_on else set())
+        return done, self._going_on
 
-    def write(self, new: Sequence[dict[str, Any]]) -> None:
-        """Adds rows, which the next `mark` writes."""
+    def write(
+        self, new: Sequence[dict[str, Any]], going_on: dict[str, Any] | None = None, whole: bool = True
+    ) -> None:
+        """Adds rows, which the next `mark` writes.
+
+        Args:
+          new: the rows.
+          going_on: what is needed to go on after them in the middle of a file, with its 'source'; None
+            between files.
+          whole: whether a run can go on after them; otherwise they are made again, with those before them
+            back to the last that were.
+        """
         for row in new:
             if self.path.suffix == ".csv":
-                self._pending.append(self._csv_line([row.get(name) for name in self._columns]))
+                self._waiting.append(self._csv_line([row.get(name) for name in self._columns]))
             else:
                 ordered = {name: row.get(name) for name in self._columns}
                 line = json.dumps(ordered, ensure_ascii=False) + "\n"
-                self._pending.append(line.encode(errors="surrogateescape"))
+                self._waiting.append(line.encode(errors="surrogateescape"))
+        if whole:
+            self._note(going_on)
 
-    def mark(self, going_on: dict[str, Any] | None) -> None:
-        """Writes the rows so far, and notes that they are whole.
+    def _note(self, going_on: dict[str, Any] | None) -> None:
+        self._whole, self._going_on = self._written + sum(map(len, self._waiting)), going_on
 
-        Args:
-          going_on: what is needed to go on in the middle of a file, with its 'source'; None between files.
+    def mark(self) -> None:
+        """Writes what waits, and notes how far the file is whole.
 
         Raises:
-          OSError: they cannot be written; those of the last mark stay.
+          OSError: it cannot be written; what was marked before stays.
         """
-        lines = b"".join(self._pending)
+        lines = b"".join(self._waiting)
         with open(self.path, "r+b") as file:
-            file.seek(self._bytes)
+            file.seek(self._written)
             file.write(lines)
-        state = {"bytes": self._bytes + len(lines), "going_on": going_on, "made_by": self._made_by}
+            file.flush()
+            os.fsync(file.fileno())
+        self._written += len(lines)
+        self._waiting.clear()
+        state = {"bytes": self._whole, "going_on": self._going_on, "made_by": self._made_by}
         files.write_atomically(self._state, json.dumps(state).encode())
-        self._bytes += len(lines)
-        self._pending.clear()
 
     def _sources(self) -> Iterator[str]:
         options = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}

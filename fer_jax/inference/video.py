@@ -15,10 +15,11 @@ import numpy as np
 from fer_jax import files
 
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp")
+COPY_ENDINGS = (".mp4", ".mkv")
 # Sound that an MP4 file may hold; beside other sound the copy is a Matroska file.
 _MP4_SOUND = {"aac", "mp3", "ac3", "eac3", "opus", "alac", "flac"}
 _USUAL_RATE = 25.0  # frames a second, where a file does not say
-_MAY_LACK = 2.0  # seconds by which the pictures may end before the sound does
+_MAY_LACK = 1.0  # seconds by which the pictures may end before the sound does
 _QUALITY = "20"  # x264's constant rate factor: hardly to be told from the original
 
 
@@ -55,7 +56,7 @@ def read_frames(
       VideoError: it is no video, or damaged; raised where the damage is, after the frames before it.
     """
     name = getattr(source, "name", "the video") if hasattr(source, "read") else os.fspath(source)
-    due = ended = 0.0
+    due, ended = 0.0, None
     with _explaining(name), av.open(source if hasattr(source, "read") else name) as container:
         stream = _video_stream(container, name)
         # Times are rounded to the stream's clock: a tenth of a frame sooner is not too soon.
@@ -69,6 +70,8 @@ def read_frames(
             if number >= start:
                 yield Frame(number, seconds, _upright(frame))
         promised = _duration(container, stream)
+    if ended is None:
+        raise VideoError(f"{name} holds no frame that can be decoded: expected a whole video file")
     if promised - ended > max(_MAY_LACK, 0.1 * promised):
         raise VideoError(
             f"{name} ends after {ended:.1f} of {promised:.1f} seconds: expected a whole video file"
@@ -112,10 +115,11 @@ class Writer:
             source = opened.enter_context(av.open(self._name))
             self._sound = next(iter(source.streams.audio), None)
             codec = self._sound.codec_context.name if self._sound else "aac"
-            ending = ".mp4" if codec.removesuffix("float") in _MP4_SOUND else ".mkv"
+            ending = COPY_ENDINGS[codec.removesuffix("float") not in _MP4_SOUND]
             self.path = folder / f"{name}{ending}"
             kind = {".mp4": "mp4", ".mkv": "matroska"}[ending]
             self._partial = files.partial(self.path)
+            opened.callback(self._partial.unlink, missing_ok=True)  # whatever is not renamed
             self._copy = opened.enter_context(av.open(os.fspath(self._partial), "w", format=kind))
             rate = fractions.Fraction(_rate(_video_stream(source, self._name))).limit_denominator(1001)
             self._video = self._copy.add_stream("libx264", rate=rate, options={"crf": _QUALITY})
@@ -156,16 +160,12 @@ class Writer:
             self._waiting = next(self._packets, None)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        try:
+        with self._resources:
             if kind is None:
                 self._copy.mux(self._video.encode(None))
                 self._copy_sound(np.inf)
-        finally:
-            self._resources.close()
-            if kind is None:
+                self._copy.close()
                 os.replace(self._partial, self.path)
-            else:
-                self._partial.unlink(missing_ok=True)
 
 
 def _video_stream(container: Any, name: Any) -> Any:

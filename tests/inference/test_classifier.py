@@ -125,3 +125,9 @@ def test_damaged_weights_are_noticed(tiny_run, tmp_path):
     checkpoints.export_weights(tmp_path / "nan.safetensors", variables, facts)
     with pytest.raises(ValueError, match="outputs of .*nan.safetensors are not finite"):
         Classifier(Trained(tmp_path / "nan.safetensors"))(np.zeros((1, 48, 48, 1), np.uint8))
+
+
+@pytest.mark.parametrize("sizes", [(), (0, 1), (100,)])
+def test_sizes_that_cannot_be_are_refused(sizes, tiny_run):
+    with pytest.raises(ValueError, match="sizes of batches .*: expected 1 or more, above 64 multiples"):
+        Classifier(Trained(tiny_run), sizes)

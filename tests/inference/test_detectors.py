@@ -39,7 +39,7 @@ def assert_covers(found, features, least=1.0):
 def test_one_face(name, photos):
     (face,) = detectors.create(name).detect(pictures.read(photos / "grace_hopper.png"))
     assert_covers([face], GRACE_HOPPER)
-    assert face.score > 0.9 and face.turn == 0 and abs(face.tilt) < 10
+    assert face.score > 0.9 and face.turn == 0 and face.tilt == 0
 
 
 def test_several_faces_the_largest_first(name, photos):
@@ -93,9 +93,8 @@ def test_large_and_small_pictures_are_searched_at_a_size_that_suits(detector_cac
 
 def test_a_smaller_copy_shows_large_faces_only(detector_cache, photos):
     image, detector = pictures.read(photos / "face.jpg"), detectors.create("yunet")
-    every, large = detector.detect(image), detector.detect(image, longest=120)
-    assert len(every) == 4 and 0 < len(large) < 4
-    np.testing.assert_allclose(large[0].box, every[0].box, rtol=0.2)
+    every, large = detector.detect(image), detector.detect(image, longest=60)
+    assert len(every) == 4 and len(large) < 4
 
 
 def test_a_face_cut_by_the_border_has_a_frame_beyond_it(detector_cache, photos):
@@ -119,9 +118,16 @@ def test_faces_in_a_picture_on_its_side(turn, name, photos):
 
 
 def test_a_tilted_face_is_seen_as_one(detector_cache, photos):
-    image = Image.open(photos / "grace_hopper.png").convert("RGB").rotate(-20, expand=True)
+    image = Image.open(photos / "grace_hopper.png").convert("RGB").rotate(-25, expand=True)
     (face,) = detectors.create("yunet").detect(np.asarray(image))
-    assert 10 < face.tilt < 30  # clockwise
+    assert 15 < face.tilt < 35  # clockwise
+    # What leans as many faces of the training do is left so.
+    slightly = Image.open(photos / "grace_hopper.png").convert("RGB").rotate(-8, expand=True)
+    (face,), (measured,) = (
+        detectors.create("yunet", **options).detect(np.asarray(slightly))
+        for options in ({}, {"least_tilt": 0})
+    )
+    assert face.tilt == 0 and 3 < measured.tilt < 15 and face.box == measured.box
 
 
 def test_the_whole_picture():

@@ -504,7 +504,10 @@ def test_what_the_service_says_of_itself(serve, tiny_run):
     }
     preprocess = {"side": 48, "image_size": 48, "channels": 1, "mean": 0.5, "std": 0.25}
     assert model["input"] == preprocess
-    assert model["licence"] is None and "do not use the answers to judge people" in model["intended_use"]
+    assert (
+        model["licence"] == "for whoever trained them to say"
+        and "do not use it to judge people" in model["intended_use"]
+    )
     assert client.get("/docs").status_code == 200
     api = client.get("/openapi.json").json()
     assert set(api["paths"]) == {"/predict", "/model", "/health", "/ready", "/metrics"}

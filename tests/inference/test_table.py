@@ -67,7 +67,7 @@ def test_what_is_written_is_read_back(ending, tmp_path):
     new = open_new(path)
     new.write(table.rows(Seen(Input(odd, odd), (9, 9)), [FACE], []))
     new.write(table.rows(Seen(SOURCE, error="is broken"), [], []))
-    new.mark(None)
+    new.mark()
     first, second = read(path)
     assert list(first) == table.columns(EMOTIONS)
     assert first["source"] == odd and second["error"] == "is broken"
@@ -80,9 +80,8 @@ def test_rows_after_the_last_mark_are_cut_off_and_made_anew(tmp_path):
     path = tmp_path / "out.csv"
     new = open_new(path)
     new.write(table.rows(SEEN_A, [], []))
-    new.mark(None)
-    new.write(table.rows(SEEN_B, [], []))
-    new.mark({"source": "b.mp4", "frame": 4})
+    new.write(table.rows(SEEN_B, [], []), {"source": "b.mp4", "frame": 4})
+    new.mark()
     whole = path.read_bytes()
     with open(path, "ab") as file:  # a run that was killed while it wrote
         file.write(b"b.mp4,5,0.5,fa")
@@ -90,8 +89,37 @@ def test_rows_after_the_last_mark_are_cut_off_and_made_anew(tmp_path):
     assert again.resume() == ({"a.png"}, {"source": "b.mp4", "frame": 4})
     assert path.read_bytes() == whole
     again.write(table.rows(SEEN_C, [], []))
-    again.mark(None)
+    again.mark()
     assert [row["source"] for row in read(path)] == ["a.png", "b.mp4", "c.png"]
+
+
+def test_rows_that_cannot_be_gone_on_after_are_written_and_made_anew(tmp_path):
+    path = tmp_path / "out.csv"
+    new = open_new(path)
+    new.write(table.rows(SEEN_A, [], []))
+    new.write(table.rows(SEEN_B, [], []), whole=False)
+    new.mark()
+    assert [row["source"] for row in read(path)] == ["a.png", "b.mp4"]  # nothing waits in memory
+    new.write(table.rows(SEEN_B, [], []), whole=False)
+    new.mark()
+    again = Table(path, EMOTIONS, MADE_BY)
+    assert again.resume() == ({"a.png"}, None)
+    assert [row["source"] for row in read(path)] == ["a.png"]
+    new = Table(path, EMOTIONS, MADE_BY)
+    new.resume()
+    new.write(table.rows(SEEN_B, [], []), whole=False)
+    new.mark()
+    new.write(table.rows(SEEN_C, [], []))
+    new.mark()
+    assert Table(path, EMOTIONS, MADE_BY).resume() == ({"a.png", "b.mp4", "c.png"}, None)
+
+
+def test_a_table_that_was_changed_since_is_not_gone_on_with(tmp_path):
+    path = tmp_path / "out.csv"
+    open_new(path)
+    path.write_text("source\n")
+    with pytest.raises(TableError, match="out.csv was changed since it was written"):
+        Table(path, EMOTIONS, MADE_BY).resume()
 
 
 SEEN_A, SEEN_B, SEEN_C = (Seen(Input(name, name), (9, 9)) for name in ("a.png", "b.mp4", "c.png"))
@@ -129,15 +157,15 @@ def test_a_full_disk_loses_nothing_that_was_marked(tmp_path, monkeypatch):
     path = tmp_path / "out.csv"
     new = open_new(path)
     new.write(table.rows(SEEN_A, [], []))
-    new.mark(None)
+    new.mark()
 
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(table.files, "write_atomically", refuse)
+        patch.setattr(table.os, "fsync", refuse)
         new.write(table.rows(SEEN_B, [], []))
         with pytest.raises(OSError, match="No space left"):
-            new.mark(None)
+            new.mark()
     assert Table(path, EMOTIONS, MADE_BY).resume() == ({"a.png"}, None)
     assert [row["source"] for row in read(path)] == ["a.png"]

@@ -109,6 +109,15 @@ def test_a_video_cut_off_gives_its_frames_and_then_says_so(tmp_path):
     assert 20 < len(found) < 40 and found == list(range(len(found)))
 
 
+def test_a_video_without_frames_says_so(tmp_path):
+    path = write_clip(tmp_path / "clip.mkv", steps(3), rate=10)
+    with av.open(str(path)) as file:
+        start = min(packet.pos for packet in file.demux(file.streams.video[0]) if packet.size)
+    (tmp_path / "head.mkv").write_bytes(path.read_bytes()[:start])
+    with pytest.raises(VideoError, match="head.mkv (holds no frame that can be decoded|cannot be decoded)"):
+        read(tmp_path / "head.mkv")
+
+
 def test_counts_are_what_is_read(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", steps(20), rate=10)
     assert video.count_frames(path) == 20

@@ -8,7 +8,7 @@ from typing import Any
 
 from fer_jax.files import write_atomically
 from fer_jax.inference import detector_files
-from fer_jax.inference.detectors import YuNet
+from fer_jax.inference.detectors import LEAST_TILT, YuNet
 from fer_jax.inference.exports import check, export
 from fer_jax.inference.exports.program import Program
 from fer_jax.inference.predictor import UNSURE_BELOW
@@ -65,6 +65,7 @@ def _facts(metadata: dict[str, Any]) -> dict[str, Any]:
             "overlap": OVERLAP,
             "frame_scale": YuNet.SCALE,
             "frame_down": YuNet.DOWN,
+            "least_tilt": LEAST_TILT,
         },
         "unsure_below": UNSURE_BELOW,
     }
