@@ -23,6 +23,7 @@ DETECTORS = {
     WHOLE: "none: each picture is one face",
 }
 _BUNDLED_NAME = "{} (comes with fer_jax)"
+_MOST_MODELS = 4  # that are kept loaded
 _TRY_AGAIN = 300  # seconds after which a detector that could not be had is looked for again
 
 # Pictures are worked on one at a time: memory then holds one large picture, however many visitors there are.
@@ -72,13 +73,18 @@ def find_detectors() -> list[str]:
     return [name for name in DETECTORS if name != "mediapipe" or there]
 
 
-@st.cache_resource(show_spinner="Loading the model ...")
 def load_classifier(path: str) -> tuple[Classifier | None, str]:
     """A model, or None and why it cannot be used."""
     try:
-        return Classifier(Trained(path)), ""
+        return _load_classifier(path, os.stat(path).st_mtime_ns), ""
     except (OSError, ValueError, DamagedCheckpointError) as error:
         return None, str(error)
+
+
+@st.cache_resource(show_spinner="Loading the model ...", max_entries=_MOST_MODELS)
+def _load_classifier(path: str, changed: int) -> Classifier:
+    """The model as the file was when it was last changed: one that is trained on is loaded anew."""
+    return Classifier(Trained(path))
 
 
 @st.cache_resource(show_spinner="Loading the face detector ...", ttl=_TRY_AGAIN)

@@ -40,6 +40,8 @@ def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict
             ),
             "colours": "grey" if channels == 1 else "RGB; a grey face is repeated three times",
             "preprocessing": program.preprocessing,
+            # What was enlarged to the input's size in training is best shrunk to this first.
+            "side_in_training": (facts.get("faces") or {}).get("side"),
             "mean": preprocess["mean"],
             "std": preprocess["std"],
             "interpolation": preprocess["interpolation"],
