@@ -83,7 +83,7 @@ def _fetch_new(url: str, target: pathlib.Path, checksum: str, megabytes: float) 
         checksum = checksum or _served_checksum(url)
         _download(url, partial)
     except requests.RequestException as error:
-        facts = ", ".join(filter(None, [f"about {megabytes:g} MB", checksum]))
+        facts = ", ".join(filter(None, [f"about {megabytes:.{0 if megabytes >= 1 else 1}f} MB", checksum]))
         raise DownloadError(
             f"{url} cannot be fetched ({_reason(error)}): put it at {target} by hand ({facts})"
         ) from error
