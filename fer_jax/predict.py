@@ -172,6 +172,8 @@ def _made_by(args: argparse.Namespace) -> dict[str, Any]:
 
     weights = Path(find_weights(args.model))
     known = {"model": download.digest(weights) if weights.is_file() else str(weights)}
+    # A copy of a video cannot be begun in its middle, so a run with copies is gone on with as one.
+    known["annotate"] = bool(args.annotate)
     return known | {name: getattr(args, name) for name in ("detector", "margin", "any_turn", "every")}
 
 

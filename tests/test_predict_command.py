@@ -1,5 +1,6 @@
 """The command line over pictures, folders and videos."""
 
+import contextlib
 import csv
 import json
 import sys
@@ -59,6 +60,22 @@ def run(tiny_run, *arguments):
     return predict.main([*map(str, arguments), "--model", str(tiny_run), "--detector", "whole"])
 
 
+@contextlib.contextmanager
+def stopping_after(count, monkeypatch):
+    """Within it a run ends when more than so many batches are to be classified."""
+    classify, left = Predictor.classify, [count]
+
+    def stop(self, *arguments):
+        left[0] -= 1
+        if left[0] < 0:
+            raise Stopped
+        return classify(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "classify", stop)
+        yield
+
+
 def rows(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file)) if path.suffix == ".csv" else [json.loads(line) for line in file]
@@ -112,16 +129,7 @@ def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_table(
     monkeypatch.setattr(predict, "_MARK_EVERY", 0.0)
     whole, parts = folder / f"whole{ending}", folder / f"parts{ending}"
     run(tiny_run, folder, "--out", whole)
-    classify, left = Predictor.classify, [classified]
-
-    def stop(self, *arguments):
-        left[0] -= 1
-        if left[0] < 0:
-            raise Stopped
-        return classify(self, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Predictor, "classify", stop)
+    with stopping_after(classified, monkeypatch):
         if classified < 4:
             with pytest.raises(Stopped):
                 run(tiny_run, folder, "--out", parts)
@@ -167,18 +175,8 @@ def test_copies_of_one_name_are_kept_apart(folder, tiny_run):
 def test_a_stopped_run_leaves_no_half_of_an_annotated_video_and_does_it_again(folder, tiny_run, monkeypatch):
     clip, drawn, out = folder / "more" / "e.mp4", folder.parent / "drawn", folder.parent / "out.csv"
     monkeypatch.setattr(predict, "_MARK_EVERY", 0.0)
-    classify, left = Predictor.classify, [2]
-
-    def stop(self, *arguments):
-        left[0] -= 1
-        if left[0] < 0:
-            raise Stopped
-        return classify(self, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Predictor, "classify", stop)
-        with pytest.raises(Stopped):
-            run(tiny_run, clip, "--out", out, "--annotate", drawn)
+    with stopping_after(2, monkeypatch), pytest.raises(Stopped):
+        run(tiny_run, clip, "--out", out, "--annotate", drawn)
     assert list(drawn.iterdir()) == [] and len(rows(out)) == 8  # which are made again
     assert run(tiny_run, clip, "--out", out, "--annotate", drawn, "--resume") == 0
     assert len(rows(out)) == 12 and video.count_frames(drawn / "e.mp4") == 12
@@ -228,18 +226,8 @@ def test_copies_keep_their_names_when_a_run_goes_on(folder, tiny_run):
 def stop_in_video(folder, tiny_run, out, monkeypatch):
     """A table of the clip that was stopped after its eighth frame."""
     monkeypatch.setattr(predict, "_MARK_EVERY", 0.0)
-    classify, left = Predictor.classify, [2]
-
-    def stop(self, *arguments):
-        left[0] -= 1
-        if left[0] < 0:
-            raise Stopped
-        return classify(self, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Predictor, "classify", stop)
-        with pytest.raises(Stopped):
-            run(tiny_run, folder / "more" / "e.mp4", "--out", out)
+    with stopping_after(2, monkeypatch), pytest.raises(Stopped):
+        run(tiny_run, folder / "more" / "e.mp4", "--out", out)
     assert len(rows(out)) == 8
 
 
@@ -250,6 +238,14 @@ def test_going_on_without_the_video_that_was_begun_is_refused(folder, tiny_run, 
     assert run(tiny_run, folder / "other.mp4", "--out", out, "--resume") == 2
     assert "was stopped in" in capsys.readouterr().err
     assert len(rows(out)) == 8
+
+
+def test_a_video_is_not_begun_to_be_drawn_on_in_its_middle(folder, tiny_run, monkeypatch, capsys):
+    out = folder.parent / "out.csv"
+    stop_in_video(folder, tiny_run, out, monkeypatch)
+    drawn = folder.parent / "drawn"
+    assert run(tiny_run, folder / "more" / "e.mp4", "--out", out, "--annotate", drawn, "--resume") == 2
+    assert "made with annotate False; now it is annotate True" in capsys.readouterr().err
 
 
 def test_another_spelling_of_a_path_is_the_same_file(folder, tiny_run, monkeypatch):
