@@ -40,7 +40,8 @@ def get_config() -> ConfigDict:
     c.model.mean = 0.5077  # pixels in [0, 1] are normalised by mean and std; FER2013's
     c.model.std = 0.2550  # likewise
     c.model.interpolation = "bilinear"  # or bicubic
-    c.model.dtype = "float32"  # of the computation; parameters stay float32
+    # Of training's computation, or bfloat16; parameters, evaluations and what is served stay float32.
+    c.model.dtype = "float32"
 
     c.init = ConfigDict()
     # torchvision, timm, keras, or a file of scripts/port_weights.py

@@ -328,7 +328,7 @@ def model(
     def faces(size):
         return jax.ShapeDtypeStruct((1, size, size, config.channels), np.float32)
 
-    network = models.create(config.name, num_classes, **_attributes(config, conventions))
+    network = models.create(config.name, num_classes, dtype=config.dtype, **_attributes(config, conventions))
     variables = jax.eval_shape(network.init, jax.random.key(0), faces(config.input_size))
     for _, size in sizes:
         try:
@@ -342,7 +342,7 @@ def model(
 
 
 def _attributes(config: ConfigDict, conventions: dict[str, Any] | None) -> dict[str, Any]:
-    return {"dtype": config.dtype, **(conventions or {}), **config.kwargs.to_dict()}
+    return {**(conventions or {}), **config.kwargs.to_dict()}
 
 
 def loss(config: ConfigDict, train: Faces) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:

@@ -129,7 +129,9 @@ class Run:
         self.preprocess = configure.preprocess(config, pretrained and pretrained.facts)
         self.phases = configure.phases(config, self.model, per_epoch, pretrained and pretrained.facts)
         self.total_steps = self.phases[-1].end
-        forward = steps.make_forward(self.model, size=config.model.input_size, **self.preprocess)
+        # Whatever training computes in: the weights are float32, and so is what they are served in.
+        served = self.model.clone(dtype="float32")
+        forward = steps.make_forward(served, size=config.model.input_size, **self.preprocess)
         self.forward = predict.compile_forward(forward, platform.compiler_options())
         self.facts = configure.facts(
             config, manifest, training, self.preprocess, pretrained and pretrained.facts

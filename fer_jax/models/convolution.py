@@ -191,8 +191,11 @@ def _dense_fwd(x, kernel, pads, stride):
 
 def _dense_bwd(pads, stride, residuals, gradient):
     x, kernel = residuals
-    _, pull = jax.vjp(lambda kernel: _direct(x, kernel, pads, stride), kernel)
-    (d_kernel,) = pull(gradient)
+    if x.dtype == jnp.bfloat16 and stride == 1:
+        d_kernel = _kernel_gradient(x, gradient, pads)
+    else:
+        _, pull = jax.vjp(lambda kernel: _direct(x, kernel, pads, stride), kernel)
+        (d_kernel,) = pull(gradient)
     if stride > 1:
         _, pull = jax.vjp(lambda x: _direct(x, kernel, pads, stride), x)
         return *pull(gradient), d_kernel
@@ -201,6 +204,12 @@ def _dense_bwd(pads, stride, residuals, gradient):
 
 
 _dense.defvjp(_dense_fwd, _dense_bwd)
+
+
+def _kernel_gradient(x: jnp.ndarray, gradient: jnp.ndarray, pads: Pads) -> jnp.ndarray:
+    """Of a convolution at stride 1: itself one, of channels for images with images for channels."""
+    across = onednn.convolve(x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), pads, (1, 1))
+    return across.transpose(1, 2, 0, 3)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -237,19 +246,13 @@ _depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)
 
 
 def _shifted(x: jnp.ndarray, kernel: jnp.ndarray, pads: Pads, stride: int) -> jnp.ndarray:
-    """Depthwise, a sum over the kernel's places: XLA's own takes ten times as long on a CPU.
-
-    In float32 whatever the type of the arrays: in bfloat16 the sums, above all the gradient's over batch and
-    space, would lose what they add up.
-    """
-    dtype, size = x.dtype, kernel.shape[0]
-    x = jnp.pad(x.astype(jnp.float32), ((0, 0), *pads, (0, 0)))
-    kernel = kernel.astype(jnp.float32)
+    """Depthwise, a sum over the kernel's places: XLA's own takes ten times as long on a CPU."""
+    size = kernel.shape[0]
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     h, w = (n - size + 1 for n in x.shape[1:3])
-    y = sum(
+    return sum(
         x[:, i : i + h : stride, j : j + w : stride] * kernel[i, j] for i in range(size) for j in range(size)
     )
-    return y.astype(dtype)
 
 
 def convolve(x: jnp.ndarray, kernel: jnp.ndarray, stride: int = 1, padding: str = "same") -> jnp.ndarray:
@@ -285,9 +288,11 @@ def convolve_depthwise(
       padding: 'same' or 'symmetric', see `padding_of`.
     """
     pads = tuple(padding_of(n, kernel.shape[0], stride, padding) for n in x.shape[1:3])
-    if not portable.is_on():
-        if onednn.is_usable(x, kernel):
-            return _depthwise(x[None], kernel, pads, stride)[0]
-        if jax.default_backend() == "cpu":
-            return _shifted(x, kernel, pads, stride)
-    return _direct(x, kernel, pads, stride, groups=x.shape[3])
+    if portable.is_on() or jax.default_backend() != "cpu":
+        return _direct(x, kernel, pads, stride, groups=x.shape[3])
+    # In float32 whatever the type of the arrays: in bfloat16 the sums, above all the gradient's over batch
+    # and space, would lose what they add up.
+    wide, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
+    if onednn.is_usable(wide, kernel):
+        return _depthwise(wide[None], kernel, pads, stride)[0].astype(x.dtype)
+    return _shifted(wide, kernel, pads, stride).astype(x.dtype)

@@ -3,12 +3,13 @@
 XLA knows them as the custom calls `__onednn$convolution` and `__onednn$matmul`, described by the messages of
 its xla/service/cpu/onednn_config.proto. That is an interface inside XLA, without a promise, and a call that
 it does not understand ends the process: so they are only for the versions of jaxlib on which they have been
-tested, and whoever calls them has another way. They compute forward, in float32, with the numbers of the
-backend's own up to rounding.
+tested, and whoever calls them has another way. They compute forward, with the numbers of the backend's own up
+to rounding: in float32, or in bfloat16 where the processor multiplies it at more than float32's rate.
 """
 
 import functools
 import json
+import pathlib
 import platform
 from collections.abc import Sequence
 
@@ -30,9 +31,20 @@ def _is_in_jaxlib() -> bool:
     )
 
 
+@functools.cache
+def _multiplies_bfloat16() -> bool:
+    """Whether the processor has instructions for products of bfloat16, as Linux names them."""
+    info = pathlib.Path("/proc/cpuinfo")
+    flags = set(info.read_text().split()) if info.exists() else set()
+    return bool(flags & {"avx512_bf16", "amx_bf16"})
+
+
 def is_usable(*arrays: jax.Array) -> bool:
     """Whether the calls of this module can take these arrays, on the default backend."""
-    return all(x.dtype == "float32" for x in arrays) and _is_in_jaxlib()
+    types = {str(x.dtype) for x in arrays}
+    if types == {"bfloat16"}:
+        return _is_in_jaxlib() and _multiplies_bfloat16()
+    return types == {"float32"} and _is_in_jaxlib()
 
 
 def _call(target: str, config: dict, shape: Sequence[int], *operands: jax.Array) -> jax.Array:
@@ -46,7 +58,7 @@ def _call(target: str, config: dict, shape: Sequence[int], *operands: jax.Array)
 
 
 def matmul(a: jax.Array, b: jax.Array, transpose_a: bool = False, transpose_b: bool = False) -> jax.Array:
-    """Matrix product [M, K] @ [K, N] -> [M, N], float32; a factor that is transposed is given as it lies."""
+    """Matrix product [M, K] @ [K, N] -> [M, N]; a factor that is transposed is given as it lies."""
     config = {"onednn_matmul_config": {"transpose_a": transpose_a, "transpose_b": transpose_b}}
     shape = (a.shape[1 if transpose_a else 0], b.shape[0 if transpose_b else 1])
     return _call("__onednn$matmul", config, shape, a, b)
@@ -55,7 +67,7 @@ def matmul(a: jax.Array, b: jax.Array, transpose_a: bool = False, transpose_b: b
 def convolve(
     x: jax.Array, kernel: jax.Array, pads: Sequence[tuple[int, int]], strides: Sequence[int], groups: int = 1
 ) -> jax.Array:
-    """Convolution, float32: [B, H, W, C] and kernel [h, w, C / groups, D] -> [B, H', W', D].
+    """Convolution: [B, H, W, C] and kernel [h, w, C / groups, D] -> [B, H', W', D].
 
     Args:
       x, kernel: as above, or with a third axis before the others.

@@ -58,9 +58,34 @@ def test_convolution_maps_over_an_axis(usable):
     np.testing.assert_allclose(y, expected, atol=1e-4)
 
 
-def test_other_types_are_not_for_it():
-    assert not onednn.is_usable(jnp.zeros(1, jnp.bfloat16))
+@pytest.mark.parametrize(
+    "shape, size", [((32, 24, 20, 8), 3), ((40, 6, 6, 1), 3), ((16, 9, 7, 24), 5), ((8, 6, 6, 8), 1)]
+)
+def test_convolution_in_bfloat16_rounds_only_its_results(shape, size):
+    """Beside the same bfloat16 numbers convolved in float32."""
+    if not onednn.is_usable(jnp.zeros(1, jnp.bfloat16)):
+        pytest.skip("for processors with instructions for bfloat16")
+    low = [jnp.asarray(a, jnp.bfloat16) for a in (normal(0, *shape), normal(1, size, size, shape[-1], 12))]
+    gradient = jnp.asarray(normal(2, *shape[:3], 12), jnp.bfloat16)
+    y, pull = jax.vjp(convolution.convolve, *low)
+    pads = [convolution.padding_of(n, size, 1, "same") for n in shape[1:3]]
+    expected, expected_pull = jax.vjp(
+        lambda x, k: lax_convolution(x, k, pads, (1, 1)), *(a.astype(jnp.float32) for a in low)
+    )
+    pairs = zip((y, *pull(gradient)), (expected, *expected_pull(gradient.astype(jnp.float32))), strict=True)
+    for result, reference in pairs:
+        assert result.dtype == jnp.bfloat16
+        # Half a unit in the last of eight digits is 0.4 %.
+        np.testing.assert_allclose(
+            result.astype(jnp.float32), reference, rtol=4e-3, atol=4e-3 * np.abs(reference).max()
+        )
+
+
+def test_other_types_are_not_for_it(monkeypatch):
     assert not onednn.is_usable(jnp.zeros(1), jnp.zeros(1, jnp.float16))
+    assert not onednn.is_usable(jnp.zeros(1), jnp.zeros(1, jnp.bfloat16))
+    monkeypatch.setattr(onednn, "_multiplies_bfloat16", lambda: False)
+    assert not onednn.is_usable(jnp.zeros(1, jnp.bfloat16))
 
 
 def test_a_jaxlib_that_is_not_known_is_left_alone(monkeypatch):
