@@ -40,8 +40,7 @@ def get_config() -> ConfigDict:
     c.model.mean = 0.5077  # pixels in [0, 1] are normalised by mean and std; FER2013's
     c.model.std = 0.2550  # likewise
     c.model.interpolation = "bilinear"  # or bicubic
-    # Of training's computation, or bfloat16; parameters, evaluations and what is served stay float32.
-    c.model.dtype = "float32"
+    c.model.dtype = "float32"  # or bfloat16, of the training steps; all else stays float32
 
     c.init = ConfigDict()
     # torchvision, timm, keras, or a file of scripts/port_weights.py
@@ -53,6 +52,11 @@ def get_config() -> ConfigDict:
     c.loss.normalization = "examples"  # divide by examples (Keras) or weights (torch)
     c.loss.focal_gamma = 0.0  # 0 for plain cross entropy
     c.loss.logit_adjustment = 0.0  # tau, on the logarithm of the classes' shares; 0 for none
+
+    c.distill = ConfigDict()  # see fer_jax.distillation
+    c.distill.teachers = ()  # trained networks to learn from (work directories, checkpoints, .safetensors)
+    c.distill.weight = 0.9  # of their part in the loss; the labels have the rest
+    c.distill.temperature = 1.0  # that both sides' logits are divided by
 
     c.optim = ConfigDict()
     c.optim.name = "sgd"  # sgd (Nesterov), adam, adamw

@@ -19,6 +19,8 @@ from fer_jax import losses, models, optim, stages
 from fer_jax.data import augment, builder, ferplus, id_list, splits
 from fer_jax.data.emotions import class_names
 from fer_jax.data.faces import Faces
+from fer_jax.distillation import Distillation, make_distillation
+from fer_jax.evaluation.trained import Trained
 from fer_jax.pretrained import weights
 from fer_jax.pretrained.download import DownloadError
 from fer_jax.pretrained.weights import Pretrained
@@ -45,6 +47,11 @@ def check(config: ConfigDict) -> None:
             raise ValueError(f"config.{name} is {_field(config, name)}; expected 0 or more")
     if not 0 <= config.data.balanced_sampling <= 1:
         raise ValueError(f"config.data.balanced_sampling is {config.data.balanced_sampling}; expected 0 to 1")
+    if config.distill.teachers and not (0 < config.distill.weight <= 1 and config.distill.temperature > 0):
+        raise ValueError(
+            f"config.distill.weight is {config.distill.weight} and temperature {config.distill.temperature}; "
+            "expected more than 0, and a weight of at most 1"
+        )
     if not 0 < config.optim.plateau_factor <= 1:
         raise ValueError(
             f"config.optim.plateau_factor is {config.optim.plateau_factor}; expected more than 0 and at "
@@ -362,6 +369,36 @@ def loss(config: ConfigDict, train: Faces) -> Callable[[jax.Array, jax.Array], t
         focal_gamma=config.focal_gamma,
         logit_offsets=offsets,
         normalization=config.normalization,
+    )
+
+
+def teachers(config: ConfigDict) -> list[Trained]:
+    """The networks in `config.distill.teachers`.
+
+    Raises:
+      As `Trained`.
+      ValueError: one tells other classes apart than the student.
+    """
+    found = [Trained(source) for source in config.distill.teachers]
+    names = list(class_names(config.data.num_classes))
+    for teacher in found:
+        if teacher.facts["emotions"] != names:
+            raise ValueError(
+                f"config.distill.teachers: {teacher.source} tells {teacher.facts['emotions']} apart and the "
+                f"student {names}"
+            )
+    return found
+
+
+def distillation(config: ConfigDict, teachers: Sequence[Trained]) -> Distillation | None:
+    """What `teachers` add to the training as `config.distill` says; None without any."""
+    if not teachers:
+        return None
+    return make_distillation(
+        teachers,
+        weight=config.distill.weight,
+        temperature=config.distill.temperature,
+        dtype=config.model.dtype,
     )
 
 

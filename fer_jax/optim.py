@@ -8,7 +8,7 @@ import jax
 import optax
 from flax import traverse_util
 
-OPTIMIZERS = ("sgd", "adam", "adamw")
+OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
 SCHEDULES = ("cosine", "constant", "step", "plateau")
 
 
@@ -72,7 +72,9 @@ def make_optimizer(
 
     Args:
       name: "sgd" (Nesterov momentum; weight decay joins the gradient, i.e. L2), "adam" (L2 likewise) or
-        "adamw" (decoupled decay, Loshchilov & Hutter 2019, arXiv:1711.05101).
+        "adamw" (decoupled decay, Loshchilov & Hutter 2019, arXiv:1711.05101) or "muon" (decoupled decay; the
+        kernels of convolutions by Muon, Jordan 2024, with updates of AdamW's size as in Liu et al. 2025,
+        arXiv:2502.16982; everything else by AdamW).
       schedule: learning rate by update number.
       momentum: Nesterov momentum of "sgd".
       weight_decay: on kernels only, see `decay_mask`.
@@ -87,6 +89,10 @@ def make_optimizer(
         parts = [*decay, optax.scale_by_adam()]
     elif name == "adamw":
         parts = [optax.scale_by_adam(), *decay]
+    elif name == "muon":
+        # A rate of -1 gives its direction with the gradient's sign; the schedule's rate comes last.
+        direction = optax.contrib.muon(-1.0, muon_weight_dimension_numbers=_matrices, consistent_rms=0.2)
+        parts = [direction, *decay]
     else:
         raise ValueError(f"config.optim.name is {name!r}; there are: {', '.join(OPTIMIZERS)}")
     if clip_norm:
@@ -95,6 +101,12 @@ def make_optimizer(
         parts.append(optax.stateless(lambda updates, _: _scaled(updates, factors)))
     tx = optax.chain(*parts, optax.scale_by_learning_rate(schedule))
     return optax.MultiSteps(tx, accumulate).gradient_transformation() if accumulate > 1 else tx
+
+
+def _matrices(params: Any) -> Any:
+    """How Muon reads parameters: a kernel [h, w, C, D] as a matrix [h * w * C, D], the others not at all."""
+    kernel = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
+    return jax.tree.map(lambda p: kernel if p.ndim == 4 else None, params)
 
 
 def _scaled(updates: Any, factors: dict[tuple[str, ...], float]) -> Any:

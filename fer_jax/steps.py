@@ -92,6 +92,7 @@ def make_train_step(
     ema_decay: float = 0.0,
     accumulate: int = 1,
     trained: Collection[stages.Path] | None = None,
+    distillation: Any = None,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """One update as a pure function of (state, batch).
@@ -110,6 +111,7 @@ def make_train_step(
       accumulate: steps an update of `tx` takes; the average follows updates, not steps.
       trained: the layers that train, None for all; the others cost no gradient, and the optimizer's state is
         that of the parameters in these, see `stages.partition`.
+      distillation: a `distillation.Distillation`, whose teachers share the loss with the labels.
       axis_name: the mapped axis (`pmap`) that the batch is spread over, or None when the step sees the
         whole batch (`jit`, on one device or over a mesh).
 
@@ -142,7 +144,11 @@ def make_train_step(
             loss_sum, count = loss_fn(logits, targets)
             # The normaliser is data, not a function of the parameters: adding it up here leaves each device
             # with its part of the global loss, and the gradients add up below.
-            return loss_sum / total(count), (logits, updated.get("batch_stats", {}))
+            loss = loss_sum / total(count)
+            if distillation is not None:
+                taught_sum, count = distillation.loss(logits, batch)
+                loss += distillation.weight * (taught_sum / total(count) - loss)
+            return loss, (logits, updated.get("batch_stats", {}))
 
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(free)
         loss, grads = total((loss, grads))

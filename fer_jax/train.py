@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ from fer_jax.checkpoints import (
 )
 from fer_jax.data import augment, builder, pipeline, splits
 from fer_jax.evaluation import calibration, curves, leakage, predict, protocol, report, statistics
+from fer_jax.evaluation.trained import Trained
 from fer_jax.monitor import PreemptedError, StopSignal, Window
 from fer_jax.pretrained.weights import Pretrained, initialise
 from fer_jax.state import TrainState, create_state, random_variables
@@ -68,13 +69,15 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
         with _all_or_none():
             listed = configure.drop_list(config)
             identity["drop_ids_hash"] = listed and listed.digest
+            teachers = configure.teachers(config)
+            identity["teachers"] = [teacher.digest for teacher in teachers]
             held.enter_context(exclusive(workdir))
             claim(workdir, identity)
         if summary := finished_summary(workdir):
             logging.info("this run is finished; its report is %s", workdir / "report" / "report.md")
             return summary
         with StopSignal() as stop:
-            run = Run(config, workdir, manifest)
+            run = Run(config, workdir, manifest, teachers)
             try:
                 while run.step < run.total_steps and not run.watch.should_stop:
                     run.train_until(min(run.next_evaluation(), run.total_steps), stop)
@@ -98,8 +101,14 @@ class Run:
       facts: what every checkpoint says of itself.
     """
 
-    def __init__(self, config: ConfigDict, workdir: pathlib.Path, manifest: dict[str, Any]):
-        self.config, self.workdir = config, workdir
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: pathlib.Path,
+        manifest: dict[str, Any],
+        teachers: Sequence[Trained] = (),
+    ):
+        self.config, self.workdir, self.teachers = config, workdir, teachers
         self._train_steps: dict[int, Any] = {}
         # One process of several speaks for all; every process saves, for Orbax synchronises them.
         self.primary = jax.process_index() == 0
@@ -136,6 +145,8 @@ class Run:
         self.facts = configure.facts(
             config, manifest, training, self.preprocess, pretrained and pretrained.facts
         )
+        for teacher in self.teachers:
+            self.facts = protocol.descend(self.facts, teacher.facts)
         self._start(pretrained)
 
     def _pretrained(self) -> Pretrained | None:
@@ -244,6 +255,7 @@ class Run:
         return self._train_steps[size]
 
     def _compile_step(self, size: int):
+        config = self.config
         axis_name = self.placement.axis_name
         frozen = {"frozen": self.phase.frozen} if self.phase.frozen else {}
         step = steps.make_train_step(
@@ -252,9 +264,10 @@ class Run:
             self.loss_fn,
             size=size,
             **self.preprocess,
-            ema_decay=self.config.train.ema_decay,
-            accumulate=self.config.optim.accumulate,
+            ema_decay=config.train.ema_decay,
+            accumulate=config.optim.accumulate,
             trained=self.phase.trained,
+            distillation=configure.distillation(config, self.teachers),
             axis_name=axis_name,
         )
         return self.placement.compile(step)

@@ -15,7 +15,6 @@ import argparse
 import json
 import pathlib
 import sys
-from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
@@ -118,21 +117,11 @@ def write_results(
       failed: recipes that have no figures.
       seeds: those that all recipes in `changes` are trained with.
     """
-    from fer_jax.evaluation import ablation, predictions
+    from fer_jax.evaluation import ablation
 
     paths = {name: [out / name / f"seed_{seed}" / "report" for seed in seeds] for name in changes}
     split = json.loads((paths[ablation.BASELINE][0] / "report.json").read_text())["split"]
-    first = predictions.read(paths[ablation.BASELINE][0] / "predictions.csv")
-    runs: dict[str, list[Any]] = {}
-    for name, folders in paths.items():
-        runs[name] = []
-        for folder in folders:
-            found = predictions.read(folder / "predictions.csv")
-            if found.ids != first.ids or (found.labels != first.labels).any():
-                raise ValueError(
-                    f"{folder} is of other images or labels than the {ablation.BASELINE}: use another --out"
-                )
-            runs[name].append(found.probs)
+    runs, first = ablation.read_reports(paths)
     result = ablation.compare(runs, first.labels, first.groups)
     ablation.plot_differences(result, out / ablation.PICTURE)
     head = {"origin": origin, "split": split, "images": len(first.ids), "seeds": seeds, "failed": failed}

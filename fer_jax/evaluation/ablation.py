@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from fer_jax.evaluation import bootstrap, calibration, markdown, plots, statistics
+from fer_jax.evaluation import bootstrap, calibration, markdown, plots, predictions, statistics
 
 BASELINE = "baseline"
 PICTURE = "differences.png"
@@ -25,10 +25,11 @@ def compare(
     labels: np.ndarray,
     groups: np.ndarray,
     *,
+    baseline: str = BASELINE,
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """The `FIGURES` of every recipe, and how far they lie from those of `BASELINE`.
+    """The `FIGURES` of every recipe, and how far they lie from those of a baseline.
 
     A difference is the mean over the seeds of a recipe's figure minus the baseline's under the same seed.
     Its interval counts two independent sources of chance: the images, whose variance is that of the paired
@@ -37,40 +38,43 @@ def compare(
     with few seeds that differ much the interval is wide. With one seed only the images vary.
 
     Args:
-      runs: for each recipe, `BASELINE` among them, the probabilities float [N, K] of its runs, seed by seed
+      runs: for each recipe, the baseline among them, the probabilities float [N, K] of its runs, seed by seed
         in one order.
       labels: int [N].
       groups: int [N], one number for identical images.
+      baseline: its name.
       resamples: how many.
       seed: of the resampling.
 
     Returns:
-      For each recipe and figure "values" (of each seed), their "mean" and "std" (of a sample; None for one
-      seed), and, but for the baseline, "difference" and its "interval_95" [low, high].
+      For each recipe and figure "values" (of each seed), their "mean", its "mean_interval_95" [low, high] and
+      their "std" (of a sample; None for one seed), and, but for the baseline, "difference" and its
+      "interval_95" [low, high].
 
     Raises:
       ValueError: a recipe has another number of runs than the baseline, or as `statistics.check`.
     """
-    seeds = len(runs[BASELINE])
+    seeds = len(runs[baseline])
     figures = {}
     for name, probs in runs.items():
         if len(probs) != seeds:
             raise ValueError(
-                f"{name} has {len(probs)} runs and {BASELINE} {seeds}: expected one for each seed"
+                f"{name} has {len(probs)} runs and {baseline} {seeds}: expected one for each seed"
             )
         figures[name] = [_figures(run, labels, groups, resamples, seed) for run in probs]
     result = {}
     for name in runs:
         result[name] = {}
         for figure in FIGURES:
-            ours, theirs = (np.array([run[figure] for run in figures[n]]) for n in (name, BASELINE))
+            ours, theirs = (np.array([run[figure] for run in figures[n]]) for n in (name, baseline))
             values, apart = ours[:, 0], ours - theirs
             row = {
                 "values": values.tolist(),
                 "mean": values.mean().item(),
+                "mean_interval_95": _interval(ours),
                 "std": values.std(ddof=1).item() if seeds > 1 else None,
             }
-            if name != BASELINE:
+            if name != baseline:
                 row["difference"] = apart[:, 0].mean().item()
                 row["interval_95"] = _interval(apart)
             result[name][figure] = row
@@ -78,7 +82,7 @@ def compare(
 
 
 def _interval(apart: np.ndarray, level: float = 0.95) -> list[float]:
-    """Of the mean difference, from differences [S, 1 + R] of S seeds: as they are, then of every resample."""
+    """Of the mean, from values [S, 1 + R] of S seeds: of the images as they are, then of every resample."""
     seeds = len(apart)
     of_images = apart[:, 1:].mean(axis=0).var(ddof=1)
     of_seeds = apart[:, 0].var(ddof=1) / seeds if seeds > 1 else 0.0
@@ -106,6 +110,33 @@ def _figures(
     }
 
 
+def read_reports(folders: Mapping[str, Sequence[pathlib.Path]]) -> tuple[dict[str, list[np.ndarray]], Any]:
+    """The predictions in the reports of every recipe's runs.
+
+    Args:
+      folders: of the reports, for each recipe.
+
+    Returns:
+      The probabilities float [N, K] of each, and the predictions of the first, for labels and groups.
+
+    Raises:
+      ValueError: one is of other images or labels than the first.
+    """
+    runs: dict[str, list[np.ndarray]] = {}
+    first = None
+    for name, paths in folders.items():
+        runs[name] = []
+        for folder in paths:
+            found = predictions.read(folder / "predictions.csv")
+            first = first or found
+            if found.ids != first.ids or (found.labels != first.labels).any():
+                raise ValueError(
+                    f"{folder} is of other images or labels than {next(iter(folders))}: use another --out"
+                )
+            runs[name].append(found.probs)
+    return runs, first
+
+
 def tables(result: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]) -> list[str]:
     """The lines of a page: every recipe's figures, and their differences from the baseline's.
 
@@ -115,7 +146,7 @@ def tables(result: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]) -> lis
     """
     rows = [(name, *(_spread(row[key]) for key in FIGURES)) for name, row in result.items()]
     others = {name: row for name, row in result.items() if name != BASELINE}
-    apart = [(name, *(_difference(row[key]) for key in FIGURES)) for name, row in others.items()]
+    apart = [(name, *(difference(row[key]) for key in FIGURES)) for name, row in others.items()]
     columns = ("recipe", *FIGURES.values())
     return [
         f"In percent: mean ± standard deviation over the seeds {', '.join(map(str, seeds))}, and each "
@@ -137,7 +168,14 @@ def _spread(row: Mapping[str, Any]) -> str:
     return f"{100 * row['mean']:.2f}{spread} ({values})"
 
 
-def _difference(row: Mapping[str, Any]) -> str:
+def with_interval(row: Mapping[str, Any]) -> str:
+    """A mean in percent with its interval."""
+    low, high = row["mean_interval_95"]
+    return f"{100 * row['mean']:.2f} ({100 * low:.2f} to {100 * high:.2f})"
+
+
+def difference(row: Mapping[str, Any]) -> str:
+    """A difference in points with its interval, in bold where that leaves out 0."""
     low, high = row["interval_95"]
     text = f"{100 * row['difference']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
     return f"**{text}**" if low > 0 or high < 0 else text

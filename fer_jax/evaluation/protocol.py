@@ -37,7 +37,7 @@ def used_splits(facts: dict[str, Any]) -> list[Used]:
     Args:
       facts: of the weights: 'trained_data' (see `builder.describe`), 'selection', 'steered_by' (a split's
         name, where its scores lowered the rate or ended the training) and 'ancestors', the same of the
-        trainings that the weights come from, which name their data 'data'.
+        trainings that the weights come from (began with or learnt from), which name their data 'data'.
     """
     found = []
     for one in ({"data": facts.get("trained_data")} | _part(facts), *facts.get("ancestors", ())):
@@ -53,13 +53,17 @@ def _part(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def descend(facts: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:
-    """The facts of weights that begin with others: what had a part in those has a part in them.
+    """The facts of weights that come from others: what had a part in those has a part in them.
 
     Args:
       facts: of the new weights.
-      parent: of those they begin with, see `checkpoints.load_weights`.
+      parent: of those that they begin with or learn from, see `checkpoints.load_weights`.
     """
-    line = [{"data": parent.get("data")} | _part(parent), *parent.get("ancestors", ())]
+    line = [
+        *facts.get("ancestors", ()),
+        {"data": parent.get("data")} | _part(parent),
+        *parent.get("ancestors", ()),
+    ]
     annotations = dict.fromkeys([*facts["annotations"], *parent.get("annotations", ())])
     return facts | {"ancestors": line, "annotations": list(annotations)}
 
@@ -146,7 +150,7 @@ def _note(
     if selected:
         return (
             "No headline: the scores on this split steered the training, or selected the weights that it "
-            "began with, so the figures are optimistic."
+            "began with or learnt from, so the figures are optimistic."
         )
     if not known:
         return (

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -106,6 +107,14 @@ class Trained:
     def parameters(self) -> int:
         """How many parameters the network has."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights' values, hexadecimal, whatever file they are in."""
+        found = hashlib.sha256()
+        for leaf in jax.tree.leaves(self.variables):
+            found.update(np.ascontiguousarray(leaf))
+        return found.hexdigest()
 
     @property
     def normalization(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 
-from fer_jax.models.cnn import CnnElu, CnnRelu
+from fer_jax.models.cnn import CnnElu, CnnRelu, CnnResidual
 from fer_jax.models.efficientnet import EfficientNetB0, EfficientNetB2, EfficientNetB4
 from fer_jax.models.mobilenet import MobileNetV2, MobileNetV3Small
 from fer_jax.models.resnet import ResNet18
@@ -11,6 +11,7 @@ from fer_jax.models.vgg import VGG16, VGG16BN
 MODELS: dict[str, type[nn.Module]] = {
     "cnn_elu": CnnElu,
     "cnn_relu": CnnRelu,
+    "cnn_residual": CnnResidual,
     "efficientnet_b0": EfficientNetB0,
     "efficientnet_b2": EfficientNetB2,
     "efficientnet_b4": EfficientNetB4,

@@ -1,14 +1,16 @@
-"""The two custom CNNs that the FER2013 field trains from scratch."""
+"""The custom CNNs: the two that the FER2013 field trains from scratch, and a residual one."""
 
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
+from fer_jax.models.backbone import DropPath
 from fer_jax.models.layers import (
     BatchNorm,
     Conv,
     FeatureMap,
+    SqueezeExcite,
     global_pool,
     he_normal,
     max_pool_2x2,
@@ -128,3 +130,64 @@ class CnnRelu(nn.Module):
         x = norm(nn.relu)(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.num_classes, dtype=jnp.float32)(x.astype(jnp.float32))
+
+
+class CnnResidual(nn.Module):
+    """A residual network for faces of about 48 pixels, pooled where `CnnRelu` pools.
+
+    Per stage: a 3x3 convolution to its width, BatchNorm, ReLU; `blocks` times a branch of two convolutions,
+    each with BatchNorm and ReLU and the pair with squeeze-excitation, that is added to what came in; 2x2
+    max-pool. Then global average pooling, dropout and the classifier. The shortcuts are identities (He et
+    al. 2016, arXiv:1603.05027) and no convolution has a stride. Takes any input size.
+
+    Attributes:
+      num_classes: width of the logits.
+      widths: channels of each stage.
+      blocks: residual branches of each stage.
+      squeeze: channels divided by this are the bottleneck of the squeeze-excitation; 0 for none.
+      drop_path: rate at which the last branch is skipped, an image at a time; the others in proportion to
+        their place, the first never (Huang et al. 2016, arXiv:1603.09382).
+      dropout: dropout rate before the classifier.
+      dtype: type of the computation; parameters and statistics stay float32.
+      axis_name: mapped axis over which BatchNorm averages its statistics.
+    """
+
+    num_classes: int = 7
+    widths: tuple[int, ...] = (32, 64, 128, 256)
+    blocks: tuple[int, ...] = (0, 1, 1, 1)
+    squeeze: int = 8
+    drop_path: float = 0.0
+    dropout: float = 0.2
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jnp.ndarray, train: bool = False) -> jnp.ndarray:
+        """Normalised faces float [B, S, S, C] -> logits float32 [B, num_classes].
+
+        Raises:
+          ValueError: S is less than 2 to the number of stages, which halve it.
+        """
+
+        def conv_norm(x, width, tail):
+            x = Conv(width, use_bias=False, dtype=self.dtype)(x)
+            return BatchNorm(train, self.axis_name, tail, dtype=self.dtype)(x)
+
+        x = x.astype(self.dtype)
+        require_side(x, 2 ** len(self.widths))
+        require_one_each(blocks=self.blocks, widths=self.widths)
+        number, last = 0, max(1, sum(self.blocks) - 1)
+        for i, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True), 1):
+            is_last = i == len(self.widths)
+            x = conv_norm(x, width, nn.relu if blocks or is_last else relu_pool)
+            for _ in range(blocks):
+                y = conv_norm(conv_norm(x, width, nn.relu), width, nn.relu)
+                if self.squeeze:
+                    y = SqueezeExcite(width // self.squeeze, dtype=self.dtype)(y)
+                x = x + DropPath(self.drop_path * number / last, train)(y)
+                number += 1
+            if blocks and not is_last:
+                x = max_pool_2x2(x)
+        x = global_pool(max_pool_2x2(FeatureMap()(x))).astype(jnp.float32)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(self.num_classes, name="head")(x)

@@ -1,0 +1,185 @@
+"""Searches over the fields of a configuration, on a grid or at random, and ranks what came of it.
+
+    python scripts/sweep.py --config configs/tiny.py --out runs/sweep \\
+        --grid optim.learning_rate 0.05 0.1 0.2 --grid augment.mixup 0.0 0.2 --seeds 0 1
+    python scripts/sweep.py --config configs/tiny.py --out runs/search --random 20 \\
+        --draw optim.learning_rate log 0.02 0.5 --draw loss.label_smoothing uniform 0.0 0.2 \\
+        --draw model.kwargs.widths choice "(24, 48, 64, 96)" "(16, 32, 64, 128)" -- --config.train.epochs=10
+
+--grid tries every combination of the values given, --random N draws N trials: `uniform LOW HIGH`,
+`log LOW HIGH`, `int LOW HIGH` or `choice VALUE ...` for each --draw; a grid and draws together make every
+combination of both. OUT/TRIAL/seed_N are the trainings, one after the other, seed by seed; a trial that
+fails is named and the others go on. The same command again goes on where it stopped, and with more values,
+draws or seeds keeps what is there. After each training OUT gets results.md, results.json and sweep.png anew:
+the trials that have all seeds so far, ranked on the selection split, with 95 % intervals. What follows -- is
+for every training.
+"""
+
+import argparse
+import functools
+import importlib.util
+import json
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+import trainings  # noqa: E402
+
+from fer_jax.evaluation import ablation, command, sweeping  # noqa: E402
+from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
+
+OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.seed")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = trainings.make_parser(__doc__)
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the trainings and results")
+    trainings.add_data(parser)
+    field = {"nargs": "+", "action": "append", "default": [], "metavar": ("FIELD", "VALUE")}
+    parser.add_argument("--grid", **field, help="a field of the configuration and the values to try")
+    parser.add_argument("--draw", **field, help="a field, how it is drawn, and between or from what")
+    parser.add_argument("--random", type=command.at_least_one, metavar="N", help="how many to draw")
+    parser.add_argument("--sweep_seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="(default: 0)")
+    parser.add_argument(
+        "--rank_by",
+        choices=ablation.FIGURES,
+        default="accuracy",
+        help="(default: accuracy)",
+    )
+    options = parser.parse_args()
+    trainings.refuse(parser, options.arguments, OWN)
+    if bool(options.draw) != bool(options.random):
+        parser.error("--draw and --random go together: --random 20 --draw optim.learning_rate log 0.01 1")
+    if not options.grid and not options.draw:
+        parser.error("nothing to try: give --grid FIELD VALUE ... or --random N --draw FIELD KIND ...")
+    options.seeds = list(dict.fromkeys(options.seeds))
+    try:
+        options.trials = make_trials(options)
+    except ValueError as error:
+        parser.error(str(error))
+    return options
+
+
+def make_trials(options: argparse.Namespace) -> dict[str, sweeping.Trial]:
+    """The trials by the names of their folders.
+
+    Raises:
+      ValueError: a field is not in the config or stands twice, or it cannot be drawn so.
+    """
+    config = load_config(options.config)
+    names = [name for name, *_ in options.grid + options.draw]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name} is given twice: give all its values at once")
+        if f"config.{name}" in OWN:
+            raise ValueError(f"{name}: the script sets this for each training itself")
+        if not name.startswith("model.kwargs.") and not has_field(config, name):
+            raise ValueError(f"{options.config} has no field {name}, see configs/default.py")
+    values = {name: values for name, *values in options.grid}
+    if short := [name for name, values in values.items() if not values]:
+        raise ValueError(f"--grid {short[0]}: give the values to try")
+    draws = {}
+    for name, *how in options.draw:
+        try:
+            draws[name] = sweeping.Draw(how[0] if how else "", tuple(how[1:]))
+        except ValueError as error:
+            raise ValueError(f"--draw {name}: {error}") from None
+    drawn = sweeping.random(draws, options.random, options.sweep_seed) if draws else [{}]
+    trials = [point | chosen for chosen in drawn for point in sweeping.grid(values)]
+    return {sweeping.trial_name(trial): trial for trial in trials}
+
+
+def load_config(spec: str):
+    """What `get_config` of a file gives; a part after a colon is its argument."""
+    path, _, argument = spec.partition(":")
+    path = pathlib.Path(path) if pathlib.Path(path).is_absolute() else ROOT / path
+    if not path.is_file():
+        raise ValueError(f"--config {spec}: there is no {path}")
+    loader = importlib.util.spec_from_file_location("swept", path)
+    module = importlib.util.module_from_spec(loader)
+    loader.loader.exec_module(module)
+    return module.get_config(*([argument] if argument else []))
+
+
+def has_field(config, name: str) -> bool:
+    try:
+        functools.reduce(getattr, name.split("."), config)
+    except AttributeError:
+        return False
+    return True
+
+
+def main() -> int:
+    """The exit code is that of the first training that failed, 2 where the results cannot be compared."""
+    return command.run(sweep, parse_args())
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Trains all, and goes on without a trial that fails; the exit code."""
+    out, origin = options.out.resolve(), trainings.origin()
+    failed: dict[str, int] = {}
+    trained: dict[str, list[int]] = {name: [] for name in options.trials}
+    commands = trainings.Commands()
+    for seed in options.seeds:
+        for number, (name, trial) in enumerate(options.trials.items(), 1):
+            if name in failed:
+                continue
+            print(f"\ntrial {number} of {len(options.trials)}, seed {seed}: {name}")
+            flags = [*trainings.data_flags(options), f"--config.seed={seed}", *options.arguments]
+            flags += [f"--config.{field}={value}" for field, value in trial.items()]
+            code = commands.train(options.config, out / name / f"seed_{seed}", *flags)
+            if code == EXIT_PREEMPTED:
+                return code
+            if code:
+                failed[name] = code
+                print(f"\n{name} failed (exit code {code}); the others go on", file=sys.stderr)
+                continue
+            trained[name].append(seed)
+            write_results(out, options, origin, trained, list(failed))
+    if all(name in failed for name in options.trials):
+        print("every trial failed", file=sys.stderr)
+    else:
+        print("\n" + (out / "results.md").read_text())
+    return next(iter(failed.values()), 0)
+
+
+def write_results(
+    out: pathlib.Path,
+    options: argparse.Namespace,
+    origin: str,
+    trained: dict[str, list[int]],
+    failed: list[str],
+) -> None:
+    """Ranks what is trained so far, and writes the table and the picture.
+
+    Args:
+      out: the folder of the trainings.
+      options: of the command line.
+      origin: of the figures.
+      trained: the seeds that each trial is trained with.
+      failed: trials that do not count.
+    """
+    # Trials are compared over the same seeds: those that the first of them, which is ahead, has no more of.
+    names = [name for name in trained if name not in failed and trained[name]]
+    seeds = trained[names[-1]]
+    paths = {name: [out / name / f"seed_{seed}" / "report" for seed in seeds] for name in names}
+    split = json.loads((paths[names[0]][0] / "report.json").read_text())["split"]
+    runs, first = ablation.read_reports(paths)
+    ranking = sweeping.rank(runs, first.labels, first.groups, by=options.rank_by)
+    sweeping.plot(ranking, options.trials, out / sweeping.PICTURE, options.rank_by)
+    head = {"origin": origin, "split": split, "images": len(first.ids), "seeds": seeds, "failed": failed}
+    trials = {name: {"fields": options.trials[name], **figures} for name, figures in ranking.items()}
+    (out / "results.json").write_text(json.dumps({**head, "trials": trials}, indent=2) + "\n")
+    done = f"{len(names)} of {len(options.trials)} trials, seeds {', '.join(map(str, seeds))}"
+    lines = [origin, "", f"{len(first.ids):,} images of `{split}`; {done}.", ""]
+    lines += [*sweeping.table(ranking, options.trials), ""]
+    if failed:
+        lines += [f"Failed: {', '.join(failed)}.", ""]
+    (out / "results.md").write_text("\n".join([*lines, f"![Trials]({sweeping.PICTURE})"]) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

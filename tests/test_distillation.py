@@ -1,0 +1,94 @@
+"""The teachers' part of the loss by hand, and a student that comes to answer like its teacher."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax, softmax
+
+from fer_jax import checkpoints, distillation, losses, models, optim, steps
+from fer_jax.data import augment
+from fer_jax.data.emotions import EMOTIONS
+from fer_jax.evaluation.trained import Trained
+from fer_jax.state import create_state, random_variables
+
+KWARGS = {"widths": [8], "depths": [1], "hidden": 8, "dropout": 0.0}
+HOW = {"mean": 0.4, "std": 0.2, "channels": 1, "fill": "reflect", "interpolation": "bilinear"}
+
+
+@pytest.fixture
+def teachers(tmp_path):
+    """Two networks, the second of which sees smaller faces; sharper than new ones are."""
+    found = []
+    for number, side in enumerate((12, 8)):
+        model = models.create("cnn_relu", **KWARGS)
+        variables = random_variables(model, (side, side, 1), seed=number)
+        variables["params"]["Dense_1"]["kernel"] = 4 * variables["params"]["Dense_1"]["kernel"]
+        facts = {
+            "model": {"name": "cnn_relu", "kwargs": KWARGS},
+            "preprocess": {"image_size": side, **HOW},
+            "emotions": list(EMOTIONS),
+            "data": {},
+            "data_hash": "none",
+        }
+        path = tmp_path / f"{number}.safetensors"
+        checkpoints.export_weights(path, variables, facts)
+        found.append(Trained(path))
+    return found
+
+
+def batch(seed=0, size=16):
+    rng = np.random.default_rng(seed)
+    drawn = augment.draw(augment.Ranges(flip=0.5, rotation=10, erasing=0.5, mixup=0.4), size, rng)
+    images = rng.integers(0, 256, (size, 12, 12, 1), dtype=np.uint8)
+    targets = np.eye(7, dtype=np.float32)[rng.integers(0, 7, size)]
+    return {"image": images, "target": targets, **drawn}
+
+
+def test_the_loss_is_cross_entropy_against_the_teachers_view_of_the_batch(teachers):
+    given, temperature = batch(), 2.0
+    logits = np.random.default_rng(1).normal(size=(16, 7)).astype(np.float32)
+    taught = distillation.make_distillation(teachers, weight=0.5, temperature=temperature)
+    total, count = taught.loss(jnp.asarray(logits), given)
+
+    answers = []
+    for teacher, side in zip(teachers, (12, 8), strict=True):
+        x = (np.asarray(augment.apply(given, side, "reflect", 0.4)[0]) - 0.4) / 0.2
+        answers.append(softmax(np.asarray(teacher.model.apply(teacher.variables, x)) / temperature, axis=1))
+    terms = -(np.mean(answers, axis=0) * log_softmax(logits / temperature, axis=1)).sum(axis=1)
+    assert count == 16
+    np.testing.assert_allclose(total, temperature**2 * terms.sum(), rtol=1e-4)
+
+
+def test_a_student_of_the_teachers_shape_comes_to_answer_like_it(teachers):
+    """With a weight of 1 the labels, which are at odds with the teacher, have no part."""
+    teacher = teachers[0]
+    student = models.create("cnn_relu", **KWARGS)
+    tx = optim.make_optimizer("adam", lambda step: 0.01)
+    state = create_state(student, tx, input_shape=(12, 12, 1), seed=5, use_ema=False)
+    how = {"size": 12, **HOW}
+    taught = distillation.make_distillation([teacher], weight=1.0, temperature=1.0)
+    step = jax.jit(steps.make_train_step(student, tx, losses.cross_entropy, **how, distillation=taught))
+    given = batch(size=64)
+    before = None
+    for _ in range(150):
+        state, metrics = step(state, given)
+        before = before or float(metrics["loss"])
+    answers = np.asarray(taught.teach(given))
+    entropy = -(answers * np.log(answers)).sum(axis=1).mean()
+    # Cross entropy is the teacher's own entropy and what is still between the two.
+    assert metrics["loss"] - entropy < 0.1 * (before - entropy)
+
+
+def test_labels_and_teachers_share_the_loss_by_the_weight(teachers):
+    student = models.create("cnn_relu", **KWARGS)
+    tx = optim.make_optimizer("sgd", lambda step: 0.0)
+    state = create_state(student, tx, input_shape=(12, 12, 1), seed=5, use_ema=False)
+    found = {}
+    for weight in (None, 0.25, 1.0):
+        taught = weight and distillation.make_distillation(teachers, weight=weight, temperature=3.0)
+        step = steps.make_train_step(
+            student, tx, losses.cross_entropy, size=12, **HOW, distillation=taught or None
+        )
+        found[weight] = float(jax.jit(step)(state, batch())[1]["loss"])
+    np.testing.assert_allclose(found[0.25], 0.75 * found[None] + 0.25 * found[1.0], rtol=1e-5)
