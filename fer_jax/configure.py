@@ -47,11 +47,6 @@ def check(config: ConfigDict) -> None:
             raise ValueError(f"config.{name} is {_field(config, name)}; expected 0 or more")
     if not 0 <= config.data.balanced_sampling <= 1:
         raise ValueError(f"config.data.balanced_sampling is {config.data.balanced_sampling}; expected 0 to 1")
-    if config.distill.teachers and not (0 < config.distill.weight <= 1 and config.distill.temperature > 0):
-        raise ValueError(
-            f"config.distill.weight is {config.distill.weight} and temperature {config.distill.temperature}; "
-            "expected more than 0, and a weight of at most 1"
-        )
     if not 0 < config.optim.plateau_factor <= 1:
         raise ValueError(
             f"config.optim.plateau_factor is {config.optim.plateau_factor}; expected more than 0 and at "
@@ -377,8 +372,14 @@ def teachers(config: ConfigDict) -> list[Trained]:
 
     Raises:
       As `Trained`.
-      ValueError: one tells other classes apart than the student.
+      ValueError: one tells other classes apart than the student, or the teachers' part cannot be.
     """
+    weight, temperature = config.distill.weight, config.distill.temperature
+    if config.distill.teachers and not (0 < weight <= 1 and temperature > 0):
+        raise ValueError(
+            f"config.distill.weight is {weight} and temperature {temperature}; expected more than 0, and a "
+            "weight of at most 1"
+        )
     found = [Trained(source) for source in config.distill.teachers]
     names = list(class_names(config.data.num_classes))
     for teacher in found:

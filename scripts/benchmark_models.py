@@ -1,13 +1,14 @@
-"""How fast the ImageNet networks are, beside stock Flax layers, Keras on TensorFlow, and PyTorch.
+"""How fast the networks are, beside stock Flax layers, Keras on TensorFlow, and PyTorch.
 
     python scripts/benchmark_models.py
     python scripts/benchmark_models.py --models efficientnet_b0 --size 240 --batch_size 256 --dtype bfloat16
+    python scripts/benchmark_models.py --models cnn_residual --size 48 --batch_size 256 --dtype bfloat16
 
 Images a second of the training step (forward, backward, SGD with Nesterov momentum) and of inference, faces
 of three channels, the whole machine for each side; the sides take turns in processes of their own. "stock
 Flax" is fer_jax's network with XLA's own convolutions and `flax.linen.BatchNorm`. PyTorch's networks are
-torchvision's, channels last; on a GPU timm's, compiled, with autocast for bfloat16. Sides that are not
-installed are named and left out (the extra `originals` has PyTorch's). --limits, for a GPU, adds the rates at
+torchvision's, channels last; on a GPU timm's, compiled, with autocast for bfloat16. cnn_residual, that of
+configs/best.py without skipped branches, is written out for PyTorch below. Sides that are not installed are named and left out (the extra `originals` has PyTorch's). --limits, for a GPU, adds the rates at
 which fer_jax's training step would reach the card's arithmetic or its memory bandwidth, both measured. Bar:
 the faster of TensorFlow and PyTorch; the verdict names who took part, and without either there is none.
 """
@@ -25,8 +26,11 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the sides sha
 
 import numpy as np  # noqa: E402
 
-sys.path.insert(0, os.path.dirname(__file__))
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:0] = [ROOT, os.path.join(ROOT, "scripts")]
 from taking_turns import Side, Work, measure, serve  # noqa: E402
+
+from configs.best import NETWORKS  # noqa: E402
 
 CLASSES = 7
 OURS, STOCK, TENSORFLOW, TORCH = "fer_jax", "stock Flax", "TensorFlow", "PyTorch"
@@ -42,7 +46,9 @@ MODELS = {
     "mobilenet_v3_small": ("MobileNetV3Small", "mobilenetv3_small_100"),
     "resnet18": (None, "resnet18"),
     "vgg16": ("VGG16", None),
+    "cnn_residual": (None, None),
 }
+KWARGS = {"cnn_residual": NETWORKS["residual"][1] | {"drop_path": 0.0}}
 DTYPES = ("float32", "bfloat16")
 
 
@@ -58,7 +64,7 @@ def use_stock_layers() -> None:
     import flax.linen as nn
     import jax
 
-    from fer_jax.models import backbone, convolution, layers
+    from fer_jax.models import backbone, cnn, convolution, layers
 
     def convolve(x, kernel, stride=1, padding="same", groups=1):
         pads = [convolution.padding_of(n, kernel.shape[0], stride, padding) for n in x.shape[1:3]]
@@ -88,7 +94,8 @@ def use_stock_layers() -> None:
         def __call__(self, x):
             return self.tail(self.norm(x))
 
-    layers.convolve, layers.convolve_depthwise, backbone.BatchNorm = convolve, depthwise, BatchNorm
+    layers.convolve, layers.convolve_depthwise = convolve, depthwise
+    backbone.BatchNorm = cnn.BatchNorm = BatchNorm
 
 
 def jax_training(model_name: str, batch_size: int, size: int, dtype: str, options: dict[str, str]):
@@ -99,7 +106,10 @@ def jax_training(model_name: str, batch_size: int, size: int, dtype: str, option
     from fer_jax import losses, models, state
 
     images, targets = jax.device_put(random_batch(batch_size, size))
-    model, tx = models.create(model_name, dtype=dtype), optax.sgd(LEARNING_RATE, MOMENTUM, nesterov=True)
+    model, tx = (
+        models.create(model_name, dtype=dtype, **KWARGS.get(model_name, {})),
+        optax.sgd(LEARNING_RATE, MOMENTUM, nesterov=True),
+    )
     run = state.create_state(model, tx, input_shape=(size, size, 3), seed=0, use_ema=False)
 
     def update(run, x, targets):
@@ -208,6 +218,36 @@ def tensorflow_work(model_name: str, batch_size: int, size: int, dtype: str) -> 
     return {TRAIN: lambda: network.train_on_batch(x, y), INFER: lambda: forward(x).numpy()}
 
 
+def torch_residual(widths, blocks, squeeze, drop_path, dropout):
+    """`fer_jax.models.cnn.CnnResidual`; no branch is skipped."""
+    import torch
+    from torch import nn
+
+    def conv_norm(before, width):
+        conv = nn.Conv2d(before, width, 3, padding=1, bias=False)
+        return nn.Sequential(conv, nn.BatchNorm2d(width, eps=1e-3), nn.ReLU(inplace=True))
+
+    class Branch(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.convs = nn.Sequential(conv_norm(width, width), conv_norm(width, width))
+            middle = max(1, width // squeeze)
+            self.gate = nn.Sequential(
+                nn.Linear(width, middle), nn.ReLU(inplace=True), nn.Linear(middle, width), nn.Sigmoid()
+            )
+
+        def forward(self, x):
+            y = self.convs(x)
+            return x + y * self.gate(y.mean((2, 3)))[:, :, None, None]
+
+    stages, before = [], 3
+    for width, count in zip(widths, blocks, strict=True):
+        stages += [conv_norm(before, width), *(Branch(width) for _ in range(count)), nn.MaxPool2d(2)]
+        before = width
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(before, CLASSES)]
+    return torch.nn.Sequential(*stages, *head)
+
+
 def torch_network(model_name: str, cuda: bool):
     """torchvision's network, on a GPU timm's; VGG16 with averaged features like ours."""
     import torch
@@ -220,6 +260,8 @@ def torch_network(model_name: str, cuda: bool):
             pass
     import torchvision
 
+    if model_name == "cnn_residual":
+        return torch_residual(**KWARGS[model_name])
     if model_name == "vgg16":  # not 120 M parameters of dense layers
         trunk = torchvision.models.vgg16(weights=None).features
         layers = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Dropout()]

@@ -17,7 +17,6 @@ for every training.
 
 import argparse
 import functools
-import importlib.util
 import json
 import pathlib
 import sys
@@ -69,14 +68,14 @@ def make_trials(options: argparse.Namespace) -> dict[str, sweeping.Trial]:
     Raises:
       ValueError: a field is not in the config or stands twice, or it cannot be drawn so.
     """
-    config = load_config(options.config)
+    config = trainings.load_config(options.config)
     names = [name for name, *_ in options.grid + options.draw]
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"{name} is given twice: give all its values at once")
         if f"config.{name}" in OWN:
             raise ValueError(f"{name}: the script sets this for each training itself")
-        if not name.startswith("model.kwargs.") and not has_field(config, name):
+        if not has_field(config, name):
             raise ValueError(f"{options.config} has no field {name}, see configs/default.py")
     values = {name: values for name, *values in options.grid}
     if short := [name for name, values in values.items() if not values]:
@@ -90,18 +89,6 @@ def make_trials(options: argparse.Namespace) -> dict[str, sweeping.Trial]:
     drawn = sweeping.random(draws, options.random, options.sweep_seed) if draws else [{}]
     trials = [point | chosen for chosen in drawn for point in sweeping.grid(values)]
     return {sweeping.trial_name(trial): trial for trial in trials}
-
-
-def load_config(spec: str):
-    """What `get_config` of a file gives; a part after a colon is its argument."""
-    path, _, argument = spec.partition(":")
-    path = pathlib.Path(path) if pathlib.Path(path).is_absolute() else ROOT / path
-    if not path.is_file():
-        raise ValueError(f"--config {spec}: there is no {path}")
-    loader = importlib.util.spec_from_file_location("swept", path)
-    module = importlib.util.module_from_spec(loader)
-    loader.loader.exec_module(module)
-    return module.get_config(*([argument] if argument else []))
 
 
 def has_field(config, name: str) -> bool:

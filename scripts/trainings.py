@@ -8,6 +8,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from types import FrameType
 
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -46,6 +49,24 @@ def refuse(parser: argparse.ArgumentParser, arguments: Iterable[str], own: Seque
     for argument in arguments:
         if argument.split("=")[0].lstrip("-") in own:
             parser.error(f"{argument} after --: the script sets this for each training itself")
+
+
+def load_config(path: str, arguments: Sequence[str] = ()) -> ConfigDict:
+    """The configuration that a training with `--config path` and these flags gets.
+
+    Raises:
+      ValueError: there is no such file, or a flag is not one of its fields.
+    """
+    own = flags.FlagValues()
+    command = ["", f"--config={ROOT / path}", *arguments]
+    config_flags.DEFINE_config_file("config", flag_values=own, sys_argv=command)
+    if not (ROOT / path.partition(":")[0]).is_file():
+        raise ValueError(f"--config {path}: there is no such file")
+    try:
+        own(command)
+        return own.config
+    except (AttributeError, KeyError, TypeError, flags.Error) as error:
+        raise ValueError(f"--config {path} {' '.join(arguments)}: {error}") from error
 
 
 class Commands:

@@ -45,7 +45,8 @@ def shrunk(config):
     config.train.sizes = [(until, 16) for until, _ in config.train.sizes]
     kwargs = config.model.kwargs.to_dict()
     widths = kwargs.get("widths", MODELS[config.model.name].widths)
-    config.model.kwargs = kwargs | {"widths": [4] * len(widths), "hidden": 8}
+    narrow = {"widths": [4] * len(widths)} | ({"hidden": 8} if "hidden" in kwargs else {})
+    config.model.kwargs = kwargs | narrow
     return config
 
 

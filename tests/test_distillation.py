@@ -1,9 +1,12 @@
 """The teachers' part of the loss by hand, and a student that comes to answer like its teacher."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import tiny_config
 from scipy.special import log_softmax, softmax
 
 from fer_jax import checkpoints, distillation, losses, models, optim, steps
@@ -11,6 +14,7 @@ from fer_jax.data import augment
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation.trained import Trained
 from fer_jax.state import create_state, random_variables
+from fer_jax.train import train_and_evaluate
 
 KWARGS = {"widths": [8], "depths": [1], "hidden": 8, "dropout": 0.0}
 HOW = {"mean": 0.4, "std": 0.2, "channels": 1, "fill": "reflect", "interpolation": "bilinear"}
@@ -92,3 +96,34 @@ def test_labels_and_teachers_share_the_loss_by_the_weight(teachers):
         )
         found[weight] = float(jax.jit(step)(state, batch())[1]["loss"])
     np.testing.assert_allclose(found[0.25], 0.75 * found[None] + 0.25 * found[1.0], rtol=1e-5)
+
+
+def test_a_run_learns_from_its_teachers_and_says_so(tiny_run, tiny_data, tmp_path):
+    """The run and what it began with share their data: the facts tell both parts in the weights."""
+    config = tiny_config(tiny_data, **{"distill.teachers": (str(tiny_run),), "train.steps": 2, "seed": 7})
+    train_and_evaluate(config, tmp_path / "run")
+    _, facts = checkpoints.load_weights(tmp_path / "run")
+    teacher = Trained(tiny_run)
+    assert [one["selection"] for one in facts["ancestors"]] == [teacher.facts["selection"]]
+    identity = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert identity["teachers"] == [teacher.digest]
+
+    other = tiny_config(
+        tiny_data, **{"distill.teachers": (str(tmp_path / "run"),), "train.steps": 2, "seed": 7}
+    )
+    with pytest.raises(ValueError, match="teachers"):
+        train_and_evaluate(other, tmp_path / "run")
+
+
+@pytest.mark.parametrize("changes", [{"weight": 1.5}, {"weight": 0.0}, {"temperature": 0.0}])
+def test_a_part_that_cannot_be_is_refused(changes, tiny_run, tiny_data, tmp_path):
+    changes = {f"distill.{name}": value for name, value in changes.items()}
+    config = tiny_config(tiny_data, **{"distill.teachers": (str(tiny_run),)}, **changes)
+    with pytest.raises(ValueError, match="config.distill.weight is .* expected more than 0, and a weight of"):
+        train_and_evaluate(config, tmp_path / "run")
+
+
+def test_teachers_of_other_classes_are_refused(tiny_run, tiny_ferplus, tmp_path):
+    changes = {"data.labels": "ferplus_majority", "data.num_classes": 8, "distill.teachers": (str(tiny_run),)}
+    with pytest.raises(ValueError, match=r"config.distill.teachers: .* tells \['angry'.* and the student"):
+        train_and_evaluate(tiny_config(tiny_ferplus, **changes), tmp_path / "run")

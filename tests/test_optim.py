@@ -153,8 +153,29 @@ def test_adamw_is_keras(keras, vectors):
     )
 
 
+def test_muon_steps_along_the_nearest_orthogonal_matrix():
+    """Of the first gradient, by its singular vectors, in steps of AdamW's size; the rest is AdamW's."""
+    rng = np.random.default_rng(0)
+    params = {"kernel": jnp.zeros((3, 3, 4, 24)), "dense": jnp.zeros((6, 5)), "bias": jnp.zeros(5)}
+    gradient = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), params)
+    (after,) = descend(optim.make_optimizer("muon", constant(0.1)), params, [gradient])
+    (plain,) = descend(optim.make_optimizer("adamw", constant(0.1)), params, [gradient])
+    for name in ("dense", "bias"):
+        np.testing.assert_allclose(after[name], plain[name], rtol=1e-3)
+
+    step = -np.asarray(after["kernel"]).reshape(36, 24)
+    u, _, v = np.linalg.svd(np.asarray(gradient["kernel"]).reshape(36, 24), full_matrices=False)
+    alike = (step * (u @ v)).sum() / np.linalg.norm(step) / np.linalg.norm(u @ v)
+    assert alike > 0.95
+    # 0.2 * sqrt(36), the longer side, on singular values that the polynomial leaves between 0.6 and 1.3.
+    singular = np.linalg.svd(step, compute_uv=False) / (0.1 * 0.2 * 6)
+    assert 0.6 < singular.min() and singular.max() < 1.3
+
+
 @pytest.mark.parametrize("name", ["cnn_relu", "cnn_elu"])
-@pytest.mark.parametrize("optimizer, factor", [("sgd", 1 - 0.5 * 0.1), ("adamw", 1 - 0.5 * 0.1)])
+@pytest.mark.parametrize(
+    "optimizer, factor", [("sgd", 1 - 0.5 * 0.1), ("adamw", 1 - 0.5 * 0.1), ("muon", 1 - 0.5 * 0.1)]
+)
 def test_decay_leaves_batchnorm_and_biases_alone(name, optimizer, factor):
     kwargs = {"widths": (4, 8), "hidden": 8}
     if name == "cnn_elu":

@@ -144,7 +144,8 @@ class CnnResidual(nn.Module):
       num_classes: width of the logits.
       widths: channels of each stage.
       blocks: residual branches of each stage.
-      squeeze: channels divided by this are the bottleneck of the squeeze-excitation; 0 for none.
+      squeeze: channels divided by this, but at least one, are the bottleneck of the squeeze-excitation; 0 for
+        none.
       drop_path: rate at which the last branch is skipped, an image at a time; the others in proportion to
         their place, the first never (Huang et al. 2016, arXiv:1603.09382).
       dropout: dropout rate before the classifier.
@@ -183,7 +184,7 @@ class CnnResidual(nn.Module):
             for _ in range(blocks):
                 y = conv_norm(conv_norm(x, width, nn.relu), width, nn.relu)
                 if self.squeeze:
-                    y = SqueezeExcite(width // self.squeeze, dtype=self.dtype)(y)
+                    y = SqueezeExcite(max(1, width // self.squeeze), dtype=self.dtype)(y)
                 x = x + DropPath(self.drop_path * number / last, train)(y)
                 number += 1
             if blocks and not is_last:

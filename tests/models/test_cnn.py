@@ -41,6 +41,29 @@ def keras_relu(widths=(64, 128, 256), depths=(2, 2, 2)):
     return keras.Sequential(net)
 
 
+def keras_residual(widths=(32, 64, 128, 256), blocks=(0, 1, 1, 1), squeeze=8):
+    """Stages of a convolution and branches of two with squeeze-excitation, pool; pooling, classifier."""
+    layers = keras.layers
+
+    def conv(x, width):
+        x = layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
+        return layers.ReLU()(layers.BatchNormalization()(x))
+
+    x = inputs = keras.Input((48, 48, 1))
+    for width, count in zip(widths, blocks, strict=True):
+        x = conv(x, width)
+        for _ in range(count):
+            y = conv(conv(x, width), width)
+            if squeeze:
+                gate = layers.Dense(width // squeeze, activation="relu")(layers.GlobalAveragePooling2D()(y))
+                gate = layers.Dense(width, activation="sigmoid")(gate)
+                y = layers.Multiply()([y, layers.Reshape((1, 1, width))(gate)])
+            x = layers.Add()([x, y])
+        x = layers.MaxPooling2D()(x)
+    x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, layers.Dense(7)(x))
+
+
 def copied(net, rng):
     """Random weights put into the Keras network, and the same as variables of ours."""
     params, batch_stats, counts = {}, {}, {"Conv": 0, "Dense": 0, "BatchNorm": 0}
@@ -71,7 +94,18 @@ def copied(net, rng):
     return jax.tree.map(lambda x: np.asarray(x, np.float32), variables)
 
 
+def as_residual(variables):
+    """The same, its dense layers under the names that they have in squeeze-excitations and as the head."""
+    params = variables["params"]
+    dense = [params.pop(f"Dense_{i}") for i in range(sum(name.startswith("Dense") for name in params))]
+    params["head"] = dense.pop()
+    for i in range(len(dense) // 2):
+        params[f"SqueezeExcite_{i}"] = {"reduce": dense[2 * i], "expand": dense[2 * i + 1]}
+    return variables
+
+
 DEEP = dict(widths=(8, 16), depths=(1, 3))
+PLAIN = dict(widths=(8, 16), blocks=(2, 1), squeeze=0)
 
 
 @pytest.mark.parametrize(
@@ -80,12 +114,16 @@ DEEP = dict(widths=(8, 16), depths=(1, 3))
         ("cnn_elu", {}, keras_elu, 2_326_983),
         ("cnn_relu", {}, keras_relu, 1_179_079),
         ("cnn_relu", DEEP, lambda: keras_relu(**DEEP), 9_151),
+        ("cnn_residual", {}, keras_residual, 1_988_791),
+        ("cnn_residual", PLAIN, lambda: keras_residual(**PLAIN), 8_599),
     ],
 )
 def test_same_network_as_in_keras(name, kwargs, build, trainable):
     rng = np.random.default_rng(0)
     net, model = build(), models.create(name, **kwargs)
     variables = copied(net, rng)
+    if name == "cnn_residual":
+        variables = as_residual(variables)
     x = rng.normal(size=(3, 48, 48, 1)).astype(np.float32)
     ours = jax.jit(lambda v, x: model.apply(v, x))(variables, x)
     theirs = np.asarray(net(x, training=False))
@@ -115,7 +153,29 @@ def test_faces_too_small_for_the_blocks_are_refused(name):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 7, 1)))
 
 
-@pytest.mark.parametrize(("name", "field"), [("cnn_elu", "block_dropout"), ("cnn_relu", "depths")])
+def test_residual_branches_are_skipped_by_their_place():
+    """With a rate of 1 for the last of two, only that one goes; the gradient of a skipped branch is 0."""
+    model = models.create("cnn_residual", widths=(4, 8), blocks=(1, 1), drop_path=1.0, dropout=0.0)
+    x = jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
+    variables = model.init(jax.random.key(0), x)
+
+    def total(params):
+        rngs = {"dropout": jax.random.key(2)}
+        logits, _ = model.apply({**variables, "params": params}, x, True, rngs=rngs, mutable=["batch_stats"])
+        return (logits[:, 0] ** 2).sum()
+
+    sizes = {
+        name: np.abs(g["kernel"]).max()
+        for name, g in jax.grad(total)(variables["params"]).items()
+        if "Conv" in name
+    }
+    assert sizes["Conv_4"] == sizes["Conv_5"] == 0
+    assert all(sizes[name] > 0 for name in ("Conv_0", "Conv_1", "Conv_2", "Conv_3"))
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), [("cnn_elu", "block_dropout"), ("cnn_relu", "depths"), ("cnn_residual", "blocks")]
+)
 def test_blocks_described_by_different_numbers_are_refused(name, field):
     model = models.create(name, widths=(4, 8), **{field: (1,)})
     with pytest.raises(ValueError, match=rf"{field}=\(1,\) and widths=\(4, 8\): expected one number"):

@@ -9,10 +9,10 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import jax
 import numpy as np
 import pytest
-from helpers import QUICK, ROOT, run_python
+from helpers import QUICK, ROOT, run_python, without_tensorflow
 
 from fer_jax import losses, models, platform
-from fer_jax.models import backbone, layers
+from fer_jax.models import backbone, cnn, layers
 
 
 def script(name):
@@ -62,11 +62,38 @@ def test_stock_layers_give_the_same_gradients(monkeypatch):
         return jax.jit(jax.grad(objective, has_aux=True), **once)(variables["params"])
 
     ours = gradients()
-    for module, attribute in (layers, "convolve"), (layers, "convolve_depthwise"), (backbone, "BatchNorm"):
+    for module, attribute in (
+        (layers, "convolve"),
+        (layers, "convolve_depthwise"),
+        (backbone, "BatchNorm"),
+        (cnn, "BatchNorm"),
+    ):
         monkeypatch.setattr(module, attribute, getattr(module, attribute))  # put back after the test
     benchmark.use_stock_layers()
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(gradients()), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max() + 1e-6)
+
+
+def test_torch_steps_the_same_residual_network():
+    """The parameters by size, and the whole of it on numbers that are the same in both layouts."""
+    torch = pytest.importorskip("torch")
+    benchmark = script("benchmark_models")
+    kwargs = benchmark.KWARGS["cnn_residual"] | {"widths": (4, 8), "blocks": (1, 2)}
+    theirs = benchmark.torch_residual(**kwargs).eval()
+    model = models.create("cnn_residual", **kwargs)
+    variables = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+    sizes = sorted(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    assert sizes == sorted(p.numel() for p in theirs.parameters())
+    with torch.no_grad():
+        for p in theirs.parameters():
+            p.fill_(0.02)
+        logits = theirs(torch.ones(2, 3, 8, 8)).numpy()
+    same = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.02, np.float32), variables["params"])
+    stats = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: np.full(leaf.shape, path[-1].key == "var", np.float32), variables["batch_stats"]
+    )
+    ours = model.apply({"params": same, "batch_stats": stats}, np.ones((2, 8, 8, 3), np.float32))
+    np.testing.assert_allclose(ours, logits, rtol=1e-5)
 
 
 def test_the_model_benchmark_has_a_row_for_each_action():
@@ -131,3 +158,26 @@ def test_the_limits_are_for_a_gpu():
 def test_what_a_device_does_at_best():
     operations, bandwidth = script("benchmark_models").device_limits("float32", side=256, megabytes=1)
     assert operations > 1e8 and bandwidth > 1e7
+
+
+def test_time_to_accuracy_is_of_the_evaluation_at_the_recipes_end(tiny_data):
+    """At toy size: any accuracy reaches 0.01 but 0, and none 1."""
+    small = ("--config.model.kwargs.widths=(4,)", "--config.model.kwargs.depths=(1,)")
+    small += ("--config.train.batch_size=14", "--config.train.epochs=1", "--config.model.input_size=16")
+    flags = (f"--data={tiny_data}", "--target=1", "--seeds", "3", "4", "--", *small)
+    process = run_python("scripts/benchmark_time_to_accuracy.py", *flags, **QUICK, **without_tensorflow())
+    assert process.returncode == 1, process.stderr
+    rows = [line.split("|")[1:-1] for line in process.stdout.splitlines() if line.startswith("| ")]
+    assert [row[0].strip() for row in rows] == ["seed", "3", "4", "mean"]
+    for row in rows[1:]:
+        accuracy, total, start, compilation, rest = (float(cell) for cell in row[1:])
+        assert 0 <= accuracy <= 100 and 28 * accuracy / 100 == pytest.approx(
+            round(28 * accuracy / 100), abs=0.15
+        )
+        assert total == pytest.approx(start + compilation + rest, abs=0.2) and min(start, compilation) > 0
+    assert "100 % missed" in process.stdout and "reached by 0 of 2 seeds" in process.stdout
+
+
+def test_a_target_is_a_share():
+    process = run_python("scripts/benchmark_time_to_accuracy.py", "--target=70")
+    assert process.returncode == 2 and "expected a share" in process.stderr

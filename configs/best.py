@@ -1,0 +1,49 @@
+"""Networks of 48 px for a GPU, 200 epochs from scratch: what scripts/train_best.py trains, joins and distils.
+
+Run one by `python -m fer_jax.main --config configs/best.py` or, for another of `NETWORKS` below,
+`python -m fer_jax.main --config configs/best.py:plain`. No metric yet: not trained to the end.
+"""
+
+from configs.default import augmentation
+from configs.default import get_config as default
+
+NETWORKS = {
+    "residual": (
+        "cnn_residual",
+        dict(widths=(64, 128, 256, 512), blocks=(1, 2, 2, 1), squeeze=16, drop_path=0.1, dropout=0.3),
+    ),
+    "deep": (
+        "cnn_residual",
+        dict(widths=(64, 128, 256, 384), blocks=(2, 3, 4, 2), squeeze=16, drop_path=0.2, dropout=0.3),
+    ),
+    "plain": (
+        "cnn_relu",
+        dict(widths=(64, 128, 256, 512), depths=(2, 2, 3, 3), hidden=512, dropout=0.4),
+    ),
+}
+
+
+def get_config(network: str = "residual"):
+    c = default()
+    c.data.drop_blank = True
+    c.data.merge_twins = True
+    c.augment = augmentation("cnn")
+    c.augment.rotation = 15.0
+    c.augment.shift = 0.12
+    c.augment.zoom = (0.85, 1.15)
+    c.augment.contrast = (0.6, 1.4)
+    c.augment.erasing = 0.25
+    c.augment.mixup = 0.2
+    c.model.name, kwargs = NETWORKS[network]
+    c.model.kwargs.update(kwargs)
+    c.model.dtype = "bfloat16"
+    c.loss.label_smoothing = 0.1
+    c.optim.learning_rate = 0.1
+    c.optim.weight_decay = 5e-4
+    c.optim.warmup_epochs = 5.0
+    c.train.batch_size = 256
+    c.train.epochs = 200.0
+    c.train.eval_epochs = 5.0
+    c.train.mix_until = 0.9
+    c.train.ema_decay = 0.999
+    return c

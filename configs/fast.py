@@ -1,0 +1,23 @@
+"""A recipe for the shortest time to an accuracy on one GPU: what scripts/benchmark_time_to_accuracy.py runs.
+
+`configs/fast.py` or `configs/fast.py:70` is for 70 % on PublicTest, `configs/fast.py:72` for 72 %. No metric
+yet: not trained to the end.
+"""
+
+from configs.best import get_config as best
+
+EPOCHS = {"70": 30.0, "72": 80.0}
+
+
+def get_config(target: str = "70"):
+    c = best("plain")
+    c.augment.mixup = 0.0
+    c.optim.name = "muon"
+    c.optim.learning_rate = 0.01
+    c.optim.weight_decay = 0.03
+    c.optim.warmup_epochs = 2.0
+    c.train.batch_size = 512
+    c.train.epochs = EPOCHS[target]
+    c.train.eval_epochs = 10.0
+    c.train.sizes = ((0.3, 32), (0.6, 40))
+    return c

@@ -1,0 +1,160 @@
+"""How long a fixed recipe takes to an accuracy: wall time from the start of the program to its evaluation.
+
+    python scripts/benchmark_time_to_accuracy.py --config configs/small.py --target 0.69
+    python scripts/benchmark_time_to_accuracy.py --config configs/fast.py:72 --target 0.72 --seeds 0 1 2
+
+Each seed trains in a process of its own, from random weights to the recipe's end, and is evaluated once, with
+one view of each face, on --config.selection.split: no score of the split steers or selects anything. The
+clock starts before the interpreter does and stops when the evaluation's figure is there. Of the seconds are
+told: the start (imports, data, parameters), the compilation of steps and evaluation, and what is left, the
+training itself. Compiled programs are not kept from one process to the next. The target counts as reached
+where the mean over the seeds reaches it; the exit code is 1 where it does not. What follows -- is for the
+configuration, such as --config.train.epochs=1.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+import trainings  # noqa: E402
+
+COMPILATION = "/jax/core/compile/backend_compile_duration"
+OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.seed")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = trainings.make_parser(__doc__)
+    trainings.add_data(parser)
+    parser.add_argument("--target", type=float, required=True, metavar="SHARE", help="accuracy in [0, 1]")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="(default: 0)")
+    parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if not 0 < options.target <= 1:
+        parser.error(f"--target {options.target:g}: expected a share, such as 0.7 for 70 %")
+    trainings.refuse(parser, options.arguments, OWN)
+    return options
+
+
+def train(options: argparse.Namespace) -> dict[str, float]:
+    """Trains and evaluates in this process.
+
+    Returns:
+      "accuracy", and in seconds "total", "start" and "compilation".
+    """
+    import jax
+
+    from fer_jax import platform
+
+    compiled = [0.0]
+
+    def listen(event, seconds, **_):
+        if event == COMPILATION:
+            compiled[0] += seconds
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    platform.tune_cpu()
+    from fer_jax.data import builder
+    from fer_jax.monitor import StopSignal
+    from fer_jax.train import Run
+
+    flags = [*trainings.data_flags(options), f"--config.seed={options.seeds[0]}", *options.arguments]
+    config = trainings.load_config(options.config, flags)
+    config.train.eval_epochs = 1e6  # beyond its end, where it is evaluated in any case
+    with tempfile.TemporaryDirectory() as folder, StopSignal() as stop:
+        run = Run(config, pathlib.Path(folder), builder.read_manifest(config.data.dir))
+        start, compiled[0] = time.time() - options.started, 0.0
+        run.train_until(run.total_steps, stop)
+        run.evaluate()
+        total = time.time() - options.started
+        accuracy = run.facts["evaluation"]["value"]
+        if config.selection.metric != "accuracy":
+            raise ValueError("config.selection.metric is not accuracy, which is what --target is of")
+        run.close()
+    return {"accuracy": accuracy, "total": total, "start": start, "compilation": compiled[0]}
+
+
+def measure(options: argparse.Namespace, seed: int) -> dict[str, float]:
+    """What `train` gives, in a process of its own.
+
+    Raises:
+      subprocess.CalledProcessError: it failed; its message is on stderr.
+    """
+    command = [sys.executable, __file__, "--config", options.config, "--data", str(options.data)]
+    command += ["--target", str(options.target), "--seeds", str(seed)]
+    command += ["--image_size", str(options.image_size)] if options.image_size else []
+    environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    started = ["--started", str(time.time()), "--", *options.arguments]
+    done = subprocess.run(
+        [*command, *started], env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(rows: dict[int, dict[str, float]], target: float) -> tuple[list[str], bool]:
+    """The lines to print, and whether the target is reached.
+
+    Args:
+      rows: of `train`, by seed.
+      target: accuracy in [0, 1].
+    """
+    import numpy as np
+
+    lines = [
+        "| seed | accuracy, % | seconds in all | start | compilation | without both |",
+        "|---|---|---|---|---|---|",
+    ]
+    columns = []
+    for seed, row in rows.items():
+        rest = row["total"] - row["start"] - row["compilation"]
+        columns.append((100 * row["accuracy"], row["total"], row["start"], row["compilation"], rest))
+        lines.append(f"| {seed} | " + " | ".join(_cells(columns[-1])) + " |")
+    means = np.mean(columns, axis=0)
+    lines.append("| mean | " + " | ".join(_cells(means)) + " |")
+    reached = bool(means[0] >= 100 * target)
+    hits = sum(row["accuracy"] >= target for row in rows.values())
+    spread = f" ± {np.std([c[0] for c in columns], ddof=1):.2f}" if len(columns) > 1 else ""
+    lines += [
+        "",
+        f"{100 * target:g} % {'reached' if reached else 'missed'}: {means[0]:.2f} %{spread} in "
+        f"{means[1]:.0f} s, {means[4]:.0f} s without start and compilation; reached by {hits} of {len(rows)} "
+        "seeds",
+    ]
+    return lines, reached
+
+
+def _cells(values) -> list[str]:
+    return [f"{values[0]:.2f}", *(f"{value:.1f}" for value in values[1:])]
+
+
+def main() -> int:
+    options = parse_args()
+    if options.started:
+        print(json.dumps(train(options)))
+        return 0
+    try:
+        trainings.load_config(options.config, options.arguments)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    rows = {}
+    for seed in dict.fromkeys(options.seeds):
+        print(f"seed {seed}", file=sys.stderr, flush=True)
+        try:
+            rows[seed] = measure(options, seed)
+        except subprocess.CalledProcessError as error:
+            return error.returncode
+    lines, reached = table(rows, options.target)
+    print("\n".join([trainings.origin(), "", *lines]))
+    return int(not reached)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""Trains the best networks that this project knows how to train, joins them, and teaches one what they know.
+
+    python scripts/train_best.py --out runs/best --data data/fer2013 --seeds 0 1 2
+    python scripts/train_best.py --out runs/best --data data/fer2013 --ferplus data/ferplus
+
+On one GPU; the same command again goes on where it stopped, and SIGTERM and Ctrl-C save first. In OUT come,
+one after the other,
+
+  residual/seed_N   the network of configs/best.py with every seed, FER2013's own labels;
+  deep, plain       its other networks, with the first two seeds;
+  ferplus/seed_N    with --ferplus, a dataset with FER+ votes: the first network on the votes as soft labels,
+                    judged by FER2013's own labels; extra annotations, so it is no member of the ensemble;
+  ensemble          at most seven of them, chosen on the validation split by mirrored views (ensemble.py);
+  distilled         the first network again, taught by the ensemble.
+
+OUT/results.md tables them after each: accuracy with one view and with the mirror image, 95 % intervals, over
+seeds the mean and the standard deviation. What follows -- is for every training.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+import trainings  # noqa: E402
+
+from configs.best import NETWORKS  # noqa: E402
+from fer_jax.evaluation import markdown  # noqa: E402
+
+FIRST, *OTHERS = NETWORKS
+MIRRORED = "mirrored"
+COLUMNS = ("run", "labels", "accuracy, one view", "with its mirror image", "macro F1", "minutes")
+
+
+class Summit:
+    """The trainings of a folder.
+
+    Attributes:
+      code: of the first command that failed, 0 while none has.
+    """
+
+    def __init__(self, options: argparse.Namespace):
+        self.options, self.out = options, options.out.resolve()
+        self.commands, self.origin = trainings.Commands(), trainings.origin()
+        self.done: dict[str, list[pathlib.Path]] = {}
+        self.code = 0
+
+    def train(
+        self, group: str, network: str, seed: int, *flags: str, data: pathlib.Path | None = None
+    ) -> bool:
+        """Trains and evaluates one network; whether that went well."""
+        workdir = self.out / group / f"seed_{seed}"
+        data = (data or self.options.data).resolve()
+        own = (f"--config.data.dir={data}", f"--config.seed={seed}", *flags, *self.options.arguments)
+        self.code = self.commands.train(f"configs/best.py:{network}", workdir, *own)
+        if self.code:
+            return False
+        for folder, tta in (("judged", "none"), (MIRRORED, "flip")):
+            if not (workdir / folder / "report.json").is_file() and not self.run(
+                "evaluate.py", f"--workdir={workdir}", f"--data={data}", "--labels=given", f"--tta={tta}",
+                f"--out={workdir / folder}",
+            ):  # fmt: skip
+                return False
+        self.done.setdefault(group, []).append(workdir)
+        self.write()
+        return True
+
+    def run(self, script: str, *arguments: str) -> bool:
+        """Runs a script of this folder; whether it went well."""
+        self.code = self.commands.run(sys.executable, f"scripts/{script}", *arguments)
+        return not self.code
+
+    def join(self) -> list[str] | None:
+        """Chooses the ensemble; its members' work directories, None where that failed."""
+        runs = [run for group in (FIRST, *OTHERS) for run in self.done.get(group, [])]
+        views = [str(run / MIRRORED) for run in runs]
+        if not self.run("ensemble.py", *views, f"--out={self.out / 'ensemble'}", "--most=7"):
+            return None
+        chosen = json.loads((self.out / "ensemble" / "ensemble.json").read_text())["members"]
+        return [str(runs[place]) for place in chosen]
+
+    def write(self) -> None:
+        """The table of what is there so far."""
+        rows = []
+        for group, runs in self.done.items():
+            found = [[json.loads((run / part / "report.json").read_text()) for run in runs]
+                     for part in ("judged", MIRRORED)]  # fmt: skip
+            labels = "FER+ votes (extra annotations)" if group == "ferplus" else "given"
+            for run, one, mirrored in zip(runs, *found, strict=True):
+                minutes = json.loads((run / "summary.json").read_text())["seconds"] / 60
+                figures = [_with_interval(one), _with_interval(mirrored), f"{one['macro_f1']:.3f}"]
+                rows.append((f"{group}/{run.name}", labels, *figures, f"{minutes:.1f}"))
+            if len(runs) > 1:
+                spread = [_spread([report["accuracy"] for report in part]) for part in found]
+                rows.append((f"**{group}**, mean ± std", labels, *spread, "", ""))
+        lines = [self.origin, "", *markdown.table(COLUMNS, rows)]
+        page = self.out / "ensemble" / "ensemble.md"
+        if page.is_file():
+            lines += ["", "## Ensemble, mirrored views", "", page.read_text().replace("](", "](ensemble/")]
+        (self.out / "results.md").write_text("\n".join(lines) + "\n")
+
+    def climb(self) -> int:
+        """Everything in its order; the exit code."""
+        seeds = self.options.seeds
+        plan = [(FIRST, seed) for seed in seeds]
+        plan += [(network, seed) for network in OTHERS for seed in seeds[:2]]
+        if not all(self.train(network, network, seed) for network, seed in plan):
+            return self.code
+        if self.options.ferplus and not all(
+            self.train(
+                "ferplus", FIRST, seed, "--config.data.labels=ferplus_votes", data=self.options.ferplus
+            )
+            for seed in seeds
+        ):
+            return self.code
+        members = self.join()
+        if members is None:
+            return self.code
+        self.write()
+        teachers = f"--config.distill.teachers={tuple(members)!r}"
+        self.train("distilled", FIRST, seeds[0], teachers)
+        return self.code
+
+
+def _with_interval(report: dict) -> str:
+    low, high = (100 * bound for bound in report["interval_95"]["accuracy"])
+    return f"{100 * report['accuracy']:.2f} ({low:.1f} to {high:.1f})"
+
+
+def _spread(values: list[float]) -> str:
+    return f"{100 * statistics.mean(values):.2f} ± {100 * statistics.stdev(values):.2f}"
+
+
+def main() -> int:
+    parser = trainings.make_parser(__doc__)
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the trainings and results")
+    parser.add_argument(
+        "--data", type=pathlib.Path, default=ROOT / "data/fer2013", help="(default: data/fer2013)"
+    )
+    parser.add_argument("--ferplus", type=pathlib.Path, metavar="DATA", help="a dataset with FER+ votes")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="(default: 0 1 2)"
+    )
+    options = parser.parse_args()
+    trainings.refuse(parser, options.arguments, ("config", "workdir", "config.data.dir", "config.seed"))
+    options.seeds = list(dict.fromkeys(options.seeds))
+    return Summit(options).climb()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""The choice of an ensemble by hand, and scripts/ensemble.py on files of predictions."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers import run_python
+
+from fer_jax.data.emotions import EMOTIONS
+from fer_jax.evaluation import ensemble, predictions
+
+
+def sure(*wanted):
+    """Probabilities [N, 7] that name these classes; a share below 1 leaves the rest to class 6."""
+    probs = np.zeros((len(wanted), 7))
+    for row, (place, share) in zip(probs, wanted, strict=True):
+        row[6] = 1 - share
+        row[place] += share
+    return probs
+
+
+LABELS = np.array([0, 1, 2, 3])
+GOOD = sure((0, 0.9), (1, 0.9), (2, 0.9), (5, 0.6))  # wrong on the last, not surely
+TWIN = sure((0, 0.9), (1, 0.9), (2, 0.8), (5, 0.6))  # as accurate, less likely
+OTHER = sure((5, 0.6), (5, 0.6), (5, 0.6), (3, 1.0))  # right on the last, wrong elsewhere
+
+
+def test_takes_the_best_and_then_what_helps_it():
+    choice = ensemble.choose([TWIN, OTHER, GOOD], LABELS, most=3)
+    assert choice.order == [2, 1, 0]
+    assert choice.accuracies == [0.75, 1.0, 1.0]
+    assert choice.best == 2
+    assert ensemble.choose([TWIN, OTHER, GOOD], LABELS, most=1).order == [2]
+
+
+def test_figures_are_those_of_the_mean():
+    found = ensemble.judge([TWIN, OTHER, GOOD], LABELS, np.arange(4), most=3)
+    assert found["members"] == [2, 1]
+    np.testing.assert_allclose(found["probs"], (GOOD + OTHER) / 2)
+    assert found["figures"]["accuracy"] == 1.0
+    expected = -np.log([0.45, 0.45, 0.45, 0.5]).mean()
+    assert found["figures"]["loss"] == pytest.approx(expected)
+    assert found["best_single"] == {"place": 0, "accuracy": 0.75}
+    every = ensemble.judge([TWIN, OTHER, GOOD], LABELS, np.arange(4), most=2, take_all=True)
+    np.testing.assert_allclose(every["probs"], (TWIN + OTHER + GOOD) / 3)
+    assert every["members"] == [0, 1, 2] and every["elsewhere"] is None
+
+
+def test_choosing_among_networks_that_guess_is_worth_nothing_elsewhere():
+    """The best of 30 guesses looks good by luck; on other images it is a guess again."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 7, 400)
+    probs = [rng.dirichlet(np.ones(7), 400) for _ in range(30)]
+    found = ensemble.judge(probs, labels, np.arange(400), most=3)
+    elsewhere = found["elsewhere"]
+    assert found["figures"]["accuracy"] > 0.19
+    assert elsewhere["ensemble"] == pytest.approx(1 / 7, abs=0.03)
+    assert elsewhere["gain"] == pytest.approx(elsewhere["ensemble"] - elsewhere["single"])
+
+
+@pytest.fixture
+def files(tmp_path):
+    names = ("twin", "other", "good")
+    for name, probs in zip(names, (TWIN, OTHER, GOOD), strict=True):
+        ids = [f"face_{i}" for i in range(4)]
+        predictions.write(
+            tmp_path / f"{name}.csv",
+            predictions.Predictions(ids, probs, LABELS, list(EMOTIONS), np.arange(4)),
+        )
+    return [tmp_path / f"{name}.csv" for name in names]
+
+
+def test_the_script_writes_page_picture_and_predictions(files, tmp_path):
+    process = run_python("scripts/ensemble.py", *files, f"--out={tmp_path / 'out'}")
+    assert process.returncode == 0, process.stderr
+    found = predictions.read(tmp_path / "out" / "predictions.csv")
+    np.testing.assert_allclose(found.probs, (GOOD + OTHER) / 2)
+    assert found.ids == ["face_0", "face_1", "face_2", "face_3"]
+    result = json.loads((tmp_path / "out" / "ensemble.json").read_text())
+    assert [result["networks"][place] for place in result["members"]] == ["good", "other"]
+    page = (tmp_path / "out" / "ensemble.md").read_text()
+    assert page in process.stdout
+    assert "| 2 | other | 25.00 | 100.00 | yes |" in page and "| 3 | twin | 75.00 | 100.00 |  |" in page
+    assert (tmp_path / "out" / "ensemble.png").stat().st_size
+
+
+def test_one_network_is_no_ensemble(files, tmp_path):
+    process = run_python("scripts/ensemble.py", files[0], f"--out={tmp_path / 'out'}")
+    assert process.returncode == 2 and "two networks or more" in process.stderr
