@@ -54,7 +54,7 @@ def get_config() -> ConfigDict:
     c.loss.logit_adjustment = 0.0  # tau, on the logarithm of the classes' shares; 0 for none
 
     c.distill = ConfigDict()  # see fer_jax.distillation
-    c.distill.teachers = ()  # trained networks to learn from (work directories, checkpoints, .safetensors)
+    c.distill.teachers = ()  # to learn from: work directories, .safetensors, or bundled networks' names
     c.distill.weight = 0.9  # of their part in the loss; the labels have the rest
     c.distill.temperature = 1.0  # that both sides' logits are divided by
 

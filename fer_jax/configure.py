@@ -22,6 +22,7 @@ from fer_jax.data.faces import Faces
 from fer_jax.distillation import Distillation, make_distillation
 from fer_jax.evaluation.trained import Trained
 from fer_jax.pretrained import weights
+from fer_jax.pretrained.bundled import find_weights
 from fer_jax.pretrained.download import DownloadError
 from fer_jax.pretrained.weights import Pretrained
 
@@ -380,7 +381,7 @@ def teachers(config: ConfigDict) -> list[Trained]:
             f"config.distill.weight is {weight} and temperature {temperature}; expected more than 0, and a "
             "weight of at most 1"
         )
-    found = [Trained(source) for source in config.distill.teachers]
+    found = [Trained(find_weights(source)) for source in config.distill.teachers]
     names = list(class_names(config.data.num_classes))
     for teacher in found:
         if teacher.facts["emotions"] != names:

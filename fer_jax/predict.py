@@ -167,8 +167,8 @@ def _rest(table: "Table", found: "list[Input]") -> "tuple[list[Input], dict[str,
 
 def _made_by(args: argparse.Namespace) -> dict[str, Any]:
     """What the rows of a table depend on besides the pictures."""
-    from fer_jax.inference.predictor import find_weights
     from fer_jax.pretrained import download
+    from fer_jax.pretrained.bundled import find_weights
 
     weights = Path(find_weights(args.model))
     known = {"model": download.digest(weights) if weights.is_file() else str(weights)}

@@ -8,9 +8,10 @@ Images a second of the training step (forward, backward, SGD with Nesterov momen
 of three channels, the whole machine for each side; the sides take turns in processes of their own. "stock
 Flax" is fer_jax's network with XLA's own convolutions and `flax.linen.BatchNorm`. PyTorch's networks are
 torchvision's, channels last; on a GPU timm's, compiled, with autocast for bfloat16. cnn_residual, that of
-configs/best.py without skipped branches, is written out for PyTorch below. Sides that are not installed are named and left out (the extra `originals` has PyTorch's). --limits, for a GPU, adds the rates at
-which fer_jax's training step would reach the card's arithmetic or its memory bandwidth, both measured. Bar:
-the faster of TensorFlow and PyTorch; the verdict names who took part, and without either there is none.
+configs/best.py without skipped branches, is written out for PyTorch below. Sides that are not installed are
+named and left out (the extra `originals` has PyTorch's). --limits, for a GPU, adds the rates at which
+fer_jax's training step would reach the card's arithmetic or its memory bandwidth, both measured. Bar: the
+faster of TensorFlow and PyTorch; the verdict names who took part, and without either there is none.
 """
 
 import argparse

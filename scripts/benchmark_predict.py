@@ -36,7 +36,8 @@ from fer_jax.inference import detector_files, looking, table, tracking  # noqa: 
 from fer_jax.inference.classifier import Classifier  # noqa: E402
 from fer_jax.inference.detectors import LONGEST_IN_VIDEO, YuNet  # noqa: E402
 from fer_jax.inference.inputs import Input  # noqa: E402
-from fer_jax.inference.predictor import Predictor, find_weights  # noqa: E402
+from fer_jax.inference.predictor import Predictor  # noqa: E402
+from fer_jax.pretrained.bundled import find_weights  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from fer_jax.checkpoints import DamagedCheckpointError
 from fer_jax.evaluation.trained import Trained
 from fer_jax.inference import detectors
 from fer_jax.inference.classifier import Classifier
-from fer_jax.inference.predictor import BUNDLED, find_weights
+from fer_jax.pretrained.bundled import BUNDLED, find_weights
 
 MODELS_VARIABLE = "FER_JAX_MODELS"
 WHOLE = "whole"

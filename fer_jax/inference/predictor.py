@@ -2,8 +2,6 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from importlib import resources
-from pathlib import Path
 
 import numpy as np
 
@@ -11,26 +9,9 @@ from fer_jax.evaluation.trained import Trained
 from fer_jax.inference import cropping, detectors, pictures
 from fer_jax.inference.classifier import SIZES, Classifier
 from fer_jax.inference.results import Detection, Face, Prediction
+from fer_jax.pretrained.bundled import find_weights
 
-# Checkpoints that come with the package, by name.
-BUNDLED = {"cnn": "cnn_fer2013.safetensors"}
 UNSURE_BELOW = 0.5
-
-
-def find_weights(source: os.PathLike | str) -> str:
-    """The path of weights: `source` itself, or that of one of `BUNDLED`.
-
-    Raises:
-      FileNotFoundError: there is neither.
-    """
-    if str(source) in BUNDLED:
-        return str(resources.files("fer_jax.pretrained") / BUNDLED[str(source)])
-    if not Path(source).exists():
-        raise FileNotFoundError(
-            f"there are no weights {source}: expected a .safetensors file, a run's directory or one of: "
-            f"{', '.join(BUNDLED)}"
-        )
-    return str(source)
 
 
 class Predictor:

@@ -1,0 +1,23 @@
+"""The trained networks that come with the package."""
+
+import os
+from importlib import resources
+from pathlib import Path
+
+BUNDLED = {"cnn": "cnn_fer2013.safetensors"}
+
+
+def find_weights(source: os.PathLike | str) -> str:
+    """The path of weights: `source` itself, or that of one of `BUNDLED`.
+
+    Raises:
+      FileNotFoundError: there is neither.
+    """
+    if str(source) in BUNDLED:
+        return str(resources.files("fer_jax.pretrained") / BUNDLED[str(source)])
+    if not Path(source).exists():
+        raise FileNotFoundError(
+            f"there are no weights {source}: expected a .safetensors file, a run's directory or one of: "
+            f"{', '.join(BUNDLED)}"
+        )
+    return str(source)
