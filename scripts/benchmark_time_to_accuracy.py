@@ -1,6 +1,6 @@
 """How long a fixed recipe takes to an accuracy: wall time from the start of the program to its evaluation.
 
-    python scripts/benchmark_time_to_accuracy.py --config configs/small.py --target 0.69
+    python scripts/benchmark_time_to_accuracy.py --config configs/cnn_small.py --target 0.69
     python scripts/benchmark_time_to_accuracy.py --config configs/fast.py:72 --target 0.72 --seeds 0 1 2
 
 Each seed trains in a process of its own, from random weights to the recipe's end, and is evaluated once, with

@@ -1,8 +1,8 @@
 """Searches over the fields of a configuration, on a grid or at random, and ranks what came of it.
 
-    python scripts/sweep.py --config configs/tiny.py --out runs/sweep \\
+    python scripts/sweep.py --config configs/cnn_tiny.py --out runs/sweep \\
         --grid optim.learning_rate 0.05 0.1 0.2 --grid augment.mixup 0.0 0.2 --seeds 0 1
-    python scripts/sweep.py --config configs/tiny.py --out runs/search --random 20 \\
+    python scripts/sweep.py --config configs/cnn_tiny.py --out runs/search --random 20 \\
         --draw optim.learning_rate log 0.02 0.5 --draw loss.label_smoothing uniform 0.0 0.2 \\
         --draw model.kwargs.widths choice "(24, 48, 64, 96)" "(16, 32, 64, 128)" -- --config.train.epochs=10
 

@@ -35,6 +35,7 @@ def experiment(name, data_dir):
     config.init.weights = "none"
     config.train.batch_size = 8
     config.optim.warmup_epochs = 0.0
+    config.distill.teachers = ()
     return config
 
 

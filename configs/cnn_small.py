@@ -1,6 +1,6 @@
 """A network of 857 thousand parameters, from scratch on FER2013, in 40 minutes on two CPU cores.
 
-Run it by `python -m fer_jax.main --config configs/small.py`. No metric yet.
+Run it by `python -m fer_jax.main --config configs/cnn_small.py`. No metric yet.
 """
 
 from configs.cnn import get_config as cnn
