@@ -8,12 +8,13 @@ same images: see compare.py. The first taken is the best alone, then at each ste
 accuracy of the mean probabilities most, up to --most; of these as many are kept as reach the highest
 accuracy. --all takes every network as it is given.
 
-OUT gets ensemble.md (start there), ensemble.json, ensemble.png and predictions.csv, which compare.py and
-ensemble.py take. Members that are runs can teach a single network: the page ends with the flag for
+OUT gets ensemble.md (start there), ensemble.json, ensemble.png and, of members with reports, a report of the
+ensemble, of others predictions.csv alone; compare.py and ensemble.py take either. Members that are runs can teach a single network: the page ends with the flag for
 `--config.distill.teachers`.
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -47,28 +48,33 @@ def main(argv: list[str] | None = None) -> int:
 
 def build(args: argparse.Namespace) -> int:
     """Chooses, writes and prints; the exit code."""
-    from fer_jax.evaluation import contenders, ensemble, predictions
+    from fer_jax import checkpoints
+    from fer_jax.evaluation import contenders, ensemble, predictions, report
 
     found = contenders.load(args.networks)
     first = found[0].predictions
     splits = {one.facts["split"] for one in found if "split" in one.facts}
     split = splits.pop() if len(splits) == 1 else "the split"
     out = command.open_folder(args.out)
-    groups = first.groups if first.groups is not None else range(len(first.ids))
-    result = ensemble.judge(
-        [one.predictions.probs for one in found], first.labels, np.asarray(groups), args.most, args.all
-    )
-    probs = result.pop("probs")
-    predictions.write(
-        out / contenders.PREDICTIONS,
-        predictions.Predictions(first.ids, probs, first.labels, first.names, first.groups, first.copies),
-    )
+    groups = np.arange(len(first.ids)) if first.groups is None else first.groups
+    probs = [one.predictions.probs for one in found]
+    result = ensemble.judge(probs, first.labels, groups, args.most, args.all)
+    members = [found[place] for place in result["members"]]
+    facts = ensemble.facts_of([one.name for one in members], [one.facts for one in members])
+    together = result.pop("probs")
+    if facts:
+        report.write_report(
+            out, together, first.labels, first.ids, facts=facts, groups=groups, copies=first.copies
+        )
+    else:
+        named = dataclasses.replace(first, probs=together)
+        predictions.write(out / contenders.PREDICTIONS, named)
     ensemble.plot(result, out / ensemble.PICTURE)
     names = [one.name for one in found]
     lines = [*ensemble.page(result, names, split), "", f"![Accuracy by number]({ensemble.PICTURE})"]
-    members = [args.networks[place] for place in result["members"]]
-    if all((Path(member) / "best.safetensors").is_file() for member in members):
-        lines += ["", f'To teach one network what they know: `--config.distill.teachers="{tuple(members)}"`']
+    runs = [args.networks[place] for place in result["members"]]
+    if all((Path(run) / checkpoints.BEST_WEIGHTS).is_file() for run in runs):
+        lines += ["", f'To teach one network what they know: `--config.distill.teachers="{tuple(runs)}"`']
     (out / "ensemble.md").write_text("\n".join(lines) + "\n")
     result |= {"split": split, "networks": names, "images": len(first.ids)}
     (out / "ensemble.json").write_text(json.dumps(result, indent=2) + "\n")

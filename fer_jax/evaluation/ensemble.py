@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from fer_jax.evaluation import bootstrap, markdown, plots, statistics
+from fer_jax.evaluation import bootstrap, markdown, plots, protocol, statistics
 
 PICTURE = "ensemble.png"
 
@@ -136,6 +136,35 @@ def judge(
         "best_single": {"place": int(np.argmax(single)), "accuracy": max(single)},
         "elsewhere": None if take_all else chosen_elsewhere(probs, labels, groups, most),
     }
+
+
+def facts_of(names: Sequence[str], members: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """What a report says of an ensemble; None where it is not known of every member.
+
+    Whatever had a part in a member's weights has one in the ensemble's.
+
+    Args:
+      names: of the members.
+      members: what their reports say, see `report.write_report`.
+    """
+    if not all(facts.get("trained_data") and facts.get("parameters") for facts in members):
+        return None
+    first = members[0]
+    facts = {key: first[key] for key in ("split", "data", "data_hash", "trained_data", "trained_data_hash")}
+    facts |= {
+        "emotions": first["emotions"],
+        "labels": first["labels"],
+        "model": {"name": f"ensemble of {len(members)}", "kwargs": {"members": list(names)}},
+        "checkpoint": ", ".join(names),
+        "parameters": sum(one["parameters"] for one in members),
+        "tta": ", ".join(dict.fromkeys(one["tta"] for one in members)),
+        "ema": all(one.get("ema") for one in members),
+        "annotations": [],
+        "ancestors": [],
+    }
+    for one in members:
+        facts = protocol.descend(facts, one | {"data": one["trained_data"]})
+    return facts
 
 
 def page(found: dict[str, Any], names: Sequence[str], split: str) -> list[str]:

@@ -1,6 +1,7 @@
 """The choice of an ensemble by hand, and scripts/ensemble.py on files of predictions."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -82,6 +83,21 @@ def test_the_script_writes_page_picture_and_predictions(files, tmp_path):
     assert page in process.stdout
     assert "| 2 | other | 25.00 | 100.00 | yes |" in page and "| 3 | twin | 75.00 | 100.00 |  |" in page
     assert (tmp_path / "out" / "ensemble.png").stat().st_size
+
+
+def test_an_ensemble_of_runs_has_a_report_that_knows_what_had_a_part_in_it(tiny_run, tmp_path):
+    """Twice the same run, under another name: its figures, and its selection among the ancestors."""
+    shutil.copytree(tiny_run, tmp_path / "again")
+    out = tmp_path / "out"
+    process = run_python("scripts/ensemble.py", tiny_run, tmp_path / "again", "--all", f"--out={out}")
+    assert process.returncode == 0, process.stderr
+    report, single = (
+        json.loads((folder / "report.json").read_text()) for folder in (out, tiny_run / "report")
+    )
+    assert report["accuracy"] == single["accuracy"] and report["parameters"] == 2 * single["parameters"]
+    assert report["model"]["name"] == "ensemble of 2"
+    assert report["selected_on_this_split"] and report["headline"] is None
+    assert f"('{tiny_run}', '{tmp_path / 'again'}')" in (out / "ensemble.md").read_text()
 
 
 def test_one_network_is_no_ensemble(files, tmp_path):
