@@ -19,7 +19,7 @@ from fer_jax import losses, models, optim, stages
 from fer_jax.data import augment, builder, ferplus, id_list, splits
 from fer_jax.data.emotions import class_names
 from fer_jax.data.faces import Faces
-from fer_jax.distillation import Distillation, make_distillation
+from fer_jax.distillation import Distillation
 from fer_jax.evaluation.trained import Trained
 from fer_jax.pretrained import weights
 from fer_jax.pretrained.bundled import find_weights
@@ -331,7 +331,8 @@ def model(
     def faces(size):
         return jax.ShapeDtypeStruct((1, size, size, config.channels), np.float32)
 
-    network = models.create(config.name, num_classes, dtype=config.dtype, **_attributes(config, conventions))
+    attributes = {"dtype": config.dtype} | _attributes(config, conventions)
+    network = models.create(config.name, num_classes, **attributes)
     variables = jax.eval_shape(network.init, jax.random.key(0), faces(config.input_size))
     for _, size in sizes:
         try:
@@ -373,35 +374,49 @@ def teachers(config: ConfigDict) -> list[Trained]:
 
     Raises:
       As `Trained`.
-      ValueError: one tells other classes apart than the student, or the teachers' part cannot be.
+      FileNotFoundError: there is none of the name.
+      ValueError: one tells other classes apart than the student, or cannot take the data's faces; or the
+        teachers' part cannot be.
     """
-    weight, temperature = config.distill.weight, config.distill.temperature
-    if config.distill.teachers and not (0 < weight <= 1 and temperature > 0):
+    sources, weight, temperature = config.distill.teachers, config.distill.weight, config.distill.temperature
+    if not sources:
+        return []
+    if not (0 < weight <= 1 and temperature > 0):
         raise ValueError(
             f"config.distill.weight is {weight} and temperature {temperature}; expected more than 0, and a "
             "weight of at most 1"
         )
-    found = [Trained(find_weights(source)) for source in config.distill.teachers]
+    if config.loss.logit_adjustment:
+        raise ValueError(
+            "config.loss.logit_adjustment and config.distill.teachers are set: the labels would ask for "
+            "other logits than the teachers; choose one"
+        )
+    try:
+        found = [Trained(find_weights(source)) for source in sources]
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"config.distill.teachers: {error}") from error
     names = list(class_names(config.data.num_classes))
+    channels = builder.read_manifest(config.data.dir)["channels"]
     for teacher in found:
         if teacher.facts["emotions"] != names:
             raise ValueError(
                 f"config.distill.teachers: {teacher.source} tells {teacher.facts['emotions']} apart and the "
                 f"student {names}"
             )
+        if channels not in (1, teacher.input_shape[-1]):
+            raise ValueError(
+                f"config.distill.teachers: {teacher.source} takes {teacher.input_shape[-1]} channel (grey), "
+                f"and the faces of {config.data.dir} have {channels} (colour)"
+            )
     return found
 
 
-def distillation(config: ConfigDict, teachers: Sequence[Trained]) -> Distillation | None:
-    """What `teachers` add to the training as `config.distill` says; None without any."""
-    if not teachers:
+def distillation(config: ConfigDict, networks: Sequence[Trained]) -> Distillation | None:
+    """What `networks` teach, as `config.distill` says; None without any."""
+    if not networks:
         return None
-    return make_distillation(
-        teachers,
-        weight=config.distill.weight,
-        temperature=config.distill.temperature,
-        dtype=config.model.dtype,
-    )
+    kept = config.distill.weight, config.distill.temperature
+    return Distillation(networks, *kept, fill=config.augment.fill, dtype=config.model.dtype)
 
 
 def watch(config: ConfigDict) -> optim.Watch:

@@ -1,11 +1,12 @@
 """Knowledge distillation (Hinton et al. 2015, arXiv:1503.02531): a network learns what others answer.
 
-The teachers see the very view that the student learns from, turned, erased and mixed as it is (Beyer et al.
-2022, arXiv:2106.05237), each at its own input size.
+The teachers see the view that the student learns from, turned, erased and mixed as it is (Beyer et al. 2022,
+arXiv:2106.05237), each drawn at its own input size. Label smoothing, class weights and the focal factor act
+on the labels' part of the loss alone.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,48 +23,51 @@ class Distillation:
     """What teachers add to a training.
 
     Attributes:
-      teach: a batch of `data.pipeline.TrainStream` -> the teachers' probabilities float32 [B, K], their
-        mean, each softened by the temperature.
-      weight: of their part in the loss; the labels have the rest.
-      temperature: that both sides' logits are divided by.
+      teachers: the networks, of the student's classes.
+      weight: of their part in the loss, in (0, 1]; the labels have the rest.
+      temperature: that both sides' logits are divided by, more than 0.
+      fill: what lies outside the image, as the student sees it.
+      dtype: of the teachers' computation.
     """
 
-    teach: Callable[[dict[str, jax.Array]], jax.Array]
+    teachers: Sequence[Trained]
     weight: float
     temperature: float
+    fill: str = "reflect"
+    dtype: Any = "float32"
 
-    def loss(self, logits: jax.Array, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        """Cross entropy [B, K] against the teachers, times the squared temperature, as (sum, examples).
+    @property
+    def variables(self) -> list[Any]:
+        """The teachers' weights, which the training step takes as an argument."""
+        return [teacher.variables for teacher in self.teachers]
 
-        The factor keeps the gradient's size whatever the temperature (section 2 of the paper).
+    def teach(self, variables: Sequence[Any], batch: dict[str, jax.Array]) -> jax.Array:
+        """A batch of `data.pipeline.TrainStream` -> the mean of the teachers' softened probabilities.
+
+        Returns:
+          float32 [B, K].
         """
-        wanted = jax.lax.stop_gradient(self.teach(batch))
-        total, count = losses.cross_entropy(logits / self.temperature, wanted)
-        return self.temperature**2 * total, count
-
-
-def make_distillation(
-    teachers: Sequence[Trained], *, weight: float, temperature: float, dtype: Any = "float32"
-) -> Distillation:
-    """The teaching of trained networks.
-
-    Args:
-      teachers: the networks, of the student's classes.
-      weight: of their part in the loss, in (0, 1].
-      temperature: more than 0.
-      dtype: of their computation.
-    """
-
-    def teach(batch):
-        answers = [_answer(teacher, batch, temperature, dtype) for teacher in teachers]
+        pairs = zip(self.teachers, variables, strict=True)
+        answers = [self._answer(teacher, weights, batch) for teacher, weights in pairs]
         return sum(answers) / len(answers)
 
-    return Distillation(teach, weight, temperature)
+    def _answer(self, teacher: Trained, variables: Any, batch: dict[str, jax.Array]) -> jax.Array:
+        how = teacher.normalization
+        x, _ = augment.apply(batch, how["size"], self.fill, np.mean(how["mean"]), how["interpolation"])
+        x = steps.normalize(x, how["mean"], how["std"], how["channels"])
+        logits = teacher.model.clone(dtype=self.dtype).apply(variables, x, train=False)
+        return jax.nn.softmax(logits.astype(jnp.float32) / self.temperature)
 
+    def loss(
+        self, logits: jax.Array, variables: Sequence[Any], batch: dict[str, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        """Cross entropy of logits [B, K] against the teachers, times the squared temperature.
 
-def _answer(teacher: Trained, batch: dict[str, jax.Array], temperature: float, dtype: Any) -> jax.Array:
-    how = teacher.normalization
-    x, _ = augment.apply(batch, how["size"], how["fill"], np.mean(how["mean"]), how["interpolation"])
-    x = steps.normalize(x, how["mean"], how["std"], how["channels"])
-    logits = teacher.model.clone(dtype=dtype).apply(teacher.variables, x, train=False)
-    return jax.nn.softmax(logits.astype(jnp.float32) / temperature)
+        The factor keeps the gradient's size whatever the temperature (section 2 of the paper).
+
+        Returns:
+          Two float32 scalars, the sum over the batch and the number of examples.
+        """
+        wanted = jax.lax.stop_gradient(self.teach(variables, batch))
+        total, count = losses.cross_entropy(logits / self.temperature, wanted)
+        return self.temperature**2 * total, count

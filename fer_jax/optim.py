@@ -74,7 +74,7 @@ def make_optimizer(
       name: "sgd" (Nesterov momentum; weight decay joins the gradient, i.e. L2), "adam" (L2 likewise) or
         "adamw" (decoupled decay, Loshchilov & Hutter 2019, arXiv:1711.05101) or "muon" (decoupled decay; the
         kernels of convolutions by Muon, Jordan 2024, with updates of AdamW's size as in Liu et al. 2025,
-        arXiv:2502.16982; everything else by AdamW).
+        arXiv:2502.16982; everything else by AdamW with Nesterov momentum, as optax has it).
       schedule: learning rate by update number.
       momentum: Nesterov momentum of "sgd".
       weight_decay: on kernels only, see `decay_mask`.

@@ -31,14 +31,22 @@ class Placement:
         """What the step and BatchNorm must sum over themselves: the mapped axis under pmap, else nothing."""
         return AXIS if self.mode == "pmap" else None
 
-    def compile(self, step: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        """`step(state, batch) -> (state, metrics)` compiled; the old state's memory is reused."""
+    def compile(self, step: Callable[..., Any], *constants: Any) -> Callable[[Any, Any], Any]:
+        """`step(state, batch, *constants) -> (state, metrics)` compiled, as a function of state and batch.
+
+        The old state's memory is reused. The constants are placed once, like a state.
+        """
+        compiled = self._compile(step, len(constants))
+        placed = [self.put_state(constant) for constant in constants]
+        return lambda state, batch: compiled(state, batch, *placed)
+
+    def _compile(self, step: Callable[..., Any], constants: int) -> Callable[..., Any]:
         if self.mode == "pmap":
             return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
         whole, split = self._sharding(), self._sharding(AXIS)
         return jax.jit(
             step,
-            in_shardings=(whole, split),
+            in_shardings=(whole, split, *[whole] * constants),
             out_shardings=(whole, whole),
             donate_argnums=0,
             compiler_options=platform.compiler_options(),

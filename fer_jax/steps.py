@@ -1,7 +1,7 @@
 """The training step and the forward pass: pure functions of arrays, the same on one device and on many."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -12,6 +12,9 @@ import optax
 from fer_jax import stages
 from fer_jax.data import augment
 from fer_jax.state import TrainState
+
+if TYPE_CHECKING:
+    from fer_jax.distillation import Distillation
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -92,10 +95,10 @@ def make_train_step(
     ema_decay: float = 0.0,
     accumulate: int = 1,
     trained: Collection[stages.Path] | None = None,
-    distillation: Any = None,
+    distillation: "Distillation | None" = None,
     axis_name: str | None = None,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """One update as a pure function of (state, batch).
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """One update as a pure function of (state, batch), or of (state, batch, teachers).
 
     Args:
       model: the network; its BatchNorm must average over the same `axis_name`.
@@ -111,7 +114,7 @@ def make_train_step(
       accumulate: steps an update of `tx` takes; the average follows updates, not steps.
       trained: the layers that train, None for all; the others cost no gradient, and the optimizer's state is
         that of the parameters in these, see `stages.partition`.
-      distillation: a `distillation.Distillation`, whose teachers share the loss with the labels.
+      distillation: teachers that share the loss with the labels; the step takes their `variables` as well.
       axis_name: the mapped axis (`pmap`) that the batch is spread over, or None when the step sees the
         whole batch (`jit`, on one device or over a mesh).
 
@@ -124,7 +127,7 @@ def make_train_step(
     def total(tree):
         return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Batch, teachers: Any = None) -> tuple[TrainState, Metrics]:
         rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         if axis_name is not None:
             rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
@@ -146,7 +149,7 @@ def make_train_step(
             # with its part of the global loss, and the gradients add up below.
             loss = loss_sum / total(count)
             if distillation is not None:
-                taught_sum, count = distillation.loss(logits, batch)
+                taught_sum, count = distillation.loss(logits, teachers, batch)
                 loss += distillation.weight * (taught_sum / total(count) - loss)
             return loss, (logits, updated.get("batch_stats", {}))
 

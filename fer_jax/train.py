@@ -55,7 +55,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
     Raises:
       ValueError: the config cannot work (the message names the field), the directory is another run's, or
         another process is training in it.
-      FileNotFoundError: no weights at `config.init_from`, or no file `config.data.drop_ids`.
+      FileNotFoundError: no weights at `config.init_from` or `config.distill.teachers`, or no file
+        `config.data.drop_ids`.
+      DamagedCheckpointError: a teacher cannot be read.
       NonFiniteLossError: the loss became NaN or infinite; the checkpoints before it stay.
       PreemptedError: SIGTERM or Ctrl-C came; the state is saved.
     """
@@ -106,7 +108,7 @@ class Run:
         config: ConfigDict,
         workdir: pathlib.Path,
         manifest: dict[str, Any],
-        teachers: Sequence[Trained] = (),
+        teachers: Sequence[Trained],
     ):
         self.config, self.workdir, self.teachers = config, workdir, teachers
         self._train_steps: dict[int, Any] = {}
@@ -255,7 +257,7 @@ class Run:
         return self._train_steps[size]
 
     def _compile_step(self, size: int):
-        config = self.config
+        config, distillation = self.config, configure.distillation(self.config, self.teachers)
         axis_name = self.placement.axis_name
         frozen = {"frozen": self.phase.frozen} if self.phase.frozen else {}
         step = steps.make_train_step(
@@ -267,10 +269,10 @@ class Run:
             ema_decay=config.train.ema_decay,
             accumulate=config.optim.accumulate,
             trained=self.phase.trained,
-            distillation=configure.distillation(config, self.teachers),
+            distillation=distillation,
             axis_name=axis_name,
         )
-        return self.placement.compile(step)
+        return self.placement.compile(step, *([distillation.variables] if distillation else []))
 
     def train_until(self, end: int, stop: StopSignal) -> None:
         """Trains up to step `end`, reporting and saving on the way.
@@ -461,7 +463,7 @@ def _all_or_none() -> Iterator[None]:
     problem = None
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DamagedCheckpointError) as error:
         problem = error
     if not all_processes(problem is None):
         raise problem or ValueError("another process of this run refused to start; its message says why")

@@ -20,7 +20,15 @@ PRETRAINED_FILE = "pretrained.json"
 # What may change between two starts of one run: of its numbers only roundings, and the units that dropout
 # draws under another `parallel`, depend on them. Hashes say what files hold, wherever they lie.
 NEUTRAL_FIELDS = frozenset(
-    {"data.dir", "data.drop_ids", "data.num_workers", "log_every", "parallel", "checkpoint.keep"}
+    {
+        "data.dir",
+        "data.drop_ids",
+        "data.num_workers",
+        "distill.teachers",
+        "log_every",
+        "parallel",
+        "checkpoint.keep",
+    }
 )
 
 

@@ -9,8 +9,8 @@ accuracy of the mean probabilities most, up to --most; of these as many are kept
 accuracy. --all takes every network as it is given.
 
 OUT gets ensemble.md (start there), ensemble.json, ensemble.png and, of members with reports, a report of the
-ensemble, of others predictions.csv alone; compare.py and ensemble.py take either. Members that are runs can teach a single network: the page ends with the flag for
-`--config.distill.teachers`.
+ensemble, of others predictions.csv alone; compare.py and ensemble.py take either. Members that are runs can
+teach a single network: the page ends with the flag for `--config.distill.teachers`.
 """
 
 import argparse

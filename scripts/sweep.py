@@ -1,18 +1,18 @@
 """Searches over the fields of a configuration, on a grid or at random, and ranks what came of it.
 
-    python scripts/sweep.py --config configs/cnn_tiny.py --out runs/sweep \\
+    python scripts/sweep.py --config configs/cnn_small.py --out runs/sweep \\
         --grid optim.learning_rate 0.05 0.1 0.2 --grid augment.mixup 0.0 0.2 --seeds 0 1
-    python scripts/sweep.py --config configs/cnn_tiny.py --out runs/search --random 20 \\
+    python scripts/sweep.py --config configs/cnn_small.py --out runs/search --random 20 \\
         --draw optim.learning_rate log 0.02 0.5 --draw loss.label_smoothing uniform 0.0 0.2 \\
         --draw model.kwargs.widths choice "(24, 48, 64, 96)" "(16, 32, 64, 128)" -- --config.train.epochs=10
 
 --grid tries every combination of the values given, --random N draws N trials: `uniform LOW HIGH`,
 `log LOW HIGH`, `int LOW HIGH` or `choice VALUE ...` for each --draw; a grid and draws together make every
 combination of both. OUT/TRIAL/seed_N are the trainings, one after the other, seed by seed; a trial that
-fails is named and the others go on. The same command again goes on where it stopped, and with more values,
-draws or seeds keeps what is there. After each training OUT gets results.md, results.json and sweep.png anew:
-the trials that have all seeds so far, ranked on the selection split, with 95 % intervals. What follows -- is
-for every training.
+fails is named and the others go on. The same command again goes on where it stopped, and with more values of
+the grid, more draws or more seeds it keeps what is there. After each training OUT gets results.md,
+results.json and sweep.png anew: the finished trials, ranked on the selection split by the seeds that all of
+them have, with 95 % intervals. What follows -- is for every training.
 """
 
 import argparse
@@ -28,8 +28,11 @@ import trainings  # noqa: E402
 
 from fer_jax.evaluation import ablation, command, sweeping  # noqa: E402
 from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
+from fer_jax.workdir import SUMMARY_FILE  # noqa: E402
 
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.seed")
+# What trials are judged by has to be the same for all.
+JUDGED_BY = ("data.labels", "data.num_classes", "selection.split")
 
 
 def parse_args() -> argparse.Namespace:
@@ -75,6 +78,8 @@ def make_trials(options: argparse.Namespace) -> dict[str, sweeping.Trial]:
             raise ValueError(f"{name} is given twice: give all its values at once")
         if f"config.{name}" in OWN:
             raise ValueError(f"{name}: the script sets this for each training itself")
+        if name in JUDGED_BY:
+            raise ValueError(f"{name} changes what a trial is judged by: give it after -- for all of them")
         if not has_field(config, name):
             raise ValueError(f"{options.config} has no field {name}, see configs/default.py")
     values = {name: values for name, *values in options.grid}
@@ -88,7 +93,10 @@ def make_trials(options: argparse.Namespace) -> dict[str, sweeping.Trial]:
             raise ValueError(f"--draw {name}: {error}") from None
     drawn = sweeping.random(draws, options.random, options.sweep_seed) if draws else [{}]
     trials = [point | chosen for chosen in drawn for point in sweeping.grid(values)]
-    return {sweeping.trial_name(trial): trial for trial in trials}
+    named = {sweeping.trial_name(trial): trial for trial in trials}
+    if len(named) < len(trials):
+        print(f"{len(trials) - len(named)} of {len(trials)} draws were there already", file=sys.stderr)
+    return named
 
 
 def has_field(config, name: str) -> bool:
@@ -108,7 +116,6 @@ def sweep(options: argparse.Namespace) -> int:
     """Trains all, and goes on without a trial that fails; the exit code."""
     out, origin = options.out.resolve(), trainings.origin()
     failed: dict[str, int] = {}
-    trained: dict[str, list[int]] = {name: [] for name in options.trials}
     commands = trainings.Commands()
     for seed in options.seeds:
         for number, (name, trial) in enumerate(options.trials.items(), 1):
@@ -123,9 +130,7 @@ def sweep(options: argparse.Namespace) -> int:
             if code:
                 failed[name] = code
                 print(f"\n{name} failed (exit code {code}); the others go on", file=sys.stderr)
-                continue
-            trained[name].append(seed)
-            write_results(out, options, origin, trained, list(failed))
+            write_results(out, options, origin, list(failed))
     if all(name in failed for name in options.trials):
         print("every trial failed", file=sys.stderr)
     else:
@@ -133,25 +138,23 @@ def sweep(options: argparse.Namespace) -> int:
     return next(iter(failed.values()), 0)
 
 
-def write_results(
-    out: pathlib.Path,
-    options: argparse.Namespace,
-    origin: str,
-    trained: dict[str, list[int]],
-    failed: list[str],
-) -> None:
-    """Ranks what is trained so far, and writes the table and the picture.
+def write_results(out: pathlib.Path, options: argparse.Namespace, origin: str, failed: list[str]) -> None:
+    """Ranks what is finished so far, and writes the table and the picture.
 
     Args:
       out: the folder of the trainings.
       options: of the command line.
       origin: of the figures.
-      trained: the seeds that each trial is trained with.
       failed: trials that do not count.
     """
-    # Trials are compared over the same seeds: those that the first of them, which is ahead, has no more of.
-    names = [name for name in trained if name not in failed and trained[name]]
-    seeds = trained[names[-1]]
+    done = {}
+    for name in [name for name in options.trials if name not in failed]:
+        finished = [(out / name / f"seed_{seed}" / SUMMARY_FILE).is_file() for seed in options.seeds]
+        done[name] = (finished + [False]).index(False)  # seeds in their order
+    names = [name for name, count in done.items() if count]
+    if not names:
+        return
+    seeds = options.seeds[: min(done[name] for name in names)]
     paths = {name: [out / name / f"seed_{seed}" / "report" for seed in seeds] for name in names}
     split = json.loads((paths[names[0]][0] / "report.json").read_text())["split"]
     runs, first = ablation.read_reports(paths)
@@ -160,8 +163,8 @@ def write_results(
     head = {"origin": origin, "split": split, "images": len(first.ids), "seeds": seeds, "failed": failed}
     trials = {name: {"fields": options.trials[name], **figures} for name, figures in ranking.items()}
     (out / "results.json").write_text(json.dumps({**head, "trials": trials}, indent=2) + "\n")
-    done = f"{len(names)} of {len(options.trials)} trials, seeds {', '.join(map(str, seeds))}"
-    lines = [origin, "", f"{len(first.ids):,} images of `{split}`; {done}.", ""]
+    count = f"{len(names)} of {len(options.trials)} trials, seeds {', '.join(map(str, seeds))}"
+    lines = [origin, "", f"{len(first.ids):,} images of `{split}`; {count}.", ""]
     lines += [*sweeping.table(ranking, options.trials), ""]
     if failed:
         lines += [f"Failed: {', '.join(failed)}.", ""]

@@ -1,6 +1,7 @@
 """The teachers' part of the loss by hand, and a student that comes to answer like its teacher."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from helpers import tiny_config
 from scipy.special import log_softmax, softmax
 
 from fer_jax import checkpoints, distillation, losses, models, optim, steps
-from fer_jax.data import augment
+from fer_jax.data import augment, builder
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation.trained import Trained
 from fer_jax.state import create_state, random_variables
@@ -52,8 +53,8 @@ def batch(seed=0, size=16):
 def test_the_loss_is_cross_entropy_against_the_teachers_view_of_the_batch(teachers):
     given, temperature = batch(), 2.0
     logits = np.random.default_rng(1).normal(size=(16, 7)).astype(np.float32)
-    taught = distillation.make_distillation(teachers, weight=0.5, temperature=temperature)
-    total, count = taught.loss(jnp.asarray(logits), given)
+    taught = distillation.Distillation(teachers, weight=0.5, temperature=temperature)
+    total, count = taught.loss(jnp.asarray(logits), taught.variables, given)
 
     answers = []
     for teacher, side in zip(teachers, (12, 8), strict=True):
@@ -71,14 +72,14 @@ def test_a_student_of_the_teachers_shape_comes_to_answer_like_it(teachers):
     tx = optim.make_optimizer("adam", lambda step: 0.01)
     state = create_state(student, tx, input_shape=(12, 12, 1), seed=5, use_ema=False)
     how = {"size": 12, **HOW}
-    taught = distillation.make_distillation([teacher], weight=1.0, temperature=1.0)
+    taught = distillation.Distillation([teacher], weight=1.0, temperature=1.0)
     step = jax.jit(steps.make_train_step(student, tx, losses.cross_entropy, **how, distillation=taught))
     given = batch(size=64)
     before = None
     for _ in range(150):
-        state, metrics = step(state, given)
+        state, metrics = step(state, given, taught.variables)
         before = before or float(metrics["loss"])
-    answers = np.asarray(taught.teach(given))
+    answers = np.asarray(taught.teach(taught.variables, given))
     entropy = -(answers * np.log(answers)).sum(axis=1).mean()
     # Cross entropy is the teacher's own entropy and what is still between the two.
     assert metrics["loss"] - entropy < 0.1 * (before - entropy)
@@ -90,17 +91,15 @@ def test_labels_and_teachers_share_the_loss_by_the_weight(teachers):
     state = create_state(student, tx, input_shape=(12, 12, 1), seed=5, use_ema=False)
     found = {}
     for weight in (None, 0.25, 1.0):
-        taught = weight and distillation.make_distillation(teachers, weight=weight, temperature=3.0)
-        step = steps.make_train_step(
-            student, tx, losses.cross_entropy, size=12, **HOW, distillation=taught or None
-        )
-        found[weight] = float(jax.jit(step)(state, batch())[1]["loss"])
+        taught = distillation.Distillation(teachers, weight, temperature=3.0) if weight else None
+        step = steps.make_train_step(student, tx, losses.cross_entropy, size=12, **HOW, distillation=taught)
+        found[weight] = float(jax.jit(step)(state, batch(), taught and taught.variables)[1]["loss"])
     np.testing.assert_allclose(found[0.25], 0.75 * found[None] + 0.25 * found[1.0], rtol=1e-5)
 
 
 def test_a_run_learns_from_its_teachers_and_says_so(tiny_run, tiny_data, tmp_path):
     """The run and what it began with share their data: the facts tell both parts in the weights."""
-    config = tiny_config(tiny_data, **{"distill.teachers": (str(tiny_run),), "train.steps": 2, "seed": 7})
+    config = tiny_config(tiny_data, **{"distill.teachers": (str(tiny_run),), "train.steps": 4, "seed": 7})
     train_and_evaluate(config, tmp_path / "run")
     _, facts = checkpoints.load_weights(tmp_path / "run")
     teacher = Trained(tiny_run)
@@ -108,11 +107,38 @@ def test_a_run_learns_from_its_teachers_and_says_so(tiny_run, tiny_data, tmp_pat
     identity = json.loads((tmp_path / "run" / "config.json").read_text())
     assert identity["teachers"] == [teacher.digest]
 
-    other = tiny_config(
-        tiny_data, **{"distill.teachers": (str(tmp_path / "run"),), "train.steps": 2, "seed": 7}
-    )
+    # The same teacher from another place is the same run, and another teacher in the same place is not.
+    moved = tmp_path / "moved.safetensors"
+    shutil.copy(tiny_run / "best.safetensors", moved)
+    config.distill.teachers = (str(moved),)
+    assert train_and_evaluate(config, tmp_path / "run")["steps"] == 4
+    shutil.copy(tmp_path / "run" / "best.safetensors", moved)
     with pytest.raises(ValueError, match="teachers"):
-        train_and_evaluate(other, tmp_path / "run")
+        train_and_evaluate(config, tmp_path / "run")
+
+
+def test_a_colour_blind_teacher_is_named(tiny_run, tiny_data, tmp_path, monkeypatch):
+    manifest = builder.read_manifest(tiny_data)
+    monkeypatch.setattr(builder, "read_manifest", lambda folder: manifest | {"channels": 3})
+    config = tiny_config(tiny_data, **{"distill.teachers": (str(tiny_run),)})
+    with pytest.raises(ValueError, match=r"config.distill.teachers: .* takes 1 channel \(grey\)"):
+        train_and_evaluate(config, tmp_path / "run")
+
+
+def test_logit_adjustment_is_at_odds_with_teachers(tiny_run, tiny_data, tmp_path):
+    changes = {
+        "distill.teachers": (str(tiny_run),),
+        "loss.logit_adjustment": 1.0,
+        "loss.class_weights": "none",
+    }
+    with pytest.raises(ValueError, match="logit_adjustment and config.distill.teachers are set"):
+        train_and_evaluate(tiny_config(tiny_data, **changes), tmp_path / "run")
+
+
+def test_a_teacher_that_is_not_there_is_named(tiny_data, tmp_path):
+    config = tiny_config(tiny_data, **{"distill.teachers": ("runs/none",)})
+    with pytest.raises(FileNotFoundError, match="config.distill.teachers: there are no weights runs/none"):
+        train_and_evaluate(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize("changes", [{"weight": 1.5}, {"weight": 0.0}, {"temperature": 0.0}])

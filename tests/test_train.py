@@ -154,7 +154,7 @@ def test_a_run_on_ferplus_with_eight_classes(tiny_ferplus, tmp_path):
 @pytest.mark.parametrize("classes, train, validation", [(7, 65, 26), (8, 70, 28)])
 def test_soft_labels_reach_the_batches(classes, train, validation, tiny_ferplus, tmp_path):
     config = simple_config(tiny_ferplus, **{"data.labels": "ferplus_votes", "data.num_classes": classes})
-    run = Run(config, tmp_path / "run", builder.read_manifest(tiny_ferplus))
+    run = Run(config, tmp_path / "run", builder.read_manifest(tiny_ferplus), [])
     try:
         assert run.stream.batches_per_epoch == train / config.train.batch_size
         assert len(run.selection) == validation

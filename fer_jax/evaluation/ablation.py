@@ -93,21 +93,28 @@ def _interval(apart: np.ndarray, level: float = 0.95) -> list[float]:
     return [float(mean - reach), float(mean + reach)]
 
 
+def figures_of(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The `FIGURES` of probabilities [N, K] for labels int [N]."""
+    statistics.check(probs, labels)
+    matrix = statistics.confusion_matrix(probs, labels)
+    scores, here = statistics.scores(matrix), matrix.sum(axis=1) > 0
+    return {
+        "accuracy": float(scores["accuracy"]),
+        "macro_f1": float(scores["macro_f1"]),
+        "worst_recall": float(statistics.per_class(matrix)["recall"][here].min()),
+        "ece": float(calibration.ece(probs, labels)),
+    }
+
+
 def _figures(
     probs: np.ndarray, labels: np.ndarray, groups: np.ndarray, resamples: int, seed: int
 ) -> dict[str, np.ndarray]:
     """The `FIGURES` float64 [1 + R] of a run: of the images as they are, then of every resample."""
-    statistics.check(probs, labels)
-    matrix = statistics.confusion_matrix(probs, labels)
+    plain = figures_of(probs, labels)
     drawn = bootstrap.resample(probs, labels, groups, resamples=resamples, seed=seed)
-    scores, here = statistics.scores(matrix), matrix.sum(axis=1) > 0
-    recall = np.concatenate([statistics.per_class(matrix)["recall"][None], drawn["recall"]])
-    return {
-        "accuracy": np.append(scores["accuracy"], drawn["accuracy"]),
-        "macro_f1": np.append(scores["macro_f1"], drawn["macro_f1"]),
-        "worst_recall": np.nanmin(recall[:, here], axis=1),
-        "ece": np.append(calibration.ece(probs, labels), drawn["ece"]),
-    }
+    here = np.bincount(labels, minlength=probs.shape[1]) > 0
+    drawn["worst_recall"] = np.nanmin(drawn["recall"][:, here], axis=1)
+    return {name: np.append(plain[name], drawn[name]) for name in FIGURES}
 
 
 def read_reports(folders: Mapping[str, Sequence[pathlib.Path]]) -> tuple[dict[str, list[np.ndarray]], Any]:

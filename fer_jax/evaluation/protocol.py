@@ -164,7 +164,7 @@ def _note(
         )
     text = f"`{split}` had no part in the training"
     text += f", nor in the selection, which was on `{selection['split']}`" if selection else ""
-    text += ", nor in that of the weights it began with." if facts.get("ancestors") else "."
+    text += ", nor in that of weights it began with or learnt from." if facts.get("ancestors") else "."
     if not any(counts.values()):
         return f"{text} None of its images has a copy there."
     return (

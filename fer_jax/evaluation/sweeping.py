@@ -42,22 +42,28 @@ class Draw:
                 raise ValueError("choice needs values to choose from")
             return
         try:
-            low, high = (float(value) for value in self.values)
+            low, high = self._bounds()
         except ValueError:
             raise ValueError(f"{self.kind} needs two numbers, got {' '.join(self.values)!r}") from None
-        if not low < high or (self.kind == "log" and low <= 0):
-            least = " above 0" if self.kind == "log" else ""
+        least = " above 0" if self.kind == "log" else ""
+        if not (np.isfinite([low, high]).all() and low < high and (low > 0 or not least)):
             raise ValueError(f"{self.kind} {low:g} {high:g}: expected a low number{least} and a higher one")
+        if self.kind == "int" and math.ceil(low) > math.floor(high):
+            raise ValueError(f"int {low:g} {high:g}: there is no whole number between them")
+
+    def _bounds(self) -> tuple[float, float]:
+        low, high = (float(value) for value in self.values)
+        return low, high
 
     def sample(self, rng: np.random.Generator) -> str:
+        """One value; of numbers four digits, within the bounds."""
         if self.kind == "choice":
             return self.values[rng.integers(len(self.values))]
-        low, high = (float(value) for value in self.values)
+        low, high = self._bounds()
         if self.kind == "int":
             return str(rng.integers(math.ceil(low), math.floor(high), endpoint=True))
-        if self.kind == "log":
-            return f"{np.exp(rng.uniform(np.log(low), np.log(high))):.4g}"
-        return f"{rng.uniform(low, high):.4g}"
+        value = np.exp(rng.uniform(*np.log([low, high]))) if self.kind == "log" else rng.uniform(low, high)
+        return f"{min(max(float(f'{value:.4g}'), low), high):g}"
 
 
 def grid(fields: Mapping[str, Sequence[str]]) -> list[Trial]:
@@ -66,7 +72,7 @@ def grid(fields: Mapping[str, Sequence[str]]) -> list[Trial]:
 
 
 def random(fields: Mapping[str, Draw], count: int, seed: int) -> list[Trial]:
-    """`count` draws, each field by itself (Bergstra & Bengio 2012); a larger count begins alike."""
+    """`count` draws of all fields (Bergstra & Bengio 2012); a larger count begins with the same ones."""
     rng = np.random.default_rng(seed)
     return [{name: draw.sample(rng) for name, draw in fields.items()} for _ in range(count)]
 
@@ -103,9 +109,10 @@ def rank(
     Returns:
       As `ablation.compare`, with the first in the role of the baseline.
     """
-    found = ablation.compare(runs, labels, groups, baseline=next(iter(runs)), resamples=resamples)
-    sign = 1 if by == "ece" else -1
-    order = sorted(runs, key=lambda name: sign * found[name][by]["mean"])
+    means = {
+        name: np.mean([ablation.figures_of(run, labels)[by] for run in probs]) for name, probs in runs.items()
+    }
+    order = sorted(runs, key=means.get, reverse=by != "ece")
     ranked = {name: runs[name] for name in order}
     return ablation.compare(ranked, labels, groups, baseline=order[0], resamples=resamples)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import json
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -91,7 +92,9 @@ class Trained:
                 "and contempt if there is an eighth class"
             )
         try:
-            model = models.create(facts["model"]["name"], len(facts["emotions"]), **facts["model"]["kwargs"])
+            # Whatever the training computed in: the weights are float32, and so is what they are served in.
+            kwargs = {key: value for key, value in facts["model"]["kwargs"].items() if key != "dtype"}
+            model = models.create(facts["model"]["name"], len(facts["emotions"]), **kwargs)
             state.check_fit(self.variables, model, self.input_shape)
         except ValueError as error:
             raise ValueError(f"{self.source}: {error}") from error
@@ -110,9 +113,11 @@ class Trained:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the weights' values, hexadecimal, whatever file they are in."""
-        found = hashlib.sha256()
-        for leaf in jax.tree.leaves(self.variables):
+        """SHA-256 of the network, its weights and its input, hexadecimal, whatever file they are in."""
+        shape = [self.facts[key] for key in ("model", "preprocess", "emotions")]
+        found = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
+            found.update(jax.tree_util.keystr(path).encode())
             found.update(np.ascontiguousarray(leaf))
         return found.hexdigest()
 

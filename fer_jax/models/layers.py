@@ -108,15 +108,20 @@ def _max_pool_fwd(x):
 
 
 def _max_pool_bwd(x, gradient):
+    return (_max_pool_pull(x, _max_pool_2x2(x), gradient),)
+
+
+def _max_pool_pull(x: jnp.ndarray, pooled: jnp.ndarray, gradient: jnp.ndarray) -> jnp.ndarray:
+    """The gradient [B, H, W, C] of x from that of one of each four, `pooled` [B, H // 2, W // 2, C]."""
     tiles = _tiles(x)
-    is_largest = tiles == _max_pool_2x2(x)[:, :, None, :, None]
+    is_largest = tiles == pooled[:, :, None, :, None]
     counts = is_largest.astype(gradient.dtype)
     counts = counts[:, :, 0] + counts[:, :, 1]
     share = gradient / (counts[:, :, :, 0] + counts[:, :, :, 1])
     d_tiles = jnp.where(is_largest, share[:, :, None, :, None], 0)
     b, h, w, c = x.shape
     d_x = d_tiles.reshape(b, h // 2 * 2, w // 2 * 2, c)
-    return (jnp.pad(d_x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0))),)
+    return jnp.pad(d_x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
 
 
 _max_pool_2x2.defvjp(_max_pool_fwd, _max_pool_bwd)
@@ -242,13 +247,18 @@ def _sum(x: jnp.ndarray) -> jnp.ndarray:
     return jnp.sum(x, axis=range(x.ndim - 1))
 
 
-def _normalize_fwd(x, scale, bias, tail, epsilon, axis_name):
-    shape, x = x.shape, _tile_view(x)
+def _moments(x: jnp.ndarray, axis_name: str | None) -> tuple[jnp.ndarray, jnp.ndarray]:
+    """Mean and variance of every channel, over the devices of a mapped axis."""
     count = x.size // x.shape[-1]
     mean, square = _sum(x) / count, _sum(x * x) / count
     if axis_name is not None:
         mean, square = jax.lax.pmean((mean, square), axis_name)
-    var = jnp.maximum(square - mean * mean, 0.0)
+    return mean, jnp.maximum(square - mean * mean, 0.0)
+
+
+def _normalize_fwd(x, scale, bias, tail, epsilon, axis_name):
+    shape, x = x.shape, _tile_view(x)
+    mean, var = _moments(x, axis_name)
     inverse = jax.lax.rsqrt(var + epsilon)
     y = (x - mean) * (inverse * scale) + bias
     return (tail(y.reshape(shape)), mean, var), (x.reshape(shape), mean, inverse, scale, bias)
@@ -277,6 +287,40 @@ def _normalize(x, scale, bias, tail, epsilon, axis_name):
 
 
 _normalize.defvjp(_normalize_fwd, _normalize_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _normalize_relu_pool(x, scale, bias, epsilon, axis_name):
+    """`_normalize` with `relu_pool` for its tail, which here comes first, on a quarter of the numbers.
+
+    A channel's normalisation keeps the order of its numbers, or turns it round where the scale is negative:
+    so the largest of four results is that of the largest or of the smallest of four.
+    """
+    return _normalize_relu_pool_fwd(x, scale, bias, epsilon, axis_name)[0]
+
+
+def _normalize_relu_pool_fwd(x, scale, bias, epsilon, axis_name):
+    mean, var = _moments(_tile_view(x), axis_name)
+    inverse = jax.lax.rsqrt(var + epsilon)
+    first = jnp.where(scale < 0, -_max_pool_2x2(-x), _max_pool_2x2(x))
+    y = (first - mean) * (inverse * scale) + bias
+    return (nn.relu(y), mean, var), (x, first, mean, inverse, scale, bias)
+
+
+def _normalize_relu_pool_bwd(epsilon, axis_name, residuals, cotangents):
+    x, first, mean, inverse, scale, bias = residuals
+    g = jnp.where((first - mean) * (inverse * scale) + bias > 0, cotangents[0], 0)
+    d_bias, d_scale = _sum(g), _sum(g * (first - mean)) * inverse
+    count = x.size // x.shape[-1]
+    mean_bias, mean_scale = d_bias / count, d_scale / count
+    if axis_name is not None:
+        mean_bias, mean_scale = jax.lax.pmean((mean_bias, mean_scale), axis_name)
+    pulled = _max_pool_pull(x, first, g)
+    dx = (scale * inverse) * (pulled - mean_bias - (x - mean) * (inverse * mean_scale))
+    return dx, d_scale, d_bias
+
+
+_normalize_relu_pool.defvjp(_normalize_relu_pool_fwd, _normalize_relu_pool_bwd)
 
 
 def _identity(x: jnp.ndarray) -> jnp.ndarray:
@@ -319,9 +363,12 @@ class BatchNorm(nn.Module):
             return self.tail(x * factor + (bias - mean.value * factor)).astype(self.dtype)
         # While `init` runs no axis is mapped yet.
         axis_name = None if self.is_initializing() else self.axis_name
-        y, batch_mean, batch_var = _normalize(
-            x.astype(jnp.float32), scale, bias, self.tail, self.epsilon, axis_name
-        )
+        x = x.astype(jnp.float32)
+        if self.tail is relu_pool:
+            result = _normalize_relu_pool(x, scale, bias, self.epsilon, axis_name)
+        else:
+            result = _normalize(x, scale, bias, self.tail, self.epsilon, axis_name)
+        y, batch_mean, batch_var = result
         if not self.is_initializing():
             mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
             var.value = self.momentum * var.value + (1 - self.momentum) * batch_var

@@ -36,12 +36,20 @@ def test_draws_lie_where_they_should_and_more_begin_alike():
         ("uniform", ("a", "b"), "uniform needs two numbers, got 'a b'"),
         ("uniform", ("2", "1"), "uniform 2 1: expected a low number and a higher one"),
         ("log", ("0", "1"), "log 0 1: expected a low number above 0"),
+        ("uniform", ("0", "inf"), "uniform 0 inf: expected"),
+        ("int", ("0.2", "0.8"), "int 0.2 0.8: there is no whole number"),
         ("choice", (), "choice needs values"),
     ],
 )
 def test_draws_that_cannot_be_are_refused(kind, values, message):
     with pytest.raises(ValueError, match=message):
         sweeping.Draw(kind, values)
+
+
+def test_rounding_keeps_to_the_bounds():
+    draw = sweeping.Draw("uniform", ("0.99991", "0.99996"))
+    values = [float(draw.sample(np.random.default_rng(seed))) for seed in range(20)]
+    assert min(values) >= 0.99991 and max(values) <= 0.99996
 
 
 def test_every_trial_has_a_folder_of_its_own():

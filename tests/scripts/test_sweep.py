@@ -24,7 +24,7 @@ def sweep(data, out, *arguments):
 def test_trains_ranks_and_goes_on(tiny_data, tmp_path):
     """A rate so high that the loss is infinite fails, and the others go on; then another seed is added."""
     out = tmp_path / "out"
-    rates = ("--grid", "optim.learning_rate", "0.01", "1e38", "0.05")
+    rates = ("--grid", "optim.learning_rate", "0.01", "0.05", "1e38")
     process = sweep(tiny_data, out, *rates)
     assert process.returncode not in (0, 2) and "learning_rate=1e38 failed" in process.stderr
     results = json.loads((out / "results.json").read_text())
@@ -56,6 +56,7 @@ def test_trains_ranks_and_goes_on(tiny_data, tmp_path):
         ((), "nothing to try: give --grid"),
         (("--random", "3"), "--draw and --random go together"),
         (("--grid", "optim.lr", "1"), "configs/ablation.py has no field optim.lr"),
+        (("--grid", "data.labels", "given"), "data.labels changes what a trial is judged by"),
         (("--grid", "seed", "1"), "seed: the script sets this for each training itself"),
         (("--grid", "optim.momentum", "0", "--grid", "optim.momentum", "1"), "optim.momentum is given twice"),
         (("--random", "2", "--draw", "optim.momentum", "log", "0", "1"), "--draw optim.momentum: log 0 1"),
