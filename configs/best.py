@@ -1,7 +1,8 @@
 """Networks of 48 px for a GPU, 200 epochs from scratch: what scripts/train_best.py trains, joins and distils.
 
 Run one by `python -m fer_jax.main --config configs/best.py` or, for another of `NETWORKS` below,
-`python -m fer_jax.main --config configs/best.py:plain`. No metric yet: not trained to the end.
+`python -m fer_jax.main --config configs/best.py:plain --workdir runs/plain`. No metric yet: not trained to
+the end.
 """
 
 from configs.default import augmentation
@@ -34,6 +35,8 @@ def get_config(network: str = "residual"):
     c.augment.contrast = (0.6, 1.4)
     c.augment.erasing = 0.25
     c.augment.mixup = 0.2
+    if network not in NETWORKS:
+        raise ValueError(f"configs/best.py:{network}: there are {', '.join(NETWORKS)}")
     c.model.name, kwargs = NETWORKS[network]
     c.model.kwargs.update(kwargs)
     c.model.dtype = "bfloat16"

@@ -59,7 +59,7 @@ def get_config() -> ConfigDict:
     c.distill.temperature = 1.0  # that both sides' logits are divided by
 
     c.optim = ConfigDict()
-    c.optim.name = "sgd"  # sgd (Nesterov), adam, adamw
+    c.optim.name = "sgd"  # sgd (Nesterov), adam, adamw, muon
     c.optim.learning_rate = 0.1  # peak
     c.optim.momentum = 0.9  # of sgd
     c.optim.weight_decay = 0.0  # kernels only

@@ -17,6 +17,8 @@ def get_config(target: str = "70"):
     c.optim.weight_decay = 0.03
     c.optim.warmup_epochs = 2.0
     c.train.batch_size = 512
+    if target not in EPOCHS:
+        raise ValueError(f"configs/fast.py:{target}: there are {', '.join(EPOCHS)}")
     c.train.epochs = EPOCHS[target]
     c.train.eval_epochs = 10.0
     c.train.sizes = ((0.3, 32), (0.6, 40))

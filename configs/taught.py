@@ -18,6 +18,8 @@ def get_config(network: str = "small"):
     # Teachers answer for mixed faces too, so that mixing costs no truth.
     c.augment.mixup = 0.4
     c.augment.mix_probability = 0.5
+    if network not in NETWORKS:
+        raise ValueError(f"configs/taught.py:{network}: there are {', '.join(NETWORKS)}")
     c.model.kwargs = NETWORKS[network]
     c.distill.teachers = ("cnn", "runs/cnn_small")
     c.train.epochs = 40.0

@@ -20,7 +20,7 @@ import importlib.util
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the sides share one GPU's memory
@@ -49,7 +49,8 @@ MODELS = {
     "vgg16": ("VGG16", None),
     "cnn_residual": (None, None),
 }
-KWARGS = {"cnn_residual": NETWORKS["residual"][1] | {"drop_path": 0.0}}
+_RESIDUAL = NETWORKS["residual"][1]
+KWARGS = {"cnn_residual": {key: value for key, value in _RESIDUAL.items() if key != "drop_path"}}
 DTYPES = ("float32", "bfloat16")
 
 
@@ -219,8 +220,8 @@ def tensorflow_work(model_name: str, batch_size: int, size: int, dtype: str) -> 
     return {TRAIN: lambda: network.train_on_batch(x, y), INFER: lambda: forward(x).numpy()}
 
 
-def torch_residual(widths, blocks, squeeze, drop_path, dropout):
-    """`fer_jax.models.cnn.CnnResidual`; no branch is skipped."""
+def torch_residual(widths: Sequence[int], blocks: Sequence[int], squeeze: int, dropout: float):
+    """`fer_jax.models.cnn.CnnResidual`, of which no branch is skipped."""
     import torch
     from torch import nn
 

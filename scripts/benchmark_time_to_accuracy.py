@@ -5,14 +5,15 @@
 
 Each seed trains in a process of its own, from random weights to the recipe's end, and is evaluated once, with
 one view of each face, on --config.selection.split: no score of the split steers or selects anything. The
-clock starts before the interpreter does and stops when the evaluation's figure is there. Of the seconds are
-told: the start (imports, data, parameters), the compilation of steps and evaluation, and what is left, the
-training itself. Compiled programs are not kept from one process to the next. The target counts as reached
-where the mean over the seeds reaches it; the exit code is 1 where it does not. What follows -- is for the
-configuration, such as --config.train.epochs=1.
+clock starts before the interpreter does and stops when the evaluation is done. Of the seconds are told: the
+start (imports, data, parameters), the compilation of steps and evaluation, and what is left: tracing,
+training, the evaluation and the writing of its checkpoint. Compiled programs are not kept from one process to
+the next. The target counts as reached where the mean over the seeds reaches it; the exit code is 1 where it
+does not. What follows -- is for the configuration, such as --config.train.epochs=1.
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -25,6 +26,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import trainings  # noqa: E402
+from ml_collections import ConfigDict  # noqa: E402
+
+from fer_jax.evaluation import command  # noqa: E402
 
 COMPILATION = "/jax/core/compile/backend_compile_duration"
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.seed")
@@ -67,18 +71,21 @@ def train(options: argparse.Namespace) -> dict[str, float]:
 
     flags = [*trainings.data_flags(options), f"--config.seed={options.seeds[0]}", *options.arguments]
     config = trainings.load_config(options.config, flags)
-    config.train.eval_epochs = 1e6  # beyond its end, where it is evaluated in any case
     with tempfile.TemporaryDirectory() as folder, StopSignal() as stop:
-        run = Run(config, pathlib.Path(folder), builder.read_manifest(config.data.dir))
+        run = Run(config, pathlib.Path(folder), builder.read_manifest(config.data.dir), [])
         start, compiled[0] = time.time() - options.started, 0.0
         run.train_until(run.total_steps, stop)
         run.evaluate()
         total = time.time() - options.started
         accuracy = run.facts["evaluation"]["value"]
-        if config.selection.metric != "accuracy":
-            raise ValueError("config.selection.metric is not accuracy, which is what --target is of")
         run.close()
     return {"accuracy": accuracy, "total": total, "start": start, "compilation": compiled[0]}
+
+
+def answer(options: argparse.Namespace) -> int:
+    """Prints what `train` gives; the exit code."""
+    print(json.dumps(train(options)))
+    return 0
 
 
 def measure(options: argparse.Namespace, seed: int) -> dict[str, float]:
@@ -87,14 +94,12 @@ def measure(options: argparse.Namespace, seed: int) -> dict[str, float]:
     Raises:
       subprocess.CalledProcessError: it failed; its message is on stderr.
     """
-    command = [sys.executable, __file__, "--config", options.config, "--data", str(options.data)]
-    command += ["--target", str(options.target), "--seeds", str(seed)]
-    command += ["--image_size", str(options.image_size)] if options.image_size else []
+    line = [sys.executable, __file__, "--config", options.config, "--data", str(options.data)]
+    line += ["--target", str(options.target), "--seeds", str(seed)]
+    line += ["--image_size", str(options.image_size)] if options.image_size else []
     environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     started = ["--started", str(time.time()), "--", *options.arguments]
-    done = subprocess.run(
-        [*command, *started], env=environment, stdout=subprocess.PIPE, text=True, check=True
-    )
+    done = subprocess.run([*line, *started], env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -134,13 +139,24 @@ def _cells(values) -> list[str]:
     return [f"{values[0]:.2f}", *(f"{value:.1f}" for value in values[1:])]
 
 
+def check(config: ConfigDict) -> None:
+    """Refuses what is not a training from random weights that is judged by its accuracy.
+
+    Raises:
+      ValueError: it is not; the message names the field.
+    """
+    plain = {"init_from": "", "init.weights": "none", "distill.teachers": (), "selection.metric": "accuracy"}
+    for name, value in plain.items():
+        if (found := functools.reduce(getattr, name.split("."), config)) != value:
+            raise ValueError(f"config.{name} is {found!r}; the time is of trainings with {value!r}")
+
+
 def main() -> int:
     options = parse_args()
     if options.started:
-        print(json.dumps(train(options)))
-        return 0
+        return command.run(answer, options)
     try:
-        trainings.load_config(options.config, options.arguments)
+        check(trainings.load_config(options.config, options.arguments))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -62,12 +62,14 @@ def build(args: argparse.Namespace) -> int:
     members = [found[place] for place in result["members"]]
     facts = ensemble.facts_of([one.name for one in members], [one.facts for one in members])
     together = result.pop("probs")
+    copies = [one.predictions.copies for one in members]
+    copies = None if any(found is None for found in copies) else np.max(copies, axis=0)
     if facts:
-        report.write_report(
-            out, together, first.labels, first.ids, facts=facts, groups=groups, copies=first.copies
-        )
+        report.write_report(out, together, first.labels, first.ids, facts=facts, groups=groups, copies=copies)
     else:
-        named = dataclasses.replace(first, probs=together)
+        for name in (contenders.REPORT, "report.md"):  # of another ensemble
+            (out / name).unlink(missing_ok=True)
+        named = dataclasses.replace(first, probs=together, copies=copies)
         predictions.write(out / contenders.PREDICTIONS, named)
     ensemble.plot(result, out / ensemble.PICTURE)
     names = [one.name for one in found]

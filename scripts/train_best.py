@@ -1,7 +1,7 @@
 """Trains the best networks that this project knows how to train, joins them, and teaches one what they know.
 
-    python scripts/train_best.py --out runs/best --data data/fer2013 --seeds 0 1 2
-    python scripts/train_best.py --out runs/best --data data/fer2013 --ferplus data/ferplus
+    python scripts/train_best.py --out runs/best_networks --data data/fer2013 --seeds 0 1 2
+    python scripts/train_best.py --out runs/best_networks --data data/fer2013 --ferplus data/ferplus
 
 On one GPU; the same command again goes on where it stopped, and SIGTERM and Ctrl-C save first. In OUT come,
 one after the other,
@@ -36,8 +36,8 @@ MIRRORED = "mirrored"
 COLUMNS = ("run", "labels", "accuracy, one view", "with its mirror image", "macro F1", "minutes")
 
 
-class Summit:
-    """The trainings of a folder.
+class Trainings:
+    """The trainings of a folder, one after the other.
 
     Attributes:
       code: of the first command that failed, 0 while none has.
@@ -103,7 +103,7 @@ class Summit:
             lines += ["", "## Ensemble, mirrored views", "", page.read_text().replace("](", "](ensemble/")]
         (self.out / "results.md").write_text("\n".join(lines) + "\n")
 
-    def climb(self) -> int:
+    def run_all(self) -> int:
         """Everything in its order; the exit code."""
         seeds = self.options.seeds
         plan = [(FIRST, seed) for seed in seeds]
@@ -148,7 +148,7 @@ def main() -> int:
     options = parser.parse_args()
     trainings.refuse(parser, options.arguments, ("config", "workdir", "config.data.dir", "config.seed"))
     options.seeds = list(dict.fromkeys(options.seeds))
-    return Summit(options).climb()
+    return Trainings(options).run_all()
 
 
 if __name__ == "__main__":

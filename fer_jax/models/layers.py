@@ -332,7 +332,8 @@ class BatchNorm(nn.Module):
 
     The parameters and statistics have the names, shapes and meaning of `flax.linen.BatchNorm` (biased
     variance), and so have its numbers. What it feeds on the CPU is memory traffic, so the gradient is
-    written by hand: it keeps the input alone and computes the normalised values and `tail` again.
+    written by hand: it keeps the input (with `relu_pool` also what that takes of it) and computes the rest
+    again.
     Statistics are float32 whatever `dtype` is.
 
     Attributes:

@@ -114,8 +114,8 @@ PLAIN = dict(widths=(8, 16), blocks=(2, 1), squeeze=0)
         ("cnn_elu", {}, keras_elu, 2_326_983),
         ("cnn_relu", {}, keras_relu, 1_179_079),
         ("cnn_relu", DEEP, lambda: keras_relu(**DEEP), 9_151),
-        ("cnn_residual", {}, keras_residual, 1_988_791),
-        ("cnn_residual", PLAIN, lambda: keras_residual(**PLAIN), 8_599),
+        ("cnn_residual", {}, keras_residual, 1_962_207),
+        ("cnn_residual", PLAIN, lambda: keras_residual(**PLAIN), 8_431),
     ],
 )
 def test_same_network_as_in_keras(name, kwargs, build, trainable):
@@ -154,8 +154,8 @@ def test_faces_too_small_for_the_blocks_are_refused(name):
 
 
 def test_residual_branches_are_skipped_by_their_place():
-    """With a rate of 1 for the last of two, only that one goes; the gradient of a skipped branch is 0."""
-    model = models.create("cnn_residual", widths=(4, 8), blocks=(1, 1), drop_path=1.0, dropout=0.0)
+    """With a rate of nearly 1 for the last of two, only that one goes; the gradient of a skipped branch is 0."""
+    model = models.create("cnn_residual", widths=(4, 8), blocks=(1, 1), drop_path=0.9999, dropout=0.0)
     x = jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
     variables = model.init(jax.random.key(0), x)
 

@@ -117,16 +117,42 @@ def test_batch_norm_in_training_is_flax_batch_norm(shape, tail):
     assert_close(pull(gradient), expected_pull(gradient))
 
 
-def test_batch_norm_pools_in_its_tail():
-    variables, x = norm_variables(5), normal(5, 4, 6, 7, 5)
+@pytest.mark.parametrize("height, width", [(6, 7), (8, 6)])
+def test_batch_norm_pools_in_its_tail(height, width):
+    """Result, statistics and gradients of Flax's, ReLU and pooling; two channels' scale is negative."""
+    variables, x = norm_variables(5), normal(5, 4, height, width, 5)
+    scale = variables["params"]["scale"] * np.float32([1, -1, 1, 1, -1])
+    params = {**variables["params"], "scale": scale}
 
-    def loss(pool_inside, params, x):
-        norm = layers.BatchNorm(train=True, tail=layers.relu_pool if pool_inside else nn.relu)
-        y, _ = norm.apply({**variables, "params": params}, x, mutable=["batch_stats"])
-        return jnp.sum((y if pool_inside else nn.max_pool(y, (2, 2), (2, 2))) ** 2)
+    def run(norm, after, params, x):
+        y, updated = norm.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+        return after(y), updated
 
-    inside = jax.grad(loss, (1, 2))(True, variables["params"], x)
-    assert_close(inside, jax.grad(loss, (1, 2))(False, variables["params"], x))
+    inside = layers.BatchNorm(train=True, tail=layers.relu_pool)
+    y, pull, updated = jax.vjp(lambda p, x: run(inside, lambda y: y, p, x), params, x, has_aux=True)
+    expected, expected_pull, expected_updated = jax.vjp(
+        lambda p, x: run(flax_norm(True), lambda y: nn.max_pool(nn.relu(y), (2, 2), (2, 2)), p, x),
+        params,
+        x,
+        has_aux=True,
+    )
+    assert_close((y, updated), (expected, expected_updated))
+    gradient = normal(6, *y.shape)
+    assert_close(pull(gradient), expected_pull(gradient))
+
+
+def test_batch_norm_pools_alike_over_a_mapped_axis():
+    """Two halves of a batch that share their statistics are the whole batch."""
+    variables, x = norm_variables(5), normal(5, 4, 6, 6, 5)
+
+    def loss(x, axis_name=None):
+        norm = layers.BatchNorm(train=True, tail=layers.relu_pool, axis_name=axis_name)
+        y, _ = norm.apply(variables, x, mutable=["batch_stats"])
+        return (y**3).sum()
+
+    halves = x.reshape(2, 2, *x.shape[1:])
+    mapped = jax.vmap(jax.grad(lambda x: loss(x, "halves")), axis_name="halves")(halves)
+    assert_close(mapped.reshape(x.shape), jax.grad(loss)(x))
 
 
 def test_batch_norm_in_evaluation_is_flax_batch_norm():
