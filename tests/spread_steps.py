@@ -8,17 +8,22 @@ layers that moved. In one process there is each way with `_stage`, too: a stage 
 """
 
 import functools
+import pathlib
 import sys
+import tempfile
 
 import jax
 import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh
 
-from fer_jax import losses, models, optim, parallel, stages, steps
+from fer_jax import checkpoints, losses, models, optim, parallel, stages, steps
 from fer_jax.data import augment, pipeline
+from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces, one_hot
-from fer_jax.state import create_state
+from fer_jax.distillation import Distillation
+from fer_jax.evaluation.trained import Trained
+from fer_jax.state import create_state, random_variables
 
 SIZE, BATCH, STEPS = 16, 32, 4
 RANGES = augment.Ranges(
@@ -47,6 +52,24 @@ def backbone_stage():
     return model, trained, stages.frozen_layers(stage, blocks, trained)
 
 
+def teacher():
+    """A random network for faces of another size."""
+    kwargs = {"widths": [4], "depths": [1], "hidden": 8, "dropout": 0.0}
+    how = {"mean": 0.5, "std": 0.25, "channels": 1, "fill": "reflect", "interpolation": "bilinear"}
+    facts = {
+        "model": {"name": "cnn_relu", "kwargs": kwargs},
+        "preprocess": {"image_size": 12, **how},
+        "emotions": list(EMOTIONS),
+        "data": {},
+        "data_hash": "none",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "teacher.safetensors")
+        variables = random_variables(models.create("cnn_relu", **kwargs), (12, 12, 1), seed=3)
+        checkpoints.export_weights(path, variables, facts)
+        return Trained(path)
+
+
 def moved(start, state):
     """Names of the layers of which a parameter or a statistic is another."""
     flat = [
@@ -66,6 +89,7 @@ def train(placement, model, trained, frozen):
         label_smoothing=0.1,
         normalization="weights",
     )
+    taught = Distillation([teacher()], weight=0.5, temperature=2.0)
     step = placement.compile(
         steps.make_train_step(
             model.clone(axis_name=placement.axis_name, **({"frozen": frozen} if frozen else {})),
@@ -77,8 +101,10 @@ def train(placement, model, trained, frozen):
             channels=1,
             ema_decay=0.5,
             trained=trained,
+            distillation=taught,
             axis_name=placement.axis_name,
-        )
+        ),
+        taught.variables,
     )
     shape = (SIZE, SIZE, 1)
     state = create_state(model, tx, input_shape=shape, seed=0, use_ema=True, trained=trained)

@@ -7,15 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import tiny_config
+from helpers import assert_same_run, tiny_config
 from scipy.special import log_softmax, softmax
 
 from fer_jax import checkpoints, distillation, losses, models, optim, steps
 from fer_jax.data import augment, builder
 from fer_jax.data.emotions import EMOTIONS
+from fer_jax.evaluation import predictions
 from fer_jax.evaluation.trained import Trained
+from fer_jax.monitor import PreemptedError
 from fer_jax.state import create_state, random_variables
 from fer_jax.train import train_and_evaluate
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 KWARGS = {"widths": [8], "depths": [1], "hidden": 8, "dropout": 0.0}
 HOW = {"mean": 0.4, "std": 0.2, "channels": 1, "fill": "reflect", "interpolation": "bilinear"}
@@ -115,6 +119,30 @@ def test_a_run_learns_from_its_teachers_and_says_so(tiny_run, tiny_data, tmp_pat
     shutil.copy(tmp_path / "run" / "best.safetensors", moved)
     with pytest.raises(ValueError, match="teachers"):
         train_and_evaluate(config, tmp_path / "run")
+
+
+def test_a_taught_run_with_muon_resumes_bitwise(tiny_run, tiny_data, tmp_path, monkeypatch):
+    """Muon's state has gaps where AdamW's parameters are; the run stops between two evaluations."""
+    changes = {"distill.teachers": (str(tiny_run),), "optim.name": "muon", "optim.learning_rate": 0.01}
+    config = tiny_config(tiny_data, **changes)
+    train_and_evaluate(config, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(PreemptedError):
+        patch.setattr("fer_jax.train._preempted", lambda stop, step: step == 6)
+        train_and_evaluate(config, tmp_path / "cut")
+    train_and_evaluate(config, tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut", 10)
+
+
+def test_a_run_in_bfloat16_is_judged_and_served_in_float32(tiny_data, tmp_path):
+    config = tiny_config(tiny_data, **{"model.dtype": "bfloat16", "train.steps": 4})
+    summary = train_and_evaluate(config, tmp_path / "run")
+    trained = Trained(tmp_path / "run")
+    assert trained.model.dtype == jnp.float32
+    faces = builder.load(tiny_data, "validation")
+    probs = trained.predict(faces.images, progress=False)
+    assert np.mean(probs.argmax(1) == faces.labels) == summary["accuracy"]
+    report = predictions.read(tmp_path / "run" / "report" / "predictions.csv")
+    np.testing.assert_allclose(probs, report.probs, atol=1e-6)
 
 
 def test_a_colour_blind_teacher_is_named(tiny_run, tiny_data, tmp_path, monkeypatch):

@@ -154,7 +154,7 @@ def test_faces_too_small_for_the_blocks_are_refused(name):
 
 
 def test_residual_branches_are_skipped_by_their_place():
-    """With a rate of nearly 1 for the last of two, only that one goes; the gradient of a skipped branch is 0."""
+    """With a rate of nearly 1 for the last of two only that one goes: its gradient is 0."""
     model = models.create("cnn_residual", widths=(4, 8), blocks=(1, 1), drop_path=0.9999, dropout=0.0)
     x = jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
     variables = model.init(jax.random.key(0), x)
