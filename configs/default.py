@@ -65,6 +65,7 @@ def get_config() -> ConfigDict:
     c.optim.weight_decay = 0.0  # kernels only
     c.optim.layer_decay = 1.0  # factor on the rate for each block further from the head
     c.optim.clip_norm = 0.0  # global gradient norm; 0 for no limit
+    c.optim.sharpness_radius = 0.0  # of sharpness-aware minimisation, such as 0.05; 0 for none
     c.optim.accumulate = 1  # steps whose gradients are averaged into one update
     c.optim.schedule = "cosine"  # cosine, constant, step, plateau
     c.optim.warmup_epochs = 0.0  # over which the rate rises from 0

@@ -42,7 +42,12 @@ def check(config: ConfigDict) -> None:
         if not 0 <= _field(config, name) < 1:
             raise ValueError(f"config.{name} is {_field(config, name)}; expected 0 to below 1")
     not_negative = ("selection.patience", "loss.logit_adjustment", "optim.learning_rate")
-    not_negative += ("optim.weight_decay", "optim.clip_norm", "optim.plateau_patience")
+    not_negative += (
+        "optim.weight_decay",
+        "optim.clip_norm",
+        "optim.plateau_patience",
+        "optim.sharpness_radius",
+    )
     for name in not_negative:
         if _field(config, name) < 0:
             raise ValueError(f"config.{name} is {_field(config, name)}; expected 0 or more")

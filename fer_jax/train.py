@@ -267,6 +267,7 @@ class Run:
             size=size,
             **self.preprocess,
             ema_decay=config.train.ema_decay,
+            sharpness_radius=config.optim.sharpness_radius,
             accumulate=config.optim.accumulate,
             trained=self.phase.trained,
             distillation=distillation,

@@ -335,3 +335,28 @@ def test_forward_is_the_model_on_normalised_pixels():
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
     mirrored = forward(variables, images[:, :, ::-1], augment.flip_affine(3))
     np.testing.assert_allclose(mirrored, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_sharpness_aware_steps_by_hand():
+    """Softmax regression: the gradient a radius up the slope moves the weights from where they were."""
+    model, tx, radius = Linear(spread=0.1), sgd(), 0.5
+    state, batch = state_of(model, tx), batch_of(16)
+    x, targets = normalized(batch["image"]).reshape(16, -1), np.float64(batch["target"])
+
+    def gradient(kernel, bias):
+        logits = x @ kernel + bias
+        probs = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probs /= probs.sum(axis=1, keepdims=True)
+        loss = -(targets * np.log(probs)).sum(axis=1).mean()
+        return loss, x.T @ (probs - targets) / 16, (probs - targets).mean(axis=0)
+
+    start = [np.float64(state.params["Dense_0"][name]) for name in ("kernel", "bias")]
+    _, *slope = gradient(*start)
+    norm = np.sqrt(sum((g**2).sum() for g in slope))
+    loss, *above = gradient(*(p + radius * g / norm for p, g in zip(start, slope, strict=True)))
+    after, metrics = compiled(model, tx, sharpness_radius=radius)(state, batch)
+    assert float(metrics["loss"]) == pytest.approx(loss, rel=1e-4)
+    for name, p, g in zip(("kernel", "bias"), start, above, strict=True):
+        np.testing.assert_allclose(after.params["Dense_0"][name], p - RATE * g, rtol=1e-3, atol=1e-5)
+    plain, _ = compiled(model, tx)(state, batch)
+    assert np.abs(plain.params["Dense_0"]["kernel"] - after.params["Dense_0"]["kernel"]).max() > 1e-3
