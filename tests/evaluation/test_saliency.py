@@ -24,7 +24,8 @@ from fer_jax.pretrained import porting
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SIDES = {"cnn_elu": 8, "cnn_relu": 8, "vgg16": 2, "vgg16_bn": 2}  # of the maps of faces of 32; others 1
+# Of the maps of faces of 32; others 1.
+SIDES = {"cnn_residual": 4, "cnn_elu": 8, "cnn_relu": 8, "vgg16": 2, "vgg16_bn": 2}
 
 
 def random_variables(model, x, seed=0):

@@ -1,32 +1,59 @@
-"""scripts/sweep.py at toy size."""
+"""scripts/sweep.py at toy size, its trainings within this process."""
 
+import importlib.util
 import json
+import sys
 
 import pytest
-from helpers import QUICK, run_python, without_tensorflow
+from helpers import ROOT, run_python
 
 from fer_jax.evaluation import predictions, statistics
+from fer_jax.monitor import EXIT_PREEMPTED, NonFiniteLossError
+from fer_jax.train import train_and_evaluate
 
-SMALL = (
-    "--config.model.input_size=16",
-    "--config.model.kwargs.widths=(4,)",
-    "--config.model.kwargs.depths=(1,)",
-    "--config.train.batch_size=14",
-    "--config.train.epochs=2",
-)
+pytestmark = pytest.mark.usefixtures("compiled_quickly", "undrawn")
+
+SMALL = ("--config.model.input_size=16", "--config.train.batch_size=14", "--config.train.epochs=2")
 
 
-def sweep(data, out, *arguments):
-    command = ("scripts/sweep.py", f"--data={data}", f"--out={out}", *arguments, "--", *SMALL)
-    return run_python(*command, **QUICK, **without_tensorflow())
+@pytest.fixture
+def sweep(monkeypatch, tiny_data):
+    """sweep(out, ...) -> the exit code; what was trained is in sweep.trained, sweep.most ends it early."""
+    spec = importlib.util.spec_from_file_location("sweep", ROOT / "scripts" / "sweep.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    class Within:
+        def train(self, config, workdir, *flags):
+            if len(run.trained) == run.most:
+                return EXIT_PREEMPTED
+            config = module.trainings.load_config(config, flags)
+            config.model.kwargs.update(widths=(4,), depths=(1,))
+            run.trained.append((workdir.parent.name, config.seed))
+            try:
+                train_and_evaluate(config, workdir)
+            except NonFiniteLossError:
+                return 1
+            return 0
+
+    def run(out, *arguments):
+        run.trained = []
+        flags = ["sweep.py", f"--data={tiny_data}", f"--out={out}", *arguments, "--", *SMALL]
+        monkeypatch.setattr(sys, "argv", flags)
+        return module.main()
+
+    run.most = None
+    monkeypatch.setattr(module.trainings, "Commands", Within)
+    monkeypatch.setattr(module.trainings, "origin", lambda: "by hand")
+    return run
 
 
-def test_trains_ranks_and_goes_on(tiny_data, tmp_path):
+def test_trains_ranks_and_goes_on(sweep, tmp_path, capsys):
     """A rate so high that the loss is infinite fails, and the others go on; then another seed is added."""
     out = tmp_path / "out"
-    rates = ("--grid", "optim.learning_rate", "0.01", "0.05", "1e38")
-    process = sweep(tiny_data, out, *rates)
-    assert process.returncode not in (0, 2) and "learning_rate=1e38 failed" in process.stderr
+    assert sweep(out, "--grid", "optim.learning_rate", "0.01", "0.05", "1e38") == 1
+    printed = capsys.readouterr()
+    assert "learning_rate=1e38 failed" in printed.err
     results = json.loads((out / "results.json").read_text())
     assert results["failed"] == ["learning_rate=1e38"] and results["seeds"] == [0]
     assert set(results["trials"]) == {"learning_rate=0.01", "learning_rate=0.05"}
@@ -38,12 +65,19 @@ def test_trains_ranks_and_goes_on(tiny_data, tmp_path):
         assert means[-1] == pytest.approx(statistics.accuracy(found.probs, found.labels))
     assert means == sorted(means, reverse=True)
     page = (out / "results.md").read_text()
-    assert page in process.stdout and "2 of 3 trials, seeds 0" in page
-    assert "Failed: learning_rate=1e38." in page and (out / "sweep.png").stat().st_size
+    assert page in printed.out and "2 of 3 trials, seeds 0" in page
+    assert "Failed: learning_rate=1e38." in page
 
+    # Stopped when one of two trials has its second seed: they are ranked by what both have.
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/seed_0/summary.json")}
-    process = sweep(tiny_data, out, "--grid", "optim.learning_rate", "0.01", "0.05", "--seeds", "0", "1")
-    assert process.returncode == 0, process.stderr
+    again = ("--grid", "optim.learning_rate", "0.01", "0.05", "--seeds", "0", "1")
+    sweep.most = 3
+    assert sweep(out, *again) == EXIT_PREEMPTED
+    assert sweep.trained[-1] == ("learning_rate=0.01", 1)
+    results = json.loads((out / "results.json").read_text())
+    assert results["seeds"] == [0] and len(results["trials"]) == 2
+    sweep.most = None
+    assert sweep(out, *again) == 0
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/seed_0/summary.json")} == before
     results = json.loads((out / "results.json").read_text())
     assert results["seeds"] == [0, 1]
