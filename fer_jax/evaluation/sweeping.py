@@ -17,6 +17,7 @@ from fer_jax.evaluation import ablation, markdown, plots
 DRAWS = ("uniform", "log", "int", "choice")
 PICTURE = "sweep.png"
 _LONGEST_NAME = 100
+_MOST_TICKS = 8
 
 Trial = dict[str, str]  # a value, as the command line takes it, for each field
 
@@ -148,29 +149,37 @@ def plot(
     figure, axes = plots.new_figure(max(4.2 * len(fields), 6), 4.2, columns=len(fields), sharey=True)
     for axis, field in zip(np.atleast_1d(axes), fields, strict=True):
         values = [trials[name][field] for name in ranking]
-        places, ticks = _places(values)
-        for place, row in zip(places, ranking.values(), strict=True):
+        ticks = _ticks(values)
+        # Trials of one value stand side by side, the better the further left.
+        places = [ticks.index(v) + _aside(values, i) for i, v in enumerate(values)] if ticks else values
+        for i, (place, row) in enumerate(zip(map(float, places), ranking.values(), strict=True)):
             low, high = (100 * bound for bound in row[by]["mean_interval_95"])
             axis.plot([place, place], [low, high], color="0.7", linewidth=1.5, zorder=1)
-            axis.plot(place, 100 * row[by]["mean"], "o", color="C0", markersize=5)
-        axis.plot(places[0], 100 * next(iter(ranking.values()))[by]["mean"], "o", color="C3", markersize=7)
+            axis.plot(place, 100 * row[by]["mean"], "o", color="C0" if i else "C3", markersize=5)
         if ticks:
-            axis.set_xticks(range(len(ticks)), ticks, rotation=20, ha="right")
+            axis.set_xticks(range(len(ticks)), ticks, rotation=20, ha="right", rotation_mode="anchor")
             axis.set_xlim(-0.5, len(ticks) - 0.5)
-        elif min(places) > 0 and max(places) / min(places) >= 8:
+        elif min(map(float, values)) > 0 and max(map(float, values)) / min(map(float, values)) >= 8:
             axis.set_xscale("log")
         axis.set_xlabel(field)
-        axis.grid(alpha=0.3)
+        axis.grid(axis="y", alpha=0.3)
     np.atleast_1d(axes)[0].set_ylabel(f"{ablation.FIGURES[by]} in percent")
     figure.suptitle("Every trial with its 95 % interval, the first in red", fontsize=11)
     figure.savefig(path, dpi=110)
     return figure
 
 
-def _places(values: Sequence[str]) -> tuple[list[float], list[str]]:
-    """Where values stand on an axis: numbers at themselves, others in a row with their names."""
+def _ticks(values: Sequence[str]) -> list[str]:
+    """The distinct values in their order; none where they are more numbers than an axis has names for."""
+    distinct = sorted(set(values))
     try:
-        return [float(value) for value in values], []
+        distinct.sort(key=float)
     except ValueError:
-        names = sorted(set(values))
-        return [names.index(value) for value in values], names
+        return distinct
+    return distinct if len(distinct) <= _MOST_TICKS else []
+
+
+def _aside(values: Sequence[str], place: int) -> float:
+    """How far from its value's tick the trial at `place` stands, between -0.3 and 0.3."""
+    count = values.count(values[place])
+    return 0.6 * (values[:place].count(values[place]) + 0.5) / count - 0.3
