@@ -1,16 +1,17 @@
-"""Small networks for phones and browsers, taught by the bundled `cnn` and a run of configs/cnn_small.py.
+"""Small networks for phones and browsers: one taught by the bundled `cnn`, a smaller one by both.
 
-Run the one of 857 thousand parameters by `python -m fer_jax.main --config configs/taught.py` after
-`python -m fer_jax.main --config configs/cnn_small.py`, the one of 242 thousand by
-`python -m fer_jax.main --config configs/taught.py:tiny --workdir runs/taught_tiny`. No metric yet.
+Run the one of 992 thousand parameters by `python -m fer_jax.main --config configs/taught.py`, then the one
+of 242 thousand by `python -m fer_jax.main --config configs/taught.py:tiny --workdir runs/taught_tiny`.
+No metric yet: not trained to the end.
 """
 
 from configs.cnn_small import get_config as cnn_small
 
 NETWORKS = {
-    "small": dict(widths=(32, 64, 128, 192), depths=(1, 2, 2, 2), hidden=128, dropout=0.1),
+    "small": dict(widths=(32, 64, 128, 192), depths=(1, 2, 3, 2), hidden=64, dropout=0.1),
     "tiny": dict(widths=(24, 48, 64, 96), depths=(1, 2, 2, 2), hidden=64, dropout=0.0),
 }
+TEACHERS = {"small": ("cnn",), "tiny": ("cnn", "runs/taught")}
 
 
 def get_config(network: str = "small"):
@@ -21,7 +22,7 @@ def get_config(network: str = "small"):
     if network not in NETWORKS:
         raise ValueError(f"configs/taught.py:{network}: there are {', '.join(NETWORKS)}")
     c.model.kwargs = NETWORKS[network]
-    c.distill.teachers = ("cnn", "runs/cnn_small")
+    c.distill.teachers = TEACHERS[network]
     c.train.epochs = 40.0
     c.checkpoint.every_steps = 500
     return c
