@@ -5,8 +5,7 @@ Run one by `python -m fer_jax.main --config configs/best.py` or, for another of 
 the end.
 """
 
-from configs.default import augmentation
-from configs.default import get_config as default
+from configs.cnn import get_config as cnn
 
 NETWORKS = {
     "residual": (
@@ -25,28 +24,20 @@ NETWORKS = {
 
 
 def get_config(network: str = "residual"):
-    c = default()
-    c.data.drop_blank = True
-    c.data.merge_twins = True
-    c.augment = augmentation("cnn")
+    c = cnn()
     c.augment.rotation = 15.0
     c.augment.shift = 0.12
     c.augment.zoom = (0.85, 1.15)
     c.augment.contrast = (0.6, 1.4)
     c.augment.erasing = 0.25
-    c.augment.mixup = 0.2
+    c.augment.mix_probability = 1.0
     if network not in NETWORKS:
         raise ValueError(f"configs/best.py:{network}: there are {', '.join(NETWORKS)}")
-    c.model.name, kwargs = NETWORKS[network]
-    c.model.kwargs.update(kwargs)
+    c.model.name, c.model.kwargs = NETWORKS[network]
     c.model.dtype = "bfloat16"
-    c.loss.label_smoothing = 0.1
-    c.optim.learning_rate = 0.1
-    c.optim.weight_decay = 5e-4
     c.optim.warmup_epochs = 5.0
     c.train.batch_size = 256
     c.train.epochs = 200.0
     c.train.eval_epochs = 5.0
-    c.train.mix_until = 0.9
-    c.train.ema_decay = 0.999
+    c.train.sizes = ()
     return c

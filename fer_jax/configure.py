@@ -29,18 +29,27 @@ from fer_jax.pretrained.weights import Pretrained
 SELECTION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 
 
+def field(config: ConfigDict, name: str) -> Any:
+    """A field by its dotted name.
+
+    Raises:
+      AttributeError: there is none.
+    """
+    return functools.reduce(getattr, name.split("."), config)
+
+
 def check(config: ConfigDict) -> None:
     """Refuses, before any work, values that would fail or mislead later."""
     positive = ("log_every", "train.batch_size", "optim.accumulate", "model.input_size", "model.std")
     positive += ("checkpoint.keep", "optim.layer_decay")
     durations = ("train.epochs", "train.steps", "train.eval_epochs", "train.eval_steps")
     for name in positive + durations:
-        value = _field(config, name)
+        value = field(config, name)
         if value is not None and value <= 0:
             raise ValueError(f"config.{name} is {value}; expected more than 0")
     for name in ("train.ema_decay", "loss.label_smoothing"):
-        if not 0 <= _field(config, name) < 1:
-            raise ValueError(f"config.{name} is {_field(config, name)}; expected 0 to below 1")
+        if not 0 <= field(config, name) < 1:
+            raise ValueError(f"config.{name} is {field(config, name)}; expected 0 to below 1")
     not_negative = ("selection.patience", "loss.logit_adjustment", "optim.learning_rate")
     not_negative += (
         "optim.weight_decay",
@@ -49,8 +58,8 @@ def check(config: ConfigDict) -> None:
         "optim.sharpness_radius",
     )
     for name in not_negative:
-        if _field(config, name) < 0:
-            raise ValueError(f"config.{name} is {_field(config, name)}; expected 0 or more")
+        if field(config, name) < 0:
+            raise ValueError(f"config.{name} is {field(config, name)}; expected 0 or more")
     if not 0 <= config.data.balanced_sampling <= 1:
         raise ValueError(f"config.data.balanced_sampling is {config.data.balanced_sampling}; expected 0 to 1")
     if not 0 < config.optim.plateau_factor <= 1:
@@ -73,8 +82,8 @@ def check(config: ConfigDict) -> None:
         "loss.class_weights": ("none", "balanced"),
     }
     for name, known in choices.items():
-        if _field(config, name) not in known:
-            raise ValueError(f"config.{name} is {_field(config, name)!r}; there are: {', '.join(known)}")
+        if field(config, name) not in known:
+            raise ValueError(f"config.{name} is {field(config, name)!r}; there are: {', '.join(known)}")
     if config.data.num_classes not in (7, 8):
         raise ValueError(f"config.data.num_classes is {config.data.num_classes}; expected 7 or 8")
     if config.data.num_classes == 8 and config.data.labels == ferplus.GIVEN:
@@ -104,10 +113,6 @@ def check(config: ConfigDict) -> None:
         raise ValueError(
             "config.selection.split is 'test', which is for the final score only; select on validation"
         )
-
-
-def _field(config: ConfigDict, name: str) -> Any:
-    return functools.reduce(getattr, name.split("."), config)
 
 
 def augmentation(config: ConfigDict) -> augment.Ranges:

@@ -1,6 +1,6 @@
 """How long a fixed recipe takes to an accuracy: wall time from the start of the program to its evaluation.
 
-    python scripts/benchmark_time_to_accuracy.py --config configs/cnn_small.py --target 0.69
+    python scripts/benchmark_time_to_accuracy.py --config configs/cnn_small.py --target 0.67
     python scripts/benchmark_time_to_accuracy.py --config configs/fast.py:72 --target 0.72 --seeds 0 1 2
 
 Each seed trains in a process of its own, from random weights to the recipe's end, and is evaluated once, with
@@ -13,7 +13,6 @@ does not. What follows -- is for the configuration, such as --config.train.epoch
 """
 
 import argparse
-import functools
 import json
 import os
 import pathlib
@@ -145,9 +144,11 @@ def check(config: ConfigDict) -> None:
     Raises:
       ValueError: it is not; the message names the field.
     """
+    from fer_jax import configure
+
     plain = {"init_from": "", "init.weights": "none", "distill.teachers": (), "selection.metric": "accuracy"}
     for name, value in plain.items():
-        if (found := functools.reduce(getattr, name.split("."), config)) != value:
+        if (found := configure.field(config, name)) != value:
             raise ValueError(f"config.{name} is {found!r}; the time is of trainings with {value!r}")
 
 

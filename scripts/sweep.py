@@ -1,9 +1,9 @@
 """Searches over the fields of a configuration, on a grid or at random, and ranks what came of it.
 
     python scripts/sweep.py --config configs/cnn_small.py --out runs/sweep \\
-        --grid optim.learning_rate 0.05 0.1 0.2 --grid augment.mixup 0.0 0.2 --seeds 0 1
+        --grid optim.learning_rate 0.005 0.01 0.02 --grid augment.mixup 0.0 0.2 --seeds 0 1
     python scripts/sweep.py --config configs/cnn_small.py --out runs/search --random 20 \\
-        --draw optim.learning_rate log 0.02 0.5 --draw loss.label_smoothing uniform 0.0 0.2 \\
+        --draw optim.learning_rate log 0.001 0.05 --draw loss.label_smoothing uniform 0.0 0.2 \\
         --draw model.kwargs.widths choice "(24, 48, 64, 96)" "(16, 32, 64, 128)" -- --config.train.epochs=10
 
 --grid tries every combination of the values given, --random N draws N trials: `uniform LOW HIGH`,
@@ -16,7 +16,6 @@ them have, with 95 % intervals. What follows -- is for every training.
 """
 
 import argparse
-import functools
 import json
 import pathlib
 import sys
@@ -26,6 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import trainings  # noqa: E402
 
+from fer_jax import configure  # noqa: E402
 from fer_jax.evaluation import ablation, command, sweeping  # noqa: E402
 from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
 from fer_jax.workdir import SUMMARY_FILE  # noqa: E402
@@ -80,8 +80,10 @@ def make_trials(options: argparse.Namespace) -> dict[str, sweeping.Trial]:
             raise ValueError(f"{name}: the script sets this for each training itself")
         if name in JUDGED_BY:
             raise ValueError(f"{name} changes what a trial is judged by: give it after -- for all of them")
-        if not has_field(config, name):
-            raise ValueError(f"{options.config} has no field {name}, see configs/default.py")
+        try:
+            configure.field(config, name)
+        except AttributeError:
+            raise ValueError(f"{options.config} has no field {name}, see configs/default.py") from None
     values = {name: values for name, *values in options.grid}
     if short := [name for name, values in values.items() if not values]:
         raise ValueError(f"--grid {short[0]}: give the values to try")
@@ -97,14 +99,6 @@ def make_trials(options: argparse.Namespace) -> dict[str, sweeping.Trial]:
     if len(named) < len(trials):
         print(f"{len(trials) - len(named)} of {len(trials)} draws were there already", file=sys.stderr)
     return named
-
-
-def has_field(config, name: str) -> bool:
-    try:
-        functools.reduce(getattr, name.split("."), config)
-    except AttributeError:
-        return False
-    return True
 
 
 def main() -> int:

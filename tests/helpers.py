@@ -1,18 +1,24 @@
 """What several test files share: a tiny configuration, commands, comparisons of runs."""
 
+import importlib.util
 import json
 import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import pytest
 from ml_collections import ConfigDict
 
 from configs.default import get_config
+from fer_jax import failures
+from fer_jax.train import train_and_evaluate
 from fer_jax.writers import read_records
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -74,6 +80,64 @@ def run_python(*arguments: Any, timeout: float = 600, **env: str) -> subprocess.
         text=True,
         timeout=timeout,
     )
+
+
+def script(name: str) -> ModuleType:
+    """A program of scripts/ as a module of its own."""
+    spec = importlib.util.spec_from_file_location(f"{name}_script", ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
+
+
+class TrainingsWithin:
+    """In the place of `trainings.Commands`: trains and runs scripts in this process.
+
+    Attributes:
+      trained: each training's directory and configuration.
+    """
+
+    def __init__(self, load_config: Callable[..., ConfigDict], shrink: Callable[[ConfigDict], None]):
+        self.trained: list[tuple[pathlib.Path, ConfigDict]] = []
+        self._load_config, self._shrink = load_config, shrink
+
+    def train(self, config: str, workdir: pathlib.Path, *flags: str) -> int:
+        config = self._load_config(config, flags)
+        self._shrink(config)
+        self.trained.append((workdir, config))
+        try:
+            train_and_evaluate(config, workdir)
+        except Exception as error:
+            if (reason := failures.explain(error, workdir)) is None:
+                raise
+            print(f"error: {reason}", file=sys.stderr)
+            return 1
+        return 0
+
+    def run(self, python: str, path: str, *arguments: str) -> int:
+        return script(pathlib.Path(path).stem).main(list(arguments))
+
+
+def run_within(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, shrink: Callable[[ConfigDict], None], *arguments: Any
+) -> tuple[int, TrainingsWithin]:
+    """Runs a script that trains, in this process, its trainings too.
+
+    Args:
+      monkeypatch: of the test.
+      module: of the script.
+      shrink: makes a training's configuration small.
+      *arguments: of the script.
+
+    Returns:
+      The exit code and what was trained.
+    """
+    commands = TrainingsWithin(module.trainings.load_config, shrink)
+    monkeypatch.setattr(module.trainings, "Commands", lambda: commands)
+    monkeypatch.setattr(module.trainings, "origin", lambda: "by hand")
+    monkeypatch.setattr(sys, "argv", [module.__file__, *map(str, arguments)])
+    return module.main(), commands
 
 
 def without_tensorflow() -> dict[str, str]:

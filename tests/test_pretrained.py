@@ -1,6 +1,5 @@
 """The shipped checkpoints: small, what their cards say, and fit for evaluation."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -9,7 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import ROOT, script
 
 from fer_jax import models, platform
 from fer_jax.checkpoints import load_weights
@@ -38,11 +37,8 @@ def test_a_shipped_checkpoint_is_what_its_card_says(path):
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_checkpoint_can_be_evaluated(path, tiny_data, tmp_path):
-    spec = importlib.util.spec_from_file_location("evaluate_script", ROOT / "scripts" / "evaluate.py")
-    evaluate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(evaluate)
     arguments = ["--checkpoint", str(path), "--data", str(tiny_data), "--out", str(tmp_path / "out")]
-    assert evaluate.main(arguments) == 0
+    assert script("evaluate").main(arguments) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["num_examples"] == 28 and report["checkpoint"] == str(path)
     assert report["data_hash"] != report["trained_data_hash"]

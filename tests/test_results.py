@@ -1,23 +1,15 @@
 """README.md, RESULTS.md and the stored results: what is published is what the predictions say."""
 
 import gzip
-import importlib.util
 import json
 
 import numpy as np
 import pytest
-from helpers import ROOT, random_case
+from helpers import ROOT, random_case, script
 
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import contenders, predictions, results_page, stored
 from fer_jax.evaluation.corruptions import CORRUPTIONS
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(f"{name}_script", ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_readme_and_results_page_are_what_the_stored_results_say(capsys):
@@ -217,9 +209,13 @@ def test_an_ablation_is_stored_and_its_tables_made_anew(root, capsys):
     run.write_bytes(gzip.compress(gzip.decompress(run.read_bytes()).replace(b"face 7,", b"face 700,")))
     assert results.main(["--check", *where]) == 2
     assert "drop_suspects.4.csv.gz is of other images" in capsys.readouterr().err
-    (root / "runs" / "ablation" / "results.json").write_text('{"failed": ["mixup"], "seeds": [3]}')
-    assert store.main([str(root / "runs" / "ablation"), *flags]) == 2
-    assert "is not complete: mixup failed" in capsys.readouterr().err
+    for written, message in (
+        ('{"failed": ["mixup"], "recipes": {}}', "is not complete: mixup failed"),
+        ('{"failed": [], "trials": {}}', "results.json is not of scripts/ablate.py: expected its --out"),
+    ):
+        (root / "runs" / "ablation" / "results.json").write_text(written)
+        assert store.main([str(root / "runs" / "ablation"), *flags]) == 2
+        assert message in capsys.readouterr().err
 
 
 def figure(value, key="value"):

@@ -124,9 +124,11 @@ def store_ablation(source: pathlib.Path, folder: pathlib.Path, run: Run) -> dict
 
     Raises:
       FileNotFoundError: a run or the results are not there.
-      ValueError: a file cannot be read, or a recipe has failed.
+      ValueError: a file cannot be read, a recipe has failed, or the results are not an ablation's.
     """
     results = json.loads((source / "results.json").read_text())
+    if "recipes" not in results:
+        raise ValueError(f"{source / 'results.json'} is not of scripts/ablate.py: expected its --out")
     if results["failed"]:
         raise ValueError(f"{source} is not complete: {', '.join(results['failed'])} failed")
     runs = [(name, seed) for name in results["recipes"] for seed in results["seeds"]]

@@ -1,7 +1,6 @@
 """Everything that users feed by mistake: stopped with file, row and reason, or skipped and listed."""
 
 import builtins
-import importlib.util
 import io
 import os
 import shlex
@@ -12,22 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import script
 from PIL import Image
 
 from fer_jax.data import builder
 from fer_jax.data.records import BadRecordError, SourceError
 from fer_jax.data.sources import open_source
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-
-
-def script(name):
-    """The module of a script; its `main(arguments)` returns the exit status."""
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 # --- rows of a CSV ---
 

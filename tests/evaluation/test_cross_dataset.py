@@ -1,11 +1,10 @@
 """Every checkpoint on every dataset: the figures, and what each dataset had to do with each training."""
 
-import importlib.util
 import json
 
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import script
 from PIL import Image
 
 from fer_jax import models
@@ -14,14 +13,6 @@ from fer_jax.data import builder, folders, synthetic
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import cross_dataset, predictions
 from fer_jax.evaluation.trained import Trained
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("cross_script", ROOT / "scripts" / "cross_dataset.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +54,14 @@ def weights(tmp_path_factory, tiny_data):
     return [folder / "seven.safetensors", folder / "eight.safetensors"]
 
 
-def test_the_matrix(script, weights, tiny_data, mine, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def program():
+    return script("cross_dataset")
+
+
+def test_the_matrix(program, weights, tiny_data, mine, tmp_path, capsys):
     words = ["--checkpoints", *map(str, weights), "--data", str(tiny_data), str(mine)]
-    assert script.main([*words, "--split", "test", "--out", str(tmp_path)]) == 0
+    assert program.main([*words, "--split", "test", "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / "cross.json").read_text())
     assert (found["checkpoints"], found["datasets"]) == (["seven", "eight"], ["data", "mine"])
     parts = [(cell["checkpoint"], cell["dataset"], cell["part"]) for cell in found["cells"]]
@@ -91,9 +87,9 @@ def test_the_matrix(script, weights, tiny_data, mine, tmp_path, capsys):
     assert "Accuracy in percent" in capsys.readouterr().out
 
 
-def test_contempt_as_a_wrong_answer(script, weights, mine, tmp_path):
+def test_contempt_as_a_wrong_answer(program, weights, mine, tmp_path):
     words = ["--checkpoints", str(weights[1]), "--data", str(mine), "--contempt", "wrong"]
-    assert script.main([*words, "--out", str(tmp_path)]) == 0
+    assert program.main([*words, "--out", str(tmp_path)]) == 0
     faces = builder.load(mine, "test")
     probs = Trained(weights[1]).predict(faces.images, progress=False)
     (cell,) = json.loads((tmp_path / "cross.json").read_text())["cells"]
@@ -103,7 +99,7 @@ def test_contempt_as_a_wrong_answer(script, weights, mine, tmp_path):
     assert "contempt counts as a wrong answer" in page and ", ? |" in page
 
 
-def test_copies_of_the_training_are_found_and_the_test_is_noted(script, weights, tiny_data, tmp_path):
+def test_copies_of_the_training_are_found_and_the_test_is_noted(program, weights, tiny_data, tmp_path):
     """Another dataset whose test split is half of this training's faces."""
     train, (images, labels) = builder.load(tiny_data, "train"), synthetic.generate(1, 5, "test")
     faces = [*zip(train.images[:7], train.labels[:7], strict=True), *zip(images, labels, strict=True)]
@@ -115,7 +111,7 @@ def test_copies_of_the_training_are_found_and_the_test_is_noted(script, weights,
     ledger = weights[0].with_name("test_evaluations.jsonl")
     before = len(ledger.read_text().splitlines()) if ledger.exists() else 0
     words = ["--checkpoints", str(weights[0]), "--data", str(tiny_data), str(tmp_path / "copied")]
-    assert script.main([*words, "--out", str(tmp_path / "out")]) == 0
+    assert program.main([*words, "--out", str(tmp_path / "out")]) == 0
     cell = json.loads((tmp_path / "out" / "cross.json").read_text())["cells"][1]
     assert cell["part"] == "copies" and cell["copies"]["identical"] == 7
     found = predictions.read(tmp_path / "out" / "seven" / "copied.csv")
@@ -148,9 +144,9 @@ def test_what_a_split_had_to_do_with_the_weights():
     assert part(data(test="w"), "test", None, trained={"splits": {}}) == "not known"
 
 
-def test_complaints(script, weights, tiny_data, mine, tmp_path, capsys):
+def test_complaints(program, weights, tiny_data, mine, tmp_path, capsys):
     words = ["--checkpoints", str(weights[0]), "--out", str(tmp_path), "--data", str(mine)]
-    assert script.main([*words, "--split", "validation"]) == 2
+    assert program.main([*words, "--split", "validation"]) == 2
     assert "mine has no validation split; it has: test" in capsys.readouterr().err
-    assert script.main([*words, str(mine)]) == 2
+    assert program.main([*words, str(mine)]) == 2
     assert "given twice" in capsys.readouterr().err

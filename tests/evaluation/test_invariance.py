@@ -1,18 +1,14 @@
 """The checks pass where predictions depend on the faces alone, and catch what has been planted."""
 
-import importlib.util
-import pathlib
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import run_python
+from helpers import run_python, script
 
 from fer_jax.evaluation import invariance
 
-SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "check_invariance.py"
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 6, 6, 1), np.uint8)
 WEIGHTS = np.random.default_rng(1).normal(size=(36, 7)).astype(np.float32)
 
@@ -113,27 +109,24 @@ def test_devices_are_compared():
     assert devices == [(name, "True") for name in names] + [(name, str(name == "2 and 1")) for name in names]
 
 
-@pytest.fixture
-def script():
-    spec = importlib.util.spec_from_file_location("check_invariance_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def program():
+    return script("check_invariance")
 
 
-def test_the_script_ends_with_the_verdict(script, tiny_run, tiny_data, capsys, monkeypatch):
+def test_the_script_ends_with_the_verdict(program, tiny_run, tiny_data, capsys, monkeypatch):
     arguments = ["--workdir", str(tiny_run), "--data", str(tiny_data), "--limit", "9"]
-    assert script.main(arguments) == 0
+    assert program.main(arguments) == 0
     printed = capsys.readouterr().out
     assert "on 9 faces of validation, devices: 1" in printed and "FAILED" not in printed
     assert printed.count("  ok\n") == 5 and "their number matters was not checked" in printed
     failed = invariance.Check("order", "shuffled and in order", 2e-5)
     monkeypatch.setattr(invariance, "check_predictions", lambda *args, **kwargs: iter([failed]))
-    assert script.main(arguments) == 1
+    assert program.main(arguments) == 1
     printed = capsys.readouterr().out
     assert "2.0e-05        0  FAILED" in printed and "predictions depend on: order" in printed
 
 
-def test_the_script_complains(script, tiny_data, tmp_path, capsys):
-    assert script.main(["--workdir", str(tmp_path), "--data", str(tiny_data)]) == 2
+def test_the_script_complains(program, tiny_data, tmp_path, capsys):
+    assert program.main(["--workdir", str(tmp_path), "--data", str(tiny_data)]) == 2
     assert f"there is no {tmp_path / 'best.safetensors'}" in capsys.readouterr().err

@@ -1,12 +1,11 @@
 """Robustness: the figures by hand, the report, and the script from weights to pictures."""
 
 import csv
-import importlib.util
 import json
-import pathlib
 
 import numpy as np
 import pytest
+from helpers import script
 from PIL import Image
 
 from fer_jax.data import builder
@@ -14,7 +13,6 @@ from fer_jax.evaluation import robustness, robustness_plots
 from fer_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from fer_jax.evaluation.trained import Trained
 
-SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "robustness.py"
 KEYS = [robustness.condition(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
 
 
@@ -118,15 +116,12 @@ def test_a_second_call_goes_on_where_the_first_was_stopped(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("robustness_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def program():
+    return script("robustness")
 
 
 @pytest.fixture(scope="module")
-def report(script, tiny_run, tiny_data, tmp_path_factory):
+def report(program, tiny_run, tiny_data, tmp_path_factory):
     out = tmp_path_factory.mktemp("robustness")
     arguments = [
         "--workdir",
@@ -138,7 +133,7 @@ def report(script, tiny_run, tiny_data, tmp_path_factory):
         "--batch_size",
         "16",
     ]
-    assert script.main(arguments) == 0
+    assert program.main(arguments) == 0
     return out, json.loads((out / "robustness.json").read_text())
 
 
@@ -171,7 +166,7 @@ def test_the_script_writes_a_report(report, tiny_run, tiny_data):
             assert np.asarray(image.convert("L")).std() > 5
 
 
-def test_the_script_takes_a_part_and_says_so(script, tiny_run, tiny_data, tmp_path, monkeypatch, capsys):
+def test_the_script_takes_a_part_and_says_so(program, tiny_run, tiny_data, tmp_path, monkeypatch, capsys):
     kept = []
 
     def predict_all(predict, images, *, numbers, seed, keep):
@@ -189,7 +184,7 @@ def test_the_script_takes_a_part_and_says_so(script, tiny_run, tiny_data, tmp_pa
         "--limit",
         "14",
     ]
-    assert script.main(arguments) == 0
+    assert program.main(arguments) == 0
     labels = builder.load(tiny_data, "validation").labels[kept[0]]
     assert np.bincount(labels, minlength=7).tolist() == [2] * 7
     assert "cnn_relu on 14 of 28 faces" in capsys.readouterr().out
@@ -199,7 +194,7 @@ def test_the_script_takes_a_part_and_says_so(script, tiny_run, tiny_data, tmp_pa
     )
 
 
-def test_the_script_complains(script, tiny_run, tiny_data, tmp_path, capsys):
+def test_the_script_complains(program, tiny_run, tiny_data, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     arguments = [
         "--workdir",
@@ -209,10 +204,10 @@ def test_the_script_complains(script, tiny_run, tiny_data, tmp_path, capsys):
         "--out",
         str(tmp_path / "file" / "out"),
     ]
-    assert script.main(arguments) == 2
+    assert program.main(arguments) == 2
     assert "give an --out that can be written" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        script.main([*arguments, "--limit", "0"])
+        program.main([*arguments, "--limit", "0"])
     assert "0 is not 1 or more" in capsys.readouterr().err
 
 

@@ -1,29 +1,22 @@
-"""scripts/ablate.py at toy size."""
+"""scripts/ablate.py at toy size, its trainings within this process."""
 
+import contextlib
 import csv
-import importlib.util
+import io
 import json
 
 import numpy as np
 import pytest
-from helpers import QUICK, ROOT, run_python, without_tensorflow
+from helpers import run_python, run_within, script
 
 from configs.ablation import get_config
 from fer_jax import configure
 from fer_jax.data import builder, id_list
 from fer_jax.writers import read_records
 
-_SPEC = importlib.util.spec_from_file_location("ablate", ROOT / "scripts" / "ablate.py")
-ablate_script = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(ablate_script)
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
-SMALL = (
-    "--config.model.input_size=16",
-    "--config.model.kwargs.widths=(4,)",
-    "--config.model.kwargs.depths=(1,)",
-    "--config.train.batch_size=14",
-    "--config.train.epochs=2",
-)
+SMALL = ("--config.model.input_size=16", "--config.train.batch_size=14", "--config.train.epochs=2")
 
 
 def ids(done):
@@ -32,19 +25,25 @@ def ids(done):
 
 
 def ablate(data, out, *arguments):
-    command = ("scripts/ablate.py", f"--data={data}", f"--out={out}", *arguments, "--", *SMALL)
-    return run_python(*command, **QUICK, **without_tensorflow())
+    """The exit code."""
+
+    def shrink(config):
+        config.model.kwargs.update(widths=(4,), depths=(1,))
+
+    with pytest.MonkeyPatch.context() as patch:
+        words = (f"--data={data}", f"--out={out}", *arguments, "--", *SMALL)
+        return run_within(patch, script("ablate"), shrink, *words)[0]
 
 
 @pytest.fixture(scope="module")
-def done(tiny_data, tmp_path_factory):
+def done(compiled_quickly, tiny_data, tmp_path_factory):
     """Two seeds of a recipe beside the baseline: the folder, and what was printed."""
     out = tmp_path_factory.mktemp("ablation") / "out"
     out.with_name("ids.txt").write_text(f"{builder.load(tiny_data, 'train').ids[3]}\n")
     arguments = ("--seeds", "4", "5", "--recipes", "--drop_ids", out.with_name("ids.txt"))
-    process = ablate(tiny_data, out, *arguments)
-    assert process.returncode == 0, process.stderr
-    return out, process.stdout
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert ablate(tiny_data, out, *arguments) == 0
+    return out, printed.getvalue()
 
 
 def test_every_recipe_is_trained_with_every_seed(done):
@@ -79,13 +78,13 @@ def test_the_results_are_those_of_the_runs_predictions(done):
     low, high = difference["interval_95"]
     assert low <= difference["difference"] <= high
     page = (out / "results.md").read_text()
-    assert page in printed and "--seeds 4 5" in page and "cpu" in page
+    assert page in printed and page.startswith("by hand\n")
     values = ", ".join(f"{100 * v:.2f}" for v in results["recipes"]["baseline"]["ece"]["values"])
     assert f"({values})" in next(line for line in page.splitlines() if line.startswith("| baseline |"))
     assert (out / "differences.png").stat().st_size
 
 
-def test_a_recipe_that_fails_is_named_and_finished_runs_are_recognised(done, tiny_data):
+def test_a_recipe_that_fails_is_named_and_finished_runs_are_recognised(done, tiny_data, capsys):
     """The list is another one now: the run in the recipe's folder is not that of the command."""
     out, _ = done
     runs = sorted(out.glob("*/*/summary.json"))
@@ -93,15 +92,14 @@ def test_a_recipe_that_fails_is_named_and_finished_runs_are_recognised(done, tin
     other = out.with_name("other") / "ids.txt"
     other.parent.mkdir()
     other.write_text(f"{builder.load(tiny_data, 'train').ids[4]}\n")
-    process = ablate(tiny_data, out, "--seeds=4", "--recipes", "--drop_ids", other)
-    assert process.returncode == 1
-    assert "drop_ids_hash:" in process.stderr
+    assert ablate(tiny_data, out, "--seeds=4", "--recipes", "--drop_ids", other) == 1
+    assert "drop_ids_hash:" in capsys.readouterr().err
     page = (out / "results.md").read_text()
     assert "Failed: drop_ids." in page and "| baseline |" in page and "| drop_ids |" not in page
     assert [path.stat().st_mtime_ns for path in runs] == before and len(runs) == 4
 
 
-@pytest.mark.parametrize("change", ablate_script.RECIPES.values())
+@pytest.mark.parametrize("change", script("ablate").RECIPES.values())
 def test_every_recipe_changes_a_field_of_the_config(change):
     name, value = change.split("=")
     config = get_config()

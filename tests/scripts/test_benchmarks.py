@@ -1,7 +1,6 @@
 """The benchmarks measure what they say: the same network, the same work."""
 
 import argparse
-import importlib.util
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -9,17 +8,10 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import jax
 import numpy as np
 import pytest
-from helpers import QUICK, ROOT, run_python, without_tensorflow
+from helpers import QUICK, run_python, script, without_tensorflow
 
 from fer_jax import losses, models, platform
 from fer_jax.models import backbone, cnn, layers
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("name", ["cnn_elu", "cnn_relu"])

@@ -1,12 +1,12 @@
 """scripts/calibrate.py: the temperature in the file is that of the least loss, and nothing else changes."""
 
-import importlib.util
 import pathlib
 import shutil
 
 import jax
 import numpy as np
 import pytest
+from helpers import script
 from scipy import optimize, special
 from sklearn import metrics
 
@@ -14,10 +14,7 @@ from fer_jax.checkpoints import load_weights
 from fer_jax.data import builder
 from fer_jax.evaluation.trained import Trained
 
-_PATH = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "calibrate.py"
-_SPEC = importlib.util.spec_from_file_location("calibrate_script", _PATH)
-calibrate = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(calibrate)
+calibrate = script("calibrate")
 
 
 @pytest.fixture

@@ -1,27 +1,20 @@
 """scripts/compare.py on a run and on a plain file of another framework, and its complaints."""
 
 import csv
-import importlib.util
 import json
-import pathlib
 
 import numpy as np
 import pytest
-from helpers import random_case
+from helpers import random_case, script
 
 from fer_jax.data import builder
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import report
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(scope="module")
 def compare():
-    spec = importlib.util.spec_from_file_location("compare_script", ROOT / "scripts" / "compare.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("compare")
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """scripts/evaluate.py from weights and data on disk to a report, and its complaints."""
 
 import csv
-import importlib.util
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -12,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from helpers import ROOT, script
 from PIL import Image
 
 from fer_jax import models
@@ -21,16 +20,13 @@ from fer_jax.data.emotions import EMOTIONS
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly", "undrawn")
 
-SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "evaluate.py"
+SCRIPT = ROOT / "scripts" / "evaluate.py"
 KWARGS = {"widths": [4, 8], "hidden": 8}
 
 
 @pytest.fixture(scope="module")
 def evaluate():
-    spec = importlib.util.spec_from_file_location("evaluate_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("evaluate")
 
 
 def prepare(folder, channels=1, splits=(("train", 2), ("validation", 5), ("test", 3))):

@@ -1,12 +1,11 @@
 """scripts/export.py and scripts/benchmark_exports.py: files, what is said of them, and errors."""
 
-import importlib.util
 import json
 import pathlib
 
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import script
 
 from fer_jax.evaluation.trained import Trained
 from fer_jax.inference.exports import export as exports
@@ -15,17 +14,10 @@ onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
 
-def _script(name: str):
-    spec = importlib.util.spec_from_file_location(f"{name}_script", ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_writes_what_the_flags_ask_for(tiny_run, tiny_data, tmp_path, capsys):
     out = tmp_path / "new" / "tiny.onnx"
     arguments = [f"--workdir={tiny_run}", "--format=onnx", f"--out={out}", f"--data={tiny_data}"]
-    assert _script("export").main([*arguments, "--preprocessing=outside", "--softmax=outside"]) == 0
+    assert script("export").main([*arguments, "--preprocessing=outside", "--softmax=outside"]) == 0
     assert [path.name for path in out.parent.iterdir()] == ["tiny.onnx"]
     (given,), (wanted,) = onnx.load(out).graph.input, onnx.load(out).graph.output
     assert (given.type.tensor_type.elem_type, wanted.name) == (onnx.TensorProto.FLOAT, "logits")
@@ -51,7 +43,7 @@ def test_writes_what_the_flags_ask_for(tiny_run, tiny_data, tmp_path, capsys):
 )
 def test_errors_name_what_to_do(flags, message, tiny_run, tmp_path, capsys):
     arguments = [f"--workdir={tiny_run}", f"--out={tmp_path / 'x'}", *flags]
-    assert _script("export").main(arguments) == 2
+    assert script("export").main(arguments) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -59,7 +51,7 @@ def test_errors_name_what_to_do(flags, message, tiny_run, tmp_path, capsys):
 def test_the_table_has_every_format_and_precision(tiny_run, tiny_data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(exports, "FORMATS", ("onnx", "safetensors"))
     arguments = [f"--workdir={tiny_run}", f"--data={tiny_data}", f"--out={tmp_path}"]
-    assert _script("benchmark_exports").main(arguments) == 0
+    assert script("benchmark_exports").main(arguments) == 0
     result = json.loads((tmp_path / "exports.json").read_text())
     names = [(row["format"], row["precision"]) for row in result["exports"]]
     onnx_names = [("onnx", precision) for precision in ("float32", "float16", "int8")]

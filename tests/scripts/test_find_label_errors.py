@@ -1,10 +1,12 @@
-"""scripts/find_label_errors.py at toy size."""
+"""scripts/find_label_errors.py at toy size, its trainings within this process."""
 
+import contextlib
 import csv
+import io
 
 import numpy as np
 import pytest
-from helpers import QUICK, run_python, without_tensorflow
+from helpers import run_python, run_within, script
 
 from fer_jax.checkpoints import load_weights
 from fer_jax.data import builder
@@ -13,27 +15,30 @@ from fer_jax.evaluation import predictions
 from fer_jax.evaluation.label_errors import find_suspects
 from fer_jax.evaluation.trained import Trained
 
-SMALL = (
-    "--config.model.input_size=16",
-    "--config.model.kwargs.widths=(4,)",
-    "--config.model.kwargs.depths=(1,)",
-    "--config.train.batch_size=14",
-    "--config.train.epochs=2",
-)
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+SMALL = ("--config.model.input_size=16", "--config.train.batch_size=14", "--config.train.epochs=2")
 
 
 def find(data, out, *arguments):
-    command = ("scripts/find_label_errors.py", f"--data={data}", f"--out={out}", "--folds=2", *arguments)
-    return run_python(*command, "--", *SMALL, **QUICK, **without_tensorflow())
+    """The exit code, and what was printed."""
+
+    def shrink(config):
+        config.model.kwargs.update(widths=(4,), depths=(1,))
+
+    words = (f"--data={data}", f"--out={out}", "--folds=2", *arguments, "--", *SMALL)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        code, _ = run_within(patch, script("find_label_errors"), shrink, *words)
+    return code, printed.getvalue()
 
 
 @pytest.fixture(scope="module")
-def done(tiny_data, tmp_path_factory):
+def done(compiled_quickly, tiny_data, tmp_path_factory):
     """The folder of a finished search, and what was printed."""
     out = tmp_path_factory.mktemp("label_errors") / "out"
-    process = find(tiny_data, out)
-    assert process.returncode == 0, process.stderr
-    return out, process.stdout
+    code, printed = find(tiny_data, out)
+    assert code == 0
+    return out, printed
 
 
 def test_each_fold_answers_for_what_its_training_left_out(done, tiny_data):
@@ -73,20 +78,20 @@ def test_the_same_command_recognises_what_is_finished(done, tiny_data):
     runs = sorted(out.glob("fold_*/summary.json"))
     before, suspects = [path.stat().st_mtime_ns for path in runs], (out / "suspects.csv").read_text()
     (out / "suspects.csv").unlink()
-    process = find(tiny_data, out, "--at_most=0.1")
-    assert process.returncode == 0, process.stderr
+    code, printed = find(tiny_data, out, "--at_most=0.1")
+    assert code == 0
     assert [path.stat().st_mtime_ns for path in runs] == before and len(runs) == 2
     # Of the same suspects the most doubtful 7 of 70 images.
     assert (out / "suspects.csv").read_text().splitlines() == suspects.splitlines()[:8]
-    assert len(suspects.splitlines()) > 8 and "the most doubtful of" in process.stdout
+    assert len(suspects.splitlines()) > 8 and "the most doubtful of" in printed
     (out / "suspects.csv").write_text(suspects)
 
 
-def test_other_folds_are_another_run(done, tiny_data):
+def test_other_folds_are_another_run(done, tiny_data, capsys):
     out, _ = done
     held_out = (out / "fold_0.txt").read_text()
-    process = find(tiny_data, out, "--seed=1")
-    assert process.returncode == 1 and "drop_ids_hash:" in process.stderr
+    assert find(tiny_data, out, "--seed=1")[0] == 1
+    assert "drop_ids_hash:" in capsys.readouterr().err
     (out / "fold_0.txt").write_text(held_out)
 
 

@@ -1,15 +1,12 @@
 """scripts/sweep.py at toy size, its trainings within this process."""
 
-import importlib.util
 import json
-import sys
 
 import pytest
-from helpers import ROOT, run_python
+from helpers import TrainingsWithin, run_python, run_within, script
 
 from fer_jax.evaluation import predictions, statistics
-from fer_jax.monitor import EXIT_PREEMPTED, NonFiniteLossError
-from fer_jax.train import train_and_evaluate
+from fer_jax.monitor import EXIT_PREEMPTED
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly", "undrawn")
 
@@ -18,40 +15,23 @@ SMALL = ("--config.model.input_size=16", "--config.train.batch_size=14", "--conf
 
 @pytest.fixture
 def sweep(monkeypatch, tiny_data):
-    """sweep(out, ...) -> the exit code; what was trained is in sweep.trained, sweep.most ends it early."""
-    spec = importlib.util.spec_from_file_location("sweep", ROOT / "scripts" / "sweep.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """sweep(out, ...) -> the exit code, and the trials and seeds that were trained."""
 
-    class Within:
-        def train(self, config, workdir, *flags):
-            if len(run.trained) == run.most:
-                return EXIT_PREEMPTED
-            config = module.trainings.load_config(config, flags)
-            config.model.kwargs.update(widths=(4,), depths=(1,))
-            run.trained.append((workdir.parent.name, config.seed))
-            try:
-                train_and_evaluate(config, workdir)
-            except NonFiniteLossError:
-                return 1
-            return 0
+    def shrink(config):
+        config.model.kwargs.update(widths=(4,), depths=(1,))
 
     def run(out, *arguments):
-        run.trained = []
-        flags = ["sweep.py", f"--data={tiny_data}", f"--out={out}", *arguments, "--", *SMALL]
-        monkeypatch.setattr(sys, "argv", flags)
-        return module.main()
+        words = (f"--data={tiny_data}", f"--out={out}", *arguments, "--", *SMALL)
+        code, commands = run_within(monkeypatch, script("sweep"), shrink, *words)
+        return code, [(workdir.parent.name, config.seed) for workdir, config in commands.trained]
 
-    run.most = None
-    monkeypatch.setattr(module.trainings, "Commands", Within)
-    monkeypatch.setattr(module.trainings, "origin", lambda: "by hand")
     return run
 
 
-def test_trains_ranks_and_goes_on(sweep, tmp_path, capsys):
+def test_trains_ranks_and_goes_on(sweep, tmp_path, capsys, monkeypatch):
     """A rate so high that the loss is infinite fails, and the others go on; then another seed is added."""
     out = tmp_path / "out"
-    assert sweep(out, "--grid", "optim.learning_rate", "0.01", "0.05", "1e38") == 1
+    assert sweep(out, "--grid", "optim.learning_rate", "0.01", "0.05", "1e38")[0] == 1
     printed = capsys.readouterr()
     assert "learning_rate=1e38 failed" in printed.err
     results = json.loads((out / "results.json").read_text())
@@ -71,13 +51,18 @@ def test_trains_ranks_and_goes_on(sweep, tmp_path, capsys):
     # Stopped when one of two trials has its second seed: they are ranked by what both have.
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/seed_0/summary.json")}
     again = ("--grid", "optim.learning_rate", "0.01", "0.05", "--seeds", "0", "1")
-    sweep.most = 3
-    assert sweep(out, *again) == EXIT_PREEMPTED
-    assert sweep.trained[-1] == ("learning_rate=0.01", 1)
+    with monkeypatch.context() as patch:
+        train = TrainingsWithin.train
+
+        def stopped(self, *words):
+            return EXIT_PREEMPTED if len(self.trained) == 3 else train(self, *words)
+
+        patch.setattr(TrainingsWithin, "train", stopped)
+        code, trained = sweep(out, *again)
+    assert code == EXIT_PREEMPTED and trained[-1] == ("learning_rate=0.01", 1)
     results = json.loads((out / "results.json").read_text())
     assert results["seeds"] == [0] and len(results["trials"]) == 2
-    sweep.most = None
-    assert sweep(out, *again) == 0
+    assert sweep(out, *again)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/seed_0/summary.json")} == before
     results = json.loads((out / "results.json").read_text())
     assert results["seeds"] == [0, 1]

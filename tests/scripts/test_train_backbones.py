@@ -1,22 +1,15 @@
 """scripts/train_backbones.py at toy size."""
 
-import importlib.util
 import json
 import os
 import sys
 
 import pytest
-from helpers import QUICK, ROOT, run_python, without_tensorflow
+from helpers import QUICK, run_python, script, without_tensorflow
 
 from fer_jax.monitor import EXIT_PREEMPTED
 
-
-def script(name="train_backbones"):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
+backbones = script("train_backbones")
 
 
 def test_a_network_without_weights_is_trained_from_scratch_and_tabled(tiny_data, tmp_path):
@@ -57,13 +50,13 @@ def test_ported_weights_are_taken_from_their_folder(tmp_path):
     path = tmp_path / "mobilenet_v2_keras.safetensors"
     path.touch()
     commands = Answering(1)
-    (training,) = script().plan(commands, "mobilenet_v2", tmp_path / "out", tmp_path, scratch=False)
+    (training,) = backbones.plan(commands, "mobilenet_v2", tmp_path / "out", tmp_path, scratch=False)
     assert (training.weights, training.words) == (str(path), "ImageNet, keras")
     assert training.workdir == tmp_path / "out" / "mobilenet_v2" and not commands.asked
 
 
 def test_only_weights_that_no_server_gives_are_done_without(tmp_path):
-    obtain = script().obtain_weights
+    obtain = backbones.obtain_weights
     arguments = "mobilenet_v2", "keras", tmp_path
     assert obtain(Answering(os.EX_UNAVAILABLE), *arguments) == "none"
     with pytest.raises(SystemExit, match="error: keras's weights of mobilenet_v2 are at fault, see above"):
@@ -78,7 +71,7 @@ def test_a_run_keeps_the_weights_it_began_with(tmp_path):
     (tmp_path / "mobilenet_v2_keras.safetensors").touch()
     (tmp_path / "out" / "mobilenet_v2").mkdir(parents=True)
     (tmp_path / "out" / "mobilenet_v2" / "config.json").write_text('{"init.weights": "none"}')
-    (training,) = script().plan(Answering(1), "mobilenet_v2", tmp_path / "out", tmp_path, scratch=True)
+    (training,) = backbones.plan(Answering(1), "mobilenet_v2", tmp_path / "out", tmp_path, scratch=True)
     assert (training.weights, training.words) == ("none", "from scratch (keras's could not be had)")
 
 
@@ -86,9 +79,9 @@ def test_a_partial_file_is_asked_for(tmp_path):
     arguments = Answering(1), "effnet_b4", tmp_path / "out", tmp_path
     path = tmp_path / "efficientnet_b4_timm.safetensors"
     with pytest.raises(SystemExit, match=f"error: {path} is not there: it is made from a partial file of "):
-        list(script().plan(*arguments, scratch=False))
+        list(backbones.plan(*arguments, scratch=False))
     path.touch()
-    first, second = script().plan(*arguments, scratch=True)
+    first, second = backbones.plan(*arguments, scratch=True)
     assert (first.weights, first.words) == (str(path), "ImageNet, a partial file")
     assert (second.workdir.name, second.weights, second.words) == (
         "effnet_b4_scratch",

@@ -1,60 +1,41 @@
 """scripts/train_best.py at toy size, its commands run within this process."""
 
-import importlib.util
 import json
-import sys
 
 import pytest
-from helpers import ROOT, run_python
+from helpers import TrainingsWithin, run_python, run_within, script
 
 from fer_jax import checkpoints
 from fer_jax.monitor import EXIT_PREEMPTED
-from fer_jax.train import train_and_evaluate
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly", "undrawn")
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+def shrink(config):
+    small = {"train.steps": 2, "train.batch_size": 14, "model.input_size": 16, "optim.warmup_epochs": 0.0}
+    config.update_from_flattened_dict(small)
+    shallow = {"blocks": (1, 0)} if "blocks" in config.model.kwargs else {"depths": (1, 1)}
+    config.model.kwargs.update(widths=(4, 4), **shallow)
 
 
 @pytest.fixture
-def best(monkeypatch):
-    """The script, of two networks, whose trainings are narrow and short."""
+def best(monkeypatch, tiny_data):
+    """best(out, ...) -> the exit code, and group and configuration of the trainings, of two networks."""
     module = script("train_best")
     monkeypatch.setattr(module, "OTHERS", ["plain"])
 
-    class Within:
-        trained: list = []
+    def run(out, *arguments):
+        words = (f"--out={out}", f"--data={tiny_data}", *arguments)
+        code, commands = run_within(monkeypatch, module, shrink, *words)
+        return code, [(workdir.parent.name, config) for workdir, config in commands.trained]
 
-        def train(self, config, workdir, *flags):
-            small = ["--config.train.steps=2", "--config.train.batch_size=14", "--config.model.input_size=16"]
-            config = module.trainings.load_config(config, [*flags, *small])
-            config.optim.warmup_epochs = 0.0
-            shallow = {"blocks": (1, 0)} if "blocks" in config.model.kwargs else {"depths": (1, 1)}
-            config.model.kwargs.update(widths=(4, 4), **shallow)
-            self.trained.append((workdir.parent.name, config))
-            train_and_evaluate(config, workdir)
-            return 0
-
-        def run(self, python, path, *arguments):
-            return script(path.removeprefix("scripts/").removesuffix(".py")).main(list(arguments))
-
-    monkeypatch.setattr(module.trainings, "Commands", Within)
-    monkeypatch.setattr(module.trainings, "origin", lambda: "by hand")
-    return module
+    return run
 
 
-def test_trains_joins_and_distils(best, tiny_data, tiny_ferplus, tmp_path, monkeypatch):
+def test_trains_joins_and_distils(best, tiny_ferplus, tmp_path):
     out = tmp_path / "out"
-    flags = [f"--out={out}", f"--data={tiny_data}", f"--ferplus={tiny_ferplus}", "--seeds=3"]
-    monkeypatch.setattr(sys, "argv", ["train_best.py", *flags])
-    assert best.main() == 0
-    trained = best.trainings.Commands.trained
+    code, trained = best(out, f"--ferplus={tiny_ferplus}", "--seeds=3")
+    assert code == 0
     assert [group for group, _ in trained] == ["residual", "plain", "ferplus", "distilled"]
     assert {config.seed for _, config in trained} == {3}
     labels = {group: config.data.labels for group, config in trained}
@@ -75,10 +56,9 @@ def test_trains_joins_and_distils(best, tiny_data, tiny_ferplus, tmp_path, monke
     assert page.count("extra annotations") == 1 and "ensemble/ensemble.png" in page
 
 
-def test_stops_where_a_training_was_stopped(best, tiny_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(best.trainings.Commands, "train", lambda *_: EXIT_PREEMPTED)
-    monkeypatch.setattr(sys, "argv", ["train_best.py", f"--out={tmp_path}", f"--data={tiny_data}"])
-    assert best.main() == EXIT_PREEMPTED
+def test_stops_where_a_training_was_stopped(best, tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainingsWithin, "train", lambda *_: EXIT_PREEMPTED)
+    assert best(tmp_path) == (EXIT_PREEMPTED, [])
 
 
 def test_its_own_flags_are_not_for_the_trainings(tmp_path):
