@@ -4,7 +4,10 @@ import os
 from importlib import resources
 from pathlib import Path
 
-BUNDLED = {"cnn": "cnn_fer2013.safetensors"}
+BUNDLED = {
+    "cnn": "cnn_fer2013.safetensors",
+    "cnn_1m": "cnn_1m_fer2013.safetensors",
+}
 
 
 def find_weights(source: os.PathLike | str) -> str:
