@@ -2,8 +2,8 @@
 
 Run the one of 992 thousand parameters by `python -m fer_jax.main --config configs/taught.py`, then the one
 of 242 thousand by `python -m fer_jax.main --config configs/taught.py:tiny --workdir runs/taught_tiny`.
-The first reached 68.54 % on PublicTest (one view; 68.15 % after the last epoch) in 52 minutes on two shared CPU
-cores with AVX-512 BF16 (seed 0, commit 53177b8).
+The first reached 68.54 % on PublicTest (one view; 68.15 % after the last epoch) in 52 minutes on two shared
+CPU cores with AVX-512 BF16 (seed 0, commit 53177b8).
 """
 
 from configs.cnn_small import get_config as cnn_small
