@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from ml_collections import ConfigDict
 
 import fer_jax
 from fer_jax import losses, models, optim, stages
+from fer_jax.checkpoints import DamagedCheckpointError
 from fer_jax.data import augment, builder, ferplus, id_list, splits
 from fer_jax.data.emotions import class_names
 from fer_jax.data.faces import Faces
@@ -391,27 +393,28 @@ def teachers(config: ConfigDict) -> list[Trained]:
     sources, weight, temperature = config.distill.teachers, config.distill.weight, config.distill.temperature
     if not sources:
         return []
-    if not (0 < weight <= 1 and temperature > 0):
-        raise ValueError(
-            f"config.distill.weight is {weight} and temperature {temperature}; expected more than 0, and a "
-            "weight of at most 1"
-        )
+    if not 0 < weight <= 1:
+        raise ValueError(f"config.distill.weight is {weight}; expected more than 0 and at most 1")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"config.distill.temperature is {temperature}; expected more than 0")
+    if again := [source for source in sources if list(sources).count(source) > 1]:
+        raise ValueError(f"config.distill.teachers names {again[0]} twice: a teacher answers once")
     if config.loss.logit_adjustment:
         raise ValueError(
             "config.loss.logit_adjustment and config.distill.teachers are set: the labels would ask for "
             "other logits than the teachers; choose one"
         )
     try:
-        found = [Trained(find_weights(source)) for source in sources]
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"config.distill.teachers: {error}") from error
+        found = [Trained(find_weights(str(source))) for source in sources]
+    except (FileNotFoundError, ValueError, DamagedCheckpointError) as error:
+        raise type(error)(f"config.distill.teachers: {error}") from error
     names = list(class_names(config.data.num_classes))
     channels = builder.read_manifest(config.data.dir)["channels"]
     for teacher in found:
         if teacher.facts["emotions"] != names:
             raise ValueError(
                 f"config.distill.teachers: {teacher.source} tells {teacher.facts['emotions']} apart and the "
-                f"student {names}"
+                f"student {names}: config.data.num_classes says how many the student does"
             )
         if channels not in (1, teacher.input_shape[-1]):
             raise ValueError(

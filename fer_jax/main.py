@@ -28,7 +28,11 @@ flags.mark_flag_as_required("config")
 def parse_flags(argv: list[str]) -> list[str]:
     """As absl does, but a field that does not exist is a line with a suggestion, not a traceback."""
     try:
-        return app.parse_flags_with_usage(argv)
+        rest = app.parse_flags_with_usage(argv)
+        hasattr(_CONFIG.value, "data")  # what could not be loaded says so when it is asked for
+        return rest
+    except OSError as error:  # the experiment's file, which ml_collections names in its last line
+        sys.exit(f"error: --config: {str(error).splitlines()[-1].strip()}")
     except (AttributeError, KeyError) as error:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         if not frame.f_globals["__name__"].startswith("ml_collections."):

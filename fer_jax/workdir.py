@@ -83,6 +83,9 @@ def claim(workdir: pathlib.Path, wanted: dict[str, Any]) -> None:
         saved = any(entry.name.isdecimal() for entry in (workdir / CHECKPOINTS).glob("*"))
         if saved or (workdir / SUMMARY_FILE).is_file():
             lines = [f"  {k}: {found.get(k)!r} there, {wanted.get(k)!r} here" for k in differing]
+            if "teachers" in differing:
+                names = [one.get("distill.teachers") for one in (found, wanted)]
+                lines.append(f"  (config.distill.teachers: {names[0]} there, {names[1]} here)")
             raise ValueError(
                 f"{workdir} belongs to a run with another configuration:\n"
                 + "\n".join(lines)

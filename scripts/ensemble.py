@@ -9,8 +9,9 @@ accuracy of the mean probabilities most, up to --most; of these as many are kept
 accuracy. --all takes every network as it is given.
 
 OUT gets ensemble.md (start there), ensemble.json, ensemble.png and, of members with reports, a report of the
-ensemble, of others predictions.csv alone; compare.py and ensemble.py take either. Members that are runs can
-teach a single network: the page ends with the flag for `--config.distill.teachers`.
+ensemble, of others predictions.csv alone; compare.py and ensemble.py take either. It is a new folder, or that
+of an earlier ensemble. Members that are runs can teach a single network: the page ends with the flag for
+`--config.distill.teachers`.
 """
 
 import argparse
@@ -24,6 +25,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fer_jax.evaluation import command  # noqa: E402
+
+PAGE = "ensemble.md"
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -52,15 +55,19 @@ def build(args: argparse.Namespace) -> int:
     from fer_jax.evaluation import contenders, ensemble, predictions, report
 
     found = contenders.load(args.networks)
+    refuse_out(Path(args.out), [one.path for one in found])
     first = found[0].predictions
     splits = {one.facts["split"] for one in found if "split" in one.facts}
-    split = splits.pop() if len(splits) == 1 else "the split"
+    split = splits.pop() if len(splits) == 1 else None
     out = command.open_folder(args.out)
     groups = np.arange(len(first.ids)) if first.groups is None else first.groups
     probs = [one.predictions.probs for one in found]
     result = ensemble.judge(probs, first.labels, groups, args.most, args.all)
     members = [found[place] for place in result["members"]]
     facts = ensemble.facts_of([one.name for one in members], [one.facts for one in members])
+    if facts and not args.all:
+        metric = {"metric": "accuracy", "value": result["figures"]["accuracy"]}
+        facts["selection"] = {"split": split} | metric
     together = result.pop("probs")
     copies = [one.predictions.copies for one in members]
     copies = None if any(found is None for found in copies) else np.max(copies, axis=0)
@@ -75,14 +82,33 @@ def build(args: argparse.Namespace) -> int:
     names = [one.name for one in found]
     lines = [*ensemble.page(result, names, split), "", f"![Accuracy by number]({ensemble.PICTURE})"]
     runs = [args.networks[place] for place in result["members"]]
-    if all((Path(run) / checkpoints.BEST_WEIGHTS).is_file() for run in runs):
+    if len(runs) > 1 and all((Path(run) / checkpoints.BEST_WEIGHTS).is_file() for run in runs):
         lines += ["", f'To teach one network what they know: `--config.distill.teachers="{tuple(runs)}"`']
-    (out / "ensemble.md").write_text("\n".join(lines) + "\n")
+    (out / PAGE).write_text("\n".join(lines) + "\n")
     result |= {"split": split, "networks": names, "images": len(first.ids)}
     (out / "ensemble.json").write_text(json.dumps(result, indent=2) + "\n")
     print("\n".join(lines))
-    print(f"\nensemble: {out / 'ensemble.md'}")
+    print(f"\nensemble: {out / PAGE}")
     return 0
+
+
+def refuse_out(out: Path, inputs: list[Path]) -> None:
+    """Refuses a folder whose files an ensemble would write over.
+
+    Args:
+      out: the folder.
+      inputs: the networks' files of predictions.
+
+    Raises:
+      ValueError: it has one of them, or a report or predictions of something else.
+    """
+    from fer_jax import checkpoints
+    from fer_jax.evaluation import contenders
+
+    again = any(path.resolve().parent == out.resolve() for path in inputs)
+    others = [contenders.REPORT, contenders.PREDICTIONS, contenders.STORED, checkpoints.BEST_WEIGHTS]
+    if again or (not (out / PAGE).is_file() and any((out / name).exists() for name in others)):
+        raise ValueError(f"--out {out} has a network's files, which would be written over: name a new folder")
 
 
 if __name__ == "__main__":

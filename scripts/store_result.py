@@ -48,6 +48,8 @@ def store(args: argparse.Namespace) -> int:
     folder = args.results / args.name
     if folder.parent != args.results:
         raise ValueError(f"--name {args.name}: expected a folder's name, without a slash")
+    if args.minutes is not None and args.minutes <= 0:
+        raise ValueError(f"--minutes {args.minutes:g}: expected more than 0")
     seconds = None if args.minutes is None else 60 * args.minutes
     run = stored.Run(args.command, args.commit, args.hardware, seconds)
     if (args.source / "results.json").is_file():

@@ -26,6 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import trainings  # noqa: E402
 
 from fer_jax import configure  # noqa: E402
+from fer_jax.data import builder  # noqa: E402
 from fer_jax.evaluation import ablation, command, sweeping  # noqa: E402
 from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
 from fer_jax.workdir import SUMMARY_FILE  # noqa: E402
@@ -69,7 +70,8 @@ def make_trials(options: argparse.Namespace) -> dict[str, sweeping.Trial]:
     """The trials by the names of their folders.
 
     Raises:
-      ValueError: a field is not in the config or stands twice, or it cannot be drawn so.
+      ValueError: a field is not in the config or stands twice, it cannot be drawn so, or a trial's values
+        cannot be.
     """
     config = trainings.load_config(options.config)
     names = [name for name, *_ in options.grid + options.draw]
@@ -95,10 +97,18 @@ def make_trials(options: argparse.Namespace) -> dict[str, sweeping.Trial]:
             raise ValueError(f"--draw {name}: {error}") from None
     drawn = sweeping.random(draws, options.random, options.sweep_seed) if draws else [{}]
     trials = [point | chosen for chosen in drawn for point in sweeping.grid(values)]
+    for trial in trials:
+        flags = [*options.arguments, *trial_flags(trial)]
+        configure.check(trainings.load_config(options.config, flags))
     named = {sweeping.trial_name(trial): trial for trial in trials}
     if len(named) < len(trials):
         print(f"{len(trials) - len(named)} of {len(trials)} draws were there already", file=sys.stderr)
     return named
+
+
+def trial_flags(trial: sweeping.Trial) -> list[str]:
+    """The flags of a training for the fields of a trial."""
+    return [f"--config.{field}={value}" for field, value in trial.items()]
 
 
 def main() -> int:
@@ -108,7 +118,8 @@ def main() -> int:
 
 def sweep(options: argparse.Namespace) -> int:
     """Trains all, and goes on without a trial that fails; the exit code."""
-    out, origin = options.out.resolve(), trainings.origin()
+    builder.read_manifest(options.data)
+    out, origin = command.open_folder(options.out).resolve(), trainings.origin()
     failed: dict[str, int] = {}
     commands = trainings.Commands()
     for seed in options.seeds:
@@ -117,8 +128,7 @@ def sweep(options: argparse.Namespace) -> int:
                 continue
             print(f"\ntrial {number} of {len(options.trials)}, seed {seed}: {name}")
             flags = [*trainings.data_flags(options), f"--config.seed={seed}", *options.arguments]
-            flags += [f"--config.{field}={value}" for field, value in trial.items()]
-            code = commands.train(options.config, out / name / f"seed_{seed}", *flags)
+            code = commands.train(options.config, out / name / f"seed_{seed}", *flags, *trial_flags(trial))
             if code == EXIT_PREEMPTED:
                 return code
             if code:

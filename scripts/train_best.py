@@ -11,7 +11,7 @@ one after the other,
   ferplus/seed_N    with --ferplus, a dataset with FER+ votes: the first network on the votes as soft labels,
                     judged by FER2013's own labels; extra annotations, so it is no member of the ensemble;
   ensemble          at most seven of them, chosen on the validation split by mirrored views (ensemble.py);
-  distilled         the first network again, taught by the ensemble.
+  distilled/NAMES   the first network again, taught by the ensemble of these.
 
 OUT/results.md tables them after each: accuracy with one view and with the mirror image, 95 % intervals, over
 seeds the mean and the standard deviation. What follows -- is for every training.
@@ -29,7 +29,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import trainings  # noqa: E402
 
 from configs.best import NETWORKS  # noqa: E402
-from fer_jax.evaluation import markdown  # noqa: E402
+from fer_jax.data import builder, ferplus  # noqa: E402
+from fer_jax.evaluation import command, markdown  # noqa: E402
 
 FIRST, *OTHERS = NETWORKS
 MIRRORED = "mirrored"
@@ -50,10 +51,16 @@ class Trainings:
         self.code = 0
 
     def train(
-        self, group: str, network: str, seed: int, *flags: str, data: pathlib.Path | None = None
+        self,
+        group: str,
+        network: str,
+        seed: int,
+        *flags: str,
+        data: pathlib.Path | None = None,
+        name: str | None = None,
     ) -> bool:
         """Trains and evaluates one network; whether that went well."""
-        workdir = self.out / group / f"seed_{seed}"
+        workdir = self.out / group / (name or f"seed_{seed}")
         data = (data or self.options.data).resolve()
         own = (f"--config.data.dir={data}", f"--config.seed={seed}", *flags, *self.options.arguments)
         self.code = self.commands.train(f"configs/best.py:{network}", workdir, *own)
@@ -75,13 +82,13 @@ class Trainings:
         return not self.code
 
     def join(self) -> list[str] | None:
-        """Chooses the ensemble; its members' work directories, None where that failed."""
+        """Chooses the ensemble; its members' work directories by name, None where that failed."""
         runs = [run for group in (FIRST, *OTHERS) for run in self.done.get(group, [])]
         views = [str(run / MIRRORED) for run in runs]
         if not self.run("ensemble.py", *views, f"--out={self.out / 'ensemble'}", "--most=7"):
             return None
         chosen = json.loads((self.out / "ensemble" / "ensemble.json").read_text())["members"]
-        return [str(runs[place]) for place in chosen]
+        return sorted(str(runs[place]) for place in chosen)
 
     def write(self) -> None:
         """The table of what is there so far."""
@@ -122,8 +129,23 @@ class Trainings:
             return self.code
         self.write()
         teachers = f"--config.distill.teachers={tuple(members)!r}"
-        self.train("distilled", FIRST, seeds[0], teachers)
+        # Other teachers, which more seeds may bring, are another run.
+        name = "+".join(f"{run.parent.name}_{run.name}" for run in map(pathlib.Path, members))
+        self.train("distilled", FIRST, seeds[0], teachers, name=name)
         return self.code
+
+
+def check(options: argparse.Namespace) -> None:
+    """Refuses, before hours of work, data that are not there.
+
+    Raises:
+      DatasetError: a dataset is not there or has no votes.
+    """
+    builder.read_manifest(options.data)
+    if options.ferplus and ferplus.ANNOTATION not in builder.read_manifest(options.ferplus)["annotations"]:
+        raise builder.DatasetError(
+            f"--ferplus {options.ferplus} has no FER+ votes: make it by scripts/prepare_data.py --ferplus"
+        )
 
 
 def _with_interval(report: dict) -> str:
@@ -148,7 +170,12 @@ def main() -> int:
     options = parser.parse_args()
     trainings.refuse(parser, options.arguments, ("config", "workdir", "config.data.dir", "config.seed"))
     options.seeds = list(dict.fromkeys(options.seeds))
-    return Trainings(options).run_all()
+
+    def train(options: argparse.Namespace) -> int:
+        check(options)
+        return Trainings(options).run_all()
+
+    return command.run(train, options)
 
 
 if __name__ == "__main__":

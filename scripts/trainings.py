@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -61,12 +62,15 @@ def load_config(path: str, arguments: Sequence[str] = ()) -> ConfigDict:
     command = ["", f"--config={ROOT / path}", *arguments]
     config_flags.DEFINE_config_file("config", flag_values=own, sys_argv=command)
     if not (ROOT / path.partition(":")[0]).is_file():
-        raise ValueError(f"--config {path}: there is no such file")
+        raise ValueError(f"--config {path}: there is no {ROOT / path.partition(':')[0]}")
     try:
         own(command)
         return own.config
     except (AttributeError, KeyError, TypeError, flags.Error) as error:
-        raise ValueError(f"--config {path} {' '.join(arguments)}: {error}") from error
+        reason = error.args[0] if error.args else error
+        if isinstance(reason, KeyError):  # whose text would be its quoted message
+            reason = reason.args[0]
+        raise ValueError(f"--config {path} {shlex.join(arguments)}: {reason}") from error
 
 
 class Commands:
@@ -104,16 +108,16 @@ class Commands:
     def train(self, config: str, workdir: pathlib.Path, *arguments: str) -> int:
         """Trains, goes on, or recognises a finished run, in a process of its own; its exit code."""
         flags = ["--config", config, "--workdir", str(workdir), *arguments]
-        print("\n$ python -m fer_jax.main " + " ".join(flags), flush=True)
+        print("\n$ python -m fer_jax.main " + shlex.join(flags), flush=True)
         code = self.run(sys.executable, "-m", "fer_jax.main", *flags)
         if code == EXIT_PREEMPTED:
-            print(f"\n{workdir.name} is stopped; the same command goes on", file=sys.stderr)
+            print(f"\n{workdir} is stopped; the same command goes on", file=sys.stderr)
         return code
 
 
 def origin() -> str:
     """How the script was called, at which commit, on what."""
-    command = " ".join(["python", f"scripts/{pathlib.Path(sys.argv[0]).name}", *sys.argv[1:]])
+    command = shlex.join(["python", f"scripts/{pathlib.Path(sys.argv[0]).name}", *sys.argv[1:]])
     commit = _output_of("git", "rev-parse", "--short", "HEAD") or "unknown"
     return f"`{command}`, commit {commit}, {_output_of(sys.executable, '-c', _PROBE) or 'unknown device'}"
 

@@ -11,6 +11,7 @@ from helpers import assert_same_run, tiny_config
 from scipy.special import log_softmax, softmax
 
 from fer_jax import checkpoints, distillation, losses, models, optim, steps
+from fer_jax.checkpoints import DamagedCheckpointError
 from fer_jax.data import augment, builder
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import predictions
@@ -110,6 +111,8 @@ def test_a_run_learns_from_its_teachers_and_says_so(tiny_run, tiny_data, tmp_pat
     assert [one["selection"] for one in facts["ancestors"]] == [teacher.facts["selection"]]
     identity = json.loads((tmp_path / "run" / "config.json").read_text())
     assert identity["teachers"] == [teacher.digest]
+    page = (tmp_path / "run" / "report" / "report.md").read_text()
+    assert f"| taught by | {tiny_run} (weight 0.9, temperature 1), and labels |" in page
 
     # The same teacher from another place is the same run, and another teacher in the same place is not.
     moved = tmp_path / "moved.safetensors"
@@ -117,7 +120,8 @@ def test_a_run_learns_from_its_teachers_and_says_so(tiny_run, tiny_data, tmp_pat
     config.distill.teachers = (str(moved),)
     assert train_and_evaluate(config, tmp_path / "run")["steps"] == 4
     shutil.copy(tmp_path / "run" / "best.safetensors", moved)
-    with pytest.raises(ValueError, match="teachers"):
+    names = rf"\(config.distill.teachers: \['{tiny_run}'\] there, \['{moved}'\] here\)"
+    with pytest.raises(ValueError, match=names):
         train_and_evaluate(config, tmp_path / "run")
 
 
@@ -169,11 +173,26 @@ def test_a_teacher_that_is_not_there_is_named(tiny_data, tmp_path):
         train_and_evaluate(config, tmp_path / "run")
 
 
-@pytest.mark.parametrize("changes", [{"weight": 1.5}, {"weight": 0.0}, {"temperature": 0.0}])
-def test_a_part_that_cannot_be_is_refused(changes, tiny_run, tiny_data, tmp_path):
-    changes = {f"distill.{name}": value for name, value in changes.items()}
-    config = tiny_config(tiny_data, **{"distill.teachers": (str(tiny_run),)}, **changes)
-    with pytest.raises(ValueError, match="config.distill.weight is .* expected more than 0, and a weight of"):
+def test_a_damaged_teacher_is_named(tiny_data, tmp_path):
+    damaged = tmp_path / "cut.safetensors"
+    damaged.write_bytes(b"cut")
+    config = tiny_config(tiny_data, **{"distill.teachers": (str(damaged),)})
+    with pytest.raises(DamagedCheckpointError, match=f"config.distill.teachers: {damaged} is not a whole"):
+        train_and_evaluate(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "name, value", [("weight", 1.5), ("weight", 0.0), ("temperature", 0.0), ("temperature", float("inf"))]
+)
+def test_a_part_that_cannot_be_is_refused(name, value, tiny_run, tiny_data, tmp_path):
+    config = tiny_config(tiny_data, **{"distill.teachers": (str(tiny_run),), f"distill.{name}": value})
+    with pytest.raises(ValueError, match=f"config.distill.{name} is {value}; expected more than 0"):
+        train_and_evaluate(config, tmp_path / "run")
+
+
+def test_a_teacher_answers_once(tiny_run, tiny_data, tmp_path):
+    config = tiny_config(tiny_data, **{"distill.teachers": (str(tiny_run),) * 2})
+    with pytest.raises(ValueError, match=f"config.distill.teachers names {tiny_run} twice"):
         train_and_evaluate(config, tmp_path / "run")
 
 

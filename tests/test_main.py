@@ -70,7 +70,14 @@ def test_missing_data_say_how_to_make_them(tmp_path):
         ((DEFAULT, "--config.model.kwargs.depth=3"), "only what the config sets can be overridden: add the"),
         ((DEFAULT, "--workdr=x"), "Did you mean: workdir"),
         ((), "--config"),
-        (("--config=configs/nothing.py",), "configs/nothing.py"),
+        (
+            ("--config=configs/nothing.py",),
+            "error: --config: [Errno 2] No such file or directory: 'configs/n",
+        ),
+        (
+            ("--config=configs/nothing.py", "--config.seed=1"),
+            "error: --config: [Errno 2] No such file or dire",
+        ),
         ((DEFAULT, "train"), "unexpected arguments ['train']"),
         ((DEFAULT, "--num_processes=2"), "--num_processes needs --coordinator=HOST:PORT"),
         (

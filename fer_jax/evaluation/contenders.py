@@ -82,8 +82,8 @@ def load(paths: Sequence[os.PathLike | str], split: Split | None = None) -> list
             _complete(contender, split)
         if contender.predictions.labels is None:
             raise ValueError(
-                f"{contender.path} has no labels: give the dataset that it predicts by --data and --split, "
-                "or a column label"
+                f"{contender.path} has no labels: give it a column label, or name the dataset that it "
+                "predicts by the --data and --split of scripts/compare.py"
             )
     for contender in found[1:]:
         _put_in_order(contender, found[0])

@@ -159,10 +159,10 @@ def facts_of(names: Sequence[str], members: Sequence[dict[str, Any]]) -> dict[st
         "emotions": first["emotions"],
         "labels": first["labels"],
         "model": {"name": f"ensemble of {len(members)}", "kwargs": {"members": list(names)}},
-        "checkpoint": ", ".join(names),
+        "checkpoint": "the mean of " + ", ".join(names),
         "parameters": sum(one["parameters"] for one in members),
         "tta": ", ".join(dict.fromkeys(one["tta"] for one in members)),
-        "ema": all(one.get("ema") for one in members),
+        "ema": any(one.get("ema") for one in members),
         "annotations": [],
         "ancestors": [],
     }
@@ -171,14 +171,15 @@ def facts_of(names: Sequence[str], members: Sequence[dict[str, Any]]) -> dict[st
     return facts
 
 
-def page(found: dict[str, Any], names: Sequence[str], split: str) -> list[str]:
+def page(found: dict[str, Any], names: Sequence[str], split: str | None) -> list[str]:
     """The lines of a page on an ensemble.
 
     Args:
       found: from `judge`.
       names: of all networks.
-      split: that they are judged on.
+      split: that they are judged on, None where it has no name.
     """
+    where = f"`{split}`" if split else "one split"
     figures, between = found["figures"], found["interval_95"]
     rows = []
     for number, place in enumerate(found["order"], 1):
@@ -187,7 +188,7 @@ def page(found: dict[str, Any], names: Sequence[str], split: str) -> list[str]:
         rows.append((str(number), names[place], *(f"{100 * value:.2f}" for value in accuracies), taken))
     best = found["best_single"]
     lines = [
-        f"{len(found['members'])} of {len(names)} networks on `{split}`, the mean of their probabilities: "
+        f"{len(found['members'])} of {len(names)} networks on {where}, the mean of their probabilities: "
         f"accuracy {100 * figures['accuracy']:.2f} % (95 % {100 * between['accuracy'][0]:.2f} to "
         f"{100 * between['accuracy'][1]:.2f}), macro F1 {figures['macro_f1']:.3f}, "
         f"loss {figures['loss']:.3f}.",
@@ -195,10 +196,12 @@ def page(found: dict[str, Any], names: Sequence[str], split: str) -> list[str]:
         "",
         *markdown.table(("", "network", "alone, %", "with those above, %", "taken"), rows),
     ]
+    if len(found["members"]) == 1:
+        lines += ["", "No other network helps it: the ensemble is that network alone."]
     if elsewhere := found["elsewhere"]:
         lines += [
             "",
-            f"The networks are chosen by `{split}`, so the figures on it are optimistic. Chosen by one half "
+            f"The networks are chosen on {where}, so the figures on it are optimistic. Chosen by one half "
             "of its images and judged by the other, over random halves: "
             f"{100 * elsewhere['ensemble']:.2f} %, {100 * elsewhere['gain']:+.2f} points from the single "
             f"network chosen so (95 % of the halves: {100 * elsewhere['gain_95'][0]:+.2f} to "

@@ -358,7 +358,16 @@ def _selected_by(report: dict[str, Any]) -> str:
     if not selection:
         return "no score"
     metric, value = selection["metric"], selection["value"]
-    return f"{metric} {value:.4f} on `{selection['split']}` at step {selection['step']:,}"
+    step = f" at step {selection['step']:,}" if "step" in selection else ""
+    return f"{metric} {value:.4f} on `{selection['split']}`{step}"
+
+
+def _taught_by(report: dict[str, Any]) -> str:
+    distill = (report.get("config") or {}).get("distill") or {}
+    if not distill.get("teachers"):
+        return "labels alone"
+    teachers = ", ".join(map(str, distill["teachers"]))
+    return f"{teachers} (weight {distill['weight']:g}, temperature {distill['temperature']:g}), and labels"
 
 
 def _origin(report: dict[str, Any]) -> list[str]:
@@ -372,6 +381,7 @@ def _origin(report: dict[str, Any]) -> list[str]:
         "data": report["data"]["name"] if report["data"] else "not recorded",
         "data (content hash)": f"`{report['data_hash']}`",
         "trained on (content hash)": f"`{report['trained_data_hash']}`",
+        "taught by": _taught_by(report),
         "extra annotations in the training": ", ".join(report["annotations"]) or "none",
         "labels it is judged by": f"`{report['labels']}`",
         "weights": "averaged over the training (EMA)" if report.get("ema") else "as trained",
@@ -395,5 +405,5 @@ def _notes(report: dict[str, Any]) -> list[str]:
         "split's error lies above the truth on average, as a resample's above its split's.",
         "- A precision, recall or F1 without a denominator counts as 0. Balanced accuracy averages "
         "over the classes that have images, macro F1 over those that have images or predictions.",
-        "- The whole configuration of the training is in `report.json`.",
+        *(["- The whole configuration of the training is in `report.json`."] if report.get("config") else []),
     ]

@@ -128,7 +128,10 @@ def store_ablation(source: pathlib.Path, folder: pathlib.Path, run: Run) -> dict
     """
     results = json.loads((source / "results.json").read_text())
     if "recipes" not in results:
-        raise ValueError(f"{source / 'results.json'} is not of scripts/ablate.py: expected its --out")
+        raise ValueError(
+            f"{source / 'results.json'} is not of scripts/ablate.py: expected its --out; "
+            "of a sweep store a trial's run, TRIAL/seed_N"
+        )
     if results["failed"]:
         raise ValueError(f"{source} is not complete: {', '.join(results['failed'])} failed")
     runs = [(name, seed) for name in results["recipes"] for seed in results["seeds"]]

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import run_python, without_tensorflow
+from helpers import run_python, script, without_tensorflow
 
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import ensemble, predictions
@@ -87,8 +87,11 @@ def test_the_script_writes_page_picture_and_predictions(files, tmp_path):
     assert (tmp_path / "out" / "ensemble.png").stat().st_size
 
 
-def test_an_ensemble_of_runs_has_a_report_that_knows_what_had_a_part_in_it(tiny_run, tiny_data, tmp_path):
+def test_an_ensemble_of_runs_has_a_report_that_knows_what_had_a_part_in_it(
+    tiny_run, tiny_data, tmp_path, capsys
+):
     """Twice the same run, under another name: its figures, and its selection among the ancestors."""
+    main = script("ensemble").main
     first, again, out = tmp_path / "first", tmp_path / "again", tmp_path / "out"
     shutil.copytree(tiny_run, first)
     judge = ("scripts/evaluate.py", f"--workdir={first}", f"--data={tiny_data}", f"--out={first / 'report'}")
@@ -101,6 +104,21 @@ def test_an_ensemble_of_runs_has_a_report_that_knows_what_had_a_part_in_it(tiny_
     assert report["model"]["name"] == "ensemble of 2"
     assert report["selected_on_this_split"] and report["headline"] is None
     assert f"('{first}', '{again}')" in (out / "ensemble.md").read_text()
+
+    # Its own folder again; but that of a network's report is left as it is.
+    assert main([str(first), str(again), "--all", f"--out={out}"]) == 0
+    before = (first / "report" / "report.json").read_text()
+    for folder in (again, first / "report"):
+        assert main([str(again), str(out), f"--out={folder}"]) == 2
+        assert f"--out {folder} has a network's files" in capsys.readouterr().err
+    assert (first / "report" / "report.json").read_text() == before
+    assert not (again / "ensemble.md").exists()
+
+
+def test_a_network_that_none_helps_is_taken_alone(files, tmp_path, capsys):
+    assert script("ensemble").main([str(files[2]), str(files[0]), f"--out={tmp_path / 'out'}"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 2 networks on one split" in printed and "No other network helps it" in printed
 
 
 def test_one_network_is_no_ensemble(files, tmp_path):

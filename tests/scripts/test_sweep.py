@@ -28,6 +28,12 @@ def sweep(monkeypatch, tiny_data):
     return run
 
 
+def test_a_folder_that_cannot_be_is_refused_before_any_training(sweep, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert sweep(tmp_path / "file", "--grid", "optim.momentum", "0.5", "0.9") == (2, [])
+    assert f"cannot write to {tmp_path / 'file'}" in capsys.readouterr().err
+
+
 def test_trains_ranks_and_goes_on(sweep, tmp_path, capsys, monkeypatch):
     """A rate so high that the loss is infinite fails, and the others go on; then another seed is added."""
     out = tmp_path / "out"
@@ -76,12 +82,15 @@ def test_trains_ranks_and_goes_on(sweep, tmp_path, capsys, monkeypatch):
         (("--random", "3"), "--draw and --random go together"),
         (("--grid", "optim.lr", "1"), "configs/ablation.py has no field optim.lr"),
         (("--grid", "data.labels", "given"), "data.labels changes what a trial is judged by"),
+        (("--grid", "optim.momentum", "0.9", "abc"), "--config.optim.momentum=abc: "),
+        (("--grid", "train.ema_decay", "2"), "config.train.ema_decay is 2.0; expected 0 to below 1"),
+        (("--grid", "optim.momentum", "0", "--", "--config.train.stepz=3"), 'Did you mean "steps"'),
         (("--grid", "seed", "1"), "seed: the script sets this for each training itself"),
         (("--grid", "optim.momentum", "0", "--grid", "optim.momentum", "1"), "optim.momentum is given twice"),
         (("--random", "2", "--draw", "optim.momentum", "log", "0", "1"), "--draw optim.momentum: log 0 1"),
         (
             ("--config", "configs/none.py", "--grid", "seed", "1"),
-            "--config configs/none.py: there is no such",
+            "--config configs/none.py: there is no ",
         ),
     ],
 )

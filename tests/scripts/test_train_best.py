@@ -42,16 +42,17 @@ def test_trains_joins_and_distils(best, tiny_ferplus, tmp_path):
     assert labels.pop("ferplus") == "ferplus_votes" and set(labels.values()) == {"given"}
 
     chosen = json.loads((out / "ensemble" / "ensemble.json").read_text())
-    members = [chosen["networks"][place].split("/")[0] for place in chosen["members"]]
+    members = sorted(chosen["networks"][place].split("/")[0] for place in chosen["members"])
     teachers = trained[-1][1].distill.teachers
     assert [path.split("/")[-2] for path in teachers] == members and "ferplus" not in members
-    _, facts = checkpoints.load_weights(out / "distilled" / "seed_3")
+    taught = "+".join(f"{member}_seed_3" for member in members)
+    _, facts = checkpoints.load_weights(out / "distilled" / taught)
     assert len(facts["ancestors"]) == len(members)
 
     page = (out / "results.md").read_text()
-    for group in ("residual", "plain", "ferplus", "distilled"):
-        assert f"| {group}/seed_3 |" in page
-        report = json.loads((out / group / "seed_3" / "mirrored" / "report.json").read_text())
+    for run in ("residual/seed_3", "plain/seed_3", "ferplus/seed_3", f"distilled/{taught}"):
+        assert f"| {run} |" in page
+        report = json.loads((out / run / "mirrored" / "report.json").read_text())
         assert f"{100 * report['accuracy']:.2f} (" in page and report["tta"] == "flip"
     assert page.count("extra annotations") == 1 and "ensemble/ensemble.png" in page
 
@@ -59,6 +60,12 @@ def test_trains_joins_and_distils(best, tiny_ferplus, tmp_path):
 def test_stops_where_a_training_was_stopped(best, tmp_path, monkeypatch):
     monkeypatch.setattr(TrainingsWithin, "train", lambda *_: EXIT_PREEMPTED)
     assert best(tmp_path) == (EXIT_PREEMPTED, [])
+
+
+def test_votes_are_asked_for_before_the_first_training(best, tiny_data, tmp_path, capsys):
+    for data, message in ((tmp_path / "typo", "is not a prepared dataset"), (tiny_data, "has no FER+ votes")):
+        assert best(tmp_path / "out", f"--ferplus={data}") == (2, [])
+        assert message in capsys.readouterr().err
 
 
 def test_its_own_flags_are_not_for_the_trainings(tmp_path):
