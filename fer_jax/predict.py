@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_jax.evaluation import command
+from fer_jax.pretrained.bundled import BUNDLED
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -51,7 +52,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--model",
         default="cnn",
         metavar="WEIGHTS",
-        help="a .safetensors file or a run's directory (default: cnn, which comes with the package)",
+        help="a .safetensors file, a run's directory or one that comes with the package: "
+        f"{', '.join(BUNDLED)} (default: cnn)",
     )
     parser.add_argument(
         "--detector",

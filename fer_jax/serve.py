@@ -17,6 +17,8 @@ import signal
 import sys
 from typing import Any
 
+from fer_jax.pretrained.bundled import BUNDLED
+
 
 def main(argv: list[str] | None = None) -> int:
     """Serves until it is told to stop; returns the exit code."""
@@ -74,7 +76,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (default: %(default)s)")
     add("--port", type=_whole(0), default=8000, help="0 for any that is free (default: %(default)s)")
     add(
-        "--model", default="cnn", help="a safetensors file, a run's directory or 'cnn' (default: %(default)s)"
+        "--model",
+        default="cnn",
+        help=f"a .safetensors file, a run's directory or one of {', '.join(BUNDLED)} (default: %(default)s)",
     )
     add(
         "--detector",
