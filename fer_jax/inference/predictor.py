@@ -57,8 +57,8 @@ class Predictor:
         """A predictor from weights; all that their preprocessing needs is in the file.
 
         Args:
-          source: a safetensors file of fer_jax, a run's directory, or 'cnn' for the network that comes with
-            the package.
+          source: a safetensors file of fer_jax, a run's directory, or the name of a network that comes with
+            the package: 'cnn', 'cnn_1m' or 'cnn_250k'.
           detector: 'yunet', 'mediapipe', or 'whole' where each picture is one face.
           margin: size of what the network sees over what it saw in training; 1 is the same.
           any_turn: whether to find faces in pictures that lie on their side or head, at four times the cost.
@@ -72,9 +72,10 @@ class Predictor:
           DetectorError: the detector's package is not installed.
           ValueError: the file does not say how to use the weights, or another argument is out of range.
         """
+        weights = find_weights(source)
         options = {} if detector == "whole" else {"margin": margin}
         found = detectors.create(detector, any_turn=any_turn, **options)
-        return cls(Classifier(Trained(find_weights(source)), batch_sizes), found, unsure_below)
+        return cls(Classifier(Trained(weights), batch_sizes), found, unsure_below)
 
     def __call__(
         self, images: pictures.Picture | Iterable[pictures.Picture], *, detected: bool = True

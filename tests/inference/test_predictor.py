@@ -14,6 +14,7 @@ from fer_jax.evaluation import saliency
 from fer_jax.inference.detectors import Detector
 from fer_jax.inference.pictures import PictureError
 from fer_jax.inference.results import Box, Detection
+from fer_jax.pretrained.bundled import BUNDLED
 
 
 class Corners(Detector):
@@ -121,14 +122,18 @@ def test_explanations_are_grad_cam_of_the_likeliest_emotion(tiny_predictor, face
     np.testing.assert_array_equal(found, expected)
 
 
-def test_the_bundled_network_needs_no_download(monkeypatch):
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_bundled_network_needs_no_download(name, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens
-    assert Predictor.load("cnn", "whole").classifier.emotions == EMOTIONS
+    assert Predictor.load(name, "whole").classifier.emotions == EMOTIONS
 
 
-def test_unknown_weights_are_refused_with_the_names_there_are():
-    with pytest.raises(FileNotFoundError, match="no weights resnet: expected .* or one of: cnn"):
-        Predictor.load("resnet", "whole")
+def test_unknown_weights_are_refused_with_the_names_there_are(monkeypatch, tmp_path):
+    """Before a detector is fetched."""
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("FER_JAX_CACHE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no weights resnet: expected .* or one of: cnn, cnn_1m"):
+        Predictor.load("resnet")
 
 
 def test_the_package_offers_the_predictor_and_nothing_that_is_not_there():
