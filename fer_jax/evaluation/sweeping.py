@@ -144,8 +144,9 @@ def table(ranking: Mapping[str, Mapping[str, Any]], trials: Mapping[str, Trial])
 def plot(
     ranking: Mapping[str, Mapping[str, Any]], trials: Mapping[str, Trial], path: pathlib.Path, by: str
 ) -> Figure:
-    """The figure ranked by, against every field: a panel each, a point with its interval for each trial."""
+    """The figure ranked by, against each field that differs: a panel each, a point with interval a trial."""
     fields = list(next(iter(trials.values())))
+    fields = [field for field in fields if len({trials[name][field] for name in ranking}) > 1] or fields[:1]
     figure, axes = plots.new_figure(max(4.2 * len(fields), 6), 4.2, columns=len(fields), sharey=True)
     for axis, field in zip(np.atleast_1d(axes), fields, strict=True):
         values = [trials[name][field] for name in ranking]

@@ -95,8 +95,8 @@ def test_ranks_by_the_mean_with_intervals_and_differences_from_the_first(ranking
     assert lines[2].startswith("| 1 | 2 | 80.00 (") and "**-30.00 (" in lines[4]
 
 
-def test_the_picture_has_a_panel_for_each_field(ranking, tmp_path):
-    trials = {name: {"data.x": name[-1], "kind": "ab"[i % 2]} for i, name in enumerate(ranking)}
+def test_the_picture_has_a_panel_for_each_field_that_differs(ranking, tmp_path):
+    trials = {name: {"data.x": name[-1], "same": "1", "kind": "ab"[i % 2]} for i, name in enumerate(ranking)}
     figure = sweeping.plot(ranking, trials, tmp_path / "sweep.png", "accuracy")
     assert [axis.get_xlabel() for axis in figure.axes] == ["data.x", "kind"]
     assert [tick.get_text() for tick in figure.axes[1].get_xticklabels()] == ["a", "b"]
