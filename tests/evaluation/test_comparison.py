@@ -271,7 +271,7 @@ def test_a_file_that_does_not_fit_the_dataset(save, change, expected):
 
 def test_labels_that_nothing_tells(save):
     (probs,), _ = cases(1, 40)
-    with pytest.raises(ValueError, match=r"theirs.csv has no labels: give the dataset.*--data"):
+    with pytest.raises(ValueError, match=r"theirs.csv has no labels: give it a column label, .*--data"):
         contenders.load([save("theirs", probs, None)])
 
 

@@ -50,7 +50,7 @@ def test_complaints(compare, models, tiny_data, tmp_path, capsys):
         assert compare.main([*map(str, words), "--out", str(tmp_path / "out")]) == 2
         return capsys.readouterr().err
 
-    assert f"{plain} has no labels: give the dataset" in complaint(ours, plain)
+    assert f"{plain} has no labels: give it a column label" in complaint(ours, plain)
     assert "no test split" not in complaint(ours, plain)
     assert "row 2: the dataset has no image 'PublicTest/" in complaint(
         plain, "--data", tiny_data, "--split", "test"
