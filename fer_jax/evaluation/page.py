@@ -363,7 +363,9 @@ def _selected_by(report: dict[str, Any]) -> str:
 
 
 def _taught_by(report: dict[str, Any]) -> str:
-    distill = (report.get("config") or {}).get("distill") or {}
+    if not report.get("config"):
+        return "not recorded"
+    distill = report["config"].get("distill") or {}
     if not distill.get("teachers"):
         return "labels alone"
     teachers = ", ".join(map(str, distill["teachers"]))

@@ -103,6 +103,7 @@ def test_an_ensemble_of_runs_has_a_report_that_knows_what_had_a_part_in_it(
     assert report["accuracy"] == single["accuracy"] and report["parameters"] == 2 * single["parameters"]
     assert report["model"]["name"] == "ensemble of 2"
     assert report["selected_on_this_split"] and report["headline"] is None
+    assert "| taught by | not recorded |" in (out / "report.md").read_text()
     assert f"('{first}', '{again}')" in (out / "ensemble.md").read_text()
 
     # Its own folder again; but that of a network's report is left as it is.
