@@ -97,8 +97,13 @@ def find(path: os.PathLike | str) -> pathlib.Path:
 
     Raises:
       FileNotFoundError: there is none.
+      ValueError: these are weights.
     """
     path = pathlib.Path(path)
+    if path.suffix == ".safetensors":
+        raise ValueError(
+            f"{path} holds weights, not predictions: give the --out of scripts/evaluate.py for them"
+        )
     for place in (path, path / "report" / PREDICTIONS, path / PREDICTIONS, path / STORED):
         if place.is_file():
             return place
