@@ -1,7 +1,7 @@
-"""Small networks for phones and browsers: one taught by the bundled `cnn`, a smaller one by both.
+"""Small networks for phones and browsers: one taught by the bundled `cnn`, a smaller one by it and `cnn_1m`.
 
-Run the one of 992 thousand parameters by `python -m fer_jax.main --config configs/taught.py`, then the one
-of 242 thousand by `python -m fer_jax.main --config configs/taught.py:tiny --workdir runs/taught_tiny`.
+Run the one of 992 thousand parameters by `python -m fer_jax.main --config configs/taught.py`, and the one of
+242 thousand by `python -m fer_jax.main --config configs/taught.py:tiny --workdir runs/taught_tiny`.
 The first reached 68.54 % on PublicTest (one view; 68.15 % after the last epoch) in 52 minutes on two shared
 CPU cores with AVX-512 BF16 (seed 0, commit 53177b8), the second 67.34 % in 45 (seed 0, commit eaf7da9). Both
 come with the package, as `cnn_1m` and `cnn_250k`.

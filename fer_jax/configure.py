@@ -104,6 +104,17 @@ def check(config: ConfigDict) -> None:
             f"{names} are set: each corrects for the classes' shares, together they would do so more than "
             "once; choose one"
         )
+    if config.distill.teachers:
+        weight, temperature = config.distill.weight, config.distill.temperature
+        if not 0 < weight <= 1:
+            raise ValueError(f"config.distill.weight is {weight}; expected more than 0 and at most 1")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"config.distill.temperature is {temperature}; expected a number above 0")
+        if config.loss.logit_adjustment:
+            raise ValueError(
+                "config.loss.logit_adjustment and config.distill.teachers are set: the labels would ask for "
+                "other logits than the teachers; choose one"
+            )
     if config.init_from and config.init.weights != "none":
         raise ValueError("config.init_from and config.init.weights are both set: choose one to start from")
     if config.selection.patience and len(config.stages) > 1:
@@ -390,24 +401,9 @@ def teachers(config: ConfigDict) -> list[Trained]:
       ValueError: one tells other classes apart than the student, or cannot take the data's faces; or the
         teachers' part cannot be.
     """
-    sources, weight, temperature = config.distill.teachers, config.distill.weight, config.distill.temperature
-    if not sources:
-        return []
-    if not 0 < weight <= 1:
-        raise ValueError(f"config.distill.weight is {weight}; expected more than 0 and at most 1")
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"config.distill.temperature is {temperature}; expected more than 0")
-    if again := [source for source in sources if list(sources).count(source) > 1]:
-        raise ValueError(f"config.distill.teachers names {again[0]} twice: a teacher answers once")
-    if config.loss.logit_adjustment:
-        raise ValueError(
-            "config.loss.logit_adjustment and config.distill.teachers are set: the labels would ask for "
-            "other logits than the teachers; choose one"
-        )
-    try:
-        found = [Trained(find_weights(str(source))) for source in sources]
-    except (FileNotFoundError, ValueError, DamagedCheckpointError) as error:
-        raise type(error)(f"config.distill.teachers: {error}") from error
+    found = [_teacher(source) for source in config.distill.teachers]
+    if len({teacher.digest for teacher in found}) < len(found):
+        raise ValueError(f"config.distill.teachers is {config.distill.teachers}: one of them is there twice")
     names = list(class_names(config.data.num_classes))
     channels = builder.read_manifest(config.data.dir)["channels"]
     for teacher in found:
@@ -422,6 +418,17 @@ def teachers(config: ConfigDict) -> list[Trained]:
                 f"and the faces of {config.data.dir} have {channels} (colour)"
             )
     return found
+
+
+def _teacher(source: str) -> Trained:
+    try:
+        return Trained(find_weights(str(source)))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"config.distill.teachers: {error}") from error
+    except DamagedCheckpointError as error:
+        raise DamagedCheckpointError(f"config.distill.teachers: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"config.distill.teachers: {error}") from error
 
 
 def distillation(config: ConfigDict, networks: Sequence[Trained]) -> Distillation | None:

@@ -26,13 +26,18 @@ flags.mark_flag_as_required("config")
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """As absl does, but a field that does not exist is a line with a suggestion, not a traceback."""
+    """As absl does, but no experiment, or a field that does not exist, is a line and not a traceback."""
     try:
         rest = app.parse_flags_with_usage(argv)
-        hasattr(_CONFIG.value, "data")  # what could not be loaded says so when it is asked for
+        dict(_CONFIG.value)  # an experiment that could not be loaded says so when it is asked for
         return rest
-    except OSError as error:  # the experiment's file, which ml_collections names in its last line
-        sys.exit(f"error: --config: {str(error).splitlines()[-1].strip()}")
+    except OSError as error:
+        # ml_collections tells the file it looked for on a line, and below that it is not there.
+        lines = [line.strip() for line in str(error).splitlines()]
+        missing = [line for line in lines if f"[Errno 2] No such file or directory: {line!r}" in lines]
+        if not missing:
+            raise  # a mistake in the experiment's own code
+        sys.exit(f"error: --config: there is no {missing[0]}")
     except (AttributeError, KeyError) as error:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         if not frame.f_globals["__name__"].startswith("ml_collections."):

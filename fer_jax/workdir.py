@@ -85,7 +85,9 @@ def claim(workdir: pathlib.Path, wanted: dict[str, Any]) -> None:
             lines = [f"  {k}: {found.get(k)!r} there, {wanted.get(k)!r} here" for k in differing]
             if "teachers" in differing:
                 names = [one.get("distill.teachers") for one in (found, wanted)]
-                lines.append(f"  (config.distill.teachers: {names[0]} there, {names[1]} here)")
+                lines.append(
+                    f"  (config.distill.teachers: {names[0]} there, {names[1]} here, by their weights)"
+                )
             raise ValueError(
                 f"{workdir} belongs to a run with another configuration:\n"
                 + "\n".join(lines)

@@ -71,6 +71,13 @@ def build(args: argparse.Namespace) -> int:
     together = result.pop("probs")
     copies = [one.predictions.copies for one in members]
     copies = None if any(found is None for found in copies) else np.max(copies, axis=0)
+    names = [one.name for one in found]
+    lines = [*ensemble.page(result, names, split), "", f"![Accuracy by number]({ensemble.PICTURE})"]
+    runs = [args.networks[place] for place in result["members"]]
+    if len(runs) > 1 and all((Path(run) / checkpoints.BEST_WEIGHTS).is_file() for run in runs):
+        lines += ["", f'To teach one network what they know: `--config.distill.teachers="{tuple(runs)}"`']
+    # First, as it tells the same command after a stop that the folder is an ensemble's.
+    (out / PAGE).write_text("\n".join(lines) + "\n")
     if facts:
         report.write_report(out, together, first.labels, first.ids, facts=facts, groups=groups, copies=copies)
     else:
@@ -79,12 +86,6 @@ def build(args: argparse.Namespace) -> int:
         named = dataclasses.replace(first, probs=together, copies=copies)
         predictions.write(out / contenders.PREDICTIONS, named)
     ensemble.plot(result, out / ensemble.PICTURE)
-    names = [one.name for one in found]
-    lines = [*ensemble.page(result, names, split), "", f"![Accuracy by number]({ensemble.PICTURE})"]
-    runs = [args.networks[place] for place in result["members"]]
-    if len(runs) > 1 and all((Path(run) / checkpoints.BEST_WEIGHTS).is_file() for run in runs):
-        lines += ["", f'To teach one network what they know: `--config.distill.teachers="{tuple(runs)}"`']
-    (out / PAGE).write_text("\n".join(lines) + "\n")
     result |= {"split": split, "networks": names, "images": len(first.ids)}
     (out / "ensemble.json").write_text(json.dumps(result, indent=2) + "\n")
     print("\n".join(lines))
@@ -93,22 +94,24 @@ def build(args: argparse.Namespace) -> int:
 
 
 def refuse_out(out: Path, inputs: list[Path]) -> None:
-    """Refuses a folder whose files an ensemble would write over.
+    """Refuses a folder that is a network's.
 
     Args:
       out: the folder.
       inputs: the networks' files of predictions.
 
     Raises:
-      ValueError: it has one of them, or a report or predictions of something else.
+      ValueError: it is a run's, has an input that would be written over, or a report of something else.
     """
-    from fer_jax import checkpoints
+    from fer_jax.checkpoints import BEST_WEIGHTS
     from fer_jax.evaluation import contenders
+    from fer_jax.workdir import CONFIG_FILE
 
-    again = any(path.resolve().parent == out.resolve() for path in inputs)
-    others = [contenders.REPORT, contenders.PREDICTIONS, contenders.STORED, checkpoints.BEST_WEIGHTS]
-    if again or (not (out / PAGE).is_file() and any((out / name).exists() for name in others)):
-        raise ValueError(f"--out {out} has a network's files, which would be written over: name a new folder")
+    written = out / contenders.PREDICTIONS
+    is_input = written.resolve() in [path.resolve() for path in inputs]
+    others = (contenders.REPORT, contenders.PREDICTIONS, contenders.STORED, CONFIG_FILE, BEST_WEIGHTS)
+    if is_input or (not (out / PAGE).is_file() and any((out / name).exists() for name in others)):
+        raise ValueError(f"--out {out} has a network's files: name a new folder")
 
 
 if __name__ == "__main__":

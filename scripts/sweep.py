@@ -8,11 +8,12 @@
 
 --grid tries every combination of the values given, --random N draws N trials: `uniform LOW HIGH`,
 `log LOW HIGH`, `int LOW HIGH` or `choice VALUE ...` for each --draw; a grid and draws together make every
-combination of both. OUT/TRIAL/seed_N are the trainings, one after the other, seed by seed; a trial that
-fails is named and the others go on. The same command again goes on where it stopped, and with more values of
-the grid, more draws or more seeds it keeps what is there. After each training OUT gets results.md,
-results.json and sweep.png anew: the finished trials, ranked on the selection split by the seeds that all of
-them have, with 95 % intervals. What follows -- is for every training.
+combination of both. Values that cannot be are refused before the first training. OUT/TRIAL/seed_N are the
+trainings, one after the other, seed by seed; a trial that fails is named and the others go on. The same
+command again goes on where it stopped, and with more values of the grid, more draws or more seeds it keeps
+what is there. After each training OUT gets results.md, results.json and sweep.png anew: the finished trials,
+ranked on the selection split by the seeds that all of them have, with 95 % intervals. What follows -- is for
+every training.
 """
 
 import argparse

@@ -11,7 +11,8 @@ one after the other,
   ferplus/seed_N    with --ferplus, a dataset with FER+ votes: the first network on the votes as soft labels,
                     judged by FER2013's own labels; extra annotations, so it is no member of the ensemble;
   ensemble          at most seven of them, chosen on the validation split by mirrored views (ensemble.py);
-  distilled/NAMES   the first network again, taught by the ensemble of these.
+  distilled/NAMES   the first network with the first seed again, taught by the ensemble, whose members the
+                    folder's name tells.
 
 OUT/results.md tables them after each: accuracy with one view and with the mirror image, 95 % intervals, over
 seeds the mean and the standard deviation. What follows -- is for every training.
@@ -29,6 +30,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import trainings  # noqa: E402
 
 from configs.best import NETWORKS  # noqa: E402
+from fer_jax import configure  # noqa: E402
 from fer_jax.data import builder, ferplus  # noqa: E402
 from fer_jax.evaluation import command, markdown  # noqa: E402
 
@@ -130,17 +132,21 @@ class Trainings:
         self.write()
         teachers = f"--config.distill.teachers={tuple(members)!r}"
         # Other teachers, which more seeds may bring, are another run.
-        name = "+".join(f"{run.parent.name}_{run.name}" for run in map(pathlib.Path, members))
+        names = [f"{run.parent.name}_{run.name}" for run in map(pathlib.Path, members)]
+        name = f"seed_{seeds[0]}_by_{'+'.join(names)}"
         self.train("distilled", FIRST, seeds[0], teachers, name=name)
         return self.code
 
 
 def check(options: argparse.Namespace) -> None:
-    """Refuses, before hours of work, data that are not there.
+    """Refuses, before hours of work, what would fail later.
 
     Raises:
       DatasetError: a dataset is not there or has no votes.
+      ValueError: an argument after -- does not fit every network.
     """
+    for name in (FIRST, *OTHERS):
+        configure.check(trainings.load_config(f"configs/best.py:{name}", options.arguments))
     builder.read_manifest(options.data)
     if options.ferplus and ferplus.ANNOTATION not in builder.read_manifest(options.ferplus)["annotations"]:
         raise builder.DatasetError(

@@ -87,7 +87,9 @@ def script(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"{name}_script", ROOT / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look for it
+    before = list(sys.path)
     spec.loader.exec_module(module)
+    sys.path[:] = before
     return module
 
 

@@ -107,6 +107,16 @@ def test_the_stages_of_an_experiment_fit_its_network(name, tiny_data):
         assert metrics["loss"].shape == ()
 
 
+def test_the_teachers_of_the_taught_networks_come_with_the_package(tiny_data):
+    taught = importlib.import_module("configs.taught")
+    for network, names in taught.TEACHERS.items():
+        config = taught.get_config(network)
+        config.data.dir = str(tiny_data)
+        configure.check(config)
+        parameters = [teacher.parameters for teacher in configure.teachers(config)]
+        assert parameters == [1_969_255, 991_911][: len(names)]
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_only_overrides(name):
     """The fields are the default's, with its types, and the model takes what it is given."""

@@ -72,11 +72,11 @@ def test_missing_data_say_how_to_make_them(tmp_path):
         ((), "--config"),
         (
             ("--config=configs/nothing.py",),
-            "error: --config: [Errno 2] No such file or directory: 'configs/n",
+            "error: --config: there is no configs/nothing.py",
         ),
         (
             ("--config=configs/nothing.py", "--config.seed=1"),
-            "error: --config: [Errno 2] No such file or dire",
+            "error: --config: there is no configs/nothing.py",
         ),
         ((DEFAULT, "train"), "unexpected arguments ['train']"),
         ((DEFAULT, "--num_processes=2"), "--num_processes needs --coordinator=HOST:PORT"),
@@ -109,6 +109,15 @@ def test_a_mistake_in_an_experiments_own_code_keeps_its_traceback(tmp_path):
     assert process.returncode == 1
     assert "no such field" not in process.stderr
     assert "'int' object has no attribute 'nothing'" in process.stderr and "c.py" in process.stderr
+
+
+def test_a_file_that_an_experiment_misses_keeps_its_traceback(tmp_path):
+    config = tiny_config_file(tmp_path / "c.py", tmp_path)
+    config.write_text(config.read_text().replace("    return c", "    return open('votes.csv')"))
+    for flags in ((), ("--config.seed=1",)):
+        process = run_python(*MAIN, f"--config={config}", *flags)
+        assert process.returncode == 1
+        assert "Traceback" in process.stderr and "votes.csv" in process.stderr
 
 
 def test_help_is_useful():

@@ -100,7 +100,7 @@ def find(path: os.PathLike | str) -> pathlib.Path:
       ValueError: these are weights.
     """
     path = pathlib.Path(path)
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" and path.is_file():
         raise ValueError(
             f"{path} holds weights, not predictions: give the --out of scripts/evaluate.py for them"
         )

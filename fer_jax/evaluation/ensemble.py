@@ -162,7 +162,7 @@ def facts_of(names: Sequence[str], members: Sequence[dict[str, Any]]) -> dict[st
         "checkpoint": "the mean of " + ", ".join(names),
         "parameters": sum(one["parameters"] for one in members),
         "tta": ", ".join(dict.fromkeys(one["tta"] for one in members)),
-        "ema": any(one.get("ema") for one in members),
+        "ema": all(one.get("ema") for one in members),
         "annotations": [],
         "ancestors": [],
     }
@@ -196,7 +196,7 @@ def page(found: dict[str, Any], names: Sequence[str], split: str | None) -> list
         "",
         *markdown.table(("", "network", "alone, %", "with those above, %", "taken"), rows),
     ]
-    if len(found["members"]) == 1:
+    if len(found["members"]) == 1 < len(found["order"]):
         lines += ["", "No other network helps it: the ensemble is that network alone."]
     if elsewhere := found["elsewhere"]:
         lines += [

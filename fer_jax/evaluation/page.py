@@ -369,7 +369,8 @@ def _taught_by(report: dict[str, Any]) -> str:
     if not distill.get("teachers"):
         return "labels alone"
     teachers = ", ".join(map(str, distill["teachers"]))
-    return f"{teachers} (weight {distill['weight']:g}, temperature {distill['temperature']:g}), and labels"
+    labels = ", and labels" if distill["weight"] < 1 else ""
+    return f"{teachers} (weight {distill['weight']:g}, temperature {distill['temperature']:g}){labels}"
 
 
 def _origin(report: dict[str, Any]) -> list[str]:

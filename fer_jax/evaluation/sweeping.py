@@ -144,7 +144,7 @@ def table(ranking: Mapping[str, Mapping[str, Any]], trials: Mapping[str, Trial])
 def plot(
     ranking: Mapping[str, Mapping[str, Any]], trials: Mapping[str, Trial], path: pathlib.Path, by: str
 ) -> Figure:
-    """The figure ranked by, against each field that differs: a panel each, a point with interval a trial."""
+    """The figure ranked by, against each field that differs: one panel each, all trials with intervals."""
     fields = list(next(iter(trials.values())))
     fields = [field for field in fields if len({trials[name][field] for name in ranking}) > 1] or fields[:1]
     figure, axes = plots.new_figure(max(4.2 * len(fields), 6), 4.2, columns=len(fields), sharey=True)

@@ -280,6 +280,7 @@ def test_nothing_there_twice_and_damaged(save, tmp_path):
     run = save("ours", probs, labels, FACTS)
     with pytest.raises(FileNotFoundError, match="no predictions at .*nothing: expected a run's directory"):
         contenders.load([tmp_path / "nothing"])
+    (tmp_path / "best.safetensors").touch()
     with pytest.raises(ValueError, match="best.safetensors holds weights, not predictions: give the --out"):
         contenders.load([run, tmp_path / "best.safetensors"])
     with pytest.raises(ValueError, match="is given twice"):

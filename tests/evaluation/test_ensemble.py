@@ -107,6 +107,7 @@ def test_an_ensemble_of_runs_has_a_report_that_knows_what_had_a_part_in_it(
     assert f"('{first}', '{again}')" in (out / "ensemble.md").read_text()
 
     # Its own folder again; but that of a network's report is left as it is.
+    (out / "ensemble.json").unlink()  # as if it had been stopped
     assert main([str(first), str(again), "--all", f"--out={out}"]) == 0
     before = (first / "report" / "report.json").read_text()
     for folder in (again, first / "report"):
@@ -114,6 +115,11 @@ def test_an_ensemble_of_runs_has_a_report_that_knows_what_had_a_part_in_it(
         assert f"--out {folder} has a network's files" in capsys.readouterr().err
     assert (first / "report" / "report.json").read_text() == before
     assert not (again / "ensemble.md").exists()
+
+
+def test_files_may_lie_in_the_folder_of_the_ensemble(files, tmp_path):
+    assert script("ensemble").main([*map(str, files), f"--out={tmp_path}"]) == 0
+    assert (tmp_path / "ensemble.md").is_file() and len(predictions.read(files[0]).ids) == 4
 
 
 def test_a_network_that_none_helps_is_taken_alone(files, tmp_path, capsys):

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -84,13 +85,12 @@ def test_the_results_are_those_of_the_runs_predictions(done):
     assert (out / "differences.png").stat().st_size
 
 
-def test_a_recipe_that_fails_is_named_and_finished_runs_are_recognised(done, tiny_data, capsys):
+def test_a_recipe_that_fails_is_named_and_finished_runs_are_recognised(done, tiny_data, tmp_path, capsys):
     """The list is another one now: the run in the recipe's folder is not that of the command."""
-    out, _ = done
+    out = shutil.copytree(done[0], tmp_path / "out")
     runs = sorted(out.glob("*/*/summary.json"))
     before = [path.stat().st_mtime_ns for path in runs]
-    other = out.with_name("other") / "ids.txt"
-    other.parent.mkdir()
+    other = tmp_path / "ids.txt"
     other.write_text(f"{builder.load(tiny_data, 'train').ids[4]}\n")
     assert ablate(tiny_data, out, "--seeds=4", "--recipes", "--drop_ids", other) == 1
     assert "drop_ids_hash:" in capsys.readouterr().err

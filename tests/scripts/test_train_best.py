@@ -45,7 +45,7 @@ def test_trains_joins_and_distils(best, tiny_ferplus, tmp_path):
     members = sorted(chosen["networks"][place].split("/")[0] for place in chosen["members"])
     teachers = trained[-1][1].distill.teachers
     assert [path.split("/")[-2] for path in teachers] == members and "ferplus" not in members
-    taught = "+".join(f"{member}_seed_3" for member in members)
+    taught = "seed_3_by_" + "+".join(f"{member}_seed_3" for member in members)
     _, facts = checkpoints.load_weights(out / "distilled" / taught)
     assert len(facts["ancestors"]) == len(members)
 
