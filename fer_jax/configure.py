@@ -401,6 +401,8 @@ def teachers(config: ConfigDict) -> list[Trained]:
       ValueError: one tells other classes apart than the student, or cannot take the data's faces; or the
         teachers' part cannot be.
     """
+    if not config.distill.teachers:
+        return []
     found = [_teacher(source) for source in config.distill.teachers]
     if len({teacher.digest for teacher in found}) < len(found):
         raise ValueError(f"config.distill.teachers is {config.distill.teachers}: one of them is there twice")
