@@ -398,8 +398,8 @@ def teachers(config: ConfigDict) -> list[Trained]:
     Raises:
       As `Trained`.
       FileNotFoundError: there is none of the name.
-      ValueError: one tells other classes apart than the student, or cannot take the data's faces; or the
-        teachers' part cannot be.
+      ValueError: one tells other classes apart than the student, or cannot take the data's faces; or one
+        is there twice.
     """
     if not config.distill.teachers:
         return []

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_jax.evaluation import command
-from fer_jax.pretrained.bundled import BUNDLED
+from fer_jax.pretrained.bundled import BUNDLED, find_weights
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -170,7 +170,6 @@ def _rest(table: "Table", found: "list[Input]") -> "tuple[list[Input], dict[str,
 def _made_by(args: argparse.Namespace) -> dict[str, Any]:
     """What the rows of a table depend on besides the pictures."""
     from fer_jax.pretrained import download
-    from fer_jax.pretrained.bundled import find_weights
 
     weights = Path(find_weights(args.model))
     known = {"model": download.digest(weights) if weights.is_file() else str(weights)}
