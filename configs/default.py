@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0  # of the parameters, the order of the data, augmentation and dropout
     c.parallel = "auto"  # auto (jit on one device, pmap on several), jit (over a mesh) or pmap
-    c.init_from = ""  # start from these weights (work directory, checkpoint or .safetensors)
+    c.init_from = ""  # start from weights: work directory, checkpoint, .safetensors or a bundled name
     c.log_every = 50  # steps between two reports of training numbers
 
     c.data = ConfigDict()

@@ -52,6 +52,10 @@ def check(config: ConfigDict) -> None:
     for name in ("train.ema_decay", "loss.label_smoothing"):
         if not 0 <= field(config, name) < 1:
             raise ValueError(f"config.{name} is {field(config, name)}; expected 0 to below 1")
+    for name in ("dropout", "block_dropout", "drop_path"):
+        rates = config.model.kwargs.get(name, 0.0)
+        if not all(0 <= rate < 1 for rate in (rates if isinstance(rates, tuple | list) else (rates,))):
+            raise ValueError(f"config.model.kwargs.{name} is {rates}; expected 0 to below 1")
     not_negative = ("selection.patience", "loss.logit_adjustment", "optim.learning_rate")
     not_negative += (
         "optim.weight_decay",

@@ -26,6 +26,7 @@ from fer_jax.data import augment, builder, pipeline, splits
 from fer_jax.evaluation import calibration, curves, leakage, predict, protocol, report, statistics
 from fer_jax.evaluation.trained import Trained
 from fer_jax.monitor import PreemptedError, StopSignal, Window
+from fer_jax.pretrained.bundled import find_weights
 from fer_jax.pretrained.weights import Pretrained, initialise
 from fer_jax.state import TrainState, create_state, random_variables
 from fer_jax.workdir import (
@@ -202,7 +203,7 @@ class Run:
             return initialise(random_variables(self.model, shape, config.seed), pretrained)
         if not config.init_from:
             return None
-        variables, parent = load_weights(config.init_from)
+        variables, parent = load_weights(find_weights(config.init_from))
         self.facts = protocol.descend(self.facts, parent)
         return variables
 

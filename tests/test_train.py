@@ -273,7 +273,7 @@ def test_a_new_run_starts_from_old_weights(tiny_data, tmp_path):
 
 
 def test_weights_that_are_not_there_or_do_not_fit(whole, tiny_data, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no weights at .*nowhere"):
+    with pytest.raises(FileNotFoundError, match="no weights nowhere: .* cnn, "):
         train_and_evaluate(tiny_config(tiny_data, init_from="nowhere"), tmp_path / "a")
     config = tiny_config(tiny_data, init_from=str(whole[0]))
     config.model.kwargs.hidden = 16
@@ -525,6 +525,7 @@ def test_harmful_values_are_refused(tiny_data, tmp_path):
         "optim.accumulate": (11, "config.optim.accumulate is 11, but the run has 10 steps: no update"),
         "loss.logit_adjustment": (-1.0, "config.loss.logit_adjustment is -1.0; expected 0 or more"),
         "data.balanced_sampling": (1.5, "config.data.balanced_sampling is 1.5; expected 0 to 1"),
+        "model.kwargs": ({"dropout": 1.5}, "config.model.kwargs.dropout is 1.5; expected 0 to below 1"),
         "model.dtype": ("float16", "config.model.dtype is 'float16'; there are: float32, bfloat16"),
     }
     for field, (value, message) in harmful.items():

@@ -1,0 +1,22 @@
+"""The CNN goes on from its bundled weights, taught by them and by the smaller `cnn_1m`, at a restarted rate.
+
+Run it by `python -m fer_jax.main --config configs/cnn_again.py`. No metric yet: not trained to the end.
+"""
+
+from configs.cnn_fast import get_config as cnn_fast
+
+
+def get_config():
+    c = cnn_fast()
+    c.init_from = "cnn"
+    # Teachers answer for mixed faces too, so that mixing costs no truth.
+    c.augment.mixup = 0.4
+    c.augment.mix_probability = 0.5
+    c.distill.teachers = ("cnn", "cnn_1m")
+    c.distill.weight = 0.8
+    c.optim.learning_rate = 0.04
+    c.train.epochs = 36.0
+    c.train.eval_epochs = 4.0
+    c.train.sizes = ((0.6, 40),)
+    c.checkpoint.every_steps = 500
+    return c
