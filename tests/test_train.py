@@ -34,6 +34,7 @@ from fer_jax.data import builder
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import protocol
 from fer_jax.monitor import EXIT_PREEMPTED, NonFiniteLossError, PreemptedError, Window
+from fer_jax.pretrained import bundled
 from fer_jax.train import Run, train_and_evaluate
 from fer_jax.writers import read_records
 
@@ -270,6 +271,14 @@ def test_a_new_run_starts_from_old_weights(tiny_data, tmp_path):
     judged = protocol.judge(elsewhere | {"split": "train"}, np.zeros(70, np.int8))
     assert judged["trained_on_this_split"] is True and judged["headline"] is None
     assert [r["step"] for r in records(new)] == [1, 1]
+
+
+def test_a_new_run_starts_from_a_bundled_network(tiny_data, tmp_path, monkeypatch):
+    train_and_evaluate(simple_config(tiny_data, **{"train.steps": 3}), tmp_path / "old")
+    monkeypatch.setitem(bundled.BUNDLED, "old_one", str(tmp_path / "old" / "best.safetensors"))
+    changes = {"init_from": "old_one", "optim.learning_rate": 0.0, "train.steps": 1}
+    train_and_evaluate(simple_config(tiny_data, **changes), tmp_path / "new")
+    assert_trees_equal(load_weights(tmp_path / "new")[0], load_weights(tmp_path / "old")[0])
 
 
 def test_weights_that_are_not_there_or_do_not_fit(whole, tiny_data, tmp_path):
