@@ -21,5 +21,4 @@ def get_config(target: str = "70"):
         raise ValueError(f"configs/fast.py:{target}: there are {', '.join(EPOCHS)}")
     c.train.epochs = EPOCHS[target]
     c.train.eval_epochs = 10.0
-    c.train.sizes = ((0.3, 32), (0.6, 40))
     return c

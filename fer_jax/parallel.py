@@ -72,7 +72,7 @@ class Placement:
         """What `put_state` placed or the step returned, as NumPy arrays of this process."""
         if self.mode == "pmap":
             return jax.tree.map(_first_replica, tree)
-        return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), tree)
+        return jax.device_get(jax.tree.map(lambda x: x.addressable_data(0), tree))
 
     def _sharding(self, *spec: str) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(*spec))

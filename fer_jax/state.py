@@ -70,11 +70,12 @@ def create_state(
     params = variables["params"]
     batch_stats = variables.get("batch_stats", {})
     ema = {"params": params, "batch_stats": batch_stats} if use_ema else {}
+    free, _ = stages.partition(params, trained)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=batch_stats,
-        opt_state=tx.init(stages.partition(params, trained)[0]),
+        opt_state=jax.jit(tx.init, compiler_options=platform.run_once_options())(free),
         ema=jax.tree.map(jnp.copy, ema),
         lr_scale=jnp.ones((), jnp.float32),
         rng=jax.random.key_data(_keys(seed)[1]),

@@ -71,12 +71,18 @@ def make_forward(
 ) -> Callable[[Any, jax.Array, jax.Array | None], jax.Array]:
     """The evaluation pass of a network; `normalization` are the arguments of `make_input`.
 
+    Products of float32 are of float32 on a GPU and a TPU too, whose default is to round the factors.
+
     forward(variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3] or None) -> logits float32 [B, K].
     """
     prepare = make_input(**normalization)
 
+    # A CPU has no other, and its convolutions of this project take no such wish.
+    precision = None if jax.default_backend() == "cpu" else "highest"
+
     def forward(variables, images, affine):
-        return model.apply(variables, prepare(images, affine), train=False)
+        with jax.default_matmul_precision(precision):
+            return model.apply(variables, prepare(images, affine), train=False)
 
     return forward
 

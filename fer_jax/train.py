@@ -118,6 +118,7 @@ class Run:
         configure.check(config)
         self.ranges = configure.augmentation(config.augment)
         self.placement = parallel.place(config.parallel, config.train.batch_size, self.ranges.mixes)
+        logging.info("%s on %d x %s", self.placement.mode, jax.device_count(), jax.devices()[0].device_kind)
         train, training = configure.load_training(config)
         self.selection = configure.load_split(config, config.selection.split)
         self.stream = pipeline.TrainStream(
@@ -174,9 +175,9 @@ class Run:
             variables=self._initial_variables(pretrained),
             trained=self.phase.trained,
         )
+        state = jax.tree.map(np.asarray, state)
         logging.info("parameters:\n%s", parameter_overview(state.params))
         self.facts["parameters"] = sum(p.size for p in jax.tree.leaves(state.params))
-        state = jax.tree.map(np.asarray, state)
         self.step = 0
         self.window = Window(self.placement.fetch)
         if restored := self.checkpoints.restore_newest(lambda step: _for_phase(state, self.phase_at(step))):
@@ -216,7 +217,7 @@ class Run:
         self.stream.restore({"next_batch": 0})
         self.stream.wait_seconds = 0.0
         curves.save_image(sheet, self.workdir / "augmented_faces.png")
-        self.writers.image(0, "augmented_faces", sheet)
+        self.writers.image(0, "augmented_faces", lambda: sheet)
 
     @property
     def epoch(self) -> float:
@@ -359,7 +360,7 @@ class Run:
         self.writers.scalars(self.step, self.epoch, "eval", values)
         matrix = statistics.confusion_matrix(probs, self.selection.labels)
         self.writers.image(
-            self.step, "confusion_matrix", curves.confusion_image(matrix, self.facts["emotions"])
+            self.step, "confusion_matrix", lambda: curves.confusion_image(matrix, self.facts["emotions"])
         )
         self.writers.flush()
         numbers = " ".join(f"{name} {value:.4f}" for name, value in values.items())

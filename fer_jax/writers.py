@@ -5,7 +5,7 @@ import logging
 import os
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -38,10 +38,10 @@ class Writers:
         if self._events:
             self._events.write_scalars(step, {f"{kind}/{name}": v for name, v in values.items()})
 
-    def image(self, step: int, name: str, image: np.ndarray) -> None:
-        """A picture uint8 [H, W, C] for TensorBoard."""
+    def image(self, step: int, name: str, draw: Callable[[], np.ndarray]) -> None:
+        """The picture uint8 [H, W, C] that `draw` makes, for TensorBoard; not called without it."""
         if self._events:
-            self._events.write_images(step, {name: image[None]})
+            self._events.write_images(step, {name: draw()[None]})
 
     def hparams(self, values: dict[str, Any]) -> None:
         """The run's hyper-parameters, flat, for TensorBoard's table."""
