@@ -38,6 +38,6 @@ def get_config(network: str = "residual"):
     c.optim.warmup_epochs = 5.0
     c.train.batch_size = 256
     c.train.epochs = 200.0
-    c.train.eval_epochs = 5.0
+    c.train.eval_epochs = 10.0
     c.train.sizes = ()
     return c
