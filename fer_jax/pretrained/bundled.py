@@ -6,6 +6,7 @@ from pathlib import Path
 
 BUNDLED = {
     "cnn": "cnn_fer2013.safetensors",
+    "cnn_again": "cnn_again_fer2013.safetensors",
     "cnn_1m": "cnn_1m_fer2013.safetensors",
     "cnn_250k": "cnn_250k_fer2013.safetensors",
 }

@@ -211,7 +211,7 @@ def test_models_are_those_of_the_package_and_of_the_folder(tiny_run, monkeypatch
     assert app_models.models_folder(["--models", str(tiny_run)]) == tiny_run
     monkeypatch.setenv(app_models.MODELS_VARIABLE, str(tiny_run))
     found = app_models.find(app_models.models_folder([]))
-    bundled = [f"{name} (comes with fer_jax)" for name in ("cnn", "cnn_1m", "cnn_250k")]
+    bundled = [f"{name} (comes with fer_jax)" for name in ("cnn", "cnn_again", "cnn_1m", "cnn_250k")]
     assert list(found) == [*bundled, "best"]
     assert found["best"] == str(tiny_run / "best.safetensors")
     for wrong in (["--models", str(tmp_path / "none")], ["--modles", "x"], ["--models"]):
