@@ -132,7 +132,8 @@ def test_unknown_weights_are_refused_with_the_names_there_are(monkeypatch, tmp_p
     """Before a detector is fetched."""
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("FER_JAX_CACHE", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="no weights resnet: expected .* or one of: cnn, cnn_1m"):
+    names = ", ".join(BUNDLED)
+    with pytest.raises(FileNotFoundError, match=f"no weights resnet: expected .* or one of: {names}"):
         Predictor.load("resnet")
 
 
