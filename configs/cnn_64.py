@@ -1,0 +1,19 @@
+"""The CNN goes on from `cnn_again` on larger faces: 64 px by bicubic upscaling, taught by it and by `cnn_1m`.
+
+Run it by `python -m fer_jax.main --config configs/cnn_64.py`. No metric yet: not trained to the end.
+"""
+
+from configs.cnn_again import get_config as cnn_again
+
+
+def get_config():
+    c = cnn_again()
+    c.init_from = "cnn_again"
+    c.augment.contrast = (0.6, 1.4)
+    c.augment.erasing = 0.25
+    c.distill.teachers = ("cnn_again", "cnn_1m")
+    c.model.input_size = 64
+    c.model.interpolation = "bicubic"
+    c.train.epochs = 40.0
+    c.train.sizes = ((0.3, 48), (0.55, 56))
+    return c
