@@ -20,5 +20,4 @@ def get_config(target: str = "70"):
     if target not in EPOCHS:
         raise ValueError(f"configs/fast.py:{target}: there are {', '.join(EPOCHS)}")
     c.train.epochs = EPOCHS[target]
-    c.train.eval_epochs = 10.0
     return c

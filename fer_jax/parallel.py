@@ -34,11 +34,10 @@ class Placement:
     def compile(self, step: Callable[..., Any], *constants: Any) -> Callable[[Any, Any], Any]:
         """`step(state, batch, *constants) -> (state, metrics)` compiled, as a function of state and batch.
 
-        The old state's memory is reused. The constants are placed once, like a state.
+        The old state's memory is reused. The constants are such as `put_state` placed.
         """
         compiled = self._compile(step, len(constants))
-        placed = [self.put_state(constant) for constant in constants]
-        return lambda state, batch: compiled(state, batch, *placed)
+        return lambda state, batch: compiled(state, batch, *constants)
 
     def _compile(self, step: Callable[..., Any], constants: int) -> Callable[..., Any]:
         if self.mode == "pmap":
@@ -55,8 +54,11 @@ class Placement:
     def put_state(self, state: Any) -> Any:
         """A host or single-device state, equal in every process, placed for the step."""
         if self.mode == "pmap":
-            count = jax.local_device_count()
-            return jax.tree.map(lambda x: np.broadcast_to(x, (count, *np.shape(x))), state)
+            devices = jax.local_devices()
+            rows = NamedSharding(Mesh(devices, (AXIS,)), PartitionSpec(AXIS))
+            return jax.tree.map(
+                lambda x: jax.device_put(np.broadcast_to(x, (len(devices), *np.shape(x))), rows), state
+            )
         sharding = self._sharding()
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), state)
 
@@ -79,8 +81,7 @@ class Placement:
 
 
 def _first_replica(x: Any) -> np.ndarray:
-    # What `put_state` placed is an array of NumPy until the first step has been over it.
-    return np.asarray(x.addressable_data(0) if isinstance(x, jax.Array) else x)[0]
+    return np.asarray(x.addressable_data(0))[0]
 
 
 def place(mode: str, batch_size: int, mixes: bool = False) -> Placement:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from fer_jax import configure, parallel, platform, stages, steps
+from fer_jax import configure, parallel, platform, provenance, stages, steps
 from fer_jax.checkpoints import (
     BEST_WEIGHTS,
     CHECKPOINTS,
@@ -102,6 +102,7 @@ class Run:
       phase: the stage that the next step belongs to.
       watch: the best metric so far, early stopping and the plateau's factor.
       facts: what every checkpoint says of itself.
+      constants: what the training step takes besides state and batch, on the devices: the teachers' weights.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class Run:
         manifest: dict[str, Any],
         teachers: Sequence[Trained],
     ):
-        self.config, self.workdir, self.teachers = config, workdir, teachers
+        self.config, self.workdir = config, workdir
         self._train_steps: dict[int, Any] = {}
         # One process of several speaks for all; every process saves, for Orbax synchronises them.
         self.primary = jax.process_index() == 0
@@ -119,6 +120,8 @@ class Run:
         self.ranges = configure.augmentation(config.augment)
         self.placement = parallel.place(config.parallel, config.train.batch_size, self.ranges.mixes)
         logging.info("%s on %d x %s", self.placement.mode, jax.device_count(), jax.devices()[0].device_kind)
+        self.distillation = configure.distillation(config, teachers)
+        self.constants = [self.placement.put_state(d.variables) for d in (self.distillation,) if d]
         train, training = configure.load_training(config)
         self.selection = configure.load_split(config, config.selection.split)
         self.stream = pipeline.TrainStream(
@@ -149,7 +152,7 @@ class Run:
         self.facts = configure.facts(
             config, manifest, training, self.preprocess, pretrained and pretrained.facts
         )
-        for teacher in self.teachers:
+        for teacher in teachers:
             self.facts = protocol.descend(self.facts, teacher.facts)
         self._start(pretrained)
 
@@ -191,6 +194,8 @@ class Run:
             logging.info("going on from step %d of %d", self.step, self.total_steps)
         self.state = self.placement.put_state(state)
         self.writers = Writers(self.workdir, self.step) if self.primary else None
+        if self.primary:
+            provenance.note_start(self.workdir, self.step)
         if self.primary and not self.step:
             self._show_start()
 
@@ -259,7 +264,7 @@ class Run:
         return self._train_steps[size]
 
     def _compile_step(self, size: int):
-        config, distillation = self.config, configure.distillation(self.config, self.teachers)
+        config = self.config
         axis_name = self.placement.axis_name
         frozen = {"frozen": self.phase.frozen} if self.phase.frozen else {}
         step = steps.make_train_step(
@@ -272,10 +277,10 @@ class Run:
             sharpness_radius=config.optim.sharpness_radius,
             accumulate=config.optim.accumulate,
             trained=self.phase.trained,
-            distillation=distillation,
+            distillation=self.distillation,
             axis_name=axis_name,
         )
-        return self.placement.compile(step, *([distillation.variables] if distillation else []))
+        return self.placement.compile(step, *self.constants)
 
     def train_until(self, end: int, stop: StopSignal) -> None:
         """Trains up to step `end`, reporting and saving on the way.

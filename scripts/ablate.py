@@ -79,7 +79,7 @@ def ablate(options: argparse.Namespace) -> int:
     """Trains all, and goes on without a recipe that fails unless it is the baseline; the exit code."""
     from fer_jax.evaluation.ablation import BASELINE
 
-    out, origin = options.out.resolve(), trainings.origin()
+    out = options.out.resolve()
     changes = {BASELINE: []} | {name: [f"--config.{RECIPES[name]}"] for name in options.recipes}
     for path in options.drop_ids:
         changes[drop_name(path)] = [f"--config.data.drop_ids={path.resolve()}"]
@@ -94,7 +94,7 @@ def ablate(options: argparse.Namespace) -> int:
             if code:
                 failed[name] = code
         trained = {name: flags for name, flags in changes.items() if name not in failed}
-        write_results(out, options, origin, trained, list(failed), options.seeds[:number])
+        write_results(out, options, trained, list(failed), options.seeds[:number])
     print("\n" + (out / "results.md").read_text())
     return next(iter(failed.values()), 0)
 
@@ -102,7 +102,6 @@ def ablate(options: argparse.Namespace) -> int:
 def write_results(
     out: pathlib.Path,
     options: argparse.Namespace,
-    origin: str,
     changes: dict[str, list[str]],
     failed: list[str],
     seeds: list[int],
@@ -112,7 +111,6 @@ def write_results(
     Args:
       out: the folder of the trainings.
       options: of the command line.
-      origin: of the figures.
       changes: each recipe's flags.
       failed: recipes that have no figures.
       seeds: those that all recipes in `changes` are trained with.
@@ -123,6 +121,7 @@ def write_results(
     split = json.loads((paths[ablation.BASELINE][0] / "report.json").read_text())["split"]
     runs, first = ablation.read_reports(paths)
     result = ablation.compare(runs, first.labels, first.groups)
+    origin = trainings.origin(path.parent for reports in paths.values() for path in reports)
     ablation.plot_differences(result, out / ablation.PICTURE)
     head = {"origin": origin, "split": split, "images": len(first.ids), "seeds": seeds, "failed": failed}
     recipes = {name: {"flags": changes[name], **figures} for name, figures in result.items()}

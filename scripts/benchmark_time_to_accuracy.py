@@ -16,10 +16,10 @@ import argparse
 import json
 import os
 import pathlib
-import subprocess
 import sys
 import tempfile
 import time
+from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
@@ -27,6 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import trainings  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
+from fer_jax import provenance  # noqa: E402
 from fer_jax.evaluation import command  # noqa: E402
 
 COMPILATION = "/jax/core/compile/backend_compile_duration"
@@ -46,11 +47,11 @@ def parse_args() -> argparse.Namespace:
     return options
 
 
-def train(options: argparse.Namespace) -> dict[str, float]:
+def train(options: argparse.Namespace) -> dict[str, Any]:
     """Trains and evaluates in this process.
 
     Returns:
-      "accuracy", and in seconds "total", "start" and "compilation".
+      "accuracy", in seconds "total", "start" and "compilation", and "origin", see `provenance.here`.
     """
     import jax
 
@@ -78,7 +79,8 @@ def train(options: argparse.Namespace) -> dict[str, float]:
         total = time.time() - options.started
         accuracy = run.facts["evaluation"]["value"]
         run.close()
-    return {"accuracy": accuracy, "total": total, "start": start, "compilation": compiled[0]}
+    figures = {"accuracy": accuracy, "total": total, "start": start, "compilation": compiled[0]}
+    return figures | {"origin": provenance.here()}
 
 
 def answer(options: argparse.Namespace) -> int:
@@ -87,26 +89,24 @@ def answer(options: argparse.Namespace) -> int:
     return 0
 
 
-def measure(options: argparse.Namespace, seed: int) -> dict[str, float]:
-    """What `train` gives, in a process of its own.
-
-    Raises:
-      subprocess.CalledProcessError: it failed; its message is on stderr.
-    """
+def measure(
+    commands: trainings.Commands, options: argparse.Namespace, seed: int
+) -> tuple[int, dict[str, Any]]:
+    """The exit code of a training in a process of its own, and what `train` gives there, {} if it failed."""
     line = [sys.executable, __file__, "--config", options.config, "--data", str(options.data)]
     line += ["--target", str(options.target), "--seeds", str(seed)]
     line += ["--image_size", str(options.image_size)] if options.image_size else []
     environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     started = ["--started", str(time.time()), "--", *options.arguments]
-    done = subprocess.run([*line, *started], env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    code, printed = commands.ask(*line, *started, env=environment)
+    return code, {} if code else json.loads(printed.splitlines()[-1])
 
 
-def table(rows: dict[int, dict[str, float]], target: float) -> tuple[list[str], bool]:
+def table(rows: dict[int, dict[str, Any]], target: float) -> tuple[list[str], bool]:
     """The lines to print, and whether the target is reached.
 
     Args:
-      rows: of `train`, by seed.
+      rows: what `train` gives, by seed.
       target: accuracy in [0, 1].
     """
     import numpy as np
@@ -157,19 +157,21 @@ def main() -> int:
     if options.started:
         return command.run(answer, options)
     try:
-        check(trainings.load_config(options.config, options.arguments))
+        config = trainings.load_config(options.config, options.arguments)
+        check(config)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    rows = {}
+    rows, commands = {}, trainings.Commands()
     for seed in dict.fromkeys(options.seeds):
         print(f"seed {seed}", file=sys.stderr, flush=True)
-        try:
-            rows[seed] = measure(options, seed)
-        except subprocess.CalledProcessError as error:
-            return error.returncode
+        code, rows[seed] = measure(commands, options, seed)
+        if code:
+            return code
     lines, reached = table(rows, options.target)
-    print("\n".join([trainings.origin(), "", *lines]))
+    origin = provenance.describe(row["origin"] for row in rows.values())
+    judged = f"Accuracy on `{config.selection.split}` by {config.data.labels} labels."
+    print("\n".join([f"{trainings.called()}, {origin}", "", judged, "", *lines]))
     return int(not reached)
 
 

@@ -30,7 +30,6 @@ from fer_jax import configure  # noqa: E402
 from fer_jax.data import builder  # noqa: E402
 from fer_jax.evaluation import ablation, command, sweeping  # noqa: E402
 from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
-from fer_jax.workdir import SUMMARY_FILE  # noqa: E402
 
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.seed")
 # What trials are judged by has to be the same for all.
@@ -120,8 +119,8 @@ def main() -> int:
 def sweep(options: argparse.Namespace) -> int:
     """Trains all, and goes on without a trial that fails; the exit code."""
     builder.read_manifest(options.data)
-    out, origin = command.open_folder(options.out).resolve(), trainings.origin()
-    failed: dict[str, int] = {}
+    out = command.open_folder(options.out).resolve()
+    done, failed = dict.fromkeys(options.trials, 0), {}
     commands = trainings.Commands()
     for seed in options.seeds:
         for number, (name, trial) in enumerate(options.trials.items(), 1):
@@ -135,7 +134,11 @@ def sweep(options: argparse.Namespace) -> int:
             if code:
                 failed[name] = code
                 print(f"\n{name} failed (exit code {code}); the others go on", file=sys.stderr)
-            write_results(out, options, origin, list(failed))
+            else:
+                done[name] += 1
+            write_results(
+                out, options, {key: n for key, n in done.items() if key not in failed}, list(failed)
+            )
     if all(name in failed for name in options.trials):
         print("every trial failed", file=sys.stderr)
     else:
@@ -143,21 +146,21 @@ def sweep(options: argparse.Namespace) -> int:
     return next(iter(failed.values()), 0)
 
 
-def write_results(out: pathlib.Path, options: argparse.Namespace, origin: str, failed: list[str]) -> None:
-    """Ranks what is finished so far, and writes the table and the picture.
+def write_results(
+    out: pathlib.Path, options: argparse.Namespace, done: dict[str, int], failed: list[str]
+) -> None:
+    """Ranks what this call has trained or recognised so far, and writes the table and the picture.
 
     Args:
       out: the folder of the trainings.
       options: of the command line.
-      origin: of the figures.
+      done: for each trial that counts, the number of seeds, in their order, that are finished.
       failed: trials that do not count.
     """
-    done = {}
-    for name in [name for name in options.trials if name not in failed]:
-        finished = [(out / name / f"seed_{seed}" / SUMMARY_FILE).is_file() for seed in options.seeds]
-        done[name] = (finished + [False]).index(False)  # seeds in their order
     names = [name for name, count in done.items() if count]
-    if not names:
+    if not names:  # what is there is another call's
+        for file in ("results.md", "results.json", sweeping.PICTURE):
+            (out / file).unlink(missing_ok=True)
         return
     seeds = options.seeds[: min(done[name] for name in names)]
     paths = {name: [out / name / f"seed_{seed}" / "report" for seed in seeds] for name in names}
@@ -165,6 +168,7 @@ def write_results(out: pathlib.Path, options: argparse.Namespace, origin: str, f
     runs, first = ablation.read_reports(paths)
     ranking = sweeping.rank(runs, first.labels, first.groups, by=options.rank_by)
     sweeping.plot(ranking, options.trials, out / sweeping.PICTURE, options.rank_by)
+    origin = trainings.origin(path.parent for reports in paths.values() for path in reports)
     head = {"origin": origin, "split": split, "images": len(first.ids), "seeds": seeds, "failed": failed}
     trials = {name: {"fields": options.trials[name], **figures} for name, figures in ranking.items()}
     (out / "results.json").write_text(json.dumps({**head, "trials": trials}, indent=2) + "\n")

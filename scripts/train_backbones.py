@@ -138,7 +138,7 @@ def main() -> int:
     parser.add_argument("--weights", type=pathlib.Path, help="folder of ported weights (OUT/weights)")
     parser.add_argument("--scratch", action="store_true", help="each network from scratch as well")
     options = parser.parse_args()
-    out, head = options.out.resolve(), trainings.origin()
+    out = options.out.resolve()
     commands, folder = trainings.Commands(), (options.weights or out / "weights").resolve()
     # All weights first: a fault in the last of them would cost hours.
     planned = [
@@ -146,7 +146,7 @@ def main() -> int:
         for name in options.configs
         for training in plan(commands, name, out, folder, options.scratch)
     ]
-    rows, failed = [], 0
+    rows, runs, failed = [], [], 0
     for training in planned:
         flags = [f"--config.init.weights={training.weights}", *options.arguments]
         code = commands.train(f"configs/{training.config}.py", training.workdir, *flags)
@@ -154,7 +154,8 @@ def main() -> int:
             return code
         failed = failed or code
         rows.append(row_of(training, code))
-        lines = [head, "", *markdown.table(_COLUMNS, rows)]
+        runs.append(training.workdir)
+        lines = [trainings.origin(runs), "", *markdown.table(_COLUMNS, rows)]
         (out / "results.md").write_text("\n".join(lines) + "\n")
     print("\n" + (out / "results.md").read_text())
     return failed

@@ -8,14 +8,17 @@ one after the other,
 
   residual/seed_N   the network of configs/best.py with every seed, FER2013's own labels;
   deep, plain       its other networks, with the first two seeds;
-  ferplus/seed_N    with --ferplus, a dataset with FER+ votes: the first network on the votes as soft labels,
-                    judged by FER2013's own labels; extra annotations, so it is no member of the ensemble;
+  ferplus/seed_N    with --ferplus, the same images with FER+ votes: the first network on the votes as soft
+                    labels; extra annotations, so it is no member of the ensemble;
   ensemble          at most seven of them, chosen on the validation split by mirrored views (ensemble.py);
   distilled/NAMES   the first network with the first seed again, taught by the ensemble, whose members the
                     folder's name tells.
 
 OUT/results.md tables them after each: accuracy with one view and with the mirror image, 95 % intervals, over
-seeds the mean and the standard deviation. What follows -- is for every training.
+seeds the mean and the standard deviation; what the votes gain, judged by FER2013's labels and by the majority
+of the votes, with intervals over seeds and images; and what the distilled network keeps of the ensemble's
+gain. The split that the accuracies are of selects each training's epoch, too. What follows -- is for every
+training.
 """
 
 import argparse
@@ -27,15 +30,18 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
+import numpy as np  # noqa: E402
 import trainings  # noqa: E402
 
 from configs.best import NETWORKS  # noqa: E402
 from fer_jax import configure  # noqa: E402
 from fer_jax.data import builder, ferplus  # noqa: E402
-from fer_jax.evaluation import command, markdown  # noqa: E402
+from fer_jax.evaluation import ablation, command, markdown  # noqa: E402
 
 FIRST, *OTHERS = NETWORKS
-MIRRORED = "mirrored"
+FERPLUS, DISTILLED = "ferplus", "distilled"
+JUDGED, MIRRORED, BY_MAJORITY = "judged", "mirrored", "by_majority"
+FIGURES = ("accuracy", "macro_f1")
 COLUMNS = ("run", "labels", "accuracy, one view", "with its mirror image", "macro F1", "minutes")
 
 
@@ -44,13 +50,15 @@ class Trainings:
 
     Attributes:
       code: of the first command that failed, 0 while none has.
+      done: the trainings by group that this call has made or recognised.
+      joined: whether it has chosen an ensemble of them.
     """
 
     def __init__(self, options: argparse.Namespace):
         self.options, self.out = options, options.out.resolve()
-        self.commands, self.origin = trainings.Commands(), trainings.origin()
+        self.commands = trainings.Commands()
         self.done: dict[str, list[pathlib.Path]] = {}
-        self.code = 0
+        self.code, self.joined = 0, False
 
     def train(
         self,
@@ -68,11 +76,18 @@ class Trainings:
         self.code = self.commands.train(f"configs/best.py:{network}", workdir, *own)
         if self.code:
             return False
-        for folder, tta in (("judged", "none"), (MIRRORED, "flip")):
+        ways = {
+            JUDGED: (f"--data={data}", "--labels=given"),
+            MIRRORED: (f"--data={data}", "--labels=given", "--tta=flip"),
+        }
+        if self.options.ferplus and group in (FIRST, FERPLUS):
+            votes = self.options.ferplus.resolve()
+            # Of another dataset the training's own has to be named, to look for copies in.
+            ways[BY_MAJORITY] = (f"--data={votes}", "--labels=ferplus_majority", f"--training_data={data}")
+        for folder, flags in ways.items():
             if not (workdir / folder / "report.json").is_file() and not self.run(
-                "evaluate.py", f"--workdir={workdir}", f"--data={data}", "--labels=given", f"--tta={tta}",
-                f"--out={workdir / folder}",
-            ):  # fmt: skip
+                "evaluate.py", f"--workdir={workdir}", *flags, f"--out={workdir / folder}"
+            ):
                 return False
         self.done.setdefault(group, []).append(workdir)
         self.write()
@@ -89,6 +104,7 @@ class Trainings:
         views = [str(run / MIRRORED) for run in runs]
         if not self.run("ensemble.py", *views, f"--out={self.out / 'ensemble'}", "--most=7"):
             return None
+        self.joined = True
         chosen = json.loads((self.out / "ensemble" / "ensemble.json").read_text())["members"]
         return sorted(str(runs[place]) for place in chosen)
 
@@ -97,8 +113,8 @@ class Trainings:
         rows = []
         for group, runs in self.done.items():
             found = [[json.loads((run / part / "report.json").read_text()) for run in runs]
-                     for part in ("judged", MIRRORED)]  # fmt: skip
-            labels = "FER+ votes (extra annotations)" if group == "ferplus" else "given"
+                     for part in (JUDGED, MIRRORED)]  # fmt: skip
+            labels = "FER+ votes (extra annotations)" if group == FERPLUS else "given"
             for run, one, mirrored in zip(runs, *found, strict=True):
                 minutes = json.loads((run / "summary.json").read_text())["seconds"] / 60
                 figures = [_with_interval(one), _with_interval(mirrored), f"{one['macro_f1']:.3f}"]
@@ -106,11 +122,51 @@ class Trainings:
             if len(runs) > 1:
                 spread = [_spread([report["accuracy"] for report in part]) for part in found]
                 rows.append((f"**{group}**, mean ± std", labels, *spread, "", ""))
-        lines = [self.origin, "", *markdown.table(COLUMNS, rows)]
-        page = self.out / "ensemble" / "ensemble.md"
-        if page.is_file():
-            lines += ["", "## Ensemble, mirrored views", "", page.read_text().replace("](", "](ensemble/")]
+        lines = [trainings.origin(run for runs in self.done.values() for run in runs), ""]
+        lines += markdown.table(COLUMNS, rows)
+        if FERPLUS in self.done:
+            lines += ["", "## What FER+ votes gain (extra annotations)", "", *self._gain_of_votes()]
+        if self.joined:
+            page = (self.out / "ensemble" / "ensemble.md").read_text().replace("](", "](ensemble/")
+            lines += ["", "## Ensemble, mirrored views", "", page]
+        if DISTILLED in self.done:
+            lines += ["", self._kept()]
         (self.out / "results.md").write_text("\n".join(lines) + "\n")
+
+    def _gain_of_votes(self) -> list[str]:
+        """The first network taught by the votes against itself taught by the labels, seed by seed."""
+        pairs = list(zip(self.done[FIRST], self.done[FERPLUS], strict=False))
+        rows = []
+        for part, judge in ((JUDGED, "FER2013's labels"), (BY_MAJORITY, "the majority of the votes")):
+            paths = {
+                ablation.BASELINE: [one / part for one, _ in pairs],
+                FERPLUS: [two / part for _, two in pairs],
+            }
+            runs, first = ablation.read_reports(paths)
+            groups = np.arange(len(first.ids)) if first.groups is None else first.groups
+            row = ablation.compare(runs, first.labels, groups)[FERPLUS]
+            rows.append((judge, f"{len(first.ids):,}", *(ablation.difference(row[key]) for key in FIGURES)))
+        return [
+            f"Points by which votes in the place of labels raise the figures of one view, over {len(pairs)} "
+            f"seed{'s' * (len(pairs) > 1)}, with 95 % intervals; in bold where they leave out 0.",
+            "",
+            *markdown.table(("judged by", "images", *(ablation.FIGURES[key] for key in FIGURES)), rows),
+        ]
+
+    def _kept(self) -> str:
+        """How much of the ensemble's gain one network has been taught."""
+        (distilled,), alone = self.done[DISTILLED], self.done[FIRST][0]
+        reports = (run / MIRRORED for run in (alone, distilled))
+        single, taught, joined = (
+            100 * json.loads((folder / "report.json").read_text())["accuracy"]
+            for folder in (*reports, self.out / "ensemble")
+        )
+        share = f", {(taught - single) / (joined - single):.0%} of it" if joined > single else ""
+        return (
+            f"Mirrored views: {alone.parent.name}/{alone.name} {single:.2f} %, the ensemble {joined:.2f} % "
+            f"({joined - single:+.2f}), the same network taught by it {taught:.2f} % "
+            f"({taught - single:+.2f}{share})."
+        )
 
     def run_all(self) -> int:
         """Everything in its order; the exit code."""
@@ -120,9 +176,7 @@ class Trainings:
         if not all(self.train(network, network, seed) for network, seed in plan):
             return self.code
         if self.options.ferplus and not all(
-            self.train(
-                "ferplus", FIRST, seed, "--config.data.labels=ferplus_votes", data=self.options.ferplus
-            )
+            self.train(FERPLUS, FIRST, seed, "--config.data.labels=ferplus_votes", data=self.options.ferplus)
             for seed in seeds
         ):
             return self.code
@@ -134,7 +188,7 @@ class Trainings:
         # Other teachers, which more seeds may bring, are another run.
         names = [f"{run.parent.name}_{run.name}" for run in map(pathlib.Path, members)]
         name = f"seed_{seeds[0]}_by_{'+'.join(names)}"
-        self.train("distilled", FIRST, seeds[0], teachers, name=name)
+        self.train(DISTILLED, FIRST, seeds[0], teachers, name=name)
         return self.code
 
 
@@ -147,11 +201,20 @@ def check(options: argparse.Namespace) -> None:
     """
     for name in (FIRST, *OTHERS):
         configure.check(trainings.load_config(f"configs/best.py:{name}", options.arguments))
-    builder.read_manifest(options.data)
-    if options.ferplus and ferplus.ANNOTATION not in builder.read_manifest(options.ferplus)["annotations"]:
+    manifest = builder.read_manifest(options.data)
+    if not options.ferplus:
+        return
+    voted = builder.read_manifest(options.ferplus)
+    if ferplus.ANNOTATION not in voted["annotations"]:
         raise builder.DatasetError(
             f"--ferplus {options.ferplus} has no FER+ votes: make it by scripts/prepare_data.py --ferplus"
         )
+    for split in ("train", "validation"):
+        if manifest["splits"].get(split, {}).get("hash") != voted["splits"].get(split, {}).get("hash"):
+            raise builder.DatasetError(
+                f"--ferplus {options.ferplus} has another {split} split than {options.data}: make both from "
+                "the same images and labels by scripts/prepare_data.py"
+            )
 
 
 def _with_interval(report: dict) -> str:

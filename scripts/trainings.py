@@ -1,4 +1,4 @@
-"""What the scripts that train several times share: the training's command and its origin."""
+"""What the scripts that train several times share: the training's command and the figures' origin."""
 
 import argparse
 import pathlib
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from types import FrameType
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -15,9 +16,8 @@ from ml_collections import ConfigDict, config_flags
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from fer_jax import provenance  # noqa: E402
 from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
-
-_PROBE = "import jax; d = jax.devices(); print(len(d), d[0].device_kind, 'jax', jax.__version__, sep=', ')"
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -97,13 +97,20 @@ class Commands:
 
     def run(self, *command: str) -> int:
         """The exit code; EXIT_PREEMPTED where the command was stopped, whatever it made of that."""
+        return self.ask(*command, stdout=None)[0]
+
+    def ask(self, *command: str, **how: Any) -> tuple[int, str | None]:
+        """The exit code as of `run`, and what the command printed; `how` as `subprocess.Popen` takes it."""
         if self.stopped:
-            return EXIT_PREEMPTED
-        self._child = subprocess.Popen(command, cwd=ROOT)
+            return EXIT_PREEMPTED, ""
+        self._child = subprocess.Popen(
+            command, **{"cwd": ROOT, "text": True, "stdout": subprocess.PIPE} | how
+        )
         if self.stopped:  # between the lines above
             self._child.terminate()
-        code = self._child.wait()
-        return EXIT_PREEMPTED if code and self.stopped else code
+        printed, _ = self._child.communicate()
+        code = self._child.returncode
+        return (EXIT_PREEMPTED if code and self.stopped else code), printed
 
     def train(self, config: str, workdir: pathlib.Path, *arguments: str) -> int:
         """Trains, goes on, or recognises a finished run, in a process of its own; its exit code."""
@@ -115,14 +122,12 @@ class Commands:
         return code
 
 
-def origin() -> str:
-    """How the script was called, at which commit, on what."""
-    command = shlex.join(["python", f"scripts/{pathlib.Path(sys.argv[0]).name}", *sys.argv[1:]])
-    commit = _output_of("git", "rev-parse", "--short", "HEAD") or "unknown"
-    return f"`{command}`, commit {commit}, {_output_of(sys.executable, '-c', _PROBE) or 'unknown device'}"
+def origin(runs: Iterable[pathlib.Path]) -> str:
+    """How the script was called, and at which commits and on what these work directories were trained."""
+    found = [start for run in runs for start in provenance.starts(run)]
+    return f"{called()}, {provenance.describe(found)}"
 
 
-def _output_of(*command: str) -> str:
-    """What a command prints, "" where it fails."""
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else ""
+def called() -> str:
+    """How the script was called, as code."""
+    return f"`{shlex.join(['python', f'scripts/{pathlib.Path(sys.argv[0]).name}', *sys.argv[1:]])}`"

@@ -137,7 +137,6 @@ def run_within(
     """
     commands = TrainingsWithin(module.trainings.load_config, shrink)
     monkeypatch.setattr(module.trainings, "Commands", lambda: commands)
-    monkeypatch.setattr(module.trainings, "origin", lambda: "by hand")
     monkeypatch.setattr(sys, "argv", [module.__file__, *map(str, arguments)])
     return module.main(), commands
 

@@ -90,6 +90,7 @@ def train(placement, model, trained, frozen):
         normalization="weights",
     )
     taught = Distillation([teacher()], weight=0.5, temperature=2.0)
+    weights = placement.put_state(taught.variables)
     step = placement.compile(
         steps.make_train_step(
             model.clone(axis_name=placement.axis_name, **({"frozen": frozen} if frozen else {})),
@@ -104,11 +105,14 @@ def train(placement, model, trained, frozen):
             distillation=taught,
             axis_name=placement.axis_name,
         ),
-        taught.variables,
+        weights,
     )
     shape = (SIZE, SIZE, 1)
     state = create_state(model, tx, input_shape=shape, seed=0, use_ema=True, trained=trained)
     state = placement.put_state(jax.tree.map(np.asarray, state))
+    # On the devices already, so that no step has to bring them there.
+    here = set(placement.mesh.local_devices)
+    assert all(x.sharding.addressable_devices == here for x in jax.tree.leaves((state, weights)))
     start = placement.fetch(state)
     kept = jax.tree.map(np.array, start)
     stream = pipeline.TrainStream(

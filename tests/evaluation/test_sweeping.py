@@ -64,7 +64,8 @@ def test_every_trial_has_a_folder_of_its_own():
         {"init_from": "runs/" + 201 * "a"},
     ]
     names = [sweeping.trial_name(trial) for trial in trials]
-    assert names[0] == "learning_rate=0.1,mixup=0.2"
+    assert names[0] == "mixup=0.2,learning_rate=0.1"
+    assert sweeping.trial_name(dict(reversed(trials[0].items()))) == names[0]
     assert len(set(names)) == len(names) and all("/" not in n and len(n) < 120 for n in names)
 
 

@@ -181,7 +181,6 @@ def test_what_a_device_does_at_best():
 
 
 def test_time_to_accuracy_is_of_the_evaluation_at_the_recipes_end(tiny_data):
-    """At toy size: any accuracy reaches 0.01 but 0, and none 1."""
     small = ("--config.model.kwargs.widths=(4,)", "--config.model.kwargs.depths=(1,)")
     small += ("--config.train.batch_size=14", "--config.train.epochs=1", "--config.model.input_size=16")
     small += ("--config.optim.warmup_epochs=0",)
@@ -196,7 +195,32 @@ def test_time_to_accuracy_is_of_the_evaluation_at_the_recipes_end(tiny_data):
             round(28 * accuracy / 100), abs=0.15
         )
         assert total == pytest.approx(start + compilation + rest, abs=0.2) and min(start, compilation) > 0
+    assert "Accuracy on `validation` by given labels." in process.stdout
     assert "100 % missed" in process.stdout and "reached by 0 of 2 seeds" in process.stdout
+
+
+@pytest.mark.parametrize("target, reached", [(0.70, True), (0.71, False)])
+def test_a_target_is_reached_by_the_mean_of_the_seeds(target, reached):
+    def row(accuracy, total):
+        return {"accuracy": accuracy, "total": total, "start": 10.0, "compilation": 20.0}
+
+    lines, found = script("benchmark_time_to_accuracy").table(
+        {0: row(0.69, 50.0), 1: row(0.72, 70.0)}, target
+    )
+    assert found is reached
+    assert [cell.strip() for cell in lines[-3].split("|")[1:-1]] == [
+        "mean",
+        "70.50",
+        "60.0",
+        "10.0",
+        "20.0",
+        "30.0",
+    ]
+    words = "reached" if reached else "missed"
+    assert lines[-1] == (
+        f"{100 * target:g} % {words}: 70.50 % ± 2.12 in 60 s, 30 s without start and compilation; "
+        "reached by 1 of 2 seeds"
+    )
 
 
 def test_the_time_is_of_trainings_from_random_weights():

@@ -15,13 +15,13 @@ SMALL = ("--config.model.input_size=16", "--config.train.batch_size=14", "--conf
 
 @pytest.fixture
 def sweep(monkeypatch, tiny_data):
-    """sweep(out, ...) -> the exit code, and the trials and seeds that were trained."""
+    """sweep(out, ..., flags=()) -> the exit code, and the trials and seeds that were trained."""
 
     def shrink(config):
         config.model.kwargs.update(widths=(4,), depths=(1,))
 
-    def run(out, *arguments):
-        words = (f"--data={tiny_data}", f"--out={out}", *arguments, "--", *SMALL)
+    def run(out, *arguments, flags=()):
+        words = (f"--data={tiny_data}", f"--out={out}", *arguments, "--", *SMALL, *flags)
         code, commands = run_within(monkeypatch, script("sweep"), shrink, *words)
         return code, [(workdir.parent.name, config.seed) for workdir, config in commands.trained]
 
@@ -73,6 +73,18 @@ def test_trains_ranks_and_goes_on(sweep, tmp_path, capsys, monkeypatch):
     results = json.loads((out / "results.json").read_text())
     assert results["seeds"] == [0, 1]
     assert all(len(row["accuracy"]["values"]) == 2 for row in results["trials"].values())
+
+
+def test_figures_of_another_recipe_do_not_stay(sweep, tmp_path, capsys):
+    """Its trainings are in the way, and are left alone."""
+    grid = ("--grid", "optim.momentum", "0.5", "0.9")
+    assert sweep(tmp_path, *grid)[0] == 0
+    assert "commit" in (tmp_path / "results.md").read_text()
+    assert sweep(tmp_path, *grid, flags=["--config.optim.weight_decay=0.01"])[0] == 1
+    assert "belongs to a run with another configuration" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["momentum=0.5", "momentum=0.9"]
+    assert sweep(tmp_path, "--grid", "optim.momentum", "0.9")[0] == 0
+    assert list(json.loads((tmp_path / "results.json").read_text())["trials"]) == ["momentum=0.9"]
 
 
 @pytest.mark.parametrize(

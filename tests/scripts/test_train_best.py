@@ -1,7 +1,9 @@
 """scripts/train_best.py at toy size, its commands run within this process."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 from helpers import TrainingsWithin, run_python, run_within, script
 
@@ -34,27 +36,61 @@ def best(monkeypatch, tiny_data):
 
 def test_trains_joins_and_distils(best, tiny_ferplus, tmp_path):
     out = tmp_path / "out"
-    code, trained = best(out, f"--ferplus={tiny_ferplus}", "--seeds=3")
+    code, trained = best(out, f"--ferplus={tiny_ferplus}", "--seeds", "3", "4")
     assert code == 0
-    assert [group for group, _ in trained] == ["residual", "plain", "ferplus", "distilled"]
-    assert {config.seed for _, config in trained} == {3}
+    groups = ["residual"] * 2 + ["plain"] * 2 + ["ferplus"] * 2 + ["distilled"]
+    assert [group for group, _ in trained] == groups
+    assert [config.seed for _, config in trained] == [3, 4, 3, 4, 3, 4, 3]
     labels = {group: config.data.labels for group, config in trained}
     assert labels.pop("ferplus") == "ferplus_votes" and set(labels.values()) == {"given"}
 
     chosen = json.loads((out / "ensemble" / "ensemble.json").read_text())
-    members = sorted(chosen["networks"][place].split("/")[0] for place in chosen["members"])
+    members = sorted("_".join(chosen["networks"][place].split("/")[:2]) for place in chosen["members"])
     teachers = trained[-1][1].distill.teachers
-    assert [path.split("/")[-2] for path in teachers] == members and "ferplus" not in members
-    taught = "seed_3_by_" + "+".join(f"{member}_seed_3" for member in members)
+    assert ["_".join(path.split("/")[-2:]) for path in teachers] == members
+    assert not any("ferplus" in member for member in members)
+    taught = "seed_3_by_" + "+".join(members)
     _, facts = checkpoints.load_weights(out / "distilled" / taught)
     assert len(facts["ancestors"]) == len(members)
 
     page = (out / "results.md").read_text()
-    for run in ("residual/seed_3", "plain/seed_3", "ferplus/seed_3", f"distilled/{taught}"):
-        assert f"| {run} |" in page
-        report = json.loads((out / run / "mirrored" / "report.json").read_text())
-        assert f"{100 * report['accuracy']:.2f} (" in page and report["tta"] == "flip"
-    assert page.count("extra annotations") == 1 and "ensemble/ensemble.png" in page
+
+    def accuracy(run, part="mirrored"):
+        report = json.loads((out / run / part / "report.json").read_text())
+        assert report["tta"] == ("flip" if part == "mirrored" else "none")
+        return 100 * report["accuracy"]
+
+    for group in ("residual", "plain", "ferplus"):
+        pair = [accuracy(f"{group}/seed_{seed}") for seed in (3, 4)]
+        assert f"{np.mean(pair):.2f} ± {np.std(pair, ddof=1):.2f}" in page
+    for run in ("residual/seed_3", "plain/seed_4", "ferplus/seed_3", f"distilled/{taught}"):
+        assert f"| {run} |" in page and f"{accuracy(run):.2f} (" in page
+    assert "ensemble/ensemble.png" in page
+
+    for part, judge in (("judged", "FER2013's labels"), ("by_majority", "the majority of the votes")):
+        apart = [accuracy(f"ferplus/seed_{s}", part) - accuracy(f"residual/seed_{s}", part) for s in (3, 4)]
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| {judge} |")]
+        assert f"{np.mean(apart):+.2f} (" in row
+    single, joined = accuracy("residual/seed_3"), 100 * chosen["figures"]["accuracy"]
+    gained = f"{accuracy(f'distilled/{taught}'):.2f} % ({accuracy(f'distilled/{taught}') - single:+.2f}"
+    assert f"residual/seed_3 {single:.2f} %, the ensemble {joined:.2f} % ({joined - single:+.2f})" in page
+    assert f"the same network taught by it {gained}" in page
+
+    # Again: nothing is trained anew, and the page is the same.
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("summary.json")}
+    assert best(out, f"--ferplus={tiny_ferplus}", "--seeds", "3", "4")[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("summary.json")} == before
+    assert (out / "results.md").read_text() == page
+
+
+def test_votes_of_other_images_are_refused(best, tiny_ferplus, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(tiny_ferplus, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["splits"]["validation"]["hash"] = "0" * 64
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    assert best(tmp_path / "out", f"--ferplus={other}") == (2, [])
+    assert "has another validation split than" in capsys.readouterr().err
 
 
 def test_stops_where_a_training_was_stopped(best, tmp_path, monkeypatch):
