@@ -79,7 +79,7 @@ def random(fields: Mapping[str, Draw], count: int, seed: int) -> list[Trial]:
 
 
 def trial_name(trial: Trial) -> str:
-    """A name for the folder of a trial, of its own, whatever the fields' order: their last parts and values."""
+    """A name for the folder of a trial, of its own, whatever the order of the fields."""
     text = ",".join(f"{name.rsplit('.', 1)[-1]}={value}" for name, value in sorted(trial.items()))
     name = re.sub(r"[^\w.,=+-]", "_", text)
     if (
