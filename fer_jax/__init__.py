@@ -1,7 +1,7 @@
 """fer_jax: facial emotion recognition in JAX.
 
 from fer_jax import Predictor
-Predictor.load("cnn")("photo.jpg")
+Predictor.load()("photo.jpg")
 """
 
 from typing import TYPE_CHECKING, Any

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_jax.evaluation import command
-from fer_jax.pretrained.bundled import BUNDLED, find_weights
+from fer_jax.pretrained.bundled import BUNDLED, DEFAULT, find_weights
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -50,10 +50,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="pictures, videos, folders or patterns")
     parser.add_argument(
         "--model",
-        default="cnn",
+        default=DEFAULT,
         metavar="WEIGHTS",
         help="a .safetensors file, a run's directory or one that comes with the package: "
-        f"{', '.join(BUNDLED)} (default: cnn)",
+        f"{', '.join(BUNDLED)} (default: %(default)s)",
     )
     parser.add_argument(
         "--detector",

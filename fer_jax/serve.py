@@ -17,7 +17,7 @@ import signal
 import sys
 from typing import Any
 
-from fer_jax.pretrained.bundled import BUNDLED
+from fer_jax.pretrained.bundled import BUNDLED, DEFAULT
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,7 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--port", type=_whole(0), default=8000, help="0 for any that is free (default: %(default)s)")
     add(
         "--model",
-        default="cnn",
+        default=DEFAULT,
         help=f"a .safetensors file, a run's directory or one of {', '.join(BUNDLED)} (default: %(default)s)",
     )
     add(

@@ -12,7 +12,7 @@ from helpers import ROOT, script
 
 from fer_jax import models, platform
 from fer_jax.checkpoints import load_weights
-from fer_jax.pretrained.bundled import BUNDLED
+from fer_jax.pretrained.bundled import BUNDLED, DEFAULT, find_weights
 
 SHIPPED = sorted((ROOT / "fer_jax" / "pretrained").glob("*.safetensors"))
 
@@ -36,6 +36,11 @@ def test_a_shipped_checkpoint_is_what_its_card_says(path):
     assert f"seed {facts['seed']}" in card
     assert f"{facts['parameters'] / 1e6:.1f} M parameters" in card
     assert ("EMA" in card) == facts["ema"]
+
+
+def test_the_default_is_the_most_accurate():
+    accuracies = {name: load_weights(find_weights(name))[1]["evaluation"]["value"] for name in BUNDLED}
+    assert max(accuracies, key=accuracies.get) == DEFAULT
 
 
 @pytest.mark.usefixtures("undrawn")

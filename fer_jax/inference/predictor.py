@@ -9,7 +9,7 @@ from fer_jax.evaluation.trained import Trained
 from fer_jax.inference import cropping, detectors, pictures
 from fer_jax.inference.classifier import SIZES, Classifier
 from fer_jax.inference.results import Detection, Face, Prediction
-from fer_jax.pretrained.bundled import find_weights
+from fer_jax.pretrained.bundled import DEFAULT, find_weights
 
 UNSURE_BELOW = 0.5
 
@@ -17,7 +17,7 @@ UNSURE_BELOW = 0.5
 class Predictor:
     """Finds faces in pictures and tells their emotions.
 
-        predictor = Predictor.load("cnn")
+        predictor = Predictor.load()
         for prediction in predictor(["photo.jpg", "other.png"]):
             for face in prediction.faces:
                 print(face.box, face.emotion, face.confidence, face.top(3))
@@ -46,7 +46,7 @@ class Predictor:
     @classmethod
     def load(
         cls,
-        source: os.PathLike | str = "cnn",
+        source: os.PathLike | str = DEFAULT,
         detector: str = "yunet",
         *,
         margin: float = 1.0,
@@ -58,7 +58,7 @@ class Predictor:
 
         Args:
           source: a safetensors file of fer_jax, a run's directory, or the name of a network that comes with
-            the package: 'cnn', 'cnn_again', 'cnn_1m' or 'cnn_250k'.
+            the package, see `pretrained.bundled.BUNDLED`.
           detector: 'yunet', 'mediapipe', or 'whole' where each picture is one face.
           margin: size of what the network sees over what it saw in training; 1 is the same.
           any_turn: whether to find faces in pictures that lie on their side or head, at four times the cost.

@@ -4,12 +4,14 @@ import os
 from importlib import resources
 from pathlib import Path
 
+# The most accurate first, which is the default.
 BUNDLED = {
-    "cnn": "cnn_fer2013.safetensors",
     "cnn_again": "cnn_again_fer2013.safetensors",
+    "cnn": "cnn_fer2013.safetensors",
     "cnn_1m": "cnn_1m_fer2013.safetensors",
     "cnn_250k": "cnn_250k_fer2013.safetensors",
 }
+DEFAULT = next(iter(BUNDLED))
 
 
 def find_weights(source: os.PathLike | str) -> str:

@@ -17,6 +17,7 @@ from fer_jax.data.emotions import EMOTIONS
 from fer_jax.inference import analysis, app_models, app_webcam, uploads
 from fer_jax.inference.app_card import facts, headline
 from fer_jax.inference.predictor import Predictor
+from fer_jax.pretrained.bundled import BUNDLED
 
 testing = pytest.importorskip("streamlit.testing.v1")
 APP = app_models.__file__.replace("app_models", "app")
@@ -211,7 +212,7 @@ def test_models_are_those_of_the_package_and_of_the_folder(tiny_run, monkeypatch
     assert app_models.models_folder(["--models", str(tiny_run)]) == tiny_run
     monkeypatch.setenv(app_models.MODELS_VARIABLE, str(tiny_run))
     found = app_models.find(app_models.models_folder([]))
-    bundled = [f"{name} (comes with fer_jax)" for name in ("cnn", "cnn_again", "cnn_1m", "cnn_250k")]
+    bundled = [f"{name} (comes with fer_jax)" for name in BUNDLED]
     assert list(found) == [*bundled, "best"]
     assert found["best"] == str(tiny_run / "best.safetensors")
     for wrong in (["--models", str(tmp_path / "none")], ["--modles", "x"], ["--models"]):
