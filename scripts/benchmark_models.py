@@ -225,14 +225,17 @@ def torch_residual(widths: Sequence[int], blocks: Sequence[int], squeeze: int, d
     import torch
     from torch import nn
 
-    def conv_norm(before, width):
-        conv = nn.Conv2d(before, width, 3, padding=1, bias=False)
-        return nn.Sequential(conv, nn.BatchNorm2d(width, eps=1e-3), nn.ReLU(inplace=True))
+    def conv(before, width):
+        return nn.Conv2d(before, width, 3, padding=1, bias=False)
+
+    def norm_relu(width):
+        return nn.BatchNorm2d(width, eps=1e-3), nn.ReLU(inplace=True)
 
     class Branch(nn.Module):
         def __init__(self, width):
             super().__init__()
-            self.convs = nn.Sequential(conv_norm(width, width), conv_norm(width, width))
+            pair = [*norm_relu(width), conv(width, width), *norm_relu(width), conv(width, width)]
+            self.convs = nn.Sequential(*pair)
             middle = max(1, width // squeeze)
             self.gate = nn.Sequential(
                 nn.Linear(width, middle), nn.ReLU(inplace=True), nn.Linear(middle, width), nn.Sigmoid()
@@ -244,7 +247,8 @@ def torch_residual(widths: Sequence[int], blocks: Sequence[int], squeeze: int, d
 
     stages, before = [], 3
     for width, count in zip(widths, blocks, strict=True):
-        stages += [conv_norm(before, width), *(Branch(width) for _ in range(count)), nn.MaxPool2d(2)]
+        stages += [conv(before, width), *(Branch(width) for _ in range(count))]
+        stages += [*norm_relu(width), nn.MaxPool2d(2)]
         before = width
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(before, CLASSES)]
     return torch.nn.Sequential(*stages, *head)

@@ -133,12 +133,13 @@ class CnnRelu(nn.Module):
 
 
 class CnnResidual(nn.Module):
-    """A residual network for faces of about 48 pixels, pooled where `CnnRelu` pools.
+    """A pre-activation residual network for faces of about 48 pixels, pooled where `CnnRelu` pools.
 
-    Per stage: a 3x3 convolution to its width, BatchNorm, ReLU; `blocks` times a branch of two convolutions,
-    each with BatchNorm and ReLU and the pair with squeeze-excitation, that is added to what came in; 2x2
-    max-pool. Then global average pooling, dropout and the classifier. The shortcuts are identities (He et
-    al. 2016, arXiv:1603.05027) and no convolution has a stride. Takes any input size.
+    Per stage: a 3x3 convolution to its width; `blocks` times a branch, that is (BatchNorm, ReLU, 3x3
+    convolution) twice and squeeze-excitation, which is added to what came in; BatchNorm, ReLU, 2x2 max-pool.
+    Then global average pooling, dropout and the classifier. Within a stage the shortcuts are identities and
+    nothing acts on the sums: full pre-activation (He et al. 2016, arXiv:1603.05027, figure 4e). No
+    convolution has a stride. Takes any input size.
 
     Attributes:
       num_classes: width of the logits.
@@ -170,25 +171,26 @@ class CnnResidual(nn.Module):
           ValueError: S is less than 2 to the number of stages, which halve it.
         """
 
-        def conv_norm(x, width, tail):
-            x = Conv(width, use_bias=False, dtype=self.dtype)(x)
-            return BatchNorm(train, self.axis_name, tail, dtype=self.dtype)(x)
+        def conv(width):
+            return Conv(width, use_bias=False, dtype=self.dtype)
+
+        def norm(tail):
+            return BatchNorm(train, self.axis_name, tail, dtype=self.dtype)
 
         x = x.astype(self.dtype)
         require_side(x, 2 ** len(self.widths))
         require_one_each(blocks=self.blocks, widths=self.widths)
         number, last = 0, max(1, sum(self.blocks) - 1)
         for i, (width, blocks) in enumerate(zip(self.widths, self.blocks, strict=True), 1):
-            is_last = i == len(self.widths)
-            x = conv_norm(x, width, nn.relu if blocks or is_last else relu_pool)
+            x = conv(width)(x)
             for _ in range(blocks):
-                y = conv_norm(conv_norm(x, width, nn.relu), width, nn.relu)
+                y = conv(width)(norm(nn.relu)(x))
+                y = conv(width)(norm(nn.relu)(y))
                 if self.squeeze:
                     y = SqueezeExcite(max(1, width // self.squeeze), dtype=self.dtype)(y)
                 x = x + DropPath(self.drop_path * number / last, train)(y)
                 number += 1
-            if blocks and not is_last:
-                x = max_pool_2x2(x)
+            x = norm(nn.relu if i == len(self.widths) else relu_pool)(x)
         x = global_pool(max_pool_2x2(FeatureMap()(x))).astype(jnp.float32)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.num_classes, name="head")(x)

@@ -227,6 +227,7 @@ def test_refuses_what_a_format_lacks(name, precision, outside, message, calibrat
 
 NETWORKS = {  # name, classes, side, channels, attributes
     "cnn_elu": (8, 25, 1, {"widths": (8, 8), "block_dropout": (0.0, 0.0), "hidden": 8}),
+    "cnn_residual": (7, 27, 1, {"widths": (8, 12), "blocks": (1, 2), "squeeze": 4}),
     "mobilenet_v3_small": (7, 33, 3, {"padding": "same"}),
     "resnet18": (7, 31, 1, {"adapter": "rgb"}),
 }

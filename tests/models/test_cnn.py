@@ -42,23 +42,26 @@ def keras_relu(widths=(64, 128, 256), depths=(2, 2, 2)):
 
 
 def keras_residual(widths=(32, 64, 128, 256), blocks=(0, 1, 1, 1), squeeze=8):
-    """Stages of a convolution and branches of two with squeeze-excitation, pool; pooling, classifier."""
+    """Stages of a convolution, branches of BN-ReLU-Conv twice and squeeze-excitation, BN-ReLU, pool; head."""
     layers = keras.layers
 
-    def conv(x, width):
-        x = layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
+    def norm_relu(x):
         return layers.ReLU()(layers.BatchNormalization()(x))
+
+    def conv(x, width):
+        return layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
 
     x = inputs = keras.Input((48, 48, 1))
     for width, count in zip(widths, blocks, strict=True):
         x = conv(x, width)
         for _ in range(count):
-            y = conv(conv(x, width), width)
+            y = conv(norm_relu(conv(norm_relu(x), width)), width)
             if squeeze:
                 gate = layers.Dense(width // squeeze, activation="relu")(layers.GlobalAveragePooling2D()(y))
                 gate = layers.Dense(width, activation="sigmoid")(gate)
                 y = layers.Multiply()([y, layers.Reshape((1, 1, width))(gate)])
             x = layers.Add()([x, y])
+        x = norm_relu(x)
         x = layers.MaxPooling2D()(x)
     x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
     return keras.Model(inputs, layers.Dense(7)(x))
@@ -195,7 +198,7 @@ def test_dropout_acts_in_training_only():
     assert np.array_equal(model.apply(variables, x), model.apply(variables, x))
 
 
-@pytest.mark.parametrize("name", ["cnn_elu", "cnn_relu"])
+@pytest.mark.parametrize("name", ["cnn_elu", "cnn_relu", "cnn_residual"])
 def test_bfloat16_computes_close_to_float32(name):
     x = jax.random.normal(jax.random.key(1), (8, 16, 16, 1))
     full, half = models.create(name), models.create(name, dtype="bfloat16")
