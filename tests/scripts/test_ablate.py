@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from helpers import run_python, run_within, script
@@ -79,7 +80,10 @@ def test_the_results_are_those_of_the_runs_predictions(done):
     low, high = difference["interval_95"]
     assert low <= difference["difference"] <= high
     page = (out / "results.md").read_text()
-    assert page in printed and page.startswith("by hand\n")
+    assert page in printed
+    command, where = page.splitlines()[0].split("`")[1:]
+    assert command.startswith("python scripts/ablate.py ") and f"--out={out}" in command
+    assert where.endswith(f", {jax.device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}")
     values = ", ".join(f"{100 * v:.2f}" for v in results["recipes"]["baseline"]["ece"]["values"])
     assert f"({values})" in next(line for line in page.splitlines() if line.startswith("| baseline |"))
     assert (out / "differences.png").stat().st_size
