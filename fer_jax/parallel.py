@@ -1,7 +1,7 @@
 """Where state and batches live: one device, a mesh of all devices (`jit`) or a replica a device (`pmap`)."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,26 @@ from fer_jax import platform
 
 MODES = ("auto", "jit", "pmap")
 AXIS = "data"
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+    """A compiled step with the constants it takes: `step(state, batch) -> (state, metrics)`.
+
+    Attributes:
+      program: of (state, batch, *constants), compiled by `jax.jit` or `jax.pmap`.
+      constants: placed on the devices.
+    """
+
+    program: Callable[..., Any]
+    constants: Sequence[Any]
+
+    def __call__(self, state: Any, batch: Any) -> tuple[Any, Any]:
+        return self.program(state, batch, *self.constants)
+
+    def trace(self, state: Any, batch: Any) -> jax.stages.Traced:
+        """The program for arguments like these, before it is compiled; not of `jax.pmap`, which has none."""
+        return self.program.trace(state, batch, *self.constants)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +51,12 @@ class Placement:
         """What the step and BatchNorm must sum over themselves: the mapped axis under pmap, else nothing."""
         return AXIS if self.mode == "pmap" else None
 
-    def compile(self, step: Callable[..., Any], *constants: Any) -> Callable[[Any, Any], Any]:
+    def compile(self, step: Callable[..., Any], *constants: Any) -> CompiledStep:
         """`step(state, batch, *constants) -> (state, metrics)` compiled, as a function of state and batch.
 
         The old state's memory is reused. The constants are such as `put_state` placed.
         """
-        compiled = self._compile(step, len(constants))
-        return lambda state, batch: compiled(state, batch, *constants)
+        return CompiledStep(self._compile(step, len(constants)), constants)
 
     def _compile(self, step: Callable[..., Any], constants: int) -> Callable[..., Any]:
         if self.mode == "pmap":

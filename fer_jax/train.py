@@ -113,7 +113,7 @@ class Run:
         teachers: Sequence[Trained],
     ):
         self.config, self.workdir = config, workdir
-        self._train_steps: dict[int, Any] = {}
+        self._train_steps: dict[int, parallel.CompiledStep] = {}
         # One process of several speaks for all; every process saves, for Orbax synchronises them.
         self.primary = jax.process_index() == 0
         configure.check(config)
@@ -239,7 +239,7 @@ class Run:
         """The stage that the step after `step` belongs to."""
         return next((phase for phase in self.phases if step < phase.end), self.phases[-1])
 
-    def _enter_phase(self) -> None:
+    def enter_phase(self) -> None:
         """Begins the stage that is due, if another one is running: a new optimizer for what it trains."""
         phase = self.phase_at(self.step)
         if phase is self.phase:
@@ -257,13 +257,14 @@ class Run:
                 return size
         return self.config.model.input_size
 
-    def train_step(self, size: int):
+    def train_step(self, size: int) -> parallel.CompiledStep:
         """The compiled step for an input size."""
         if size not in self._train_steps:
-            self._train_steps[size] = self._compile_step(size)
+            self._train_steps[size] = self.compile_step(size)
         return self._train_steps[size]
 
-    def _compile_step(self, size: int):
+    def compile_step(self, size: int) -> parallel.CompiledStep:
+        """The step of this stage for an input size, made anew."""
         config = self.config
         axis_name = self.placement.axis_name
         frozen = {"frozen": self.phase.frozen} if self.phase.frozen else {}
@@ -296,7 +297,7 @@ class Run:
         self.facts |= {"evaluation": None, "selection": None}
         with progress_bar(self.total_steps, self.step, self.primary) as bar:
             while self.step < end:
-                self._enter_phase()
+                self.enter_phase()
                 batch = next(self.stream)
                 if self.ranges.mixes and self.step >= mix_end:
                     batch["mix"] = unmixed
@@ -374,7 +375,7 @@ class Run:
 
     def save(self, selection: float | None = None) -> None:
         """Saves everything that a resumed run needs."""
-        self._enter_phase()  # what is saved is of the stage of the next step
+        self.enter_phase()  # what is saved is of the stage of the next step
         extra = {
             "stream": self.stream.state(),
             "watch": self.watch.state(),
