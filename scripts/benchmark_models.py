@@ -4,14 +4,16 @@
     python scripts/benchmark_models.py --models efficientnet_b0 --size 240 --batch_size 256 --dtype bfloat16
     python scripts/benchmark_models.py --models cnn_residual --size 48 --batch_size 256 --dtype bfloat16
 
-Images a second of the training step (forward, backward, SGD with Nesterov momentum) and of inference, faces
-of three channels, the whole machine for each side; the sides take turns in processes of their own. "stock
-Flax" is fer_jax's network with XLA's own convolutions and `flax.linen.BatchNorm`. PyTorch's networks are
-torchvision's, channels last; on a GPU timm's, compiled, with autocast for bfloat16. cnn_residual, that of
-configs/best.py without skipped branches, is written out for PyTorch below. Sides that are not installed are
-named and left out (the extra `originals` has PyTorch's). --limits, for a GPU, adds the rates at which
-fer_jax's training step would reach the card's arithmetic or its memory bandwidth, both measured. Bar: the
-faster of TensorFlow and PyTorch; the verdict names who took part, and without either there is none.
+Images a second of a bare training step and of inference, the whole machine for each side; the sides take
+turns in processes of their own. The bare step is the same work on all sides: forward, cross entropy, backward
+and SGD with Nesterov momentum. What fer_jax's training does besides (augmentation, averaged weights, metrics)
+is in scripts/benchmark_step.py. "stock Flax" is fer_jax's network with XLA's own convolutions and
+`flax.linen.BatchNorm`. PyTorch's networks are torchvision's, channels last; on a GPU timm's, compiled, with
+autocast for bfloat16, and products of float32 in TF32 as in JAX. The CNNs are written out below: cnn_relu and
+cnn_elu for Keras; for PyTorch cnn_residual, that of configs/best.py without skipped branches. They take grey
+faces, the others colour. Sides that are not installed are named and left out (the extra `originals` has
+PyTorch's). Bar: the faster of TensorFlow and PyTorch on fer_jax's kind of device; the verdict names who took
+part, and without either there is none.
 """
 
 import argparse
@@ -19,11 +21,12 @@ import functools
 import importlib.util
 import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the sides share one GPU's memory
+# The sides share one GPU's memory.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 import numpy as np  # noqa: E402
 
@@ -36,28 +39,31 @@ from configs.best import NETWORKS  # noqa: E402
 CLASSES = 7
 OURS, STOCK, TENSORFLOW, TORCH = "fer_jax", "stock Flax", "TensorFlow", "PyTorch"
 PEERS = (TENSORFLOW, TORCH)
-NEEDS = {OURS: (), STOCK: (), TENSORFLOW: ("keras", "tensorflow"), TORCH: ("torch", "torchvision")}
+NEEDS = {OURS: (), STOCK: (), TENSORFLOW: ("keras", "tensorflow"), TORCH: ("torch", "torchvision", "timm")}
 TRAIN, INFER = "train", "infer"
 LEARNING_RATE, MOMENTUM = 1e-3, 0.9
 # Our name, which is torchvision's, and those of keras.applications (it has no ResNet18) and timm.
-MODELS = {
+BACKBONES = {
     "efficientnet_b0": ("EfficientNetB0", "efficientnet_b0"),
     "efficientnet_b2": ("EfficientNetB2", "efficientnet_b2"),
     "mobilenet_v2": ("MobileNetV2", "mobilenetv2_100"),
     "mobilenet_v3_small": ("MobileNetV3Small", "mobilenetv3_small_100"),
     "resnet18": (None, "resnet18"),
     "vgg16": ("VGG16", None),
-    "cnn_residual": (None, None),
 }
+CNNS = ("cnn_residual", "cnn_relu", "cnn_elu")
+MODELS = (*BACKBONES, *CNNS)
+LACKS = {TENSORFLOW: ("resnet18", "cnn_residual"), TORCH: ("cnn_relu", "cnn_elu")}
 _RESIDUAL = NETWORKS["residual"][1]
 KWARGS = {"cnn_residual": {key: value for key, value in _RESIDUAL.items() if key != "drop_path"}}
 DTYPES = ("float32", "bfloat16")
 
 
-def random_batch(batch_size: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise, for no step depends on what a face shows: float32 [B, S, S, 3], one-hot float32 [B, K]."""
+def random_batch(model_name: str, batch_size: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noise, for no step depends on what a face shows: float32 [B, S, S, C], one-hot float32 [B, K]."""
     rng = np.random.default_rng(0)
-    images = rng.normal(size=(batch_size, size, size, 3)).astype(np.float32)
+    channels = 1 if model_name in CNNS else 3
+    images = rng.normal(size=(batch_size, size, size, channels)).astype(np.float32)
     return images, np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, batch_size)]
 
 
@@ -100,19 +106,22 @@ def use_stock_layers() -> None:
     backbone.BatchNorm = cnn.BatchNorm = BatchNorm
 
 
-def jax_training(model_name: str, batch_size: int, size: int, dtype: str, options: dict[str, str]):
-    """fer_jax's training step, jitted, and its arguments: model, step, (state, images, targets)."""
+def jax_work(model_name: str, batch_size: int, size: int, dtype: str, stock: bool) -> Work:
+    """fer_jax's networks, or the same of stock layers."""
     import jax
     import optax
 
-    from fer_jax import losses, models, state
+    from fer_jax import losses, models, platform, state
 
-    images, targets = jax.device_put(random_batch(batch_size, size))
-    model, tx = (
-        models.create(model_name, dtype=dtype, **KWARGS.get(model_name, {})),
-        optax.sgd(LEARNING_RATE, MOMENTUM, nesterov=True),
-    )
-    run = state.create_state(model, tx, input_shape=(size, size, 3), seed=0, use_ema=False)
+    if stock:
+        use_stock_layers()
+    else:
+        platform.tune_cpu()
+    options = {} if stock else platform.compiler_options()
+    images, targets = jax.device_put(random_batch(model_name, batch_size, size))
+    model = models.create(model_name, dtype=dtype, **KWARGS.get(model_name, {}))
+    tx = optax.sgd(LEARNING_RATE, MOMENTUM, nesterov=True)
+    run = state.create_state(model, tx, input_shape=images.shape[1:], seed=0, use_ema=False)
 
     def update(run, x, targets):
         def objective(params):
@@ -133,21 +142,7 @@ def jax_training(model_name: str, batch_size: int, size: int, dtype: str, option
             step=run.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
         ), loss
 
-    return model, jax.jit(update, donate_argnums=0, compiler_options=options), (run, images, targets)
-
-
-def jax_work(model_name: str, batch_size: int, size: int, dtype: str, stock: bool) -> Work:
-    """fer_jax, or its networks of stock layers."""
-    import jax
-
-    from fer_jax import platform
-
-    if stock:
-        use_stock_layers()
-    else:
-        platform.tune_cpu()
-    options = {} if stock else platform.compiler_options()
-    model, step, (run, images, targets) = jax_training(model_name, batch_size, size, dtype, options)
+    step = jax.jit(update, donate_argnums=0, compiler_options=options)
     forward = jax.jit(
         lambda variables, x: jax.nn.softmax(model.apply(variables, x)), compiler_options=options
     )
@@ -156,61 +151,55 @@ def jax_work(model_name: str, batch_size: int, size: int, dtype: str, stock: boo
     def train():
         nonlocal run
         run, loss = step(run, images, targets)
-        return loss.block_until_ready()
+        return float(loss)
 
-    return {TRAIN: train, INFER: lambda: forward(variables, images).block_until_ready()}
-
-
-def fastest(work: Callable[[], object], times: int = 10) -> float:
-    """Seconds that `work`, done once before, takes at best."""
-    work()
-    seconds = []
-    for _ in range(times):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return min(seconds)
+    return {TRAIN: train, INFER: lambda: np.asarray(forward(variables, images))}
 
 
-def device_limits(dtype: str, side: int, megabytes: int) -> tuple[float, float]:
-    """What the device does at best: operations a second in a matrix product, bytes a second in a copy."""
-    import jax
-    import jax.numpy as jnp
+def keras_network(model_name: str, size: int):
+    """The network `model_name` of fer_jax, `CnnRelu` or `CnnElu`, built of Keras layers."""
+    from keras import Input, Model, layers
 
-    matrix, block = jnp.ones((side, side), dtype), jnp.ones(megabytes * 2**18, jnp.float32)
-    product, copy = jax.jit(lambda a: a @ a), jax.jit(lambda a: a + 1)
-    operations = 2 * side**3 / fastest(lambda: product(matrix).block_until_ready())
-    return operations, 2 * block.nbytes / fastest(lambda: copy(block).block_until_ready())
+    def norm(x):
+        return layers.BatchNormalization(momentum=0.9)(x)
 
+    def conv_relu(x, width):
+        return layers.ReLU()(norm(layers.Conv2D(width, 3, padding="same", use_bias=False)(x)))
 
-def training_limits(model_name: str, options: argparse.Namespace) -> str:
-    """What limits fer_jax's training step on a GPU, in images a second; XLA counts no oneDNN."""
-    operations, bandwidth = device_limits(options.dtype, side=8192, megabytes=1024)
-    shape = options.batch_size, options.size, options.dtype
-    _, step, arguments = jax_training(model_name, *shape, {})
-    cost = step.lower(*arguments).compile().cost_analysis()
-    arithmetic = options.batch_size * operations / cost["flops"]
-    memory = options.batch_size * bandwidth / cost["bytes accessed"]
-    return (
-        f"limits: {arithmetic:.0f} by arithmetic ({operations / 1e12:.0f} TFLOP/s), "
-        f"{memory:.0f} by memory ({bandwidth / 1e9:.0f} GB/s)"
-    )
+    def conv_elu(x, width):
+        return norm(layers.Conv2D(width, 3, padding="same", activation="elu")(x))
+
+    relu = model_name == "cnn_relu"
+    convolve, hidden_dropout = (conv_relu, 0.4) if relu else (conv_elu, 0.6)
+    inputs = x = Input((size, size, 1))
+    for width, rate in ((64, 0.4), (128, 0.4), (256, 0.5)):
+        x = layers.MaxPool2D()(convolve(convolve(x, width), width))
+        x = x if relu else layers.Dropout(rate)(x)
+    if relu:
+        x = layers.Dropout(hidden_dropout)(layers.GlobalAveragePooling2D()(x))
+        x = layers.ReLU()(norm(layers.Dense(128, use_bias=False)(x)))
+    else:
+        x = norm(layers.Dense(128, activation="elu")(layers.Flatten()(x)))
+    return Model(inputs, layers.Dense(CLASSES, dtype="float32")(layers.Dropout(hidden_dropout)(x)))
 
 
 def tensorflow_work(model_name: str, batch_size: int, size: int, dtype: str) -> Work:
-    """keras.applications on TensorFlow."""
+    """Keras on TensorFlow: keras.applications', or `keras_network`."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras
     import tensorflow as tf
 
     if dtype != "float32":
         keras.mixed_precision.set_dtype_policy(f"mixed_{dtype}")
-    images, targets = random_batch(batch_size, size)
-    trunk = getattr(keras.applications, MODELS[model_name][0])(
-        weights=None, include_top=False, pooling="avg", input_shape=(size, size, 3)
-    )
-    logits = keras.layers.Dense(CLASSES, dtype="float32")(keras.layers.Dropout(0.2)(trunk.output))
-    network = keras.Model(trunk.inputs, logits)
+    images, targets = random_batch(model_name, batch_size, size)
+    if model_name in CNNS:
+        network = keras_network(model_name, size)
+    else:
+        trunk = getattr(keras.applications, BACKBONES[model_name][0])(
+            weights=None, include_top=False, pooling="avg", input_shape=(size, size, 3)
+        )
+        logits = keras.layers.Dense(CLASSES, dtype="float32")(keras.layers.Dropout(0.2)(trunk.output))
+        network = keras.Model(trunk.inputs, logits)
     network.compile(
         keras.optimizers.SGD(LEARNING_RATE, MOMENTUM, nesterov=True),
         keras.losses.CategoricalCrossentropy(from_logits=True),
@@ -245,7 +234,7 @@ def torch_residual(widths: Sequence[int], blocks: Sequence[int], squeeze: int, d
             y = self.convs(x)
             return x + y * self.gate(y.mean((2, 3)))[:, :, None, None]
 
-    stages, before = [], 3
+    stages, before = [], 1
     for width, count in zip(widths, blocks, strict=True):
         stages += [conv(before, width), *(Branch(width) for _ in range(count))]
         stages += [*norm_relu(width), nn.MaxPool2d(2)]
@@ -258,6 +247,8 @@ def torch_network(model_name: str, cuda: bool):
     """torchvision's network, on a GPU timm's; VGG16 with averaged features like ours."""
     import torch
 
+    if model_name == "cnn_residual":
+        return torch_residual(**KWARGS[model_name])
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in ("nms", "qnms"):  # not needed, but declared by a torchvision without its compiled part
         try:
@@ -266,8 +257,6 @@ def torch_network(model_name: str, cuda: bool):
             pass
     import torchvision
 
-    if model_name == "cnn_residual":
-        return torch_residual(**KWARGS[model_name])
     if model_name == "vgg16":  # not 120 M parameters of dense layers
         trunk = torchvision.models.vgg16(weights=None).features
         layers = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Dropout()]
@@ -275,7 +264,7 @@ def torch_network(model_name: str, cuda: bool):
     if cuda:
         import timm
 
-        return timm.create_model(MODELS[model_name][1], num_classes=CLASSES)
+        return timm.create_model(BACKBONES[model_name][1], num_classes=CLASSES)
     return getattr(torchvision.models, model_name)(weights=None, num_classes=CLASSES)
 
 
@@ -285,7 +274,9 @@ def torch_work(model_name: str, batch_size: int, size: int, dtype: str) -> Work:
 
     cuda = torch.cuda.is_available()
     device = "cuda" if cuda else "cpu"
-    images, targets = random_batch(batch_size, size)
+    torch.backends.cudnn.benchmark = True  # cuDNN's fastest ways are tried, as XLA tries them
+    torch.set_float32_matmul_precision("high")  # TF32
+    images, targets = random_batch(model_name, batch_size, size)
     network = torch_network(model_name, cuda).to(device, memory_format=torch.channels_last)
     run = torch.compile(network) if cuda else network
     x = torch.from_numpy(images.transpose(0, 3, 1, 2)).to(device, memory_format=torch.channels_last)
@@ -321,6 +312,24 @@ def work(side: str, options: argparse.Namespace) -> Work:
     return jax_work(*shape, stock=side == STOCK)
 
 
+def device_of(side: str) -> str:
+    """The device that `side` works on, as `taking_turns.serve` takes it."""
+    if side == TENSORFLOW:
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
+        return f"gpu {details.get('device_name', '')}".strip() if gpus else "cpu"
+    if side == TORCH:
+        import torch
+
+        return f"gpu {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu"
+    import jax
+
+    backend = jax.default_backend()
+    return backend if backend == "cpu" else f"{backend} {jax.devices()[0].device_kind}"
+
+
 def missing(side: str) -> list[str]:
     """The packages that a side needs and that are not installed."""
     return [name for name in NEEDS[side] if importlib.util.find_spec(name) is None]
@@ -328,29 +337,47 @@ def missing(side: str) -> list[str]:
 
 def sides_of(model_name: str, options: argparse.Namespace) -> list[str]:
     """The sides that take part with a model."""
-    exists = MODELS[model_name][0] is not None
-    return [side for side in options.sides if not missing(side) and (exists or side != TENSORFLOW)]
+    return [side for side in options.sides if not missing(side) and model_name not in LACKS.get(side, ())]
 
 
-def compare(model_name: str, options: argparse.Namespace) -> float | None:
-    """Prints a model's rows; returns the lower ratio of fer_jax to its faster peer, None without peers."""
+def compare(model_name: str, options: argparse.Namespace) -> tuple[float | None, list[str], dict[str, str]]:
+    """Prints a model's rows.
+
+    Returns:
+      The lower ratio of fer_jax to its faster peer, None without peers; the peers that it is to, which work
+      on the same kind of device; and the device of each side.
+    """
     names = sides_of(model_name, options)
     shape = ["--batch_size", str(options.batch_size), "--size", str(options.size), "--dtype", options.dtype]
     sides = {name: Side([__file__, "--side", name, "--models", model_name, *shape]) for name in names}
+    peers = [
+        name for name in PEERS if name in sides and OURS in sides and sides[name].kind == sides[OURS].kind
+    ]
     ratios = []
     for action in (TRAIN, INFER):
         seconds = measure(sides, action, options.rounds, options.turns)
         rates = {name: options.batch_size / taken for name, taken in seconds.items()}
-        peers = [rates[name] for name in PEERS if name in rates]
-        ratios.append(rates[OURS] / max(peers) if peers else None)
+        ratios.append(rates[OURS] / max(rates[name] for name in peers) if peers else None)
         cells = [f"{rates[name]:.0f}" if name in rates else "" for name in NEEDS]
         cells.append(f"{ratios[-1]:.2f}" if peers else "")
         print(f"| {model_name}, {action} | {' | '.join(cells)} |", flush=True)
     for side in sides.values():
         side.close()
-    if options.limits:
-        print(training_limits(model_name, options), flush=True)
-    return None if None in ratios else min(ratios)
+    return min(ratios) if peers else None, peers, {name: side.device for name, side in sides.items()}
+
+
+def elsewhere(devices: dict[str, str]) -> list[str]:
+    """A line about each peer whose kind of device is not that of fer_jax.
+
+    Args:
+      devices: of the sides that took part.
+    """
+    return [
+        f"no verdict against {name}: it ran on {devices[name]} and fer_jax on {devices[OURS]}; install "
+        "builds of both for one kind of device, or hide the GPU from both by CUDA_VISIBLE_DEVICES=-1"
+        for name in PEERS
+        if OURS in devices and name in devices and devices[name].split()[0] != devices[OURS].split()[0]
+    ]
 
 
 def verdict(ratios: dict[str, float | None], peers: dict[str, list[str]]) -> tuple[str, bool]:
@@ -358,13 +385,16 @@ def verdict(ratios: dict[str, float | None], peers: dict[str, list[str]]) -> tup
 
     Args:
       ratios: of each model to its faster peer, None without peers.
-      peers: that took part with each model.
+      peers: that took part with each model, on fer_jax's kind of device.
     """
     lines = []
     for group in dict.fromkeys(map(tuple, peers.values())):
         names = [name for name in ratios if tuple(peers[name]) == group]
         if not group:
-            lines.append(f"bar not judged, for neither {' nor '.join(PEERS)} took part: {', '.join(names)}")
+            lines.append(
+                f"bar not judged, for neither {' nor '.join(PEERS)} took part on fer_jax's kind of device: "
+                f"{', '.join(names)}"
+            )
             continue
         least = min(ratios[name] for name in names)
         against = f"the faster of {' and '.join(group)}" if len(group) > 1 else f"{group[0]} alone"
@@ -383,28 +413,29 @@ def main() -> int:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the computation")
-    parser.add_argument("--limits", action="store_true", help="what limits the training step on this GPU")
     parser.add_argument("--rounds", type=int, default=3, help="how often the sides take turns")
     parser.add_argument("--turns", type=int, default=5, help="steps timed each time")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        serve(work(options.side, options))
+        serve(work(options.side, options), device_of(options.side))
         return 0
-    if options.limits:
-        import jax
-
-        if jax.default_backend() == "cpu":
-            parser.error("--limits is for a GPU, and JAX finds none")
+    print(
+        "train is a bare step on a batch that lies on the device: forward, cross entropy, backward, SGD with "
+        "Nesterov momentum, and the loss as a number; no augmentation, averaged weights or metrics. infer is "
+        f"forward and softmax. batch {options.batch_size}, {options.size} px, {options.dtype}\n"
+    )
     print(f"| images/s | {' | '.join(NEEDS)} | fer_jax / faster peer |\n|{'---|' * (len(NEEDS) + 2)}")
-    ratios = {name: compare(name, options) for name in options.models}
-    peers = {name: [s for s in PEERS if s in sides_of(name, options)] for name in options.models}
+    ratios, peers, devices = {}, {}, {}
+    for name in options.models:
+        ratios[name], peers[name], found = compare(name, options)
+        devices |= found
     words, met = verdict(ratios, peers)
-    print()
+    print("\n" + "; ".join(f"{side} on {device}" for side, device in devices.items()))
     for side in options.sides:
         if missing(side):
             print(f"{side} left out, not installed: {', '.join(missing(side))}")
-    print(words)
+    print("\n".join([*elsewhere(devices), words]))
     return int(not met)
 
 

@@ -1,186 +1,261 @@
-"""How fast the training step and inference of the CNNs are, beside the same networks in Keras on TensorFlow.
+"""How fast a configuration's training step is on this device, and how near to what the device can do.
 
-    python scripts/benchmark_step.py
+    python scripts/benchmark_step.py --config configs/best.py
+    python scripts/benchmark_step.py --config configs/best.py:deep --profile traces -- \\
+        --config.train.batch_size=512
 
-Each side runs in a process of its own with every core of this machine, and the processes take turns, a
-few steps each, so that whatever else the machine does meets all of them. fer_jax's step is the one of
-training: augmentation on the device, update, metrics; "update alone" leaves the augmentation out, which
-Keras's step does not have. All are float32 with SGD, Nesterov momentum and dropout, on 48x48 grey faces.
-Bar, on the CPU: the update reaches the speed of Keras.
+The step is the one that training compiles, made by the same code from the same configuration, at the end of
+the run: its last stage, its full input size. It is timed by itself, with a batch that lies on the device, and
+as training feeds it, from the input pipeline. Its operations are those of the matrix products and
+convolutions as the network defines them, two a multiply-add; its bytes are what the compiled kernels read and
+write. Beside them stand the device's ceilings, measured here: the rate of a large matrix product in the
+configuration's dtype, and of a large copy. --profile writes a trace for TensorBoard or Perfetto and ranks the
+operations by the device's time. For one device. What follows -- is for the configuration.
 """
 
 import argparse
-import importlib.util
-import os
+import collections
+import math
+import pathlib
 import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the sides share one GPU's memory
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
-import numpy as np  # noqa: E402
+import trainings  # noqa: E402
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path[:0] = [ROOT, os.path.join(ROOT, "scripts")]
-from taking_turns import Side, Work, measure, serve  # noqa: E402
+from fer_jax.evaluation import command  # noqa: E402
 
-SIDE, CLASSES = 48, 7
-MODELS = ("cnn_relu", "cnn_elu")
-KERAS = "Keras on TensorFlow"
-WHOLE, UPDATE = "fer_jax, training step", "fer_jax, update alone"
-TRAIN, INFER = "train", "infer"
-LEARNING_RATE, MOMENTUM = 1e-3, 0.9
+if TYPE_CHECKING:
+    import ceilings
 
+    from fer_jax.train import Run
 
-def random_batch(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise, for no step depends on what a face shows: images uint8 [B, S, S, 1], one-hot float32 [B, K]."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (batch_size, SIDE, SIDE, 1), dtype=np.uint8)
-    return images, np.eye(CLASSES, dtype=np.float32)[rng.integers(0, CLASSES, batch_size)]
+OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.parallel")
+WARM_UP, PROFILED, RANKED = 3, 5, 20  # steps, steps, operations
 
 
-def fer_jax_work(model_name: str, batch_size: int, augments: bool) -> Work:
-    """One training step, and one batch of inference, of fer_jax."""
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = trainings.make_parser(__doc__)
+    trainings.add_data(parser)
+    number = {"type": command.at_least_one, "metavar": "N"}
+    parser.add_argument("--steps", **number, default=50, help="timed in a round (default: 50)")
+    parser.add_argument("--rounds", **number, default=3, help="of which the best counts (default: 3)")
+    parser.add_argument("--profile", type=pathlib.Path, metavar="DIR", help="folder for a trace")
+    options = parser.parse_args(argv)
+    trainings.refuse(parser, options.arguments, OWN)
+    return options
+
+
+def benchmark(options: argparse.Namespace) -> int:
+    """Prints everything; the exit code.
+
+    Raises:
+      ValueError: the configuration cannot work, or there are several devices.
+    """
+    flags = [*trainings.data_flags(options), "--config.parallel=jit", *options.arguments]
+    config = trainings.load_config(options.config, flags)
+    print(trainings.origin(), flush=True)  # its probe comes before this process takes the device's memory
     import jax
-    import optax
 
-    from fer_jax import losses, models, platform, state, steps
-    from fer_jax.data import augment
+    from fer_jax import platform
 
     platform.tune_cpu()
-    options = platform.compiler_options()
-    images, targets = random_batch(batch_size)
-    model, tx = models.create(model_name), optax.sgd(LEARNING_RATE, MOMENTUM, nesterov=True)
-    shape = {"size": SIDE, "mean": 0.5, "std": 0.25, "channels": 1}
-    batch = {"image": images, "target": targets, **augment.identity(batch_size)}
-    if not augments:
-        x = (images / np.float32(255) - shape["mean"]) / shape["std"]
-        augment.apply = lambda batch, *_: (batch["image"], batch["target"])
-        batch, shape = {"image": x, "target": targets}, {**shape, "mean": 0.0, "std": 1.0}
-    step = steps.make_train_step(model, tx, losses.cross_entropy, **shape)
-    step = jax.jit(step, donate_argnums=0, compiler_options=options)
-    run = state.create_state(model, tx, input_shape=(SIDE, SIDE, 1), seed=0, use_ema=False)
-    batch = jax.device_put(batch)
-    variables = jax.tree.map(np.asarray, run.variables())
-    forward = jax.jit(
-        lambda variables, x: jax.nn.softmax(model.apply(variables, x)), compiler_options=options
-    )
-    variables, x = jax.device_put((variables, (images / np.float32(255) - 0.5) / 0.25))
+    from fer_jax import configure
+    from fer_jax.data import builder
+    from fer_jax.train import Run
 
-    def train():
-        nonlocal run
-        run, metrics = step(run, batch)
-        return metrics["loss"].block_until_ready()
-
-    return {TRAIN: train, INFER: lambda: forward(variables, x).block_until_ready()}
+    if jax.device_count() > 1:
+        raise ValueError(
+            f"there are {jax.device_count()} devices, and the ceilings are those of one: show one, as with "
+            "CUDA_VISIBLE_DEVICES=0"
+        )
+    if options.profile:
+        command.open_folder(options.profile)
+    manifest, teachers = builder.read_manifest(config.data.dir), configure.teachers(config)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(config, pathlib.Path(folder), manifest, teachers)
+        try:
+            measure(run, options)
+        finally:
+            run.close()
+    return 0
 
 
-def keras_network(model_name: str):
-    """The network `model_name` of fer_jax, built of Keras layers."""
-    from keras import Input, Model, layers
+def measure(run: "Run", options: argparse.Namespace) -> None:
+    """Prints the speeds, what they are of the device's ceilings and, if asked for, the profile."""
+    import ceilings
+    import jax
 
-    def norm(x):
-        return layers.BatchNormalization(momentum=0.9)(x)
+    from fer_jax.evaluation import cost
+    from fer_jax.models.portable import portable
 
-    def conv_relu(x, width):
-        return layers.ReLU()(norm(layers.Conv2D(width, 3, padding="same", use_bias=False)(x)))
-
-    def conv_elu(x, width):
-        return norm(layers.Conv2D(width, 3, padding="same", activation="elu")(x))
-
-    relu = model_name == "cnn_relu"
-    convolve, hidden_dropout = (conv_relu, 0.4) if relu else (conv_elu, 0.6)
-    inputs = x = Input((SIDE, SIDE, 1))
-    for width, rate in ((64, 0.4), (128, 0.4), (256, 0.5)):
-        x = layers.MaxPool2D()(convolve(convolve(x, width), width))
-        x = x if relu else layers.Dropout(rate)(x)
-    if relu:
-        x = layers.Dropout(hidden_dropout)(layers.GlobalAveragePooling2D()(x))
-        x = layers.ReLU()(norm(layers.Dense(128, use_bias=False)(x)))
-    else:
-        x = norm(layers.Dense(128, activation="elu")(layers.Flatten()(x)))
-    return Model(inputs, layers.Dense(CLASSES)(layers.Dropout(hidden_dropout)(x)))
-
-
-def keras_work(model_name: str, batch_size: int) -> Work:
-    """One training step, and one batch of inference, of Keras on TensorFlow."""
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    import keras
-    import tensorflow as tf
-
-    images, targets = random_batch(batch_size)
-    network = keras_network(model_name)
-    network.compile(
-        keras.optimizers.SGD(LEARNING_RATE, MOMENTUM, nesterov=True),
-        keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    x = tf.constant((images / np.float32(255) - 0.5) / 0.25)
-    y = tf.constant(targets)
-    forward = tf.function(lambda x: tf.nn.softmax(network(x, training=False)))
-    return {TRAIN: lambda: network.train_on_batch(x, y), INFER: lambda: forward(x).numpy()}
-
-
-def work(side: str, model_name: str, batch_size: int) -> Work:
-    """What `side` does in a turn."""
-    if side == KERAS:
-        return keras_work(model_name, batch_size)
-    return fer_jax_work(model_name, batch_size, augments=side == WHOLE)
-
-
-def compare(model_name: str, sides: list[str], batch_size: int, rounds: int, turns: int) -> float | None:
-    """Prints images per second of all sides; returns fer_jax's update over Keras's, or None without Keras."""
-    processes = {
-        side: Side([__file__, "--side", side, "--models", model_name, "--batch_size", str(batch_size)])
-        for side in sides
-    }
-    rates = {}
-    for action, name in ((TRAIN, "training"), (INFER, "inference")):
-        seconds = measure(processes, action, rounds, turns)
-        for side in sides:
-            rates[action, side] = batch_size / seconds[side]
-            print(f"{model_name:9s} {name:9s} {side:24s} {rates[action, side]:7.0f} images/s")
-    for process in processes.values():
-        process.close()
-    if KERAS not in sides:
-        return None
-    ratios = {key: rate / rates[key[0], KERAS] for key, rate in rates.items()}
+    run.step = run.total_steps - 1
+    run.enter_phase()
+    config, size = run.config, run.input_size()
+    model, batch_size = config.model, config.train.batch_size
+    step, batch = run.train_step(size), run.placement.put_batch(next(run.stream))
     print(
-        f"{model_name:9s} fer_jax / Keras: training step {ratios[TRAIN, WHOLE]:.2f}, "
-        f"update alone {ratios[TRAIN, UPDATE]:.2f}, inference {ratios[INFER, UPDATE]:.2f}\n"
+        f"\n{model.name}, {size} px, {model.channels} channel{'s' if model.channels > 1 else ''}, "
+        f"{model.dtype}, batch {batch_size}, on {cost.hardware()}\n"
+        f"a step is: {', '.join(contents(config))}\n\n"
+        "| | steps/s | images/s | waiting for input |\n|---|---|---|---|",
+        flush=True,
     )
-    return ratios[TRAIN, UPDATE]
+    program = ceilings.Program(step.trace(run.state, batch).lower().compile().as_text())
+    alone, _ = timed(run, step, lambda: batch, options)
+    print(f"| its batch on the device | {1 / alone:.2f} | {batch_size / alone:.0f} | |", flush=True)
+    fed, waiting = timed(run, step, lambda: run.placement.put_batch(next(run.stream)), options)
+    print(f"| as training feeds it | {1 / fed:.2f} | {batch_size / fed:.0f} | {waiting:.1%} |", flush=True)
+    with portable():  # whatever a device makes of the convolutions
+        operations = ceilings.operations(run.compile_step(size).trace(run.state, batch).jaxpr.jaxpr)
+    rate, bandwidth = ceilings.limits(model.dtype)
+    print("\n| | a step | a second | ceiling | reached | steps/s there |\n|---|---|---|---|---|---|")
+    print(row(f"matrix products, {model.dtype}", "FLOP", operations, alone, rate))
+    print(row("memory", "B", program.traffic(), alone, bandwidth), flush=True)
+    if options.profile:
+        path = trace(run, step, batch, options.profile)
+        print(f"\n{path}\n")
+        data, on_gpu = jax.profiler.ProfileData.from_file(str(path)), jax.default_backend() == "gpu"
+        print("\n".join(ranking(operations_of(data, program, on_gpu), program)))
 
 
-def main() -> int:
-    """Prints all measurements; the exit code is 1 when the bar is missed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=6, help="how often the sides take turns")
-    parser.add_argument("--turns", type=int, default=3, help="steps timed each time")
-    parser.add_argument("--side", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.side:
-        serve(work(options.side, options.models[0], options.batch_size))
-        return 0
-    sides = [WHOLE, UPDATE]
-    missing = [name for name in ("keras", "tensorflow") if importlib.util.find_spec(name) is None]
-    if missing:
-        print(f"{KERAS} is skipped: {' and '.join(missing)} not installed")
-    else:
-        sides.append(KERAS)
-    ratios = {
-        name: compare(name, sides, options.batch_size, options.rounds, options.turns)
-        for name in options.models
-    }
-    if None in ratios.values():
-        return 0
-    ratio = min(ratios.values())
-    verdict = "missed" if ratio < 1 else "met"
-    print(f"bar (the update alone at 1.00 or more of Keras): {verdict} at {ratio:.2f}")
-    return int(ratio < 1)
+def contents(config: Any) -> Iterable[str]:
+    """What a training step of a configuration consists of."""
+    yield "resampling and augmentation of uint8 faces"
+    if config.distill.teachers:
+        yield "the teachers' forward pass"
+    if config.optim.sharpness_radius:
+        yield "forward, loss and backward for the sharpness"
+    yield from ("forward", "loss", "backward", "update")
+    if config.train.ema_decay:
+        yield "averaged weights"
+    yield "metrics"
+
+
+def timed(
+    run: "Run", step: Callable, feed: Callable[[], Any], options: argparse.Namespace
+) -> tuple[float, float]:
+    """Trains on what `feed` gives.
+
+    Returns:
+      The seconds of a step in the best round, for whatever disturbs a round only adds to it, and the share
+      of them spent waiting for input.
+    """
+    advance(run, step, feed, WARM_UP)
+    rounds = []
+    for _ in range(options.rounds):
+        run.stream.wait_seconds, started = 0.0, time.perf_counter()
+        advance(run, step, feed, options.steps)
+        seconds = time.perf_counter() - started
+        rounds.append((seconds / options.steps, run.stream.wait_seconds / seconds))
+    return min(rounds)
+
+
+def advance(run: "Run", step: Callable, feed: Callable[[], Any], count: int) -> None:
+    """Trains `count` steps, queued as training queues them, and waits for the last."""
+    for _ in range(count):
+        run.state, metrics = step(run.state, feed())
+    metrics["loss"].block_until_ready()
+
+
+def row(what: str, unit: str, amount: float, seconds: float, ceiling: float) -> str:
+    """A line of the table: what a step takes `seconds` for, beside what the device can do in one."""
+    cells = [
+        amount_of(amount, unit),
+        amount_of(amount / seconds, f"{unit}/s"),
+        amount_of(ceiling, f"{unit}/s"),
+    ]
+    cells += [f"{amount / seconds / ceiling:.1%}", f"{ceiling / amount:.2f}"]
+    return f"| {what} | {' | '.join(cells)} |"
+
+
+def amount_of(value: float, unit: str) -> str:
+    """Four digits with the prefix of the unit."""
+    power = min(4, max(0, math.floor(math.log10(value) / 3))) if value > 0 else 0
+    return f"{value / 1000**power:.4g} {' kMGT'[power].strip()}{unit}"
+
+
+def trace(run: "Run", step: Callable, batch: Any, folder: pathlib.Path) -> pathlib.Path:
+    """Writes a trace of a few steps; returns its file."""
+    import jax
+
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # its events would slow the host down
+    before = set(folder.rglob("*.xplane.pb"))
+    with jax.profiler.trace(str(folder), profiler_options=options):
+        advance(run, step, lambda: batch, PROFILED)
+    (path,) = set(folder.rglob("*.xplane.pb")) - before
+    return path
+
+
+def ranking(operations: Iterable[tuple[str, float, float]], program: "ceilings.Program") -> list[str]:
+    """Operations by the time that they take, as the lines of a table.
+
+    Args:
+      operations: of `PROFILED` steps, as `operations_of` gives them.
+      program: that ran; it knows where in the network an operation is from.
+    """
+    spent, calls, spans = collections.Counter(), collections.Counter(), []
+    for name, start, nanoseconds in operations:
+        spent[name] += nanoseconds
+        calls[name] += 1
+        spans.append((start, start + nanoseconds))
+    if not spans:
+        return ["the trace tells of no operation of the device"]
+    busy, reached = 0.0, -math.inf
+    for start, end in sorted(spans):
+        busy += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    whole, total = reached - min(spans)[0], sum(spent.values())
+    lines = [
+        f"busy {busy / whole:.1%} of the time from the first operation to the last; {len(spent)} operations",
+        "",
+        "| ms a step | share | calls a step | operation | where |",
+        "|---|---|---|---|---|",
+    ]
+    for name, nanoseconds in spent.most_common(RANKED):
+        lines.append(
+            f"| {nanoseconds / 1e6 / PROFILED:.3f} | {nanoseconds / total:.1%} | {calls[name] / PROFILED:g} "
+            f"| {name} | {program.scope(name)} |"
+        )
+    return lines
+
+
+def operations_of(data: Any, program: "ceilings.Program", on_gpu: bool) -> Iterable[tuple[str, float, float]]:
+    """Name, start and duration in nanoseconds of what ran on the device, or on a CPU's threads.
+
+    A kernel goes by the operation of the compiled program that it belongs to, and where the trace does not
+    tell that, as it may not of a CUDA graph, by its own name.
+
+    Args:
+      data: `jax.profiler.ProfileData`.
+      program: that ran.
+      on_gpu: or on a CPU.
+    """
+    for plane in data.planes:
+        for line in plane.lines:
+            # The lines besides the streams are derived from them; the host's events are launches.
+            if on_gpu and not (plane.name.startswith("/device:GPU") and line.name.startswith("Stream")):
+                continue
+            for event in line.events:
+                operation = dict(event.stats).get("hlo_op")
+                found = program.find(operation) if operation else None
+                if on_gpu:
+                    name = operation if found and not found.is_caller else event.name
+                elif operation and not (found and found.is_caller):  # what that runs has events of its own
+                    name = operation
+                else:
+                    continue
+                yield name, event.start_ns, event.duration_ns
+
+
+def main(argv: list[str] | None = None) -> int:
+    return command.run(benchmark, parse_args(argv))
 
 
 if __name__ == "__main__":

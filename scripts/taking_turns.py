@@ -16,12 +16,17 @@ _QUOTED_BYTES = 4000  # of what a process that failed said last
 Work = dict[str, Callable[[], object]]  # what a side can do, by name
 
 
-def serve(actions: Work) -> None:
-    """A side's process: for a line "train 3" from the parent settles, does it that often, answers seconds."""
+def serve(actions: Work, device: str) -> None:
+    """A side's process: for a line "train 3" from the parent settles, does it that often, answers seconds.
+
+    Args:
+      actions: what it can do.
+      device: that it does it on: "cpu", or the kind and the name, such as "gpu NVIDIA H100".
+    """
     for action in actions.values():
         action()  # which compiles it
     # Libraries print to stdout too.
-    print("seconds", flush=True)
+    print("serving", device, flush=True)
     for line in sys.stdin:
         name, count = line.split()
         started = time.perf_counter()
@@ -36,7 +41,11 @@ def serve(actions: Work) -> None:
 
 
 class Side:
-    """A process that works when asked to."""
+    """A process that works when asked to.
+
+    Attributes:
+      device: that it works on, as it told `serve`.
+    """
 
     def __init__(self, arguments: Sequence[str]):
         """Starts `python ARGUMENTS`, which calls `serve`, and waits until it has compiled everything."""
@@ -49,24 +58,29 @@ class Side:
             stderr=self._stderr,
             text=True,
         )
-        self._answer()
+        self.device = self._answer("serving")
+
+    @property
+    def kind(self) -> str:
+        """Of its device, such as "cpu" or "gpu"."""
+        return self.device.split()[0]
 
     def run(self, action: str, count: int) -> list[float]:
         """Seconds of each of `count` turns."""
         self.process.stdin.write(f"{action} {count}\n")
         self.process.stdin.flush()
-        return self._answer()
+        return [float(value) for value in self._answer("seconds").split()]
 
     def close(self) -> None:
         """Ends the process."""
         self.process.communicate()
         self._stderr.close()
 
-    def _answer(self) -> list[float]:
+    def _answer(self, expected: str) -> str:
         for line in self.process.stdout:
-            word, *seconds = line.split() or [""]
-            if word == "seconds":
-                return [float(value) for value in seconds]
+            word, _, rest = line.strip().partition(" ")
+            if word == expected:
+                return rest
         self.process.communicate()
         self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - _QUOTED_BYTES))
         raise RuntimeError(f"a side ended early:\n{self._stderr.read().decode(errors='replace')}")

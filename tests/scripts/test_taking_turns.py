@@ -12,10 +12,11 @@ if sys.argv[1:] == ["side"]:
     sys.stderr.write("w" * 1_000_000)
     sys.stderr.flush()
     taking_turns._SETTLE_SECONDS = 0.0
-    taking_turns.serve({"work": lambda: None})
+    print("chatter")
+    taking_turns.serve({"work": lambda: None}, "gpu NVIDIA H100")
 else:
     side = taking_turns.Side([__file__, "side"])
-    print(len(side.run("work", 3)))
+    print(len(side.run("work", 3)), side.kind, side.device, sep="|")
     side.close()
 """
 
@@ -28,12 +29,12 @@ def side(monkeypatch):
     return Side
 
 
-def test_a_side_may_say_more_than_a_pipe_holds(tmp_path):
+def test_a_side_tells_its_device_and_may_say_more_than_a_pipe_holds(tmp_path):
     path = tmp_path / "talker.py"
     path.write_text(TALKER)
     process = run_python(path, timeout=120)
     assert process.returncode == 0, process.stderr[-3000:]
-    assert process.stdout == "3\n"
+    assert process.stdout == "3|gpu|gpu NVIDIA H100\n"
 
 
 def test_what_a_side_said_last_is_quoted(side):
