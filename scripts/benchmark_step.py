@@ -59,13 +59,12 @@ def benchmark(options: argparse.Namespace) -> int:
     """
     flags = [*trainings.data_flags(options), "--config.parallel=jit", *options.arguments]
     config = trainings.load_config(options.config, flags)
-    print(trainings.origin(), flush=True)  # its probe comes before this process takes the device's memory
     import jax
 
     from fer_jax import platform
 
     platform.tune_cpu()
-    from fer_jax import configure
+    from fer_jax import configure, provenance
     from fer_jax.data import builder
     from fer_jax.train import Run
 
@@ -74,6 +73,7 @@ def benchmark(options: argparse.Namespace) -> int:
             f"there are {jax.device_count()} devices, and the ceilings are those of one: show one, as with "
             "CUDA_VISIBLE_DEVICES=0"
         )
+    print(f"{trainings.called()}, {provenance.describe([provenance.here()])}", flush=True)
     if options.profile:
         command.open_folder(options.profile)
     manifest, teachers = builder.read_manifest(config.data.dir), configure.teachers(config)
