@@ -14,9 +14,7 @@ RATE, BANDWIDTH = 1e12, 1e11
 def benchmark(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "scripts")
     import ceilings
-    import trainings
 
-    monkeypatch.setattr(trainings, "origin", lambda: "by hand")
     monkeypatch.setattr(ceilings, "limits", lambda dtype: (RATE, BANDWIDTH))
     return script("benchmark_step")
 
