@@ -8,12 +8,15 @@ import dataclasses
 from ml_collections import ConfigDict, config_dict
 
 from fer_jax.data.augment import PRESETS
+from fer_jax.data.official import MEAN, STD
 
 
 def get_config() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0  # of the parameters, the order of the data, augmentation and dropout
     c.parallel = "auto"  # auto (jit on one device, pmap on several), jit (over a mesh) or pmap
+    # They bring mean and std of their input and the conventions of their layers (padding, epsilon); the
+    # input's size and interpolation are set here.
     c.init_from = ""  # start from weights: work directory, checkpoint, .safetensors or a bundled name
     c.log_every = 50  # steps between two reports of training numbers
 
@@ -36,9 +39,9 @@ def get_config() -> ConfigDict:
     c.model.kwargs = ConfigDict()  # the model's own attributes, such as widths or dropout
     c.model.input_size = 48  # faces are drawn at this size, whatever they are at rest
     c.model.channels = 1  # 1 grey, 3 RGB
-    # Pretrained weights bring their own mean, std and interpolation; these are for random ones.
-    c.model.mean = 0.5077  # pixels in [0, 1] are normalised by mean and std; FER2013's
-    c.model.std = 0.2550  # likewise
+    # ImageNet weights bring their own mean, std and interpolation, those of init_from their mean and std.
+    c.model.mean = MEAN  # 0.5077: pixels in [0, 1] are normalised by mean and std; FER2013's
+    c.model.std = STD  # 0.2550, likewise
     c.model.interpolation = "bilinear"  # or bicubic
     c.model.dtype = "float32"  # or bfloat16, of the training steps; all else stays float32
 

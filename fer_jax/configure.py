@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 import fer_jax
 from fer_jax import losses, models, optim, stages
 from fer_jax.checkpoints import DamagedCheckpointError
-from fer_jax.data import augment, builder, ferplus, id_list, splits
+from fer_jax.data import augment, builder, ferplus, id_list, official, splits
 from fer_jax.data.emotions import class_names
 from fer_jax.data.faces import Faces
 from fer_jax.distillation import Distillation
@@ -120,7 +120,10 @@ def check(config: ConfigDict) -> None:
                 "other logits than the teachers; choose one"
             )
     if config.init_from and config.init.weights != "none":
-        raise ValueError("config.init_from and config.init.weights are both set: choose one to start from")
+        raise ValueError(
+            f"config.init_from is {config.init_from!r} and config.init.weights is {config.init.weights!r}: "
+            "choose one to start from"
+        )
     if config.selection.patience and len(config.stages) > 1:
         raise ValueError(
             f"config.selection.patience is {config.selection.patience} with {len(config.stages)} stages: an "
@@ -303,11 +306,23 @@ def _learning_rate(
 
 
 def pretrained(config: ConfigDict) -> Pretrained | None:
-    """The weights that `config.init.weights` names, None for none.
+    """The weights that `config.init.weights` or `config.init_from` names, None for none.
+
+    The weights of a run keep to what they were trained with: the mean and std of their input, and the
+    conventions of their layers. The input's size and interpolation are the config's, so that a run may go on
+    at another size.
+
+    Returns:
+      As `weights.find`; for weights of a run the facts are "conventions", "preprocess", "missing" (nothing)
+      and "run", that run's own.
 
     Raises:
-      As `weights.find`.
+      As `weights.find` and `Trained`.
+      FileNotFoundError: there are no weights at `config.init_from`.
+      ValueError: they are of another model, or the config sets another mean or std.
     """
+    if config.init_from:
+        return _of_run(config)
     if config.init.weights == "none":
         return None
     try:
@@ -316,13 +331,38 @@ def pretrained(config: ConfigDict) -> Pretrained | None:
         raise DownloadError(f"{error}, or train from scratch with --config.init.weights=none") from error
 
 
+def _of_run(config: ConfigDict) -> Pretrained:
+    trained = _trained("init_from", config.init_from)
+    network, normalized = trained.facts["model"], trained.facts["preprocess"]
+    if network["name"] != config.model.name:
+        raise ValueError(
+            f"config.init_from is {config.init_from!r}, weights of {network['name']}, and config.model.name "
+            f"is {config.model.name}"
+        )
+    for name, default in (("mean", official.MEAN), ("std", official.STD)):
+        if config.model[name] not in (default, normalized[name]):
+            raise ValueError(
+                f"config.model.{name} is {config.model[name]}, and the weights of config.init_from "
+                f"({config.init_from}) were trained with {normalized[name]} and go on with it: leave "
+                f"config.model.{name} at its default, {default}"
+            )
+    facts = {
+        "conventions": {k: v for k, v in network["kwargs"].items() if k in weights.CONVENTIONS},
+        "preprocess": {k: normalized[k] for k in ("mean", "std")}
+        | {"interpolation": config.model.interpolation},
+        "missing": [],
+        "run": trained.facts,
+    }
+    return Pretrained(trained.variables, facts)
+
+
 def preprocess(config: ConfigDict, facts: dict[str, Any] | None) -> dict[str, Any]:
     """How the network's input is made: arguments of `steps.make_forward` besides the size.
 
     Args:
       config: the whole.
-      facts: of the pretrained weights, whose input it then is. For a model that takes one channel, mean and
-        std are the means over the colours.
+      facts: of the weights to start from (`pretrained`), whose input it then is; None for random ones. For a
+        model that takes one channel, mean and std are the means over the colours.
     """
     found = facts["preprocess"] if facts else config.model
     mean, std = found["mean"], found["std"]
@@ -407,7 +447,7 @@ def teachers(config: ConfigDict) -> list[Trained]:
     """
     if not config.distill.teachers:
         return []
-    found = [_teacher(source) for source in config.distill.teachers]
+    found = [_trained("distill.teachers", source) for source in config.distill.teachers]
     if len({teacher.digest for teacher in found}) < len(found):
         raise ValueError(f"config.distill.teachers is {config.distill.teachers}: one of them is there twice")
     names = list(class_names(config.data.num_classes))
@@ -426,15 +466,24 @@ def teachers(config: ConfigDict) -> list[Trained]:
     return found
 
 
-def _teacher(source: str) -> Trained:
+def _trained(name: str, source: str) -> Trained:
+    """The network that a value of a field names."""
+    path = _find_weights(name, source)
     try:
-        return Trained(find_weights(str(source)))
+        return Trained(path)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"config.distill.teachers: {error}") from error
+        raise FileNotFoundError(f"config.{name}: {error}") from error
     except DamagedCheckpointError as error:
-        raise DamagedCheckpointError(f"config.distill.teachers: {error}") from error
+        raise DamagedCheckpointError(f"config.{name}: {error}") from error
     except ValueError as error:
-        raise ValueError(f"config.distill.teachers: {error}") from error
+        raise ValueError(f"config.{name}: {error}") from error
+
+
+def _find_weights(name: str, source: str) -> str:
+    try:
+        return find_weights(str(source))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"config.{name}: {error}") from error
 
 
 def distillation(config: ConfigDict, networks: Sequence[Trained]) -> Distillation | None:
@@ -466,15 +515,17 @@ def facts(
     """What every checkpoint says of itself.
 
     At an evaluation "evaluation" becomes its result, and "selection" too where it is the best so far.
+    "pretrained" are ImageNet weights that it comes from, by way of other runs or not.
     """
+    start = pretrained or {}
     steered = config.selection.patience or config.optim.schedule == "plateau"
     return {
         "version": fer_jax.__version__,
         "model": {
             "name": config.model.name,
-            "kwargs": _attributes(config.model, pretrained and pretrained["conventions"]),
+            "kwargs": _attributes(config.model, start.get("conventions")),
         },
-        "pretrained": pretrained,
+        "pretrained": start["run"].get("pretrained") if "run" in start else pretrained,
         "preprocess": {"image_size": config.model.input_size, **preprocess},
         "emotions": list(class_names(config.data.num_classes)),
         "config": json.loads(config.to_json_best_effort()),

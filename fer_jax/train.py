@@ -26,7 +26,6 @@ from fer_jax.data import augment, builder, pipeline, splits
 from fer_jax.evaluation import calibration, curves, leakage, predict, protocol, report, statistics
 from fer_jax.evaluation.trained import Trained
 from fer_jax.monitor import PreemptedError, StopSignal, Window
-from fer_jax.pretrained.bundled import find_weights
 from fer_jax.pretrained.weights import Pretrained, initialise
 from fer_jax.state import TrainState, create_state, random_variables
 from fer_jax.workdir import (
@@ -58,7 +57,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
         another process is training in it.
       FileNotFoundError: no weights at `config.init_from` or `config.distill.teachers`, or no file
         `config.data.drop_ids`.
-      DamagedCheckpointError: a teacher cannot be read.
+      DamagedCheckpointError: one of these weights cannot be read.
       NonFiniteLossError: the loss became NaN or infinite; the checkpoints before it stay.
       PreemptedError: SIGTERM or Ctrl-C came; the state is saved.
     """
@@ -140,28 +139,31 @@ class Run:
         self.watch = configure.watch(config)
         self.checkpoints = Checkpoints(self.workdir / CHECKPOINTS, config.checkpoint.keep)
         pretrained = self._pretrained()
-        conventions = pretrained.facts["conventions"] if pretrained else None
+        start = pretrained and pretrained.facts
+        conventions = start and start["conventions"]
         self.model = configure.model(config.model, config.data.num_classes, config.train.sizes, conventions)
-        self.preprocess = configure.preprocess(config, pretrained and pretrained.facts)
-        self.phases = configure.phases(config, self.model, per_epoch, pretrained and pretrained.facts)
+        self.preprocess = configure.preprocess(config, start)
+        self.phases = configure.phases(config, self.model, per_epoch, start)
         self.total_steps = self.phases[-1].end
         # Whatever training computes in: the weights are float32, and so is what they are served in.
         served = self.model.clone(dtype="float32")
         forward = steps.make_forward(served, size=config.model.input_size, **self.preprocess)
         self.forward = predict.compile_forward(forward, platform.compiler_options())
-        self.facts = configure.facts(
-            config, manifest, training, self.preprocess, pretrained and pretrained.facts
-        )
-        for teacher in teachers:
-            self.facts = protocol.descend(self.facts, teacher.facts)
+        self.facts = configure.facts(config, manifest, training, self.preprocess, start)
+        parents = [teacher.facts for teacher in teachers]
+        parents += [start["run"]] if start and "run" in start else []
+        for parent in parents:
+            self.facts = protocol.descend(self.facts, parent)
         self._start(pretrained)
 
     def _pretrained(self) -> Pretrained | None:
         """The weights to start from; a run that goes on needs only what is known about them."""
+        if not self.config.init_from and self.config.init.weights == "none":
+            return None  # whatever a start that saved nothing left here, see `claim`
         if self.checkpoints.steps() and (facts := kept_pretrained(self.workdir)):
             return Pretrained({}, facts)
         found = configure.pretrained(self.config)
-        if found and self.primary:
+        if self.primary:
             keep_pretrained(self.workdir, found.facts)
         return found
 
@@ -200,25 +202,20 @@ class Run:
             self._show_start()
 
     def _initial_variables(self, pretrained: Pretrained | None) -> dict[str, Any] | None:
-        """Weights to start from, and their part in the facts; a run that goes on has its own of both."""
+        """Weights to start from, None for random ones; a run that goes on has its own."""
         config, side = self.config, self.config.model.input_size
-        if self.checkpoints.steps():
+        if self.checkpoints.steps() or not pretrained:
             return None
-        if pretrained:
-            shape = (side, side, config.model.channels)
-            return initialise(random_variables(self.model, shape, config.seed), pretrained)
-        if not config.init_from:
-            return None
-        variables, parent = load_weights(find_weights(config.init_from))
-        self.facts = protocol.descend(self.facts, parent)
-        return variables
+        if config.init_from:
+            return pretrained.variables
+        shape = (side, side, config.model.channels)
+        return initialise(random_variables(self.model, shape, config.seed), pretrained)
 
     def _show_start(self) -> None:
         """The hyper-parameters, and a sheet of the first augmented faces."""
         self.writers.hparams(flatten(self.facts["config"]))
-        sheet = pipeline.contact_sheet(
-            next(self.stream), self.input_size(), self.ranges.fill, self.config.model.mean
-        )
+        mean = float(np.mean(self.preprocess["mean"]))
+        sheet = pipeline.contact_sheet(next(self.stream), self.input_size(), self.ranges.fill, mean)
         self.stream.restore({"next_batch": 0})
         self.stream.wait_seconds = 0.0
         curves.save_image(sheet, self.workdir / "augmented_faces.png")

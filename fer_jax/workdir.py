@@ -122,7 +122,7 @@ def finish(workdir: pathlib.Path, summary: dict[str, Any]) -> None:
 
 
 def keep_pretrained(workdir: pathlib.Path, facts: dict[str, Any]) -> None:
-    """Notes what the run's pretrained weights are."""
+    """Notes what the weights are that the run starts from."""
     _write_json(workdir / PRETRAINED_FILE, facts)
 
 

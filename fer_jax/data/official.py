@@ -13,6 +13,8 @@ COUNTS = {
     "test": (491, 55, 528, 879, 594, 416, 626),
 }
 SHAPE = "48 x 48 grey"
+# What the input of networks is normalised by unless a configuration says otherwise: `PIXELS`, rounded.
+MEAN, STD = 0.5077, 0.2550
 # Of the Training pixels, in [0, 1]; sharpness is the mean absolute difference of neighbours in a row.
 PIXELS = {"mean": 0.50774, "std": 0.25501, "sharpness": 0.05380}
 # What storing the images as JPEG does to these is less: mean 4e-6, std 7e-5, sharpness 1e-3

@@ -20,6 +20,8 @@ CLASSES = 1000
 # What ImageNet's classifier consists of: new faces get a new one.
 _HEADS = {"vgg16": ("hidden_0", "hidden_1", "head"), "vgg16_bn": ("hidden_0", "hidden_1", "head")}
 _STEMS = ("stem", "conv_0")
+# Attributes of a model that no array shows: the same weights compute something else under others.
+CONVENTIONS = ("padding", "epsilon")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Pretrained:
       variables: {"params", "batch_stats"}, float32, with a stem that takes RGB.
       facts: JSON: "model", "ecosystem", "url", "file", "sha256", "licence", "top1" (percent, or None),
         "resolution", "left_out" (our parts), "missing" (our arrays that the file lacks), "conventions"
-        (attributes of the model: padding, epsilon) and "preprocess" (mean, std of RGB in [0, 1],
+        (the `CONVENTIONS` that they were trained with) and "preprocess" (mean, std of RGB in [0, 1],
         interpolation).
     """
 
@@ -95,7 +97,7 @@ def convert(
         "resolution": source.resolution,
         "left_out": list(left_out),
         "missing": sorted(n for n in _names(shapes) - _names(variables) if n.split("/")[1] not in left_out),
-        "conventions": {"padding": source.padding, "epsilon": source.epsilon},
+        "conventions": {name: getattr(source, name) for name in CONVENTIONS},
         "preprocess": {
             "mean": list(source.mean),
             "std": list(source.std),
