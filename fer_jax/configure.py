@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import flax
@@ -16,19 +16,73 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import fer_jax
-from fer_jax import losses, models, optim, stages
+from fer_jax import losses, models, optim, parallel, stages
 from fer_jax.checkpoints import DamagedCheckpointError
 from fer_jax.data import augment, builder, ferplus, id_list, official, splits
 from fer_jax.data.emotions import class_names
 from fer_jax.data.faces import Faces
+from fer_jax.data.records import SPLITS
 from fer_jax.distillation import Distillation
 from fer_jax.evaluation.trained import Trained
-from fer_jax.pretrained import weights
+from fer_jax.pretrained import sources, weights
 from fer_jax.pretrained.bundled import find_weights
 from fer_jax.pretrained.download import DownloadError
+from fer_jax.pretrained.naming import ECOSYSTEMS
 from fer_jax.pretrained.weights import Pretrained
+from fer_jax.state import check_fit
+from fer_jax.workdir import flatten
 
 SELECTION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
+# What the fields may be. A list is that of the module that does what the field says.
+_CHOICES = {
+    "parallel": parallel.MODES,
+    "data.labels": (ferplus.GIVEN, *ferplus.RULES),
+    "model.name": models.MODELS,
+    "model.interpolation": augment.INTERPOLATIONS,
+    "model.dtype": ("float32", "bfloat16"),
+    "loss.class_weights": ("none", "balanced"),
+    "loss.normalization": losses.NORMALIZATIONS,
+    "optim.name": optim.OPTIMIZERS,
+    "optim.schedule": optim.SCHEDULES,
+    "selection.split": SPLITS,
+    "selection.metric": SELECTION_METRICS,
+    "checkpoint.dtype": ("float32", "float16"),
+}
+# Of numbers, or of each in a tuple of them; those of a model's attributes where they are set.
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "more than 0": (
+        lambda value: value > 0,
+        "log_every data.image_size model.input_size model.kwargs.width model.kwargs.depth model.std "
+        "distill.temperature optim.layer_decay optim.accumulate train.batch_size train.epochs train.steps "
+        "train.eval_epochs train.eval_steps checkpoint.keep",
+    ),
+    "0 or more": (
+        lambda value: value >= 0,
+        "seed data.num_workers loss.focal_gamma loss.logit_adjustment optim.learning_rate "
+        "optim.weight_decay optim.clip_norm optim.sharpness_radius optim.warmup_epochs optim.warmup_steps "
+        "optim.step_factor optim.plateau_patience selection.patience checkpoint.every_steps",
+    ),
+    "0 to 1": (
+        lambda value: 0 <= value <= 1,
+        "data.balanced_sampling model.mean optim.plateau_min_scale train.mix_until",
+    ),
+    "0 to below 1": (
+        lambda value: 0 <= value < 1,
+        "model.kwargs.dropout model.kwargs.block_dropout model.kwargs.drop_path loss.label_smoothing "
+        "optim.momentum train.ema_decay",
+    ),
+    "more than 0 and at most 1": (lambda value: 0 < value <= 1, "distill.weight optim.plateau_factor"),
+    "whole numbers above 0": (
+        lambda value: isinstance(value, int) and value > 0,
+        "model.kwargs.widths model.kwargs.depths model.kwargs.hidden",
+    ),
+    "whole numbers, 0 or more": (
+        lambda value: isinstance(value, int) and value >= 0,
+        "model.kwargs.blocks model.kwargs.squeeze",
+    ),
+    "1 or 3": (lambda value: value in (1, 3), "model.channels"),
+    "7 or 8": (lambda value: value in (7, 8), "data.num_classes"),
+}
 
 
 def field(config: ConfigDict, name: str) -> Any:
@@ -41,57 +95,62 @@ def field(config: ConfigDict, name: str) -> Any:
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses, before any work, values that would fail or mislead later."""
-    positive = ("log_every", "train.batch_size", "optim.accumulate", "model.input_size", "model.std")
-    positive += ("checkpoint.keep", "optim.layer_decay")
-    durations = ("train.epochs", "train.steps", "train.eval_epochs", "train.eval_steps")
-    for name in positive + durations:
-        value = field(config, name)
-        if value is not None and value <= 0:
-            raise ValueError(f"config.{name} is {value}; expected more than 0")
-    for name in ("train.ema_decay", "loss.label_smoothing"):
-        if not 0 <= field(config, name) < 1:
-            raise ValueError(f"config.{name} is {field(config, name)}; expected 0 to below 1")
-    for name in ("dropout", "block_dropout", "drop_path"):
-        rates = config.model.kwargs.get(name, 0.0)
-        if not all(0 <= rate < 1 for rate in (rates if isinstance(rates, tuple | list) else (rates,))):
-            raise ValueError(f"config.model.kwargs.{name} is {rates}; expected 0 to below 1")
-    not_negative = ("selection.patience", "loss.logit_adjustment", "optim.learning_rate")
-    not_negative += (
-        "optim.weight_decay",
-        "optim.clip_norm",
-        "optim.plateau_patience",
-        "optim.sharpness_radius",
-    )
-    for name in not_negative:
-        if field(config, name) < 0:
-            raise ValueError(f"config.{name} is {field(config, name)}; expected 0 or more")
-    if not 0 <= config.data.balanced_sampling <= 1:
-        raise ValueError(f"config.data.balanced_sampling is {config.data.balanced_sampling}; expected 0 to 1")
-    if not 0 < config.optim.plateau_factor <= 1:
+    """Refuses, before any work, values that would fail or mislead later.
+
+    What only the network, files or data can tell is refused by `rehearse`, or where it is made.
+
+    Raises:
+      ValueError: the message names the field, its value and what was expected.
+    """
+    _check_values(config)
+    _check_orders(config)
+    _check_pairs(config)
+
+
+def _check_values(config: ConfigDict) -> None:
+    """Fields by themselves."""
+    fields = flatten(config.to_dict())
+    for name, known in _CHOICES.items():
+        if fields[name] not in known:
+            raise ValueError(f"config.{name} is {fields[name]!r}; there are: {', '.join(known)}")
+    for expected, (holds, names) in _RANGES.items():
+        for name in names.split():
+            value = fields.get(name)
+            numbers = value if isinstance(value, tuple | list) else [value] if value is not None else []
+            if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+                raise ValueError(f"config.{name} is {value!r}; expected finite numbers")
+            if not all(map(holds, numbers)):
+                raise ValueError(f"config.{name} is {value}; expected {expected}")
+    if config.selection.split == "test":
         raise ValueError(
-            f"config.optim.plateau_factor is {config.optim.plateau_factor}; expected more than 0 and at "
-            "most 1"
+            "config.selection.split is 'test', which is for the final score only; select on validation"
         )
-    pairs = [tuple(pair) if isinstance(pair, tuple | list) else (pair,) for pair in config.train.sizes]
-    if any(len(pair) != 2 for pair in pairs) or pairs != sorted(pairs, key=lambda pair: pair[0]):
+
+
+def _check_orders(config: ConfigDict) -> None:
+    """Fields whose values go in order."""
+    for name in ("optim.boundary_epochs", "optim.boundary_steps"):
+        if not _grow(field(config, name) or ()):
+            raise ValueError(f"config.{name} is {field(config, name)}; expected growing numbers above 0")
+    pairs = [pair if isinstance(pair, tuple | list) else (pair,) for pair in config.train.sizes]
+    if (
+        any(len(pair) != 2 for pair in pairs)
+        or not _grow([share for share, _ in pairs])
+        or any(share > 1 or size < 1 for share, size in pairs)
+    ):
         raise ValueError(
             f"config.train.sizes is {config.train.sizes}; expected ((share of the steps, size), ...) with "
-            "growing shares"
+            "growing shares, above 0 and at most 1, and sizes above 0"
         )
-    choices = {
-        "data.labels": (ferplus.GIVEN, *ferplus.RULES),
-        "selection.metric": SELECTION_METRICS,
-        "model.dtype": ("float32", "bfloat16"),
-        "model.interpolation": augment.INTERPOLATIONS,
-        "checkpoint.dtype": ("float32", "float16"),
-        "loss.class_weights": ("none", "balanced"),
-    }
-    for name, known in choices.items():
-        if field(config, name) not in known:
-            raise ValueError(f"config.{name} is {field(config, name)!r}; there are: {', '.join(known)}")
-    if config.data.num_classes not in (7, 8):
-        raise ValueError(f"config.data.num_classes is {config.data.num_classes}; expected 7 or 8")
+
+
+def _grow(values: Sequence[float]) -> bool:
+    """Whether each is above the one before, and the first above 0."""
+    return all(low < high for low, high in itertools.pairwise((0, *values)))
+
+
+def _check_pairs(config: ConfigDict) -> None:
+    """Fields that go together."""
     if config.data.num_classes == 8 and config.data.labels == ferplus.GIVEN:
         raise ValueError(
             "config.data.num_classes=8 needs labels that know contempt: set config.data.labels to one of "
@@ -108,35 +167,91 @@ def check(config: ConfigDict) -> None:
             f"{names} are set: each corrects for the classes' shares, together they would do so more than "
             "once; choose one"
         )
-    if config.distill.teachers:
-        weight, temperature = config.distill.weight, config.distill.temperature
-        if not 0 < weight <= 1:
-            raise ValueError(f"config.distill.weight is {weight}; expected more than 0 and at most 1")
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"config.distill.temperature is {temperature}; expected a number above 0")
-        if config.loss.logit_adjustment:
-            raise ValueError(
-                "config.loss.logit_adjustment and config.distill.teachers are set: the labels would ask for "
-                "other logits than the teachers; choose one"
-            )
+    if config.distill.teachers and config.loss.logit_adjustment:
+        raise ValueError(
+            "config.loss.logit_adjustment and config.distill.teachers are set: the labels would ask for "
+            "other logits than the teachers; choose one"
+        )
     if config.init_from and config.init.weights != "none":
         raise ValueError(
             f"config.init_from is {config.init_from!r} and config.init.weights is {config.init.weights!r}: "
             "choose one to start from"
         )
-    if config.selection.patience and len(config.stages) > 1:
+    if augmentation(config.augment).mixes and config.train.batch_size % 2:
         raise ValueError(
-            f"config.selection.patience is {config.selection.patience} with {len(config.stages)} stages: an "
+            f"config.train.batch_size is {config.train.batch_size}; expected an even number, for mixup and "
+            "cutmix (config.augment) pair the faces"
+        )
+    plan = _plan(config)
+    if config.selection.patience and len(plan) > 1:
+        raise ValueError(
+            f"config.selection.patience is {config.selection.patience} with {len(plan)} stages: an "
             "early stop would leave out the stages after it; set it to 0, or train in one stage"
         )
-    if config.selection.split == "test":
+    _check_warmup(config, plan)
+
+
+def _check_warmup(config: ConfigDict, plan: Sequence[stages.Stage]) -> None:
+    """Where both are in one unit; otherwise `optim.learning_rate` finds out."""
+    given, unit = config.optim.warmup_steps, "steps"
+    whole = None if plan else config.train.steps
+    if given is None:
+        given, unit = config.optim.warmup_epochs, "epochs"
+        whole = None if config.train.steps else config.train.epochs
+        whole = min((stage.epochs for stage in plan), default=whole)
+    if given and whole and given >= whole:
+        what = "the shortest stage, each of which has a warm-up" if plan else "the run"
         raise ValueError(
-            "config.selection.split is 'test', which is for the final score only; select on validation"
+            f"config.optim.warmup_{unit} is {given}; expected fewer than the {whole} {unit} of {what}"
         )
+
+
+def rehearse(configs: Iterable[ConfigDict]) -> None:
+    """Refuses, before the first of several trainings, also what the network and files can tell.
+
+    What configurations have in common is built once. No weights are made and none are fetched.
+
+    Raises:
+      As `check`, `drop_list`, `pretrained`, `model` and `phases`, but for what depends on the data.
+      FileNotFoundError: there is no teacher of that name.
+    """
+    done = set()
+    for config in configs:
+        check(config)
+        fields = ("init_from", "init", "data.drop_ids", "data.num_classes", "distill.teachers", "model")
+        fields += ("optim.layer_decay", "train.sizes", "stages")
+        parts = repr([field(config, name) for name in fields])
+        if parts not in done:
+            _rehearse(config)
+            done.add(parts)
+
+
+def _rehearse(config: ConfigDict) -> None:
+    drop_list(config)
+    for teacher in config.distill.teachers:
+        _find_weights("distill.teachers", teacher)
+    start = None
+    if config.init.weights in ECOSYSTEMS:
+        sources.find(config.model.name, config.init.weights)
+    else:
+        start = pretrained(config)
+    conventions = start and start.facts["conventions"]
+    network = model(config.model, config.data.num_classes, config.train.sizes, conventions)
+    if config.init_from:
+        side = config.model.input_size
+        try:
+            check_fit(start.variables, network, (side, side, config.model.channels))
+        except ValueError as error:
+            raise ValueError(f"config.init_from is {config.init_from!r}: {error}") from error
+    _layers(config, network, _plan(config), start and start.facts)
 
 
 def augmentation(config: ConfigDict) -> augment.Ranges:
-    """The ranges in `config.augment`."""
+    """The ranges in `config.augment`.
+
+    Raises:
+      As `augment.Ranges`.
+    """
     pairs = {name: tuple(v) if isinstance(v, list) else v for name, v in config.to_dict().items()}
     return augment.Ranges(**pairs)
 
@@ -210,28 +325,46 @@ def phases(
       config: the whole.
       network: what trains.
       per_epoch: steps of an epoch.
-      pretrained: facts of the weights to start from, None for random ones.
+      pretrained: facts of the weights to start from (`pretrained`), None for random ones.
 
     Raises:
       ValueError: a stage cannot be; the message says which and why.
     """
-    plan = [_stage(number, fields) for number, fields in enumerate(config.stages, 1)]
-    if plan and config.train.steps:
-        raise ValueError("config.train.steps and config.stages are both set: stages have epochs of their own")
+    plan = _plan(config)
     if not plan:
         epochs = config.train.steps / per_epoch if config.train.steps else config.train.epochs
         plan = [stages.Stage(epochs, "all", config.optim.learning_rate, batch_norm="running")]
     ends = [max(1, round(epochs * per_epoch)) for epochs in itertools.accumulate(s.epochs for s in plan)]
+    layers, factors = _layers(config, network, plan, pretrained)
+    return [
+        _phase(config, stage, start, end, per_epoch, trained, frozen, factors)
+        for stage, start, end, (trained, frozen) in zip(plan, [0, *ends], ends, layers, strict=False)
+    ]
+
+
+def _layers(
+    config: ConfigDict, network: nn.Module, plan: Sequence[stages.Stage], pretrained: dict[str, Any] | None
+) -> tuple[
+    list[tuple[frozenset[stages.Path] | None, tuple[stages.Path, ...]]], dict[stages.Path, float] | None
+]:
+    """The layers that train and those that rest in each stage, and the factors on the rate."""
     blocks, new, factors, decay = [], frozenset(), None, config.optim.layer_decay
     if config.stages or decay != 1:
         side = config.model.input_size
         blocks = stages.blocks(network, (side, side, config.model.channels))
         new = _new_layers(blocks, pretrained)
         factors = stages.layer_factors(blocks, decay, new) if decay != 1 else None
-    return [
-        _phase(config, network, stage, start, end, per_epoch, blocks, new, factors)
-        for stage, start, end in zip(plan, [0, *ends], ends, strict=False)
-    ]
+    found = []
+    for stage in plan:
+        trained = stages.trained_layers(stage, blocks, new)
+        frozen = stages.frozen_layers(stage, blocks, trained)
+        if frozen and not hasattr(network, "frozen"):
+            raise ValueError(
+                f"the BatchNorm of {config.model.name} always follows the batches: set batch_norm='running' "
+                "in config.stages"
+            )
+        found.append((trained, frozen))
+    return found, factors
 
 
 def _new_layers(
@@ -240,6 +373,14 @@ def _new_layers(
     """The layers that pretrained weights know nothing of: the adapter, and what a partial file lacks."""
     missing = {tuple(name.split("/")[1:-1]) for name in pretrained["missing"]} if pretrained else set()
     return frozenset(path for block in blocks for path in block if path == ("adapter",) or path in missing)
+
+
+def _plan(config: ConfigDict) -> list[stages.Stage]:
+    """The stages in `config.stages`; none where the run is in one."""
+    plan = [_stage(number, fields) for number, fields in enumerate(config.stages, 1)]
+    if plan and config.train.steps:
+        raise ValueError("config.train.steps and config.stages are both set: stages have epochs of their own")
+    return plan
 
 
 def _stage(number: int, fields: dict[str, Any]) -> stages.Stage:
@@ -252,22 +393,14 @@ def _stage(number: int, fields: dict[str, Any]) -> stages.Stage:
 
 def _phase(
     config: ConfigDict,
-    network: nn.Module,
     stage: stages.Stage,
     start: int,
     end: int,
     per_epoch: float,
-    blocks: Sequence[Sequence[stages.Path]],
-    new: frozenset[stages.Path],
+    trained: frozenset[stages.Path] | None,
+    frozen: tuple[stages.Path, ...],
     factors: dict[stages.Path, float] | None,
 ) -> stages.Phase:
-    trained = stages.trained_layers(stage, blocks, new)
-    frozen = stages.frozen_layers(stage, blocks, trained)
-    if frozen and not hasattr(network, "frozen"):
-        raise ValueError(
-            f"the BatchNorm of {config.model.name} always follows the batches: set batch_norm='running' in "
-            "config.stages"
-        )
     schedule = _learning_rate(config.optim, stage.learning_rate, end - start, per_epoch)
     tx = optim.make_optimizer(
         config.optim.name,
@@ -389,21 +522,28 @@ def model(
       config: config.model.
       num_classes: config.data.num_classes.
       sizes: config.train.sizes.
-      conventions: attributes that pretrained weights ask for, where the config does not say otherwise.
+      conventions: attributes that the weights to start from ask for, where the config does not say
+        otherwise.
 
     Raises:
-      ValueError: there is none of the name, or it does not take one of the input sizes.
+      ValueError: there is none of the name or with such attributes, or it does not take one of the input
+        sizes.
     """
 
     def faces(size):
         return jax.ShapeDtypeStruct((1, size, size, config.channels), np.float32)
 
     attributes = {"dtype": config.dtype} | _attributes(config, conventions)
-    network = models.create(config.name, num_classes, **attributes)
-    variables = jax.eval_shape(network.init, jax.random.key(0), faces(config.input_size))
+    try:
+        network = models.create(config.name, num_classes, **attributes)
+        variables = jax.eval_shape(network.init, jax.random.key(0), faces(config.input_size))
+    except ValueError as error:
+        raise ValueError(f"config.model: {error}") from error
     for _, size in sizes:
         try:
             jax.eval_shape(network.apply, variables, faces(size))
+        except ValueError as error:
+            raise ValueError(f"config.train.sizes has {size}: {error}") from error
         except flax.errors.ScopeParamShapeError:
             raise ValueError(
                 f"config.train.sizes has {size}, but {config.name} has dense layers for "

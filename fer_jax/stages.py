@@ -46,6 +46,8 @@ class Stage:
                 raise ValueError(f"{name}={value!r} in a stage; there are: {', '.join(known)}")
         if self.epochs <= 0:
             raise ValueError(f"epochs={self.epochs} in a stage; expected more than 0")
+        if self.learning_rate < 0:
+            raise ValueError(f"learning_rate={self.learning_rate} in a stage; expected 0 or more")
         if (self.train in ("blocks", "layers")) != (self.last > 0):
             raise ValueError(
                 f"train={self.train!r} with last={self.last} in a stage: 'blocks' and 'layers' need how "

@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import trainings  # noqa: E402
 
-from fer_jax import configure  # noqa: E402
+from fer_jax import configure, failures  # noqa: E402
 from fer_jax.data import builder  # noqa: E402
 from fer_jax.evaluation import ablation, command, sweeping  # noqa: E402
 from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
@@ -61,8 +61,10 @@ def parse_args() -> argparse.Namespace:
     options.seeds = list(dict.fromkeys(options.seeds))
     try:
         options.trials = make_trials(options)
-    except ValueError as error:
-        parser.error(str(error))
+    except Exception as error:
+        if (reason := failures.explain(error, options.out)) is None:
+            raise
+        parser.error(reason)
     return options
 
 
@@ -70,8 +72,8 @@ def make_trials(options: argparse.Namespace) -> dict[str, sweeping.Trial]:
     """The trials by the names of their folders.
 
     Raises:
-      ValueError: a field is not in the config or stands twice, it cannot be drawn so, or a trial's values
-        cannot be.
+      ValueError: a field is not in the config or stands twice, or it cannot be drawn so.
+      As `configure.rehearse`: a trial's values cannot be.
     """
     config = trainings.load_config(options.config)
     names = [name for name, *_ in options.grid + options.draw]
@@ -97,9 +99,8 @@ def make_trials(options: argparse.Namespace) -> dict[str, sweeping.Trial]:
             raise ValueError(f"--draw {name}: {error}") from None
     drawn = sweeping.random(draws, options.random, options.sweep_seed) if draws else [{}]
     trials = [point | chosen for chosen in drawn for point in sweeping.grid(values)]
-    for trial in trials:
-        flags = [*options.arguments, *trial_flags(trial)]
-        configure.check(trainings.load_config(options.config, flags))
+    flags = [[*options.arguments, *trial_flags(trial)] for trial in trials]
+    trainings.rehearse([trainings.load_config(options.config, own) for own in flags])
     named = {sweeping.trial_name(trial): trial for trial in trials}
     if len(named) < len(trials):
         print(f"{len(trials) - len(named)} of {len(trials)} draws were there already", file=sys.stderr)

@@ -34,7 +34,6 @@ import numpy as np  # noqa: E402
 import trainings  # noqa: E402
 
 from configs.best import NETWORKS  # noqa: E402
-from fer_jax import configure  # noqa: E402
 from fer_jax.data import builder, ferplus  # noqa: E402
 from fer_jax.evaluation import ablation, command, markdown  # noqa: E402
 
@@ -197,10 +196,10 @@ def check(options: argparse.Namespace) -> None:
 
     Raises:
       DatasetError: a dataset is not there or has no votes.
-      ValueError: an argument after -- does not fit every network.
+      As `configure.rehearse`: an argument after -- does not fit every network.
     """
-    for name in (FIRST, *OTHERS):
-        configure.check(trainings.load_config(f"configs/best.py:{name}", options.arguments))
+    names = [f"configs/best.py:{name}" for name in (FIRST, *OTHERS)]
+    trainings.rehearse([trainings.load_config(name, options.arguments) for name in names])
     manifest = builder.read_manifest(options.data)
     if not options.ferplus:
         return

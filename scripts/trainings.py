@@ -1,6 +1,7 @@
 """What the scripts that train several times share: the training's command and the figures' origin."""
 
 import argparse
+import contextlib
 import pathlib
 import shlex
 import signal
@@ -71,6 +72,17 @@ def load_config(path: str, arguments: Sequence[str] = ()) -> ConfigDict:
         if isinstance(reason, KeyError):  # whose text would be its quoted message
             reason = reason.args[0]
         raise ValueError(f"--config {path} {shlex.join(arguments)}: {reason}") from error
+
+
+def rehearse(configs: Iterable[ConfigDict]) -> None:
+    """Refuses what a training with one of these configurations would refuse, see `configure.rehearse`."""
+    import jax
+
+    from fer_jax import configure
+
+    jax.config.update("jax_platforms", "cpu")  # the accelerator's memory is for the trainings
+    with contextlib.chdir(ROOT):  # where they run
+        configure.rehearse(configs)
 
 
 class Commands:

@@ -115,6 +115,7 @@ def test_more_than_there_are_is_refused(train, last):
     ("fields", "message"),
     [
         ({"epochs": 0}, "epochs=0 in a stage; expected more than 0"),
+        ({"epochs": 1, "learning_rate": -0.1}, "learning_rate=-0.1 in a stage; expected 0 or more"),
         ({"epochs": 1, "train": "tail"}, "train='tail' in a stage; there are: all, head, blocks, layers"),
         (
             {"epochs": 1, "batch_norm": "on"},

@@ -87,7 +87,7 @@ class Ranges:
 
     def _require(self, name: str, holds: bool, expected: str):
         if not holds:
-            raise ValueError(f"augmentation {name}={getattr(self, name)!r}: expected {expected}")
+            raise ValueError(f"config.augment.{name} is {getattr(self, name)!r}; expected {expected}")
 
     @property
     def mixes(self) -> bool:

@@ -393,13 +393,13 @@ def test_drawn_mixing_is_mixup_or_cutmix():
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"flip": 1.5}, r"flip=1.5: expected a probability in \[0, 1\]"),
-        ({"rotation": -3}, "rotation=-3: expected 0"),
-        ({"shear": 90}, "shear=90: expected an angle"),
-        ({"zoom": (1.2, 0.8)}, r"zoom=\(1.2, 0.8\): expected \(low, high\)"),
-        ({"gamma": (0, 1)}, r"gamma=\(0, 1\): expected"),
-        ({"erasing_area": (0.5, 2)}, "erasing_area=.*at most 1"),
-        ({"fill": "edge"}, "fill='edge': expected one of reflect, constant"),
+        ({"flip": 1.5}, r"config.augment.flip is 1.5; expected a probability in \[0, 1\]"),
+        ({"rotation": -3}, "rotation is -3; expected 0"),
+        ({"shear": 90}, "shear is 90; expected an angle"),
+        ({"zoom": (1.2, 0.8)}, r"zoom is \(1.2, 0.8\); expected \(low, high\)"),
+        ({"gamma": (0, 1)}, r"gamma is \(0, 1\); expected"),
+        ({"erasing_area": (0.5, 2)}, "erasing_area is .*at most 1"),
+        ({"fill": "edge"}, "fill is 'edge'; expected one of reflect, constant"),
     ],
 )
 def test_ranges_refuse_nonsense(wrong, message):
