@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly", "undrawn")
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 # To compile them all would take minutes.
 BACKBONES = ("effnet", "fine_tuning", "mobilenet", "published", "resnet", "vgg")
-BFLOAT16 = ("best", "cnn_64", "cnn_again", "cnn_fast", "cnn_small", "fast", "taught")
+BFLOAT16 = ("best", "cnn_1m", "cnn_64", "cnn_again", "cnn_fast", "cnn_small", "fast", "taught")
 TRACED = [name for name in EXPERIMENTS if name.startswith(BACKBONES + BFLOAT16)]
 
 

@@ -1,0 +1,20 @@
+"""The network of one million parameters goes on from `cnn_1m` on faces of 64 px, taught by `cnn_64`.
+
+Run it by `python -m fer_jax.main --config configs/cnn_1m_64.py`. No metric yet: not trained to the end.
+"""
+
+from configs.taught import get_config as taught
+
+
+def get_config():
+    c = taught("small")
+    c.init_from = "cnn_1m"
+    c.augment.contrast = (0.6, 1.4)
+    c.augment.erasing = 0.25
+    c.distill.teachers = ("cnn_64",)
+    c.model.input_size = 64
+    c.model.interpolation = "bicubic"
+    c.optim.learning_rate = 0.004
+    c.train.epochs = 48.0
+    c.train.sizes = ((0.25, 48), (0.5, 56))
+    return c
