@@ -15,6 +15,6 @@ def get_config():
     c.model.input_size = 64
     c.model.interpolation = "bicubic"
     c.optim.learning_rate = 0.004
-    c.train.epochs = 48.0
-    c.train.sizes = ((0.25, 48), (0.5, 56))
+    c.train.epochs = 36.0
+    c.train.sizes = ((0.35, 48), (0.65, 56))
     return c

@@ -105,6 +105,7 @@ def test_a_run_leaves_what_it_promises(whole, tiny_data):
         "last.safetensors",
         "metrics.jsonl",
         "report",
+        "starts.jsonl",
         "summary.json",
         "tensorboard",
         "training_curves.png",
