@@ -33,9 +33,9 @@ def test_keras_steps_the_same_network(name):
 
 
 def test_the_input_benchmark_compares_its_streams():
-    process = run_python("scripts/benchmark_input.py", "--seconds=0.05", "--steps=0")
+    process = run_python("scripts/benchmark_input.py", "--seconds=0.05")
     assert process.returncode in (0, 1), process.stderr
-    assert "tf.data" in process.stdout and "bars (over 50,000 faces/s per core" in process.stdout
+    assert "tf.data" in process.stdout and "bar (over 50,000 faces/s per core" in process.stdout
     assert process.returncode == ("MISSED" in process.stdout)
 
 
