@@ -6,8 +6,6 @@ import subprocess
 from collections.abc import Iterable
 from typing import Any
 
-import jax
-
 import fer_jax
 
 STARTS_FILE = "starts.jsonl"
@@ -19,6 +17,8 @@ def here() -> dict[str, Any]:
     The commit ends in "-dirty" where tracked files have changes that are not in it; it is None where the
     package is not in a Git checkout of its own.
     """
+    import jax  # what is noted is read without it
+
     devices = jax.devices()
     return {
         "version": fer_jax.__version__,
@@ -64,11 +64,19 @@ def starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
     return found
 
 
+def commits(found: Iterable[dict[str, Any]]) -> str | None:
+    """Of several of `here`, each commit once: "1a2b3c4 and 5d6e7f8"; None where none is known."""
+    found = list(found)
+    if not any(one["commit"] for one in found):
+        return None
+    return " and ".join(dict.fromkeys(one["commit"] or "unknown" for one in found))
+
+
 def describe(found: Iterable[dict[str, Any]]) -> str:
     """One line for several of `here`, each thing named once: "commit 1a2b3c4, 2 x cpu, jax 0.10.2"."""
     found = list(found)
-    commits = list(dict.fromkeys(one["commit"] or "unknown" for one in found))
+    many = len({one["commit"] for one in found}) > 1
     machines = dict.fromkeys(f"{one['devices']} x {one['device']}, jax {one['jax']}" for one in found)
     if not found:
         return "commit and devices unknown"
-    return f"{'commits' if len(commits) > 1 else 'commit'} {' and '.join(commits)}, {' and '.join(machines)}"
+    return f"{'commits' if many else 'commit'} {commits(found) or 'unknown'}, {' and '.join(machines)}"

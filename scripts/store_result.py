@@ -1,13 +1,14 @@
 """Stores the predictions and facts of a run, a report or an ablation in results/NAME, for the results page.
 
-    python scripts/store_result.py runs/cnn --name cnn --commit fc5796f --hardware "two CPU cores" \\
+    python scripts/store_result.py runs/cnn --name cnn --hardware "two CPU cores" \\
         --command "python -m fer_jax.main --config configs/cnn.py" --robustness evaluation/robustness
     python scripts/store_result.py runs/ablation --name ablation --commit fc5796f --hardware "one H100" \\
         --command "python scripts/ablate.py"
     make report
 
 An ablation is the folder of scripts/ablate.py. --minutes is the training's time where it is not a run's
-directory, which tells it. `make report` then makes RESULTS.md and the README's table anew.
+directory, which tells both it and the commit. `make report` then makes RESULTS.md and the README's table
+anew.
 """
 
 import argparse
@@ -27,9 +28,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("source", type=pathlib.Path, metavar="RUN_OR_REPORT_OR_ABLATION")
     parser.add_argument("--name", required=True, help="of the result: its folder in --results")
     parser.add_argument("--command", metavar="WORDS", help="that trained the model")
-    parser.add_argument("--commit", help="of fer_jax that trained it")
+    parser.add_argument("--commit", help="of fer_jax that trained it (default: what the run notes)")
     parser.add_argument("--hardware", metavar="WORDS", help="that it was trained on")
-    parser.add_argument("--minutes", type=float, metavar="N", help="that the training took")
+    parser.add_argument(
+        "--minutes", type=float, metavar="N", help="that the training took (default: the run's)"
+    )
     parser.add_argument(
         "--robustness", type=pathlib.Path, metavar="DIR", help="what robustness.py wrote of the same weights"
     )

@@ -158,6 +158,23 @@ def test_complaints(root, capsys):
     assert "without a slash" in capsys.readouterr().err
 
 
+def test_the_commit_is_the_one_that_the_run_notes(root, capsys):
+    store, run = script("store_result"), root / "runs" / "cnn"
+    start = {"step": 0, "version": "0.1.0", "jax": "0.10.2", "devices": 1, "device": "cpu"}
+    starts = [start | {"commit": "1a2b3c4"}, start | {"step": 5, "commit": "5d6e7f8-dirty"}]
+    (run / "starts.jsonl").write_text("".join(json.dumps(start) + "\n" for start in starts))
+    flags = [str(run), "--name=noted", "--results", str(root / "results")]
+    assert store.main(flags) == 0
+    facts = json.loads((root / "results" / "noted" / contenders.FACTS).read_text())
+    assert facts["run"]["commit"] == "1a2b3c4 and 5d6e7f8-dirty"
+    assert store.main([*flags, "--commit=fc5796f"]) == 2
+    assert "the run notes that 1a2b3c4 and 5d6e7f8-dirty trained it" in capsys.readouterr().err
+    (run / "starts.jsonl").write_text(json.dumps(start | {"commit": None}))
+    assert store.main([*flags, "--commit=fc5796f"]) == 0
+    facts = json.loads((root / "results" / "noted" / contenders.FACTS).read_text())
+    assert facts["run"]["commit"] == "fc5796f"
+
+
 # --- what else is stored ---
 
 

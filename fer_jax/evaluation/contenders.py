@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fer_jax import provenance
 from fer_jax.data.emotions import CONTEMPT, EMOTIONS, class_names
 from fer_jax.evaluation import predictions
 
@@ -157,7 +158,10 @@ def read_facts(file: pathlib.Path) -> dict[str, Any]:
         facts = json.loads(place.read_text())
         summary = file.parent.parent / "summary.json"
         if "run" not in facts and file.parent.name == "report" and summary.is_file():
-            facts["run"] = {"seconds": json.loads(summary.read_text())["seconds"]}
+            facts["run"] = {
+                "seconds": json.loads(summary.read_text())["seconds"],
+                "commit": provenance.commits(provenance.starts(summary.parent)),
+            }
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{place} or what belongs to it is damaged: {error}") from error
     return facts

@@ -60,7 +60,8 @@ def store(
 
     Raises:
       FileNotFoundError: there is no report.
-      ValueError: it cannot be read, has no facts or labels, or the robustness is of something else.
+      ValueError: it cannot be read, has no facts or labels, was trained by another commit than `run` says, or
+        the robustness is of something else.
     """
     file = contenders.find(source)
     facts = contenders.read_facts(file)
@@ -79,7 +80,11 @@ def store(
 
 def _run(facts: dict[str, Any], run: Run) -> dict[str, Any]:
     given = {key: value for key, value in dataclasses.asdict(run).items() if value is not None}
-    return dataclasses.asdict(Run()) | (facts.get("run") or {}) | given
+    known = facts.get("run") or {}
+    noted = known.get("commit")
+    if noted and run.commit and not (run.commit.startswith(noted) or noted.startswith(run.commit)):
+        raise ValueError(f"--commit {run.commit}: the run notes that {noted} trained it; leave the flag out")
+    return dataclasses.asdict(Run()) | known | given | ({"commit": noted} if noted else {})
 
 
 def _robustness(folder: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any]:
