@@ -47,9 +47,9 @@ def compare(
       seed: of the resampling.
 
     Returns:
-      For each recipe and figure "values" (of each seed), their "mean", its "mean_interval_95" [low, high] and
-      their "std" (of a sample; None for one seed), and, but for the baseline, "difference" and its
-      "interval_95" [low, high].
+      For each recipe and figure "values" (of each seed), their "mean", its "mean_interval_95" [low, high] in
+      [0, 1], which no figure leaves, and their "std" (of a sample; None for one seed), and, but for the
+      baseline, "difference" and its "interval_95" [low, high].
 
     Raises:
       ValueError: a recipe has another number of runs than the baseline, or as `statistics.check`.
@@ -71,7 +71,7 @@ def compare(
             row = {
                 "values": values.tolist(),
                 "mean": values.mean().item(),
-                "mean_interval_95": _interval(ours),
+                "mean_interval_95": np.clip(_interval(ours), 0, 1).tolist(),
                 "std": values.std(ddof=1).item() if seeds > 1 else None,
             }
             if name != baseline:
