@@ -83,12 +83,14 @@ def ablate(options: argparse.Namespace) -> int:
     changes = {BASELINE: []} | {name: [f"--config.{RECIPES[name]}"] for name in options.recipes}
     for path in options.drop_ids:
         changes[drop_name(path)] = [f"--config.data.drop_ids={path.resolve()}"]
+    common = [*trainings.data_flags(options), *options.arguments]
+    trainings.rehearse(trainings.load_config(options.config, common + own) for own in changes.values())
     failed: dict[str, int] = {}
     commands = trainings.Commands()
     for number, seed in enumerate(options.seeds, 1):
         for name in [name for name in changes if name not in failed]:
-            flags = [*trainings.data_flags(options), f"--config.seed={seed}", *options.arguments]
-            code = commands.train(options.config, out / name / f"seed_{seed}", *flags, *changes[name])
+            flags = [f"--config.seed={seed}", *common, *changes[name]]
+            code = commands.train(options.config, out / name / f"seed_{seed}", *flags)
             if code == EXIT_PREEMPTED or (code and name == BASELINE):
                 return code
             if code:

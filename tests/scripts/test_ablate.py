@@ -118,9 +118,11 @@ def test_every_recipe_changes_a_field_of_the_config(change):
     [
         (("--recipes", "cutout"), "--recipes cutout: there are label_smoothing, mixup"),
         (("--drop_ids", "a/ids.txt", "b/ids.csv"), "--drop_ids has two files for drop_ids"),
+        (("--drop_ids", "a/ids.txt"), "/a/ids.txt: config.data.drop_ids takes"),
+        (("--", "--config.optim.name=adamax"), "config.optim.name is 'adamax'; there are: sgd"),
         (("--", "--config.seed=3"), "--config.seed=3 after --: the script sets this for each training"),
     ],
 )
 def test_refuses(arguments, message, tmp_path):
     process = run_python("scripts/ablate.py", f"--out={tmp_path}", *arguments)
-    assert process.returncode == 2 and message in process.stderr
+    assert process.returncode == 2 and message in process.stderr and not any(tmp_path.iterdir())
