@@ -88,12 +88,41 @@ export function resize(plane, side) {
   return face;
 }
 
+const KERNELS = {
+  bilinear: (x) => Math.max(0, 1 - x),
+  bicubic: (x) => (x < 1 ? (1.5 * x - 2.5) * x * x + 1 : x < 2 ? ((2.5 - 0.5 * x) * x - 4) * x + 2 : 0), // Keys 1981
+};
+
+/** A square of `size` x `size` whole numbers as `side` x `side`, interpolated as the network's training does it. */
+function enlarge(square, size, side, { interpolation, fill, mean }) {
+  const beyond = 255 * ([mean].flat().reduce((a, b) => a + b) / [mean].flat().length);
+  const along = Array.from({ length: side }, (_, i) => {
+    const centre = ((i + 0.5) * size) / side - 0.5;
+    const first = Math.floor(centre) - 1;
+    return [first, first + 1, first + 2, first + 3].map((x) => ({
+      place: fill === "constant" && (x < 0 || x >= size) ? null : mirror(x, size),
+      weight: KERNELS[interpolation](Math.abs(x - centre)),
+    }));
+  });
+  const at = (taps, value) =>
+    taps.reduce((sum, { place, weight }) => sum + weight * (place === null ? beyond : value(place)), 0);
+  const rows = Array.from({ length: size }, (_, y) => along.map((taps) => at(taps, (x) => square[y * size + x])));
+  const face = new Uint8Array(side * side);
+  along.forEach((taps, i) => {
+    for (let j = 0; j < side; j++) face[i * side + j] = toByte(at(taps, (y) => rows[y][j]));
+  });
+  return face;
+}
+
 /** Faces as the network takes them: of each frame, or with no frames the whole picture, a plane a channel. */
 export function crops(picture, frames, facts) {
   const [, side, , channels] = facts.input.shape;
+  // What the network saw enlarged in training was never sharp: such faces are shrunk first.
+  const size = Math.min(side, facts.input.side_in_training ?? side);
+  const fit = (plane) => (size < side ? enlarge(resize(plane, size), size, side, facts.input) : resize(plane, side));
   const whole = planes(picture, channels);
-  if (!frames) return [whole.map((plane) => resize(plane, side))];
-  return frames.map((frame) => whole.map((plane) => resize(cut(plane, frame, side), side)));
+  if (!frames) return [whole.map(fit)];
+  return frames.map((frame) => whole.map((plane) => fit(cut(plane, frame, size))));
 }
 
 /** The probabilities of each of several faces, from `crops`: one array of numbers a face. */
