@@ -1,6 +1,8 @@
 """The network of one million parameters goes on from `cnn_1m` on faces of 64 px, taught by `cnn_64`.
 
-Run it by `python -m fer_jax.main --config configs/cnn_1m_64.py`. No metric yet: not trained to the end.
+Run it by `python -m fer_jax.main --config configs/cnn_1m_64.py`. It reached 70.27 % on PublicTest (one view,
+after the last epoch, the best; 70.30 % with the mirror image) in 87 minutes on two CPU cores with AVX-512
+BF16 shared with other work (seed 0, commit e446783). Its weights come with the package, as `cnn_1m_64`.
 """
 
 from configs.taught import get_config as taught

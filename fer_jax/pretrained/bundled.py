@@ -6,6 +6,7 @@ from pathlib import Path
 
 # The most accurate first, which is the default.
 BUNDLED = {
+    "cnn_1m_64": "cnn_1m_64_fer2013.safetensors",
     "cnn_64": "cnn_64_fer2013.safetensors",
     "cnn_again": "cnn_again_fer2013.safetensors",
     "cnn": "cnn_fer2013.safetensors",
