@@ -46,9 +46,8 @@ def test_the_default_is_the_most_accurate():
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("name", [DEFAULT, "cnn_250k"])
-def test_a_shipped_checkpoint_can_be_evaluated(name, tiny_data, tmp_path):
-    path = find_weights(name)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_checkpoint_can_be_evaluated(path, tiny_data, tmp_path):
     arguments = ["--checkpoint", str(path), "--data", str(tiny_data), "--out", str(tmp_path / "out")]
     assert script("evaluate").main(arguments) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -58,27 +57,31 @@ def test_a_shipped_checkpoint_can_be_evaluated(name, tiny_data, tmp_path):
 
 @pytest.fixture(scope="module")
 def public(shared_dir, tmp_path_factory):
-    """The faces of PublicTest, (3589, 48, 48) uint8."""
+    """The faces of PublicTest, (3589, 48, 48) uint8, and their labels, (3589,)."""
     folder = tmp_path_factory.mktemp("npz")
     unpack = [sys.executable, shared_dir / "fer2013" / "unpack.py", "npz", folder]
     subprocess.run(unpack, check=True, capture_output=True)
     data = np.load(next(folder.glob("*.npz")), allow_pickle=False)
-    return data["images"][data["usage"] == 1]
+    chosen = data["usage"] == 1
+    return data["images"][chosen], data["emotion"][chosen]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_checkpoint_gives_what_is_stored(path, public):
-    # Every fourth face straight into the network, enlarged by Pillow where it wants larger ones.
+    # The faces straight into the network, enlarged by Pillow where it wants larger ones.
     stored = predictions.read(ROOT / "results" / path.stem.removesuffix("_fer2013") / contenders.STORED)
     variables, facts = load_weights(path)
-    accuracy = np.mean(np.argmax(stored.probs, 1) == stored.labels)
-    assert accuracy == pytest.approx(facts["evaluation"]["value"], abs=2 / 3589)
+    images, labels = public
+    assert np.array_equal(stored.labels, labels)
     model = models.create(facts["model"]["name"], **facts["model"]["kwargs"])
     apply = jax.jit(model.apply, compiler_options=platform.compiler_options())
     side = facts["preprocess"]["image_size"]
-    faces = [Image.fromarray(face.astype(np.float32)) for face in public[::4]]
+    faces = [Image.fromarray(face.astype(np.float32)) for face in images]
     faces = [face.resize((side, side), Image.Resampling.BICUBIC) for face in faces]
     x = (np.stack(faces)[..., None] / 255 - facts["preprocess"]["mean"]) / facts["preprocess"]["std"]
-    probs = jax.nn.softmax(apply(variables, x))
-    off = np.abs(probs - stored.probs[::4])
+    logits = np.concatenate([apply(variables, part) for part in np.split(x, [1800])])
+    accuracy = np.mean(np.argmax(logits, 1) == labels)
+    # Of an enlarged face the outer pixels differ, which turns a few answers that are nearly ties.
+    assert accuracy == pytest.approx(facts["evaluation"]["value"], abs=(2 if side == 48 else 6) / 3589)
+    off = np.abs(jax.nn.softmax(logits) - stored.probs)  # Pillow enlarges the outer pixels otherwise
     assert np.mean(off) < 0.001 and np.max(off) < 0.05
