@@ -63,18 +63,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
     """
     workdir = pathlib.Path(workdir)
     manifest = builder.read_manifest(config.data.dir)
-    # Other splits may change, such as a test split that is added for the final score.
-    used = {split: manifest["splits"].get(split, {}) for split in ("train", config.selection.split)}
-    identity = {f"{split}_hash": of.get("order_hash") for split, of in used.items()}
-    identity |= flatten(json.loads(config.to_json_best_effort()))
     with contextlib.ExitStack() as held:
         with _all_or_none():
-            listed = configure.drop_list(config)
-            identity["drop_ids_hash"] = listed and listed.digest
             teachers = configure.teachers(config)
-            identity["teachers"] = [teacher.digest for teacher in teachers]
+            wanted = identity(config, manifest, teachers)
             held.enter_context(exclusive(workdir))
-            claim(workdir, identity)
+            claim(workdir, wanted)
         if summary := finished_summary(workdir):
             logging.info("this run is finished; its report is %s", workdir / "report" / "report.md")
             return summary
@@ -89,6 +83,29 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
             finally:
                 run.close()
             return run.summarize()
+
+
+def identity(config: ConfigDict, manifest: dict[str, Any], teachers: Sequence[Trained]) -> dict[str, Any]:
+    """What a run is, for `workdir.claim`: its configuration, and hashes of what it reads.
+
+    Args:
+      config: of the run.
+      manifest: of its dataset.
+      teachers: see `configure.teachers`.
+
+    Raises:
+      FileNotFoundError: no file `config.data.drop_ids`.
+      ValueError: that file cannot be read.
+    """
+    # Other splits may change, such as a test split that is added for the final score.
+    used = {split: manifest["splits"].get(split, {}) for split in ("train", config.selection.split)}
+    listed = configure.drop_list(config)
+    return {
+        **{f"{split}_hash": of.get("order_hash") for split, of in used.items()},
+        **flatten(json.loads(config.to_json_best_effort())),
+        "drop_ids_hash": listed and listed.digest,
+        "teachers": [teacher.digest for teacher in teachers],
+    }
 
 
 class Run:

@@ -75,25 +75,12 @@ def claim(workdir: pathlib.Path, wanted: dict[str, Any]) -> None:
         have failed on the very field that has been corrected.
     """
     path = workdir / CONFIG_FILE
-    if path.is_file():
-        found = _read_json(path)
-        differing = _differing(found, wanted)
-        if not differing:
-            return
-        saved = any(entry.name.isdecimal() for entry in (workdir / CHECKPOINTS).glob("*"))
-        if saved or (workdir / SUMMARY_FILE).is_file():
-            lines = [f"  {k}: {found.get(k)!r} there, {wanted.get(k)!r} here" for k in differing]
-            if "teachers" in differing:
-                names = [one.get("distill.teachers") for one in (found, wanted)]
-                lines.append(
-                    f"  (config.distill.teachers: {names[0]} there, {names[1]} here, by their weights)"
-                )
-            raise ValueError(
-                f"{workdir} belongs to a run with another configuration:\n"
-                + "\n".join(lines)
-                + "\nUse another --workdir; to start from its weights set "
-                f"--config.init_from={workdir}"
-            )
+    if other := another(workdir, wanted):
+        raise ValueError(
+            f"{other}\nUse another --workdir; to start from its weights set --config.init_from={workdir}"
+        )
+    if path.is_file() and not _differing(_read_json(path), wanted):
+        return
     if jax.process_index():
         return  # the first process claims for all, perhaps at this moment
     cut_off = partial(path)  # what a claim that was killed leaves
@@ -102,6 +89,29 @@ def claim(workdir: pathlib.Path, wanted: dict[str, Any]) -> None:
             f"{workdir} is not empty and no run of fer_jax (it has no {CONFIG_FILE}): use another --workdir"
         )
     _write_json(path, wanted)
+
+
+def another(workdir: pathlib.Path, wanted: dict[str, Any]) -> str | None:
+    """What says that a directory holds work of another run, naming each field; None where it does not.
+
+    Args:
+      workdir: the directory.
+      wanted: as `claim`.
+
+    Raises:
+      ValueError: the directory's configuration is damaged.
+    """
+    path = workdir / CONFIG_FILE
+    saved = any(entry.name.isdecimal() for entry in (workdir / CHECKPOINTS).glob("*"))
+    if not path.is_file() or not (saved or (workdir / SUMMARY_FILE).is_file()):
+        return None
+    found = _read_json(path)
+    differing = _differing(found, wanted)
+    lines = [f"  {k}: {found.get(k)!r} there, {wanted.get(k)!r} here" for k in differing]
+    if "teachers" in differing:
+        names = [one.get("distill.teachers") for one in (found, wanted)]
+        lines.append(f"  (config.distill.teachers: {names[0]} there, {names[1]} here, by their weights)")
+    return "\n".join([f"{workdir} belongs to a run with another configuration:", *lines]) if lines else None
 
 
 def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

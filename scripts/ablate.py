@@ -85,12 +85,18 @@ def ablate(options: argparse.Namespace) -> int:
         changes[drop_name(path)] = [f"--config.data.drop_ids={path.resolve()}"]
     common = [*trainings.data_flags(options), *options.arguments]
     trainings.rehearse(trainings.load_config(options.config, common + own) for own in changes.values())
+    flags = {
+        out / name / f"seed_{seed}": [f"--config.seed={seed}", *common, *own]
+        for seed in options.seeds
+        for name, own in changes.items()
+    }
+    trainings.refuse_others({run: trainings.load_config(options.config, own) for run, own in flags.items()})
     failed: dict[str, int] = {}
     commands = trainings.Commands()
     for number, seed in enumerate(options.seeds, 1):
         for name in [name for name in changes if name not in failed]:
-            flags = [f"--config.seed={seed}", *common, *changes[name]]
-            code = commands.train(options.config, out / name / f"seed_{seed}", *flags)
+            run = out / name / f"seed_{seed}"
+            code = commands.train(options.config, run, *flags[run])
             if code == EXIT_PREEMPTED or (code and name == BASELINE):
                 return code
             if code:

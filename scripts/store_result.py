@@ -36,6 +36,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--robustness", type=pathlib.Path, metavar="DIR", help="what robustness.py wrote of the same weights"
     )
+    parser.add_argument("--replace", action="store_true", help="what is stored by that name")
     parser.add_argument("--results", type=pathlib.Path, default=ROOT / "results", help="(default: results)")
     return parser.parse_args(argv)
 
@@ -58,9 +59,9 @@ def store(args: argparse.Namespace) -> int:
     if (args.source / "results.json").is_file():
         if args.robustness:
             raise ValueError("--robustness goes with a run or a report, not with an ablation")
-        stored.store_ablation(args.source, folder, run)
+        stored.store_ablation(args.source, folder, run, args.replace)
     else:
-        stored.store(args.source, folder, run, args.robustness)
+        stored.store(args.source, folder, run, args.robustness, args.replace)
     size = sum(path.stat().st_size for path in folder.iterdir())
     own = args.results.resolve() == ROOT / "results"
     following = "make report" if own else f"python scripts/results.py --root {args.results.resolve().parent}"

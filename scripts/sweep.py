@@ -122,14 +122,25 @@ def sweep(options: argparse.Namespace) -> int:
     builder.read_manifest(options.data)
     out = command.open_folder(options.out).resolve()
     done, failed = dict.fromkeys(options.trials, 0), {}
+    flags = {
+        out / name / f"seed_{seed}": [
+            *trainings.data_flags(options),
+            f"--config.seed={seed}",
+            *options.arguments,
+            *trial_flags(trial),
+        ]
+        for seed in options.seeds
+        for name, trial in options.trials.items()
+    }
+    trainings.refuse_others({run: trainings.load_config(options.config, own) for run, own in flags.items()})
     commands = trainings.Commands()
     for seed in options.seeds:
-        for number, (name, trial) in enumerate(options.trials.items(), 1):
+        for number, name in enumerate(options.trials, 1):
             if name in failed:
                 continue
             print(f"\ntrial {number} of {len(options.trials)}, seed {seed}: {name}")
-            flags = [*trainings.data_flags(options), f"--config.seed={seed}", *options.arguments]
-            code = commands.train(options.config, out / name / f"seed_{seed}", *flags, *trial_flags(trial))
+            run = out / name / f"seed_{seed}"
+            code = commands.train(options.config, run, *flags[run])
             if code == EXIT_PREEMPTED:
                 return code
             if code:
@@ -159,9 +170,7 @@ def write_results(
       failed: trials that do not count.
     """
     names = [name for name, count in done.items() if count]
-    if not names:  # what is there is another call's
-        for file in ("results.md", "results.json", sweeping.PICTURE):
-            (out / file).unlink(missing_ok=True)
+    if not names:
         return
     seeds = options.seeds[: min(done[name] for name in names)]
     paths = {name: [out / name / f"seed_{seed}" / "report" for seed in seeds] for name in names}

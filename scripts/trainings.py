@@ -7,7 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -83,6 +83,29 @@ def rehearse(configs: Iterable[ConfigDict]) -> None:
     jax.config.update("jax_platforms", "cpu")  # the accelerator's memory is for the trainings
     with contextlib.chdir(ROOT):  # where they run
         configure.rehearse(configs)
+
+
+def refuse_others(runs: Mapping[pathlib.Path, ConfigDict]) -> None:
+    """Refuses directories that hold trainings with another configuration, or of other data or teachers.
+
+    Args:
+      runs: the configurations to be trained, by their work directories.
+
+    Raises:
+      ValueError: one does; the message names the fields that differ.
+      As `configure.teachers` and `train.identity`.
+    """
+    from fer_jax import configure, workdir
+    from fer_jax.data import builder
+    from fer_jax.train import identity
+
+    with contextlib.chdir(ROOT):  # where they run
+        for path, config in runs.items():
+            if not (path / workdir.CONFIG_FILE).is_file():
+                continue
+            wanted = identity(config, builder.read_manifest(config.data.dir), configure.teachers(config))
+            if other := workdir.another(path, wanted):
+                raise ValueError(f"{other}\nNothing was trained or changed: give another --out")
 
 
 class Commands:

@@ -100,13 +100,12 @@ class TrainingsWithin:
       trained: each training's directory and configuration.
     """
 
-    def __init__(self, load_config: Callable[..., ConfigDict], shrink: Callable[[ConfigDict], None]):
+    def __init__(self, load_config: Callable[..., ConfigDict]):
         self.trained: list[tuple[pathlib.Path, ConfigDict]] = []
-        self._load_config, self._shrink = load_config, shrink
+        self._load_config = load_config
 
     def train(self, config: str, workdir: pathlib.Path, *flags: str) -> int:
         config = self._load_config(config, flags)
-        self._shrink(config)
         self.trained.append((workdir, config))
         try:
             train_and_evaluate(config, workdir)
@@ -135,10 +134,19 @@ def run_within(
     Returns:
       The exit code and what was trained.
     """
-    commands = TrainingsWithin(module.trainings.load_config, shrink)
-    monkeypatch.setattr(module.trainings, "Commands", lambda: commands)
-    monkeypatch.setattr(sys, "argv", [module.__file__, *map(str, arguments)])
-    return module.main(), commands
+    load = module.trainings.load_config
+
+    def load_small(*arguments: Any) -> ConfigDict:
+        config = load(*arguments)
+        shrink(config)
+        return config
+
+    commands = TrainingsWithin(load_small)
+    with monkeypatch.context() as patch:
+        patch.setattr(module.trainings, "load_config", load_small)
+        patch.setattr(module.trainings, "Commands", lambda: commands)
+        patch.setattr(sys, "argv", [module.__file__, *map(str, arguments)])
+        return module.main(), commands
 
 
 def without_tensorflow() -> dict[str, str]:

@@ -170,7 +170,7 @@ def test_the_commit_is_the_one_that_the_run_notes(root, capsys):
     assert store.main([*flags, "--commit=fc5796f"]) == 2
     assert "the run notes that 1a2b3c4 and 5d6e7f8-dirty trained it" in capsys.readouterr().err
     (run / "starts.jsonl").write_text(json.dumps(start | {"commit": None}))
-    assert store.main([*flags, "--commit=fc5796f"]) == 0
+    assert store.main([*flags, "--commit=fc5796f", "--replace"]) == 0
     facts = json.loads((root / "results" / "noted" / contenders.FACTS).read_text())
     assert facts["run"]["commit"] == "fc5796f"
 
@@ -235,6 +235,24 @@ def test_an_ablation_is_stored_and_its_tables_made_anew(root, capsys):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_stored_result_is_replaced_only_where_that_is_said(root, capsys):
+    """And then as a whole, whatever was stored there."""
+    store, folder = script("store_result"), root / "results" / "cnn"
+    write_ablation(root / "runs" / "ablation")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    flags = ["--name=cnn", "--results", str(root / "results")]
+    for source in ("other", "ablation"):
+        assert store.main([str(root / "runs" / source), *flags]) == 2
+        assert "is not empty (facts.json, predictions.csv.gz): give another --name" in capsys.readouterr().err
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert store.main([str(root / "runs" / "ablation"), *flags, "--replace"]) == 0
+    names = [f"{recipe}.{seed}.csv.gz" for recipe in ("baseline", "drop_suspects") for seed in (3, 4)]
+    assert sorted(path.name for path in folder.iterdir()) == ["ablation.json", *names]
+    assert store.main([str(root / "runs" / "other"), *flags, "--replace"]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["facts.json", "predictions.csv.gz"]
+
+
 def figure(value, key="value"):
     return {key: value, "interval_95": [value - 0.02, value + 0.01]}
 
@@ -255,7 +273,7 @@ def test_robustness_is_stored_beside_the_report_it_belongs_to(root, capsys):
         "leak_free": None,
     }
     (folder / "robustness.json").write_text(json.dumps(found))
-    flags = ["--name", "cnn", "--results", str(root / "results"), "--robustness", str(folder)]
+    flags = ["--name", "cnn", "--results", str(root / "results"), "--robustness", str(folder), "--replace"]
     assert store.main([str(root / "runs" / "cnn"), *flags]) == 0
     page = "\n".join(results_page.results_page(results_page.collect(root / "results")))
     assert "### Corrupted faces" in page and "|  | cnn |" in page
@@ -283,7 +301,7 @@ def test_what_the_annotators_say_is_on_the_page(root):
     run = root / "runs" / "cnn"
     report = json.loads((run / "report" / "report.json").read_text())
     (run / "report" / "report.json").write_text(json.dumps(report | {"annotators": annotators}))
-    stored.store(run, root / "results" / "cnn", stored.Run())
+    stored.store(run, root / "results" / "cnn", stored.Run(), replace=True)
     page = "\n".join(results_page.results_page(results_page.collect(root / "results")))
     assert "| given labels, all images | 50.0 (48.0 - 51.0) |" in page
     assert "| FER+ majority, above 70%, up to 90% agree (one annotator 81.0) | 75.0 (73.0 - 76.0) |" in page

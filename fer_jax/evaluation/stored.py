@@ -45,20 +45,26 @@ class Run:
 
 
 def store(
-    source: pathlib.Path, folder: pathlib.Path, run: Run, robustness: pathlib.Path | None = None
+    source: pathlib.Path,
+    folder: pathlib.Path,
+    run: Run,
+    robustness: pathlib.Path | None = None,
+    replace: bool = False,
 ) -> dict[str, Any]:
     """Stores what a run or a report holds.
 
     Args:
       source: a run's directory or a report's folder, see `contenders.find`.
-      folder: of the stored result, replaced if it is there.
+      folder: of the stored result.
       run: what is known of the training; what is None is taken from the run.
       robustness: the folder of `scripts/robustness.py` on the same weights and split.
+      replace: whether it takes the place of what is stored in the folder.
 
     Returns:
       The facts stored. Absolute paths in them are cut down to their last part.
 
     Raises:
+      FileExistsError: the folder is not empty, and it is not to replace what is there.
       FileNotFoundError: there is no report.
       ValueError: it cannot be read, has no facts or labels, was trained by another commit than `run` says, or
         the robustness is of something else.
@@ -73,9 +79,22 @@ def store(
     kept = {key: facts[key] for key in _KEPT if key in facts}
     kept["run"] = _run(facts, run)
     kept["robustness"] = None if robustness is None else _robustness(robustness, facts)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_room(folder, replace)
     predictions.write(folder / contenders.STORED, found, digits=DIGITS)
     return _write(folder / contenders.FACTS, kept)
+
+
+def _make_room(folder: pathlib.Path, replace: bool) -> None:
+    """Makes a stored result's folder, without what was stored in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = sorted(path.name for path in folder.iterdir())
+    if found and not replace:
+        raise FileExistsError(
+            f"{folder} is not empty ({', '.join(found[:3])}{', ...' * (len(found) > 3)}): give another --name, "
+            "or --replace to put this result in its place"
+        )
+    for path in (folder / contenders.FACTS, folder / ABLATION, *folder.glob("*.csv.gz")):
+        path.unlink(missing_ok=True)
 
 
 def _run(facts: dict[str, Any], run: Run) -> dict[str, Any]:
@@ -116,18 +135,22 @@ def _neutral(value: Any) -> Any:
     return re.sub(r"(^|=)/(?:[^/=]*/)*", r"\1", value) if isinstance(value, str) else value
 
 
-def store_ablation(source: pathlib.Path, folder: pathlib.Path, run: Run) -> dict[str, Any]:
+def store_ablation(
+    source: pathlib.Path, folder: pathlib.Path, run: Run, replace: bool = False
+) -> dict[str, Any]:
     """Stores what `scripts/ablate.py` has found.
 
     Args:
       source: its --out.
-      folder: of the stored ablation, replaced if it is there.
+      folder: of the stored ablation.
       run: what is known of the trainings.
+      replace: whether it takes the place of what is stored in the folder.
 
     Returns:
       The facts stored, see `load_ablation`.
 
     Raises:
+      FileExistsError: the folder is not empty, and it is not to replace what is there.
       FileNotFoundError: a run or the results are not there.
       ValueError: a file cannot be read, a recipe has failed, or the results are not an ablation's.
     """
@@ -150,11 +173,10 @@ def store_ablation(source: pathlib.Path, folder: pathlib.Path, run: Run) -> dict
         "recipes": [[name, row["flags"]] for name, row in results["recipes"].items()],
         "run": _run({}, run),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.csv.gz"):
-        old.unlink()
-    for (name, seed), file in zip(runs, files, strict=True):
-        predictions.write(folder / f"{name}.{seed}.csv.gz", predictions.read(file), digits=ABLATION_DIGITS)
+    found = [predictions.read(file) for file in files]
+    _make_room(folder, replace)
+    for (name, seed), of in zip(runs, found, strict=True):
+        predictions.write(folder / f"{name}.{seed}.csv.gz", of, digits=ABLATION_DIGITS)
     return _write(folder / ABLATION, facts)
 
 

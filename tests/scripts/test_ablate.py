@@ -90,17 +90,26 @@ def test_the_results_are_those_of_the_runs_predictions(done):
 
 
 def test_a_recipe_that_fails_is_named_and_finished_runs_are_recognised(done, tiny_data, tmp_path, capsys):
-    """The list is another one now: the run in the recipe's folder is not that of the command."""
+    """The recipe's folder holds something else than a run."""
     out = shutil.copytree(done[0], tmp_path / "out")
+    (out / "drop_ids" / "seed_4" / "config.json").unlink()
     runs = sorted(out.glob("*/*/summary.json"))
     before = [path.stat().st_mtime_ns for path in runs]
-    other = tmp_path / "ids.txt"
-    other.write_text(f"{builder.load(tiny_data, 'train').ids[4]}\n")
-    assert ablate(tiny_data, out, "--seeds=4", "--recipes", "--drop_ids", other) == 1
-    assert "drop_ids_hash:" in capsys.readouterr().err
+    assert ablate(tiny_data, out, "--seeds=4", "--recipes", "--drop_ids", ids(done)) == 1
+    assert "is not empty and no run of fer_jax" in capsys.readouterr().err
     page = (out / "results.md").read_text()
     assert "Failed: drop_ids." in page and "| baseline |" in page and "| drop_ids |" not in page
     assert [path.stat().st_mtime_ns for path in runs] == before and len(runs) == 4
+
+
+def test_another_list_is_refused_before_anything_is_touched(done, tiny_data, tmp_path, capsys):
+    other = tmp_path / "ids.txt"
+    other.write_text(f"{builder.load(tiny_data, 'train').ids[4]}\n")
+    before = {path: path.read_bytes() for path in done[0].rglob("*") if path.is_file()}
+    assert ablate(tiny_data, done[0], "--seeds", "3", "4", "--recipes", "--drop_ids", other) == 2
+    refusal = capsys.readouterr().err
+    assert "drop_ids_hash:" in refusal and "give another --out" in refusal
+    assert {path: path.read_bytes() for path in done[0].rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("change", script("ablate").RECIPES.values())

@@ -75,14 +75,18 @@ def test_trains_ranks_and_goes_on(sweep, tmp_path, capsys, monkeypatch):
     assert all(len(row["accuracy"]["values"]) == 2 for row in results["trials"].values())
 
 
-def test_figures_of_another_recipe_do_not_stay(sweep, tmp_path, capsys):
-    """Its trainings are in the way, and are left alone."""
+def test_another_recipe_is_refused_before_anything_is_touched(sweep, tmp_path, capsys):
     grid = ("--grid", "optim.momentum", "0.5", "0.9")
     assert sweep(tmp_path, *grid)[0] == 0
-    assert "commit" in (tmp_path / "results.md").read_text()
-    assert sweep(tmp_path, *grid, flags=["--config.optim.weight_decay=0.01"])[0] == 1
-    assert "belongs to a run with another configuration" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["momentum=0.5", "momentum=0.9"]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert "commit" in before[tmp_path / "results.md"].decode()
+    # The folder of the third value is free, and it comes first.
+    more = ("--grid", "optim.momentum", "0.7", "0.5", "0.9")
+    assert sweep(tmp_path, *more, flags=["--config.optim.weight_decay=0.01"]) == (2, [])
+    refusal = capsys.readouterr().err
+    assert "momentum=0.5/seed_0 belongs to a run with another configuration" in refusal
+    assert "optim.weight_decay: 0.0005 there, 0.01 here" in refusal and "give another --out" in refusal
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert sweep(tmp_path, "--grid", "optim.momentum", "0.9")[0] == 0
     assert list(json.loads((tmp_path / "results.json").read_text())["trials"]) == ["momentum=0.9"]
 
