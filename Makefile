@@ -20,7 +20,7 @@ app: .venv/with_app
 
 web: .venv/with_export
 	npm install --prefix web --ignore-scripts
-	$(BIN)/python scripts/build_web.py --checkpoint fer_jax/pretrained/cnn_1m_64_fer2013.safetensors --out dist/web
+	$(BIN)/python scripts/build_web.py --checkpoint cnn_1m_64 --out dist/web
 
 report: .venv/installed
 	$(BIN)/python scripts/results.py

@@ -29,6 +29,7 @@ from ml_collections import ConfigDict  # noqa: E402
 
 from fer_jax import provenance  # noqa: E402
 from fer_jax.evaluation import command  # noqa: E402
+from fer_jax.monitor import EXIT_PREEMPTED, StopSignal  # noqa: E402
 
 COMPILATION = "/jax/core/compile/backend_compile_duration"
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.seed")
@@ -66,19 +67,20 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     jax.monitoring.register_event_duration_secs_listener(listen)
     platform.tune_cpu()
     from fer_jax.data import builder
-    from fer_jax.monitor import StopSignal
     from fer_jax.train import Run
 
     flags = [*trainings.data_flags(options), f"--config.seed={options.seeds[0]}", *options.arguments]
     config = trainings.load_config(options.config, flags)
     with tempfile.TemporaryDirectory() as folder, StopSignal() as stop:
         run = Run(config, pathlib.Path(folder), builder.read_manifest(config.data.dir), [])
-        start, compiled[0] = time.time() - options.started, 0.0
-        run.train_until(run.total_steps, stop)
-        run.evaluate()
-        total = time.time() - options.started
+        try:
+            start, compiled[0] = time.time() - options.started, 0.0
+            run.train_until(run.total_steps, stop)
+            run.evaluate()
+            total = time.time() - options.started
+        finally:
+            run.close()  # before the folder goes: checkpoints are written behind the scenes
         accuracy = run.facts["evaluation"]["value"]
-        run.close()
     figures = {"accuracy": accuracy, "total": total, "start": start, "compilation": compiled[0]}
     return figures | {"origin": provenance.here()}
 
@@ -166,6 +168,8 @@ def main() -> int:
     for seed in dict.fromkeys(options.seeds):
         print(f"seed {seed}", file=sys.stderr, flush=True)
         code, rows[seed] = measure(commands, options, seed)
+        if code == EXIT_PREEMPTED:
+            print("stopped: nothing is kept; the same command begins anew", file=sys.stderr)
         if code:
             return code
     lines, reached = table(rows, options.target)

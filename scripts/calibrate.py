@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fer_jax.evaluation import command  # noqa: E402
+from fer_jax.pretrained.bundled import BUNDLED  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,12 +28,16 @@ def calibrate(args: argparse.Namespace) -> int:
     """Fits the temperature and writes the weights anew; the exit code.
 
     Raises:
-      ValueError: the split is the one that was trained on, or for the final score; or the weights are not
-        in a file.
+      ValueError: the weights come with the package or are not in a file; the split is the one that was
+        trained on, or for the final score.
     """
     from fer_jax import checkpoints
     from fer_jax.evaluation import calibration, protocol
 
+    if args.checkpoint in BUNDLED:
+        raise ValueError(
+            f"{args.checkpoint} belongs to the package and is calibrated: give a file of your own"
+        )
     trained = command.open_weights(args)
     path = Path(trained.source)
     if not path.is_file():

@@ -49,7 +49,7 @@ def compare(
     Returns:
       For each recipe and figure "values" (of each seed), their "mean", its "mean_interval_95" [low, high] in
       [0, 1], which no figure leaves, and their "std" (of a sample; None for one seed), and, but for the
-      baseline, "difference" and its "interval_95" [low, high].
+      baseline, "difference" and its "interval_95" [low, high] in [-1, 1].
 
     Raises:
       ValueError: a recipe has another number of runs than the baseline, or as `statistics.check`.
@@ -76,7 +76,7 @@ def compare(
             }
             if name != baseline:
                 row["difference"] = apart[:, 0].mean().item()
-                row["interval_95"] = _interval(apart)
+                row["interval_95"] = np.clip(_interval(apart), -1, 1).tolist()
             result[name][figure] = row
     return result
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_jax.data.ferplus import GIVEN, RULES
 from fer_jax.data.records import SPLITS
+from fer_jax.pretrained.bundled import BUNDLED, find_weights
 
 if TYPE_CHECKING:
     from fer_jax.evaluation.trained import Judged, Trained
@@ -41,7 +42,7 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     weights.add_argument(
         "--checkpoint",
         metavar="PATH",
-        help="weights (.safetensors), or one step of a run (RUN/checkpoints/STEP)",
+        help=f"weights (.safetensors), one step of a run (RUN/checkpoints/STEP), or {', '.join(BUNDLED)}",
     )
 
 
@@ -105,8 +106,10 @@ def open_weights(args: argparse.Namespace) -> "Trained":
     from fer_jax.evaluation.trained import Trained
 
     platform.tune_cpu()
-    weights = args.checkpoint or str(Path(args.workdir) / checkpoints.BEST_WEIGHTS)
-    if args.workdir and not Path(weights).is_file():
+    if args.checkpoint:
+        return Trained(find_weights(args.checkpoint))
+    weights = Path(args.workdir) / checkpoints.BEST_WEIGHTS
+    if not weights.is_file():
         raise FileNotFoundError(
             f"there is no {weights}: --workdir takes the directory of a run, which gets that file at its "
             "first evaluation; for other weights use --checkpoint"

@@ -90,8 +90,8 @@ def _make_room(folder: pathlib.Path, replace: bool) -> None:
     found = sorted(path.name for path in folder.iterdir())
     if found and not replace:
         raise FileExistsError(
-            f"{folder} is not empty ({', '.join(found[:3])}{', ...' * (len(found) > 3)}): give another --name, "
-            "or --replace to put this result in its place"
+            f"{folder} is not empty ({', '.join(found[:3])}{', ...' * (len(found) > 3)}): give another "
+            "--name, or --replace to put this result in its place"
         )
     for path in (folder / contenders.FACTS, folder / ABLATION, *folder.glob("*.csv.gz")):
         path.unlink(missing_ok=True)

@@ -132,9 +132,14 @@ def test_seeds_vary_by_hand(labels):
 def test_the_interval_of_a_mean_ends_where_the_figure_does(labels):
     """Two seeds that differ much: Student's t with one degree of freedom reaches below 0 and above 1."""
     runs = {"baseline": [predict(labels, 0.3, 1), predict(labels, 9.0, 2)]}
-    row = ablation.compare(runs, labels, np.zeros(400, int))["baseline"]["accuracy"]
+    runs["after"] = runs["baseline"][::-1]
+    result = ablation.compare(runs, labels, np.zeros(400, int))
+    row = result["baseline"]["accuracy"]
     low, high = scipy.stats.ttest_1samp(row["values"], 0).confidence_interval(0.95)
     assert low < 0 and high > 1 and row["mean_interval_95"] == [0, 1]
+    apart = np.subtract(row["values"], row["values"][::-1])
+    low, high = scipy.stats.ttest_1samp(apart, 0).confidence_interval(0.95)
+    assert low < -1 and high > 1 and result["after"]["accuracy"]["interval_95"] == [-1, 1]
 
 
 def test_seeds_and_images_together_widen_the_interval(labels):

@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import os
 import sys
+import tempfile
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
@@ -15,6 +16,8 @@ from helpers import QUICK, run_python, script, without_tensorflow
 
 from fer_jax import losses, models, platform
 from fer_jax.models import backbone, cnn, layers
+from fer_jax.monitor import PreemptedError, StopSignal
+from fer_jax.train import Run
 
 
 @pytest.mark.parametrize("name", ["cnn_elu", "cnn_relu"])
@@ -269,6 +272,29 @@ def test_time_to_accuracy_is_of_the_evaluation_at_the_recipes_end(tiny_data):
         assert total == pytest.approx(start + compilation + rest, abs=0.2) and min(start, compilation) > 0
     assert "Accuracy on `validation` by given labels." in process.stdout
     assert "100 % missed" in process.stdout and "reached by 0 of 2 seeds" in process.stdout
+
+
+def test_a_stopped_training_is_closed_before_its_folder_goes(tiny_data, tmp_path, monkeypatch):
+    """Its checkpoint is written behind the scenes, into that folder."""
+    benchmark = script("benchmark_time_to_accuracy")
+    small = ["--config.model.kwargs.widths=(4,)", "--config.model.kwargs.depths=(1,)"]
+    small += ["--config.train.batch_size=14", "--config.train.epochs=2", "--config.model.input_size=16"]
+    options = argparse.Namespace(
+        config="configs/ablation.py", data=tiny_data, image_size=None, seeds=[0], started=1.0, arguments=small
+    )
+    folders = []
+
+    def close(self):
+        folders.append((self.workdir, self.workdir.is_dir()))
+        closed(self)
+
+    closed = Run.close
+    monkeypatch.setattr(Run, "close", close)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(StopSignal, "received", True)
+    with pytest.raises(PreemptedError):
+        benchmark.train(options)
+    assert [there for _, there in folders] == [True] and not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("target, reached", [(0.70, True), (0.71, False)])

@@ -13,6 +13,7 @@ from sklearn import metrics
 from fer_jax.checkpoints import load_weights
 from fer_jax.data import builder
 from fer_jax.evaluation.trained import Trained
+from fer_jax.pretrained.bundled import find_weights
 
 calibrate = script("calibrate")
 
@@ -44,6 +45,14 @@ def test_the_temperature_of_the_least_loss_is_kept(weights, tiny_data, capsys):
     assert kept["loss_after"] == pytest.approx(best.fun, rel=1e-4)
     assert kept["split"] == "validation"
     assert f"temperature {kept['temperature']:.3f}" in capsys.readouterr().out
+
+
+def test_the_packages_own_weights_stay_as_they_are(tiny_data, capsys):
+    path = pathlib.Path(find_weights("cnn_250k"))
+    before = path.stat().st_mtime_ns
+    assert calibrate.main(["--checkpoint", "cnn_250k", "--data", str(tiny_data)]) == 2
+    assert "cnn_250k belongs to the package" in capsys.readouterr().err
+    assert path.stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(

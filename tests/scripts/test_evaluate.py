@@ -17,6 +17,7 @@ from fer_jax import models
 from fer_jax.checkpoints import export_weights, load_weights
 from fer_jax.data import builder, ferplus, synthetic
 from fer_jax.data.emotions import EMOTIONS
+from fer_jax.pretrained.bundled import BUNDLED, find_weights
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly", "undrawn")
 
@@ -177,10 +178,19 @@ def complaint(evaluate, capsys, tmp_path):
 
 def test_missing_weights(complaint, data, tmp_path):
     message = complaint(checkpoint=tmp_path / "none.safetensors", data=data)
-    assert f"no weights at {tmp_path / 'none.safetensors'}" in message
+    assert f"there are no weights {tmp_path / 'none.safetensors'}" in message
+    assert all(name in message for name in BUNDLED)
     for workdir in (tmp_path, tmp_path / "none"):
         message = complaint(workdir=workdir, data=data)
         assert f"there is no {workdir / 'best.safetensors'}" in message
+
+
+def test_the_weights_of_the_package_go_by_their_names(evaluate, data, tmp_path):
+    base = ["--data", str(data), "--split", "validation"]
+    for weights, out in (("cnn_250k", "name"), (find_weights("cnn_250k"), "path")):
+        assert evaluate.main(["--checkpoint", weights, *base, "--out", str(tmp_path / out)]) == 0
+    named, found = ((tmp_path / out / "predictions.csv").read_text() for out in ("name", "path"))
+    assert named == found
 
 
 def test_damaged_weights(complaint, data, run, tmp_path):
