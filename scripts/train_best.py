@@ -2,12 +2,14 @@
 
     python scripts/train_best.py --out runs/best_networks --data data/fer2013 --seeds 0 1 2
     python scripts/train_best.py --out runs/best_networks --data data/fer2013 --ferplus data/ferplus
+    python scripts/train_best.py --config configs/best_small.py --out runs/best_small --seeds 0 1
 
-On one GPU; the same command again goes on where it stopped, and SIGTERM and Ctrl-C save first. In OUT come,
-one after the other,
+configs/best.py is for a GPU, configs/best_small.py for two CPU cores; another has NETWORKS, the networks by
+name, and gives the configuration of each. The same command again goes on where it stopped, and SIGTERM and
+Ctrl-C save first. In OUT come, one after the other,
 
-  residual/seed_N   the network of configs/best.py with every seed, FER2013's own labels;
-  deep, plain       its other networks, with the first two seeds;
+  residual/seed_N   the first network of the configuration with every seed, FER2013's own labels;
+  deep, plain       the other networks, with the first two seeds;
   ferplus/seed_N    with --ferplus, the same images with FER+ votes: the first network on the votes as soft
                     labels; extra annotations, so it is no member of the ensemble;
   ensemble          at most seven of them, chosen on the validation split by mirrored views (ensemble.py);
@@ -24,6 +26,7 @@ training.
 import argparse
 import json
 import pathlib
+import runpy
 import statistics
 import sys
 
@@ -33,11 +36,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import numpy as np  # noqa: E402
 import trainings  # noqa: E402
 
-from configs.best import NETWORKS  # noqa: E402
 from fer_jax.data import builder, ferplus  # noqa: E402
 from fer_jax.evaluation import ablation, command, markdown  # noqa: E402
 
-FIRST, *OTHERS = NETWORKS
 FERPLUS, DISTILLED = "ferplus", "distilled"
 JUDGED, MIRRORED, BY_MAJORITY = "judged", "mirrored", "by_majority"
 FIGURES = ("accuracy", "macro_f1")
@@ -48,6 +49,7 @@ class Trainings:
     """The trainings of a folder, one after the other.
 
     Attributes:
+      first: the name of the first network.
       code: of the first command that failed, 0 while none has.
       done: the trainings by group that this call has made or recognised.
       joined: whether it has chosen an ensemble of them.
@@ -55,6 +57,7 @@ class Trainings:
 
     def __init__(self, options: argparse.Namespace):
         self.options, self.out = options, options.out.resolve()
+        self.first, *self._others = options.networks
         self.commands = trainings.Commands()
         self.done: dict[str, list[pathlib.Path]] = {}
         self.code, self.joined = 0, False
@@ -72,14 +75,14 @@ class Trainings:
         workdir = self.out / group / (name or f"seed_{seed}")
         data = (data or self.options.data).resolve()
         own = (f"--config.data.dir={data}", f"--config.seed={seed}", *flags, *self.options.arguments)
-        self.code = self.commands.train(f"configs/best.py:{network}", workdir, *own)
+        self.code = self.commands.train(f"{self.options.config}:{network}", workdir, *own)
         if self.code:
             return False
         ways = {
             JUDGED: (f"--data={data}", "--labels=given"),
             MIRRORED: (f"--data={data}", "--labels=given", "--tta=flip"),
         }
-        if self.options.ferplus and group in (FIRST, FERPLUS):
+        if self.options.ferplus and group in (self.first, FERPLUS):
             votes = self.options.ferplus.resolve()
             # Of another dataset the training's own has to be named, to look for copies in.
             ways[BY_MAJORITY] = (f"--data={votes}", "--labels=ferplus_majority", f"--training_data={data}")
@@ -99,7 +102,7 @@ class Trainings:
 
     def join(self) -> list[str] | None:
         """Chooses the ensemble; its members' work directories by name, None where that failed."""
-        runs = [run for group in (FIRST, *OTHERS) for run in self.done.get(group, [])]
+        runs = [run for group in self.options.networks for run in self.done.get(group, [])]
         views = [str(run / MIRRORED) for run in runs]
         if not self.run("ensemble.py", *views, f"--out={self.out / 'ensemble'}", "--most=7"):
             return None
@@ -134,7 +137,7 @@ class Trainings:
 
     def _gain_of_votes(self) -> list[str]:
         """The first network taught by the votes against itself taught by the labels, seed by seed."""
-        pairs = list(zip(self.done[FIRST], self.done[FERPLUS], strict=False))
+        pairs = list(zip(self.done[self.first], self.done[FERPLUS], strict=False))
         rows = []
         for part, judge in ((JUDGED, "FER2013's labels"), (BY_MAJORITY, "the majority of the votes")):
             paths = {
@@ -154,7 +157,7 @@ class Trainings:
 
     def _kept(self) -> str:
         """How much of the ensemble's gain one network has been taught."""
-        (distilled,), alone = self.done[DISTILLED], self.done[FIRST][0]
+        (distilled,), alone = self.done[DISTILLED], self.done[self.first][0]
         reports = (run / MIRRORED for run in (alone, distilled))
         single, taught, joined = (
             100 * json.loads((folder / "report.json").read_text())["accuracy"]
@@ -170,12 +173,14 @@ class Trainings:
     def run_all(self) -> int:
         """Everything in its order; the exit code."""
         seeds = self.options.seeds
-        plan = [(FIRST, seed) for seed in seeds]
-        plan += [(network, seed) for network in OTHERS for seed in seeds[:2]]
+        plan = [(self.first, seed) for seed in seeds]
+        plan += [(network, seed) for network in self._others for seed in seeds[:2]]
         if not all(self.train(network, network, seed) for network, seed in plan):
             return self.code
         if self.options.ferplus and not all(
-            self.train(FERPLUS, FIRST, seed, "--config.data.labels=ferplus_votes", data=self.options.ferplus)
+            self.train(
+                FERPLUS, self.first, seed, "--config.data.labels=ferplus_votes", data=self.options.ferplus
+            )
             for seed in seeds
         ):
             return self.code
@@ -187,7 +192,7 @@ class Trainings:
         # Other teachers, which more seeds may bring, are another run.
         names = [f"{run.parent.name}_{run.name}" for run in map(pathlib.Path, members)]
         name = f"seed_{seeds[0]}_by_{'+'.join(names)}"
-        self.train(DISTILLED, FIRST, seeds[0], teachers, name=name)
+        self.train(DISTILLED, self.first, seeds[0], teachers, name=name)
         return self.code
 
 
@@ -196,9 +201,16 @@ def check(options: argparse.Namespace) -> None:
 
     Raises:
       DatasetError: a dataset is not there or has no votes.
+      ValueError: the configuration has no networks.
       As `configure.rehearse`: an argument after -- does not fit every network.
     """
-    names = [f"configs/best.py:{name}" for name in (FIRST, *OTHERS)]
+    path = ROOT / options.config
+    if not path.is_file():
+        raise ValueError(f"--config {options.config}: there is no {path}")
+    options.networks = list(runpy.run_path(str(path)).get("NETWORKS", ()))
+    if not options.networks:
+        raise ValueError(f"--config {options.config} has no NETWORKS: expected one like configs/best.py")
+    names = [f"{options.config}:{name}" for name in options.networks]
     trainings.rehearse([trainings.load_config(name, options.arguments) for name in names])
     manifest = builder.read_manifest(options.data)
     if not options.ferplus:
@@ -228,6 +240,9 @@ def _spread(values: list[float]) -> str:
 def main() -> int:
     parser = trainings.make_parser(__doc__)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the trainings and results")
+    parser.add_argument(
+        "--config", default="configs/best.py", metavar="FILE", help="(default: configs/best.py)"
+    )
     parser.add_argument(
         "--data", type=pathlib.Path, default=ROOT / "data/fer2013", help="(default: data/fer2013)"
     )

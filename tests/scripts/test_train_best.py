@@ -16,19 +16,16 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly", "undrawn")
 def shrink(config):
     small = {"train.steps": 2, "train.batch_size": 14, "model.input_size": 16, "optim.warmup_epochs": 0.0}
     config.update_from_flattened_dict(small)
-    shallow = {"blocks": (1, 0)} if "blocks" in config.model.kwargs else {"depths": (1, 1)}
-    config.model.kwargs.update(widths=(4, 4), **shallow)
+    config.model.kwargs.update(widths=(4, 4), depths=(1, 1))
 
 
 @pytest.fixture
 def best(monkeypatch, tiny_data):
     """best(out, ...) -> the exit code, and group and configuration of the trainings, of two networks."""
-    module = script("train_best")
-    monkeypatch.setattr(module, "OTHERS", ["plain"])
 
     def run(out, *arguments):
-        words = (f"--out={out}", f"--data={tiny_data}", *arguments)
-        code, commands = run_within(monkeypatch, module, shrink, *words)
+        words = ("--config=configs/best_small.py", f"--out={out}", f"--data={tiny_data}", *arguments)
+        code, commands = run_within(monkeypatch, script("train_best"), shrink, *words)
         return code, [(workdir.parent.name, config) for workdir, config in commands.trained]
 
     return run
@@ -38,7 +35,7 @@ def test_trains_joins_and_distils(best, tiny_ferplus, tmp_path):
     out = tmp_path / "out"
     code, trained = best(out, f"--ferplus={tiny_ferplus}", "--seeds", "3", "4")
     assert code == 0
-    groups = ["residual"] * 2 + ["plain"] * 2 + ["ferplus"] * 2 + ["distilled"]
+    groups = ["small"] * 2 + ["tiny"] * 2 + ["ferplus"] * 2 + ["distilled"]
     assert [group for group, _ in trained] == groups
     assert [config.seed for _, config in trained] == [3, 4, 3, 4, 3, 4, 3]
     labels = {group: config.data.labels for group, config in trained}
@@ -60,20 +57,20 @@ def test_trains_joins_and_distils(best, tiny_ferplus, tmp_path):
         assert report["tta"] == ("flip" if part == "mirrored" else "none")
         return 100 * report["accuracy"]
 
-    for group in ("residual", "plain", "ferplus"):
+    for group in ("small", "tiny", "ferplus"):
         pair = [accuracy(f"{group}/seed_{seed}") for seed in (3, 4)]
         assert f"{np.mean(pair):.2f} ± {np.std(pair, ddof=1):.2f}" in page
-    for run in ("residual/seed_3", "plain/seed_4", "ferplus/seed_3", f"distilled/{taught}"):
+    for run in ("small/seed_3", "tiny/seed_4", "ferplus/seed_3", f"distilled/{taught}"):
         assert f"| {run} |" in page and f"{accuracy(run):.2f} (" in page
     assert "ensemble/ensemble.png" in page
 
     for part, judge in (("judged", "FER2013's labels"), ("by_majority", "the majority of the votes")):
-        apart = [accuracy(f"ferplus/seed_{s}", part) - accuracy(f"residual/seed_{s}", part) for s in (3, 4)]
+        apart = [accuracy(f"ferplus/seed_{s}", part) - accuracy(f"small/seed_{s}", part) for s in (3, 4)]
         (row,) = [line for line in page.splitlines() if line.startswith(f"| {judge} |")]
         assert f"{np.mean(apart):+.2f} (" in row
-    single, joined = accuracy("residual/seed_3"), 100 * chosen["figures"]["accuracy"]
+    single, joined = accuracy("small/seed_3"), 100 * chosen["figures"]["accuracy"]
     gained = f"{accuracy(f'distilled/{taught}'):.2f} % ({accuracy(f'distilled/{taught}') - single:+.2f}"
-    assert f"residual/seed_3 {single:.2f} %, the ensemble {joined:.2f} % ({joined - single:+.2f})" in page
+    assert f"small/seed_3 {single:.2f} %, the ensemble {joined:.2f} % ({joined - single:+.2f})" in page
     assert f"the same network taught by it {gained}" in page
 
     # Again: nothing is trained anew, and the page is the same.
@@ -102,6 +99,18 @@ def test_votes_are_asked_for_before_the_first_training(best, tiny_data, tmp_path
     for data, message in ((tmp_path / "typo", "is not a prepared dataset"), (tiny_data, "has no FER+ votes")):
         assert best(tmp_path / "out", f"--ferplus={data}") == (2, [])
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        ("configs/none.py", "configs/none.py: there is no "),
+        ("configs/cnn.py", "configs/cnn.py has no NETWORKS"),
+    ],
+)
+def test_a_configuration_of_networks_is_expected(config, message, tmp_path):
+    process = run_python("scripts/train_best.py", f"--config={config}", f"--out={tmp_path}")
+    assert process.returncode == 2 and f"error: --config {message}" in process.stderr
 
 
 def test_its_own_flags_are_not_for_the_trainings(tmp_path):
