@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import ROOT, run_python
 from PIL import Image
+from tqdm import tqdm
 
 from fer_jax import predict
 from fer_jax.data import builder
@@ -266,6 +267,16 @@ def test_a_full_disk_says_how_to_go_on(folder, tiny_run, monkeypatch, capsys):
     drawn, out = folder.parent / "drawn", folder.parent / "out.csv"
     assert run(tiny_run, folder / "a.png", "--out", out, "--annotate", drawn) == 2
     assert "is full: free space and give the same command again with --resume" in capsys.readouterr().err
+
+
+def test_a_full_disk_under_the_standard_output_is_named_so(folder, tiny_run, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tqdm, "write", refuse)
+    assert run(tiny_run, folder / "a.png") == 2
+    message = "error: the disk of the standard output is full: free space and give the same command again\n"
+    assert message in capsys.readouterr().err
 
 
 def test_without_a_table_what_is_found_is_printed(folder, tiny_run, capsys):
