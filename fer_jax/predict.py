@@ -131,10 +131,10 @@ def predict(args: argparse.Namespace) -> int:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
+        full = error.filename or args.out or args.annotate or "the standard output"
         again = " with --resume" if args.out else ""
         raise ValueError(
-            f"the disk of {error.filename or args.out or args.annotate or 'the standard output'} is full: free "
-            f"space and give the same command again{again}"
+            f"the disk of {full} is full: free space and give the same command again{again}"
         ) from error
     print(run.summary(), file=sys.stdout if args.out else sys.stderr)
     return 1 if run.counts["unreadable"] else 0
