@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from fer_jax import configure, parallel, platform, provenance, stages, steps
+from fer_jax import checks, configure, parallel, platform, provenance, stages, steps
 from fer_jax.checkpoints import (
     BEST_WEIGHTS,
     CHECKPOINTS,
@@ -132,7 +132,7 @@ class Run:
         self._train_steps: dict[int, parallel.CompiledStep] = {}
         # One process of several speaks for all; every process saves, for Orbax synchronises them.
         self.primary = jax.process_index() == 0
-        configure.check(config)
+        checks.check(config)
         self.ranges = configure.augmentation(config.augment)
         self.placement = parallel.place(config.parallel, config.train.batch_size, self.ranges.mixes)
         logging.info("%s on %d x %s", self.placement.mode, jax.device_count(), jax.devices()[0].device_kind)

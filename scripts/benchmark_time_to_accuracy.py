@@ -146,11 +146,11 @@ def check(config: ConfigDict) -> None:
     Raises:
       ValueError: it is not; the message names the field.
     """
-    from fer_jax import configure
+    from fer_jax import checks
 
     plain = {"init_from": "", "init.weights": "none", "distill.teachers": (), "selection.metric": "accuracy"}
     for name, value in plain.items():
-        if (found := configure.field(config, name)) != value:
+        if (found := checks.field(config, name)) != value:
             raise ValueError(f"config.{name} is {found!r}; the time is of trainings with {value!r}")
 
 

@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import trainings  # noqa: E402
 
-from fer_jax import configure, failures  # noqa: E402
+from fer_jax import checks, failures  # noqa: E402
 from fer_jax.data import builder  # noqa: E402
 from fer_jax.evaluation import ablation, command, sweeping  # noqa: E402
 from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
@@ -73,7 +73,7 @@ def make_trials(options: argparse.Namespace) -> dict[str, sweeping.Trial]:
 
     Raises:
       ValueError: a field is not in the config or stands twice, or it cannot be drawn so.
-      As `configure.rehearse`: a trial's values cannot be.
+      As `checks.rehearse`: a trial's values cannot be.
     """
     config = trainings.load_config(options.config)
     names = [name for name, *_ in options.grid + options.draw]
@@ -85,7 +85,7 @@ def make_trials(options: argparse.Namespace) -> dict[str, sweeping.Trial]:
         if name in JUDGED_BY:
             raise ValueError(f"{name} changes what a trial is judged by: give it after -- for all of them")
         try:
-            configure.field(config, name)
+            checks.field(config, name)
         except AttributeError:
             raise ValueError(f"{options.config} has no field {name}, see configs/default.py") from None
     values = {name: values for name, *values in options.grid}

@@ -202,7 +202,7 @@ def check(options: argparse.Namespace) -> None:
     Raises:
       DatasetError: a dataset is not there or has no votes.
       ValueError: the configuration has no networks.
-      As `configure.rehearse`: an argument after -- does not fit every network.
+      As `checks.rehearse`: an argument after -- does not fit every network.
     """
     path = ROOT / options.config
     if not path.is_file():

@@ -75,14 +75,14 @@ def load_config(path: str, arguments: Sequence[str] = ()) -> ConfigDict:
 
 
 def rehearse(configs: Iterable[ConfigDict]) -> None:
-    """Refuses what a training with one of these configurations would refuse, see `configure.rehearse`."""
+    """Refuses what a training with one of these configurations would refuse, see `checks.rehearse`."""
     import jax
 
-    from fer_jax import configure
+    from fer_jax import checks
 
     jax.config.update("jax_platforms", "cpu")  # the accelerator's memory is for the trainings
     with contextlib.chdir(ROOT):  # where they run
-        configure.rehearse(configs)
+        checks.rehearse(configs)
 
 
 def refuse_others(runs: Mapping[pathlib.Path, ConfigDict]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from helpers import ROOT
 
 from configs.default import augmentation, get_config
-from fer_jax import configure, losses, models, stages, steps
+from fer_jax import checks, configure, losses, models, stages, steps
 from fer_jax.data import augment
 from fer_jax.models import MODELS
 from fer_jax.state import TrainState
@@ -74,7 +74,7 @@ def test_the_flagship_runs_in_its_stages(tiny_data, tmp_path):
 def test_the_stages_of_an_experiment_fit_its_network(name, tiny_data):
     """Every step in shapes alone."""
     config = experiment(name, tiny_data)
-    configure.check(config)
+    checks.check(config)
     size = config.model.input_size
     network = configure.model(config.model, config.data.num_classes, config.train.sizes)
     how = configure.preprocess(config, None)
@@ -112,7 +112,7 @@ def test_the_teachers_of_the_taught_networks_come_with_the_package(tiny_data):
     for network, names in taught.TEACHERS.items():
         config = taught.get_config(network)
         config.data.dir = str(tiny_data)
-        configure.check(config)
+        checks.check(config)
         parameters = [teacher.parameters for teacher in configure.teachers(config)]
         assert parameters == [1_969_255, 991_911][: len(names)]
 
@@ -135,7 +135,7 @@ def test_the_rule_of_ferplus_is_an_argument():
     by_name = importlib.import_module("configs.ferplus").get_config
     assert by_name().data.labels == "ferplus_majority"
     for labels in ("majority", "argmax8", "argmax10", "votes"):
-        configure.check(by_name(labels))
+        checks.check(by_name(labels))
 
 
 def test_a_typo_suggests_the_field():

@@ -12,7 +12,7 @@ import pytest
 from helpers import run_python, run_within, script
 
 from configs.ablation import get_config
-from fer_jax import configure
+from fer_jax import checks
 from fer_jax.data import builder, id_list
 from fer_jax.writers import read_records
 
@@ -119,7 +119,7 @@ def test_every_recipe_changes_a_field_of_the_config(change):
     before = dict(config.items())[name.split(".")[0]][name.split(".")[1]]
     assert before in (0.0, "none", "")
     config.update_from_flattened_dict({name: type(before)(value)})
-    configure.check(config)
+    checks.check(config)
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,17 @@ import pytest
 from helpers import ROOT, run_python, run_within, script, tiny_config_file
 
 from configs.best import NETWORKS
+from configs.best_small import NETWORKS as SMALL
 from configs.default import get_config
 from configs.fast import EPOCHS
 from configs.taught import TEACHERS
-from fer_jax import configure, losses, models, optim, parallel
+from fer_jax import checks, losses, models, optim, parallel
 from fer_jax.checkpoints import DamagedCheckpointError
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 VARIANTS = [(name, ()) for name in EXPERIMENTS if name != "default"]
-VARIANTS += [("best", (name,)) for name in NETWORKS] + [("taught", (name,)) for name in TEACHERS]
+VARIANTS += [("best", (name,)) for name in NETWORKS] + [("best_small", (name,)) for name in SMALL]
+VARIANTS += [("taught", (name,)) for name in TEACHERS]
 VARIANTS += [("fast", (target,)) for target in EPOCHS] + [("ferplus", ("votes",)), ("default", ())]
 
 
@@ -29,7 +31,7 @@ def config_of(**changes):
 
 @pytest.mark.parametrize(("name", "arguments"), VARIANTS, ids=lambda value: "".join(value) or "-")
 def test_every_experiment_passes(name, arguments):
-    configure.check(importlib.import_module(f"configs.{name}").get_config(*arguments))
+    checks.check(importlib.import_module(f"configs.{name}").get_config(*arguments))
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,7 @@ def test_every_experiment_passes(name, arguments):
 def test_an_unknown_choice_is_refused(field, value, known):
     message = f"config.{field} is {value!r}; there are: {', '.join(known)}"
     with pytest.raises(ValueError, match="^" + re.escape(message)):
-        configure.check(config_of(**{field: value}))
+        checks.check(config_of(**{field: value}))
 
 
 @pytest.mark.parametrize(
@@ -108,13 +110,13 @@ def test_a_value_out_of_its_range_is_refused(field, values, expected):
     for value in values:
         message = f"config.{field} is {value!r}; expected {expected}"
         with pytest.raises(ValueError, match="^" + re.escape(message)):
-            configure.check(config_of(**{field: value}))
+            checks.check(config_of(**{field: value}))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_no_number_is_refused(value):
     with pytest.raises(ValueError, match=f"^config.train.epochs is {value}; expected finite numbers"):
-        configure.check(config_of(**{"train.epochs": value}))
+        checks.check(config_of(**{"train.epochs": value}))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +139,7 @@ def test_what_is_no_number_is_refused(value):
 def test_an_attribute_out_of_its_range_is_refused(attribute, value, expected):
     message = f"config.model.kwargs.{attribute} is {value!r}; expected {expected}"
     with pytest.raises(ValueError, match="^" + re.escape(message)):
-        configure.check(config_of(**{"model.kwargs": {attribute: value}}))
+        checks.check(config_of(**{"model.kwargs": {attribute: value}}))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_an_attribute_out_of_its_range_is_refused(attribute, value, expected):
 def test_sizes_that_cannot_be_are_refused(sizes):
     message = re.escape(f"config.train.sizes is {sizes}; expected ((share of the steps, size), ...)")
     with pytest.raises(ValueError, match=f"^{message} with growing shares, above 0 and at most 1, and sizes"):
-        configure.check(config_of(**{"train.sizes": sizes}))
+        checks.check(config_of(**{"train.sizes": sizes}))
 
 
 def test_bounds_belong_to_their_ranges():
@@ -163,7 +165,7 @@ def test_bounds_belong_to_their_ranges():
         # In two units: what an epoch is the data say.
         "optim.warmup_steps": 10_000,
     }
-    configure.check(config_of(**kept))
+    checks.check(config_of(**kept))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +194,7 @@ def test_bounds_belong_to_their_ranges():
 )
 def test_what_does_not_go_together_is_refused(changes, message):
     with pytest.raises(ValueError, match="^" + re.escape(message)):
-        configure.check(config_of(**changes))
+        checks.check(config_of(**changes))
 
 
 # -------------------- with the network and files --------------------
@@ -233,14 +235,14 @@ UNFIT = [
 )
 def test_a_rehearsal_refuses_what_a_training_would(changes, message):
     with pytest.raises((ValueError, FileNotFoundError), match="^" + re.escape(message)):
-        configure.rehearse([config_of(), config_of(**changes)])
+        checks.rehearse([config_of(), config_of(**changes)])
 
 
 def test_a_rehearsal_names_a_damaged_parent(tmp_path):
     path = tmp_path / "cut.safetensors"
     path.write_bytes(b"cut")
     with pytest.raises(DamagedCheckpointError, match=f"config.init_from: {path} is not a whole safetensors"):
-        configure.rehearse([config_of(init_from=str(path))])
+        checks.rehearse([config_of(init_from=str(path))])
 
 
 def test_a_rehearsal_takes_what_can_be(monkeypatch):
@@ -252,13 +254,13 @@ def test_a_rehearsal_takes_what_can_be(monkeypatch):
     rates = [config_of(**{"optim.learning_rate": rate, "train.steps": 9}) for rate in (0.1, 0.2, 0.4)]
     stages = ({"epochs": 1.0, "train": "head"}, {"epochs": 1.0, "train": "blocks", "last": 2})
     pretrained = {"model.name": "vgg16", "model.channels": 3, "model.kwargs": {}, "model.input_size": 32}
-    configure.rehearse([*rates, config_of(**pretrained, **{"init.weights": "keras", "stages": stages})])
+    checks.rehearse([*rates, config_of(**pretrained, **{"init.weights": "keras", "stages": stages})])
     assert [name for name, _ in made] == ["cnn_relu", "vgg16"]
 
 
 def test_the_experiment_at_another_size_is_rehearsed():
     """Its weights are of 48 px and bilinear, and it goes on at 64 and bicubic."""
-    configure.rehearse([importlib.import_module("configs.cnn_64").get_config()])
+    checks.rehearse([importlib.import_module("configs.cnn_64").get_config()])
 
 
 # -------------------- on the command line --------------------
