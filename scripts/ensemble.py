@@ -85,7 +85,7 @@ def build(args: argparse.Namespace) -> int:
             (out / name).unlink(missing_ok=True)
         named = dataclasses.replace(first, probs=together, copies=copies)
         predictions.write(out / contenders.PREDICTIONS, named)
-    ensemble.plot(result, out / ensemble.PICTURE)
+    ensemble.plot(result, len(first.ids), split, out / ensemble.PICTURE)
     result |= {"split": split, "networks": names, "images": len(first.ids)}
     (out / "ensemble.json").write_text(json.dumps(result, indent=2) + "\n")
     print("\n".join(lines))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from fer_jax.evaluation import comparison, plots
 
@@ -61,9 +62,11 @@ def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
         axis.plot([*steps_x, 1.35 * x.max()], [*steps_y, steps_y[-1]], color=color, linestyle="--",
                   linewidth=1, drawstyle="steps-post")  # fmt: skip
         labels += [(row["name"], at) for row, *at in zip(rows, x, y, strict=True)]
-    axis.set_xscale("log")
-    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "2357" else "")
+    medians = [row["latency"]["milliseconds"] for row in found["models"] if row["latency"]]
+    if max(medians) > 3 * min(medians):  # a shorter axis of powers of ten has hardly a tick
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "2357" else "")
     axis.set(xlabel="milliseconds a face (median and quartiles)", ylabel="accuracy in percent, 95 % interval")
     images = comparison.images_of(found).replace("`", "")
     axis.set_title(f"Accuracy and latency on {images} (dashed: the front)", loc="left", fontsize=11)
@@ -77,10 +80,13 @@ def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
 
 
 def _write_beside(axis: Axes, labels: Sequence[tuple[str, Sequence[float]]]) -> None:
-    """Writes each label beside its point (x, y), where it covers no other and stays inside if it can."""
-    renderer, taken = axis.figure.canvas.get_renderer(), []
+    """Writes each label beside its point (x, y), where it covers no other and no point and stays inside."""
+    renderer = axis.figure.canvas.get_renderer()
+    taken = [
+        Bbox(at + np.array([[-3, -3], [3, 3]])) for at in axis.transData.transform([p for _, p in labels])
+    ]
     for text, point in labels:
-        for x, y in ((6, 5), (-6, 5), (6, -12), (-6, -12)):
+        for x, y in ((6, 5), (-6, 5), (6, -12), (-6, -12), (6, 16), (-6, 16), (6, -23), (-6, -23)):
             side = "left" if x > 0 else "right"
             style = {"textcoords": "offset points", "fontsize": 9, "ha": side}
             note = axis.annotate(text, point, (x, y), **style)

@@ -211,8 +211,14 @@ def page(found: dict[str, Any], names: Sequence[str], split: str | None) -> list
     return lines
 
 
-def plot(found: dict[str, Any], path: pathlib.Path) -> Figure:
-    """Accuracy by the number of networks, beside that of each alone."""
+def plot(found: dict[str, Any], images: int, split: str | None, path: pathlib.Path) -> Figure:
+    """Accuracy by the number of networks, beside that of each alone.
+
+    Args:
+      found: from `judge`.
+      images, split: how many images of which split; None where it has no name.
+      path: of the picture.
+    """
     figure, axis = plots.new_figure(7, 4.2)
     counts = np.arange(1, len(found["order"]) + 1)
     together = 100 * np.array(found["accuracies"])
@@ -220,7 +226,9 @@ def plot(found: dict[str, Any], path: pathlib.Path) -> Figure:
     axis.plot(counts, together, "o-", color="C0", label="the first so many together")
     axis.plot(counts, alone, "s", color="0.6", label="each alone")
     taken = len(found["members"])
-    axis.plot(taken, together[taken - 1], "o", color="C3", markersize=9, label="taken")
+    axis.plot(counts[:taken], together[:taken], "o", color="C3", markersize=9, label="taken")
+    of = f" of {split}" if split else ""
+    axis.set_title(f"Accuracy of the ensemble on {images:,} images{of}", loc="left", fontsize=11)
     axis.set(xlabel="networks, in the order of the choice", ylabel="accuracy in percent", xticks=counts)
     axis.grid(alpha=0.3)
     axis.legend()

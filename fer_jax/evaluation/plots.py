@@ -1,6 +1,7 @@
 """Pictures of an evaluation. What draws one writes it to `path` as PNG and returns its figure."""
 
 import pathlib
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+
+_LETTERS_PER_INCH = 11  # of a title of 12 points, fewer than an average text has
 
 
 def draw_confusion(
@@ -178,7 +181,9 @@ def plot_faces(
     places = range(len(images)) if places is None else places
     rows = max(places, default=0) // columns + 1
     width, height = 1.08, 1.38  # of a cell, in faces; one axis for all draws faster than many
-    figure, axis = new_figure(1.45 * width * columns, 1.45 * height * rows + 0.5)
+    across = 1.45 * width * columns
+    lines = textwrap.wrap(title, int(_LETTERS_PER_INCH * across))
+    figure, axis = new_figure(across, 1.45 * height * rows + 0.5 + 0.2 * (len(lines) - 1))
     for i, image, caption in zip(places, images, captions, strict=True):
         left, top = i % columns * width, i // columns * height
         grey = image.shape[-1] == 1
@@ -190,7 +195,7 @@ def plot_faces(
         axis.text(left + 0.5, top - 0.06, caption, fontsize=8.5, ha="center", va="baseline")
     axis.set(xlim=(0, columns * width - 0.08), ylim=(rows * height - 0.36, -0.36))
     axis.axis("off")
-    figure.suptitle(title, fontsize=12)
+    figure.suptitle("\n".join(lines), fontsize=12)
     figure.savefig(path, dpi=110)
     return figure
 

@@ -12,7 +12,7 @@ from sklearn import metrics
 from statsmodels.stats import contingency_tables, multitest
 
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.evaluation import comparison, comparison_page, contenders, predictions
+from fer_jax.evaluation import comparison, comparison_page, comparison_plots, contenders, predictions
 
 SPLITS = {"train": {"hash": "t"}, "validation": {"hash": "v"}}
 FACTS = {
@@ -187,6 +187,31 @@ def test_the_page_and_the_pictures(save, tmp_path):
         row["latency"] = None
     comparison_page.write(tmp_path / "out", found)
     assert not (tmp_path / "out" / "latency.png").exists()
+
+
+@pytest.mark.parametrize("first, second", [(3.6, 4.2), (2.0, 9.0)])
+def test_latencies_can_be_read_off_and_names_cover_no_point(first, second, save, tmp_path):
+    probs, labels = cases()
+    milliseconds = (first, second, second)
+    paths = [
+        save(f"run_{i}", probs[i], labels, FACTS | {"cost": cost(of)}) for i, of in enumerate(milliseconds)
+    ]
+    found = comparison.compare(contenders.load(paths))
+    for row in found["models"]:  # on one spot but for a hair
+        row["accuracy"] = 0.5 + row["accuracy"] / 1000
+    figure = comparison_plots.plot_pareto(found, tmp_path / "latency.png")
+    (axis,) = figure.axes
+    low, high = axis.get_xlim()
+    ticks = [*axis.xaxis.get_major_ticks(), *axis.xaxis.get_minor_ticks()]
+    assert sum(low <= t.get_loc() <= high and t.label1.get_text() != "" for t in ticks) >= 3
+    points = [
+        axis.transData.transform((of, 100 * row["accuracy"]))
+        for of, row in zip(milliseconds, found["models"], strict=True)
+    ]
+    boxes = [text.get_window_extent() for text in axis.texts]
+    assert len(boxes) == 3
+    assert not any(box.contains(*point) for box in boxes for point in points)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
 # --- what is compared with what ---

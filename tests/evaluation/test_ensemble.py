@@ -87,6 +87,15 @@ def test_the_script_writes_page_picture_and_predictions(files, tmp_path):
     assert (tmp_path / "out" / "ensemble.png").stat().st_size
 
 
+def test_every_network_taken_is_marked(tmp_path):
+    found = ensemble.judge([TWIN, OTHER, GOOD], LABELS, np.arange(4), 7)
+    (axis,) = ensemble.plot(found, 4, "validation", tmp_path / "e.png").axes
+    (taken,) = [line for line in axis.lines if line.get_label() == "taken"]
+    assert taken.get_xdata().tolist() == [1, 2]
+    assert taken.get_ydata() == pytest.approx(100 * np.array(found["accuracies"][:2]))
+    assert axis.get_title(loc="left") == "Accuracy of the ensemble on 4 images of validation"
+
+
 def test_an_ensemble_of_runs_has_a_report_that_knows_what_had_a_part_in_it(
     tiny_run, tiny_data, tmp_path, capsys
 ):

@@ -129,7 +129,7 @@ def test_per_class_bars_and_their_numbers(predictions, tmp_path):
 @pytest.mark.parametrize(
     ("count", "shape", "size"),
     [
-        (1, (48, 48, 1), (689, 275)),
+        (1, (48, 48, 1), (689, 297)),
         (9, (40, 60, 3), (1378, 495)),
         (32, (60, 40, 1), (1378, 935)),
     ],
