@@ -1,7 +1,24 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and what is said of those that cannot be."""
 
+import contextlib
 import os
 import pathlib
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def named_by(flag: str, path: os.PathLike | str) -> Iterator[None]:
+    """Where `path`, which a flag has named, cannot be written within the context, says so.
+
+    Raises:
+      OSError: as the system's, with a message for who gave the flag.
+    """
+    try:
+        yield
+    except OSError as error:
+        in_the_way = isinstance(error, FileExistsError)  # of a folder that is to be made
+        reason = "a file is in the way" if in_the_way else error.strerror or str(error)
+        raise OSError(f"cannot write to {path} ({reason}); give another {flag}") from error
 
 
 def partial(path: pathlib.Path) -> pathlib.Path:

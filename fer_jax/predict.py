@@ -79,7 +79,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="look at one frame of a video in so many seconds (default: all)",
     )
     parser.add_argument("--out", metavar="FILE", help="table to write: .csv or .jsonl")
-    parser.add_argument("--annotate", metavar="DIR", help="folder for copies with what was found drawn in")
+    parser.add_argument(
+        "--annotate",
+        metavar="DIR",
+        help="folder for copies with what was found drawn in: of pictures as .jpg, of videos as .mp4 or .mkv",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with a table that is there already")
     return parser
 
@@ -117,12 +121,17 @@ def predict(args: argparse.Namespace) -> int:
         args.model, args.detector, margin=args.margin, any_turn=args.any_turn, batch_sizes=sizes
     )
     # Before what is done is left out: copies have the same names when the run goes on.
-    annotations = Annotations(command.open_folder(args.annotate), found) if args.annotate else None
+    annotations = None
+    if args.annotate:
+        annotations = Annotations(command.open_folder(args.annotate, "--annotate"), found)
     table, going_on = None, None
     if args.out:
         table = Table(args.out, predictor.classifier.emotions, _made_by(args))
         if args.resume:
             found, going_on = _rest(table, found)
+            if not found:
+                print(f"nothing is left to do: {args.out} has every input")
+                return 0
         else:
             table.start()
     try:
@@ -266,12 +275,16 @@ class _Run:
 
     def summary(self) -> str:
         """What was done, in a line."""
-        what = [f"{self.counts['pictures']:,} pictures, {self.counts['faces']:,} faces"]
+        what = [f"{_some(self.counts['pictures'], 'picture')}, {_some(self.counts['faces'], 'face')}"]
         if self.counts["empty"]:
-            what.append(f"{self.counts['empty']:,} pictures without a face")
+            what.append(f"{_some(self.counts['empty'], 'picture')} without a face")
         if self.counts["unreadable"]:
-            what.append(f"{self.counts['unreadable']:,} files could not be read")
+            what.append(f"{_some(self.counts['unreadable'], 'file')} could not be read")
         return "; ".join(what) + (f" -> {self._table.path}" if self._table else "")
+
+
+def _some(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _progress(found: "list[Input]", every: float | None, start: int) -> "tqdm":
@@ -290,7 +303,7 @@ def _print(bar: "tqdm", seen: "Seen", faces: "list[Face]") -> None:
     place = seen.source.path if seen.frame is None else f"{seen.source.path} {seen.seconds:.2f} s"
     lines = [] if seen.size is None else [f"{place}: no face"]
     if seen.error is not None:
-        lines = [f"{place}: error: {seen.error}"]
+        lines = [f"error: {seen.error}"]  # which names the file
     if faces:
         lines = [f"{place}: {_describe(face)}" for face in faces]
     for line in lines:

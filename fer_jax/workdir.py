@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from fer_jax.checkpoints import CHECKPOINTS
-from fer_jax.files import partial, write_atomically
+from fer_jax.files import named_by, partial, write_atomically
 
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
@@ -40,12 +40,14 @@ def exclusive(workdir: pathlib.Path) -> Iterator[None]:
     however that ends.
 
     Raises:
+      OSError: it cannot be made.
       ValueError: another process trains in it now.
     """
     if jax.process_index():
         yield
         return
-    workdir.mkdir(parents=True, exist_ok=True)
+    with named_by("--workdir", workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(workdir, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,6 +75,7 @@ def claim(workdir: pathlib.Path, wanted: dict[str, Any]) -> None:
       ValueError: the directory belongs to a run with another configuration or other data (the fields are
         named), or holds something else. A run that has no checkpoint yet gives way: its first start may
         have failed on the very field that has been corrected.
+      OSError: it cannot be written.
     """
     path = workdir / CONFIG_FILE
     if other := another(workdir, wanted):
@@ -88,7 +91,8 @@ def claim(workdir: pathlib.Path, wanted: dict[str, Any]) -> None:
         raise ValueError(
             f"{workdir} is not empty and no run of fer_jax (it has no {CONFIG_FILE}): use another --workdir"
         )
-    _write_json(path, wanted)
+    with named_by("--workdir", workdir):
+        _write_json(path, wanted)
 
 
 def another(workdir: pathlib.Path, wanted: dict[str, Any]) -> str | None:

@@ -75,7 +75,7 @@ def benchmark(options: argparse.Namespace) -> int:
         )
     print(f"{trainings.called()}, {provenance.describe([provenance.here()])}", flush=True)
     if options.profile:
-        command.open_folder(options.profile)
+        command.open_folder(options.profile, "--profile")
     manifest, teachers = builder.read_manifest(config.data.dir), configure.teachers(config)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(config, pathlib.Path(folder), manifest, teachers)

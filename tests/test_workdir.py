@@ -39,6 +39,24 @@ def test_a_directory_is_held_by_one_at_a_time(tmp_path):
         pass
 
 
+def test_a_directory_that_cannot_be_written_is_named_with_its_flag(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    for path, reason in (
+        (tmp_path / "file", "a file is in the way"),
+        (tmp_path / "file" / "x", "Not a directory"),
+    ):
+        with pytest.raises(OSError, match=rf"^cannot write to {path} \({reason}\); give another --workdir$"):
+            with workdir.exclusive(path):
+                pass
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(workdir, "write_atomically", refuse)
+    with pytest.raises(OSError, match=r"\(Permission denied\); give another --workdir$"):
+        workdir.claim(tmp_path / "new", config())
+
+
 @pytest.mark.parametrize("name, read", [("config.json", None), ("summary.json", workdir.finished_summary)])
 @pytest.mark.parametrize("content", [b'{"half', b"\xff\xfe"])
 def test_a_damaged_file_is_named(tmp_path, name, read, content):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fer_jax import files
 from fer_jax.data.ferplus import GIVEN, RULES
 from fer_jax.data.records import SPLITS
 from fer_jax.pretrained.bundled import BUNDLED, find_weights
@@ -117,20 +118,16 @@ def open_weights(args: argparse.Namespace) -> "Trained":
     return Trained(weights)
 
 
-def open_folder(out: str) -> Path:
+def open_folder(out: str, flag: str = "--out") -> Path:
     """The folder for what is to be written, made if need be.
 
     Raises:
-      OSError: it cannot be written, found out before the work and not after.
+      OSError: it cannot be written, found out before the work and not after; the message names the flag.
     """
     path = Path(out)
-    try:
+    with files.named_by(flag, path):
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path).close()
-    except OSError as error:
-        raise OSError(
-            f"cannot write to {out} ({error.strerror}); give an --out that can be written"
-        ) from error
     return path
 
 

@@ -54,10 +54,9 @@ def sections(found: dict[str, Any], pictures: str) -> list[str]:
         "",
         *table(found),
         "",
-        "ECE: expected calibration error. MFLOPs: millions of floating-point operations of a face's "
-        "forward pass, "
-        "two for each multiply-add. Milliseconds: median over single faces, in brackets the quartiles. "
-        "Empty: not known.",
+        "ECE: expected calibration error, before any temperature. MFLOPs: millions of floating-point "
+        "operations of a face's forward pass, two for each multiply-add. Milliseconds: median over single "
+        "faces, in brackets the quartiles. Empty: not known.",
         "",
         f"![Accuracies]({pictures}{FOREST})",
     ]
@@ -88,8 +87,9 @@ def summary(found: dict[str, Any]) -> list[str]:
     for row in comparison.best_first(found):
         cells = (f"{percent(row, key):22}" for key in ("accuracy", "macro_f1", "ece"))
         lines.append(f"  {row['name']:{width}}  {'  '.join(cells)}".rstrip())
-    clear = [row for row in found["pairs"] if row["mcnemar_holm"] < LEVEL]
-    lines += ["", f"{len(clear)} of {len(found['pairs'])} pairs differ (McNemar, adjusted p < {LEVEL})"]
+    if pairs := found["pairs"]:
+        clear = sum(row["mcnemar_holm"] < LEVEL for row in pairs)
+        lines += ["", f"{clear} of {len(pairs)} pairs differ (McNemar, adjusted p < {LEVEL})"]
     return lines
 
 

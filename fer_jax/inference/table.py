@@ -107,13 +107,15 @@ class Table:
 
         Raises:
           TableError: there is one already.
+          OSError: it cannot be written.
         """
         if self.path.exists():
             raise TableError(
                 f"{self.path} exists: go on with it by --resume, or name another file, or remove it"
             )
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.touch()
+        with files.named_by("--out", self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch()
         if self.path.suffix == ".csv":
             self._waiting.append(self._csv_line(self._columns))
         self._note(None)

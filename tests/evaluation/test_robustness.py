@@ -205,7 +205,7 @@ def test_the_script_complains(program, tiny_run, tiny_data, tmp_path, capsys):
         str(tmp_path / "file" / "out"),
     ]
     assert program.main(arguments) == 2
-    assert "give an --out that can be written" in capsys.readouterr().err
+    assert "give another --out" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         program.main([*arguments, "--limit", "0"])
     assert "0 is not 1 or more" in capsys.readouterr().err

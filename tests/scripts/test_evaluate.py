@@ -257,7 +257,7 @@ def test_unwritable_out(complaint, run, data, tmp_path):
     (tmp_path / "file").write_text("")
     message = complaint(workdir=run[0], data=data, out=tmp_path / "file" / "out")
     assert f"cannot write to {tmp_path / 'file' / 'out'}" in message
-    assert "give an --out that can be written" in message
+    assert "give another --out" in message
 
 
 def test_figures_by_group(evaluate, run, data, tmp_path):
