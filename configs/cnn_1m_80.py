@@ -1,4 +1,4 @@
-"""The network of one million parameters goes on from `cnn_1m_64` on faces of 80 px, taught by it and `cnn_64`.
+"""The network of one million parameters goes on from `cnn_1m_64` at 80 px, taught by it and `cnn_64`.
 
 Run it by `python -m fer_jax.main --config configs/cnn_1m_80.py`. No metric yet: not trained to the end.
 """
