@@ -45,6 +45,18 @@ def test_the_default_is_the_most_accurate():
     assert max(accuracies, key=accuracies.get) == DEFAULT
 
 
+def test_the_readme_lists_them_by_their_accuracy():
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([\d.]+) \| (\d+) \| ([\d.]+) \|", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    assert [name for name, *_ in rows] == list(BUNDLED)
+    for name, parameters, side, accuracy in rows:
+        _, facts = load_weights(find_weights(name))
+        assert parameters == f"{facts['parameters'] / 1e6:.2f}"
+        assert side == str(facts["preprocess"]["image_size"])
+        assert accuracy == f"{100 * facts['evaluation']['value']:.1f}"
+
+
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_checkpoint_can_be_evaluated(path, tiny_data, tmp_path):
