@@ -4,7 +4,8 @@ Run it by `python -m fer_jax.main --config configs/cnn_1m_64.py`. It reached 70.
 after the last epoch, the best; 70.30 % with the mirror image) in 86 minutes on two CPU cores with AVX-512
 BF16 shared with other work (seed 0, commit e446783). Its weights come with the package, as `cnn_1m_64`.
 Twelve more epochs from them at half the rate, taught by them and `cnn_64`, gave 70.33 % (configs/
-cnn_1m_64_again.py of commit f9fa088): no gain, so they are not kept.
+cnn_1m_64_again.py of commit f9fa088), and ten on faces of 80 px at the full rate, taught by the same, 69.57 %
+(configs/cnn_1m_80.py of commit 5337e9f, one evaluation, 46 minutes): no gain, so they are not kept.
 """
 
 from configs.taught import get_config as taught
