@@ -213,7 +213,7 @@ def rehearse(configs: Iterable[ConfigDict]) -> None:
 def _rehearse(config: ConfigDict) -> None:
     configure.drop_list(config)
     for teacher in config.distill.teachers:
-        configure.find_parent("distill.teachers", teacher)
+        configure.find_source("distill.teachers", teacher)
     start = None
     if config.init.weights in ECOSYSTEMS:
         sources.find(config.model.name, config.init.weights)

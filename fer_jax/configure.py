@@ -410,7 +410,7 @@ def teachers(config: ConfigDict) -> list[Trained]:
 
 def _trained(name: str, source: str) -> Trained:
     """The network that a value of a field names."""
-    path = find_parent(name, source)
+    path = find_source(name, source)
     try:
         return Trained(path)
     except FileNotFoundError as error:
@@ -421,7 +421,7 @@ def _trained(name: str, source: str) -> Trained:
         raise ValueError(f"config.{name}: {error}") from error
 
 
-def find_parent(name: str, source: str) -> str:
+def find_source(name: str, source: str) -> str:
     """The path of the weights that a value of a field names.
 
     Raises:

@@ -11,13 +11,13 @@ def named_by(flag: str, path: os.PathLike | str) -> Iterator[None]:
     """Where `path`, which a flag has named, cannot be written within the context, says so.
 
     Raises:
-      OSError: as the system's, with a message for who gave the flag.
+      OSError: with a message for who gave the flag; the system's is its cause.
     """
     try:
         yield
     except OSError as error:
         in_the_way = isinstance(error, FileExistsError)  # of a folder that is to be made
-        reason = "a file is in the way" if in_the_way else error.strerror or str(error)
+        reason = f"{error.filename} is no folder" if in_the_way else error.strerror or str(error)
         raise OSError(f"cannot write to {path} ({reason}); give another {flag}") from error
 
 

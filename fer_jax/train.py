@@ -93,6 +93,10 @@ def identity(config: ConfigDict, manifest: dict[str, Any], teachers: Sequence[Tr
       manifest: of its dataset.
       teachers: see `configure.teachers`.
 
+    Returns:
+      The fields by their dotted names as JSON has them, "train_hash" and that of the selection split,
+      "drop_ids_hash" (None without such a file) and "teachers", the digests of their weights.
+
     Raises:
       FileNotFoundError: no file `config.data.drop_ids`.
       ValueError: that file cannot be read.

@@ -8,7 +8,7 @@
 
 An ablation is the folder of scripts/ablate.py. --minutes is the training's time where it is not a run's
 directory, which tells both it and the commit. `make report` then makes RESULTS.md and the README's table
-anew.
+anew. A name that is stored already is refused without --replace.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--robustness", type=pathlib.Path, metavar="DIR", help="what robustness.py wrote of the same weights"
     )
-    parser.add_argument("--replace", action="store_true", help="what is stored by that name")
+    parser.add_argument("--replace", action="store_true", help="the result that is stored by that name")
     parser.add_argument("--results", type=pathlib.Path, default=ROOT / "results", help="(default: results)")
     return parser.parse_args(argv)
 

@@ -123,16 +123,11 @@ def sweep(options: argparse.Namespace) -> int:
     out = command.open_folder(options.out).resolve()
     done, failed = dict.fromkeys(options.trials, 0), {}
     flags = {
-        out / name / f"seed_{seed}": [
-            *trainings.data_flags(options),
-            f"--config.seed={seed}",
-            *options.arguments,
-            *trial_flags(trial),
-        ]
+        out / name / f"seed_{seed}": training_flags(options, seed, trial)
         for seed in options.seeds
         for name, trial in options.trials.items()
     }
-    trainings.refuse_others({run: trainings.load_config(options.config, own) for run, own in flags.items()})
+    refuse_others(out, options, flags)
     commands = trainings.Commands()
     for seed in options.seeds:
         for number, name in enumerate(options.trials, 1):
@@ -156,6 +151,34 @@ def sweep(options: argparse.Namespace) -> int:
     else:
         print("\n" + (out / "results.md").read_text())
     return next(iter(failed.values()), 0)
+
+
+def refuse_others(
+    out: pathlib.Path, options: argparse.Namespace, flags: dict[pathlib.Path, list[str]]
+) -> None:
+    """Refuses a folder with trials of another recipe, of this call's or of those that its results tell of.
+
+    Args:
+      out: the folder.
+      options: of the command line.
+      flags: of each training of this call.
+
+    Raises:
+      As `trainings.refuse_others`.
+    """
+    wanted = dict(flags)
+    if (out / "results.json").is_file():
+        results = json.loads((out / "results.json").read_text())
+        for name, row in results["trials"].items():
+            for seed in results["seeds"]:
+                wanted[out / name / f"seed_{seed}"] = training_flags(options, seed, row["fields"])
+    trainings.refuse_others({run: trainings.load_config(options.config, own) for run, own in wanted.items()})
+
+
+def training_flags(options: argparse.Namespace, seed: int, trial: sweeping.Trial) -> list[str]:
+    """The flags of a training."""
+    common = [*trainings.data_flags(options), f"--config.seed={seed}", *options.arguments]
+    return common + trial_flags(trial)
 
 
 def write_results(

@@ -8,8 +8,8 @@ configs/best.py is for a GPU, configs/best_small.py for two CPU cores; another h
 name, and gives the configuration of each. The same command again goes on where it stopped, and SIGTERM and
 Ctrl-C save first. In OUT come, one after the other,
 
-  residual/seed_N   the first network of the configuration with every seed, FER2013's own labels;
-  deep, plain       the other networks, with the first two seeds;
+  FIRST/seed_N      the first network of the configuration (residual) with every seed, FER2013's own labels;
+  OTHER/seed_N      the others (deep, plain), with the first two seeds;
   ferplus/seed_N    with --ferplus, the same images with FER+ votes: the first network on the votes as soft
                     labels; extra annotations, so it is no member of the ensemble;
   ensemble          at most seven of them, chosen on the validation split by mirrored views (ensemble.py);
@@ -29,6 +29,7 @@ import pathlib
 import runpy
 import statistics
 import sys
+from collections.abc import Sequence
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
@@ -39,7 +40,8 @@ import trainings  # noqa: E402
 from fer_jax.data import builder, ferplus  # noqa: E402
 from fer_jax.evaluation import ablation, command, markdown  # noqa: E402
 
-FERPLUS, DISTILLED = "ferplus", "distilled"
+FERPLUS, DISTILLED, ENSEMBLE = "ferplus", "distilled", "ensemble"
+VOTES = "--config.data.labels=ferplus_votes"
 JUDGED, MIRRORED, BY_MAJORITY = "judged", "mirrored", "by_majority"
 FIGURES = ("accuracy", "macro_f1")
 COLUMNS = ("run", "labels", "accuracy, one view", "with its mirror image", "macro F1", "minutes")
@@ -48,6 +50,10 @@ COLUMNS = ("run", "labels", "accuracy, one view", "with its mirror image", "macr
 class Trainings:
     """The trainings of a folder, one after the other.
 
+    Args:
+      options: of the command line.
+      networks: the names of the configuration's, the first one first.
+
     Attributes:
       first: the name of the first network.
       code: of the first command that failed, 0 while none has.
@@ -55,9 +61,9 @@ class Trainings:
       joined: whether it has chosen an ensemble of them.
     """
 
-    def __init__(self, options: argparse.Namespace):
-        self.options, self.out = options, options.out.resolve()
-        self.first, *self._others = options.networks
+    def __init__(self, options: argparse.Namespace, networks: Sequence[str]):
+        self.options, self.out, self.networks = options, options.out.resolve(), networks
+        self.first, *self._others = networks
         self.commands = trainings.Commands()
         self.done: dict[str, list[pathlib.Path]] = {}
         self.code, self.joined = 0, False
@@ -74,8 +80,8 @@ class Trainings:
         """Trains and evaluates one network; whether that went well."""
         workdir = self.out / group / (name or f"seed_{seed}")
         data = (data or self.options.data).resolve()
-        own = (f"--config.data.dir={data}", f"--config.seed={seed}", *flags, *self.options.arguments)
-        self.code = self.commands.train(f"{self.options.config}:{network}", workdir, *own)
+        config = f"{self.options.config}:{network}"
+        self.code = self.commands.train(config, workdir, *self._flags(seed, data, *flags))
         if self.code:
             return False
         ways = {
@@ -95,6 +101,34 @@ class Trainings:
         self.write()
         return True
 
+    def _flags(self, seed: int, data: pathlib.Path, *flags: str) -> tuple[str, ...]:
+        """A training's, for the configuration."""
+        return f"--config.data.dir={data}", f"--config.seed={seed}", *flags, *self.options.arguments
+
+    def refuse_others(self) -> None:
+        """Refuses a folder with trainings of another configuration.
+
+        Raises:
+          ValueError: the folder is one.
+        """
+        known = {*self.networks, FERPLUS, DISTILLED, ENSEMBLE}
+        found = sorted(path.name for path in self.out.glob("*/") if path.name not in known)
+        if found:
+            raise ValueError(
+                f"{self.out} has {', '.join(found)}, which {self.options.config} has not: give another --out"
+            )
+        runs = {}
+        for group in self.networks:
+            for seed in self.options.seeds:
+                flags = self._flags(seed, self.options.data.resolve())
+                config = trainings.load_config(f"{self.options.config}:{group}", flags)
+                runs[self.out / group / f"seed_{seed}"] = config
+        for seed in self.options.seeds if self.options.ferplus else ():
+            flags = self._flags(seed, self.options.ferplus.resolve(), VOTES)
+            config = trainings.load_config(f"{self.options.config}:{self.first}", flags)
+            runs[self.out / FERPLUS / f"seed_{seed}"] = config
+        trainings.refuse_others(runs)
+
     def run(self, script: str, *arguments: str) -> bool:
         """Runs a script of this folder; whether it went well."""
         self.code = self.commands.run(sys.executable, f"scripts/{script}", *arguments)
@@ -102,12 +136,12 @@ class Trainings:
 
     def join(self) -> list[str] | None:
         """Chooses the ensemble; its members' work directories by name, None where that failed."""
-        runs = [run for group in self.options.networks for run in self.done.get(group, [])]
+        runs = [run for group in self.networks for run in self.done.get(group, [])]
         views = [str(run / MIRRORED) for run in runs]
-        if not self.run("ensemble.py", *views, f"--out={self.out / 'ensemble'}", "--most=7"):
+        if not self.run("ensemble.py", *views, f"--out={self.out / ENSEMBLE}", "--most=7"):
             return None
         self.joined = True
-        chosen = json.loads((self.out / "ensemble" / "ensemble.json").read_text())["members"]
+        chosen = json.loads((self.out / ENSEMBLE / "ensemble.json").read_text())["members"]
         return sorted(str(runs[place]) for place in chosen)
 
     def write(self) -> None:
@@ -129,7 +163,7 @@ class Trainings:
         if FERPLUS in self.done:
             lines += ["", "## What FER+ votes gain (extra annotations)", "", *self._gain_of_votes()]
         if self.joined:
-            page = (self.out / "ensemble" / "ensemble.md").read_text().replace("](", "](ensemble/")
+            page = (self.out / ENSEMBLE / "ensemble.md").read_text().replace("](", "](ensemble/")
             lines += ["", "## Ensemble, mirrored views", "", page]
         if DISTILLED in self.done:
             lines += ["", self._kept()]
@@ -161,7 +195,7 @@ class Trainings:
         reports = (run / MIRRORED for run in (alone, distilled))
         single, taught, joined = (
             100 * json.loads((folder / "report.json").read_text())["accuracy"]
-            for folder in (*reports, self.out / "ensemble")
+            for folder in (*reports, self.out / ENSEMBLE)
         )
         share = f", {(taught - single) / (joined - single):.0%} of it" if joined > single else ""
         return (
@@ -178,10 +212,7 @@ class Trainings:
         if not all(self.train(network, network, seed) for network, seed in plan):
             return self.code
         if self.options.ferplus and not all(
-            self.train(
-                FERPLUS, self.first, seed, "--config.data.labels=ferplus_votes", data=self.options.ferplus
-            )
-            for seed in seeds
+            self.train(FERPLUS, self.first, seed, VOTES, data=self.options.ferplus) for seed in seeds
         ):
             return self.code
         members = self.join()
@@ -196,21 +227,34 @@ class Trainings:
         return self.code
 
 
-def check(options: argparse.Namespace) -> None:
+def networks_of(config: str) -> list[str]:
+    """The names of a configuration's networks.
+
+    Args:
+      config: its file, from the repository's root.
+
+    Raises:
+      ValueError: there is no such file, or it has no networks, or one whose folder is another's here.
+    """
+    path = ROOT / config
+    if not path.is_file():
+        raise ValueError(f"--config {config}: there is no {path}")
+    found = list(runpy.run_path(str(path)).get("NETWORKS", ()))
+    if not found:
+        raise ValueError(f"--config {config} has no NETWORKS: expected one like configs/best.py")
+    if taken := {FERPLUS, DISTILLED, ENSEMBLE}.intersection(found):
+        raise ValueError(f"--config {config} has a network {', '.join(taken)}: call it otherwise")
+    return found
+
+
+def check(options: argparse.Namespace, networks: Sequence[str]) -> None:
     """Refuses, before hours of work, what would fail later.
 
     Raises:
       DatasetError: a dataset is not there or has no votes.
-      ValueError: the configuration has no networks.
       As `checks.rehearse`: an argument after -- does not fit every network.
     """
-    path = ROOT / options.config
-    if not path.is_file():
-        raise ValueError(f"--config {options.config}: there is no {path}")
-    options.networks = list(runpy.run_path(str(path)).get("NETWORKS", ()))
-    if not options.networks:
-        raise ValueError(f"--config {options.config} has no NETWORKS: expected one like configs/best.py")
-    names = [f"{options.config}:{name}" for name in options.networks]
+    names = [f"{options.config}:{name}" for name in networks]
     trainings.rehearse([trainings.load_config(name, options.arguments) for name in names])
     manifest = builder.read_manifest(options.data)
     if not options.ferplus:
@@ -255,8 +299,11 @@ def main() -> int:
     options.seeds = list(dict.fromkeys(options.seeds))
 
     def train(options: argparse.Namespace) -> int:
-        check(options)
-        return Trainings(options).run_all()
+        networks = networks_of(options.config)
+        check(options, networks)
+        found = Trainings(options, networks)
+        found.refuse_others()
+        return found.run_all()
 
     return command.run(train, options)
 

@@ -89,7 +89,7 @@ def refuse_others(runs: Mapping[pathlib.Path, ConfigDict]) -> None:
     """Refuses directories that hold trainings with another configuration, or of other data or teachers.
 
     Args:
-      runs: the configurations to be trained, by their work directories.
+      runs: the configurations to be trained, each rehearsed, by their work directories.
 
     Raises:
       ValueError: one does; the message names the fields that differ.
@@ -99,11 +99,15 @@ def refuse_others(runs: Mapping[pathlib.Path, ConfigDict]) -> None:
     from fer_jax.data import builder
     from fer_jax.train import identity
 
+    known: dict[Any, Any] = {}
     with contextlib.chdir(ROOT):  # where they run
         for path, config in runs.items():
             if not (path / workdir.CONFIG_FILE).is_file():
                 continue
-            wanted = identity(config, builder.read_manifest(config.data.dir), configure.teachers(config))
+            key = (config.data.dir, tuple(config.distill.teachers), config.data.num_classes)
+            if key not in known:  # most runs have them in common
+                known[key] = builder.read_manifest(config.data.dir), configure.teachers(config)
+            wanted = identity(config, *known[key])
             if other := workdir.another(path, wanted):
                 raise ValueError(f"{other}\nNothing was trained or changed: give another --out")
 

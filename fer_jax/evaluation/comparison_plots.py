@@ -42,6 +42,9 @@ def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
     """Accuracy against latency with their intervals, and the front: what no other beats in both."""
     figure, axis = plots.new_figure(8, 5.2)
     by_name, labels = {row["name"]: row for row in found["models"]}, []
+    medians = [row["latency"]["milliseconds"] for row in found["models"] if row["latency"]]
+    wide = max(medians) > 3 * min(medians)  # a shorter axis of powers of ten has hardly a tick
+    end = 1.35 * max(medians) if wide else max(medians) + 0.1 * np.ptp(medians)
     for number, hardware in enumerate(comparison.hardware_of(found)):
         rows = [r for r in found["models"] if r["latency"] and r["latency"]["hardware"] == hardware]
         front = [by_name[name] for name in found["front"][hardware]]
@@ -59,11 +62,10 @@ def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
         steps_x = [row["latency"]["milliseconds"] for row in front]
         steps_y = [100 * row["accuracy"] for row in front]
         # To the right the front goes on as it ends: whatever is slower and no better lies below it.
-        axis.plot([*steps_x, 1.35 * x.max()], [*steps_y, steps_y[-1]], color=color, linestyle="--",
+        axis.plot([*steps_x, end], [*steps_y, steps_y[-1]], color=color, linestyle="--",
                   linewidth=1, drawstyle="steps-post")  # fmt: skip
         labels += [(row["name"], at) for row, *at in zip(rows, x, y, strict=True)]
-    medians = [row["latency"]["milliseconds"] for row in found["models"] if row["latency"]]
-    if max(medians) > 3 * min(medians):  # a shorter axis of powers of ten has hardly a tick
+    if wide:
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "2357" else "")
@@ -80,7 +82,7 @@ def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
 
 
 def _write_beside(axis: Axes, labels: Sequence[tuple[str, Sequence[float]]]) -> None:
-    """Writes each label beside its point (x, y), where it covers no other and no point and stays inside."""
+    """Writes each label beside its point (x, y): on no other and no point, and inside, where that can be."""
     renderer = axis.figure.canvas.get_renderer()
     taken = [
         Bbox(at + np.array([[-3, -3], [3, 3]])) for at in axis.transData.transform([p for _, p in labels])
@@ -91,7 +93,7 @@ def _write_beside(axis: Axes, labels: Sequence[tuple[str, Sequence[float]]]) -> 
             style = {"textcoords": "offset points", "fontsize": 9, "ha": side}
             note = axis.annotate(text, point, (x, y), **style)
             box, frame = note.get_window_extent(renderer), axis.get_window_extent(renderer)
-            inside = frame.x0 < box.x0 and box.x1 < frame.x1
+            inside = frame.x0 < box.x0 and box.x1 < frame.x1 and frame.y0 < box.y0 and box.y1 < frame.y1
             if inside and not any(box.overlaps(other) for other in taken):
                 break
             note.remove()

@@ -5,10 +5,13 @@ comparison with others and every table of them are made anew. A stored ablation 
 ablation.json and, of every recipe's run under every seed, RECIPE.SEED.csv.gz.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import re
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -64,7 +67,7 @@ def store(
       The facts stored. Absolute paths in them are cut down to their last part.
 
     Raises:
-      FileExistsError: the folder is not empty, and it is not to replace what is there.
+      FileExistsError: the folder is not empty, and it is not to replace what is there, or that is no result.
       FileNotFoundError: there is no report.
       ValueError: it cannot be read, has no facts or labels, was trained by another commit than `run` says, or
         the robustness is of something else.
@@ -79,22 +82,30 @@ def store(
     kept = {key: facts[key] for key in _KEPT if key in facts}
     kept["run"] = _run(facts, run)
     kept["robustness"] = None if robustness is None else _robustness(robustness, facts)
-    _make_room(folder, replace)
-    predictions.write(folder / contenders.STORED, found, digits=DIGITS)
-    return _write(folder / contenders.FACTS, kept)
+    with _take_place(folder, replace) as new:
+        predictions.write(new / contenders.STORED, found, digits=DIGITS)
+        return _write(new / contenders.FACTS, kept)
 
 
-def _make_room(folder: pathlib.Path, replace: bool) -> None:
-    """Makes a stored result's folder, without what was stored in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    found = sorted(path.name for path in folder.iterdir())
+@contextlib.contextmanager
+def _take_place(folder: pathlib.Path, replace: bool) -> Iterator[pathlib.Path]:
+    """A folder to write a result to, which is then `folder`, in the place of the result there was."""
+    found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     if found and not replace:
         raise FileExistsError(
             f"{folder} is not empty ({', '.join(found[:3])}{', ...' * (len(found) > 3)}): give another "
             "--name, or --replace to put this result in its place"
         )
-    for path in (folder / contenders.FACTS, folder / ABLATION, *folder.glob("*.csv.gz")):
-        path.unlink(missing_ok=True)
+    if found and not {contenders.FACTS, ABLATION}.intersection(found):
+        raise FileExistsError(f"{folder} has no stored result that could be replaced: give another --name")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as room:
+        new, old = pathlib.Path(room, "new"), pathlib.Path(room, "old")
+        new.mkdir()
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
 
 
 def _run(facts: dict[str, Any], run: Run) -> dict[str, Any]:
@@ -150,7 +161,7 @@ def store_ablation(
       The facts stored, see `load_ablation`.
 
     Raises:
-      FileExistsError: the folder is not empty, and it is not to replace what is there.
+      FileExistsError: the folder is not empty, and it is not to replace what is there, or that is no result.
       FileNotFoundError: a run or the results are not there.
       ValueError: a file cannot be read, a recipe has failed, or the results are not an ablation's.
     """
@@ -174,10 +185,10 @@ def store_ablation(
         "run": _run({}, run),
     }
     found = [predictions.read(file) for file in files]
-    _make_room(folder, replace)
-    for (name, seed), of in zip(runs, found, strict=True):
-        predictions.write(folder / f"{name}.{seed}.csv.gz", of, digits=ABLATION_DIGITS)
-    return _write(folder / ABLATION, facts)
+    with _take_place(folder, replace) as new:
+        for (name, seed), of in zip(runs, found, strict=True):
+            predictions.write(new / f"{name}.{seed}.csv.gz", of, digits=ABLATION_DIGITS)
+        return _write(new / ABLATION, facts)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 import streamlit as st
 
 from fer_jax.evaluation.trained import Trained
-from fer_jax.inference.app_models import is_bundled
 from fer_jax.inference.uploads import plain
+from fer_jax.pretrained.bundled import is_bundled
 
 # What FER2013's splits are called elsewhere.
 _OFFICIAL = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}

@@ -62,11 +62,6 @@ def find(folder: Path | None) -> dict[str, str]:
     return found | {str(path.relative_to(folder).with_suffix("")): str(path) for path in others}
 
 
-def is_bundled(path: str) -> bool:
-    """Whether a model comes with the package."""
-    return path in map(find_weights, BUNDLED)
-
-
 def find_detectors() -> list[str]:
     """The detectors whose packages are installed; the one to take first."""
     there = importlib.util.find_spec("mediapipe") is not None

@@ -116,10 +116,14 @@ class Table:
         with files.named_by("--out", self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch()
-        if self.path.suffix == ".csv":
-            self._waiting.append(self._csv_line(self._columns))
-        self._note(None)
-        self.mark()
+            if self.path.suffix == ".csv":
+                self._waiting.append(self._csv_line(self._columns))
+            self._note(None)
+            try:
+                self.mark()
+            except OSError:  # without its state the file would be in the way of the next start
+                self.path.unlink()
+                raise
 
     def resume(self) -> tuple[set[str], dict[str, Any] | None]:
         """Begins where the file was left, or a new one where there is none.

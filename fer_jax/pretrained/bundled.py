@@ -16,6 +16,11 @@ BUNDLED = {
 DEFAULT = next(iter(BUNDLED))
 
 
+def is_bundled(path: os.PathLike | str) -> bool:
+    """Whether the file of a model comes with the package."""
+    return Path(path).resolve() in [Path(find_weights(name)).resolve() for name in BUNDLED]
+
+
 def find_weights(source: os.PathLike | str) -> str:
     """The path of weights: `source` itself, or that of one of `BUNDLED`.
 

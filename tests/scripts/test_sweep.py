@@ -83,6 +83,7 @@ def test_another_recipe_is_refused_before_anything_is_touched(sweep, tmp_path, c
     # The folder of the third value is free, and it comes first.
     more = ("--grid", "optim.momentum", "0.7", "0.5", "0.9")
     assert sweep(tmp_path, *more, flags=["--config.optim.weight_decay=0.01"]) == (2, [])
+    assert sweep(tmp_path, *more[:3], flags=["--config.optim.weight_decay=0.01"]) == (2, [])
     refusal = capsys.readouterr().err
     assert "momentum=0.5/seed_0 belongs to a run with another configuration" in refusal
     assert "optim.weight_decay: 0.0005 there, 0.01 here" in refusal and "give another --out" in refusal

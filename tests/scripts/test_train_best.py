@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from helpers import TrainingsWithin, run_python, run_within, script
 
+from configs.best import NETWORKS
 from fer_jax import checkpoints
 from fer_jax.monitor import EXIT_PREEMPTED
 
@@ -99,6 +100,25 @@ def test_votes_are_asked_for_before_the_first_training(best, tiny_data, tmp_path
     for data, message in ((tmp_path / "typo", "is not a prepared dataset"), (tiny_data, "has no FER+ votes")):
         assert best(tmp_path / "out", f"--ferplus={data}") == (2, [])
         assert message in capsys.readouterr().err
+
+
+def test_the_networks_are_those_of_the_configuration():
+    assert script("train_best").networks_of("configs/best.py") == list(NETWORKS)
+
+
+def test_a_folder_of_another_configuration_is_refused_before_the_first_training(
+    best, tiny_ferplus, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    (out / "residual" / "seed_0").mkdir(parents=True)
+    assert best(out) == (2, [])
+    assert "has residual, which configs/best_small.py has not: give another --out" in capsys.readouterr().err
+    out = tmp_path / "again"
+    taken = out / "ferplus" / "seed_4"
+    (taken / "checkpoints" / "2").mkdir(parents=True)
+    (taken / "config.json").write_text('{"seed": 4}')
+    assert best(out, f"--ferplus={tiny_ferplus}", "--seeds", "3", "4") == (2, [])
+    assert f"{taken} belongs to a run with another configuration" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
