@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fer_jax.evaluation import command  # noqa: E402
-from fer_jax.pretrained.bundled import is_bundled  # noqa: E402
+from fer_jax.pretrained.bundled import name_of  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def calibrate(args: argparse.Namespace) -> int:
 
     trained = command.open_weights(args)
     path = Path(trained.source)
-    if is_bundled(path):
+    if name_of(path):
         raise ValueError(f"{path} belongs to the package and is calibrated: give a file of your own")
     if not path.is_file():
         raise ValueError(f"{path} is a folder: the temperature is kept in a .safetensors file; give that")

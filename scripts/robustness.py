@@ -41,6 +41,7 @@ def measure(args: argparse.Namespace) -> int:
 
     from fer_jax.data import splits
     from fer_jax.evaluation import robustness, robustness_report, statistics
+    from fer_jax.pretrained.bundled import name_of
 
     trained = command.open_weights(args)
     judged, facts = command.load_judged(trained, args.data, args.split, args.labels, args.classes)
@@ -71,7 +72,8 @@ def measure(args: argparse.Namespace) -> int:
         out, predictions, faces, groups, numbers=numbers, seed=SEED, facts=facts, copies=copies
     )
     shutil.rmtree(keep)
-    print(f"{report['model']['name']} on {len(faces):,} of {size:,} faces of {args.split}\n")
+    network = name_of(trained.source) or report["model"]["name"]
+    print(f"{network} on {len(faces):,} of {size:,} faces of {args.split}\n")
     rows = {"clean accuracy": ("accuracy", report["clean"])}
     rows["mean corruption accuracy"] = ("value", report["mean_corruption_accuracy"])
     rows["kept of the clean accuracy"] = ("value", report["kept"])

@@ -1,9 +1,11 @@
 """The shipped checkpoints: small, what their cards say, and fit for evaluation."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image
 from fer_jax import models, platform
 from fer_jax.checkpoints import load_weights
 from fer_jax.evaluation import contenders, predictions
-from fer_jax.pretrained.bundled import BUNDLED, DEFAULT, find_weights
+from fer_jax.pretrained.bundled import BUNDLED, DEFAULT, find_weights, name_of
 
 SHIPPED = sorted((ROOT / "fer_jax" / "pretrained").glob("*.safetensors"))
 
@@ -38,6 +40,17 @@ def test_a_shipped_checkpoint_is_what_its_card_says(path):
     assert f"seed {facts['seed']}" in card
     assert f"{facts['parameters'] / 1e6:.1f} M parameters" in card
     assert ("EMA" in card) == facts["ema"]
+
+
+def test_their_files_are_known_by_their_names_however_they_are_spelt(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = Path(find_weights("cnn_64"))
+    (tmp_path / "link.safetensors").symlink_to(path)
+    (tmp_path / path.name).write_bytes(b"other weights")
+    for spelt in (path, str(path), os.path.relpath(path), "link.safetensors"):
+        assert name_of(spelt) == "cnn_64"
+    for other in (path.name, "cnn_64", tmp_path, "the mean of cnn, cnn_64"):
+        assert name_of(other) is None
 
 
 def test_the_default_is_the_most_accurate():
@@ -65,6 +78,8 @@ def test_a_shipped_checkpoint_can_be_evaluated(path, tiny_data, tmp_path):
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["num_examples"] == 28 and report["checkpoint"] == str(path)
     assert report["data_hash"] != report["trained_data_hash"]
+    name = path.stem.removesuffix("_fer2013")
+    assert (tmp_path / "out" / "report.md").read_text().startswith(f"# {name} on `validation`: ")
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from fer_jax.data.faces import Faces
 from fer_jax.evaluation import leakage, markdown, protocol, robustness, robustness_plots
 from fer_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from fer_jax.files import write_atomically
+from fer_jax.pretrained.bundled import name_of
 
 
 def write_report(
@@ -152,11 +153,12 @@ def _page(report: dict[str, Any]) -> str:
     summary = [_summary_row("all", report)]
     for name, found in (report["leak_free"] or {}).items():
         summary += [_summary_row(f"{name.replace('_', ' ')} copies", found)] if found else []
+    network = name_of(report["checkpoint"]) or report["model"]["name"]
     part = ""
     if report["num_examples"] < report["split_size"]:
         part = f", drawn from its {report['split_size']:,} in the classes' shares"
     lines = [
-        f"# {report['model']['name']} on corrupted faces: {100 * mean['value']:.2f} % mean accuracy",
+        f"# {network} on corrupted faces: {100 * mean['value']:.2f} % mean accuracy",
         "",
         f"{report['num_examples']:,} images of `{report['split']}` with labels `{report['labels']}`{part}. "
         "The weights are "

@@ -1,14 +1,13 @@
 """The app's model card: what a model was trained on, how often it is right, and what it is not for."""
 
-import os
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from fer_jax.evaluation.trained import Trained
 from fer_jax.inference.uploads import plain
-from fer_jax.pretrained.bundled import is_bundled
+from fer_jax.pretrained.bundled import find_weights, name_of
 
 # What FER2013's splits are called elsewhere.
 _OFFICIAL = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
@@ -43,10 +42,8 @@ def show(trained: Trained) -> None:
     with st.expander("About this model: accuracy, intended use, limits", icon=":material/description:"):
         st.table(_cells(facts(trained)), border="horizontal")
         st.markdown(LIMITS)
-        if is_bundled(trained.source):
-            card = resources.files("fer_jax.pretrained") / os.path.basename(
-                trained.source.replace(".safetensors", ".md")
-            )
+        if name := name_of(trained.source):
+            card = Path(find_weights(name)).with_suffix(".md")
             if st.toggle("The whole model card", key="whole_card"):
                 st.markdown("###" + card.read_text())
 
@@ -70,7 +67,7 @@ def facts(trained: Trained) -> dict[str, str]:
     if calibration := held.get("calibration"):
         where = _split(held, calibration["split"])
         found["calibration"] = f"temperature {calibration['temperature']:.2f}, fitted on {where}"
-    if is_bundled(trained.source):
+    if name_of(trained.source):
         found["licence"] = "Apache-2.0, as fer_jax; FER2013's pictures have terms of their own"
     return found
 

@@ -8,6 +8,7 @@ from fer_jax import __version__
 from fer_jax.inference import about
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.results import Prediction
+from fer_jax.pretrained.bundled import name_of
 
 
 class Problem(BaseModel):
@@ -117,7 +118,7 @@ class Input(BaseModel):
 class Model(BaseModel):
     """The network behind the answers."""
 
-    name: str
+    name: str = Field(description="As --model takes it where it comes with fer_jax, else its architecture's.")
     weights: str = Field(description="Name of their file.")
     version: str = Field(description="Of fer_jax.")
     emotions: list[str]
@@ -138,7 +139,7 @@ def describe_model(predictor: Predictor) -> Model:
     weights = trained.source.rstrip("/").rpartition("/")[2]
     kept = {key: facts["preprocess"][key] for key in ("image_size", "channels", "mean", "std")}
     return Model(
-        name=facts["model"]["name"],
+        name=name_of(trained.source) or facts["model"]["name"],
         weights=weights,
         version=__version__,
         emotions=list(classifier.emotions),

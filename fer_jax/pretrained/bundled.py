@@ -16,11 +16,6 @@ BUNDLED = {
 DEFAULT = next(iter(BUNDLED))
 
 
-def is_bundled(path: os.PathLike | str) -> bool:
-    """Whether the file of a model comes with the package."""
-    return Path(path).resolve() in [Path(find_weights(name)).resolve() for name in BUNDLED]
-
-
 def find_weights(source: os.PathLike | str) -> str:
     """The path of weights: `source` itself, or that of one of `BUNDLED`.
 
@@ -35,3 +30,9 @@ def find_weights(source: os.PathLike | str) -> str:
             f"{', '.join(BUNDLED)}"
         )
     return str(source)
+
+
+def name_of(source: os.PathLike | str) -> str | None:
+    """The name in `BUNDLED` of the weights that lie at `source`, None of others."""
+    path = os.path.realpath(source)
+    return next((name for name in BUNDLED if os.path.realpath(find_weights(name)) == path), None)

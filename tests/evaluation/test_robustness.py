@@ -158,6 +158,7 @@ def test_the_script_writes_a_report(report, tiny_run, tiny_data):
         found["corruptions"]["jpeg"]["severities"][2]["accuracy"]
     )
     page = (out / "robustness.md").read_text()
+    assert page.startswith("# cnn_relu on corrupted faces: ")
     assert "**No headline: selected on this split." in page
     assert "28 images of `validation` with labels `given`." in page
     for picture in ("robustness_summary.png", "robustness_curves.png", "corruptions.png"):
@@ -175,8 +176,8 @@ def test_the_script_takes_a_part_and_says_so(program, tiny_run, tiny_data, tmp_p
 
     monkeypatch.setattr(robustness, "predict_all", predict_all)
     arguments = [
-        "--workdir",
-        str(tiny_run),
+        "--checkpoint",
+        "cnn_250k",
         "--data",
         str(tiny_data),
         "--out",
@@ -187,11 +188,10 @@ def test_the_script_takes_a_part_and_says_so(program, tiny_run, tiny_data, tmp_p
     assert program.main(arguments) == 0
     labels = builder.load(tiny_data, "validation").labels[kept[0]]
     assert np.bincount(labels, minlength=7).tolist() == [2] * 7
-    assert "cnn_relu on 14 of 28 faces" in capsys.readouterr().out
-    assert (
-        "14 images of `validation` with labels `given`, drawn from its 28"
-        in (tmp_path / "robustness.md").read_text()
-    )
+    assert "cnn_250k on 14 of 28 faces" in capsys.readouterr().out
+    page = (tmp_path / "robustness.md").read_text()
+    assert page.startswith("# cnn_250k on corrupted faces: ")
+    assert "14 images of `validation` with labels `given`, drawn from its 28" in page
 
 
 def test_the_script_complains(program, tiny_run, tiny_data, tmp_path, capsys):

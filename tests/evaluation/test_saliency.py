@@ -20,6 +20,7 @@ from fer_jax.evaluation import saliency, saliency_report
 from fer_jax.evaluation.trained import Trained
 from fer_jax.models.layers import FeatureMap
 from fer_jax.pretrained import porting
+from fer_jax.pretrained.bundled import find_weights
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -212,8 +213,8 @@ def test_what_is_on_the_sheets(tmp_path):
     faces = Faces(images, labels, one_hot(labels), [f"face {i}" for i in range(90)])
     maps = rng.random((90, 3, 3))
     maps[7] = 0
-    facts = {"model": {"name": "cnn_relu"}, "split": "test", "checkpoint": "x", "data_hash": "abc"}
-    facts |= {"emotions": list(EMOTIONS), "labels": "given"}
+    facts = {"model": {"name": "cnn_relu"}, "split": "test", "data_hash": "abc"}
+    facts |= {"emotions": list(EMOTIONS), "labels": "given", "checkpoint": find_weights("cnn_1m")}
     (tmp_path / "neutral.png").write_text("of an older report")
     found = saliency_report.write_report(tmp_path, probs, maps, faces, facts | {"data": {"name": "tiny"}})
     assert json.loads((tmp_path / "saliency.json").read_text()) == found
@@ -230,6 +231,7 @@ def test_what_is_on_the_sheets(tmp_path):
             assert np.asarray(image.convert("L")).std() > 5
     assert not (tmp_path / "neutral.png").exists()
     page = (tmp_path / "saliency.md").read_text()
+    assert page.startswith("# Where cnn_1m looks\n")
     assert "3 x 3 places" in page and "](angry.png)" in page and "neutral.png" not in page
 
 

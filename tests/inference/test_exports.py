@@ -186,12 +186,14 @@ def test_every_file_says_what_it_is(written, calibrated):
     assert found["onnx"]["versions"]["opset"] == 17
 
 
-def test_a_licence_is_claimed_for_the_shipped_weights_only(calibrated):
-    licences = [
-        metadata.describe(Program(Trained(path)), "float32", {})["licence"]["weights"]
-        for path in (SHIPPED, calibrated)
-    ]
-    assert licences == ["Apache-2.0", "for whoever trained them to say"]
+def test_the_shipped_weights_have_a_licence_and_a_name(calibrated):
+    shipped, other = (
+        metadata.describe(Program(Trained(path)), "float32", {}) for path in (SHIPPED, calibrated)
+    )
+    assert shipped["licence"]["weights"] == "Apache-2.0"
+    assert other["licence"]["weights"] == "for whoever trained them to say"
+    assert shipped["description"].startswith("cnn, facial emotion recognition by fer_jax ")
+    assert other["description"].startswith("cnn_relu, facial emotion recognition by fer_jax ")
 
 
 def test_another_network_is_not_kept(calibrated, faces, tmp_path, monkeypatch):

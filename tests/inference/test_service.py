@@ -525,6 +525,7 @@ def test_the_bundled_weights_have_a_licence():
     from fer_jax.inference.replies import describe_model
 
     model = describe_model(Predictor.load("cnn", "whole"))
+    assert model.name == "cnn"
     assert model.weights == "cnn_fer2013.safetensors" and model.licence == "Apache-2.0"
     # As the model card has it.
     assert round(100 * model.evaluation.value, 2) == 68.74 and model.evaluation.selected

@@ -8,6 +8,7 @@ import jax
 from fer_jax import __version__
 from fer_jax.inference import about
 from fer_jax.inference.exports.program import INPUT, Program
+from fer_jax.pretrained.bundled import name_of
 
 
 def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict[str, Any]:
@@ -20,7 +21,8 @@ def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict
     """
     facts = program.trained.facts
     side, _, channels = program.trained.input_shape
-    preprocess, labels, network = facts["preprocess"], facts["emotions"], facts["model"]["name"]
+    preprocess, labels = facts["preprocess"], facts["emotions"]
+    network = name_of(program.trained.source) or facts["model"]["name"]
     inside, checkpoint = program.preprocessing == "inside", about.checkpoint(program.trained.source)
     return {
         "description": (
