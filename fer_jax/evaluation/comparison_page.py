@@ -89,8 +89,8 @@ def summary(found: dict[str, Any]) -> list[str]:
         lines.append(f"  {row['name']:{width}}  {'  '.join(cells)}".rstrip())
     if pairs := found["pairs"]:
         clear = sum(row["mcnemar_holm"] < LEVEL for row in pairs)
-        lines += ["", f"{clear} of {len(pairs)} pairs differ (McNemar, adjusted p < {LEVEL})"]
-    return lines
+        return [*lines, "", f"{clear} of {len(pairs)} pairs differ (McNemar, adjusted p < {LEVEL})"]
+    return [*lines, "", "one model: there is nothing to compare it with"]
 
 
 def table(found: dict[str, Any]) -> list[str]:

@@ -183,6 +183,8 @@ def test_the_page_and_the_pictures(save, tmp_path):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "out" / "compare.json").read_text()) == found
     assert "3 pairs differ" in comparison_page.summary(found)[-1]
+    alone = comparison.compare(contenders.load(paths[:1]))
+    assert comparison_page.summary(alone)[-1] == "one model: there is nothing to compare it with"
     for row in found["models"]:
         row["latency"] = None
     comparison_page.write(tmp_path / "out", found)
