@@ -130,7 +130,7 @@ def predict(args: argparse.Namespace) -> int:
         if args.resume:
             found, going_on = _rest(table, found)
             if not found:
-                print(f"nothing is left to do: {args.out} has every input")
+                print(f"nothing is left to do: {args.out} has every input, in {_some(table.rows, 'row')}")
                 return 0
         else:
             table.start()

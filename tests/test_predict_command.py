@@ -256,7 +256,7 @@ def test_another_spelling_of_a_path_is_the_same_file(folder, tiny_run, monkeypat
     assert run(tiny_run, spelt, "--out", out, "--resume") == 0
     capsys.readouterr()
     assert run(tiny_run, spelt, "--out", out, "--resume") == 0
-    assert capsys.readouterr().out == f"nothing is left to do: {out} has every input\n"
+    assert capsys.readouterr().out == f"nothing is left to do: {out} has every input, in 12 rows\n"
     assert [int(row["frame"]) for row in rows(out)] == list(range(12))
     assert {row["source"] for row in rows(out)} == {str(folder / "more" / "e.mp4")}
 

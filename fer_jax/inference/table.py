@@ -1,5 +1,6 @@
 """Predictions as a table: a row for a face, for a picture without one, for a file that cannot be read."""
 
+import collections
 import csv
 import io
 import json
@@ -80,6 +81,10 @@ class Table:
 
     A run that is stopped in any way leaves the rows of the last `mark`, and perhaps some that came after it,
     which `resume` cuts off.
+
+    Attributes:
+      path: of the file.
+      rows: that it had when it was begun or gone on with.
     """
 
     def __init__(self, path: os.PathLike | str, emotions: Sequence[str], made_by: dict[str, Any]):
@@ -98,7 +103,7 @@ class Table:
             raise TableError(f"--out {path}: expected a file ending in {' or '.join(ENDINGS)}")
         self._state = self.path.with_name(self.path.name + ".state")
         # Bytes on the disk, and so many of them (and of what waits) that a run can go on after.
-        self._written = self._whole = 0
+        self._written = self._whole = self.rows = 0
         self._waiting: list[bytes] = []
         self._going_on: dict[str, Any] | None = None
 
@@ -153,7 +158,9 @@ class Table:
             raise TableError(f"{self.path} was changed since it was written: it cannot be gone on with")
         os.truncate(self.path, whole)
         self._written = self._whole = whole
-        done = set(self._sources()) - ({self._going_on["source"]} if self._going_on else set())
+        sources = collections.Counter(self._sources())
+        self.rows = sources.total()
+        done = set(sources) - ({self._going_on["source"]} if self._going_on else set())
         return done, self._going_on
 
     def write(
