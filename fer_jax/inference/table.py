@@ -138,6 +138,7 @@ class Table:
 
         Raises:
           TableError: it was made otherwise or changed since, or nothing is known about how it was made.
+          OSError: it cannot be written.
         """
         if not self.path.exists():
             self.start()
@@ -156,7 +157,8 @@ class Table:
             raise TableError(f"{self.path} was made with {was}; now it is {now}: name another file")
         if self.path.stat().st_size < whole:
             raise TableError(f"{self.path} was changed since it was written: it cannot be gone on with")
-        os.truncate(self.path, whole)
+        with files.named_by("--out", self.path):
+            os.truncate(self.path, whole)
         self._written = self._whole = whole
         sources = collections.Counter(self._sources())
         self.rows = sources.total()

@@ -125,6 +125,18 @@ def test_a_table_that_was_changed_since_is_not_gone_on_with(tmp_path):
 SEEN_A, SEEN_B, SEEN_C = (Seen(Input(name, name), (9, 9)) for name in ("a.png", "b.mp4", "c.png"))
 
 
+def test_a_table_that_cannot_be_gone_on_with_for_its_rights_says_so(tmp_path, monkeypatch):
+    open_new(tmp_path / "out.csv")
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(table.os, "truncate", refuse)
+    message = rf"cannot write to {tmp_path}/out.csv \(Permission denied\); give another --out"
+    with pytest.raises(OSError, match=message):
+        Table(tmp_path / "out.csv", EMOTIONS, MADE_BY).resume()
+
+
 def test_a_table_that_is_there_is_not_written_over(tmp_path):
     path = tmp_path / "out.csv"
     path.write_text("precious")
