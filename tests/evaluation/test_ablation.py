@@ -118,7 +118,7 @@ def test_seeds_vary_by_hand(labels):
     """All images in one group: only the seeds vary, as a sample of two differences."""
     runs = {
         "baseline": [predict(labels, 1.0, 1), predict(labels, 1.0, 2)],
-        "after": [predict(labels, 1.2, 3), predict(labels, 1.9, 4)],
+        "after": [predict(labels, 1.5, 3), predict(labels, 1.6, 4)],
     }
     result = ablation.compare(runs, labels, np.zeros(400, int))
     values = [np.array(result[name]["accuracy"]["values"]) for name in ("after", "baseline")]
@@ -126,6 +126,7 @@ def test_seeds_vary_by_hand(labels):
     row = result["after"]["accuracy"]
     assert row["difference"] == pytest.approx(apart.mean())
     expected = scipy.stats.ttest_1samp(apart, 0).confidence_interval(0.95)
+    assert min(expected) > -1 and max(expected) < 1
     np.testing.assert_allclose(row["interval_95"], expected)
 
 
