@@ -3,12 +3,13 @@
     python scripts/cross_dataset.py --checkpoints runs/fer2013 runs/mine --data data/fer2013 data/mine \\
         --split test --out runs/cross
 
-OUT gets cross.md, cross.json and cross.png: accuracy and macro F1 of each checkpoint (a run's directory or
-a .safetensors file) on each dataset's split, with 95 % intervals by groups of identical images, and for
-each cell whether the dataset had a part in the training. OUT/CHECKPOINT/DATASET.csv has the predictions.
-A dataset without the split is refused. Datasets have the seven emotions; what became of other classes is
-said when a dataset is prepared (prepare_data.py --map). A checkpoint that tells contempt apart is judged as
---contempt says, and so does the page. An evaluation on test is noted beside the weights.
+OUT gets cross.md, cross.json and cross.png: accuracy and macro F1 of each checkpoint (a run's directory, a
+.safetensors file or the name of one of the package's networks) on each dataset's split, with 95 % intervals
+by groups of identical images, and for each cell whether the dataset had a part in the training.
+OUT/CHECKPOINT/DATASET.csv has the predictions. A dataset without the split is refused. Datasets have the
+seven emotions; what became of other classes is said when a dataset is prepared (prepare_data.py --map). A
+checkpoint that tells contempt apart is judged as --contempt says, and so does the page. An evaluation on test
+is noted beside the weights.
 """
 
 import argparse
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fer_jax.data.records import SPLITS  # noqa: E402
 from fer_jax.evaluation import command  # noqa: E402
+from fer_jax.pretrained.bundled import find_weights  # noqa: E402
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -26,7 +28,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--checkpoints", nargs="+", required=True, type=Path, metavar="PATH", help="runs or weights"
+        "--checkpoints", nargs="+", required=True, metavar="PATH", help="runs, weights or the package's names"
     )
     parser.add_argument(
         "--data", nargs="+", required=True, type=Path, metavar="DATA", help="made by prepare_data.py"
@@ -52,10 +54,11 @@ def cross(args: argparse.Namespace) -> int:
     from fer_jax import platform
     from fer_jax.evaluation import cross_dataset
 
+    checkpoints = [Path(find_weights(name)) for name in args.checkpoints]
     platform.tune_cpu()
     command.open_folder(args.out)
     found = cross_dataset.evaluate(
-        args.checkpoints, args.data, args.split, args.out, contempt=args.contempt, batch_size=args.batch_size
+        checkpoints, args.data, args.split, args.out, contempt=args.contempt, batch_size=args.batch_size
     )
     cross_dataset.write(args.out, found)
     print("\n".join(cross_dataset.tables(found)))

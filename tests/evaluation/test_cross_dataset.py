@@ -13,6 +13,7 @@ from fer_jax.data import builder, folders, synthetic
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import cross_dataset, predictions
 from fer_jax.evaluation.trained import Trained
+from fer_jax.pretrained import bundled
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +88,11 @@ def test_the_matrix(program, weights, tiny_data, mine, tmp_path, capsys):
     assert "Accuracy in percent" in capsys.readouterr().out
 
 
-def test_contempt_as_a_wrong_answer(program, weights, mine, tmp_path):
-    words = ["--checkpoints", str(weights[1]), "--data", str(mine), "--contempt", "wrong"]
+def test_contempt_as_a_wrong_answer_of_a_network_of_the_package(
+    program, weights, mine, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(bundled.BUNDLED, "ours", str(weights[1]))
+    words = ["--checkpoints", "ours", "--data", str(mine), "--contempt", "wrong"]
     assert program.main([*words, "--out", str(tmp_path)]) == 0
     faces = builder.load(mine, "test")
     probs = Trained(weights[1]).predict(faces.images, progress=False)
@@ -150,3 +154,6 @@ def test_complaints(program, weights, tiny_data, mine, tmp_path, capsys):
     assert "mine has no validation split; it has: test" in capsys.readouterr().err
     assert program.main([*words, str(mine)]) == 2
     assert "given twice" in capsys.readouterr().err
+    assert program.main(["--checkpoints", "cnn_65", *words[2:]]) == 2
+    err = capsys.readouterr().err
+    assert "there are no weights cnn_65" in err and "cnn_1m_64, cnn_64, " in err
