@@ -1,6 +1,5 @@
 """The real loop on tiny files from disk: outcome, resume, and the ways a run ends early."""
 
-import concurrent.futures
 import hashlib
 import json
 import logging
@@ -665,60 +664,36 @@ def interrupted(spec, **ending):
     return run_python("tests/interrupted_run.py", json.dumps(spec | ending), **QUICK)
 
 
-@pytest.fixture(scope="module")
-def resumed(whole, tiny_data, tmp_path_factory):
-    """Two runs interrupted again and again: {name: (work directory, finished processes)}."""
-    folder = tmp_path_factory.mktemp("resumed")
-    endings = {
+def assert_resumed(endings, codes, whole, data, workdir):
+    """A run that is ended and begun again and again without TensorFlow ends as the whole one did."""
+    spec = {"data": str(data), "workdir": str(workdir), "changes": CHECKPOINTS}
+    processes = [interrupted(spec, **ending) for ending in endings]
+    assert [process.returncode for process in processes] == codes, processes[-1].stderr
+    assert_same_run(workdir, whole[0], step=10)
+    # The summary does not tell of the interruptions.
+    summary = json.loads(processes[-1].stdout)
+    assert without_times(summary) == without_times(whole[1])
+    assert summary["seconds"] > 0
+    # Nothing but the event files is missing.
+    for process in processes:
+        assert process.stderr.count("no TensorBoard files: No module named 'tensorflow'") == 1
+    files = {path.name for path in workdir.iterdir()}
+    assert files == {path.name for path in whole[0].iterdir()} - {"tensorboard"}
+
+
+def test_killed_runs_end_as_if_nothing_had_happened(whole, tiny_data, tmp_path):
+    endings = [
         # Before the first checkpoint, while the first is committed, between two, while one is begun.
-        "killed": [
-            {"signal": ["SIGKILL", 2, 0]},
-            {"kill_in_save": ["os.rename", 3]},
-            {"signal": ["SIGKILL", 5, 0]},
-            {"kill_in_save": ["open", 9]},
-            {},
-        ],
-        # In the middle of a window, at the last evaluation.
-        "terminated": [
-            {"signal": ["SIGTERM", 5, 0]},
-            {"signal": ["SIGTERM", 10, 0]},
-            {},
-        ],
-    }
-
-    def run(name):
-        spec = {"data": str(tiny_data), "workdir": str(folder / name), "changes": CHECKPOINTS}
-        return folder / name, [interrupted(spec, **end) for end in endings[name]]
-
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        return dict(zip(endings, pool.map(run, endings), strict=True))
+        {"signal": ["SIGKILL", 2, 0]},
+        {"kill_in_save": ["os.rename", 3]},
+        {"signal": ["SIGKILL", 5, 0]},
+        {"kill_in_save": ["open", 9]},
+        {},
+    ]
+    assert_resumed(endings, [-signal.SIGKILL] * 4 + [0], whole, tiny_data, tmp_path / "run")
 
 
-def test_killed_runs_end_as_if_nothing_had_happened(resumed, whole):
-    workdir, processes = resumed["killed"]
-    codes = [process.returncode for process in processes]
-    assert codes == [-signal.SIGKILL] * 4 + [0], processes[-1].stderr
-    assert_same_run(workdir, whole[0], step=10)
-
-
-def test_sigterm_saves_and_ends_with_its_own_code(resumed, whole):
-    workdir, processes = resumed["terminated"]
-    codes = [process.returncode for process in processes]
-    assert codes == [EXIT_PREEMPTED] * 2 + [0], processes[-1].stderr
-    assert_same_run(workdir, whole[0], step=10)
-
-
-def test_the_summary_does_not_tell_of_interruptions(resumed, whole):
-    expected = without_times(whole[1])
-    for _, processes in resumed.values():
-        summary = json.loads(processes[-1].stdout)
-        assert without_times(summary) == expected
-        assert summary["seconds"] > 0
-
-
-def test_without_tensorflow_only_the_event_files_are_missing(resumed, whole):
-    for workdir, processes in resumed.values():
-        for process in processes:
-            assert process.stderr.count("no TensorBoard files: No module named 'tensorflow'") == 1
-        files = {path.name for path in workdir.iterdir()}
-        assert files == {path.name for path in whole[0].iterdir()} - {"tensorboard"}
+def test_sigterm_saves_and_ends_with_its_own_code(whole, tiny_data, tmp_path):
+    # In the middle of a window, at the last evaluation.
+    endings = [{"signal": ["SIGTERM", 5, 0]}, {"signal": ["SIGTERM", 10, 0]}, {}]
+    assert_resumed(endings, [EXIT_PREEMPTED] * 2 + [0], whole, tiny_data, tmp_path / "run")
