@@ -23,7 +23,7 @@ def test_a_network_without_weights_is_trained_from_scratch_and_tabled(tiny_data,
         f"--config.data.dir={tiny_data}",
         "--config.model.input_size=32",
         "--config.train.batch_size=34",
-        "--config.train.eval_epochs=25",
+        '--config.stages=({"epochs": 2.0, "train": "all", "learning_rate": 1e-3},)',
         **(nothing_there | QUICK | without_tensorflow()),
     )
     assert process.returncode == 0, process.stderr
