@@ -33,7 +33,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fer_jax.evaluation import command  # noqa: E402
-from fer_jax.pretrained.bundled import name_of  # noqa: E402
+from fer_jax.pretrained.bundled import network_name  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -116,7 +116,7 @@ def evaluate(args: argparse.Namespace) -> dict:
 def summary(report: dict, out: str) -> str:
     """The main figures and where the rest is."""
     interval = report["interval_95"]
-    network = name_of(report["checkpoint"]) or report["model"]["name"]
+    network = network_name(report["checkpoint"], report["model"])
     lines = [
         f"{network} on {report['split']}: {report['num_examples']:,} images, tta {report['tta']}",
         "",

@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fer_jax.evaluation import command  # noqa: E402
+from fer_jax.pretrained.bundled import network_name  # noqa: E402
 
 SEED = 0
 
@@ -41,7 +42,6 @@ def measure(args: argparse.Namespace) -> int:
 
     from fer_jax.data import splits
     from fer_jax.evaluation import robustness, robustness_report, statistics
-    from fer_jax.pretrained.bundled import name_of
 
     trained = command.open_weights(args)
     judged, facts = command.load_judged(trained, args.data, args.split, args.labels, args.classes)
@@ -72,7 +72,7 @@ def measure(args: argparse.Namespace) -> int:
         out, predictions, faces, groups, numbers=numbers, seed=SEED, facts=facts, copies=copies
     )
     shutil.rmtree(keep)
-    network = name_of(trained.source) or report["model"]["name"]
+    network = network_name(trained.source, report["model"])
     print(f"{network} on {len(faces):,} of {size:,} faces of {args.split}\n")
     rows = {"clean accuracy": ("accuracy", report["clean"])}
     rows["mean corruption accuracy"] = ("value", report["mean_corruption_accuracy"])

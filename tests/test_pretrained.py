@@ -1,6 +1,5 @@
 """The shipped checkpoints: small, what their cards say, and fit for evaluation."""
 
-import json
 import os
 import re
 import subprocess
@@ -10,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helpers import ROOT, script
+from helpers import ROOT
 from PIL import Image
 
 from fer_jax import models, platform
@@ -70,26 +69,15 @@ def test_the_readme_lists_them_by_their_accuracy():
         assert accuracy == f"{100 * facts['evaluation']['value']:.1f}"
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_shipped_checkpoint_can_be_evaluated(tiny_data, tmp_path):
-    path = find_weights(DEFAULT)
-    arguments = ["--checkpoint", path, "--data", str(tiny_data), "--out", str(tmp_path / "out")]
-    assert script("evaluate").main(arguments) == 0
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["num_examples"] == 28 and report["checkpoint"] == path
-    assert report["data_hash"] != report["trained_data_hash"]
-    assert (tmp_path / "out" / "report.md").read_text().startswith(f"# {DEFAULT} on `validation`: ")
-
-
 @pytest.fixture(scope="module")
 def public(shared_dir, tmp_path_factory):
-    """Every seventh face of PublicTest, uint8 [513, 48, 48], and their labels, [513]."""
+    """The faces of PublicTest, (3589, 48, 48) uint8, and their labels, (3589,)."""
     folder = tmp_path_factory.mktemp("npz")
     unpack = [sys.executable, shared_dir / "fer2013" / "unpack.py", "npz", folder]
     subprocess.run(unpack, check=True, capture_output=True)
     data = np.load(next(folder.glob("*.npz")), allow_pickle=False)
     chosen = data["usage"] == 1
-    return data["images"][chosen][::7], data["emotion"][chosen][::7]
+    return data["images"][chosen], data["emotion"][chosen]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -98,14 +86,16 @@ def test_a_shipped_checkpoint_gives_what_is_stored(path, public):
     stored = predictions.read(ROOT / "results" / path.stem.removesuffix("_fer2013") / contenders.STORED)
     variables, facts = load_weights(path)
     images, labels = public
-    found = np.mean(np.argmax(stored.probs, axis=1) == stored.labels)
-    assert found == pytest.approx(facts["evaluation"]["value"], abs=1e-6)
-    assert np.array_equal(stored.labels[::7], labels)
+    assert np.array_equal(stored.labels, labels)
     model = models.create(facts["model"]["name"], **facts["model"]["kwargs"])
     apply = jax.jit(model.apply, compiler_options=platform.compiler_options())
     side = facts["preprocess"]["image_size"]
     faces = [Image.fromarray(face.astype(np.float32)) for face in images]
     faces = [face.resize((side, side), Image.Resampling.BICUBIC) for face in faces]
     x = (np.stack(faces)[..., None] / 255 - facts["preprocess"]["mean"]) / facts["preprocess"]["std"]
-    off = np.abs(jax.nn.softmax(apply(variables, x)) - stored.probs[::7])
-    assert np.mean(off) < 0.001 and np.max(off) < 0.05  # Pillow enlarges the outer pixels otherwise
+    logits = np.concatenate([apply(variables, part) for part in np.split(x, 37)])  # of one size, 97
+    accuracy = np.mean(np.argmax(logits, 1) == labels)
+    # Of an enlarged face the outer pixels differ, which turns a few answers that are nearly ties.
+    assert accuracy == pytest.approx(facts["evaluation"]["value"], abs=(2 if side == 48 else 6) / 3589)
+    off = np.abs(jax.nn.softmax(logits) - stored.probs)  # Pillow enlarges the outer pixels otherwise
+    assert np.mean(off) < 0.001 and np.max(off) < 0.05

@@ -6,7 +6,7 @@ from typing import Any
 
 from fer_jax.evaluation import agreement, calibration, examples
 from fer_jax.evaluation.markdown import table
-from fer_jax.pretrained.bundled import name_of
+from fer_jax.pretrained.bundled import network_name
 
 _VIEWS = {
     "none": "one view of each (no test-time augmentation)",
@@ -89,7 +89,7 @@ _ROWS = (
 
 def report_page(report: dict[str, Any], out_dir: pathlib.Path) -> str:
     """The page of a report, with those of the pictures that lie in `out_dir`."""
-    model = name_of(report["checkpoint"]) or (report["model"] or {}).get("name", "unknown model")
+    model = network_name(report["checkpoint"], report["model"])
     judged = "" if report["labels"] == "given" else f" by `{report['labels']}`"
     lines = [
         f"# {model} on `{report['split']}`{judged}: {100 * report['accuracy']:.2f} % accuracy",

@@ -13,7 +13,7 @@ from fer_jax.data.faces import Faces
 from fer_jax.evaluation import leakage, markdown, protocol, robustness, robustness_plots
 from fer_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from fer_jax.files import write_atomically
-from fer_jax.pretrained.bundled import name_of
+from fer_jax.pretrained.bundled import network_name
 
 
 def write_report(
@@ -153,7 +153,7 @@ def _page(report: dict[str, Any]) -> str:
     summary = [_summary_row("all", report)]
     for name, found in (report["leak_free"] or {}).items():
         summary += [_summary_row(f"{name.replace('_', ' ')} copies", found)] if found else []
-    network = name_of(report["checkpoint"]) or report["model"]["name"]
+    network = network_name(report["checkpoint"], report["model"])
     part = ""
     if report["num_examples"] < report["split_size"]:
         part = f", drawn from its {report['split_size']:,} in the classes' shares"

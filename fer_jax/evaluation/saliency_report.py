@@ -15,7 +15,7 @@ from fer_jax.data.emotions import class_names
 from fer_jax.data.faces import Faces
 from fer_jax.evaluation.plots import new_figure
 from fer_jax.files import write_atomically
-from fer_jax.pretrained.bundled import name_of
+from fer_jax.pretrained.bundled import network_name
 
 SHOWN = 12  # faces of a class that are taken for what they are, and as many that are not
 _SIDE = 192  # of the pictures of faces
@@ -189,7 +189,7 @@ def _page(report: dict[str, Any]) -> str:
     """saliency.md."""
     high, wide = report["map_shape"]
     lines = [
-        f"# Where {name_of(report['checkpoint']) or report['model']['name']} looks",
+        f"# Where {network_name(report['checkpoint'], report['model'])} looks",
         "",
         f"Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) of {report['num_examples']:,} faces of "
         f"`{report['split']}` with labels `{report['labels']}` ({report['data']['name']}, content hash "

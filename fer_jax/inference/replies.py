@@ -8,7 +8,7 @@ from fer_jax import __version__
 from fer_jax.inference import about
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.results import Prediction
-from fer_jax.pretrained.bundled import name_of
+from fer_jax.pretrained.bundled import network_name
 
 
 class Problem(BaseModel):
@@ -139,7 +139,7 @@ def describe_model(predictor: Predictor) -> Model:
     weights = trained.source.rstrip("/").rpartition("/")[2]
     kept = {key: facts["preprocess"][key] for key in ("image_size", "channels", "mean", "std")}
     return Model(
-        name=name_of(trained.source) or facts["model"]["name"],
+        name=network_name(trained.source, facts["model"]),
         weights=weights,
         version=__version__,
         emotions=list(classifier.emotions),

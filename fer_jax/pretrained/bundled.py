@@ -1,8 +1,10 @@
 """The trained networks that come with the package."""
 
 import os
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 # The most accurate first, which is the default.
 BUNDLED = {
@@ -36,3 +38,13 @@ def name_of(source: os.PathLike | str) -> str | None:
     """The name in `BUNDLED` of the weights that lie at `source`, None of others."""
     path = os.path.realpath(source)
     return next((name for name in BUNDLED if os.path.realpath(find_weights(name)) == path), None)
+
+
+def network_name(source: os.PathLike | str, model: Mapping[str, Any] | None) -> str:
+    """What to call the network whose weights lie at `source`: its name in `BUNDLED`, else its architecture's.
+
+    Args:
+      source: where they lie.
+      model: the facts about it, of which "name" is the architecture's; None where they are not known.
+    """
+    return name_of(source) or (model or {}).get("name", "unknown model")

@@ -8,7 +8,7 @@ import jax
 from fer_jax import __version__
 from fer_jax.inference import about
 from fer_jax.inference.exports.program import INPUT, Program
-from fer_jax.pretrained.bundled import name_of
+from fer_jax.pretrained.bundled import network_name
 
 
 def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict
     facts = program.trained.facts
     side, _, channels = program.trained.input_shape
     preprocess, labels = facts["preprocess"], facts["emotions"]
-    network = name_of(program.trained.source) or facts["model"]["name"]
+    network = network_name(program.trained.source, facts["model"])
     inside, checkpoint = program.preprocessing == "inside", about.checkpoint(program.trained.source)
     return {
         "description": (
