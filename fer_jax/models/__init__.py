@@ -3,7 +3,13 @@
 import flax.linen as nn
 
 from fer_jax.models.cnn import CnnElu, CnnRelu, CnnResidual
-from fer_jax.models.efficientnet import EfficientNetB0, EfficientNetB2, EfficientNetB4
+from fer_jax.models.efficientnet import (
+    EfficientNetB0,
+    EfficientNetB2,
+    EfficientNetB4,
+    EfficientNetLite0,
+    EfficientNetLite2,
+)
 from fer_jax.models.mobilenet import MobileNetV2, MobileNetV3Small
 from fer_jax.models.resnet import ResNet18
 from fer_jax.models.vgg import VGG16, VGG16BN
@@ -15,6 +21,8 @@ MODELS: dict[str, type[nn.Module]] = {
     "efficientnet_b0": EfficientNetB0,
     "efficientnet_b2": EfficientNetB2,
     "efficientnet_b4": EfficientNetB4,
+    "efficientnet_lite0": EfficientNetLite0,
+    "efficientnet_lite2": EfficientNetLite2,
     "mobilenet_v2": MobileNetV2,
     "mobilenet_v3_small": MobileNetV3Small,
     "resnet18": ResNet18,

@@ -1,6 +1,7 @@
-"""EfficientNet (Tan & Le 2019, arXiv:1905.11946)."""
+"""EfficientNet (Tan & Le 2019, arXiv:1905.11946), and EfficientNet-Lite for phones."""
 
 import math
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -36,16 +37,22 @@ class EfficientNetB0(Backbone):
     depth: float = 1.0
     cut: int | None = None
 
+    lite: ClassVar[bool] = False
+
     @nn.compact
     def __call__(self, x: jnp.ndarray, train: bool = False, features: bool = False) -> jnp.ndarray:
+        depths = [math.ceil(count * self.depth) for count, *_ in _STAGES]
+        if self.lite:
+            depths[0], depths[-1] = _STAGES[0][0], _STAGES[-1][0]
         blocks = [
             (divisible(channels * self.width), kernel, stride if first == 0 else 1, expansion)
-            for count, channels, kernel, stride, expansion in _STAGES
-            for first in range(math.ceil(count * self.depth))
+            for depth, (_, channels, kernel, stride, expansion) in zip(depths, _STAGES, strict=True)
+            for first in range(depth)
         ][: self.cut]
-        layers = self.layers(train)
-        x = layers["conv"](divisible(32 * self.width), 3, 2, name="stem")(self.enter(x))
-        x = layers["norm"](tail=nn.silu, name="stem_norm")(x)
+        layers, act = self.layers(train), nn.relu6 if self.lite else nn.silu
+        ends = 1.0 if self.lite else self.width
+        x = layers["conv"](divisible(32 * ends), 3, 2, name="stem")(self.enter(x))
+        x = layers["norm"](tail=act, name="stem_norm")(x)
         for i, (channels, kernel, stride, expansion) in enumerate(blocks):
             name, width = f"block_{i}", x.shape[-1]
             x = InvertedResidual(
@@ -54,16 +61,16 @@ class EfficientNetB0(Backbone):
                 features=channels,
                 kernel=kernel,
                 stride=stride,
-                act=nn.silu,
-                squeeze=max(1, width // 4),
-                squeeze_act=nn.silu,
+                act=act,
+                squeeze=0 if self.lite else max(1, width // 4),
+                squeeze_act=act,
                 drop_path=self.drop_path * i / len(blocks),
                 train=train,
                 name=name,
             )(x)
         if self.cut is None:
-            x = layers["conv"](divisible(1280 * self.width), 1, name="top")(x)
-            x = layers["norm"](tail=nn.silu, name="top_norm")(x)
+            x = layers["conv"](divisible(1280 * ends), 1, name="top")(x)
+            x = layers["norm"](tail=act, name="top_norm")(x)
         return self.leave(global_pool(FeatureMap()(x)), train, features)
 
 
@@ -81,3 +88,19 @@ class EfficientNetB4(EfficientNetB0):
     width: float = 1.4
     depth: float = 1.8
     dropout: float = 0.4
+
+
+class EfficientNetLite0(EfficientNetB0):
+    """EfficientNet-Lite0: no squeeze-excitation, ReLU6; stem and top are not scaled, nor are the depths of the
+    first and the last stage (tensorflow/tpu, models/official/efficientnet/lite).
+    """
+
+    lite: ClassVar[bool] = True
+
+
+class EfficientNetLite2(EfficientNetLite0):
+    """EfficientNet-Lite2."""
+
+    width: float = 1.1
+    depth: float = 1.2
+    dropout: float = 0.3

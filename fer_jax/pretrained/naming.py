@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-ECOSYSTEMS = ("torchvision", "timm", "keras")
+# timm_tf: what TensorFlow trained, as timm ported it: timm's names, TensorFlow's conventions.
+ECOSYSTEMS = ("torchvision", "timm", "timm_tf", "keras")
 _PARTS = {
     ("expand",): "conv",
     ("expand_norm",): "norm",
@@ -230,9 +231,11 @@ def _keras_vgg(params):
 
 
 _FAMILIES = {
+    "efficientnet_lite": {"timm_tf": _timm_inverted},
     "efficientnet": {
         "torchvision": _torchvision_efficientnet,
         "timm": _timm_inverted,
+        "timm_tf": _timm_inverted,
         "keras": _keras_efficientnet,
     },
     "mobilenet_v2": {

@@ -69,6 +69,11 @@ def _timm(model: str, tag: str, top1: float | None, resolution: int, **kwargs) -
     return Source(model, "timm", url, "", top1, resolution, **kwargs)
 
 
+def _timm_tf(model: str, top1: float, resolution: int, **kwargs) -> Source:
+    source = _timm(model, f"tf_{model}.in1k", top1, resolution, padding="same", epsilon=1e-3, **kwargs)
+    return dataclasses.replace(source, ecosystem="timm_tf")
+
+
 def _keras(model: str, path: str, md5: str, top1: float, resolution: int, **kwargs) -> Source:
     url = f"https://storage.googleapis.com/{path}"
     checksum = f"md5:{md5}" if md5 else ""
@@ -103,6 +108,9 @@ SOURCES = (
     _timm("resnet18", "resnet18.a1_in1k", 73.158, 288),
     _timm("vgg16", "vgg16.tv_in1k", 71.592, 224, **_FROM_TORCHVISION),
     _timm("vgg16_bn", "vgg16_bn.tv_in1k", 73.370, 224, **_FROM_TORCHVISION),
+    _timm_tf("efficientnet_b0", 76.53, 224),
+    _timm_tf("efficientnet_lite0", 74.83, 224, **_MINUS_ONE_TO_ONE),
+    _timm_tf("efficientnet_lite2", 77.46, 260, **_MINUS_ONE_TO_ONE),
     _keras(
         "efficientnet_b0",
         "keras-applications/efficientnetb0.h5",
