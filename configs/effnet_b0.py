@@ -1,8 +1,8 @@
 """EfficientNet-B0 from ImageNet weights (TensorFlow's, as timm ported them): our recipe, in two sizes.
 
 `python -m fer_jax.main --config configs/effnet_b0.py` fine-tunes it at 112 px for 41 epochs, for a GPU.
-`python -m fer_jax.main --config configs/effnet_b0.py:cpu --workdir runs/effnet_b0_cpu` is for two CPU cores with
-AVX-512 BF16: 8.5 epochs, mostly on smaller faces, taught by the bundled `cnn_64` and `cnn_1m_64`.
+`python -m fer_jax.main --config configs/effnet_b0.py:cpu --workdir runs/effnet_b0_cpu` is for two CPU cores
+with AVX-512 BF16: 8.5 epochs, mostly on smaller faces, taught by the bundled `cnn_64` and `cnn_1m_64`.
 No metric to expect yet: neither has been trained to the end.
 """
 
@@ -22,6 +22,7 @@ def get_config(size: str = "gpu"):
     c.distill.teachers = ("cnn_64", "cnn_1m_64")
     c.distill.weight = 0.8
     c.optim.layer_decay = 0.9
+    c.optim.warmup_epochs = 0.25
     c.train.sizes = ((0.45, 80), (0.8, 96))
     c.checkpoint.every_steps = 200
     c.stages = (

@@ -91,8 +91,9 @@ class EfficientNetB4(EfficientNetB0):
 
 
 class EfficientNetLite0(EfficientNetB0):
-    """EfficientNet-Lite0: no squeeze-excitation, ReLU6; stem and top are not scaled, nor are the depths of the
-    first and the last stage (tensorflow/tpu, models/official/efficientnet/lite).
+    """EfficientNet-Lite0: without squeeze-excitation, with ReLU6 (tensorflow/tpu, efficientnet/lite).
+
+    Stem and top are not scaled, nor are the depths of the first and the last stage.
     """
 
     lite: ClassVar[bool] = True
