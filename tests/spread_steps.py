@@ -1,10 +1,12 @@
 """Trains a few steps on all devices in several ways.
 
-    python spread_steps.py OUT [COORDINATOR PROCESS COUNT]
+    python spread_steps.py OUT STEPS [COORDINATOR PROCESS COUNT]
 
+With JAX_ENABLE_X64 the whole program computes in float64, where what the ways differ by is no rounding.
 With several processes each feeds its part of the batch; the first writes OUT (.npz): for each way
 losses [steps], accuracies [steps], the flat final parameters, statistics and averages, and the names of the
-layers that moved. In one process there is each way with `_stage`, too: a stage of a backbone.
+layers that moved. In one process and float64 there is each way with `_stage`, too: a stage of a backbone; and
+the faults `sum` (each device follows its own gradient) and `norm` (each device has its own BatchNorm).
 """
 
 import functools
@@ -13,6 +15,10 @@ import sys
 import tempfile
 
 import jax
+
+if jax.config.jax_enable_x64:  # before the layers' defaults are read
+    jax.numpy.float32 = jax.numpy.float64
+
 import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh
@@ -25,10 +31,10 @@ from fer_jax.distillation import Distillation
 from fer_jax.evaluation.trained import Trained
 from fer_jax.state import create_state, random_variables
 
-SIZE, BATCH, STEPS = 16, 32, 4
-RANGES = augment.Ranges(
-    flip=0.5, rotation=10, contrast=(0.6, 1.4), erasing=0.5, mixup=0.4, mix_probability=0.5
-)
+SIZE, BATCH = 16, 32
+# Without erased boxes: over an even area neighbours are equal up to rounding, which then decides where the
+# gradient of max-pooling goes, in float64 too.
+RANGES = augment.Ranges(flip=0.5, rotation=10, contrast=(0.6, 1.4), mixup=0.4, mix_probability=0.5)
 
 
 def faces():
@@ -78,9 +84,10 @@ def moved(start, state):
     return sorted({"/".join(k[1:-1]) for k, v in flat[0].items() if not np.array_equal(v, flat[1][k])})
 
 
-def train(placement, model, trained, frozen):
-    """{name: array} of a run of STEPS steps in one way."""
-    schedule = optim.learning_rate("cosine", peak=0.1, total_steps=STEPS)
+def train(placement, model, trained, frozen, *, steps_taken, fault=None):
+    """{name: array} of a run in one way, perhaps with a fault."""
+    axis_of = {"norm": placement.axis_name, "sum": placement.axis_name} | {fault: None}
+    schedule = optim.learning_rate("cosine", peak=0.1, total_steps=steps_taken)
     tx = optim.make_optimizer("sgd", schedule, weight_decay=0.01, clip_norm=5.0)
     # Both a sum over examples and a sum of weights go over the devices.
     loss_fn = functools.partial(
@@ -89,11 +96,11 @@ def train(placement, model, trained, frozen):
         label_smoothing=0.1,
         normalization="weights",
     )
-    taught = Distillation([teacher()], weight=0.5, temperature=2.0)
+    taught = Distillation([teacher()], weight=0.5, temperature=2.0, dtype=jax.numpy.float32)
     weights = placement.put_state(taught.variables)
     step = placement.compile(
         steps.make_train_step(
-            model.clone(axis_name=placement.axis_name, **({"frozen": frozen} if frozen else {})),
+            model.clone(axis_name=axis_of["norm"], **({"frozen": frozen} if frozen else {})),
             tx,
             loss_fn,
             size=SIZE,
@@ -103,7 +110,7 @@ def train(placement, model, trained, frozen):
             ema_decay=0.5,
             trained=trained,
             distillation=taught,
-            axis_name=placement.axis_name,
+            axis_name=axis_of["sum"],
         ),
         weights,
     )
@@ -124,14 +131,17 @@ def train(placement, model, trained, frozen):
         process_count=jax.process_count(),
     )
     seen = []
-    for _ in range(STEPS):
-        state, metrics = step(state, placement.put_batch(next(stream)))
+    for _ in range(steps_taken):
+        batch = next(stream)
+        if jax.config.jax_enable_x64:
+            batch = {k: v.astype(np.float64) if v.dtype == np.float32 else v for k, v in batch.items()}
+        state, metrics = step(state, placement.put_batch(batch))
         seen.append(placement.fetch(metrics))
     stream.close()
     # What was fetched stays, though its memory on the device has been used again since.
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, start, kept)))
     state = placement.fetch(state)
-    assert int(state.step) == STEPS
+    assert int(state.step) == steps_taken
     trees = {"params": state.params, "batch_stats": state.batch_stats, "ema": state.ema}
     return {
         "loss": np.array([m["loss"] for m in seen]),
@@ -142,12 +152,14 @@ def train(placement, model, trained, frozen):
     }
 
 
-def main(out, *distributed):
+def main(out, steps_taken, *distributed):
     if distributed:
         coordinator, process, count = distributed
         jax.distributed.initialize(coordinator, int(count), int(process))
+    run = functools.partial(train, steps_taken=int(steps_taken))
     ways = {mode: parallel.place(mode, BATCH, RANGES.mixes) for mode in ("jit", "pmap")}
-    if jax.process_count() == 1:
+    alone = jax.process_count() == 1
+    if alone:
         one = Mesh(np.array(jax.devices()[:1]), (parallel.AXIS,))
         ways["one"] = parallel.Placement("jit", one)
         many = len(jax.devices())
@@ -157,9 +169,11 @@ def main(out, *distributed):
                 parallel.place("auto", batch_size, mixes)
             except ValueError as error:
                 print(error)
-    results = {way: train(placement, *whole_cnn()) for way, placement in ways.items()}
-    if jax.process_count() == 1:
-        results |= {f"{way}_stage": train(placement, *backbone_stage()) for way, placement in ways.items()}
+    results = {way: run(placement, *whole_cnn()) for way, placement in ways.items()}
+    if alone and jax.config.jax_enable_x64:
+        results |= {f"{way}_stage": run(placement, *backbone_stage()) for way, placement in ways.items()}
+        for fault in ("sum", "norm"):
+            results[fault] = run(ways["pmap"], *whole_cnn(), fault=fault)
     if jax.process_index() == 0:
         flat = {f"{way}/{k}": v for way, result in results.items() for k, v in result.items()}
         np.savez(out, devices=len(jax.devices()), processes=jax.process_count(), **flat)

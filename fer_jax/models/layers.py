@@ -1,7 +1,7 @@
 """Layers shared by the models."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -86,42 +86,53 @@ def _tiles(x: jnp.ndarray) -> jnp.ndarray:
     return x[:, : h // 2 * 2, : w // 2 * 2].reshape(b, h // 2, 2, w // 2, 2, c)
 
 
+def _largest(parts: Sequence[jnp.ndarray]) -> tuple[jnp.ndarray, jnp.ndarray]:
+    """Elementwise maximum of arrays, and which of them it is first found in (uint8).
+
+    The gradient of pooling goes by that number. To look for what equals the maximum would lose it: a compiler
+    that computes x once for the maximum and again for the comparison may round it differently.
+    """
+    largest, place = parts[0], jnp.zeros(parts[0].shape, jnp.uint8)
+    for number, part in enumerate(parts[1:], 1):
+        place = jnp.where(part > largest, jnp.uint8(number), place)
+        largest = jnp.maximum(largest, part)
+    return largest, place
+
+
 def max_pool_2x2(x: jnp.ndarray) -> jnp.ndarray:
     """Max-pool 2x2 at stride 2: [B, H, W, C] -> [B, H // 2, W // 2, C]; an odd last row or column is dropped.
 
-    Equal to `nn.max_pool(x, (2, 2), (2, 2))` forward. Written as maximum and comparison because XLA's
-    gradient of a window reduction (select-and-scatter) is single-threaded on the CPU. Where values
-    tie, the gradient is shared between them instead of going to the first.
+    Equal to `nn.max_pool(x, (2, 2), (2, 2))` with its gradient. Written out because XLA's gradient of a window
+    reduction (select-and-scatter) is single-threaded on the CPU.
     """
     return nn.max_pool(x, (2, 2), (2, 2)) if portable.is_on() else _max_pool_2x2(x)
 
 
 @jax.custom_vjp
 def _max_pool_2x2(x: jnp.ndarray) -> jnp.ndarray:
-    x = _tiles(x)
-    rows = jnp.maximum(x[:, :, 0], x[:, :, 1])
-    return jnp.maximum(rows[:, :, :, 0], rows[:, :, :, 1])
+    return _largest_of_tiles(x)[0]
+
+
+def _largest_of_tiles(x: jnp.ndarray) -> tuple[jnp.ndarray, jnp.ndarray]:
+    tiles = _tiles(x)
+    return _largest([tiles[:, :, i, :, j] for i in (0, 1) for j in (0, 1)])
 
 
 def _max_pool_fwd(x):
-    return _max_pool_2x2(x), x
+    largest, place = _largest_of_tiles(x)
+    return largest, (place, x.shape)
 
 
-def _max_pool_bwd(x, gradient):
-    return (_max_pool_pull(x, _max_pool_2x2(x), gradient),)
+def _max_pool_bwd(residuals, gradient):
+    return (_into_tiles(gradient, *residuals),)
 
 
-def _max_pool_pull(x: jnp.ndarray, pooled: jnp.ndarray, gradient: jnp.ndarray) -> jnp.ndarray:
-    """The gradient [B, H, W, C] of x from that of one of each four, `pooled` [B, H // 2, W // 2, C]."""
-    tiles = _tiles(x)
-    is_largest = tiles == pooled[:, :, None, :, None]
-    counts = is_largest.astype(gradient.dtype)
-    counts = counts[:, :, 0] + counts[:, :, 1]
-    share = gradient / (counts[:, :, :, 0] + counts[:, :, :, 1])
-    d_tiles = jnp.where(is_largest, share[:, :, None, :, None], 0)
-    b, h, w, c = x.shape
-    d_x = d_tiles.reshape(b, h // 2 * 2, w // 2 * 2, c)
-    return jnp.pad(d_x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
+def _into_tiles(gradient: jnp.ndarray, place: jnp.ndarray, shape: Sequence[int]) -> jnp.ndarray:
+    """Puts numbers [B, H // 2, W // 2, C] at their places in zeros [B, H, W, C]."""
+    places = jnp.arange(4, dtype=jnp.uint8).reshape(2, 1, 2, 1)
+    tiles = jnp.where(place[:, :, None, :, None] == places, gradient[:, :, None, :, None], 0)
+    b, h, w, c = shape
+    return jnp.pad(tiles.reshape(b, h // 2 * 2, w // 2 * 2, c), ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
 
 
 _max_pool_2x2.defvjp(_max_pool_fwd, _max_pool_bwd)
@@ -130,8 +141,8 @@ _max_pool_2x2.defvjp(_max_pool_fwd, _max_pool_bwd)
 def max_pool_3x3(x: jnp.ndarray) -> jnp.ndarray:
     """Max-pool 3x3 at stride 2 with one pixel around: [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), C].
 
-    Equal to torch's `MaxPool2d(3, 2, padding=1)` forward. Written out for the reason that `max_pool_2x2`
-    gives, and sharing the gradient between ties like it.
+    Equal to torch's `MaxPool2d(3, 2, padding=1)` with its gradient. Written out for the reason that
+    `max_pool_2x2` gives.
     """
     if portable.is_on():
         return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
@@ -144,48 +155,41 @@ def _max_pool_3x3(x: jnp.ndarray) -> jnp.ndarray:
 
 
 def _max_pool_3x3_fwd(x):
-    padded = _pad_for_windows(x)
-    windows = _windows(padded, -(-x.shape[1] // 2), -(-x.shape[2] // 2))
-    return functools.reduce(jnp.maximum, windows), x
-
-
-def _pad_for_windows(x: jnp.ndarray) -> jnp.ndarray:
-    """`x` with -inf around, so that 3x3 windows at stride 2 fit; its sides are even."""
+    h, w = (-(-n // 2) for n in x.shape[1:3])
+    # With -inf around, so that 3x3 windows at stride 2 fit.
     after = tuple(3 - n % 2 for n in x.shape[1:3])
-    return jnp.pad(x, ((0, 0), (1, after[0]), (1, after[1]), (0, 0)), constant_values=-jnp.inf)
+    x_padded = jnp.pad(x, ((0, 0), (1, after[0]), (1, after[1]), (0, 0)), constant_values=-jnp.inf)
+    windows = [x_padded[:, i : i + 2 * h : 2, j : j + 2 * w : 2] for i in range(3) for j in range(3)]
+    largest, place = _largest(windows)
+    return largest, (place, x.shape)
 
 
-def _windows(padded: jnp.ndarray, h: int, w: int) -> list[jnp.ndarray]:
-    """The nine places of the windows: arrays [B, h, w, C]."""
-    return [padded[:, i : i + 2 * h : 2, j : j + 2 * w : 2] for i in range(3) for j in range(3)]
-
-
-def _max_pool_3x3_bwd(x, gradient):
-    padded, (h, w) = _pad_for_windows(x), gradient.shape[1:3]
-    windows = _windows(padded, h, w)
-    largest = functools.reduce(jnp.maximum, windows)
-    share = gradient / sum((part == largest).astype(gradient.dtype) for part in windows)
-    # The pixel 2 q + a of the padded input lies in the windows q and, where a is 0, q - 1.
+def _max_pool_3x3_bwd(residuals, gradient):
+    place, shape = residuals
+    h, w = gradient.shape[1:3]
     edge = ((0, 0), (1, 1), (1, 1), (0, 0))
-    largest, share = jnp.pad(largest, edge, constant_values=jnp.inf), jnp.pad(share, edge)
-    phases = []
-    for a, rows in enumerate(((0, 1), (1,))):
-        for b, columns in enumerate(((0, 1), (1,))):
-            part = padded[:, a::2, b::2][:, : h + 1, : w + 1]
-            phases.append(
-                sum(
-                    jnp.where(
-                        part == largest[:, i : i + h + 1, j : j + w + 1],
-                        share[:, i : i + h + 1, j : j + w + 1],
-                        0,
-                    )
-                    for i in rows
-                    for j in columns
+    place, gradient = jnp.pad(place, edge, constant_values=9), jnp.pad(gradient, edge)
+    # The pixel 2 q + a of the padded input lies in the windows q, in its row a, and where a is 0, q - 1, in
+    # its row 2.
+    windows = (((1, 0), (0, 2)), ((1, 1),))
+    phases = [
+        [
+            sum(
+                jnp.where(
+                    place[:, i : i + h + 1, j : j + w + 1] == 3 * row + column,
+                    gradient[:, i : i + h + 1, j : j + w + 1],
+                    0,
                 )
+                for i, row in windows[a]
+                for j, column in windows[b]
             )
-    d_padded = jnp.stack([jnp.stack(phases[:2], 3), jnp.stack(phases[2:], 3)], 2)
-    d_padded = d_padded.reshape(len(x), 2 * h + 2, 2 * w + 2, -1)
-    return (d_padded[:, 1 : 1 + x.shape[1], 1 : 1 + x.shape[2]],)
+            for b in (0, 1)
+        ]
+        for a in (0, 1)
+    ]
+    d_padded = jnp.stack([jnp.stack(row, 3) for row in phases], 2)
+    d_padded = d_padded.reshape(shape[0], 2 * h + 2, 2 * w + 2, -1)
+    return (d_padded[:, 1 : 1 + shape[1], 1 : 1 + shape[2]],)
 
 
 _max_pool_3x3.defvjp(_max_pool_3x3_fwd, _max_pool_3x3_bwd)
@@ -302,20 +306,22 @@ def _normalize_relu_pool(x, scale, bias, epsilon, axis_name):
 def _normalize_relu_pool_fwd(x, scale, bias, epsilon, axis_name):
     mean, var = _moments(_tile_view(x), axis_name)
     inverse = jax.lax.rsqrt(var + epsilon)
-    first = jnp.where(scale < 0, -_max_pool_2x2(-x), _max_pool_2x2(x))
+    sign = jnp.where(scale < 0, -1, 1).astype(x.dtype)
+    first, place = _largest_of_tiles(sign * x)
+    first *= sign
     y = (first - mean) * (inverse * scale) + bias
-    return (nn.relu(y), mean, var), (x, first, mean, inverse, scale, bias)
+    return (nn.relu(y), mean, var), (x, first, place, mean, inverse, scale, bias)
 
 
 def _normalize_relu_pool_bwd(epsilon, axis_name, residuals, cotangents):
-    x, first, mean, inverse, scale, bias = residuals
+    x, first, place, mean, inverse, scale, bias = residuals
     g = jnp.where((first - mean) * (inverse * scale) + bias > 0, cotangents[0], 0)
     d_bias, d_scale = _sum(g), _sum(g * (first - mean)) * inverse
     count = x.size // x.shape[-1]
     mean_bias, mean_scale = d_bias / count, d_scale / count
     if axis_name is not None:
         mean_bias, mean_scale = jax.lax.pmean((mean_bias, mean_scale), axis_name)
-    pulled = _max_pool_pull(x, first, g)
+    pulled = _into_tiles(g, place, x.shape)
     dx = (scale * inverse) * (pulled - mean_bias - (x - mean) * (inverse * mean_scale))
     return dx, d_scale, d_bias
 
