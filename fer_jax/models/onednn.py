@@ -9,6 +9,7 @@ to rounding: in float32, or in bfloat16 where the processor multiplies it at mor
 
 import functools
 import json
+import os
 import pathlib
 import platform
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ import jax
 import jaxlib
 
 TESTED_JAXLIB = ("0.10.0", "0.10.1", "0.10.2")
+# Values of ONEDNN_MAX_CPU_ISA under which oneDNN has no such instructions.
+_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 
 
 @functools.cache
@@ -33,7 +36,9 @@ def _is_in_jaxlib() -> bool:
 
 @functools.cache
 def _multiplies_bfloat16() -> bool:
-    """Whether the processor has instructions for products of bfloat16, as Linux names them."""
+    """Whether the processor has instructions for products of bfloat16, and oneDNN is let use them."""
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _WITHOUT_BFLOAT16:
+        return False
     info = pathlib.Path("/proc/cpuinfo")
     flags = set(info.read_text().split()) if info.exists() else set()
     return bool(flags & {"avx512_bf16", "amx_bf16"})
