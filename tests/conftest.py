@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import collections
 import csv
 import os
 import pathlib
@@ -17,6 +18,20 @@ from fer_jax.data import builder, ferplus, synthetic
 from fer_jax.data.emotions import EMOTIONS
 
 FERPLUS_NAMES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Says what was not run, why, and how it would."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = collections.Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    chosen = config.option.markexpr
+    apart = [line for line in config.getini("markers") if f"not {line.split(':')[0]}" in chosen]
+    if reasons or apart:
+        terminalreporter.section("not run")
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"{count} skipped: {reason}")
+    for line in apart:
+        terminalreporter.write_line(f"left out: {line}")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,7 +70,7 @@ def shared_dir() -> pathlib.Path:
     """The folder with the real FER2013 beside the checkout; tests that need it skip without it."""
     path = pathlib.Path(__file__).resolve().parents[2] / "shared"
     if not (path / "fer2013" / "unpack.py").is_file():
-        pytest.skip("the shared folder with the real FER2013 is not here")
+        pytest.skip("needs ../shared with the real FER2013")
     return path
 
 

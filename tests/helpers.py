@@ -64,6 +64,12 @@ def tiny_config_file(path: pathlib.Path, data_dir: pathlib.Path, **changes: Any)
     return path
 
 
+def needed(module: str, extra: str) -> ModuleType:
+    """The module, or the test is skipped and the reason says how it would run."""
+    reason = f"needs {module}: pip install -c constraints.txt -e '.[{extra}]'"
+    return pytest.importorskip(module, reason=reason)
+
+
 def environment(**changes: str) -> dict[str, str]:
     """This process's environment for a child that imports the package and computes on the CPU."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from helpers import needed
 from sklearn.utils.class_weight import compute_class_weight
 
 from fer_jax import losses
@@ -209,7 +210,7 @@ def test_normalisation_by_hand():
 def test_examples_is_keras_class_weight(batch, smoothing):
     # `model.fit(class_weight=w)` hands w[y] to the loss as sample_weight.
     os.environ.setdefault("KERAS_BACKEND", "jax")
-    keras = pytest.importorskip("keras")
+    keras = needed("keras", "test")
     logits, labels, weights = batch
     keras_loss = keras.losses.CategoricalCrossentropy(
         from_logits=True, label_smoothing=smoothing, reduction="sum_over_batch_size"

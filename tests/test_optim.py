@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import needed
 
 from fer_jax import models, optim
 
@@ -17,7 +18,7 @@ from fer_jax import models, optim
 @pytest.fixture(scope="module")
 def keras():
     os.environ.setdefault("KERAS_BACKEND", "jax")
-    return pytest.importorskip("keras")
+    return needed("keras", "test")
 
 
 def constant(value):

@@ -32,8 +32,8 @@ TWO = {
     "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
     "JAX_ENABLE_COMPILATION_CACHE": "0",
 }
-# Sums over devices come in another order. What float32 rounds off so grows from step to step, how fast depends
-# on the processor: several steps are compared in float64, and in float32 one.
+# Sums over devices come in another order. What float32 rounds off so grows from step to step, how fast
+# depends on the processor: several steps are compared in float64, and in float32 one.
 SEVERAL = {"JAX_ENABLE_X64": "1", **QUICK}
 TOLERANCE = dict(rtol=1e-8, atol=1e-11)
 TOLERANCE_FLOAT32 = dict(rtol=1e-4, atol=1e-5)

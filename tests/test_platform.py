@@ -34,7 +34,7 @@ for _ in range(2):  # in other threads too, which have arenas of their own by de
 """
 
 
-@pytest.mark.skipif(system.libc_ver()[0] != "glibc", reason="tunes glibc's malloc")
+@pytest.mark.skipif(system.libc_ver()[0] != "glibc", reason="needs glibc, whose malloc is tuned")
 def test_large_blocks_are_used_again_without_page_faults(tmp_path):
     script = tmp_path / "faults.py"
     script.write_text(FAULTS)

@@ -8,15 +8,15 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT, environment, run_python
+from helpers import ROOT, environment, needed, run_python
 from PIL import Image
 
 from fer_jax.data import synthetic
 from fer_jax.evaluation.trained import Trained
 
-pytest.importorskip("fastapi")
-pytest.importorskip("uvicorn")
-httpx2 = pytest.importorskip("httpx2")
+needed("fastapi", "serve")
+needed("uvicorn", "serve")
+httpx2 = needed("httpx2", "test")
 
 LONG = 120  # seconds: no test comes near
 

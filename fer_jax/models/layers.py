@@ -102,8 +102,8 @@ def _largest(parts: Sequence[jnp.ndarray]) -> tuple[jnp.ndarray, jnp.ndarray]:
 def max_pool_2x2(x: jnp.ndarray) -> jnp.ndarray:
     """Max-pool 2x2 at stride 2: [B, H, W, C] -> [B, H // 2, W // 2, C]; an odd last row or column is dropped.
 
-    Equal to `nn.max_pool(x, (2, 2), (2, 2))` with its gradient. Written out because XLA's gradient of a window
-    reduction (select-and-scatter) is single-threaded on the CPU.
+    Equal to `nn.max_pool(x, (2, 2), (2, 2))`, its gradient too. Written out because XLA's gradient of a
+    window reduction (select-and-scatter) is single-threaded on the CPU.
     """
     return nn.max_pool(x, (2, 2), (2, 2)) if portable.is_on() else _max_pool_2x2(x)
 

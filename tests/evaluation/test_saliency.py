@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import needed
 from PIL import Image
 
 from fer_jax import models, platform, steps
@@ -131,9 +132,8 @@ def test_the_marked_features_change_nothing_else():
 @pytest.mark.originals
 @pytest.mark.parametrize(("name", "layer"), [("resnet18", "layer4"), ("mobilenet_v3_small", "features")])
 def test_it_is_what_pytorch_gives(name, layer):
-    torch = pytest.importorskip("torch")
-    if not all(map(importlib.util.find_spec, ("torchvision", "timm"))):
-        pytest.skip("torchvision and timm are not here")
+    torch = needed("torch", "originals")
+    needed("torchvision", "originals"), needed("timm", "originals")
     sys.path.append(str(ROOT / "tests" / "pretrained"))
     import originals
 

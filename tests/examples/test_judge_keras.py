@@ -4,13 +4,12 @@ import os
 
 import numpy as np
 import pytest
+from helpers import ROOT, needed
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
-keras = pytest.importorskip("keras")
+keras = needed("keras", "test")
 
 import importlib.util  # noqa: E402
-
-from helpers import ROOT  # noqa: E402
 
 from fer_jax.data import builder  # noqa: E402
 from fer_jax.data.emotions import EMOTIONS  # noqa: E402

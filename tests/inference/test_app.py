@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import requests
+from helpers import needed
 from PIL import Image
 from test_uploads import encoded, png_that_declares, video
 
@@ -19,7 +20,7 @@ from fer_jax.inference.app_card import facts, headline
 from fer_jax.inference.predictor import Predictor
 from fer_jax.pretrained.bundled import BUNDLED
 
-testing = pytest.importorskip("streamlit.testing.v1")
+testing = needed("streamlit.testing.v1", "app")
 APP = app_models.__file__.replace("app_models", "app")
 
 

@@ -4,7 +4,6 @@ pytest -m browser
 """
 
 import csv
-import importlib.util
 import os
 import shutil
 import signal
@@ -17,12 +16,12 @@ import av
 import numpy as np
 import pytest
 import requests
-from helpers import ROOT, environment
+from helpers import ROOT, environment, needed
 from PIL import Image
 from test_uploads import encoded, png_that_declares, video
 
-playwright = pytest.importorskip("playwright.sync_api")
-pytest.importorskip("streamlit")
+playwright = needed("playwright.sync_api", "browser")
+needed("streamlit", "app")
 pytestmark = pytest.mark.browser
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -75,7 +74,7 @@ def _await(address, process):
 def browser(photos, tmp_path_factory):
     """A browser whose camera films a photograph of a face."""
     if CHROMIUM is None:
-        pytest.skip("there is no Chromium here")
+        pytest.skip("needs Chromium: apt install chromium")
     camera = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
     photo = Image.open(photos / "grace_hopper.png").convert("RGB").crop((0, 40, 512, 424)).resize((640, 480))
     with av.open(str(camera), "w", format="mjpeg") as container:
@@ -254,8 +253,8 @@ def test_nothing_is_written(visit, server, photos):
     assert not written
 
 
-@pytest.mark.skipif(importlib.util.find_spec("streamlit_webrtc") is None, reason="needs the extra webrtc")
 def test_the_live_picture(visit):
+    needed("streamlit_webrtc", "webrtc")
     page = visit()
     choose(page, "Live")
     page.get_by_role("button", name="Take a snapshot instead").wait_for()

@@ -20,7 +20,8 @@ FOUR = [(275, 85, 330, 150), (155, 115, 210, 180), (448, 135, 485, 172), (12, 11
 @pytest.fixture(params=["yunet", "mediapipe"])
 def name(request, detector_cache):
     if request.param == "mediapipe":
-        pytest.importorskip("mediapipe", exc_type=ImportError)
+        reason = "needs mediapipe: pip install --no-deps mediapipe; on Debian apt install libegl1 libgles2"
+        pytest.importorskip("mediapipe", reason=reason, exc_type=ImportError)
     return request.param
 
 

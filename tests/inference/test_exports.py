@@ -12,7 +12,7 @@ import zipfile
 import jax
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import ROOT, needed
 from safetensors import safe_open
 from scipy import special
 
@@ -23,9 +23,9 @@ from fer_jax.evaluation.trained import Trained
 from fer_jax.inference.exports import check, export, metadata
 from fer_jax.inference.exports.program import Program
 
-onnx = pytest.importorskip("onnx")
-ort = pytest.importorskip("onnxruntime")
-litert = pytest.importorskip("ai_edge_litert.interpreter")
+onnx = needed("onnx", "export")
+ort = needed("onnxruntime", "export")
+litert = needed("ai_edge_litert.interpreter", "export")
 
 RUNTIMES = ("onnx", "tflite", "stablehlo")
 TEMPERATURE = 0.8

@@ -13,6 +13,7 @@ import zlib
 
 import numpy as np
 import pytest
+from helpers import needed
 from PIL import Image
 
 from fer_jax.data import synthetic
@@ -24,8 +25,8 @@ from fer_jax.inference.detectors import Detector, WholePicture
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.results import Box, Detection
 
-pytest.importorskip("fastapi")
-httpx2 = pytest.importorskip("httpx2")
+needed("fastapi", "serve")
+httpx2 = needed("httpx2", "test")
 
 from fastapi.testclient import TestClient  # noqa: E402
 
@@ -536,7 +537,7 @@ def test_a_real_detector(serve, shared_dir, tmp_path, monkeypatch):
     file = shared_dir / "assets" / "detectors" / "face_detection_yunet_2023mar.onnx"
     photo = shared_dir / "assets" / "photos" / "grace_hopper.png"
     if not (file.exists() and photo.exists()):
-        pytest.skip("the shared folder has no detector")
+        pytest.skip("needs YuNet in ../shared/assets/detectors")
     (tmp_path / "detectors").mkdir()
     shutil.copy(file, tmp_path / "detectors")
     monkeypatch.setenv("FER_JAX_CACHE", str(tmp_path))

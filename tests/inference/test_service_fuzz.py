@@ -4,10 +4,11 @@ import random
 
 import numpy as np
 import pytest
+from helpers import needed
 from PIL import Image
 
-pytest.importorskip("fastapi")
-schemathesis = pytest.importorskip("schemathesis")
+needed("fastapi", "serve")
+schemathesis = needed("schemathesis", "test")
 
 import hypothesis  # noqa: E402
 from fastapi.testclient import TestClient  # noqa: E402

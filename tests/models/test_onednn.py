@@ -12,7 +12,7 @@ from fer_jax.models import convolution, onednn
 def usable():
     if not onednn.is_usable(jnp.zeros(1)):
         pytest.skip(
-            "oneDNN's calls are for a single CPU, Linux on x86-64, and the versions of jaxlib in onednn.py"
+            "needs a single CPU, Linux on x86-64 and a jaxlib of onednn.TESTED_JAXLIB: oneDNN's calls"
         )
 
 
@@ -64,7 +64,7 @@ def test_convolution_maps_over_an_axis(usable):
 def test_convolution_in_bfloat16_rounds_only_its_results(shape, size):
     """Beside the same bfloat16 numbers convolved in float32."""
     if not onednn.is_usable(jnp.zeros(1, jnp.bfloat16)):
-        pytest.skip("for processors with instructions for bfloat16")
+        pytest.skip("needs a processor with instructions for bfloat16 (AVX-512 BF16 or AMX)")
     low = [jnp.asarray(a, jnp.bfloat16) for a in (normal(0, *shape), normal(1, size, size, shape[-1], 12))]
     gradient = jnp.asarray(normal(2, *shape[:3], 12), jnp.bfloat16)
     y, pull = jax.vjp(convolution.convolve, *low)

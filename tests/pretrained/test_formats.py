@@ -9,6 +9,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import h5py
 import numpy as np
 import pytest
+from helpers import needed
 from safetensors.numpy import save_file
 
 from fer_jax.pretrained import formats
@@ -29,7 +30,7 @@ def test_safetensors(tmp_path):
 
 
 def test_torch(tmp_path):
-    torch = pytest.importorskip("torch")
+    torch = needed("torch", "originals")
     torch.save({"conv.weight": torch.from_numpy(KERNEL)}, tmp_path / "w.pth")
     same(formats.read(tmp_path / "w.pth"), {"conv.weight": KERNEL})
 
@@ -40,7 +41,7 @@ class Harmful:
 
 
 def write_torch(path, content, legacy=False):
-    torch = pytest.importorskip("torch")
+    torch = needed("torch", "originals")
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
 
 
@@ -59,7 +60,7 @@ def refusal(path, capfd):
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
 def test_a_pickle_with_more_than_weights_is_not_opened(tmp_path, capfd, kind):
-    torch, path = pytest.importorskip("torch"), tmp_path / "w.pth"
+    torch, path = needed("torch", "originals"), tmp_path / "w.pth"
     if kind == "pickle":
         write_pickle(path)
     else:
@@ -89,14 +90,14 @@ def test_the_harmful_pickle_is_harmful(tmp_path, capfd):
     ],
 )
 def test_a_checkpoint_around_the_weights_is_refused(tmp_path, wrap, message):
-    torch = pytest.importorskip("torch")
+    torch = needed("torch", "originals")
     write_torch(tmp_path / "w.pth", wrap({"conv.weight": torch.zeros(1)}))
     with pytest.raises(formats.UnreadableWeightsError, match=message):
         formats.read(tmp_path / "w.pth")
 
 
 def test_parameters_that_want_gradients_are_read(tmp_path):
-    torch = pytest.importorskip("torch")
+    torch = needed("torch", "originals")
     write_torch(tmp_path / "w.pth", {"conv.weight": torch.nn.Parameter(torch.from_numpy(KERNEL))})
     same(formats.read(tmp_path / "w.pth"), {"conv.weight": KERNEL})
 

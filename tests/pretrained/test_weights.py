@@ -38,7 +38,7 @@ LABELS = {
 def assets(shared_dir):
     folder = shared_dir / "assets"
     if not (folder / "weights").is_dir():
-        pytest.skip("the real ImageNet weights are not here")
+        pytest.skip("needs real ImageNet weights in ../shared/assets/weights")
     return folder
 
 

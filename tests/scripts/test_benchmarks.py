@@ -12,7 +12,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import jax
 import numpy as np
 import pytest
-from helpers import QUICK, run_python, script, without_tensorflow
+from helpers import QUICK, needed, run_python, script, without_tensorflow
 
 from fer_jax import losses, models, platform
 from fer_jax.models import backbone, cnn, layers
@@ -79,7 +79,7 @@ def test_stock_layers_give_the_same_gradients(monkeypatch):
 
 def test_torch_steps_the_same_residual_network():
     """The same logits from the same random weights, layer by layer in the order of both."""
-    torch = pytest.importorskip("torch")
+    torch = needed("torch", "originals")
     benchmark = script("benchmark_models")
     kwargs = benchmark.KWARGS["cnn_residual"] | {"widths": (4, 8), "blocks": (1, 2), "squeeze": 2}
     theirs = benchmark.torch_residual(**kwargs).eval()
@@ -131,7 +131,7 @@ def test_torch_steps_the_same_residual_network():
 def test_a_side_trains_and_infers(side, monkeypatch, compiled_quickly):
     """At toy size: the same loss at the start of what learns, and probabilities."""
     if side == "PyTorch":
-        pytest.importorskip("torch")
+        needed("torch", "originals")
     benchmark = script("benchmark_models")
     small = {"widths": (8, 8), "blocks": (1, 1), "squeeze": 2, "dropout": 0.0}
     monkeypatch.setitem(benchmark.KWARGS, "cnn_residual", small)

@@ -5,13 +5,13 @@ import pathlib
 
 import numpy as np
 import pytest
-from helpers import script
+from helpers import needed, script
 
 from fer_jax.evaluation.trained import Trained
 from fer_jax.inference.exports import export as exports
 
-onnx = pytest.importorskip("onnx")
-ort = pytest.importorskip("onnxruntime")
+onnx = needed("onnx", "export")
+ort = needed("onnxruntime", "export")
 
 
 def test_writes_what_the_flags_ask_for(tiny_run, tiny_data, tmp_path, capsys):

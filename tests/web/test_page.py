@@ -13,14 +13,14 @@ from base64 import b64encode
 
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import ROOT, needed
 from PIL import Image
 
 from fer_jax.data import augment, synthetic
 from fer_jax.evaluation.trained import Trained
 from fer_jax.inference.exports.program import Program
 
-playwright = pytest.importorskip("playwright.sync_api")
+playwright = needed("playwright.sync_api", "browser")
 expect = playwright.expect
 
 pytestmark = pytest.mark.browser
@@ -51,7 +51,7 @@ def photos(shared_dir) -> pathlib.Path:
 def site(shared_dir, tmp_path_factory) -> pathlib.Path:
     """The built folder."""
     if not CHROMIUM or not RUNTIME.is_dir():
-        pytest.skip("needs chromium, and npm install --prefix web")
+        pytest.skip("needs Chromium and the page's packages: apt install chromium; npm install --prefix web")
     cache, out = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("site")
     shutil.copytree(shared_dir / "assets" / "detectors", cache / "detectors")
     with pytest.MonkeyPatch.context() as patch:
