@@ -20,6 +20,8 @@ def shapes(model, size=224):
         ("efficientnet_b0", 5_288_548, 16),
         ("efficientnet_b2", 9_109_994, 23),
         ("efficientnet_b4", 19_341_616, 32),
+        ("efficientnet_lite0", 4_652_008, 16),
+        ("efficientnet_lite2", 6_092_072, 21),
     ],
 )
 def test_the_published_number_of_parameters(name, parameters, blocks):
