@@ -1,6 +1,7 @@
 """The original networks with weights drawn by a rule, and what they answer: the references of test_porting.
 
     python tests/pretrained/originals.py
+    python tests/pretrained/originals.py efficientnet_lite0/timm_tf    # and what is there of the others stays
 
 builds torchvision's, timm's and Keras' networks (torch, torchvision and timm installed, versions in the file)
 and writes references.npz beside this file: the names and shapes of their arrays, and features and logits
@@ -31,6 +32,7 @@ MODELS = {
     "efficientnet_b0": {
         "torchvision": "efficientnet_b0",
         "timm": "efficientnet_b0",
+        "timm_tf": "tf_efficientnet_b0",
         "keras": "EfficientNetB0",
     },
     "efficientnet_b2": {
@@ -43,6 +45,8 @@ MODELS = {
         "timm": "efficientnet_b4",
         "keras": "EfficientNetB4",
     },
+    "efficientnet_lite0": {"timm_tf": "tf_efficientnet_lite0"},
+    "efficientnet_lite2": {"timm_tf": "tf_efficientnet_lite2"},
     "mobilenet_v2": {"torchvision": "mobilenet_v2", "timm": "mobilenetv2_100", "keras": "MobileNetV2"},
     "mobilenet_v3_small": {
         "torchvision": "mobilenet_v3_small",
@@ -115,7 +119,8 @@ def _torch(name: str, ecosystem: str, size: int, dense: bool):
     import timm
     import torchvision
 
-    if ecosystem == "timm":
+    from_timm = ecosystem != "torchvision"
+    if from_timm:
         net = timm.create_model(name, pretrained=False, num_classes=CLASSES)
     else:
         net = getattr(torchvision.models, name)(weights=None, num_classes=CLASSES)
@@ -130,9 +135,9 @@ def _torch(name: str, ecosystem: str, size: int, dense: bool):
     def answer() -> Answers:
         x = torch.from_numpy(faces(size).transpose(0, 3, 1, 2).copy())
         if name.startswith("vgg") and not dense:
-            maps = net.forward_features(x) if ecosystem == "timm" else net.features(x)
+            maps = net.forward_features(x) if from_timm else net.features(x)
             return {"features": maps.mean((2, 3)).numpy()}
-        if ecosystem == "timm":
+        if from_timm:
             features = net.forward_head(net.forward_features(x), pre_logits=True)
         else:
             seen = []
@@ -205,8 +210,9 @@ def _keras(name: str, size: int, dense: bool):
 
 
 def main() -> None:
-    kept: dict[str, Any] = {}
-    for model, ecosystem in CASES:
+    asked = [tuple(case.split("/")) for case in sys.argv[1:]]
+    kept: dict[str, Any] = dict(np.load(REFERENCES)) if asked else {}
+    for model, ecosystem in asked or CASES:
         for size in SIZES:
             arrays, numbered, answer = original(model, ecosystem, size)
             shapes = {key: list(value.shape) for key, value in arrays.items()}

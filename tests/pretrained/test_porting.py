@@ -15,10 +15,10 @@ from fer_jax.pretrained import formats, porting, sources
 from fer_jax.pretrained.naming import slots
 
 # The larger networks are the smaller ones with other numbers, and take long to compile: once each is enough
-# for these. Keras' padding depends on whether a side is odd.
-LARGE = {"efficientnet_b2": "keras", "efficientnet_b4": "timm"}
+# for these. TensorFlow's padding depends on whether a side is odd.
+LARGE = {"efficientnet_b2": "keras", "efficientnet_b4": "timm", "efficientnet_lite2": "timm_tf"}
 EVERY_RUN = [(m, e, 97) for m, e in originals.CASES if LARGE.get(m, e) == e]
-EVERY_RUN += [(m, e, 64) for m, e in originals.CASES if m not in LARGE and e == "keras"]
+EVERY_RUN += [(m, e, 64) for m, e in originals.CASES if m not in LARGE and e in ("keras", "timm_tf")]
 ALL = [(m, e, s) for m, e in originals.CASES for s in (*originals.SIZES, originals.DENSE_SIZE)]
 ALL = [(m, e, s) for m, e, s in ALL if s in originals.SIZES or originals.has_dense_layers(m, s)]
 
