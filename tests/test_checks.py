@@ -217,7 +217,7 @@ UNFIT = [
     ({"init_from": "cnn_250k"}, "config.init_from is 'cnn_250k': the given weights are of another network"),
     (
         {"init.weights": "nowhere"},
-        "config.init.weights is 'nowhere': expected none, torchvision, timm, keras",
+        "config.init.weights is 'nowhere': expected none, torchvision, timm, timm_tf, keras",
     ),
     ({"init.weights": "keras"}, "there are no ImageNet weights for cnn_relu, but for: efficientnet_b0, "),
     ({"distill.teachers": ("cnn", "nowhere")}, "config.distill.teachers: there are no weights nowhere: "),

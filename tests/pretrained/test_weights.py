@@ -20,9 +20,13 @@ from fer_jax.pretrained.weights import Pretrained, initialise
 from fer_jax.train import train_and_evaluate
 
 FILES = {
-    "mobilenet_v2": "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5",
-    "mobilenet_v3_small": "weights_mobilenet_v3_small_224_1.0_float.h5",
+    "efficientnet_lite0": ("timm_tf", "efficientnet_lite0.safetensors"),
+    "efficientnet_lite2": ("timm_tf", "efficientnet_lite2.safetensors"),
+    "mobilenet_v2": ("keras", "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5"),
+    "mobilenet_v3_small": ("keras", "weights_mobilenet_v3_small_224_1.0_float.h5"),
 }
+B0 = "efficientnet_b0_partial.safetensors"
+B0_ABSENT = ["blocks.6.0.conv_pwl.weight", "conv_head.weight"]
 B4 = "efficientnet_b4_partial.safetensors"
 B4_ABSENT = ["blocks.6.1.conv_pw.weight", "blocks.6.1.conv_pwl.weight"]
 # Photographs, and the classes of ImageNet that they show.
@@ -44,9 +48,11 @@ def assets(shared_dir):
 
 @pytest.mark.parametrize("model", sorted(FILES))
 def test_real_weights_know_the_photographs(model, assets):
-    found = weights.convert(model, "keras", assets / "weights" / FILES[model], with_head=True)
+    ecosystem, file = FILES[model]
+    found = weights.convert(model, ecosystem, assets / "weights" / file, with_head=True)
     network = models.create(model, weights.CLASSES, **found.facts["conventions"])
-    forward = jax.jit(steps.make_forward(network, size=224, channels=3, **found.facts["preprocess"]))
+    size = found.facts["resolution"]
+    forward = jax.jit(steps.make_forward(network, size=size, channels=3, **found.facts["preprocess"]))
     for name, classes in LABELS.items():
         image = PIL.Image.open(assets / "photos" / name).convert("RGB").resize((256, 256))
         logits = forward(found.variables, np.asarray(image)[None], augment.identity_affine(1))
@@ -62,6 +68,13 @@ def test_a_partial_file_names_what_is_absent(assets):
         "params/block_31/expand/kernel",
         "params/block_31/project/kernel",
     ]
+
+
+def test_a_partial_file_of_tensorflow_s_weights_brings_their_conventions(assets):
+    found = weights.convert("efficientnet_b0", "timm_tf", assets / "weights" / B0, absent=B0_ABSENT)
+    assert found.facts["missing"] == ["params/block_15/project/kernel", "params/top/kernel"]
+    assert found.facts["conventions"] == {"padding": "same", "epsilon": 1e-3}
+    assert found.facts["preprocess"] == COLOURS | {"interpolation": "bicubic"}
 
 
 # -------------------- into a model --------------------
@@ -192,28 +205,32 @@ def test_offline_a_run_says_which_file_to_put_where(tiny_data, tmp_path, monkeyp
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     config = importlib.import_module("configs.effnet_b0").get_config()
     config.data.dir = str(tiny_data)
-    target = tmp_path / "cache" / "timm" / "efficientnet_b0" / "model.safetensors"
+    target = tmp_path / "cache" / "timm_tf" / "efficientnet_b0" / "model.safetensors"
     with pytest.raises(download.DownloadError) as caught:
         train_and_evaluate(config, tmp_path / "run")
     ways = f"put it at {target} by hand (about 21 MB), or train from scratch with --config.init.weights=none"
     assert str(caught.value).endswith(ways) and "(no connection): " in str(caught.value)
 
 
-# Of torchvision's files, in MiB as it gives them.
+MIB = 2**20
+# In bytes, of torchvision's files as it gives them, and of timm's networks as safetensors writes them.
 FILE_SIZES = {
-    "efficientnet_b0": 20.451,
-    "efficientnet_b2": 35.174,
-    "efficientnet_b4": 74.489,
-    "mobilenet_v2": 13.598,
-    "mobilenet_v3_small": 9.829,
-    "resnet18": 44.661,
-    "vgg16": 527.796,
-    "vgg16_bn": 527.866,
+    ("efficientnet_b0", "torchvision"): 20.451 * MIB,
+    ("efficientnet_b2", "torchvision"): 35.174 * MIB,
+    ("efficientnet_b4", "torchvision"): 74.489 * MIB,
+    ("mobilenet_v2", "torchvision"): 13.598 * MIB,
+    ("mobilenet_v3_small", "torchvision"): 9.829 * MIB,
+    ("resnet18", "torchvision"): 44.661 * MIB,
+    ("vgg16", "torchvision"): 527.796 * MIB,
+    ("vgg16_bn", "torchvision"): 527.866 * MIB,
+    ("efficientnet_b0", "timm_tf"): 21_355_344,
+    ("efficientnet_lite0", "timm_tf"): 18_802_816,
+    ("efficientnet_lite2", "timm_tf"): 24_635_736,
 }
 
 
-@pytest.mark.parametrize("model", FILE_SIZES)
-def test_how_large_a_file_is_said_to_be(model, monkeypatch):
+@pytest.mark.parametrize(("model", "ecosystem"), FILE_SIZES)
+def test_how_large_a_file_is_said_to_be(model, ecosystem, monkeypatch):
     asked = {}
 
     def fetch(url, **kwargs):
@@ -222,8 +239,8 @@ def test_how_large_a_file_is_said_to_be(model, monkeypatch):
 
     monkeypatch.setattr(download, "fetch", fetch)
     with pytest.raises(download.DownloadError):
-        weights.convert(model, "torchvision")
-    assert asked["megabytes"] == pytest.approx(FILE_SIZES[model] * 2**20 / 1e6, rel=0.01)
+        weights.convert(model, ecosystem)
+    assert asked["megabytes"] == pytest.approx(FILE_SIZES[model, ecosystem] / 1e6, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +248,7 @@ def test_how_large_a_file_is_said_to_be(model, monkeypatch):
     [
         (
             "tensorflow",
-            "config.init.weights is 'tensorflow': expected none, torchvision, timm, keras or a file",
+            "config.init.weights is 'tensorflow': expected none, torchvision, timm, timm_tf, keras or a file",
         ),
         ("keras", "there are no ImageNet weights for cnn_relu"),
     ],
@@ -256,8 +273,9 @@ def run_of(tiny_data, file, **changes):
 @pytest.mark.usefixtures("compiled_quickly", "undrawn")
 def test_a_run_starts_from_a_ported_file_and_takes_its_preprocessing(tiny_data, tmp_path, assets):
     script = importlib.import_module("scripts.port_weights")
-    file = assets / "weights" / FILES["mobilenet_v3_small"]
-    script.main(f"--model mobilenet_v3_small --from keras --file {file} --out {tmp_path}".split())
+    ecosystem, name = FILES["mobilenet_v3_small"]
+    file = assets / "weights" / name
+    script.main(f"--model mobilenet_v3_small --from {ecosystem} --file {file} --out {tmp_path}".split())
     path = tmp_path / "mobilenet_v3_small_keras.safetensors"
     _, facts = load_weights(path)
     assert facts["sha256"] == download.digest(file) and facts["licence"] == "Apache-2.0"
