@@ -31,7 +31,16 @@ from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
 from fer_jax.pretrained.naming import ECOSYSTEMS  # noqa: E402
 from fer_jax.workdir import CONFIG_FILE  # noqa: E402
 
-CONFIGS = ("effnet_b0", "effnet_b2", "mobilenet_v2", "mobilenet_v3_small", "resnet18", "vgg16")
+CONFIGS = (
+    "effnet_b0",
+    "effnet_b2",
+    "effnet_lite0",
+    "effnet_lite2",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "resnet18",
+    "vgg16",
+)
 BY_NAME_ONLY = ("effnet_b4",)
 _COLUMNS = ("run", "weights", "split", "accuracy (95 %)", "macro F1", "best epoch", "minutes")
 

@@ -46,13 +46,23 @@ class Answering:
         return self.code
 
 
-def test_ported_weights_are_taken_from_their_folder(tmp_path):
-    path = tmp_path / "mobilenet_v2_keras.safetensors"
+@pytest.mark.parametrize(
+    ("config", "model", "whose"),
+    [
+        ("effnet_b0", "efficientnet_b0", "timm_tf"),
+        ("effnet_lite0", "efficientnet_lite0", "timm_tf"),
+        ("effnet_lite2", "efficientnet_lite2", "timm_tf"),
+        ("mobilenet_v2", "mobilenet_v2", "keras"),
+    ],
+)
+def test_ported_weights_are_taken_from_their_folder(config, model, whose, tmp_path):
+    path = tmp_path / f"{model}_{whose}.safetensors"
     path.touch()
     commands = Answering(1)
-    (training,) = backbones.plan(commands, "mobilenet_v2", tmp_path / "out", tmp_path, scratch=False)
-    assert (training.weights, training.words) == (str(path), "ImageNet, keras")
-    assert training.workdir == tmp_path / "out" / "mobilenet_v2" and not commands.asked
+    (training,) = backbones.plan(commands, config, tmp_path / "out", tmp_path, scratch=False)
+    assert config in backbones.CONFIGS
+    assert (training.weights, training.words) == (str(path), f"ImageNet, {whose}")
+    assert training.workdir == tmp_path / "out" / config and not commands.asked
 
 
 def test_only_weights_that_no_server_gives_are_done_without(tmp_path):

@@ -1,0 +1,13 @@
+"""EfficientNet-Lite0 at 112 px from ImageNet weights (TensorFlow's, as timm ported them): our recipe.
+
+Run it by `python -m fer_jax.main --config configs/effnet_lite0.py`.
+No metric to expect yet: not trained to the end.
+"""
+
+from configs.fine_tuning import get_config as fine_tuning
+
+
+def get_config():
+    c = fine_tuning("efficientnet_lite0", "timm_tf", epochs=24.0, learning_rate=1e-3)
+    c.optim.layer_decay = 0.9
+    return c
