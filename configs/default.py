@@ -46,7 +46,7 @@ def get_config() -> ConfigDict:
     c.model.dtype = "float32"  # or bfloat16, of the training steps; all else stays float32
 
     c.init = ConfigDict()
-    # torchvision, timm, keras, or a file of scripts/port_weights.py
+    # torchvision, timm, timm_tf (TensorFlow's, ported by timm), keras, or a file of scripts/port_weights.py
     c.init.weights = "none"  # ImageNet weights for the model's trunk
 
     c.loss = ConfigDict()
