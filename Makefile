@@ -13,7 +13,7 @@ quickstart: .venv/installed
 	$(BIN)/python scripts/quickstart.py
 
 test: .venv/tested
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal --durations 10
 
 app: .venv/with_app
 	$(BIN)/streamlit run fer_jax/inference/app.py

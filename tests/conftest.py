@@ -46,23 +46,25 @@ def _children_compile_once(tmp_path_factory):
         yield
 
 
-@pytest.fixture(scope="module")
-def compiled_quickly():
-    """This process compiles without what XLA does to make programs fast; for tests that run them seldom."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_quickly(request):
+    """Compiles without most of what makes programs fast, but in modules marked `optimized`."""
+    quick = request.node.get_closest_marker("optimized") is None
+    jax.config.update("jax_disable_most_optimizations", quick)
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Figures are made and their files written, but as empty pictures; for tests that look at none."""
+@pytest.fixture(scope="module", autouse=True)
+def _undrawn(request):
+    """Makes figures and writes their files, but as empty pictures, except in modules marked `drawn`."""
 
     def save(figure, path, **kwargs):
         Image.new("L", (1, 1)).save(path)
 
-    monkeypatch.setattr(Figure, "savefig", save)
-    monkeypatch.setattr(FigureCanvasAgg, "draw", FigureCanvasAgg.get_renderer)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("drawn") is None:
+            patch.setattr(Figure, "savefig", save)
+            patch.setattr(FigureCanvasAgg, "draw", FigureCanvasAgg.get_renderer)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -23,10 +23,6 @@ from fer_jax.writers import read_records
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TIMES = ("seconds", "images_per_second", "input_wait")
-# For processes of which not the speed is of interest: XLA leaves out most of what makes programs fast.
-QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-
-
 TINY = {
     "log_every": 2,
     "augment.flip": 0.5,
@@ -71,9 +67,13 @@ def needed(module: str, extra: str) -> ModuleType:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process's environment for a child that imports the package and computes on the CPU."""
+    """This process's environment for a child that imports the package and computes on the CPU.
+
+    XLA leaves out most of what makes its programs fast.
+    """
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"} | changes
+    ours = {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    return os.environ | ours | changes
 
 
 def run_python(*arguments: Any, timeout: float = 600, **env: str) -> subprocess.CompletedProcess:

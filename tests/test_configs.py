@@ -16,8 +16,6 @@ from fer_jax.state import TrainState
 from fer_jax.train import train_and_evaluate
 from fer_jax.workdir import flatten
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly", "undrawn")
-
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 # To compile them all would take minutes.
 BACKBONES = ("effnet", "fine_tuning", "mobilenet", "published", "resnet", "vgg")

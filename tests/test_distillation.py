@@ -20,8 +20,6 @@ from fer_jax.monitor import PreemptedError
 from fer_jax.state import create_state, random_variables
 from fer_jax.train import train_and_evaluate
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly", "undrawn")
-
 KWARGS = {"widths": [8], "depths": [1], "hidden": 8, "dropout": 0.0}
 HOW = {"mean": 0.4, "std": 0.2, "channels": 1, "fill": "reflect", "interpolation": "bilinear"}
 

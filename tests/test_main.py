@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from helpers import QUICK, run_python, tiny_config_file
+from helpers import run_python, tiny_config_file
 
 MAIN = ("-m", "fer_jax.main")
 DEFAULT = "--config=configs/default.py"
@@ -18,7 +18,7 @@ def run(tiny_data, tmp_path_factory):
     command = [*MAIN, f"--config={config}", f"--workdir={workdir}"]
     command += ["--config.train.steps=2", "--config.optim.warmup_epochs=0.0"]
     command += ["--config.augment.rotation=7.5", "--config.model.kwargs.hidden=6"]
-    return run_python(*command, **QUICK), workdir, command
+    return run_python(*command), workdir, command
 
 
 def test_a_run_from_the_command_line(run):

@@ -17,6 +17,8 @@ from fer_jax.checkpoints import load_weights
 from fer_jax.evaluation import contenders, predictions
 from fer_jax.pretrained.bundled import BUNDLED, DEFAULT, find_weights, name_of
 
+pytestmark = pytest.mark.optimized
+
 SHIPPED = sorted((ROOT / "fer_jax" / "pretrained").glob("*.safetensors"))
 
 

@@ -76,7 +76,6 @@ def root(tmp_path):
     return tmp_path
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_what_is_stored(root):
     table = write_run(root / "again", 0)
     folder = root / "results" / "cnn"
@@ -109,7 +108,6 @@ def test_pages_are_made_from_the_stored_results_alone(root):
     assert report["selected_on_this_split"] is True
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_check_names_the_lines_that_differ(root, capsys):
     results = script("results")
     assert results.main(["--check", "--root", str(root)]) == 0
@@ -123,7 +121,6 @@ def test_check_names_the_lines_that_differ(root, capsys):
     assert not (root / "RESULTS.md").exists()
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_results_of_other_images_get_a_table_of_their_own(root):
     write_run(root / "runs" / "more", 3)
     path = root / "runs" / "more" / "report" / "predictions.csv"
@@ -143,7 +140,6 @@ def test_results_of_other_images_get_a_table_of_their_own(root):
     assert names == {"faces_validation": ["cnn", "other"], "faces_validation_2": ["more"]}
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_complaints(root, capsys):
     results, store = script("results"), script("store_result")
     (root / "README.md").write_text("# It\n")
@@ -191,7 +187,6 @@ def write_ablation(folder):
     return accuracies
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_an_ablation_is_stored_and_its_tables_made_anew(root, capsys):
     results, store = script("results"), script("store_result")
     accuracies = write_ablation(root / "runs" / "ablation")
@@ -235,7 +230,6 @@ def test_an_ablation_is_stored_and_its_tables_made_anew(root, capsys):
         assert message in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_stored_result_is_replaced_only_where_that_is_said(root, capsys):
     """And then as a whole, whatever was stored there."""
     store, folder = script("store_result"), root / "results" / "cnn"
@@ -257,7 +251,6 @@ def figure(value, key="value"):
     return {key: value, "interval_95": [value - 0.02, value + 0.01]}
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_robustness_is_stored_beside_the_report_it_belongs_to(root, capsys):
     store = script("store_result")
     folder = root / "runs" / "robustness"
@@ -290,7 +283,6 @@ def test_robustness_is_stored_beside_the_report_it_belongs_to(root, capsys):
     )
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_what_the_annotators_say_is_on_the_page(root):
     """Their votes are not stored: the figures are those of the report."""
     against = {"given": figure(0.5, "accuracy"), "ferplus_majority": figure(0.75, "accuracy")}

@@ -17,8 +17,6 @@ from fer_jax.models import onednn
 from fer_jax.stages import Stage
 from fer_jax.state import create_state
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SHAPE = (32, 32, 1)
 CNN = [
     [("Conv_0",), ("BatchNorm_0",)],

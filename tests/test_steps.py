@@ -15,6 +15,8 @@ from fer_jax.data import augment
 from fer_jax.models.layers import BatchNorm
 from fer_jax.state import create_state
 
+pytestmark = pytest.mark.optimized
+
 SIZE = 12
 MEAN, STD = 0.45, 0.25
 PREPROCESS = dict(size=SIZE, mean=MEAN, std=STD, channels=1)

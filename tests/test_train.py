@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import (
-    QUICK,
     TIMES,
     assert_same_run,
     assert_trees_equal,
@@ -36,8 +35,6 @@ from fer_jax.monitor import EXIT_PREEMPTED, NonFiniteLossError, PreemptedError, 
 from fer_jax.pretrained import bundled
 from fer_jax.train import Run, train_and_evaluate
 from fer_jax.writers import read_records
-
-pytestmark = pytest.mark.usefixtures("compiled_quickly", "undrawn")
 
 CHECKPOINTS = {"checkpoint.every_steps": 3}
 BIASES = (0.1, 0.2, 0.3, 2.0, -0.4, 0.0, 0.5)
@@ -661,7 +658,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(whole, tiny_data, tmp_path, 
 
 
 def interrupted(spec, **ending):
-    return run_python("tests/interrupted_run.py", json.dumps(spec | ending), **QUICK)
+    return run_python("tests/interrupted_run.py", json.dumps(spec | ending))
 
 
 def assert_resumed(endings, codes, whole, data, workdir):

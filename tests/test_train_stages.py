@@ -12,8 +12,6 @@ from fer_jax.models.layers import BatchNorm
 from fer_jax.monitor import PreemptedError
 from fer_jax.train import Window, train_and_evaluate
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly", "undrawn")
-
 
 class TwoLayers(nn.Module):
     """A trunk with BatchNorm and a head; compiles in no time."""

@@ -18,8 +18,6 @@ from fer_jax.models.backbone import Backbone
 from fer_jax.monitor import PreemptedError
 from fer_jax.train import Run, train_and_evaluate
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly", "undrawn")
-
 KERAS = {"padding": "same", "epsilon": 1e-3}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 GREY = {"mean": 0.48, "std": 0.22}

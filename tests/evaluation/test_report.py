@@ -59,7 +59,6 @@ def read_predictions(out):
     return [row["id"] for row in rows], labels, predicted, probs
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_every_figure_is_scikit_learns_on_the_predictions_file(tmp_path):
     probs, labels, images = predictions()
     write(tmp_path, probs, labels, images)
@@ -88,7 +87,6 @@ def test_every_figure_is_scikit_learns_on_the_predictions_file(tmp_path):
     assert result["ece"] == pytest.approx(calibration.ece(p, y), abs=1e-12)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_classes_go_by_the_names_in_the_facts(tmp_path):
     names = [*EMOTIONS, "contempt"]
     labels = np.arange(16) % 8
@@ -104,7 +102,6 @@ def test_classes_go_by_the_names_in_the_facts(tmp_path):
     assert "prediction (0 to 7: angry" in (tmp_path / "report.md").read_text()
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_file_holds_every_image_once_and_in_full(tmp_path):
     probs, labels, _ = predictions(20)
     ids = ["a,b/1.png", 'quoted "name".jpg', "schön.png", *map(str, range(17))]
@@ -117,7 +114,6 @@ def test_the_file_holds_every_image_once_and_in_full(tmp_path):
     assert header == "id,label,prediction," + ",".join(EMOTIONS) + ",group,copy"
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_json_is_complete_sorted_and_stable(tmp_path):
     probs, labels, images = predictions()
     returned = write(tmp_path / "a", probs, labels, images)
@@ -152,7 +148,6 @@ def test_page_links_pictures_that_are_there(tmp_path):
         assert f"| {name} | {row['precision']:.3f} | {row['recall']:.3f} (" in page
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_most_confident_mistakes_come_first(tmp_path):
     probs = np.full((4, 7), 0.05)
     for row, (predicted, confidence) in enumerate([(0, 0.7), (1, 0.6), (2, 0.7), (3, 0.65)]):
@@ -162,7 +157,6 @@ def test_most_confident_mistakes_come_first(tmp_path):
     assert result["most_confident_mistakes"] == ["image 2", "image 3", "image 1"]
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_perfect_model_has_no_sheet_of_mistakes(tmp_path):
     probs, labels, images = predictions(50)
     write(tmp_path, probs, labels, images)
@@ -181,7 +175,6 @@ def test_colour_faces_and_a_single_mistake(tmp_path):
     assert (tmp_path / "mistakes.png").exists()
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_copies_are_resampled_together(tmp_path):
     probs, labels, _ = predictions(60)
     copies = np.repeat(np.arange(60), 3)
@@ -205,7 +198,6 @@ def test_copies_are_resampled_together(tmp_path):
     assert np.diff(alone["interval_95"]["accuracy"]) < np.diff(result["interval_95"]["accuracy"])
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_without_copies_the_figures_are_those_of_the_rest(tmp_path):
     probs, labels, _ = predictions(300)
     copies = np.repeat([0, 1, 2], [200, 60, 40]).astype(np.int8)
@@ -229,7 +221,6 @@ def test_without_copies_the_figures_are_those_of_the_rest(tmp_path):
     assert [int(r["group"]) for r in rows] == list(range(300))
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_split_of_copies_only(tmp_path):
     probs, labels, _ = predictions(30)
     result = write(tmp_path, probs, labels, copies=np.full(30, 2, np.int8))
@@ -238,7 +229,6 @@ def test_a_split_of_copies_only(tmp_path):
     assert "No headline" in (tmp_path / "report.md").read_text()
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_page_refuses_what_the_protocol_refuses(tmp_path):
     probs, labels, _ = predictions(30)
     facts = FACTS | {"split": "validation"}
@@ -273,7 +263,6 @@ def test_calibrated_figures(tmp_path):
     assert write(tmp_path, probs, labels)["calibrated"] is None
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_confused_pairs_are_the_largest_cells(tmp_path):
     probs, labels, _ = predictions()
     pairs = write(tmp_path, probs, labels)["confused_pairs"]
@@ -304,7 +293,6 @@ def test_twins_that_disagree_are_listed_and_shown(tmp_path):
     assert not (tmp_path / "twins.png").exists()
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_facts_that_are_missing_are_said_to_be(tmp_path):
     probs, labels, _ = predictions(30)
     facts = {"split": "test", "tta": "none", "checkpoint": "x.safetensors", "emotions": list(EMOTIONS)}
@@ -313,7 +301,6 @@ def test_facts_that_are_missing_are_said_to_be(tmp_path):
     assert "| seed | not recorded |" in (tmp_path / "report.md").read_text()
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_bad_input_leaves_nothing(tmp_path):
     probs, labels, _ = predictions(10)
     with pytest.raises(ValueError, match="the split is empty"):
@@ -326,7 +313,6 @@ def test_bad_input_leaves_nothing(tmp_path):
         write(tmp_path / "file", probs, labels)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_report_that_fails_halfway_is_no_report(tmp_path, monkeypatch):
     probs, labels, images = predictions(30)
     write(tmp_path, probs, labels, images)
@@ -336,7 +322,6 @@ def test_a_report_that_fails_halfway_is_no_report(tmp_path, monkeypatch):
     assert not (tmp_path / "report.json").exists()
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_suspected_labels_are_confident_learnings(tmp_path):
     """Those of a class's labels that are wrong on purpose; none where the model has learnt the labels."""
     probs, labels, images = predictions()

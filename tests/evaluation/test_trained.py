@@ -14,8 +14,6 @@ from fer_jax.data.emotions import EMOTIONS, class_names
 from fer_jax.evaluation import saliency
 from fer_jax.evaluation.trained import Trained
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly", "undrawn")
-
 
 @pytest.fixture(scope="module")
 def eight(tiny_run, tiny_ferplus, tmp_path_factory):

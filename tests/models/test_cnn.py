@@ -12,8 +12,6 @@ import pytest
 
 from fer_jax import models
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def keras_elu():
     """Conv-ELU-BN twice a block, pool; flatten, Dense-ELU-BN, classifier."""

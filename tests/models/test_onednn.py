@@ -7,6 +7,8 @@ import pytest
 
 from fer_jax.models import convolution, onednn
 
+pytestmark = pytest.mark.optimized
+
 
 @pytest.fixture
 def usable():

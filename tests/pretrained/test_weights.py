@@ -270,7 +270,6 @@ def run_of(tiny_data, file, **changes):
     return config
 
 
-@pytest.mark.usefixtures("compiled_quickly", "undrawn")
 def test_a_run_starts_from_a_ported_file_and_takes_its_preprocessing(tiny_data, tmp_path, assets):
     script = importlib.import_module("scripts.port_weights")
     ecosystem, name = FILES["mobilenet_v3_small"]

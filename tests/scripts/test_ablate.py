@@ -16,8 +16,6 @@ from fer_jax import checks
 from fer_jax.data import builder, id_list
 from fer_jax.writers import read_records
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SMALL = ("--config.model.input_size=16", "--config.train.batch_size=14", "--config.train.epochs=2")
 
 
@@ -38,7 +36,7 @@ def ablate(data, out, *arguments):
 
 
 @pytest.fixture(scope="module")
-def done(compiled_quickly, tiny_data, tmp_path_factory):
+def done(tiny_data, tmp_path_factory):
     """Two seeds of a recipe beside the baseline: the folder, and what was printed."""
     out = tmp_path_factory.mktemp("ablation") / "out"
     out.with_name("ids.txt").write_text(f"{builder.load(tiny_data, 'train').ids[3]}\n")

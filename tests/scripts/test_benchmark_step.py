@@ -25,7 +25,7 @@ def number(text):
     return float(value) * 1000 ** " kMGT".index(prefix or " ")
 
 
-def test_the_step_beside_what_the_device_can_do(benchmark, tiny_data, tmp_path, capsys, compiled_quickly):
+def test_the_step_beside_what_the_device_can_do(benchmark, tiny_data, tmp_path, capsys):
     config = tiny_config_file(tmp_path / "tiny.py", tiny_data, **{"train.sizes": ((0.5, 8),)})
     flags = ["--config", str(config), f"--data={tiny_data}", "--steps=2", "--rounds=2"]
     flags += [f"--profile={tmp_path / 'traces'}", "--", "--config.train.batch_size=8"]

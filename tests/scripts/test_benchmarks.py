@@ -12,7 +12,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import jax
 import numpy as np
 import pytest
-from helpers import QUICK, needed, run_python, script, without_tensorflow
+from helpers import needed, run_python, script, without_tensorflow
 
 from fer_jax import losses, models, platform
 from fer_jax.models import backbone, cnn, layers
@@ -128,7 +128,7 @@ def test_torch_steps_the_same_residual_network():
 
 
 @pytest.mark.parametrize("side", ["fer_jax", "stock Flax", "PyTorch"])
-def test_a_side_trains_and_infers(side, monkeypatch, compiled_quickly):
+def test_a_side_trains_and_infers(side, monkeypatch):
     """At toy size: the same loss at the start of what learns, and probabilities."""
     if side == "PyTorch":
         needed("torch", "originals")
@@ -152,7 +152,7 @@ def test_the_model_benchmark_has_a_row_for_each_action():
     peer = all(importlib.util.find_spec(name) for name in ("keras", "tensorflow"))
     shape = "--size=8", "--batch_size=2", "--rounds=1", "--turns=1"
     command = "scripts/benchmark_models.py", "--models=cnn_elu", "--sides", "fer_jax", "TensorFlow", "PyTorch"
-    process = run_python(*command, *shape, **QUICK, **({} if peer else without_tensorflow()))
+    process = run_python(*command, *shape, **({} if peer else without_tensorflow()))
     assert process.returncode in (0, 1), process.stderr
     for action in ("train", "infer"):
         (row,) = [line for line in process.stdout.splitlines() if f"cnn_elu, {action}" in line]
@@ -260,7 +260,7 @@ def test_time_to_accuracy_is_of_the_evaluation_at_the_recipes_end(tiny_data):
     small += ("--config.train.batch_size=14", "--config.train.epochs=1", "--config.model.input_size=16")
     small += ("--config.optim.warmup_epochs=0",)
     flags = (f"--data={tiny_data}", "--target=1", "--seeds", "3", "4", "--", *small)
-    process = run_python("scripts/benchmark_time_to_accuracy.py", *flags, **QUICK, **without_tensorflow())
+    process = run_python("scripts/benchmark_time_to_accuracy.py", *flags, **without_tensorflow())
     assert process.returncode == 1, process.stderr
     rows = [line.split("|")[1:-1] for line in process.stdout.splitlines() if line.startswith("| ")]
     assert [row[0].strip() for row in rows] == ["seed", "3", "4", "mean"]

@@ -15,8 +15,6 @@ from fer_jax.evaluation import predictions
 from fer_jax.evaluation.label_errors import find_suspects
 from fer_jax.evaluation.trained import Trained
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SMALL = ("--config.model.input_size=16", "--config.train.batch_size=14", "--config.train.epochs=2")
 
 
@@ -33,7 +31,7 @@ def find(data, out, *arguments):
 
 
 @pytest.fixture(scope="module")
-def done(compiled_quickly, tiny_data, tmp_path_factory):
+def done(tiny_data, tmp_path_factory):
     """The folder of a finished search, and what was printed."""
     out = tmp_path_factory.mktemp("label_errors") / "out"
     code, printed = find(tiny_data, out)

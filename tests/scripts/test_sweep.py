@@ -8,8 +8,6 @@ from helpers import TrainingsWithin, run_python, run_within, script
 from fer_jax.evaluation import predictions, statistics
 from fer_jax.monitor import EXIT_PREEMPTED
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly", "undrawn")
-
 SMALL = ("--config.model.input_size=16", "--config.train.batch_size=14", "--config.train.epochs=2")
 
 

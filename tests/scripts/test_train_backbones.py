@@ -5,7 +5,7 @@ import os
 import sys
 
 import pytest
-from helpers import QUICK, run_python, script, without_tensorflow
+from helpers import run_python, script, without_tensorflow
 
 from fer_jax.monitor import EXIT_PREEMPTED
 
@@ -24,7 +24,7 @@ def test_a_network_without_weights_is_trained_from_scratch_and_tabled(tiny_data,
         "--config.model.input_size=32",
         "--config.train.batch_size=34",
         '--config.stages=({"epochs": 2.0, "train": "all", "learning_rate": 1e-3},)',
-        **(nothing_there | QUICK | without_tensorflow()),
+        **(nothing_there | without_tensorflow()),
     )
     assert process.returncode == 0, process.stderr
     header, _, _, _, row = (out / "results.md").read_text().splitlines()

@@ -11,8 +11,6 @@ from configs.best import NETWORKS
 from fer_jax import checkpoints
 from fer_jax.monitor import EXIT_PREEMPTED
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly", "undrawn")
-
 
 def shrink(config):
     small = {"train.steps": 2, "train.batch_size": 14, "model.input_size": 16, "optim.warmup_epochs": 0.0}
