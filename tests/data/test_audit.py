@@ -12,6 +12,8 @@ from fer_jax.data import audit, near_duplicates, official
 from fer_jax.data.audit_report import write_audit
 from fer_jax.data.records import Record, Source
 
+pytestmark = pytest.mark.drawn
+
 
 def audit_of(images, labels, splits, *, kind="class_folders", path="mine", threshold=0.9):
     """Audits arrays as if they were a source."""

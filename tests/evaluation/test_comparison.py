@@ -14,6 +14,8 @@ from statsmodels.stats import contingency_tables, multitest
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import comparison, comparison_page, comparison_plots, contenders, predictions
 
+pytestmark = pytest.mark.drawn
+
 SPLITS = {"train": {"hash": "t"}, "validation": {"hash": "v"}}
 FACTS = {
     "model": {"name": "cnn_relu", "kwargs": {}},

@@ -6,6 +6,8 @@ from PIL import Image
 
 from fer_jax.evaluation import curves
 
+pytestmark = pytest.mark.drawn
+
 KEYS = ("epoch", "loss", "accuracy", "learning_rate", "images_per_second")
 TRAIN = [
     {"kind": "train", **dict(zip(KEYS, values, strict=True))}

@@ -10,6 +10,8 @@ from sklearn.calibration import calibration_curve
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import plots, report
 
+pytestmark = pytest.mark.drawn
+
 
 @pytest.fixture
 def predictions():

@@ -13,6 +13,8 @@ from sklearn import metrics
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import bootstrap, calibration, protocol, report
 
+pytestmark = pytest.mark.drawn
+
 FACTS = {
     "model": {"name": "cnn_relu", "kwargs": {"widths": [8, 16]}},
     "config": {"seed": 3, "train": {"epochs": 2}},

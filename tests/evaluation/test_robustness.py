@@ -13,6 +13,8 @@ from fer_jax.evaluation import robustness, robustness_plots
 from fer_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from fer_jax.evaluation.trained import Trained
 
+pytestmark = pytest.mark.drawn
+
 KEYS = [robustness.condition(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
 
 

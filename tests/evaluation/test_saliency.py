@@ -23,6 +23,8 @@ from fer_jax.models.layers import FeatureMap
 from fer_jax.pretrained import porting
 from fer_jax.pretrained.bundled import find_weights
 
+pytestmark = pytest.mark.drawn
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Of the maps of faces of 32; others 1.
 SIDES = {"cnn_residual": 4, "cnn_elu": 8, "cnn_relu": 8, "vgg16": 2, "vgg16_bn": 2}

@@ -10,6 +10,8 @@ from sklearn import metrics
 
 from fer_jax.evaluation import calibration, subgroups, subgroups_report
 
+pytestmark = pytest.mark.drawn
+
 
 @pytest.fixture
 def case():
