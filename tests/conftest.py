@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import Linear
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -46,11 +47,21 @@ def _children_compile_once(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="module")
+def linear_network():
+    """There is a network "linear", for trainings whose network does not matter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.MODELS, "linear", Linear)
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_quickly(request):
     """Compiles without most of what makes programs fast, but in modules marked `optimized`."""
     quick = request.node.get_closest_marker("optimized") is None
     jax.config.update("jax_disable_most_optimizations", quick)
+    yield
+    jax.clear_caches()  # of no use to other modules, and gigabytes in the end
 
 
 @pytest.fixture(scope="module", autouse=True)

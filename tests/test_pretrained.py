@@ -17,8 +17,6 @@ from fer_jax.checkpoints import load_weights
 from fer_jax.evaluation import contenders, predictions
 from fer_jax.pretrained.bundled import BUNDLED, DEFAULT, find_weights, name_of
 
-pytestmark = pytest.mark.optimized
-
 SHIPPED = sorted((ROOT / "fer_jax" / "pretrained").glob("*.safetensors"))
 
 
@@ -73,12 +71,12 @@ def test_the_readme_lists_them_by_their_accuracy():
 
 @pytest.fixture(scope="module")
 def public(shared_dir, tmp_path_factory):
-    """The faces of PublicTest, (3589, 48, 48) uint8, and their labels, (3589,)."""
+    """Every tenth face of PublicTest, (359, 48, 48) uint8, and their labels, (359,)."""
     folder = tmp_path_factory.mktemp("npz")
     unpack = [sys.executable, shared_dir / "fer2013" / "unpack.py", "npz", folder]
     subprocess.run(unpack, check=True, capture_output=True)
     data = np.load(next(folder.glob("*.npz")), allow_pickle=False)
-    chosen = data["usage"] == 1
+    chosen = np.flatnonzero(data["usage"] == 1)[::10]
     return data["images"][chosen], data["emotion"][chosen]
 
 
@@ -87,17 +85,19 @@ def test_a_shipped_checkpoint_gives_what_is_stored(path, public):
     # The faces straight into the network, enlarged by Pillow where it wants larger ones.
     stored = predictions.read(ROOT / "results" / path.stem.removesuffix("_fer2013") / contenders.STORED)
     variables, facts = load_weights(path)
+    assert stored.labels.size == 3589
+    stored_accuracy = np.mean(np.argmax(stored.probs, 1) == stored.labels)
+    assert stored_accuracy == pytest.approx(facts["evaluation"]["value"], abs=1e-9)
     images, labels = public
-    assert np.array_equal(stored.labels, labels)
+    assert np.array_equal(stored.labels[::10], labels)
     model = models.create(facts["model"]["name"], **facts["model"]["kwargs"])
     apply = jax.jit(model.apply, compiler_options=platform.compiler_options())
     side = facts["preprocess"]["image_size"]
     faces = [Image.fromarray(face.astype(np.float32)) for face in images]
     faces = [face.resize((side, side), Image.Resampling.BICUBIC) for face in faces]
     x = (np.stack(faces)[..., None] / 255 - facts["preprocess"]["mean"]) / facts["preprocess"]["std"]
-    logits = np.concatenate([apply(variables, part) for part in np.split(x, 37)])  # of one size, 97
-    accuracy = np.mean(np.argmax(logits, 1) == labels)
-    # Of an enlarged face the outer pixels differ, which turns a few answers that are nearly ties.
-    assert accuracy == pytest.approx(facts["evaluation"]["value"], abs=(2 if side == 48 else 6) / 3589)
-    off = np.abs(jax.nn.softmax(logits) - stored.probs)  # Pillow enlarges the outer pixels otherwise
+    probs = jax.nn.softmax(apply(variables, x))
+    off = np.abs(probs - stored.probs[::10])  # Pillow enlarges the outer pixels otherwise
     assert np.mean(off) < 0.001 and np.max(off) < 0.05
+    answers = np.argmax(probs, 1) == np.argmax(stored.probs[::10], 1)
+    assert np.mean(answers) > 0.99  # nearly ties may turn

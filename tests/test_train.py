@@ -36,6 +36,8 @@ from fer_jax.pretrained import bundled
 from fer_jax.train import Run, train_and_evaluate
 from fer_jax.writers import read_records
 
+pytestmark = pytest.mark.usefixtures("linear_network")
+
 CHECKPOINTS = {"checkpoint.every_steps": 3}
 BIASES = (0.1, 0.2, 0.3, 2.0, -0.4, 0.0, 0.5)
 
@@ -53,23 +55,9 @@ class Constant(nn.Module):
         return jnp.tile(jnp.float32(BIASES), (len(x), 1)) + 0 * unused
 
 
-class Linear(nn.Module):
-    """Softmax regression, which compiles in no time."""
-
-    num_classes: int = 7
-    dtype: str = "float32"
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        # The mean of each face: for any input size.
-        return nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros)(x.mean(axis=(1, 2)))
-
-
 @pytest.fixture(autouse=True)
 def _fake_models(monkeypatch):
     monkeypatch.setitem(models.MODELS, "constant", Constant)
-    monkeypatch.setitem(models.MODELS, "linear", Linear)
 
 
 def simple_config(data, **changes):

@@ -89,7 +89,7 @@ def test_macro_f1s_interval_is_that_of_resampled_images(labels):
     """One resample after the other, scored by scikit-learn."""
     before, after = (predict(labels, *args).argmax(axis=1) for args in ((1.0, 1), (1.5, 2)))
     rng, apart = np.random.default_rng(3), []
-    for _ in range(600):
+    for _ in range(300):
         drawn = rng.integers(400, size=400)
         scores = [
             metrics.f1_score(labels[drawn], p[drawn], average="macro", zero_division=0)

@@ -40,7 +40,7 @@ def test_intervals_against_the_long_way(grouped):
         # Up to four copies of an image: they carry little, the interval must be the wider for it.
         copies = np.repeat(np.arange(240), np.arange(240) % 4 + 1)
         probs, labels, groups = probs[copies], labels[copies], copies
-    expected = the_long_way(probs, labels, groups, 400)
+    expected = the_long_way(probs, labels, groups, 200)
     got = bootstrap.resample(probs, labels, groups if grouped else None, resamples=10_000)
     for name, values in expected.items():
         tolerance = 0.06 if name in ("loss", "recall") else 0.02

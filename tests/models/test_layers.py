@@ -8,8 +8,6 @@ import pytest
 
 from fer_jax.models import convolution, layers
 
-pytestmark = pytest.mark.optimized
-
 
 def normal(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)

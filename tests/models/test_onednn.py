@@ -7,8 +7,6 @@ import pytest
 
 from fer_jax.models import convolution, onednn
 
-pytestmark = pytest.mark.optimized
-
 
 @pytest.fixture
 def usable():

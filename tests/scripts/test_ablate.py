@@ -16,6 +16,8 @@ from fer_jax import checks
 from fer_jax.data import builder, id_list
 from fer_jax.writers import read_records
 
+pytestmark = pytest.mark.usefixtures("linear_network")
+
 SMALL = ("--config.model.input_size=16", "--config.train.batch_size=14", "--config.train.epochs=2")
 
 
@@ -28,7 +30,7 @@ def ablate(data, out, *arguments):
     """The exit code."""
 
     def shrink(config):
-        config.model.kwargs.update(widths=(4,), depths=(1,))
+        config.model.name, config.model.kwargs = "linear", {}
 
     with pytest.MonkeyPatch.context() as patch:
         words = (f"--data={data}", f"--out={out}", *arguments, "--", *SMALL)
@@ -36,7 +38,7 @@ def ablate(data, out, *arguments):
 
 
 @pytest.fixture(scope="module")
-def done(tiny_data, tmp_path_factory):
+def done(linear_network, tiny_data, tmp_path_factory):
     """Two seeds of a recipe beside the baseline: the folder, and what was printed."""
     out = tmp_path_factory.mktemp("ablation") / "out"
     out.with_name("ids.txt").write_text(f"{builder.load(tiny_data, 'train').ids[3]}\n")

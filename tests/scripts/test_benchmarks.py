@@ -56,8 +56,8 @@ def keep_layers(monkeypatch):
 def test_stock_layers_give_the_same_gradients(monkeypatch):
     """The benchmark's other side is the same network; each layer's rounding (1e-5) adds up over the depth."""
     benchmark = script("benchmark_models")
-    images, targets = benchmark.random_batch("mobilenet_v3_small", 4, 64)
-    model = models.create("mobilenet_v3_small")
+    images, targets = benchmark.random_batch("efficientnet_b0", 4, 32)
+    model = models.create("efficientnet_b0", width=0.2, depth=0.1)
     once = {"compiler_options": platform.run_once_options()}
     variables = jax.jit(model.init, **once)(jax.random.key(0), images)
 
@@ -73,8 +73,10 @@ def test_stock_layers_give_the_same_gradients(monkeypatch):
     ours = gradients()
     keep_layers(monkeypatch)
     benchmark.use_stock_layers()
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(gradients()), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max() + 1e-6)
+    theirs = jax.tree.leaves(gradients())
+    least = max(np.abs(b).max() for b in theirs)  # those of biases before BatchNorm are 0 but for rounding
+    for a, b in zip(jax.tree.leaves(ours), theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * (np.abs(b).max() + 0.1 * least))
 
 
 def test_torch_steps_the_same_residual_network():
@@ -259,19 +261,19 @@ def test_time_to_accuracy_is_of_the_evaluation_at_the_recipes_end(tiny_data):
     small = ("--config.model.kwargs.widths=(4,)", "--config.model.kwargs.depths=(1,)")
     small += ("--config.train.batch_size=14", "--config.train.epochs=1", "--config.model.input_size=16")
     small += ("--config.optim.warmup_epochs=0",)
-    flags = (f"--data={tiny_data}", "--target=1", "--seeds", "3", "4", "--", *small)
+    flags = (f"--data={tiny_data}", "--target=1", "--seeds", "3", "--", *small)
     process = run_python("scripts/benchmark_time_to_accuracy.py", *flags, **without_tensorflow())
     assert process.returncode == 1, process.stderr
     rows = [line.split("|")[1:-1] for line in process.stdout.splitlines() if line.startswith("| ")]
-    assert [row[0].strip() for row in rows] == ["seed", "3", "4", "mean"]
-    for row in rows[1:3]:
+    assert [row[0].strip() for row in rows] == ["seed", "3", "mean"]
+    for row in rows[1:2]:
         accuracy, total, start, compilation, rest = (float(cell) for cell in row[1:])
         assert 0 <= accuracy <= 100 and 28 * accuracy / 100 == pytest.approx(
             round(28 * accuracy / 100), abs=0.15
         )
         assert total == pytest.approx(start + compilation + rest, abs=0.2) and min(start, compilation) > 0
     assert "Accuracy on `validation` by given labels." in process.stdout
-    assert "100 % missed" in process.stdout and "reached by 0 of 2 seeds" in process.stdout
+    assert "100 % missed" in process.stdout and "reached by 0 of 1 seed" in process.stdout
 
 
 def test_a_stopped_training_is_closed_before_its_folder_goes(tiny_data, tmp_path, monkeypatch):

@@ -5,34 +5,32 @@ import os
 import sys
 
 import pytest
-from helpers import run_python, script, without_tensorflow
+from helpers import run_python, run_within, script
 
 from fer_jax.monitor import EXIT_PREEMPTED
 
 backbones = script("train_backbones")
 
 
-def test_a_network_without_weights_is_trained_from_scratch_and_tabled(tiny_data, tmp_path):
-    out = tmp_path / "out"
-    nothing_there = {"FER_JAX_CACHE": str(tmp_path / "cache"), "HTTPS_PROXY": "http://127.0.0.1:9"}
-    process = run_python(
-        "scripts/train_backbones.py",
-        f"--out={out}",
-        "--configs=mobilenet_v3_small",
-        "--",
-        f"--config.data.dir={tiny_data}",
-        "--config.model.input_size=32",
-        "--config.train.batch_size=34",
-        '--config.stages=({"epochs": 2.0, "train": "all", "learning_rate": 1e-3},)',
-        **(nothing_there | without_tensorflow()),
-    )
-    assert process.returncode == 0, process.stderr
-    header, _, _, _, row = (out / "results.md").read_text().splitlines()
+def test_a_network_without_weights_is_trained_from_scratch_and_tabled(
+    linear_network, tiny_data, tmp_path, monkeypatch, capsys
+):
+    def shrink(config):
+        config.data.dir = str(tiny_data)
+        config.model.name, config.model.kwargs = "linear", {}
+        config.update_from_flattened_dict({"stages": (), "train.steps": 2, "optim.warmup_epochs": 0.0})
+
+    monkeypatch.setenv("FER_JAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    arguments = f"--out={tmp_path}", "--configs=mobilenet_v3_small"
+    code, _ = run_within(monkeypatch, backbones, shrink, *arguments)
+    assert code == 0
+    header, _, _, _, row = (tmp_path / "results.md").read_text().splitlines()
     assert "cpu" in header and "--configs=mobilenet_v3_small" in header
-    report = json.loads((out / "mobilenet_v3_small" / "report" / "report.json").read_text())
+    report = json.loads((tmp_path / "mobilenet_v3_small" / "report" / "report.json").read_text())
     assert row.startswith("| `mobilenet_v3_small` | from scratch (keras's could not be had) | validation |")
     assert f"| {100 * report['accuracy']:.2f} (" in row
-    assert "from scratch" in process.stdout.strip().splitlines()[-1]
+    assert "from scratch" in capsys.readouterr().out.strip().splitlines()[-1]
 
 
 class Answering:

@@ -11,11 +11,14 @@ from configs.best import NETWORKS
 from fer_jax import checkpoints
 from fer_jax.monitor import EXIT_PREEMPTED
 
+pytestmark = pytest.mark.usefixtures("linear_network")
+
 
 def shrink(config):
     small = {"train.steps": 2, "train.batch_size": 14, "model.input_size": 16, "optim.warmup_epochs": 0.0}
     config.update_from_flattened_dict(small)
-    config.model.kwargs.update(widths=(4, 4), depths=(1, 1))
+    # Networks that differ with the configuration and the seed.
+    config.model.name, config.model.kwargs = "linear", {"spread": config.model.kwargs.widths[0] / 10}
 
 
 @pytest.fixture
