@@ -21,6 +21,10 @@ from fer_jax.data.emotions import EMOTIONS
 FERPLUS_NAMES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 
 
+def pytest_configure(config):
+    jax.config.update("jax_disable_most_optimizations", True)  # see `_compiled_quickly`
+
+
 def pytest_terminal_summary(terminalreporter, config):
     """Says what was not run, why, and how it would."""
     skipped = terminalreporter.stats.get("skipped", [])
@@ -58,9 +62,10 @@ def linear_network():
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_quickly(request):
     """Compiles without most of what makes programs fast, but in modules marked `optimized`."""
-    quick = request.node.get_closest_marker("optimized") is None
-    jax.config.update("jax_disable_most_optimizations", quick)
+    if request.node.get_closest_marker("optimized"):
+        jax.config.update("jax_disable_most_optimizations", False)
     yield
+    jax.config.update("jax_disable_most_optimizations", True)
     jax.clear_caches()  # of no use to other modules, and gigabytes in the end
 
 

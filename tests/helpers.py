@@ -144,7 +144,7 @@ class TrainingsWithin:
         try:
             return script(pathlib.Path(path).stem).main(list(arguments))
         except SystemExit as end:
-            return end.code
+            return int(end.code or 0)
 
 
 def run_within(

@@ -9,6 +9,7 @@ layers that moved. In one process and float64 there is each way with `_stage`, t
 the faults `sum` (each device follows its own gradient) and `norm` (each device has its own BatchNorm).
 """
 
+import dataclasses
 import functools
 import pathlib
 import sys
@@ -51,11 +52,12 @@ def whole_cnn():
 
 
 def backbone_stage():
-    """The same of a backbone, of which the last block and the head train."""
+    """The same of a backbone, of which the last block and the head train; and ranges: it pools nothing."""
     model = models.create("efficientnet_b0", width=0.2, depth=0.3, cut=3, dropout=0.0)
     blocks, stage = stages.blocks(model, (SIZE, SIZE, 1)), stages.Stage(1, "blocks", last=1)
     trained = stages.trained_layers(stage, blocks)
-    return model, trained, stages.frozen_layers(stage, blocks, trained)
+    ranges = dataclasses.replace(RANGES, erasing=0.5)
+    return model, trained, stages.frozen_layers(stage, blocks, trained), ranges
 
 
 def teacher():
@@ -84,9 +86,9 @@ def moved(start, state):
     return sorted({"/".join(k[1:-1]) for k, v in flat[0].items() if not np.array_equal(v, flat[1][k])})
 
 
-def train(placement, model, trained, frozen, *, steps_taken, fault=None):
+def train(placement, model, trained, frozen, ranges=RANGES, *, steps_taken, fault=None):
     """{name: array} of a run in one way, perhaps with a fault."""
-    axis_of = {"norm": placement.axis_name, "sum": placement.axis_name} | {fault: None}
+    axis_of = {part: None if part == fault else placement.axis_name for part in ("norm", "sum")}
     schedule = optim.learning_rate("cosine", peak=0.1, total_steps=steps_taken)
     tx = optim.make_optimizer("sgd", schedule, weight_decay=0.01, clip_norm=5.0)
     # Both a sum over examples and a sum of weights go over the devices.
@@ -125,7 +127,7 @@ def train(placement, model, trained, frozen, *, steps_taken, fault=None):
     stream = pipeline.TrainStream(
         faces(),
         BATCH,
-        RANGES,
+        ranges,
         seed=0,
         process_index=jax.process_index(),
         process_count=jax.process_count(),

@@ -23,7 +23,8 @@ TRACED = [name for name in EXPERIMENTS if name not in RUN]
 
 def experiment(name, data_dir):
     """An experiment on small data, from random weights."""
-    config = importlib.import_module(f"configs.{name}").get_config()
+    module, *argument = name.split(":")
+    config = importlib.import_module(f"configs.{module}").get_config(*argument)
     config.data.dir = str(data_dir)
     config.init.weights = "none"
     config.train.batch_size = 8
@@ -72,7 +73,7 @@ def traced():
     return set()
 
 
-@pytest.mark.parametrize("name", TRACED)
+@pytest.mark.parametrize("name", [*TRACED, "effnet_b0:cpu"])
 def test_the_stages_of_an_experiment_fit_its_network(name, tiny_data, traced):
     """Every step in shapes alone, of experiments that train the same layers of a network once."""
     config = experiment(name, tiny_data)
@@ -86,11 +87,10 @@ def test_the_stages_of_an_experiment_fit_its_network(name, tiny_data, traced):
     batch = {"image": images, "target": np.zeros((2, 7), np.float32), **augment.identity(2)}
     for phase in configure.phases(config, network, per_epoch=10):
         opt_state = jax.eval_shape(phase.tx.init, stages.partition(variables["params"], phase.trained)[0])
-        shapes = {k: v for k, v in config.model.kwargs.items() if "drop" not in k}
-        layers = repr((config.model.name, how["channels"], shapes, phase.trained, phase.frozen))
+        shapes = {k: v for k, v in config.model.kwargs.items() if k not in ("dropout", "drop_path")}
+        layers = repr((config.model.name, config.model.dtype, shape, shapes, phase.trained, phase.frozen))
         if layers in traced:
             continue
-        traced.add(layers)
         step = steps.make_train_step(
             network.clone(frozen=phase.frozen) if phase.frozen else network,
             phase.tx,
@@ -113,6 +113,7 @@ def test_the_stages_of_an_experiment_fit_its_network(name, tiny_data, traced):
             lambda leaf: leaf.shape, variables["params"]
         )
         assert metrics["loss"].shape == ()
+        traced.add(layers)
 
 
 def test_the_teachers_of_the_taught_networks_come_with_the_package(tiny_data):

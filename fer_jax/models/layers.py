@@ -94,7 +94,7 @@ def _largest(parts: Sequence[jnp.ndarray]) -> tuple[jnp.ndarray, jnp.ndarray]:
     """
     largest, place = parts[0], jnp.zeros(parts[0].shape, jnp.uint8)
     for number, part in enumerate(parts[1:], 1):
-        place = jnp.where(part > largest, jnp.uint8(number), place)
+        place = jnp.where((part > largest) | jnp.isnan(part), jnp.uint8(number), place)
         largest = jnp.maximum(largest, part)
     return largest, place
 

@@ -18,7 +18,7 @@ import jax
 import jaxlib
 
 TESTED_JAXLIB = ("0.10.0", "0.10.1", "0.10.2")
-# Values of ONEDNN_MAX_CPU_ISA under which oneDNN has no such instructions.
+# Values of ONEDNN_MAX_CPU_ISA under which oneDNN has no products of bfloat16.
 _WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 
 
@@ -36,8 +36,9 @@ def _is_in_jaxlib() -> bool:
 
 @functools.cache
 def _multiplies_bfloat16() -> bool:
-    """Whether the processor has instructions for products of bfloat16, and oneDNN is let use them."""
-    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _WITHOUT_BFLOAT16:
+    """Whether the processor has instructions for products of bfloat16, and whether oneDNN may use them."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA", "")
+    if limit.upper() in _WITHOUT_BFLOAT16:
         return False
     info = pathlib.Path("/proc/cpuinfo")
     flags = set(info.read_text().split()) if info.exists() else set()

@@ -60,7 +60,7 @@ def test_every_network_has_a_map(name):
     assert maps.shape == (2, side, side) and maps.dtype == np.float32
 
 
-def test_maps_are_finite_and_positive():
+def test_maps_are_finite_and_nonnegative():
     model = models.create("cnn_residual", widths=(8, 8), blocks=(1, 1), squeeze=2)
     x = np.random.default_rng(1).normal(size=(2, 32, 32, 3)).astype(np.float32)
     _, maps = explain(model, random_variables(model, x), x)
@@ -138,7 +138,8 @@ def test_the_marked_features_change_nothing_else():
 @pytest.mark.parametrize(("name", "layer"), [("resnet18", "layer4"), ("mobilenet_v3_small", "features")])
 def test_it_is_what_pytorch_gives(name, layer):
     torch = needed("torch", "originals")
-    needed("torchvision", "originals"), needed("timm", "originals")
+    needed("torchvision", "originals")
+    needed("timm", "originals")
     sys.path.append(str(ROOT / "tests" / "pretrained"))
     import originals
 

@@ -88,6 +88,25 @@ def test_other_types_are_not_for_it(monkeypatch):
     assert not onednn.is_usable(jnp.zeros(1, jnp.bfloat16))
 
 
+@pytest.mark.parametrize(
+    ("name", "limit", "able"),
+    [
+        ("ONEDNN_MAX_CPU_ISA", "AVX2", False),
+        ("DNNL_MAX_CPU_ISA", "avx512_core", False),
+        ("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16", True),
+        ("ONEDNN_MAX_CPU_ISA", "", True),
+    ],
+)
+def test_bfloat16_is_not_for_a_onednn_that_is_kept_from_its_instructions(name, limit, able, monkeypatch):
+    """It would end the process."""
+    monkeypatch.setattr(onednn.pathlib.Path, "exists", lambda self: True)
+    monkeypatch.setattr(onednn.pathlib.Path, "read_text", lambda self: "flags : avx2 avx512_bf16")
+    for known in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(known, raising=False)
+    monkeypatch.setenv(name, limit)
+    assert onednn._multiplies_bfloat16.__wrapped__() is able
+
+
 def test_a_jaxlib_that_is_not_known_is_left_alone(monkeypatch):
     monkeypatch.setattr(onednn, "TESTED_JAXLIB", ())
     onednn._is_in_jaxlib.cache_clear()

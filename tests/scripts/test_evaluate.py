@@ -19,7 +19,6 @@ from fer_jax.data import builder, ferplus, synthetic
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.pretrained.bundled import BUNDLED, find_weights
 
-SHIPPED = sorted((ROOT / "fer_jax" / "pretrained").glob("*.safetensors"))
 SCRIPT = ROOT / "scripts" / "evaluate.py"
 KWARGS = {"widths": [4, 8], "hidden": 8}
 
