@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import Linear
+from helpers import QUICK_COMPILATION, Linear
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -18,11 +18,14 @@ from fer_jax import checkpoints, models
 from fer_jax.data import builder, ferplus, synthetic
 from fer_jax.data.emotions import EMOTIONS
 
+SAVE, DRAW = Figure.savefig, FigureCanvasAgg.draw
 FERPLUS_NAMES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 
 
 def pytest_configure(config):
     jax.config.update("jax_disable_most_optimizations", True)  # see `_compiled_quickly`
+    if QUICK_COMPILATION not in (flags := os.environ.get("XLA_FLAGS", "")):  # a worker inherits them
+        os.environ["XLA_FLAGS"] = f"{QUICK_COMPILATION} {flags}"
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -71,7 +74,7 @@ def _compiled_quickly(request):
 
 @pytest.fixture(scope="module", autouse=True)
 def _undrawn(request):
-    """Makes figures and writes their files, but as empty pictures, except in modules marked `drawn`."""
+    """Makes figures and writes their files, but as empty pictures, except where marked `drawn`."""
 
     def save(figure, path, **kwargs):
         Image.new("L", (1, 1)).save(path)
@@ -81,6 +84,14 @@ def _undrawn(request):
             patch.setattr(Figure, "savefig", save)
             patch.setattr(FigureCanvasAgg, "draw", FigureCanvasAgg.get_renderer)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _drawn(request, monkeypatch):
+    """Draws in a test marked `drawn`."""
+    if request.node.get_closest_marker("drawn"):
+        monkeypatch.setattr(Figure, "savefig", SAVE)
+        monkeypatch.setattr(FigureCanvasAgg, "draw", DRAW)
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,13 @@
 """What several test files share: a tiny configuration, commands, comparisons of runs."""
 
+import contextlib
 import importlib.util
 import json
 import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +24,8 @@ from fer_jax.train import train_and_evaluate
 from fer_jax.writers import read_records
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+# Flags of XLA: its older emitters, in one piece, take a third of the time from a program to code.
+QUICK_COMPILATION = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 TIMES = ("seconds", "images_per_second", "input_wait")
 TINY = {
     "log_every": 2,
@@ -231,3 +234,23 @@ def random_case(seed, count=500, classes=7, absent=()):
     logits = rng.normal(size=(count, classes)) + 2 * np.eye(classes)[labels] * rng.random((count, 1))
     probs = np.exp(2 * logits)
     return probs / probs.sum(axis=1, keepdims=True), labels
+
+
+def call(module: ModuleType, *arguments: Any) -> int:
+    """Runs a script in this process with these arguments; its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [module.__file__, *map(str, arguments)])
+        try:
+            return module.main()
+        except SystemExit as end:
+            return end.code
+
+
+@contextlib.contextmanager
+def plain_trainings() -> Iterator[None]:
+    """Trainings in this process write no event files, and reports without pictures."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fer_jax.writers._event_writer", lambda _: None)
+        for name in ("report.draw_figures", "examples.draw"):
+            patch.setattr(f"fer_jax.evaluation.{name}", lambda *_: None)
+        yield

@@ -8,7 +8,7 @@ SPEC is JSON with "data", "workdir", "changes" of the tiny configuration, and at
   "kill_in_save": [EVENT, STEP]  SIGKILL at the first EVENT ("open" or "os.rename", see Python's
     audit events) on the temporary folder of the checkpoint of STEP.
 
-TensorFlow cannot be imported in this process.
+TensorFlow cannot be imported in this process, and figures are empty pictures.
 """
 
 import json
@@ -32,10 +32,15 @@ def main(spec, *distributed):
     sys.meta_path[sys.meta_path.index(PathFinder)] = NoTensorFlow
     import jax
     from helpers import tiny_config
+    from matplotlib.figure import Figure
+    from PIL import Image
 
     from fer_jax.train import Window, train_and_evaluate
 
     add = Window.add
+
+    def save_nothing(figure, path, **kwargs):
+        Image.new("L", (1, 1)).save(path)
 
     def add_and_signal(self, step, metrics):
         add(self, step, metrics)
@@ -51,6 +56,7 @@ def main(spec, *distributed):
     if distributed:
         coordinator, process, count = distributed
         jax.distributed.initialize(coordinator, int(count), int(process))
+    Figure.savefig = save_nothing
     Window.add = add_and_signal
     sys.addaudithook(kill_in_save)
     summary = train_and_evaluate(tiny_config(spec["data"], **spec["changes"]), spec["workdir"])

@@ -48,18 +48,22 @@ def faces():
 
 def whole_cnn():
     """A network of which everything trains: itself, the layers that train, those whose statistics rest."""
-    return models.create("cnn_relu", widths=(4, 8), hidden=8, dropout=0.0), None, ()
+    return models.create("cnn_relu", widths=(8, 16), depths=(1, 1), hidden=8, dropout=0.0), None, ()
 
 
 def backbone_stage():
     """The same of a backbone, of which the last block and the head train; and ranges: it pools nothing."""
-    model = models.create("efficientnet_b0", width=0.2, depth=0.3, cut=3, dropout=0.0)
+    model = models.create("efficientnet_b0", width=0.2, depth=0.3, cut=2, dropout=0.0)
     blocks, stage = stages.blocks(model, (SIZE, SIZE, 1)), stages.Stage(1, "blocks", last=1)
     trained = stages.trained_layers(stage, blocks)
     ranges = dataclasses.replace(RANGES, erasing=0.5)
     return model, trained, stages.frozen_layers(stage, blocks, trained), ranges
 
 
+drawn = functools.cache(random_variables)
+
+
+@functools.cache
 def teacher():
     """A random network for faces of another size."""
     kwargs = {"widths": [4], "depths": [1], "hidden": 8, "dropout": 0.0}
@@ -117,7 +121,15 @@ def train(placement, model, trained, frozen, ranges=RANGES, *, steps_taken, faul
         weights,
     )
     shape = (SIZE, SIZE, 1)
-    state = create_state(model, tx, input_shape=shape, seed=0, use_ema=True, trained=trained)
+    state = create_state(
+        model,
+        tx,
+        input_shape=shape,
+        seed=0,
+        use_ema=True,
+        variables=drawn(model, shape, 0),
+        trained=trained,
+    )
     state = placement.put_state(jax.tree.map(np.asarray, state))
     # On the devices already, so that no step has to bring them there.
     here = set(placement.mesh.local_devices)

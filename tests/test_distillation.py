@@ -21,13 +21,14 @@ from fer_jax.state import create_state, random_variables
 from fer_jax.train import train_and_evaluate
 
 KWARGS = {"widths": [8], "depths": [1], "hidden": 8, "dropout": 0.0}
+SMALL = {"model.kwargs": {"widths": (4, 8), "depths": (1, 1), "hidden": 8, "dropout": 0.2}}
 HOW = {"mean": 0.4, "std": 0.2, "channels": 1, "fill": "reflect", "interpolation": "bilinear"}
 
 
-@pytest.fixture
-def teachers(tmp_path):
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
     """Two networks, the second of which sees smaller faces; sharper than new ones are."""
-    found = []
+    folder, found = tmp_path_factory.mktemp("teachers"), []
     for number, side in enumerate((12, 8)):
         model = models.create("cnn_relu", **KWARGS)
         variables = random_variables(model, (side, side, 1), seed=number)
@@ -39,7 +40,7 @@ def teachers(tmp_path):
             "data": {},
             "data_hash": "none",
         }
-        path = tmp_path / f"{number}.safetensors"
+        path = folder / f"{number}.safetensors"
         checkpoints.export_weights(path, variables, facts)
         found.append(Trained(path))
     return found
@@ -62,7 +63,8 @@ def test_the_loss_is_cross_entropy_against_the_teachers_view_of_the_batch(teache
     answers = []
     for teacher, side in zip(teachers, (12, 8), strict=True):
         x = (np.asarray(augment.apply(given, side, "reflect", 0.4)[0]) - 0.4) / 0.2
-        answers.append(softmax(np.asarray(teacher.model.apply(teacher.variables, x)) / temperature, axis=1))
+        theirs = np.asarray(jax.jit(teacher.model.apply)(teacher.variables, x))
+        answers.append(softmax(theirs / temperature, axis=1))
     terms = -(np.mean(answers, axis=0) * log_softmax(logits / temperature, axis=1)).sum(axis=1)
     assert count == 16
     np.testing.assert_allclose(total, temperature**2 * terms.sum(), rtol=1e-4)
@@ -102,7 +104,8 @@ def test_labels_and_teachers_share_the_loss_by_the_weight(teachers):
 
 def test_a_run_learns_from_its_teachers_and_says_so(tiny_run, tiny_data, tmp_path):
     """The run and what it began with share their data: the facts tell both parts in the weights."""
-    config = tiny_config(tiny_data, **{"distill.teachers": (str(tiny_run),), "train.steps": 4, "seed": 7})
+    changes = {"distill.teachers": (str(tiny_run),), "train.steps": 4, "seed": 7}
+    config = tiny_config(tiny_data, **SMALL, **changes)
     train_and_evaluate(config, tmp_path / "run")
     _, facts = checkpoints.load_weights(tmp_path / "run")
     teacher = Trained(tiny_run)
@@ -126,7 +129,7 @@ def test_a_run_learns_from_its_teachers_and_says_so(tiny_run, tiny_data, tmp_pat
 def test_a_taught_run_with_muon_resumes_bitwise(tiny_run, tiny_data, tmp_path, monkeypatch):
     """Muon's state has gaps where AdamW's parameters are; the run stops between two evaluations."""
     changes = {"distill.teachers": (str(tiny_run),), "optim.name": "muon", "optim.learning_rate": 0.01}
-    config = tiny_config(tiny_data, **changes)
+    config = tiny_config(tiny_data, **SMALL, **changes)
     train_and_evaluate(config, tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(PreemptedError):
         patch.setattr("fer_jax.train._preempted", lambda stop, step: step == 6)
@@ -136,7 +139,7 @@ def test_a_taught_run_with_muon_resumes_bitwise(tiny_run, tiny_data, tmp_path, m
 
 
 def test_a_run_in_bfloat16_is_judged_and_served_in_float32(tiny_data, tmp_path):
-    config = tiny_config(tiny_data, **{"model.dtype": "bfloat16", "train.steps": 4})
+    config = tiny_config(tiny_data, **SMALL, **{"model.dtype": "bfloat16", "train.steps": 4})
     summary = train_and_evaluate(config, tmp_path / "run")
     trained = Trained(tmp_path / "run")
     assert trained.model.dtype == jnp.float32

@@ -1,5 +1,6 @@
 """python -m fer_jax.serve: a real process from its start to SIGTERM, and what its command line refuses."""
 
+import logging
 import re
 import signal
 import socket
@@ -8,9 +9,10 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT, environment, needed, run_python
+from helpers import ROOT, environment, needed
 from PIL import Image
 
+from fer_jax import serve
 from fer_jax.data import synthetic
 from fer_jax.evaluation.trained import Trained
 
@@ -90,7 +92,13 @@ def test_from_start_to_stop(server, tiny_run, tmp_path):
         (["--timeout=nan"], 2, "--timeout: 'nan' is no number above 0"),
     ],
 )
-def test_mistakes_on_the_command_line_are_a_line(arguments, code, message):
-    done = run_python("-m", "fer_jax.serve", *arguments)
-    assert done.returncode == code
-    assert message in done.stderr and "Traceback" not in done.stderr
+def test_mistakes_on_the_command_line_are_a_line(arguments, code, message, monkeypatch, capsys):
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    monkeypatch.setattr(logging.getLogger("jax"), "setLevel", lambda _: None)
+    try:
+        ended = serve.main(arguments)
+    except SystemExit as end:
+        ended = end.code
+    assert ended == code
+    errors = capsys.readouterr().err
+    assert message in errors and "Traceback" not in errors

@@ -218,12 +218,12 @@ def test_the_gradient_of_a_part_is_that_of_the_whole():
 
 
 def test_frozen_statistics_stay_and_are_what_normalises():
-    model = models.create("efficientnet_b0", width=0.2, depth=0.3, cut=3, dropout=0.0)
+    model = models.create("efficientnet_b0", width=0.2, depth=0.3, cut=2, dropout=0.0)
     state, step, _ = taken(model, Stage(1, "head"), stages.blocks(model, SHAPE))
     new, metrics = jax.jit(step)(state, batch_of(4))
     assert_trees_equal(state.batch_stats, new.batch_stats)
     x = (jnp.float32(batch_of(4)["image"]) / 255 - 0.5) / 0.25
-    logits = model.apply({"params": state.params, "batch_stats": state.batch_stats}, x)
+    logits = jax.jit(model.apply)({"params": state.params, "batch_stats": state.batch_stats}, x)
     loss, count = losses.cross_entropy(logits, batch_of(4)["target"])
     assert float(metrics["loss"]) == pytest.approx(float(loss / count), rel=1e-5)
 
@@ -259,13 +259,15 @@ def test_statistics_run_layer_by_layer_where_a_stage_cuts_a_block():
 
 
 def test_a_frozen_trunk_costs_no_gradient(monkeypatch):
+    model = models.create("efficientnet_b0", width=0.2, depth=0.3, cut=3, dropout=0.0)
+    blocks = stages.blocks(model, SHAPE)
     # XLA does not count the operations of custom calls.
     monkeypatch.setattr(onednn, "is_usable", lambda *arrays: False)
     # The shapes of the state are enough, and within `eval_shape` no jit takes options.
     monkeypatch.setattr("fer_jax.platform.run_once_options", dict)
 
     def flops(stage):
-        state, step, _ = taken(mobilenet(), stage, mobilenet_blocks(), make=jax.eval_shape)
+        state, step, _ = taken(model, stage, blocks, make=jax.eval_shape)
         return jax.jit(step).lower(state, batch_of(4)).cost_analysis()["flops"]
 
     assert flops(Stage(1, "head")) < 0.45 * flops(Stage(1))

@@ -69,7 +69,7 @@ def normalized(images):
 
 @functools.cache
 def small_cnn():
-    return models.create("cnn_relu", widths=(4, 8), hidden=8, dropout=0.0)
+    return models.create("cnn_relu", widths=(4, 8), depths=(1, 1), hidden=8, dropout=0.0)
 
 
 def cnn_variables():
@@ -118,14 +118,14 @@ def test_weights_of_another_network_are_refused():
     params = variables["params"]
     params["Dense_9"] = {"kernel": np.zeros((2, 3))}
     params["Conv_0"] = {"kernel": np.zeros((3, 3, 1, 5))}
-    del variables["batch_stats"]["BatchNorm_1"]["var"]
+    del variables["batch_stats"]["BatchNorm_0"]["var"]
     with pytest.raises(ValueError) as error:
         state_of(small_cnn(), sgd(), variables=variables)
     message = str(error.value)
     assert "another network (3 arrays differ)" in message
     assert "params/Conv_0/kernel: (3, 3, 1, 5) given, (3, 3, 1, 4) expected" in message
     assert "params/Dense_9/kernel: (2, 3) given, nothing expected" in message
-    assert "batch_stats/BatchNorm_1/var: nothing given, (4,) expected" in message
+    assert "batch_stats/BatchNorm_0/var: nothing given, (4,) expected" in message
 
 
 # -------------------- the training step --------------------

@@ -38,7 +38,11 @@ from fer_jax.writers import read_records
 
 pytestmark = pytest.mark.usefixtures("linear_network")
 
-CHECKPOINTS = {"checkpoint.every_steps": 3}
+# With all that a resumed run could get wrong: statistics, dropout, averaged weights, drawn augmentations.
+SMALL = {
+    "model.kwargs": {"widths": (4, 8), "depths": (1, 1), "hidden": 8, "dropout": 0.2},
+    "checkpoint.every_steps": 3,
+}
 BIASES = (0.1, 0.2, 0.3, 2.0, -0.4, 0.0, 0.5)
 
 
@@ -73,7 +77,7 @@ def simple_config(data, **changes):
 def whole(tiny_data, tmp_path_factory):
     """A run that nothing interrupted: work directory and summary. Not to be changed."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    return workdir, train_and_evaluate(tiny_config(tiny_data, **CHECKPOINTS), workdir)
+    return workdir, train_and_evaluate(tiny_config(tiny_data, **SMALL), workdir)
 
 
 # -------------------- a run --------------------
@@ -223,7 +227,7 @@ def test_a_finished_run_says_so_and_changes_nothing(whole, tiny_data, caplog):
     workdir, summary = whole
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
     with caplog.at_level(logging.INFO):
-        again = train_and_evaluate(tiny_config(tiny_data, **CHECKPOINTS), workdir)
+        again = train_and_evaluate(tiny_config(tiny_data, **SMALL), workdir)
     assert again == summary
     assert f"this run is finished; its report is {workdir / 'report' / 'report.md'}" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
@@ -231,7 +235,7 @@ def test_a_finished_run_says_so_and_changes_nothing(whole, tiny_data, caplog):
 
 def test_another_config_is_refused(whole, tiny_data):
     workdir, _ = whole
-    changed = tiny_config(tiny_data, **CHECKPOINTS, **{"optim.learning_rate": 0.25, "seed": 4})
+    changed = tiny_config(tiny_data, **SMALL, **{"optim.learning_rate": 0.25, "seed": 4})
     with pytest.raises(ValueError) as error:
         train_and_evaluate(changed, workdir)
     assert "optim.learning_rate: 0.05 there, 0.25 here" in str(error.value)
@@ -269,7 +273,7 @@ def test_a_new_run_starts_from_a_bundled_network(tiny_data, tmp_path, monkeypatc
 def test_weights_that_are_not_there_or_do_not_fit(whole, tiny_data, tmp_path):
     with pytest.raises(FileNotFoundError, match="no weights nowhere: .* cnn, "):
         train_and_evaluate(tiny_config(tiny_data, init_from="nowhere"), tmp_path / "a")
-    config = tiny_config(tiny_data, init_from=str(whole[0]))
+    config = tiny_config(tiny_data, **SMALL, init_from=str(whole[0]))
     config.model.kwargs.hidden = 16
     with pytest.raises(ValueError, match="another network .6 arrays differ"):
         train_and_evaluate(config, tmp_path / "b")
@@ -640,7 +644,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(whole, tiny_data, tmp_path, 
     for path in (copy / "checkpoints" / "10" / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(b"garbage")
-    train_and_evaluate(tiny_config(tiny_data, **CHECKPOINTS), copy)
+    train_and_evaluate(tiny_config(tiny_data, **SMALL), copy)
     assert "damaged checkpoint" in caplog.text and str(copy / "checkpoints" / "10") in caplog.text
     assert_same_run(copy, workdir, step=10)
 
@@ -651,7 +655,7 @@ def interrupted(spec, **ending):
 
 def assert_resumed(endings, codes, whole, data, workdir):
     """A run that is ended and begun again and again without TensorFlow ends as the whole one did."""
-    spec = {"data": str(data), "workdir": str(workdir), "changes": CHECKPOINTS}
+    spec = {"data": str(data), "workdir": str(workdir), "changes": SMALL}
     processes = [interrupted(spec, **ending) for ending in endings]
     assert [process.returncode for process in processes] == codes, processes[-1].stderr
     assert_same_run(workdir, whole[0], step=10)
@@ -668,14 +672,13 @@ def assert_resumed(endings, codes, whole, data, workdir):
 
 def test_killed_runs_end_as_if_nothing_had_happened(whole, tiny_data, tmp_path):
     endings = [
-        # Before the first checkpoint, while the first is committed, between two, while one is begun.
-        {"signal": ["SIGKILL", 2, 0]},
+        # While the first checkpoint is committed, between two, while one is begun.
         {"kill_in_save": ["os.rename", 3]},
         {"signal": ["SIGKILL", 5, 0]},
         {"kill_in_save": ["open", 9]},
         {},
     ]
-    assert_resumed(endings, [-signal.SIGKILL] * 4 + [0], whole, tiny_data, tmp_path / "run")
+    assert_resumed(endings, [-signal.SIGKILL] * 3 + [0], whole, tiny_data, tmp_path / "run")
 
 
 def test_sigterm_saves_and_ends_with_its_own_code(whole, tiny_data, tmp_path):

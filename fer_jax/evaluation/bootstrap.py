@@ -5,6 +5,7 @@ more than one image does. Figures of two models on the same images and groups ar
 same seed, so that their difference, resample by resample, is the paired bootstrap.
 """
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from fer_jax.evaluation import calibration, statistics
 
 RESAMPLES = 2000
-_TOGETHER = 100  # resamples; bounds the memory
+_TOGETHER = 100  # resamples in float64; bounds the memory
 
 PER_CLASS = ("precision", "recall", "f1")
 CALIBRATION_ERRORS = ("ece", "adaptive_ece")
@@ -64,15 +65,19 @@ def resample_sums(
         order = np.argsort(groups, kind="stable")
         starts = np.flatnonzero(np.diff(np.asarray(groups)[order], prepend=np.min(groups) - 1))
         sums = np.add.reduceat(values[order], starts, axis=0)
-    rng, units = np.random.default_rng(seed), len(sums)
-    drawn = []
-    for start in range(0, resamples, _TOGETHER):
-        counts = [
-            np.bincount(rng.integers(units, size=units), minlength=units)
-            for _ in range(min(_TOGETHER, resamples - start))
-        ]
-        drawn.append(np.stack(counts).astype(np.float64) @ sums)
-    return np.concatenate(drawn)
+    drawn = _draw(len(sums), resamples, seed)
+    parts = [drawn[i : i + _TOGETHER].astype(np.float64) @ sums for i in range(0, resamples, _TOGETHER)]
+    return np.concatenate(parts)
+
+
+@functools.lru_cache(maxsize=4)  # of a split and its leak-free parts, for one model after the other
+def _draw(units: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each unit is in each resample: uint16 [R, units]."""
+    rng = np.random.default_rng(seed)
+    drawn = np.empty((resamples, units), np.uint16)
+    for row in drawn:
+        row[:] = np.bincount(rng.integers(units, size=units), minlength=units)
+    return drawn
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> np.ndarray:

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import run_python, script, without_tensorflow
+from helpers import plain_trainings, run_python, script
 
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import ensemble, predictions
@@ -103,11 +103,11 @@ def test_an_ensemble_of_runs_has_a_report_that_knows_what_had_a_part_in_it(
     main = script("ensemble").main
     first, again, out = tmp_path / "first", tmp_path / "again", tmp_path / "out"
     shutil.copytree(tiny_run, first)
-    judge = ("scripts/evaluate.py", f"--workdir={first}", f"--data={tiny_data}", f"--out={first / 'report'}")
-    assert run_python(*judge, **without_tensorflow()).returncode == 0
-    shutil.copytree(first, again)
-    process = run_python("scripts/ensemble.py", first, again, "--all", f"--out={out}")
-    assert process.returncode == 0, process.stderr
+    judge = [f"--workdir={first}", f"--data={tiny_data}", f"--out={first / 'report'}"]
+    with plain_trainings():
+        assert script("evaluate").main(judge) == 0
+        shutil.copytree(first, again)
+        assert main([str(first), str(again), "--all", f"--out={out}"]) == 0
     report, single = (json.loads((folder / "report.json").read_text()) for folder in (out, first / "report"))
     assert report["accuracy"] == single["accuracy"] and report["parameters"] == 2 * single["parameters"]
     assert report["model"]["name"] == "ensemble of 2"
@@ -137,6 +137,7 @@ def test_a_network_that_none_helps_is_taken_alone(files, tmp_path, capsys):
     assert "1 of 2 networks on one split" in printed and "No other network helps it" in printed
 
 
-def test_one_network_is_no_ensemble(files, tmp_path):
-    process = run_python("scripts/ensemble.py", files[0], f"--out={tmp_path / 'out'}")
-    assert process.returncode == 2 and "two networks or more" in process.stderr
+def test_one_network_is_no_ensemble(files, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        script("ensemble").main([str(files[0]), f"--out={tmp_path / 'out'}"])
+    assert "two networks or more" in capsys.readouterr().err

@@ -13,8 +13,6 @@ from sklearn import metrics
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import bootstrap, calibration, protocol, report
 
-pytestmark = pytest.mark.drawn
-
 FACTS = {
     "model": {"name": "cnn_relu", "kwargs": {"widths": [8, 16]}},
     "config": {"seed": 3, "train": {"epochs": 2}},
@@ -130,6 +128,7 @@ def test_json_is_complete_sorted_and_stable(tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+@pytest.mark.drawn
 def test_page_links_pictures_that_are_there(tmp_path):
     probs, labels, images = predictions()
     result = write(tmp_path, probs, labels, images)

@@ -9,7 +9,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from helpers import run_python, run_within, script
+from helpers import call, plain_trainings, run_python, run_within, script
 
 from configs.ablation import get_config
 from fer_jax import checks
@@ -19,6 +19,12 @@ from fer_jax.writers import read_records
 pytestmark = pytest.mark.usefixtures("linear_network")
 
 SMALL = ("--config.model.input_size=16", "--config.train.batch_size=14", "--config.train.epochs=2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _plain_trainings():
+    with plain_trainings():
+        yield
 
 
 def ids(done):
@@ -38,7 +44,7 @@ def ablate(data, out, *arguments):
 
 
 @pytest.fixture(scope="module")
-def done(linear_network, tiny_data, tmp_path_factory):
+def done(linear_network, _plain_trainings, tiny_data, tmp_path_factory):
     """Two seeds of a recipe beside the baseline: the folder, and what was printed."""
     out = tmp_path_factory.mktemp("ablation") / "out"
     out.with_name("ids.txt").write_text(f"{builder.load(tiny_data, 'train').ids[3]}\n")
@@ -125,13 +131,18 @@ def test_every_recipe_changes_a_field_of_the_config(change):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("--recipes", "cutout"), "--recipes cutout: there are label_smoothing, mixup"),
         (("--drop_ids", "a/ids.txt", "b/ids.csv"), "--drop_ids has two files for drop_ids"),
         (("--drop_ids", "a/ids.txt"), "/a/ids.txt: config.data.drop_ids takes"),
         (("--", "--config.optim.name=adamax"), "config.optim.name is 'adamax'; there are: sgd"),
         (("--", "--config.seed=3"), "--config.seed=3 after --: the script sets this for each training"),
     ],
 )
-def test_refuses(arguments, message, tmp_path):
-    process = run_python("scripts/ablate.py", f"--out={tmp_path}", *arguments)
-    assert process.returncode == 2 and message in process.stderr and not any(tmp_path.iterdir())
+def test_refuses(arguments, message, tmp_path, capsys):
+    assert call(script("ablate"), f"--out={tmp_path}", *arguments) == 2
+    assert message in capsys.readouterr().err and not any(tmp_path.iterdir())
+
+
+def test_an_unknown_recipe_is_refused(tmp_path):
+    process = run_python("scripts/ablate.py", f"--out={tmp_path}", "--recipes", "cutout")
+    assert process.returncode == 2 and not any(tmp_path.iterdir())
+    assert "--recipes cutout: there are label_smoothing, mixup" in process.stderr

@@ -3,16 +3,18 @@
 import argparse
 import functools
 import importlib.util
+import io
 import os
 import sys
 import tempfile
+from contextlib import redirect_stdout
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import jax
 import numpy as np
 import pytest
-from helpers import needed, run_python, script, without_tensorflow
+from helpers import ROOT, call, environment, needed, run_python, script
 
 from fer_jax import models
 from fer_jax.models import backbone, cnn, layers
@@ -35,8 +37,19 @@ def test_keras_steps_the_same_network(name):
     assert rates == own
 
 
+OF_FEW_FACES = """
+import sys
+
+sys.path.insert(0, "scripts")
+import benchmark_input
+
+benchmark_input.COUNT, benchmark_input.WARM_UP, benchmark_input.ROUNDS = 256, 1, 1
+sys.exit(benchmark_input.main())
+"""
+
+
 def test_the_input_benchmark_compares_its_streams():
-    process = run_python("scripts/benchmark_input.py", "--seconds=0.05")
+    process = run_python("-c", OF_FEW_FACES, "--seconds=0.02")
     assert process.returncode in (0, 1), process.stderr
     assert "tf.data" in process.stdout and "bar (over 50,000 faces/s per core" in process.stdout
     assert process.returncode == ("MISSED" in process.stdout)
@@ -58,7 +71,13 @@ def test_stock_layers_make_the_same_network(monkeypatch):
     benchmark = script("benchmark_models")
     images, _ = benchmark.random_batch("efficientnet_b0", 4, 32)
     model = models.create("efficientnet_b0", width=0.2, depth=0.1, dropout=0.0)
-    variables = jax.jit(model.init)(jax.random.key(0), images)
+    rng = np.random.default_rng(0)
+
+    def random(leaf):
+        values = rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]))
+        return (values if len(leaf.shape) > 1 else rng.uniform(0.5, 1.5, leaf.shape)).astype(np.float32)
+
+    variables = jax.tree.map(random, jax.eval_shape(model.init, jax.random.key(0), images))
 
     def logits():
         return jax.jit(lambda v: model.apply(v, images, train=True, mutable=["batch_stats"])[0])(variables)
@@ -142,25 +161,43 @@ def test_a_side_trains_and_infers(side, monkeypatch):
     assert benchmark.device_of(side).split()[0] in ("cpu", "gpu")
 
 
-def test_the_model_benchmark_has_a_row_for_each_action():
+UNSETTLED = """
+import runpy, sys
+
+sys.path.insert(0, "scripts")
+import taking_turns
+
+taking_turns._SETTLE_SECONDS = 0.0
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_the_model_benchmark_has_a_row_for_each_action(monkeypatch, capsys):
+    """Its sides are processes."""
     peer = all(importlib.util.find_spec(name) for name in ("keras", "tensorflow"))
+    benchmark = script("benchmark_models")
+    start = benchmark.Side
+    monkeypatch.setattr(benchmark, "Side", lambda arguments: start(["-c", UNSETTLED, *arguments]))
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(ROOT)
     shape = "--size=8", "--batch_size=2", "--rounds=1", "--turns=1"
-    command = "scripts/benchmark_models.py", "--models=cnn_elu", "--sides", "fer_jax", "TensorFlow", "PyTorch"
-    process = run_python(*command, *shape, **({} if peer else without_tensorflow()))
-    assert process.returncode in (0, 1), process.stderr
+    code = call(benchmark, "--models=cnn_elu", "--sides", "fer_jax", "TensorFlow", "PyTorch", *shape)
+    printed = capsys.readouterr().out
     for action in ("train", "infer"):
-        (row,) = [line for line in process.stdout.splitlines() if f"cnn_elu, {action}" in line]
+        (row,) = [line for line in printed.splitlines() if f"cnn_elu, {action}" in line]
         name, ours, stock, tensorflow, torch, ratio = (cell.strip() for cell in row.strip("|").split("|"))
         assert float(ours) > 0 and not stock and not torch  # there is no such network for PyTorch
         assert bool(tensorflow) == bool(ratio) == peer
     if peer:
-        assert "fer_jax on cpu; TensorFlow on cpu" in process.stdout
-        assert "bar (1.00 or more of TensorFlow alone): " in process.stdout
-        assert process.returncode == ("missed" in process.stdout)
+        assert "fer_jax on cpu; TensorFlow on cpu" in printed
+        assert "bar (1.00 or more of TensorFlow alone): " in printed
+        assert code == ("missed" in printed)
     else:  # a bar that nobody stands beside is not met
-        assert process.returncode == 1
-        assert "TensorFlow left out, not installed: " in process.stdout
-        assert "bar not judged, for neither TensorFlow nor PyTorch took part" in process.stdout
+        assert code == 1
+        assert "TensorFlow left out, not installed: " in printed
+        assert "bar not judged, for neither TensorFlow nor PyTorch took part" in printed
 
 
 SECONDS = {"fer_jax": 0.5, "TensorFlow": 0.2, "PyTorch": 0.4}
@@ -249,21 +286,33 @@ def test_a_side_that_is_not_installed_is_named(monkeypatch):
     assert benchmark.sides_of("resnet18", options) == ["fer_jax"]
 
 
-def test_time_to_accuracy_is_of_the_evaluation_at_the_recipes_end(tiny_data):
+class AskedWithin:
+    """In the place of `trainings.Commands`: the benchmark's own processes run in this one."""
+
+    def ask(self, python, path, *arguments, env):
+        assert (python, env["JAX_ENABLE_COMPILATION_CACHE"]) == (sys.executable, "false")
+        with redirect_stdout(io.StringIO()) as printed:
+            code = call(script("benchmark_time_to_accuracy"), *arguments)
+        return code, printed.getvalue()
+
+
+def test_time_to_accuracy_is_of_the_evaluation_at_the_recipes_end(tiny_data, monkeypatch, capsys):
     small = ("--config.model.kwargs.widths=(4,)", "--config.model.kwargs.depths=(1,)")
     small += ("--config.train.batch_size=14", "--config.train.epochs=1", "--config.model.input_size=16")
     small += ("--config.optim.warmup_epochs=0",)
     flags = (f"--data={tiny_data}", "--target=1", "--seeds", "3", "--", *small)
-    process = run_python("scripts/benchmark_time_to_accuracy.py", *flags, **without_tensorflow())
-    assert process.returncode == 1, process.stderr
-    rows = [line.split("|")[1:-1] for line in process.stdout.splitlines() if line.startswith("| ")]
+    benchmark = script("benchmark_time_to_accuracy")
+    monkeypatch.setattr(benchmark.trainings, "Commands", AskedWithin)
+    assert call(benchmark, *flags) == 1
+    printed = capsys.readouterr().out
+    rows = [line.split("|")[1:-1] for line in printed.splitlines() if line.startswith("| ")]
     assert [row[0].strip() for row in rows] == ["seed", "3", "mean"]
     accuracy, total, start, compilation, rest = (float(cell) for cell in rows[1][1:])
     right = 28 * accuracy / 100
     assert 0 <= accuracy <= 100 and right == pytest.approx(round(right), abs=0.15)
     assert total == pytest.approx(start + compilation + rest, abs=0.2) and min(start, compilation) > 0
-    assert "Accuracy on `validation` by given labels." in process.stdout
-    assert "100 % missed" in process.stdout and "reached by 0 of 1 seed" in process.stdout
+    assert "Accuracy on `validation` by given labels." in printed
+    assert "100 % missed" in printed and "reached by 0 of 1 seed" in printed
 
 
 def test_a_stopped_training_is_closed_before_its_folder_goes(tiny_data, tmp_path, monkeypatch):
@@ -313,10 +362,10 @@ def test_a_target_is_reached_by_the_mean_of_the_seeds(target, reached):
     )
 
 
-def test_the_time_is_of_trainings_from_random_weights():
+def test_the_time_is_of_trainings_from_random_weights(capsys):
     flags = ("--target=0.5", "--", "--config.distill.teachers=('cnn',)")
-    process = run_python("scripts/benchmark_time_to_accuracy.py", *flags)
-    assert process.returncode == 2 and "config.distill.teachers is ('cnn',)" in process.stderr
+    assert call(script("benchmark_time_to_accuracy"), *flags) == 2
+    assert "config.distill.teachers is ('cnn',)" in capsys.readouterr().err
 
 
 def test_a_target_is_a_share():

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from helpers import run_python, run_within, script
+from helpers import call, plain_trainings, run_python, run_within, script
 
 from fer_jax.checkpoints import load_weights
 from fer_jax.data import builder
@@ -18,6 +18,12 @@ from fer_jax.evaluation.trained import Trained
 pytestmark = pytest.mark.usefixtures("linear_network")
 
 SMALL = ("--config.model.input_size=16", "--config.train.batch_size=14", "--config.train.epochs=2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _plain_trainings():
+    with plain_trainings():
+        yield
 
 
 def find(data, out, *arguments):
@@ -33,7 +39,7 @@ def find(data, out, *arguments):
 
 
 @pytest.fixture(scope="module")
-def done(linear_network, tiny_data, tmp_path_factory):
+def done(linear_network, _plain_trainings, tiny_data, tmp_path_factory):
     """The folder of a finished search, and what was printed."""
     out = tmp_path_factory.mktemp("label_errors") / "out"
     code, printed = find(tiny_data, out)
@@ -98,22 +104,24 @@ def test_other_folds_are_another_run(done, tiny_data, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("--at_most=0",), "--at_most 0.0: expected a share of the images"),
         (("--folds=1",), "--folds 1: 2 or more are needed"),
         (("--", "--config.data.dir=elsewhere"), "--config.data.dir=elsewhere after --: the script sets"),
         (("--data=nowhere",), "error: nowhere is not a prepared dataset"),
     ],
 )
-def test_refuses(arguments, message, tmp_path):
-    process = run_python("scripts/find_label_errors.py", f"--out={tmp_path}", *arguments)
-    assert process.returncode == 2 and message in process.stderr
+def test_refuses(arguments, message, tmp_path, capsys):
+    assert call(script("find_label_errors"), f"--out={tmp_path}", *arguments) == 2
+    assert message in capsys.readouterr().err
 
 
-def test_labels_of_annotators_are_refused(tiny_ferplus, tmp_path):
-    """It looks for errors in the labels that the faces came with."""
-    process = run_python(
-        "scripts/find_label_errors.py", f"--out={tmp_path}", f"--data={tiny_ferplus}", "--",
-        "--config.data.labels=ferplus_votes",
-    )  # fmt: skip
+def test_a_share_of_nothing_is_refused(tmp_path):
+    process = run_python("scripts/find_label_errors.py", f"--out={tmp_path}", "--at_most=0")
     assert process.returncode == 2
-    assert "--config.data.labels=ferplus_votes after --: the script sets this" in process.stderr
+    assert "--at_most 0.0: expected a share of the images" in process.stderr
+
+
+def test_labels_of_annotators_are_refused(tiny_ferplus, tmp_path, capsys):
+    """It looks for errors in the labels that the faces came with."""
+    words = (f"--out={tmp_path}", f"--data={tiny_ferplus}", "--", "--config.data.labels=ferplus_votes")
+    assert call(script("find_label_errors"), *words) == 2
+    assert "--config.data.labels=ferplus_votes after --: the script sets this" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from helpers import TrainingsWithin, run_python, run_within, script
+from helpers import TrainingsWithin, call, plain_trainings, run_python, run_within, script
 
 from fer_jax.evaluation import predictions, statistics
 from fer_jax.monitor import EXIT_PREEMPTED
@@ -11,6 +11,12 @@ from fer_jax.monitor import EXIT_PREEMPTED
 pytestmark = pytest.mark.usefixtures("linear_network")
 
 SMALL = ("--config.model.input_size=16", "--config.train.batch_size=14", "--config.train.epochs=2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _plain_trainings():
+    with plain_trainings():
+        yield
 
 
 @pytest.fixture
@@ -95,7 +101,6 @@ def test_another_recipe_is_refused_before_anything_is_touched(sweep, tmp_path, c
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((), "nothing to try: give --grid"),
         (("--random", "3"), "--draw and --random go together"),
         (("--grid", "optim.lr", "1"), "configs/ablation.py has no field optim.lr"),
         (("--grid", "data.labels", "given"), "data.labels changes what a trial is judged by"),
@@ -111,6 +116,11 @@ def test_another_recipe_is_refused_before_anything_is_touched(sweep, tmp_path, c
         ),
     ],
 )
-def test_refuses(arguments, message, tmp_path):
-    process = run_python("scripts/sweep.py", f"--out={tmp_path}", *arguments)
-    assert process.returncode == 2 and message in process.stderr
+def test_refuses(arguments, message, tmp_path, capsys):
+    assert call(script("sweep"), f"--out={tmp_path}", *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_nothing_to_try_is_refused(tmp_path):
+    process = run_python("scripts/sweep.py", f"--out={tmp_path}")
+    assert process.returncode == 2 and "nothing to try: give --grid" in process.stderr

@@ -5,8 +5,9 @@ import os
 import sys
 
 import pytest
-from helpers import run_python, run_within, script
+from helpers import call, plain_trainings, run_python, run_within, script
 
+from configs.default import augmentation
 from fer_jax.monitor import EXIT_PREEMPTED
 
 backbones = script("train_backbones")
@@ -18,12 +19,14 @@ def test_a_network_without_weights_is_trained_from_scratch_and_tabled(
     def shrink(config):
         config.data.dir = str(tiny_data)
         config.model.name, config.model.kwargs = "linear", {}
+        config.augment = augmentation("none")
         config.update_from_flattened_dict({"stages": (), "train.steps": 2, "optim.warmup_epochs": 0.0})
 
     monkeypatch.setenv("FER_JAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     arguments = f"--out={tmp_path}", "--configs=mobilenet_v3_small"
-    code, _ = run_within(monkeypatch, backbones, shrink, *arguments)
+    with plain_trainings():
+        code, _ = run_within(monkeypatch, backbones, shrink, *arguments)
     assert code == 0
     header, _, _, _, row = (tmp_path / "results.md").read_text().splitlines()
     assert "cpu" in header and "--configs=mobilenet_v3_small" in header
@@ -180,7 +183,6 @@ def test_port_weights_tells_a_missing_network_from_a_wrong_file(tmp_path, monkey
     assert ("is not the file of" if code == 1 else "cannot be fetched") in capsys.readouterr().err
 
 
-def test_a_config_that_is_not_there_is_refused(tmp_path):
-    process = run_python("scripts/train_backbones.py", f"--out={tmp_path}", "--configs", "resnet50")
-    assert process.returncode == 2
-    assert "invalid choice: 'resnet50'" in process.stderr
+def test_a_config_that_is_not_there_is_refused(tmp_path, capsys):
+    assert call(backbones, f"--out={tmp_path}", "--configs", "resnet50") == 2
+    assert "invalid choice: 'resnet50'" in capsys.readouterr().err

@@ -5,18 +5,26 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import TrainingsWithin, run_python, run_within, script
+from helpers import TrainingsWithin, call, plain_trainings, run_python, run_within, script
 
 from configs.best import NETWORKS
+from configs.default import augmentation
 from fer_jax import checkpoints
 from fer_jax.monitor import EXIT_PREEMPTED
 
 pytestmark = pytest.mark.usefixtures("linear_network")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _plain_trainings():
+    with plain_trainings():
+        yield
+
+
 def shrink(config):
     small = {"train.steps": 2, "train.batch_size": 14, "model.input_size": 16, "optim.warmup_epochs": 0.0}
     config.update_from_flattened_dict(small)
+    config.augment = augmentation("none")
     # Networks that differ with the configuration and the seed.
     config.model.name, config.model.kwargs = "linear", {"spread": config.model.kwargs.widths[0] / 10}
 
@@ -129,9 +137,9 @@ def test_a_folder_of_another_configuration_is_refused_before_the_first_training(
         ("configs/cnn.py", "configs/cnn.py has no NETWORKS"),
     ],
 )
-def test_a_configuration_of_networks_is_expected(config, message, tmp_path):
-    process = run_python("scripts/train_best.py", f"--config={config}", f"--out={tmp_path}")
-    assert process.returncode == 2 and f"error: --config {message}" in process.stderr
+def test_a_configuration_of_networks_is_expected(config, message, tmp_path, capsys):
+    assert call(script("train_best"), f"--config={config}", f"--out={tmp_path}") == 2
+    assert f"error: --config {message}" in capsys.readouterr().err
 
 
 def test_its_own_flags_are_not_for_the_trainings(tmp_path):
