@@ -26,6 +26,7 @@ from fer_jax.pretrained import weights
 from fer_jax.pretrained.bundled import find_weights
 from fer_jax.pretrained.download import DownloadError
 from fer_jax.pretrained.weights import Pretrained
+from fer_jax.state import variable_shapes
 
 SELECTION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 
@@ -331,19 +332,17 @@ def model(
       ValueError: there is none of the name or with such attributes, or it does not take one of the input
         sizes.
     """
-
-    def faces(size):
-        return jax.ShapeDtypeStruct((1, size, size, config.channels), np.float32)
-
     attributes = {"dtype": config.dtype} | _attributes(config, conventions)
     try:
         network = models.create(config.name, num_classes, **attributes)
-        variables = jax.eval_shape(network.init, jax.random.key(0), faces(config.input_size))
+        side = config.input_size
+        variables = variable_shapes(network, (side, side, config.channels))
     except ValueError as error:
         raise ValueError(f"config.model: {error}") from error
     for _, size in sizes:
         try:
-            jax.eval_shape(network.apply, variables, faces(size))
+            faces = jax.ShapeDtypeStruct((1, size, size, config.channels), np.float32)
+            jax.eval_shape(network.apply, variables, faces)
         except ValueError as error:
             raise ValueError(f"config.train.sizes has {size}: {error}") from error
         except flax.errors.ScopeParamShapeError:

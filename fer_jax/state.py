@@ -1,5 +1,6 @@
 """What a training step reads and writes: arrays only."""
 
+import functools
 from collections.abc import Collection
 from typing import Any
 
@@ -94,6 +95,21 @@ def _keys(seed: int) -> jax.Array:
     return jax.random.split(jax.random.key(seed))
 
 
+@functools.lru_cache(maxsize=16)
+def variable_shapes(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Traces the shapes of a network's variables: {"params", "batch_stats"} of `jax.ShapeDtypeStruct`.
+
+    Args:
+      model: the network; `model(x)` takes float32 [1, *input_shape].
+      input_shape: (S, S, C).
+
+    Raises:
+      ValueError: the network does not take faces of this size.
+    """
+    face = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), face)
+
+
 def check_fit(variables: dict[str, Any], model: nn.Module, input_shape: tuple[int, int, int]) -> None:
     """Refuses variables whose names or shapes are not the network's.
 
@@ -105,8 +121,7 @@ def check_fit(variables: dict[str, Any], model: nn.Module, input_shape: tuple[in
     Raises:
       ValueError: the message names what is missing, what is too many, and what has another shape.
     """
-    face = jnp.zeros((1, *input_shape), jnp.float32)
-    expected = jax.eval_shape(model.init, jax.random.key(0), face)
+    expected = variable_shapes(model, tuple(input_shape))
     shapes = [
         {name: leaf.shape for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
         for tree in (variables, expected)

@@ -15,6 +15,7 @@ from fer_jax import models
 from fer_jax.checkpoints import load_weights
 from fer_jax.pretrained import download, formats, porting, sources
 from fer_jax.pretrained.naming import ECOSYSTEMS
+from fer_jax.state import variable_shapes
 
 CLASSES = 1000
 # What ImageNet's classifier consists of: new faces get a new one.
@@ -68,8 +69,7 @@ def convert(
     left_out = () if with_head else _HEADS.get(model, ("head",))
     kwargs = {"dense": True} if "hidden_0" in _HEADS.get(model, ()) else {}
     network = models.create(model, CLASSES, **kwargs)
-    face = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), face)
+    shapes = variable_shapes(network, (224, 224, 3))
     path = file or download.fetch(
         source.url,
         checksum=source.checksum,

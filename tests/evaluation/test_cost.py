@@ -40,7 +40,7 @@ def test_flops_of_a_network_counted_by_hand():
 
 def test_latency_of_weights_in_a_file(tmp_path):
     model = models.create("cnn_relu", widths=(4,), hidden=4)
-    variables = model.init(jax.random.key(0), np.zeros((1, 12, 12, 1), np.float32))
+    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 12, 12, 1), np.float32))
     preprocess = {"image_size": 12, "channels": 1, "mean": 0.5, "std": 0.25, "fill": "reflect"}
     facts = {
         "model": {"name": "cnn_relu", "kwargs": {"widths": [4], "hidden": 4}},

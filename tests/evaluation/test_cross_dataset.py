@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from helpers import script
@@ -38,7 +39,7 @@ def weights(tmp_path_factory, tiny_data):
     manifest = builder.read_manifest(tiny_data)
     for count, name in ((7, "seven"), (8, "eight")):
         model = models.create("cnn_relu", count, widths=(4,), depths=(1,), hidden=4)
-        variables = model.init(
+        variables = jax.jit(model.init)(
             {"params": np.array([0, count], np.uint32)}, np.zeros((1, 12, 12, 1), np.float32)
         )
         preprocess = {"image_size": 12, "channels": 1, "mean": 0.5, "std": 0.25, "fill": "reflect"}

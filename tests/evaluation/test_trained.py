@@ -20,7 +20,7 @@ def eight(tiny_run, tiny_ferplus, tmp_path_factory):
     """Weights of eight classes, learnt from FER+'s majority, that say contempt of half the faces."""
     _, facts = checkpoints.load_weights(tiny_run)
     model = models.create("cnn_relu", 8, **facts["model"]["kwargs"])
-    variables = model.init(jax.random.key(1), np.zeros((1, 48, 48, 1), np.float32))
+    variables = jax.jit(model.init)(jax.random.key(1), np.zeros((1, 48, 48, 1), np.float32))
     head = variables["params"]["Dense_1"]
     head["kernel"] *= 20
     manifest = builder.read_manifest(tiny_ferplus)

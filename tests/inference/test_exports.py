@@ -101,7 +101,7 @@ def test_preprocessing_and_softmax_are_left_to_the_caller(name, calibrated, tmp_
     images, _ = synthetic.generate(2, seed=1, split="test")
     normalised = ((images / 255 - 0.5) / 0.25).astype(np.float32)  # the tiny run's mean and deviation
     trained = Trained(calibrated)
-    logits = trained.model.apply(trained.variables, normalised)
+    logits = jax.jit(trained.model.apply)(trained.variables, normalised)
     np.testing.assert_allclose(run(path, normalised), logits, atol=1e-4)
 
 

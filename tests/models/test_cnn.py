@@ -139,8 +139,8 @@ def test_same_network_as_in_keras(name, kwargs, build, trainable):
 def test_relu_takes_any_size_and_elu_does_not():
     small = jnp.zeros((1, 16, 16, 1))
     relu, elu = models.create("cnn_relu", widths=(4, 8)), models.create("cnn_elu")
-    variables = relu.init(jax.random.key(0), small)
-    assert relu.apply(variables, jnp.zeros((2, 23, 23, 1))).shape == (2, 7)
+    variables = jax.jit(relu.init)(jax.random.key(0), small)
+    assert jax.eval_shape(relu.apply, variables, jnp.zeros((2, 23, 23, 1))).shape == (2, 7)
     variables = jax.eval_shape(elu.init, jax.random.key(0), small)
     with pytest.raises(Exception, match="kernel"):
         jax.eval_shape(elu.apply, variables, jnp.zeros((1, 24, 24, 1)))
@@ -158,7 +158,7 @@ def test_residual_branches_are_skipped_by_their_place():
     """With a rate of nearly 1 for the last of two only that one goes: its gradient is 0."""
     model = models.create("cnn_residual", widths=(4, 8), blocks=(1, 1), drop_path=0.9999, dropout=0.0)
     x = jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
-    variables = model.init(jax.random.key(0), x)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
 
     def total(params):
         rngs = {"dropout": jax.random.key(2)}
@@ -167,7 +167,7 @@ def test_residual_branches_are_skipped_by_their_place():
 
     sizes = {
         name: np.abs(g["kernel"]).max()
-        for name, g in jax.grad(total)(variables["params"]).items()
+        for name, g in jax.jit(jax.grad(total))(variables["params"]).items()
         if "Conv" in name
     }
     assert sizes["Conv_4"] == sizes["Conv_5"] == 0
@@ -186,7 +186,7 @@ def test_blocks_described_by_different_numbers_are_refused(name, field):
 def test_dropout_acts_in_training_only():
     model = models.create("cnn_relu", widths=(4,), dropout=0.5)
     x = jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
-    variables = model.init(jax.random.key(0), x)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
 
     def train(seed):
         rngs = {"dropout": jax.random.key(seed)}
@@ -203,7 +203,7 @@ def test_bfloat16_computes_close_to_float32(name):
     variables = jax.jit(full.init)(jax.random.key(0), x)
     shapes = jax.eval_shape(half.init, jax.random.key(0), x)
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
-    a, b = full.apply(variables, x), half.apply(variables, x)
+    a, b = (jax.jit(network.apply)(variables, x) for network in (full, half))
     assert b.dtype == jnp.float32
     assert np.abs(a - b).max() < 0.05 * np.abs(a).max() + 0.02
 

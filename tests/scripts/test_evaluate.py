@@ -53,7 +53,7 @@ def run(tmp_path_factory, data):
     """A work directory with the best weights of a tiny model, and its variables."""
     folder = tmp_path_factory.mktemp("run")
     model = models.create("cnn_relu", **KWARGS)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 48, 48, 1)))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 48, 48, 1)))
     # A fresh network gives all classes about the same: spread them.
     variables["params"]["Dense_1"]["kernel"] *= 20
     facts = {
@@ -95,7 +95,7 @@ def test_workdir_to_report(evaluate, run, data, tmp_path, capsys):
     faces = builder.load(data, "validation")
     got = read_predictions(tmp_path)
     assert list(got) == list(faces.ids)
-    logits = model.apply(variables, (faces.images / 255.0 - 0.5) / 0.25, train=False)
+    logits = jax.jit(model.apply)(variables, (faces.images / 255.0 - 0.5) / 0.25)
     expected = scipy.special.softmax(np.asarray(logits, np.float64), axis=1)
     np.testing.assert_allclose(np.stack(list(got.values())), expected, atol=1e-4)
     accuracy = np.mean([p.argmax() == y for p, y in zip(got.values(), faces.labels, strict=True)])

@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 from helpers import needed, script
@@ -29,7 +30,7 @@ def test_writes_what_the_flags_ask_for(tiny_run, tiny_data, tmp_path, capsys):
         assert text in said
     session = ort.InferenceSession(out)
     normalised = ((faces.images / 255 - 0.5) / 0.25).astype(np.float32)
-    logits = trained.model.apply(trained.variables, normalised)
+    logits = jax.jit(trained.model.apply)(trained.variables, normalised)
     np.testing.assert_allclose(session.run(None, {"faces": normalised})[0], logits, atol=1e-4)
 
 
