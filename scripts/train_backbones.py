@@ -1,20 +1,21 @@
-"""Trains and evaluates the ImageNet networks by their configs, one after the other, and tables what came out.
+"""Trains and evaluates a list of configs, one after the other, and tables what came out.
 
     python scripts/train_backbones.py --out runs/backbones
-    python scripts/train_backbones.py --out runs/b4 --configs effnet_b4 --weights weights
+    python scripts/train_backbones.py --out runs/list --weights weights --configs effnet_b0:cpu effnet_b4 cnn
     python scripts/train_backbones.py --out runs/toy --configs mobilenet_v2 -- --config.train.batch_size=32
 
-The same command again goes on where it stopped; SIGTERM and Ctrl-C save first and exit with code 75.
-Official weights are downloaded, or taken from the folder --weights if scripts/port_weights.py put them there;
-a network whose weights no server gives is trained from scratch, and the table says so. Any other fault with
-weights ends the command before the first training. A run that has begun keeps to the weights it began with:
-remove its folder to start it anew. effnet_b4 is trained only by name, from a partial file in --weights.
---scratch trains each from scratch as well, which shows what pretraining is worth. What follows -- is for
-every training. OUT/results.md is written anew after each of them.
+Without --configs these are the ImageNet networks' own recipes. A config is a name in configs/, with a colon
+and a value where it takes one. The same command again skips what is finished and goes on where it stopped;
+SIGTERM and Ctrl-C save first and exit with code 75. Official ImageNet weights are downloaded, or taken from
+the folder --weights if scripts/port_weights.py put them there, as it must for what starts from a partial file
+(effnet_b4); a network whose weights no server gives is trained from scratch, and the table says so. Any other
+fault with weights ends the command before the first training. A run that has begun keeps to the weights it
+began with: remove its folder to start it anew. --scratch trains each network from scratch as well, which
+shows what pretraining is worth. What follows -- is for every training. OUT/results.md is written anew after
+each of them.
 """
 
 import dataclasses
-import importlib
 import json
 import os
 import pathlib
@@ -41,7 +42,6 @@ CONFIGS = (
     "resnet18",
     "vgg16",
 )
-BY_NAME_ONLY = ("effnet_b4",)
 _COLUMNS = ("run", "weights", "split", "accuracy (95 %)", "macro F1", "best epoch", "minutes")
 
 
@@ -50,7 +50,7 @@ class Training:
     """What is to be run.
 
     Attributes:
-      config: its name.
+      config: its file, perhaps with a value.
       workdir: its folder.
       weights: the value of config.init.weights.
       words: what the table says about them.
@@ -101,21 +101,27 @@ def obtain_weights(commands: trainings.Commands, model: str, wanted: str, folder
 def plan(
     commands: trainings.Commands, name: str, out: pathlib.Path, folder: pathlib.Path, scratch: bool
 ) -> Iterator[Training]:
-    """The trainings of a config: from weights, and where `scratch` says so without them.
+    """The trainings of a config: from its weights, and where `scratch` says so without them.
 
     Raises:
+      ValueError: there is no such config.
       SystemExit: as `obtain_weights`.
     """
-    config = importlib.import_module(f"configs.{name}").get_config()
+    file, colon, value = name.partition(":")
+    path, workdir = f"configs/{file}.py{colon}{value}", out / "_".join(filter(None, (file, value)))
+    config = trainings.load_config(path)
     model, wanted = config.model.name, config.init.weights
-    weights = begun_with(out / name) or obtain_weights(commands, model, wanted, folder)
+    if wanted == "none":
+        yield Training(path, workdir, wanted, f"`{config.init_from}`" if config.init_from else "from scratch")
+        return
+    weights = begun_with(workdir) or obtain_weights(commands, model, wanted, folder)
     whose = wanted if wanted in ECOSYSTEMS else "a partial file"
     if weights == "none":
-        yield Training(name, out / name, weights, f"from scratch ({whose}'s could not be had)")
+        yield Training(path, workdir, weights, f"from scratch ({whose}'s could not be had)")
         return
-    yield Training(name, out / name, weights, f"ImageNet, {whose}")
+    yield Training(path, workdir, weights, f"ImageNet, {whose}")
     if scratch:
-        yield Training(name, out / f"{name}_scratch", "none", "from scratch")
+        yield Training(path, workdir.with_name(f"{workdir.name}_scratch"), "none", "from scratch")
 
 
 def row_of(training: Training, code: int) -> tuple[str, ...]:
@@ -142,7 +148,7 @@ def main() -> int:
     parser = trainings.make_parser(__doc__)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the runs and the table")
     parser.add_argument(
-        "--configs", nargs="+", default=CONFIGS, metavar="NAME", choices=CONFIGS + BY_NAME_ONLY
+        "--configs", nargs="+", default=CONFIGS, metavar="NAME", help=f"(default: {' '.join(CONFIGS)})"
     )
     parser.add_argument("--weights", type=pathlib.Path, help="folder of ported weights (OUT/weights)")
     parser.add_argument("--scratch", action="store_true", help="each network from scratch as well")
@@ -150,15 +156,18 @@ def main() -> int:
     out = options.out.resolve()
     commands, folder = trainings.Commands(), (options.weights or out / "weights").resolve()
     # All weights first: a fault in the last of them would cost hours.
-    planned = [
-        training
-        for name in options.configs
-        for training in plan(commands, name, out, folder, options.scratch)
-    ]
+    try:
+        planned = [
+            training
+            for name in options.configs
+            for training in plan(commands, name, out, folder, options.scratch)
+        ]
+    except ValueError as error:
+        parser.error(str(error))
     rows, runs, failed = [], [], 0
     for training in planned:
         flags = [f"--config.init.weights={training.weights}", *options.arguments]
-        code = commands.train(f"configs/{training.config}.py", training.workdir, *flags)
+        code = commands.train(training.config, training.workdir, *flags)
         if code == EXIT_PREEMPTED:
             return code
         failed = failed or code

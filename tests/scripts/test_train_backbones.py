@@ -18,7 +18,8 @@ def test_a_network_without_weights_is_trained_from_scratch_and_tabled(
 ):
     def shrink(config):
         config.data.dir = str(tiny_data)
-        config.model.name, config.model.kwargs = "linear", {}
+        if config.init.weights == "none":  # as it is trained, not as it is planned
+            config.model.name, config.model.kwargs = "linear", {}
         config.augment = augmentation("none")
         config.update_from_flattened_dict({"stages": (), "train.steps": 2, "optim.warmup_epochs": 0.0})
 
@@ -183,6 +184,29 @@ def test_port_weights_tells_a_missing_network_from_a_wrong_file(tmp_path, monkey
     assert ("is not the file of" if code == 1 else "cannot be fetched") in capsys.readouterr().err
 
 
-def test_a_config_that_is_not_there_is_refused(tmp_path, capsys):
-    assert call(backbones, f"--out={tmp_path}", "--configs", "resnet50") == 2
-    assert "invalid choice: 'resnet50'" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("resnet50", "error: --config configs/resnet50.py: there is no "),
+        ("effnet_b0:tpu", "configs/effnet_b0.py:tpu: there are gpu, cpu"),
+    ],
+)
+def test_a_config_that_is_not_there_is_refused(config, message, tmp_path, capsys):
+    assert call(backbones, f"--out={tmp_path}", "--configs", config) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("config", "workdir", "file", "weights", "words"),
+    [
+        ("effnet_b0:cpu", "effnet_b0_cpu", "configs/effnet_b0.py:cpu", "efficientnet_b0_timm_tf", "ImageNet"),
+        ("cnn", "cnn", "configs/cnn.py", "none", "from scratch"),
+        ("cnn_64", "cnn_64", "configs/cnn_64.py", "none", "`cnn_again`"),
+    ],
+)
+def test_any_config_can_be_in_the_list(config, workdir, file, weights, words, tmp_path):
+    (tmp_path / "efficientnet_b0_timm_tf.safetensors").touch()
+    plan = backbones.plan(Answering(1), config, tmp_path / "out", tmp_path, scratch=config == "cnn")
+    (training,) = plan
+    assert (training.workdir, training.config) == (tmp_path / "out" / workdir, file)
+    assert training.words.startswith(words) and weights in training.weights
