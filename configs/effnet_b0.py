@@ -36,6 +36,6 @@ def get_config(size: str = "gpu"):
         c.stages = ()
         c.optim.learning_rate = 8e-4
         c.optim.warmup_epochs = 0.1
-        c.train.epochs = 4.65
-        c.train.sizes = ((0.85, 80),)
+        c.train.epochs = 4.0
+        c.train.sizes = ((0.9, 80),)
     return c
