@@ -99,8 +99,10 @@ def _keys(seed: int) -> jax.Array:
 def variable_shapes(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, Any]:
     """Traces the shapes of a network's variables: {"params", "batch_stats"} of `jax.ShapeDtypeStruct`.
 
+    Equal networks share the tree, which must not be changed.
+
     Args:
-      model: the network; `model(x)` takes float32 [1, *input_shape].
+      model: the network, its attributes hashable; `model(x)` takes float32 [1, *input_shape].
       input_shape: (S, S, C).
 
     Raises:

@@ -4,15 +4,14 @@
     python scripts/train_backbones.py --out runs/list --weights weights --configs effnet_b0:cpu effnet_b4 cnn
     python scripts/train_backbones.py --out runs/toy --configs mobilenet_v2 -- --config.train.batch_size=32
 
-Without --configs these are the ImageNet networks' own recipes. A config is a name in configs/, with a colon
-and a value where it takes one. The same command again skips what is finished and goes on where it stopped;
-SIGTERM and Ctrl-C save first and exit with code 75. Official ImageNet weights are downloaded, or taken from
-the folder --weights if scripts/port_weights.py put them there, as it must for what starts from a partial file
-(effnet_b4); a network whose weights no server gives is trained from scratch, and the table says so. Any other
-fault with weights ends the command before the first training. A run that has begun keeps to the weights it
-began with: remove its folder to start it anew. --scratch trains each network from scratch as well, which
-shows what pretraining is worth. What follows -- is for every training. OUT/results.md is written anew after
-each of them.
+The default list is the ImageNet networks' own configs. A config is a name in configs/, followed by a colon
+and a value if it takes one. Run the same command to resume: it skips finished runs. SIGTERM and Ctrl-C save a
+checkpoint first and exit with code 75. Official ImageNet weights are downloaded, or taken from the folder
+--weights if scripts/port_weights.py put them there. A network that starts from a partial file (effnet_b4)
+needs them there. A network whose weights no server has is trained from scratch, and the table says so; any
+other error with weights ends the command before the first training. A run keeps the weights that it started
+with: remove its folder to start over. --scratch also trains each network from scratch, which shows what
+pretraining is worth. Flags after -- go to every training. OUT/results.md is rewritten after each training.
 """
 
 import dataclasses
@@ -26,6 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import trainings  # noqa: E402
+from ml_collections import ConfigDict  # noqa: E402
 
 from fer_jax.evaluation import markdown  # noqa: E402
 from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
@@ -98,18 +98,26 @@ def obtain_weights(commands: trainings.Commands, model: str, wanted: str, folder
     return str(path)
 
 
+def path_of(name: str) -> str:
+    """Returns the value of --config for a name in --configs."""
+    file, colon, value = name.partition(":")
+    return f"configs/{file}.py{colon}{value}"
+
+
 def plan(
-    commands: trainings.Commands, name: str, out: pathlib.Path, folder: pathlib.Path, scratch: bool
+    commands: trainings.Commands,
+    name: str,
+    config: ConfigDict,
+    out: pathlib.Path,
+    folder: pathlib.Path,
+    scratch: bool,
 ) -> Iterator[Training]:
-    """The trainings of a config: from its weights, and where `scratch` says so without them.
+    """Yields the trainings of a config: from its weights, and without them if `scratch`.
 
     Raises:
-      ValueError: there is no such config.
       SystemExit: as `obtain_weights`.
     """
-    file, colon, value = name.partition(":")
-    path, workdir = f"configs/{file}.py{colon}{value}", out / "_".join(filter(None, (file, value)))
-    config = trainings.load_config(path)
+    path, workdir = path_of(name), out / name.replace(":", "_")
     model, wanted = config.model.name, config.init.weights
     if wanted == "none":
         yield Training(path, workdir, wanted, f"`{config.init_from}`" if config.init_from else "from scratch")
@@ -150,20 +158,25 @@ def main() -> int:
     parser.add_argument(
         "--configs", nargs="+", default=CONFIGS, metavar="NAME", help=f"(default: {' '.join(CONFIGS)})"
     )
-    parser.add_argument("--weights", type=pathlib.Path, help="folder of ported weights (OUT/weights)")
+    parser.add_argument(
+        "--weights",
+        type=pathlib.Path,
+        help="folder of ported weights, MODEL_ECOSYSTEM.safetensors (OUT/weights)",
+    )
     parser.add_argument("--scratch", action="store_true", help="each network from scratch as well")
     options = parser.parse_args()
     out = options.out.resolve()
-    commands, folder = trainings.Commands(), (options.weights or out / "weights").resolve()
-    # All weights first: a fault in the last of them would cost hours.
     try:
-        planned = [
-            training
-            for name in options.configs
-            for training in plan(commands, name, out, folder, options.scratch)
-        ]
+        configs = {name: trainings.load_config(path_of(name)) for name in options.configs}
     except ValueError as error:
         parser.error(str(error))
+    commands, folder = trainings.Commands(), (options.weights or out / "weights").resolve()
+    # All weights first: a fault in the last of them would cost hours.
+    planned = [
+        training
+        for name, config in configs.items()
+        for training in plan(commands, name, config, out, folder, options.scratch)
+    ]
     rows, runs, failed = [], [], 0
     for training in planned:
         flags = [f"--config.init.weights={training.weights}", *options.arguments]

@@ -6,6 +6,7 @@ import os
 import pathlib
 import resource
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +20,7 @@ from fer_jax import checkpoints, models
 from fer_jax.data import builder, ferplus, synthetic
 from fer_jax.data.emotions import EMOTIONS
 
+MOST_MEMORY = 3 * 2**20  # KiB of a worker, before it forgets its compiled programs after each module
 SAVE, DRAW = Figure.savefig, FigureCanvasAgg.draw
 FERPLUS_NAMES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 
@@ -63,14 +65,23 @@ def linear_network():
         yield
 
 
+@pytest.fixture(scope="module")
+def plain_trainings():
+    """Trainings write no event files, and reports have no pictures."""
+    with helpers.plain_trainings():
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_quickly(request):
-    """Compiles without most of what makes programs fast, but in modules marked `optimized`."""
-    if request.node.get_closest_marker("optimized"):
+    """Compiles without most of XLA's optimizations, except in modules marked `optimized`."""
+    optimized = request.node.get_closest_marker("optimized") is not None
+    if optimized:
+        jax.clear_caches()  # a program that is compiled already would be used as it is
         jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
-    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 3 * 2**20:  # KiB
+    if optimized or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > MOST_MEMORY:
         jax.clear_caches()
 
 

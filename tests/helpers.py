@@ -24,7 +24,8 @@ from fer_jax.train import train_and_evaluate
 from fer_jax.writers import read_records
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# Flags of XLA: its older emitters, in one piece, take a third of the time from a program to code.
+# XLA's older emitters, without splitting a program, compile in a third of the time. XLA ends the process at a
+# flag that it does not know; the versions in constraints.txt know both.
 QUICK_COMPILATION = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 TIMES = ("seconds", "images_per_second", "input_wait")
 TINY = {
@@ -236,8 +237,8 @@ def random_case(seed, count=500, classes=7, absent=()):
     return probs / probs.sum(axis=1, keepdims=True), labels
 
 
-def call(module: ModuleType, *arguments: Any) -> int:
-    """Runs a script in this process with these arguments; its exit code."""
+def call(module: ModuleType, *arguments: Any) -> Any:
+    """Runs a program's `main` in this process with these arguments; returns its exit code."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [module.__file__, *map(str, arguments)])
         try:
@@ -248,7 +249,7 @@ def call(module: ModuleType, *arguments: Any) -> int:
 
 @contextlib.contextmanager
 def plain_trainings() -> Iterator[None]:
-    """Trainings in this process write no event files, and reports without pictures."""
+    """Keeps trainings in this process from writing event files, and reports from drawing pictures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fer_jax.writers._event_writer", lambda _: None)
         for name in ("report.draw_figures", "examples.draw"):

@@ -26,7 +26,7 @@ def experiment(name, data_dir):
     module, *argument = name.split(":")
     config = importlib.import_module(f"configs.{module}").get_config(*argument)
     config.data.dir = str(data_dir)
-    config.init.weights = "none"
+    config.init.weights, config.init_from = "none", ""
     config.train.batch_size = 8
     config.optim.warmup_epochs = 0.0
     config.distill.teachers = ()
@@ -73,25 +73,25 @@ def traced():
     return set()
 
 
-@pytest.mark.parametrize("name", [*TRACED, "effnet_b0:cpu"])
+@pytest.mark.parametrize("name", [*TRACED, "effnet_b0:cpu", "effnet_b0:cpu_80"])
 def test_the_stages_of_an_experiment_fit_its_network(name, tiny_data, traced):
-    """Its network takes its faces and has the layers of its stages; a step in shapes for each family."""
+    """Its network takes its faces, its optimizer the layers; each family traces a step of each kind."""
     config = experiment(name, tiny_data)
     checks.check(config)
     size = config.model.input_size
     network = configure.model(config.model, config.data.num_classes, config.train.sizes)
     how = configure.preprocess(config, None)
     for phase in configure.phases(config, network, per_epoch=10):
-        family = type(network).__module__ if phase.trained is None else "a part"
-        kind = (family, config.model.dtype, bool(phase.frozen))
+        variables = variable_shapes(network, (size, size, how["channels"]))
+        trained, _ = stages.partition(variables["params"], phase.trained)
+        opt_state = jax.eval_shape(phase.tx.init, trained)
+        kind = (type(network).__module__, config.model.dtype, phase.trained is None, bool(phase.frozen))
         if kind not in traced:
-            trace_step(network, phase, size, how)
+            trace_step(network, phase, variables, opt_state, size, how)
             traced.add(kind)
 
 
-def trace_step(network, phase, size, how):
-    shape = (size, size, how["channels"])
-    variables = variable_shapes(network, shape)
+def trace_step(network, phase, variables, opt_state, size, how):
     step = steps.make_train_step(
         network.clone(frozen=phase.frozen) if phase.frozen else network,
         phase.tx,
@@ -104,7 +104,7 @@ def trace_step(network, phase, size, how):
         step=np.int32(0),
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
-        opt_state=jax.eval_shape(phase.tx.init, stages.partition(variables["params"], phase.trained)[0]),
+        opt_state=opt_state,
         ema={},
         lr_scale=np.float32(1),
         rng=jax.random.key_data(jax.random.key(0)),

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT, environment, needed
+from helpers import ROOT, call, environment, needed
 from PIL import Image
 
 from fer_jax import serve
@@ -93,12 +93,9 @@ def test_from_start_to_stop(server, tiny_run, tmp_path):
     ],
 )
 def test_mistakes_on_the_command_line_are_a_line(arguments, code, message, monkeypatch, capsys):
+    # What it sets is for a process of its own.
     monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
     monkeypatch.setattr(logging.getLogger("jax"), "setLevel", lambda _: None)
-    try:
-        ended = serve.main(arguments)
-    except SystemExit as end:
-        ended = end.code
-    assert ended == code
+    assert call(serve, *arguments) == code
     errors = capsys.readouterr().err
     assert message in errors and "Traceback" not in errors

@@ -672,13 +672,14 @@ def assert_resumed(endings, codes, whole, data, workdir):
 
 def test_killed_runs_end_as_if_nothing_had_happened(whole, tiny_data, tmp_path):
     endings = [
-        # While the first checkpoint is committed, between two, while one is begun.
+        # Before the first checkpoint, while it is committed, between two, while one is begun.
+        {"signal": ["SIGKILL", 2, 0]},
         {"kill_in_save": ["os.rename", 3]},
         {"signal": ["SIGKILL", 5, 0]},
         {"kill_in_save": ["open", 9]},
         {},
     ]
-    assert_resumed(endings, [-signal.SIGKILL] * 3 + [0], whole, tiny_data, tmp_path / "run")
+    assert_resumed(endings, [-signal.SIGKILL] * 4 + [0], whole, tiny_data, tmp_path / "run")
 
 
 def test_sigterm_saves_and_ends_with_its_own_code(whole, tiny_data, tmp_path):

@@ -6,14 +6,15 @@ same seed, so that their difference, resample by resample, is the paired bootstr
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from fer_jax.evaluation import calibration, statistics
 
 RESAMPLES = 2000
-_TOGETHER = 100  # resamples in float64; bounds the memory
+_TOGETHER = 100  # resamples at a time, which bounds the memory
+_KEPT = 8_000  # units of the largest split whose draws are kept: 2,000 resamples of it take 32 MB
 
 PER_CLASS = ("precision", "recall", "f1")
 CALIBRATION_ERRORS = ("ece", "adaptive_ece")
@@ -65,19 +66,25 @@ def resample_sums(
         order = np.argsort(groups, kind="stable")
         starts = np.flatnonzero(np.diff(np.asarray(groups)[order], prepend=np.min(groups) - 1))
         sums = np.add.reduceat(values[order], starts, axis=0)
-    drawn = _draw(len(sums), resamples, seed)
-    parts = [drawn[i : i + _TOGETHER].astype(np.float64) @ sums for i in range(0, resamples, _TOGETHER)]
-    return np.concatenate(parts)
+    draw = _kept if len(sums) <= _KEPT else _draw
+    return np.concatenate([counts.astype(np.float64) @ sums for counts in draw(len(sums), resamples, seed)])
 
 
-@functools.lru_cache(maxsize=4)  # of a split and its leak-free parts, for one model after the other
-def _draw(units: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each unit is in each resample: uint16 [R, units]."""
+def _draw(units: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yields how often each resample contains each unit: uint16 [at most _TOGETHER, units]."""
     rng = np.random.default_rng(seed)
-    drawn = np.empty((resamples, units), np.uint16)
-    for row in drawn:
-        row[:] = np.bincount(rng.integers(units, size=units), minlength=units)
-    return drawn
+    for start in range(0, resamples, _TOGETHER):
+        counts = [
+            np.bincount(rng.integers(units, size=units), minlength=units)
+            for _ in range(min(_TOGETHER, resamples - start))
+        ]
+        yield np.stack(counts).astype(np.uint16)
+
+
+@functools.lru_cache(maxsize=4)  # models are compared on a split and its leak-free parts
+def _kept(units: int, resamples: int, seed: int) -> tuple[np.ndarray, ...]:
+    """Returns what `_draw` yields."""
+    return tuple(_draw(units, resamples, seed))
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> np.ndarray:

@@ -167,6 +167,7 @@ def test_a_perfect_model_has_no_sheet_of_mistakes(tmp_path):
     assert "mistakes.png" not in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.drawn
 def test_colour_faces_and_a_single_mistake(tmp_path):
     labels = np.arange(7)
     probs = np.eye(7)[[1, 1, 2, 3, 4, 5, 6]]
@@ -276,6 +277,7 @@ def test_confused_pairs_are_the_largest_cells(tmp_path):
         assert pair["share_of_label"] == matrix[row, column] / (labels == row).sum()
 
 
+@pytest.mark.drawn
 def test_twins_that_disagree_are_listed_and_shown(tmp_path):
     probs, labels, images = predictions(20)
     images[11], images[12], images[13] = images[1], images[2], images[3]

@@ -9,22 +9,16 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from helpers import call, plain_trainings, run_python, run_within, script
+from helpers import call, run_python, run_within, script
 
 from configs.ablation import get_config
 from fer_jax import checks
 from fer_jax.data import builder, id_list
 from fer_jax.writers import read_records
 
-pytestmark = pytest.mark.usefixtures("linear_network")
+pytestmark = pytest.mark.usefixtures("linear_network", "plain_trainings")
 
 SMALL = ("--config.model.input_size=16", "--config.train.batch_size=14", "--config.train.epochs=2")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _plain_trainings():
-    with plain_trainings():
-        yield
 
 
 def ids(done):
@@ -44,7 +38,7 @@ def ablate(data, out, *arguments):
 
 
 @pytest.fixture(scope="module")
-def done(linear_network, _plain_trainings, tiny_data, tmp_path_factory):
+def done(linear_network, plain_trainings, tiny_data, tmp_path_factory):
     """Two seeds of a recipe beside the baseline: the folder, and what was printed."""
     out = tmp_path_factory.mktemp("ablation") / "out"
     out.with_name("ids.txt").write_text(f"{builder.load(tiny_data, 'train').ids[3]}\n")
@@ -143,6 +137,7 @@ def test_refuses(arguments, message, tmp_path, capsys):
 
 
 def test_an_unknown_recipe_is_refused(tmp_path):
+    """As a process: the script starts by itself."""
     process = run_python("scripts/ablate.py", f"--out={tmp_path}", "--recipes", "cutout")
     assert process.returncode == 2 and not any(tmp_path.iterdir())
     assert "--recipes cutout: there are label_smoothing, mixup" in process.stderr

@@ -43,6 +43,7 @@ import sys
 sys.path.insert(0, "scripts")
 import benchmark_input
 
+assert benchmark_input.COUNT and benchmark_input.WARM_UP and benchmark_input.ROUNDS
 benchmark_input.COUNT, benchmark_input.WARM_UP, benchmark_input.ROUNDS = 256, 1, 1
 sys.exit(benchmark_input.main())
 """
@@ -167,6 +168,7 @@ import runpy, sys
 sys.path.insert(0, "scripts")
 import taking_turns
 
+assert taking_turns._SETTLE_SECONDS
 taking_turns._SETTLE_SECONDS = 0.0
 del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -291,6 +293,7 @@ class AskedWithin:
 
     def ask(self, python, path, *arguments, env):
         assert (python, env["JAX_ENABLE_COMPILATION_CACHE"]) == (sys.executable, "false")
+        assert path.endswith("benchmark_time_to_accuracy.py")
         with redirect_stdout(io.StringIO()) as printed:
             code = call(script("benchmark_time_to_accuracy"), *arguments)
         return code, printed.getvalue()

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from helpers import call, plain_trainings, run_python, run_within, script
+from helpers import call, run_python, run_within, script
 
 from fer_jax.checkpoints import load_weights
 from fer_jax.data import builder
@@ -15,15 +15,9 @@ from fer_jax.evaluation import predictions
 from fer_jax.evaluation.label_errors import find_suspects
 from fer_jax.evaluation.trained import Trained
 
-pytestmark = pytest.mark.usefixtures("linear_network")
+pytestmark = pytest.mark.usefixtures("linear_network", "plain_trainings")
 
 SMALL = ("--config.model.input_size=16", "--config.train.batch_size=14", "--config.train.epochs=2")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _plain_trainings():
-    with plain_trainings():
-        yield
 
 
 def find(data, out, *arguments):
@@ -39,7 +33,7 @@ def find(data, out, *arguments):
 
 
 @pytest.fixture(scope="module")
-def done(linear_network, _plain_trainings, tiny_data, tmp_path_factory):
+def done(linear_network, plain_trainings, tiny_data, tmp_path_factory):
     """The folder of a finished search, and what was printed."""
     out = tmp_path_factory.mktemp("label_errors") / "out"
     code, printed = find(tiny_data, out)
@@ -115,6 +109,7 @@ def test_refuses(arguments, message, tmp_path, capsys):
 
 
 def test_a_share_of_nothing_is_refused(tmp_path):
+    """As a process: the script starts by itself."""
     process = run_python("scripts/find_label_errors.py", f"--out={tmp_path}", "--at_most=0")
     assert process.returncode == 2
     assert "--at_most 0.0: expected a share of the images" in process.stderr

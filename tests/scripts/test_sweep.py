@@ -3,20 +3,14 @@
 import json
 
 import pytest
-from helpers import TrainingsWithin, call, plain_trainings, run_python, run_within, script
+from helpers import TrainingsWithin, call, run_python, run_within, script
 
 from fer_jax.evaluation import predictions, statistics
 from fer_jax.monitor import EXIT_PREEMPTED
 
-pytestmark = pytest.mark.usefixtures("linear_network")
+pytestmark = pytest.mark.usefixtures("linear_network", "plain_trainings")
 
 SMALL = ("--config.model.input_size=16", "--config.train.batch_size=14", "--config.train.epochs=2")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _plain_trainings():
-    with plain_trainings():
-        yield
 
 
 @pytest.fixture
@@ -122,5 +116,6 @@ def test_refuses(arguments, message, tmp_path, capsys):
 
 
 def test_nothing_to_try_is_refused(tmp_path):
+    """As a process: the script starts by itself."""
     process = run_python("scripts/sweep.py", f"--out={tmp_path}")
     assert process.returncode == 2 and "nothing to try: give --grid" in process.stderr

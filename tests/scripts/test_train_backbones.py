@@ -48,6 +48,11 @@ class Answering:
         return self.code
 
 
+def planned(commands, name, out, folder, scratch):
+    config = backbones.trainings.load_config(backbones.path_of(name))
+    return backbones.plan(commands, name, config, out, folder, scratch)
+
+
 @pytest.mark.parametrize(
     ("config", "model", "whose"),
     [
@@ -61,7 +66,7 @@ def test_ported_weights_are_taken_from_their_folder(config, model, whose, tmp_pa
     path = tmp_path / f"{model}_{whose}.safetensors"
     path.touch()
     commands = Answering(1)
-    (training,) = backbones.plan(commands, config, tmp_path / "out", tmp_path, scratch=False)
+    (training,) = planned(commands, config, tmp_path / "out", tmp_path, scratch=False)
     assert config in backbones.CONFIGS
     assert (training.weights, training.words) == (str(path), f"ImageNet, {whose}")
     assert training.workdir == tmp_path / "out" / config and not commands.asked
@@ -83,7 +88,7 @@ def test_a_run_keeps_the_weights_it_began_with(tmp_path):
     (tmp_path / "mobilenet_v2_keras.safetensors").touch()
     (tmp_path / "out" / "mobilenet_v2").mkdir(parents=True)
     (tmp_path / "out" / "mobilenet_v2" / "config.json").write_text('{"init.weights": "none"}')
-    (training,) = backbones.plan(Answering(1), "mobilenet_v2", tmp_path / "out", tmp_path, scratch=True)
+    (training,) = planned(Answering(1), "mobilenet_v2", tmp_path / "out", tmp_path, scratch=True)
     assert (training.weights, training.words) == ("none", "from scratch (keras's could not be had)")
 
 
@@ -91,9 +96,9 @@ def test_a_partial_file_is_asked_for(tmp_path):
     arguments = Answering(1), "effnet_b4", tmp_path / "out", tmp_path
     path = tmp_path / "efficientnet_b4_timm.safetensors"
     with pytest.raises(SystemExit, match=f"error: {path} is not there: it is made from a partial file of "):
-        list(backbones.plan(*arguments, scratch=False))
+        list(planned(*arguments, scratch=False))
     path.touch()
-    first, second = backbones.plan(*arguments, scratch=True)
+    first, second = planned(*arguments, scratch=True)
     assert (first.weights, first.words) == (str(path), "ImageNet, a partial file")
     assert (second.workdir.name, second.weights, second.words) == (
         "effnet_b4_scratch",
@@ -206,7 +211,7 @@ def test_a_config_that_is_not_there_is_refused(config, message, tmp_path, capsys
 )
 def test_any_config_can_be_in_the_list(config, workdir, file, weights, words, tmp_path):
     (tmp_path / "efficientnet_b0_timm_tf.safetensors").touch()
-    plan = backbones.plan(Answering(1), config, tmp_path / "out", tmp_path, scratch=config == "cnn")
+    plan = planned(Answering(1), config, tmp_path / "out", tmp_path, scratch=config == "cnn")
     (training,) = plan
     assert (training.workdir, training.config) == (tmp_path / "out" / workdir, file)
     assert training.words.startswith(words) and weights in training.weights

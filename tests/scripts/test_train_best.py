@@ -5,20 +5,14 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import TrainingsWithin, call, plain_trainings, run_python, run_within, script
+from helpers import TrainingsWithin, call, run_python, run_within, script
 
 from configs.best import NETWORKS
 from configs.default import augmentation
 from fer_jax import checkpoints
 from fer_jax.monitor import EXIT_PREEMPTED
 
-pytestmark = pytest.mark.usefixtures("linear_network")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _plain_trainings():
-    with plain_trainings():
-        yield
+pytestmark = pytest.mark.usefixtures("linear_network", "plain_trainings")
 
 
 def shrink(config):
