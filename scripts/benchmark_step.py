@@ -7,14 +7,12 @@
 The step is the one that training compiles, made by the same code from the same configuration, at the end of
 the run: its last stage, its full input size. It is timed by itself, with a batch that lies on the device, and
 as training feeds it, from the input pipeline. Its operations are those of the matrix products and
-convolutions as the network defines them, two a multiply-add; its bytes are what the compiled kernels read and
-write. Beside them stand the device's ceilings, measured here: the rate of a large matrix product in the
-configuration's dtype, and of a large copy. --profile writes a trace for TensorBoard or Perfetto and ranks the
-operations by the device's time. For one device. What follows -- is for the configuration.
+convolutions as the network defines them, two a multiply-add. Beside them stands the device's rate at a large
+matrix product in the configuration's dtype, measured here. --profile writes a trace for XProf or Perfetto.
+For one device. Flags after -- go to the configuration.
 """
 
 import argparse
-import collections
 import math
 import pathlib
 import sys
@@ -31,12 +29,10 @@ import trainings  # noqa: E402
 from fer_jax.evaluation import command  # noqa: E402
 
 if TYPE_CHECKING:
-    import ceilings
-
     from fer_jax.train import Run
 
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.parallel")
-WARM_UP, PROFILED, RANKED = 3, 5, 20  # steps, steps, operations
+WARM_UP, PROFILED = 3, 5  # steps
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -70,7 +66,7 @@ def benchmark(options: argparse.Namespace) -> int:
 
     if jax.device_count() > 1:
         raise ValueError(
-            f"there are {jax.device_count()} devices, and the ceilings are those of one: show one, as with "
+            f"there are {jax.device_count()} devices, and the benchmark is for one: show one, as with "
             "CUDA_VISIBLE_DEVICES=0"
         )
     print(f"{trainings.called()}, {provenance.describe([provenance.here()])}", flush=True)
@@ -87,9 +83,8 @@ def benchmark(options: argparse.Namespace) -> int:
 
 
 def measure(run: "Run", options: argparse.Namespace) -> None:
-    """Prints the speeds, what they are of the device's ceilings and, if asked for, the profile."""
+    """Prints the speeds beside the device's rate, and writes the trace if asked for."""
     import ceilings
-    import jax
 
     from fer_jax.evaluation import cost
     from fer_jax.models.portable import portable
@@ -106,22 +101,20 @@ def measure(run: "Run", options: argparse.Namespace) -> None:
         "| | steps/s | images/s | waiting for input |\n|---|---|---|---|",
         flush=True,
     )
-    program = ceilings.Program(step.trace(run.state, batch).lower().compile().as_text())
     alone, _ = timed(run, step, lambda: batch, options)
     print(f"| its batch on the device | {1 / alone:.2f} | {batch_size / alone:.0f} | |", flush=True)
     fed, waiting = timed(run, step, lambda: run.placement.put_batch(next(run.stream)), options)
     print(f"| as training feeds it | {1 / fed:.2f} | {batch_size / fed:.0f} | {waiting:.1%} |", flush=True)
     with portable():  # whatever a device makes of the convolutions
         operations = ceilings.operations(run.compile_step(size).trace(run.state, batch).jaxpr.jaxpr)
-    rate, bandwidth = ceilings.limits(model.dtype)
+    rate = ceilings.matrix_product_rate(model.dtype)
+    cells = [amount_of(operations, "FLOP"), *(amount_of(x, "FLOP/s") for x in (operations / alone, rate))]
+    cells += [f"{operations / alone / rate:.1%}", f"{rate / operations:.2f}"]
     print("\n| | a step | a second | ceiling | reached | steps/s there |\n|---|---|---|---|---|---|")
-    print(row(f"matrix products, {model.dtype}", "FLOP", operations, alone, rate))
-    print(row("memory", "B", program.traffic(), alone, bandwidth), flush=True)
+    print(f"| matrix products, {model.dtype} | {' | '.join(cells)} |", flush=True)
     if options.profile:
-        path = trace(run, step, batch, options.profile)
-        print(f"\n{path}\n")
-        data, on_gpu = jax.profiler.ProfileData.from_file(str(path)), jax.default_backend() == "gpu"
-        print("\n".join(ranking(operations_of(data, program, on_gpu), program)))
+        print(f"\n{trace(run, step, batch, options.profile)}")
+        print(f"view it: pip install xprof; xprof --logdir {options.profile}")
 
 
 def contents(config: Any) -> Iterable[str]:
@@ -163,17 +156,6 @@ def advance(run: "Run", step: Callable, feed: Callable[[], Any], count: int) -> 
     metrics["loss"].block_until_ready()
 
 
-def row(what: str, unit: str, amount: float, seconds: float, ceiling: float) -> str:
-    """A line of the table: what a step takes `seconds` for, beside what the device can do in one."""
-    cells = [
-        amount_of(amount, unit),
-        amount_of(amount / seconds, f"{unit}/s"),
-        amount_of(ceiling, f"{unit}/s"),
-    ]
-    cells += [f"{amount / seconds / ceiling:.1%}", f"{ceiling / amount:.2f}"]
-    return f"| {what} | {' | '.join(cells)} |"
-
-
 def amount_of(value: float, unit: str) -> str:
     """Four digits with the prefix of the unit."""
     power = min(4, max(0, math.floor(math.log10(value) / 3))) if value > 0 else 0
@@ -191,67 +173,6 @@ def trace(run: "Run", step: Callable, batch: Any, folder: pathlib.Path) -> pathl
         advance(run, step, lambda: batch, PROFILED)
     (path,) = set(folder.rglob("*.xplane.pb")) - before
     return path
-
-
-def ranking(operations: Iterable[tuple[str, float, float]], program: "ceilings.Program") -> list[str]:
-    """Operations by the time that they take, as the lines of a table.
-
-    Args:
-      operations: of `PROFILED` steps, as `operations_of` gives them.
-      program: that ran; it knows where in the network an operation is from.
-    """
-    spent, calls, spans = collections.Counter(), collections.Counter(), []
-    for name, start, nanoseconds in operations:
-        spent[name] += nanoseconds
-        calls[name] += 1
-        spans.append((start, start + nanoseconds))
-    if not spans:
-        return ["the trace tells of no operation of the device"]
-    busy, reached = 0.0, -math.inf
-    for start, end in sorted(spans):
-        busy += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
-    whole, total = reached - min(spans)[0], sum(spent.values())
-    lines = [
-        f"busy {busy / whole:.1%} of the time from the first operation to the last; {len(spent)} operations",
-        "",
-        "| ms a step | share | calls a step | operation | where |",
-        "|---|---|---|---|---|",
-    ]
-    for name, nanoseconds in spent.most_common(RANKED):
-        lines.append(
-            f"| {nanoseconds / 1e6 / PROFILED:.3f} | {nanoseconds / total:.1%} | {calls[name] / PROFILED:g} "
-            f"| {name} | {program.scope(name)} |"
-        )
-    return lines
-
-
-def operations_of(data: Any, program: "ceilings.Program", on_gpu: bool) -> Iterable[tuple[str, float, float]]:
-    """Name, start and duration in nanoseconds of what ran on the device, or on a CPU's threads.
-
-    A kernel goes by the operation of the compiled program that it belongs to, and where the trace does not
-    tell that, as it may not of a CUDA graph, by its own name.
-
-    Args:
-      data: `jax.profiler.ProfileData`.
-      program: that ran.
-      on_gpu: or on a CPU.
-    """
-    for plane in data.planes:
-        for line in plane.lines:
-            # The lines besides the streams are derived from them; the host's events are launches.
-            if on_gpu and not (plane.name.startswith("/device:GPU") and line.name.startswith("Stream")):
-                continue
-            for event in line.events:
-                operation = dict(event.stats).get("hlo_op")
-                found = program.find(operation) if operation else None
-                if on_gpu:
-                    name = operation if found and not found.is_caller else event.name
-                elif operation and not (found and found.is_caller):  # what that runs has events of its own
-                    name = operation
-                else:
-                    continue
-                yield name, event.start_ns, event.duration_ns
 
 
 def main(argv: list[str] | None = None) -> int:

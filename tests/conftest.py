@@ -14,7 +14,6 @@ import pytest
 from helpers import QUICK_COMPILATION, Linear
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
 from fer_jax import checkpoints, models
 from fer_jax.data import builder, ferplus, synthetic
@@ -88,13 +87,9 @@ def _compiled_quickly(request):
 @pytest.fixture(scope="module", autouse=True)
 def _undrawn(request):
     """Makes figures and writes their files, but as empty pictures, except where marked `drawn`."""
-
-    def save(figure, path, **kwargs):
-        Image.new("L", (1, 1)).save(path)
-
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("drawn") is None:
-            patch.setattr(Figure, "savefig", save)
+            patch.setattr(Figure, "savefig", helpers.save_empty)
             patch.setattr(FigureCanvasAgg, "draw", FigureCanvasAgg.get_renderer)
         yield
 

@@ -31,16 +31,12 @@ class NoTensorFlow(PathFinder):
 def main(spec, *distributed):
     sys.meta_path[sys.meta_path.index(PathFinder)] = NoTensorFlow
     import jax
-    from helpers import tiny_config
+    from helpers import save_empty, tiny_config
     from matplotlib.figure import Figure
-    from PIL import Image
 
     from fer_jax.train import Window, train_and_evaluate
 
     add = Window.add
-
-    def save_nothing(figure, path, **kwargs):
-        Image.new("L", (1, 1)).save(path)
 
     def add_and_signal(self, step, metrics):
         add(self, step, metrics)
@@ -56,7 +52,7 @@ def main(spec, *distributed):
     if distributed:
         coordinator, process, count = distributed
         jax.distributed.initialize(coordinator, int(count), int(process))
-    Figure.savefig = save_nothing
+    Figure.savefig = save_empty
     Window.add = add_and_signal
     sys.addaudithook(kill_in_save)
     summary = train_and_evaluate(tiny_config(spec["data"], **spec["changes"]), spec["workdir"])
