@@ -157,6 +157,12 @@ def test_a_stablehlo_file_serves_three_platforms_without_custom_calls(written):
     assert called and set(called) == {"shape_assertion"}
 
 
+def test_products_in_a_stablehlo_file_are_of_float32_on_every_platform(written):
+    text = jax.export.deserialize(bytearray(written["stablehlo"][0].read_bytes())).mlir_module()
+    products = re.findall(r"stablehlo\.(?:convolution|dot_general).*", text)
+    assert products and all(line.count("HIGHEST") == 2 for line in products)
+
+
 def test_every_file_says_what_it_is(written, calibrated):
     found = {name: facts for name, (_, facts) in written.items()}
     properties = {one.key: one.value for one in onnx.load(written["onnx"][0]).metadata_props}

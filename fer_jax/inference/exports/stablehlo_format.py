@@ -25,10 +25,14 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def write(program: Program, path: pathlib.Path, precision: str, calibration: np.ndarray | None) -> None:
-    """Writes the model, in float32; see `onnx_format.write`."""
+    """Writes the model, in float32; see `onnx_format.write`.
+
+    Its products are of float32 on a GPU and a TPU too, whose default is to round the factors.
+    """
     (batch,) = export.symbolic_shape("N")
     faces = jax.ShapeDtypeStruct((batch, *program.trained.input_shape), program.dtype)
-    exported = export.export(jax.jit(lambda faces: program(faces)), platforms=PLATFORMS)(faces)
+    with jax.default_matmul_precision("highest"):
+        exported = export.export(jax.jit(lambda faces: program(faces)), platforms=PLATFORMS)(faces)
     write_atomically(path, exported.serialize())
 
 
