@@ -14,8 +14,8 @@ def get_config(size: str = "gpu"):
     c.model.kwargs = dict(dropout=0.3, drop_path=0.2)
     if size == "gpu":
         return c
-    if size not in ("cpu", "cpu_80"):
-        raise ValueError(f"configs/effnet_b0.py:{size}: there are gpu, cpu, cpu_80")
+    if size != "cpu":
+        raise ValueError(f"configs/effnet_b0.py:{size}: there are gpu, cpu")
     c.model.kwargs = dict(dropout=0.2, drop_path=0.1)
     c.augment.mix_probability = 0.5
     c.distill.teachers = ("cnn_1m_64",)
@@ -30,12 +30,4 @@ def get_config(size: str = "gpu"):
         {"epochs": 0.5, "train": "head", "learning_rate": 1e-3},
         {"epochs": 9.5, "train": "all", "learning_rate": 1e-3},
     )
-    if size == "cpu_80":
-        c.init.weights = "none"
-        c.init_from = "runs/effnet_b0_cpu/checkpoints/1504"
-        c.stages = ()
-        c.optim.learning_rate = 8e-4
-        c.optim.warmup_epochs = 0.1
-        c.train.epochs = 4.0
-        c.train.sizes = ((0.9, 80),)
     return c

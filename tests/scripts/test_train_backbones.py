@@ -193,7 +193,7 @@ def test_port_weights_tells_a_missing_network_from_a_wrong_file(tmp_path, monkey
     ("config", "message"),
     [
         ("resnet50", "error: --config configs/resnet50.py: there is no "),
-        ("effnet_b0:tpu", "configs/effnet_b0.py:tpu: there are gpu, cpu, cpu_80"),
+        ("effnet_b0:tpu", "configs/effnet_b0.py:tpu: there are gpu, cpu"),
     ],
 )
 def test_a_config_that_is_not_there_is_refused(config, message, tmp_path, capsys):
