@@ -26,7 +26,6 @@ from fer_jax.pretrained import weights
 from fer_jax.pretrained.bundled import find_weights
 from fer_jax.pretrained.download import DownloadError
 from fer_jax.pretrained.weights import Pretrained
-from fer_jax.state import variable_shapes
 
 SELECTION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 
@@ -336,7 +335,7 @@ def model(
     try:
         network = models.create(config.name, num_classes, **attributes)
         side = config.input_size
-        variables = variable_shapes(network, (side, side, config.channels))
+        variables = models.variable_shapes(network, (side, side, config.channels))
     except ValueError as error:
         raise ValueError(f"config.model: {error}") from error
     for _, size in sizes:

@@ -1,6 +1,5 @@
 """What a training step reads and writes: arrays only."""
 
-import functools
 from collections.abc import Collection
 from typing import Any
 
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
-from fer_jax import platform, stages
+from fer_jax import models, platform, stages
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -95,23 +94,6 @@ def _keys(seed: int) -> jax.Array:
     return jax.random.split(jax.random.key(seed))
 
 
-@functools.lru_cache(maxsize=16)
-def variable_shapes(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Traces the shapes of a network's variables: {"params", "batch_stats"} of `jax.ShapeDtypeStruct`.
-
-    Equal networks share the tree, which must not be changed.
-
-    Args:
-      model: the network, its attributes hashable; `model(x)` takes float32 [1, *input_shape].
-      input_shape: (S, S, C).
-
-    Raises:
-      ValueError: the network does not take faces of this size.
-    """
-    face = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), face)
-
-
 def check_fit(variables: dict[str, Any], model: nn.Module, input_shape: tuple[int, int, int]) -> None:
     """Refuses variables whose names or shapes are not the network's.
 
@@ -123,7 +105,7 @@ def check_fit(variables: dict[str, Any], model: nn.Module, input_shape: tuple[in
     Raises:
       ValueError: the message names what is missing, what is too many, and what has another shape.
     """
-    expected = variable_shapes(model, tuple(input_shape))
+    expected = models.variable_shapes(model, tuple(input_shape))
     shapes = [
         {name: leaf.shape for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
         for tree in (variables, expected)

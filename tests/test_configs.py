@@ -12,7 +12,7 @@ from configs.default import augmentation, get_config
 from fer_jax import checks, configure, losses, models, stages, steps
 from fer_jax.data import augment
 from fer_jax.models import MODELS
-from fer_jax.state import TrainState, variable_shapes
+from fer_jax.state import TrainState
 from fer_jax.train import train_and_evaluate
 from fer_jax.workdir import flatten
 
@@ -82,7 +82,7 @@ def test_the_stages_of_an_experiment_fit_its_network(name, tiny_data, traced):
     network = configure.model(config.model, config.data.num_classes, config.train.sizes)
     how = configure.preprocess(config, None)
     for phase in configure.phases(config, network, per_epoch=10):
-        variables = variable_shapes(network, (size, size, how["channels"]))
+        variables = models.variable_shapes(network, (size, size, how["channels"]))
         trained, _ = stages.partition(variables["params"], phase.trained)
         opt_state = jax.eval_shape(phase.tx.init, trained)
         kind = (type(network).__module__, config.model.dtype, phase.trained is None, bool(phase.frozen))

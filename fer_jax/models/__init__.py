@@ -1,6 +1,11 @@
 """The models, by name."""
 
+import functools
+from typing import Any
+
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
 from fer_jax.models.cnn import CnnElu, CnnRelu, CnnResidual
 from fer_jax.models.efficientnet import (
@@ -45,3 +50,20 @@ def create(name: str, num_classes: int = 7, **kwargs) -> nn.Module:
         raise ValueError(f"{name} has no attribute {unknown}; it has: {', '.join(sorted(fields))}")
     kwargs = {key: tuple(value) if isinstance(value, list) else value for key, value in kwargs.items()}
     return MODELS[name](num_classes=num_classes, **kwargs)
+
+
+@functools.lru_cache(maxsize=16)
+def variable_shapes(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Traces the shapes of a network's variables: {"params", "batch_stats"} of `jax.ShapeDtypeStruct`.
+
+    Equal networks share the tree, which must not be changed.
+
+    Args:
+      model: the network, its attributes hashable; `model(x)` takes float32 [1, *input_shape].
+      input_shape: (S, S, C).
+
+    Raises:
+      ValueError: the network does not take faces of this size.
+    """
+    face = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), face)

@@ -15,7 +15,6 @@ from fer_jax import models
 from fer_jax.checkpoints import load_weights
 from fer_jax.pretrained import download, formats, porting, sources
 from fer_jax.pretrained.naming import ECOSYSTEMS
-from fer_jax.state import variable_shapes
 
 CLASSES = 1000
 # What ImageNet's classifier consists of: new faces get a new one.
@@ -69,7 +68,7 @@ def convert(
     left_out = () if with_head else _HEADS.get(model, ("head",))
     kwargs = {"dense": True} if "hidden_0" in _HEADS.get(model, ()) else {}
     network = models.create(model, CLASSES, **kwargs)
-    shapes = variable_shapes(network, (224, 224, 3))
+    shapes = models.variable_shapes(network, (224, 224, 3))
     path = file or download.fetch(
         source.url,
         checksum=source.checksum,
