@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from fer_jax import configure, losses, models, optim, parallel, stages
+from fer_jax import configure, distillation, losses, models, optim, parallel, stages
 from fer_jax.data import augment, ferplus
 from fer_jax.data.records import SPLITS
 from fer_jax.pretrained import sources
@@ -30,6 +30,7 @@ _CHOICES = {
     "selection.split": SPLITS,
     "selection.metric": configure.SELECTION_METRICS,
     "checkpoint.dtype": ("float32", "float16"),
+    "distill.views": distillation.VIEWS,
 }
 # Of numbers, or of each in a tuple of them; those of a model's attributes where they are set.
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
@@ -154,6 +155,11 @@ def _check_pairs(config: ConfigDict) -> None:
         raise ValueError(
             "config.loss.logit_adjustment and config.distill.teachers are set: the labels would ask for "
             "other logits than the teachers; choose one"
+        )
+    if config.distill.views == "plain" and config.distill.temperature != 1:
+        raise ValueError(
+            f"config.distill.temperature is {config.distill.temperature}; expected 1 with "
+            "config.distill.views='plain', where the answers are part of the targets"
         )
     if config.init_from and config.init.weights != "none":
         raise ValueError(

@@ -432,8 +432,8 @@ def find_source(name: str, source: str) -> str:
 
 
 def distillation(config: ConfigDict, networks: Sequence[Trained]) -> Distillation | None:
-    """What `networks` teach, as `config.distill` says; None without any."""
-    if not networks:
+    """What `networks` teach in each step, as `config.distill` says; None where they do not."""
+    if not networks or config.distill.views == "plain":
         return None
     kept = config.distill.weight, config.distill.temperature
     return Distillation(networks, *kept, fill=config.augment.fill, dtype=config.model.dtype)

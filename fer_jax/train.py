@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from fer_jax import checks, configure, parallel, platform, provenance, stages, steps
+from fer_jax import checks, configure, distillation, parallel, platform, provenance, stages, steps
 from fer_jax.checkpoints import (
     BEST_WEIGHTS,
     CHECKPOINTS,
@@ -143,6 +143,9 @@ class Run:
         self.distillation = configure.distillation(config, teachers)
         self.constants = [self.placement.put_state(d.variables) for d in (self.distillation,) if d]
         train, training = configure.load_training(config)
+        if teachers and config.distill.views == "plain":
+            dataset = manifest["splits"]["train"]["order_hash"]
+            train = distillation.blend(train, teachers, config.distill.weight, self.workdir, dataset)
         self.selection = configure.load_split(config, config.selection.split)
         self.stream = pipeline.TrainStream(
             train,

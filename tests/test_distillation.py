@@ -14,6 +14,7 @@ from fer_jax import checkpoints, distillation, losses, models, optim, steps
 from fer_jax.checkpoints import DamagedCheckpointError
 from fer_jax.data import augment, builder
 from fer_jax.data.emotions import EMOTIONS
+from fer_jax.data.faces import Faces, one_hot
 from fer_jax.evaluation import predictions
 from fer_jax.evaluation.trained import Trained
 from fer_jax.monitor import PreemptedError
@@ -68,6 +69,54 @@ def test_the_loss_is_cross_entropy_against_the_teachers_view_of_the_batch(teache
     terms = -(np.mean(answers, axis=0) * log_softmax(logits / temperature, axis=1)).sum(axis=1)
     assert count == 16
     np.testing.assert_allclose(total, temperature**2 * terms.sum(), rtol=1e-4)
+
+
+def test_what_teachers_answer_before_training_is_part_of_the_targets(teachers, tmp_path, monkeypatch):
+    """A face and its mirror image, by each teacher; asked once, and again for other faces."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (5, 12, 12, 1), dtype=np.uint8), np.arange(5)
+    faces = Faces(images, labels, one_hot(labels), list("abcde"))
+    blended = distillation.blend(faces, teachers, 0.25, tmp_path, "hash")
+
+    answers = []
+    for teacher, side in zip(teachers, (12, 8), strict=True):
+        for view in (images, images[:, :, ::-1]):
+            drawn = augment.resample(view, augment.identity_affine(5), side, "reflect", 0.4, "bilinear")
+            x = (np.asarray(drawn) - 0.4) / 0.2
+            answers.append(softmax(np.asarray(jax.jit(teacher.model.apply)(teacher.variables, x)), axis=1))
+    expected = 0.75 * np.eye(7)[:5] + 0.25 * np.mean(answers, axis=0)
+    np.testing.assert_allclose(blended.targets, expected, atol=1e-5)
+    assert blended.targets.dtype == np.float32 and blended.images is images
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trained, "predict", None)
+        again = distillation.blend(faces, teachers, 0.25, tmp_path, "hash")
+    np.testing.assert_array_equal(again.targets, blended.targets)
+    for others, dataset in ((faces.take(np.arange(4)), "hash"), (faces, "another")):
+        changed = distillation.blend(others, teachers, 0.25, tmp_path, dataset)
+        np.testing.assert_allclose(changed.targets, expected[: len(others)], atol=1e-5)
+    (tmp_path / distillation.ANSWERS_FILE).write_bytes(b"PK cut")
+    again = distillation.blend(faces, teachers, 0.25, tmp_path, "hash")
+    np.testing.assert_allclose(again.targets, expected, atol=1e-5)
+
+
+def test_a_run_on_answers_resumes_bitwise_and_asks_once(tiny_run, tiny_data, tmp_path, monkeypatch):
+    changes = {"distill.teachers": (str(tiny_run),), "distill.views": "plain"}
+    config = tiny_config(tiny_data, **SMALL, **changes)
+    train_and_evaluate(config, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(PreemptedError):
+        patch.setattr("fer_jax.train._preempted", lambda stop, step: step == 6)
+        train_and_evaluate(config, tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trained, "predict", None)
+        train_and_evaluate(config, tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut", 10)
+    page = (tmp_path / "whole" / "report" / "report.md").read_text()
+    assert f"| taught by | {tiny_run} (weight 0.9, asked once), and labels |" in page
+
+    config.distill.temperature = 2.0
+    with pytest.raises(ValueError, match="config.distill.temperature is 2.0; expected 1 with config.distill"):
+        train_and_evaluate(config, tmp_path / "warm")
 
 
 def test_a_student_of_the_teachers_shape_comes_to_answer_like_it(teachers):

@@ -371,7 +371,8 @@ def _taught_by(report: dict[str, Any]) -> str:
         return "labels alone"
     teachers = ", ".join(map(str, distill["teachers"]))
     labels = ", and labels" if distill["weight"] < 1 else ""
-    return f"{teachers} (weight {distill['weight']:g}, temperature {distill['temperature']:g}){labels}"
+    how = "asked once" if distill.get("views") == "plain" else f"temperature {distill['temperature']:g}"
+    return f"{teachers} (weight {distill['weight']:g}, {how}){labels}"
 
 
 def _origin(report: dict[str, Any]) -> list[str]:
