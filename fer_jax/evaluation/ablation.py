@@ -1,14 +1,18 @@
 """What a change of the recipe is worth: figures over several seeds, differences with intervals, the page."""
 
+from __future__ import annotations
+
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from scipy import stats
+import scipy  # whose parts load when they are used
 
 from fer_jax.evaluation import bootstrap, calibration, markdown, plots, predictions, statistics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BASELINE = "baseline"
 PICTURE = "differences.png"
@@ -88,7 +92,7 @@ def _interval(apart: np.ndarray, level: float = 0.95) -> list[float]:
     of_seeds = apart[:, 0].var(ddof=1) / seeds if seeds > 1 else 0.0
     total = of_images + of_seeds
     freedom = (seeds - 1) * (total / of_seeds) ** 2 if of_seeds else np.inf
-    reach = stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(total)
+    reach = scipy.stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(total)
     mean = apart[:, 0].mean()
     return [float(mean - reach), float(mean + reach)]
 

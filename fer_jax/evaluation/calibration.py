@@ -5,7 +5,7 @@ confidence is its highest probability.
 """
 
 import numpy as np
-from scipy import optimize
+import scipy  # whose parts load when they are used
 
 from fer_jax.data import splits
 from fer_jax.evaluation import statistics
@@ -74,7 +74,9 @@ def fit_temperature(probs: np.ndarray, labels: np.ndarray) -> float:
         return statistics.nll(rescale(probs, np.exp(log_temperature)), labels).mean()
 
     bound = np.log(100)
-    found = optimize.minimize_scalar(loss, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-9})
+    found = scipy.optimize.minimize_scalar(
+        loss, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-9}
+    )
     return float(np.exp(found.x))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy  # whose parts load when they are used
 
 from fer_jax.evaluation import bootstrap, leakage, protocol, report, statistics
 from fer_jax.evaluation.contenders import Contender
@@ -162,7 +162,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
         the hypothesis of equal accuracy are as likely as heads and tails.
     """
     total = only_first + only_second
-    return float(stats.binomtest(only_first, total, 0.5).pvalue) if total else 1.0
+    return float(scipy.stats.binomtest(only_first, total, 0.5).pvalue) if total else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

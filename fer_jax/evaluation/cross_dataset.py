@@ -1,13 +1,14 @@
 """Every model on every dataset: does what was learnt on one hold on the others?"""
 
+from __future__ import annotations
+
 import functools
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from fer_jax.data import builder, splits
 from fer_jax.data.emotions import CONTEMPT, EMOTIONS, class_names
@@ -16,6 +17,9 @@ from fer_jax.evaluation import bootstrap, command, contenders, markdown, plots, 
 from fer_jax.evaluation.comparison_page import percent
 from fer_jax.evaluation.trained import Trained
 from fer_jax.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PICTURE = "cross.png"
 _FIGURES = {"accuracy": "Accuracy", "macro_f1": "Macro F1"}

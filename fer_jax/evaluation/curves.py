@@ -1,14 +1,18 @@
 """Pictures of a training run."""
 
+from __future__ import annotations
+
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from fer_jax.evaluation import plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # What a run may select on, and how the curves are named.
 _SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}

@@ -1,14 +1,18 @@
 """Several networks as one: the mean of their probabilities, and which of them to take."""
 
+from __future__ import annotations
+
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from fer_jax.evaluation import bootstrap, markdown, plots, protocol, statistics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PICTURE = "ensemble.png"
 

@@ -1,18 +1,22 @@
 """Labels that are probably wrong, by confident learning (Northcutt et al. 2021, arXiv:1911.00068)."""
 
+from __future__ import annotations
+
 import csv
 import dataclasses
 import io
 import pathlib
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from fer_jax.evaluation import plots, statistics
 from fer_jax.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)

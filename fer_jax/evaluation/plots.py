@@ -1,15 +1,18 @@
 """Pictures of an evaluation. What draws one writes it to `path` as PNG and returns its figure."""
 
+from __future__ import annotations
+
 import pathlib
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 _LETTERS_PER_INCH = 11  # of a title of 12 points, fewer than an average text has
 
@@ -205,6 +208,10 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **k
 
     Without pyplot, whose global state and windows a library has no business with.
     """
+    # Matplotlib takes a second to load, and most of what imports this module draws late or never.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, **kwargs)

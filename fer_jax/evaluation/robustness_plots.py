@@ -1,14 +1,18 @@
 """Pictures of robustness. What draws one writes it to `path` as PNG and returns its figure."""
 
+from __future__ import annotations
+
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from fer_jax.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from fer_jax.evaluation.plots import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def plot_curves(report: dict[str, Any], path: pathlib.Path) -> Figure:

@@ -1,16 +1,20 @@
 """What a table of attributes says of a split's predictions, written beside the report."""
 
+from __future__ import annotations
+
 import json
 import os
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from fer_jax.evaluation import subgroups
 from fer_jax.evaluation.plots import new_figure
 from fer_jax.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write(out_dir: os.PathLike | str, found: dict[str, Any]) -> None:

@@ -1,5 +1,7 @@
 """A search over the fields of a configuration: what is tried, and the ranking of what came of it."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import itertools
@@ -7,12 +9,14 @@ import math
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from fer_jax.evaluation import ablation, markdown, plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DRAWS = ("uniform", "log", "int", "choice")
 PICTURE = "sweep.png"
