@@ -1,4 +1,4 @@
-"""scripts/train_backbones.py at toy size."""
+"""scripts/train_list.py at toy size."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from helpers import call, plain_trainings, run_python, run_within, script
 from configs.default import augmentation
 from fer_jax.monitor import EXIT_PREEMPTED
 
-backbones = script("train_backbones")
+backbones = script("train_list")
 
 
 def test_a_network_without_weights_is_trained_from_scratch_and_tabled(
@@ -127,9 +127,9 @@ DRIVER = """
 import importlib.util, signal, sys
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
-spec = importlib.util.spec_from_file_location("train_backbones", "scripts/train_backbones.py")
+spec = importlib.util.spec_from_file_location("train_list", "scripts/train_list.py")
 script = importlib.util.module_from_spec(spec)
-sys.modules["train_backbones"] = script
+sys.modules["train_list"] = script
 spec.loader.exec_module(script)
 sys.executable = sys.argv.pop(1)
 sys.exit(script.main())

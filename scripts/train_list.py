@@ -1,8 +1,8 @@
 """Trains and evaluates a list of configs, one after the other, and tables what came out.
 
-    python scripts/train_backbones.py --out runs/backbones
-    python scripts/train_backbones.py --out runs/list --weights weights --configs effnet_b0:cpu effnet_b4 cnn
-    python scripts/train_backbones.py --out runs/toy --configs mobilenet_v2 -- --config.train.batch_size=32
+    python scripts/train_list.py --out runs/backbones
+    python scripts/train_list.py --out runs/list --weights weights --configs effnet_b0:cpu effnet_b4 cnn
+    python scripts/train_list.py --out runs/toy --configs mobilenet_v2 -- --config.train.batch_size=32
 
 The default list is the ImageNet networks' own configs. A config is a name in configs/, followed by a colon
 and a value if it takes one. Run the same command to resume: it skips finished runs. SIGTERM and Ctrl-C save a
