@@ -1,6 +1,7 @@
-"""Networks of 48 px for a GPU, 200 epochs from scratch: what scripts/train_best.py trains, joins and distils.
+"""Networks of 48 px for a GPU, 200 epochs from scratch.
 
-Run one by `python -m fer_jax.main --config configs/best.py` or, for another of `NETWORKS` below,
+Run all by `python scripts/train_list.py --out runs/best --configs best best:deep best:plain`, or one by
+`python -m fer_jax.main --config configs/best.py`, or, for another of `NETWORKS` below,
 `python -m fer_jax.main --config configs/best.py:plain --workdir runs/plain`. No metric yet: not trained to
 the end.
 """

@@ -58,8 +58,7 @@ def get_config() -> ConfigDict:
 
     c.distill = ConfigDict()  # see fer_jax.distillation
     c.distill.teachers = ()  # to learn from: work directories, .safetensors, or bundled networks' names
-    # augmented: they see each view that the student sees; plain: each face as it is, once, before training.
-    c.distill.views = "augmented"
+    c.distill.views = "augmented"  # they see what the student sees; plain: each face once, before training
     c.distill.weight = 0.9  # of their part in the loss; the labels have the rest
     c.distill.temperature = 1.0  # that both sides' logits are divided by
 

@@ -2,6 +2,7 @@
 
     python scripts/train_list.py --out runs/backbones
     python scripts/train_list.py --out runs/list --weights weights --configs effnet_b0:cpu effnet_b4 cnn
+    python scripts/train_list.py --out runs/best --configs best best:deep best:plain --seeds 0 1 2
     python scripts/train_list.py --out runs/toy --configs mobilenet_v2 -- --config.train.batch_size=32
 
 The default list is the ImageNet networks' own configs. A config is a name in configs/, followed by a colon
@@ -9,17 +10,22 @@ and a value if it takes one. Run the same command to resume: it skips finished r
 checkpoint first and exit with code 75. Official ImageNet weights are downloaded, or taken from the folder
 --weights if scripts/port_weights.py put them there. A network that starts from a partial file (effnet_b4)
 needs them there. A network whose weights no server has is trained from scratch, and the table says so; any
-other error with weights ends the command before the first training. A run keeps the weights that it started
-with: remove its folder to start over. --scratch also trains each network from scratch, which shows what
-pretraining is worth. Flags after -- go to every training. OUT/results.md is rewritten after each training.
+other error with weights or configs ends the command before the first training. A run keeps the weights that
+it started with: remove its folder to start over. --scratch also trains each network from scratch, which shows
+what pretraining is worth. --seeds trains each config once per seed, and the table has the mean and standard
+deviation. Flags after -- go to every training. OUT/results.md is rewritten after each training;
+scripts/ensemble.py combines the runs, and prints the flag that teaches one network what they answer.
 """
 
+import argparse
 import dataclasses
 import json
 import os
 import pathlib
+import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
@@ -27,7 +33,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import trainings  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
-from fer_jax.evaluation import markdown  # noqa: E402
+from fer_jax.evaluation import command, markdown  # noqa: E402
 from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
 from fer_jax.pretrained.naming import ECOSYSTEMS  # noqa: E402
 from fer_jax.workdir import CONFIG_FILE  # noqa: E402
@@ -54,12 +60,20 @@ class Training:
       workdir: its folder.
       weights: the value of config.init.weights.
       words: what the table says about them.
+      seed: the value of config.seed, None for the config's own.
     """
 
     config: str
     workdir: pathlib.Path
     weights: str
     words: str
+    seed: int | None = None
+
+    @property
+    def flags(self) -> list[str]:
+        """The training's flags."""
+        seed = [] if self.seed is None else [f"--config.seed={self.seed}"]
+        return [f"--config.init.weights={self.weights}", *seed]
 
 
 def begun_with(workdir: pathlib.Path) -> str | None:
@@ -111,33 +125,41 @@ def plan(
     out: pathlib.Path,
     folder: pathlib.Path,
     scratch: bool,
+    seeds: Sequence[int | None] = (None,),
 ) -> Iterator[Training]:
-    """Yields the trainings of a config: from its weights, and without them if `scratch`.
+    """Yields the trainings of a config: from its weights, and without them if `scratch`, with each seed.
 
     Raises:
       SystemExit: as `obtain_weights`.
     """
-    path, workdir = path_of(name), out / name.replace(":", "_")
-    model, wanted = config.model.name, config.init.weights
-    if wanted == "none":
-        yield Training(path, workdir, wanted, f"`{config.init_from}`" if config.init_from else "from scratch")
-        return
-    weights = begun_with(workdir) or obtain_weights(commands, model, wanted, folder)
+    model, wanted, found = config.model.name, config.init.weights, None
     whose = wanted if wanted in ECOSYSTEMS else "a partial file"
-    if weights == "none":
-        yield Training(path, workdir, weights, f"from scratch ({whose}'s could not be had)")
-        return
-    yield Training(path, workdir, weights, f"ImageNet, {whose}")
-    if scratch:
-        yield Training(path, workdir.with_name(f"{workdir.name}_scratch"), "none", "from scratch")
+    for seed in seeds:
+
+        def training(weights: str, words: str, suffix: str = "", seed: int | None = seed) -> Training:
+            folder = name.replace(":", "_") + suffix + ("" if seed is None else f"_seed_{seed}")
+            return Training(path_of(name), out / folder, weights, words, seed)
+
+        if wanted == "none":
+            yield training(wanted, f"`{config.init_from}`" if config.init_from else "from scratch")
+            continue
+        weights = begun_with(training("", "").workdir)
+        if weights is None:
+            weights = found = found or obtain_weights(commands, model, wanted, folder)
+        if weights == "none":
+            yield training(weights, f"from scratch ({whose}'s could not be had)")
+            continue
+        yield training(weights, f"ImageNet, {whose}")
+        if scratch:
+            yield training("none", "from scratch", "_scratch")
 
 
 def row_of(training: Training, code: int) -> tuple[str, ...]:
-    """The row of the table of a training that ended with an exit code."""
+    """Returns the table's row of a training that ended with an exit code."""
     name, workdir = training.workdir.name, training.workdir
     if code:
         return (f"`{name}`", training.words, f"failed ({code})", *[""] * (len(_COLUMNS) - 3))
-    result = json.loads((workdir / "report" / "report.json").read_text())
+    result = read_report(workdir)
     summary = json.loads((workdir / "summary.json").read_text())
     low, high = (100 * bound for bound in result["interval_95"]["accuracy"])
     return (
@@ -151,8 +173,38 @@ def row_of(training: Training, code: int) -> tuple[str, ...]:
     )
 
 
+def read_report(workdir: pathlib.Path) -> dict[str, Any]:
+    """Reads the report of a finished run."""
+    return json.loads((workdir / "report" / "report.json").read_text())
+
+
+def rows_of(done: Sequence[tuple[Training, int]]) -> list[tuple[str, ...]]:
+    """Returns the table's rows: one per training, and the mean and standard deviation over seeds.
+
+    Args:
+      done: the trainings and their exit codes.
+    """
+    rows, finished = [], {}
+    for training, code in done:
+        rows.append(row_of(training, code))
+        if not code and training.seed is not None:
+            name = training.workdir.name.removesuffix(f"_seed_{training.seed}")
+            finished.setdefault((name, training.words), []).append(read_report(training.workdir))
+    for (name, words), reports in finished.items():
+        if len(reports) > 1:
+            accuracies = [100 * report["accuracy"] for report in reports]
+            spread = f"{statistics.mean(accuracies):.2f} ± {statistics.stdev(accuracies):.2f}"
+            f1 = f"{statistics.mean(report['macro_f1'] for report in reports):.3f}"
+            rows.append((f"`{name}`, {len(reports)} seeds, mean ± std", words, "", spread, f1, "", ""))
+    return rows
+
+
 def main() -> int:
-    """The exit code is that of the first training that failed, after all have been tried, or says stopped."""
+    """Runs the list.
+
+    Returns:
+      The exit code of the first training that failed, after all were tried; or that of a stopped one.
+    """
     parser = trainings.make_parser(__doc__)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the runs and the table")
     parser.add_argument(
@@ -164,32 +216,40 @@ def main() -> int:
         help="folder of ported weights, MODEL_ECOSYSTEM.safetensors (OUT/weights)",
     )
     parser.add_argument("--scratch", action="store_true", help="each network from scratch as well")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="each config once per seed")
     options = parser.parse_args()
+    trainings.refuse(parser, options.arguments, ("config", "workdir", "config.seed", "config.init.weights"))
+    return command.run(train_all, options)
+
+
+def train_all(options: argparse.Namespace) -> int:
+    """Trains what the options ask for; see `main`."""
     out = options.out.resolve()
-    try:
-        configs = {name: trainings.load_config(path_of(name)) for name in options.configs}
-    except ValueError as error:
-        parser.error(str(error))
+    configs = {name: trainings.load_config(path_of(name), options.arguments) for name in options.configs}
+    seeds = list(dict.fromkeys(options.seeds)) if options.seeds else [None]
     commands, folder = trainings.Commands(), (options.weights or out / "weights").resolve()
     # All weights first: a fault in the last of them would cost hours.
     planned = [
         training
         for name, config in configs.items()
-        for training in plan(commands, name, config, out, folder, options.scratch)
+        for training in plan(commands, name, config, out, folder, options.scratch, seeds)
     ]
-    rows, runs, failed = [], [], 0
+    runs = {
+        one.workdir: trainings.load_config(one.config, [*one.flags, *options.arguments]) for one in planned
+    }
+    trainings.rehearse(runs.values())
+    trainings.refuse_others(runs)
+    done = []
     for training in planned:
-        flags = [f"--config.init.weights={training.weights}", *options.arguments]
-        code = commands.train(training.config, training.workdir, *flags)
+        code = commands.train(training.config, training.workdir, *training.flags, *options.arguments)
         if code == EXIT_PREEMPTED:
             return code
-        failed = failed or code
-        rows.append(row_of(training, code))
-        runs.append(training.workdir)
-        lines = [trainings.origin(runs), "", *markdown.table(_COLUMNS, rows)]
+        done.append((training, code))
+        header = trainings.origin(one.workdir for one, _ in done)
+        lines = [header, "", *markdown.table(_COLUMNS, rows_of(done))]
         (out / "results.md").write_text("\n".join(lines) + "\n")
     print("\n" + (out / "results.md").read_text())
-    return failed
+    return next((code for _, code in done if code), 0)
 
 
 if __name__ == "__main__":

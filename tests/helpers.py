@@ -88,6 +88,7 @@ def run_python(*arguments: Any, timeout: float = 600, **env: str) -> subprocess.
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
         env=environment(**env),
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=timeout,

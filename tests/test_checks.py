@@ -7,7 +7,6 @@ import pytest
 from helpers import ROOT, run_python, run_within, script, tiny_config_file
 
 from configs.best import NETWORKS
-from configs.best_small import NETWORKS as SMALL
 from configs.default import get_config
 from configs.fast import EPOCHS
 from configs.taught import TEACHERS
@@ -16,8 +15,7 @@ from fer_jax.checkpoints import DamagedCheckpointError
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 VARIANTS = [(name, ()) for name in EXPERIMENTS if name != "default"]
-VARIANTS += [("best", (name,)) for name in NETWORKS] + [("best_small", (name,)) for name in SMALL]
-VARIANTS += [("taught", (name,)) for name in TEACHERS]
+VARIANTS += [("best", (name,)) for name in NETWORKS] + [("taught", (name,)) for name in TEACHERS]
 VARIANTS += [("fast", (target,)) for target in EPOCHS] + [("ferplus", ("votes",)), ("default", ())]
 
 
@@ -297,9 +295,8 @@ def test_a_search_refuses_before_its_first_training(field, values, message, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_best_networks_are_rehearsed(tiny_data, tmp_path, monkeypatch, capsys):
-    best = script("train_best")
-    words = (f"--out={tmp_path}", f"--data={tiny_data}", "--", "--config.model.kwargs.widths=(4, 8)")
-    code, commands = run_within(monkeypatch, best, lambda config: None, *words)
+def test_a_list_is_rehearsed(tmp_path, monkeypatch, capsys):
+    words = (f"--out={tmp_path}", "--configs", "cnn", "best", "--", "--config.model.kwargs.widths=(4, 8)")
+    code, commands = run_within(monkeypatch, script("train_list"), lambda config: None, *words)
     assert code == 2 and commands.trained == []
-    assert "error: config.model: blocks=(1, 2, 2, 1) and widths=(4, 8)" in capsys.readouterr().err
+    assert "error: config.model: depths=(1, 2, 3, 3) and widths=(4, 8)" in capsys.readouterr().err

@@ -113,7 +113,8 @@ def test_what_the_devices_do_not_share_shows(eight, fault):
 
 
 def test_a_step_in_float32_is_the_same_up_to_rounding(tmp_path):
-    results, _ = run_eight(tmp_path / "eight.npz", 1, XLA_FLAGS=EIGHT, JAX_DISABLE_MOST_OPTIMIZATIONS="0")
+    flags = f"{QUICK_COMPILATION} {EIGHT}"
+    results, _ = run_eight(tmp_path / "eight.npz", 1, XLA_FLAGS=flags, JAX_DISABLE_MOST_OPTIMIZATIONS="0")
     assert results["one/loss"].dtype == np.float32
     assert_same(results, "jit", results, "one", TOLERANCE_FLOAT32)
     assert_same(results, "pmap", results, "one", TOLERANCE_FLOAT32)

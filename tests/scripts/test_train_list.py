@@ -1,40 +1,58 @@
-"""scripts/train_list.py at toy size."""
+"""scripts/train_list.py at toy size, most of its trainings within this process."""
 
 import json
 import os
 import sys
 
+import numpy as np
 import pytest
-from helpers import call, plain_trainings, run_python, run_within, script
+from helpers import call, run_python, run_within, script
 
 from configs.default import augmentation
 from fer_jax.monitor import EXIT_PREEMPTED
 
-backbones = script("train_list")
+train_list = script("train_list")
 
 
-def test_a_network_without_weights_is_trained_from_scratch_and_tabled(
-    linear_network, tiny_data, tmp_path, monkeypatch, capsys
+def test_networks_without_weights_are_trained_from_scratch_and_tabled_over_seeds(
+    linear_network, plain_trainings, tiny_data, tmp_path, monkeypatch, capsys
 ):
     def shrink(config):
         config.data.dir = str(tiny_data)
         if config.init.weights == "none":  # as it is trained, not as it is planned
-            config.model.name, config.model.kwargs = "linear", {}
+            config.model.name, config.model.kwargs = "linear", {"spread": 5.0}
         config.augment = augmentation("none")
         config.update_from_flattened_dict({"stages": (), "train.steps": 2, "optim.warmup_epochs": 0.0})
 
     monkeypatch.setenv("FER_JAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    arguments = f"--out={tmp_path}", "--configs=mobilenet_v3_small"
-    with plain_trainings():
-        code, _ = run_within(monkeypatch, backbones, shrink, *arguments)
-    assert code == 0
-    header, _, _, _, row = (tmp_path / "results.md").read_text().splitlines()
+    arguments = f"--out={tmp_path}", "--configs=mobilenet_v3_small", "--seeds", "3", "4"
+    code, commands = run_within(monkeypatch, train_list, shrink, *arguments)
+    assert code == 0 and [config.seed for _, config in commands.trained] == [3, 4]
+    header, _, _, _, *rows = (tmp_path / "results.md").read_text().splitlines()
     assert "cpu" in header and "--configs=mobilenet_v3_small" in header
-    report = json.loads((tmp_path / "mobilenet_v3_small" / "report" / "report.json").read_text())
-    assert row.startswith("| `mobilenet_v3_small` | from scratch (keras's could not be had) | validation |")
-    assert f"| {100 * report['accuracy']:.2f} (" in row
-    assert "from scratch" in capsys.readouterr().out.strip().splitlines()[-1]
+    reports = [
+        json.loads((tmp_path / f"mobilenet_v3_small_seed_{seed}" / "report" / "report.json").read_text())
+        for seed in (3, 4)
+    ]
+    accuracies = [100 * report["accuracy"] for report in reports]
+    words = "from scratch (keras's could not be had)"
+    for row, seed, accuracy in zip(rows, (3, 4), accuracies, strict=False):
+        assert row.startswith(f"| `mobilenet_v3_small_seed_{seed}` | {words} | validation | {accuracy:.2f} (")
+    spread = f"{np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f}"
+    f1 = f"{np.mean([report['macro_f1'] for report in reports]):.3f}"
+    assert rows[2] == f"| `mobilenet_v3_small`, 2 seeds, mean ± std | {words} |  | {spread} | {f1} |  |  |"
+    assert capsys.readouterr().out.strip().splitlines()[-1] == rows[2]
+
+    # Again: nothing is trained anew. And with other settings the folder is another list's.
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")}
+    assert run_within(monkeypatch, train_list, shrink, *arguments)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")} == before
+    code, commands = run_within(
+        monkeypatch, train_list, shrink, *arguments, "--", "--config.train.ema_decay=0"
+    )
+    assert code == 2 and commands.trained == []
+    assert "belongs to a run with another configuration" in capsys.readouterr().err
 
 
 class Answering:
@@ -49,8 +67,8 @@ class Answering:
 
 
 def planned(commands, name, out, folder, scratch):
-    config = backbones.trainings.load_config(backbones.path_of(name))
-    return backbones.plan(commands, name, config, out, folder, scratch)
+    config = train_list.trainings.load_config(train_list.path_of(name))
+    return train_list.plan(commands, name, config, out, folder, scratch)
 
 
 @pytest.mark.parametrize(
@@ -67,13 +85,13 @@ def test_ported_weights_are_taken_from_their_folder(config, model, whose, tmp_pa
     path.touch()
     commands = Answering(1)
     (training,) = planned(commands, config, tmp_path / "out", tmp_path, scratch=False)
-    assert config in backbones.CONFIGS
+    assert config in train_list.CONFIGS
     assert (training.weights, training.words) == (str(path), f"ImageNet, {whose}")
     assert training.workdir == tmp_path / "out" / config and not commands.asked
 
 
 def test_only_weights_that_no_server_gives_are_done_without(tmp_path):
-    obtain = backbones.obtain_weights
+    obtain = train_list.obtain_weights
     arguments = "mobilenet_v2", "keras", tmp_path
     assert obtain(Answering(os.EX_UNAVAILABLE), *arguments) == "none"
     with pytest.raises(SystemExit, match="error: keras's weights of mobilenet_v2 are at fault, see above"):
@@ -131,6 +149,7 @@ spec = importlib.util.spec_from_file_location("train_list", "scripts/train_list.
 script = importlib.util.module_from_spec(spec)
 sys.modules["train_list"] = script
 spec.loader.exec_module(script)
+script.trainings.rehearse = lambda configs: None  # of weights that are empty files
 sys.executable = sys.argv.pop(1)
 sys.exit(script.main())
 """
@@ -197,7 +216,7 @@ def test_port_weights_tells_a_missing_network_from_a_wrong_file(tmp_path, monkey
     ],
 )
 def test_a_config_that_is_not_there_is_refused(config, message, tmp_path, capsys):
-    assert call(backbones, f"--out={tmp_path}", "--configs", config) == 2
+    assert call(train_list, f"--out={tmp_path}", "--configs", config) == 2
     assert message in capsys.readouterr().err
 
 
