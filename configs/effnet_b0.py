@@ -29,6 +29,7 @@ def get_config(size: str = "gpu"):
     c.train.sizes = ((0.5, 64), (0.85, 80))
     c.train.ema_decay = 0.998
     c.checkpoint.every_steps = 200
+    c.checkpoint.dtype = "float16"
     c.stages = (
         {"epochs": 0.5, "train": "head", "learning_rate": 1e-3},
         {"epochs": 12.5, "train": "all", "learning_rate": 1e-3},
