@@ -134,7 +134,7 @@ def write_results(
     head = {"origin": origin, "split": split, "images": len(first.ids), "seeds": seeds, "failed": failed}
     recipes = {name: {"flags": changes[name], **figures} for name, figures in result.items()}
     (out / "results.json").write_text(json.dumps({**head, "recipes": recipes}, indent=2) + "\n")
-    lines = [origin, "", f"{len(first.ids):,} images of `{split}`.", "", *ablation.tables(result, seeds), ""]
+    lines = [origin, "", f"{len(first.ids):,} images of `{split}`.", "", *ablation.result_tables(result, seeds), ""]
     if failed:
         lines += [f"Failed: {', '.join(failed)}.", ""]
     (out / "results.md").write_text("\n".join([*lines, f"![Differences]({ablation.PICTURE})"]) + "\n")

@@ -61,7 +61,7 @@ def cross(args: argparse.Namespace) -> int:
         checkpoints, args.data, args.split, args.out, contempt=args.contempt, batch_size=args.batch_size
     )
     cross_dataset.write(args.out, found)
-    print("\n".join(cross_dataset.tables(found)))
+    print("\n".join(cross_dataset.result_tables(found)))
     print(f"\nmatrix: {args.out / 'cross.md'}")
     return 0
 

@@ -114,10 +114,10 @@ def trial_flags(trial: sweeping.Trial) -> list[str]:
 
 def main() -> int:
     """The exit code is that of the first training that failed, 2 where the results cannot be compared."""
-    return command.run(sweep, parse_args())
+    return command.run(run_sweep, parse_args())
 
 
-def sweep(options: argparse.Namespace) -> int:
+def run_sweep(options: argparse.Namespace) -> int:
     """Trains all, and goes on without a trial that fails; the exit code."""
     builder.read_manifest(options.data)
     out = command.open_folder(options.out).resolve()

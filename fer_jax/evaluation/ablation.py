@@ -148,7 +148,7 @@ def read_reports(folders: Mapping[str, Sequence[pathlib.Path]]) -> tuple[dict[st
     return runs, first
 
 
-def tables(result: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]) -> list[str]:
+def result_tables(result: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]) -> list[str]:
     """The lines of a page: every recipe's figures, and their differences from the baseline's.
 
     Args:

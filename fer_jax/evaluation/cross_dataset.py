@@ -157,7 +157,7 @@ def write(out_dir: pathlib.Path, found: dict[str, Any]) -> None:
     lines = [
         f"# {len(found['checkpoints'])} models on `{found['split']}` of {len(found['datasets'])} datasets",
         "",
-        *tables(found),
+        *result_tables(found),
         "",
         f"![Matrix]({PICTURE})",
     ]
@@ -165,7 +165,7 @@ def write(out_dir: pathlib.Path, found: dict[str, Any]) -> None:
     write_atomically(out_dir / "cross.json", (json.dumps(found, indent=2) + "\n").encode())
 
 
-def tables(found: dict[str, Any]) -> list[str]:
+def result_tables(found: dict[str, Any]) -> list[str]:
     """The lines of the tables and the notes."""
     cells = {(cell["checkpoint"], cell["dataset"]): cell for cell in found["cells"]}
     counts = {cell["dataset"]: cell["num_examples"] for cell in found["cells"]}

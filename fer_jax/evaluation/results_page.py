@@ -214,7 +214,7 @@ def _ablation(name: str, one: stored.Ablation) -> list[str]:
         "",
         f"Each recipe adds one thing to the baseline: {'; '.join(flags)}.",
         "",
-        *ablation.tables(one.figures, facts["seeds"]),
+        *ablation.result_tables(one.figures, facts["seeds"]),
         "",
         f"![Differences]({FOLDER}/{PICTURES}/{name}/{ablation.PICTURE})",
     ]
