@@ -8,7 +8,7 @@ import dataclasses
 from ml_collections import ConfigDict, config_dict
 
 from fer_jax.data.augment import PRESETS
-from fer_jax.data.official import MEAN, STD
+from fer_jax.data.fer2013_reference import MEAN, STD
 
 
 def get_config() -> ConfigDict:
@@ -56,7 +56,7 @@ def get_config() -> ConfigDict:
     c.loss.focal_gamma = 0.0  # 0 for plain cross entropy
     c.loss.logit_adjustment = 0.0  # tau, on the logarithm of the classes' shares; 0 for none
 
-    c.distill = ConfigDict()  # see fer_jax.distillation
+    c.distill = ConfigDict()  # see fer_jax.training.distillation
     c.distill.teachers = ()  # to learn from: work directories, .safetensors, or bundled networks' names
     c.distill.views = "augmented"  # they see what the student sees; plain: each face once, before training
     c.distill.weight = 0.9  # of their part in the loss; the labels have the rest
@@ -92,7 +92,7 @@ def get_config() -> ConfigDict:
     c.train.mix_until = 1.0  # share of the steps with mixup and cutmix
     c.train.ema_decay = 0.0  # of averaged parameters and statistics; 0 keeps none
 
-    # Instead of train.epochs and optim.learning_rate: the fields of fer_jax.stages.Stage, such as
+    # Instead of train.epochs and optim.learning_rate: the fields of fer_jax.training.stages.Stage, such as
     # ({"epochs": 3.0, "train": "head", "learning_rate": 1e-3}, {"epochs": 20.0, ...}).
     c.stages = ()  # of fine-tuning
 

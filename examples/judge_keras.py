@@ -25,10 +25,11 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from fer_jax.data import builder  # noqa: E402
+from fer_jax.data.dataset import builder  # noqa: E402
 from fer_jax.data.emotions import EMOTIONS, class_names  # noqa: E402
-from fer_jax.data.records import SPLITS  # noqa: E402
-from fer_jax.evaluation import predictions, statistics  # noqa: E402
+from fer_jax.data.sources.record import SPLITS  # noqa: E402
+from fer_jax.evaluation import predictions_file  # noqa: E402
+from fer_jax.evaluation.metrics import classification  # noqa: E402
 
 SCALES = {"unit": (1 / 255, 0.0), "sign": (2 / 255, -1.0), "none": (1.0, 0.0)}
 
@@ -54,14 +55,14 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    predictions.write(args.out, found)
+    predictions_file.write(args.out, found)
     right = (found.probs.argmax(axis=1) == found.labels).mean()
     print(f"{len(found.ids):,} images of {args.split}, {100 * right:.2f} % right: {args.out}")
     print(f"next: python scripts/compare.py {args.out} RUN --data {args.data} --split {args.split} --out DIR")
     return 0
 
 
-def judge(args: argparse.Namespace) -> predictions.Predictions:
+def judge(args: argparse.Namespace) -> predictions_file.Predictions:
     """The model's probabilities for the split."""
     if missing := [name for name in EMOTIONS if name not in args.classes]:
         raise ValueError(
@@ -88,10 +89,10 @@ def judge(args: argparse.Namespace) -> predictions.Predictions:
     probs = np.concatenate(probs).astype(np.float64)
     if probs.shape[1] != len(args.classes):
         raise ValueError(f"the model has {probs.shape[1]} outputs and --classes {len(args.classes)} names")
-    statistics.check(probs, np.zeros(len(probs), int))  # such as logits taken for probabilities
+    classification.check(probs, np.zeros(len(probs), int))  # such as logits taken for probabilities
     in_our_order = [args.classes.index(name) for name in class_names(8) if name in args.classes]
-    probs = predictions.restrict(probs[:, in_our_order], len(EMOTIONS))
-    return predictions.Predictions(list(faces.ids), probs, faces.labels, list(EMOTIONS))
+    probs = predictions_file.restrict(probs[:, in_our_order], len(EMOTIONS))
+    return predictions_file.Predictions(list(faces.ids), probs, faces.labels, list(EMOTIONS))
 
 
 def _are_alike(data_dir: str) -> bool:

@@ -65,12 +65,12 @@ def main(argv: list[str]) -> None:
     # After the flags are parsed, so that --help needs neither a device nor seconds.
     import jax
 
-    from fer_jax import platform
+    from fer_jax import runtime
 
-    platform.tune_cpu()  # before anything starts threads
-    from fer_jax import failures
-    from fer_jax.monitor import PreemptedError
-    from fer_jax.train import train_and_evaluate
+    runtime.tune_cpu()  # before anything starts threads
+    from fer_jax import errors
+    from fer_jax.training.monitoring import PreemptedError
+    from fer_jax.training.train import train_and_evaluate
 
     if _HOSTS.value:
         jax.distributed.initialize(_HOSTS.value, _COUNT.value, _PROCESS.value)
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> None:
         print(f"\nstopped at step {error.step}; the same command goes on", file=sys.stderr)
         raise
     except Exception as error:
-        reason = failures.explain(error, workdir)
+        reason = errors.explain(error, workdir)
         if reason is None or absl.logging.level_debug():
             raise
         sys.exit(f"error: {reason}")

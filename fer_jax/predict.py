@@ -24,18 +24,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_jax.evaluation import command
-from fer_jax.pretrained.bundled import BUNDLED, DEFAULT, find_weights
+from fer_jax.commands import common
+from fer_jax.pretrained.registry import BUNDLED, DEFAULT, find_weights
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from fer_jax.inference.annotations import Annotations
-    from fer_jax.inference.inputs import Input
-    from fer_jax.inference.looking import Seen
+    from fer_jax.inference.media.inputs import Input
+    from fer_jax.inference.media.stream import Seen
+    from fer_jax.inference.output.annotations import Annotations
+    from fer_jax.inference.output.table import Table
     from fer_jax.inference.predictor import Predictor
-    from fer_jax.inference.results import Face
-    from fer_jax.inference.table import Table
+    from fer_jax.inference.structures import Face
 
 _MARK_EVERY = 1.0  # seconds between notes of how far a table is whole
 
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--resume goes on with the table of --out")
     if args.every is not None and args.every <= 0:
         parser.error(f"--every {args.every:g}: expected seconds above 0")
-    return command.run(predict, args)
+    return common.run(predict, args)
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -106,13 +106,13 @@ def predict(args: argparse.Namespace) -> int:
       TableError: the table cannot be begun or gone on with.
       As `Predictor.load`.
     """
-    from fer_jax import platform
-    from fer_jax.inference import inputs
-    from fer_jax.inference.annotations import Annotations
+    from fer_jax import runtime
+    from fer_jax.inference.media import inputs
+    from fer_jax.inference.output.annotations import Annotations
+    from fer_jax.inference.output.table import Table
     from fer_jax.inference.predictor import Predictor
-    from fer_jax.inference.table import Table
 
-    platform.tune_cpu()
+    runtime.tune_cpu()
     found = inputs.find(args.inputs)
     alone = len(found) == 1 and not found[0].is_video
     # Of many faces few sizes are worth their compilation.
@@ -123,7 +123,7 @@ def predict(args: argparse.Namespace) -> int:
     # Before what is done is left out: copies have the same names when the run goes on.
     annotations = None
     if args.annotate:
-        annotations = Annotations(command.open_folder(args.annotate, "--annotate"), found)
+        annotations = Annotations(common.open_folder(args.annotate, "--annotate"), found)
     table, going_on = None, None
     if args.out:
         table = Table(args.out, predictor.classifier.emotions, _made_by(args))
@@ -155,7 +155,7 @@ def _rest(table: "Table", found: "list[Input]") -> "tuple[list[Input], dict[str,
     Raises:
       TableError: as `Table.resume`; or it was stopped in a file that is none of these.
     """
-    from fer_jax.inference.table import TableError
+    from fer_jax.inference.output.table import TableError
 
     done, going_on = table.resume()
     done = set(map(os.path.abspath, done))
@@ -210,21 +210,21 @@ class _Run:
           every: seconds from frame to frame of a video, None for all.
           going_on: what the table noted of the first of them, None to begin it.
         """
-        from fer_jax.inference import looking
-        from fer_jax.inference.tracking import Tracker
+        from fer_jax.inference.media import stream
+        from fer_jax.inference.media.tracking import Tracker
 
         self._tracker = Tracker.restore(going_on["tracker"]) if going_on else Tracker()
         start = going_on["frame"] + 1 if going_on else 0
         keep = self._annotations is not None
-        seen = looking.look(found, self._predictor, every_seconds=every, keep_images=keep, start=start)
-        ahead = looking.AHEAD_WITH_IMAGES if keep else looking.AHEAD
+        seen = stream.look(found, self._predictor, every_seconds=every, keep_images=keep, start=start)
+        ahead = stream.AHEAD_WITH_IMAGES if keep else stream.AHEAD
         with _progress(found, every, start) as bar:
-            for one, faces in looking.classify(looking.ahead(seen, ahead), self._predictor):
+            for one, faces in stream.classify(stream.ahead(seen, ahead), self._predictor):
                 self._take(one, faces, bar)
 
     def _take(self, seen: "Seen", faces: "list[Face]", bar: "tqdm") -> None:
-        from fer_jax.inference import table
-        from fer_jax.inference.tracking import Tracker
+        from fer_jax.inference.media.tracking import Tracker
+        from fer_jax.inference.output import table
 
         tracks, going_on = [], None
         if seen.frame is not None:
@@ -291,7 +291,7 @@ def _progress(found: "list[Input]", every: float | None, start: int) -> "tqdm":
     """A bar over all pictures and frames, where the files say how many there are."""
     from tqdm import tqdm
 
-    from fer_jax.inference import video
+    from fer_jax.inference.media import video
 
     counts = [video.count_frames(one.path, every) if one.is_video else 1 for one in found]
     total = sum(counts) if all(counts) else None

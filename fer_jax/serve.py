@@ -17,7 +17,7 @@ import signal
 import sys
 from typing import Any
 
-from fer_jax.pretrained.bundled import BUNDLED, DEFAULT
+from fer_jax.pretrained.registry import BUNDLED, DEFAULT
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,9 +26,9 @@ def main(argv: list[str] | None = None) -> int:
     # After the flags are parsed, so that --help needs neither a device nor seconds.
     import uvicorn
 
-    from fer_jax.checkpoints import DamagedCheckpointError
     from fer_jax.inference.predictor import Predictor
-    from fer_jax.inference.service import Limits, create_app
+    from fer_jax.inference.service.service import Limits, create_app
+    from fer_jax.training.checkpoints import DamagedCheckpointError
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     logging.getLogger("jax").setLevel(logging.WARNING)

@@ -21,8 +21,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import trainings  # noqa: E402
 
-from fer_jax.evaluation import command  # noqa: E402
-from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
+from fer_jax.training.monitoring import EXIT_PREEMPTED  # noqa: E402
 
 # What each recipe changes.
 RECIPES = {
@@ -72,12 +72,12 @@ def drop_name(path: pathlib.Path) -> str:
 
 def main() -> int:
     """The exit code is that of the first training that failed, 2 where the results cannot be compared."""
-    return command.run(ablate, parse_args())
+    return common.run(ablate, parse_args())
 
 
 def ablate(options: argparse.Namespace) -> int:
     """Trains all, and goes on without a recipe that fails unless it is the baseline; the exit code."""
-    from fer_jax.evaluation.ablation import BASELINE
+    from fer_jax.evaluation.compare.ablation import BASELINE
 
     out = options.out.resolve()
     changes = {BASELINE: []} | {name: [f"--config.{RECIPES[name]}"] for name in options.recipes}
@@ -123,7 +123,7 @@ def write_results(
       failed: recipes that have no figures.
       seeds: those that all recipes in `changes` are trained with.
     """
-    from fer_jax.evaluation import ablation
+    from fer_jax.evaluation.compare import ablation
 
     paths = {name: [out / name / f"seed_{seed}" / "report" for seed in seeds] for name in changes}
     split = json.loads((paths[ablation.BASELINE][0] / "report.json").read_text())["split"]
@@ -134,7 +134,14 @@ def write_results(
     head = {"origin": origin, "split": split, "images": len(first.ids), "seeds": seeds, "failed": failed}
     recipes = {name: {"flags": changes[name], **figures} for name, figures in result.items()}
     (out / "results.json").write_text(json.dumps({**head, "recipes": recipes}, indent=2) + "\n")
-    lines = [origin, "", f"{len(first.ids):,} images of `{split}`.", "", *ablation.result_tables(result, seeds), ""]
+    lines = [
+        origin,
+        "",
+        f"{len(first.ids):,} images of `{split}`.",
+        "",
+        *ablation.result_tables(result, seeds),
+        "",
+    ]
     if failed:
         lines += [f"Failed: {', '.join(failed)}.", ""]
     (out / "results.md").write_text("\n".join([*lines, f"![Differences]({ablation.PICTURE})"]) + "\n")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fer_jax.data import folders  # noqa: E402
-from fer_jax.data.audit_report import write_audit  # noqa: E402
-from fer_jax.data.records import SourceError  # noqa: E402
+from fer_jax.data.audit.audit_report import write_audit  # noqa: E402
+from fer_jax.data.sources import folders  # noqa: E402
+from fer_jax.data.sources.record import SourceError  # noqa: E402
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fer_jax.evaluation import command  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
 
 ROUNDS = 3
 OURS = "fer_jax"
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    command.add_weights(parser)
+    common.add_weights(parser)
     parser.add_argument("--data", required=True, metavar="DATA", help="made by scripts/prepare_data.py")
     parser.add_argument("--out", required=True, metavar="OUT", help="folder for the exports and the table")
 
@@ -35,17 +35,17 @@ def main(argv: list[str] | None = None) -> int:
         print(benchmark(args))
         return 0
 
-    return command.run(work, parser.parse_args(argv))
+    return common.run(work, parser.parse_args(argv))
 
 
 def benchmark(args) -> str:
     """Writes everything; returns the table."""
     from fer_jax.evaluation import cost
-    from fer_jax.inference.exports import check, export
-    from fer_jax.inference.exports.program import Program
+    from fer_jax.inference.export import check, export
+    from fer_jax.inference.export.program import Program
 
-    program = Program(command.open_weights(args))
-    out, faces = command.open_folder(args.out), check.load_faces(program, args.data)
+    program = Program(common.open_weights(args))
+    out, faces = common.open_folder(args.out), check.load_faces(program, args.data)
     rows, runs = [], {OURS: program.run}
     for name in export.FORMATS:
         form = export.open_format(name)

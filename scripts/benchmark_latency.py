@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fer_jax.evaluation import command  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
 
 SIZES = (1, 8, 64, 256)
 WARM_UP, FACES = 3, 3000  # rounds untimed; faces timed at each size, about
@@ -25,8 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    command.add_weights(parser)
-    return command.run(benchmark, parser.parse_args(argv))
+    common.add_weights(parser)
+    return common.run(benchmark, parser.parse_args(argv))
 
 
 def benchmark(args: argparse.Namespace) -> int:
@@ -35,11 +35,11 @@ def benchmark(args: argparse.Namespace) -> int:
 
     from fer_jax.evaluation import cost
     from fer_jax.inference.classifier import Classifier
-    from fer_jax.inference.exports import check, onnx_format
-    from fer_jax.inference.exports.export import export
-    from fer_jax.inference.exports.program import Program
+    from fer_jax.inference.export import check, onnx_format
+    from fer_jax.inference.export.export import export
+    from fer_jax.inference.export.program import Program
 
-    trained = command.open_weights(args)
+    trained = common.open_weights(args)
     program = Program(trained)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")

@@ -72,7 +72,8 @@ def use_stock_layers() -> None:
     import flax.linen as nn
     import jax
 
-    from fer_jax.models import backbone, cnn, convolution, layers
+    from fer_jax.models import backbone, cnn, layers
+    from fer_jax.models.ops import convolution
 
     def convolve(x, kernel, stride=1, padding="same", groups=1):
         pads = [convolution.padding_of(n, kernel.shape[0], stride, padding) for n in x.shape[1:3]]
@@ -111,13 +112,14 @@ def jax_work(model_name: str, batch_size: int, size: int, dtype: str, stock: boo
     import jax
     import optax
 
-    from fer_jax import losses, models, platform, state
+    from fer_jax import models, runtime
+    from fer_jax.training import losses, state
 
     if stock:
         use_stock_layers()
     else:
-        platform.tune_cpu()
-    options = {} if stock else platform.compiler_options()
+        runtime.tune_cpu()
+    options = {} if stock else runtime.compiler_options()
     images, targets = jax.device_put(random_batch(model_name, batch_size, size))
     model = models.create(model_name, dtype=dtype, **KWARGS.get(model_name, {}))
     tx = optax.sgd(LEARNING_RATE, MOMENTUM, nesterov=True)

@@ -28,16 +28,18 @@ import cv2  # noqa: E402
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
-from fer_jax import platform  # noqa: E402
+from fer_jax import runtime  # noqa: E402
+from fer_jax.commands.common import at_least_one  # noqa: E402
 from fer_jax.evaluation import cost  # noqa: E402
-from fer_jax.evaluation.command import at_least_one  # noqa: E402
-from fer_jax.evaluation.trained import Trained  # noqa: E402
-from fer_jax.inference import detector_files, looking, table, tracking  # noqa: E402
 from fer_jax.inference.classifier import Classifier  # noqa: E402
-from fer_jax.inference.detectors import LONGEST_IN_VIDEO, YuNet  # noqa: E402
-from fer_jax.inference.inputs import Input  # noqa: E402
+from fer_jax.inference.detection import assets  # noqa: E402
+from fer_jax.inference.detection.detectors import LONGEST_IN_VIDEO, YuNet  # noqa: E402
+from fer_jax.inference.media import stream, tracking  # noqa: E402
+from fer_jax.inference.media.inputs import Input  # noqa: E402
+from fer_jax.inference.output import table  # noqa: E402
 from fer_jax.inference.predictor import Predictor  # noqa: E402
-from fer_jax.pretrained.bundled import find_weights  # noqa: E402
+from fer_jax.loaded_model import Trained  # noqa: E402
+from fer_jax.pretrained.registry import find_weights  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--video", required=True, metavar="FILE")
     parser.add_argument("--rounds", type=at_least_one, default=3, help="after the warm-up (default: 3)")
     args = parser.parse_args(argv)
-    platform.tune_cpu()
+    runtime.tune_cpu()
     trained = Trained(find_weights("cnn"))
     one = Classifier(trained, sizes=(1,))
     network = build_keras(trained)
@@ -109,8 +111,8 @@ def build_keras(trained: Trained) -> keras.Model:
 def run_ours(path: str, predictor: Predictor) -> int:
     """Predicts a video as the command line does; how many faces it has."""
     tracker, faces = tracking.Tracker(), 0
-    seen = looking.look([Input(path, path)], predictor)
-    for one, found in looking.classify(looking.ahead(seen), predictor):
+    seen = stream.look([Input(path, path)], predictor)
+    for one, found in stream.classify(stream.ahead(seen), predictor):
         tracks = []
         if one.frame is not None:
             boxes, seen_now = [face.box for face in found], [face.probabilities for face in found]
@@ -129,7 +131,7 @@ def run_frame_by_frame(path: str, classify: Callable[[np.ndarray], np.ndarray]) 
         scale = min(1.0, LONGEST_IN_VIDEO / max(frame.shape[:2]))
         small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         if detector is None:
-            model = str(detector_files.fetch_yunet())
+            model = str(assets.fetch_yunet())
             detector = cv2.FaceDetectorYN.create(model, "", small.shape[1::-1], YuNet.MIN_SCORE)
         _, found = detector.detect(small)
         boxes = () if found is None else np.maximum(found[:, :4] / scale, 0).astype(int)

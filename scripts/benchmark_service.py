@@ -35,7 +35,7 @@ import httpx2  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from fer_jax.data import synthetic  # noqa: E402
+from fer_jax.data.sources import synthetic  # noqa: E402
 
 PHOTO, FACES = 512, 4  # side in pixels; faces in it
 GROWTH = 0.02, 10e6  # of the memory: as a share, or bytes

@@ -26,10 +26,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import trainings  # noqa: E402
 
-from fer_jax.evaluation import command  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
 
 if TYPE_CHECKING:
-    from fer_jax.train import Run
+    from fer_jax.training.train import Run
 
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.parallel")
 WARM_UP, PROFILED = 3, 5  # steps
@@ -38,7 +38,7 @@ WARM_UP, PROFILED = 3, 5  # steps
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = trainings.make_parser(__doc__)
     trainings.add_data(parser)
-    number = {"type": command.at_least_one, "metavar": "N"}
+    number = {"type": common.at_least_one, "metavar": "N"}
     parser.add_argument("--steps", **number, default=50, help="timed in a round (default: 50)")
     parser.add_argument("--rounds", **number, default=3, help="of which the best counts (default: 3)")
     parser.add_argument("--profile", type=pathlib.Path, metavar="DIR", help="folder for a trace")
@@ -57,22 +57,22 @@ def benchmark(options: argparse.Namespace) -> int:
     config = trainings.load_config(options.config, flags)
     import jax
 
-    from fer_jax import platform
+    from fer_jax import runtime
 
-    platform.tune_cpu()
-    from fer_jax import configure, provenance
-    from fer_jax.data import builder
-    from fer_jax.train import Run
+    runtime.tune_cpu()
+    from fer_jax.data.dataset import builder
+    from fer_jax.training import build, run_info
+    from fer_jax.training.train import Run
 
     if jax.device_count() > 1:
         raise ValueError(
             f"there are {jax.device_count()} devices, and the benchmark is for one: show one, as with "
             "CUDA_VISIBLE_DEVICES=0"
         )
-    print(f"{trainings.called()}, {provenance.describe([provenance.here()])}", flush=True)
+    print(f"{trainings.called()}, {run_info.describe([run_info.here()])}", flush=True)
     if options.profile:
-        command.open_folder(options.profile, "--profile")
-    manifest, teachers = builder.read_manifest(config.data.dir), configure.teachers(config)
+        common.open_folder(options.profile, "--profile")
+    manifest, teachers = builder.read_manifest(config.data.dir), build.teachers(config)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(config, pathlib.Path(folder), manifest, teachers)
         try:
@@ -87,7 +87,7 @@ def measure(run: "Run", options: argparse.Namespace) -> None:
     import ceilings
 
     from fer_jax.evaluation import cost
-    from fer_jax.models.portable import portable
+    from fer_jax.models.ops.portable import portable
 
     run.step = run.total_steps - 1
     run.enter_phase()
@@ -176,7 +176,7 @@ def trace(run: "Run", step: Callable, batch: Any, folder: pathlib.Path) -> pathl
 
 
 def main(argv: list[str] | None = None) -> int:
-    return command.run(benchmark, parse_args(argv))
+    return common.run(benchmark, parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -27,9 +27,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import trainings  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
-from fer_jax import provenance  # noqa: E402
-from fer_jax.evaluation import command  # noqa: E402
-from fer_jax.monitor import EXIT_PREEMPTED, StopSignal  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
+from fer_jax.training import run_info  # noqa: E402
+from fer_jax.training.monitoring import EXIT_PREEMPTED, StopSignal  # noqa: E402
 
 COMPILATION = "/jax/core/compile/backend_compile_duration"
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.seed")
@@ -52,11 +52,11 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     """Trains and evaluates in this process.
 
     Returns:
-      "accuracy", in seconds "total", "start" and "compilation", and "origin", see `provenance.here`.
+      "accuracy", in seconds "total", "start" and "compilation", and "origin", see `run_info.here`.
     """
     import jax
 
-    from fer_jax import platform
+    from fer_jax import runtime
 
     compiled = [0.0]
 
@@ -65,9 +65,9 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
             compiled[0] += seconds
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    platform.tune_cpu()
-    from fer_jax.data import builder
-    from fer_jax.train import Run
+    runtime.tune_cpu()
+    from fer_jax.data.dataset import builder
+    from fer_jax.training.train import Run
 
     flags = [*trainings.data_flags(options), f"--config.seed={options.seeds[0]}", *options.arguments]
     config = trainings.load_config(options.config, flags)
@@ -82,7 +82,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
             run.close()  # before the folder goes: checkpoints are written behind the scenes
         accuracy = run.facts["evaluation"]["value"]
     figures = {"accuracy": accuracy, "total": total, "start": start, "compilation": compiled[0]}
-    return figures | {"origin": provenance.here()}
+    return figures | {"origin": run_info.here()}
 
 
 def answer(options: argparse.Namespace) -> int:
@@ -146,18 +146,18 @@ def check(config: ConfigDict) -> None:
     Raises:
       ValueError: it is not; the message names the field.
     """
-    from fer_jax import checks
+    from fer_jax.training import validate
 
     plain = {"init_from": "", "init.weights": "none", "distill.teachers": (), "selection.metric": "accuracy"}
     for name, value in plain.items():
-        if (found := checks.field(config, name)) != value:
+        if (found := validate.field(config, name)) != value:
             raise ValueError(f"config.{name} is {found!r}; the time is of trainings with {value!r}")
 
 
 def main() -> int:
     options = parse_args()
     if options.started:
-        return command.run(answer, options)
+        return common.run(answer, options)
     try:
         config = trainings.load_config(options.config, options.arguments)
         check(config)
@@ -173,7 +173,7 @@ def main() -> int:
         if code:
             return code
     lines, reached = table(rows, options.target)
-    origin = provenance.describe(row["origin"] for row in rows.values())
+    origin = run_info.describe(row["origin"] for row in rows.values())
     judged = f"Accuracy on `{config.selection.split}` by {config.data.labels} labels."
     print("\n".join([f"{trainings.called()}, {origin}", "", judged, "", *lines]))
     return int(not reached)

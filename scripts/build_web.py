@@ -16,25 +16,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fer_jax.evaluation import command  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    command.add_weights(parser)
+    common.add_weights(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder")
     parser.add_argument("--data", metavar="DATA", help="made by scripts/prepare_data.py; to try it on")
-    return command.run(build, parser.parse_args(argv))
+    return common.run(build, parser.parse_args(argv))
 
 
 def build(args: argparse.Namespace) -> int:
     """Writes the folder and says how to look at it; the exit code."""
-    from fer_jax.inference.exports import page
-    from fer_jax.inference.exports.program import Program
+    from fer_jax.inference.export import page
+    from fer_jax.inference.export.program import Program
 
-    program, out = Program(command.open_weights(args)), command.open_folder(args.out)
+    program, out = Program(common.open_weights(args)), common.open_folder(args.out)
     page.build(program, out, args.data)
     print(f"{out}: {sum(path.stat().st_size for path in out.rglob('*') if path.is_file()) / 1e6:.0f} MB")
     print(f"look at it: python -m http.server --directory {out}, then http://localhost:8000")

@@ -14,14 +14,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fer_jax.evaluation import command  # noqa: E402
-from fer_jax.pretrained.bundled import name_of  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
+from fer_jax.pretrained.registry import name_of  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = command.make_parser(__doc__)
-    command.add_batch_size(parser, 256)
-    return command.run(calibrate, parser.parse_args(argv))
+    parser = common.make_parser(__doc__)
+    common.add_batch_size(parser, 256)
+    return common.run(calibrate, parser.parse_args(argv))
 
 
 def calibrate(args: argparse.Namespace) -> int:
@@ -31,25 +31,26 @@ def calibrate(args: argparse.Namespace) -> int:
       ValueError: the weights come with the package or are not in a file; the split is the one that was
         trained on, or for the final score.
     """
-    from fer_jax import checkpoints
-    from fer_jax.evaluation import calibration, protocol
+    from fer_jax.evaluation import leakage_policy
+    from fer_jax.evaluation.metrics import calibration
+    from fer_jax.training import checkpoints
 
-    trained = command.open_weights(args)
+    trained = common.open_weights(args)
     path = Path(trained.source)
     if name_of(path):
         raise ValueError(f"{path} belongs to the package and is calibrated: give a file of your own")
     if not path.is_file():
         raise ValueError(f"{path} is a folder: the temperature is kept in a .safetensors file; give that")
-    judged, facts = command.load_judged(trained, args.data, args.split)
+    judged, facts = common.load_judged(trained, args.data, args.split)
     if args.split == "test":
         raise ValueError("--split test is for the final score only: fit on validation")
-    if protocol.judge(facts, None)["trained_on_this_split"]:
+    if leakage_policy.judge(facts, None)["trained_on_this_split"]:
         raise ValueError(
             f"{path} was trained on {args.split} of {args.data}, and is too sure of it: fit on validation"
         )
     probs = trained.predict(judged.faces.images, batch_size=args.batch_size)
     found = calibration.calibrate(probs, judged.faces.labels)
-    kept = found | {"split": args.split, "split_hash": protocol.split_hash(facts["data"], args.split)}
+    kept = found | {"split": args.split, "split_hash": leakage_policy.split_hash(facts["data"], args.split)}
     dtype = ((trained.facts.get("config") or {}).get("checkpoint") or {}).get("dtype", "float32")
     checkpoints.export_weights(path, trained.variables, trained.facts | {"calibration": kept}, dtype)
     print(

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from fer_jax import platform
+from fer_jax import runtime
 
 CALLS, ROUNDS = 10, 3
 SIDES = {"cpu": 2048}  # of the matrices, by platform: large enough to fill the device
@@ -78,7 +78,7 @@ def matrix_product_rate(dtype: str) -> float:
     side = SIDES.get(jax.default_backend(), _SIDE)
     # Noise: of constants the products take less power, and a GPU is clocked higher than any training sees.
     matrix = jax.random.normal(jax.random.key(0), (side, side), dtype)
-    product = jax.jit(lambda a: a @ a, compiler_options=platform.compiler_options())
+    product = jax.jit(lambda a: a @ a, compiler_options=runtime.compiler_options())
     product(matrix).block_until_ready()
     best = math.inf
     for _ in range(ROUNDS):

@@ -16,15 +16,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fer_jax.evaluation import command  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = command.make_parser(__doc__)
+    parser = common.make_parser(__doc__)
     parser.add_argument(
-        "--limit", type=command.at_least_one, metavar="N", help="only the split's first N faces"
+        "--limit", type=common.at_least_one, metavar="N", help="only the split's first N faces"
     )
-    return command.run(check, parser.parse_args(argv))
+    return common.run(check, parser.parse_args(argv))
 
 
 def check(args: argparse.Namespace) -> int:
@@ -32,23 +32,24 @@ def check(args: argparse.Namespace) -> int:
     import jax
     import numpy as np
 
-    from fer_jax import platform, steps
+    from fer_jax import runtime
     from fer_jax.evaluation import invariance
+    from fer_jax.training import train_step
 
-    trained = command.open_weights(args)
+    trained = common.open_weights(args)
     faces, again = (trained.load_split(args.data, args.split) for _ in range(2))
     if args.limit:
         faces, again = (split.take(np.arange(min(args.limit, len(faces)))) for split in (faces, again))
     devices = jax.local_device_count()
     print(f"{trained.source} on {len(faces):,} faces of {args.split}, devices: {devices}", flush=True)
     print(invariance.HEADER)
-    prepare = steps.make_input(**trained.normalization)
+    prepare = train_step.make_input(**trained.normalization)
     some = np.arange(min(256, len(faces)))
     checks = [invariance.check_transform(prepare, faces.images[some], again.images[some])]
     print(checks[0], flush=True)
-    forward = steps.make_forward(trained.model, **trained.normalization)
+    forward = train_step.make_forward(trained.model, **trained.normalization)
     for found in invariance.check_predictions(
-        forward, trained.variables, faces.images, compiler_options=platform.compiler_options()
+        forward, trained.variables, faces.images, compiler_options=runtime.compiler_options()
     ):
         checks.append(found)
         print(found, flush=True)

@@ -22,8 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fer_jax.data.records import SPLITS  # noqa: E402
-from fer_jax.evaluation import command  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
+from fer_jax.data.sources.record import SPLITS  # noqa: E402
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -40,16 +40,16 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return command.run(compare, parse_args(argv))
+    return common.run(compare, parse_args(argv))
 
 
 def compare(args: argparse.Namespace) -> int:
     """Compares, writes and prints; the exit code."""
-    from fer_jax.evaluation import comparison, comparison_page, contenders
+    from fer_jax.evaluation.compare import comparison_page, model_results, significance
 
-    command.open_folder(args.out)
+    common.open_folder(args.out)
     split = load_split(args.data, args.split) if args.data else None
-    found = comparison.compare(contenders.load(args.models, split))
+    found = significance.compare(model_results.load(args.models, split))
     comparison_page.write(args.out, found)
     print("\n".join(comparison_page.summary(found)))
     print(f"\ncomparison: {Path(args.out) / 'compare.md'}")
@@ -57,11 +57,13 @@ def compare(args: argparse.Namespace) -> int:
 
 
 def load_split(data_dir: str, split: str):
-    """What a dataset tells of the images of a split, see `contenders.Split`."""
+    """What a dataset tells of the images of a split, see `model_results.Split`."""
     import numpy as np
 
-    from fer_jax.data import builder, near_duplicates, splits
-    from fer_jax.evaluation import contenders, leakage
+    from fer_jax.data import near_duplicates, splits
+    from fer_jax.data.dataset import builder
+    from fer_jax.evaluation import leakage
+    from fer_jax.evaluation.compare import model_results
 
     manifest = builder.read_manifest(data_dir)
     size = None if manifest["image_shape"] else near_duplicates.SIDE
@@ -76,7 +78,7 @@ def load_split(data_dir: str, split: str):
                 kinds = np.maximum(kinds, leakage.find_copies(faces.images, others))
         return kinds
 
-    return contenders.Split(faces.ids, faces.labels, splits.duplicate_groups(faces.images), copies)
+    return model_results.Split(faces.ids, faces.labels, splits.duplicate_groups(faces.images), copies)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fer_jax.data.records import SPLITS  # noqa: E402
-from fer_jax.evaluation import command  # noqa: E402
-from fer_jax.pretrained.bundled import find_weights  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
+from fer_jax.data.sources.record import SPLITS  # noqa: E402
+from fer_jax.pretrained.registry import find_weights  # noqa: E402
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -41,22 +41,22 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         default="drop",
         help="of a checkpoint that knows it: rule it out, or count it as a wrong answer (default: drop)",
     )
-    command.add_batch_size(parser, 256)
+    common.add_batch_size(parser, 256)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
-    return command.run(cross, parse_args(argv))
+    return common.run(cross, parse_args(argv))
 
 
 def cross(args: argparse.Namespace) -> int:
     """Evaluates every checkpoint on every dataset, writes and prints the matrix; the exit code."""
-    from fer_jax import platform
-    from fer_jax.evaluation import cross_dataset
+    from fer_jax import runtime
+    from fer_jax.evaluation.compare import cross_dataset
 
     checkpoints = [Path(find_weights(name)) for name in args.checkpoints]
-    platform.tune_cpu()
-    command.open_folder(args.out)
+    runtime.tune_cpu()
+    common.open_folder(args.out)
     found = cross_dataset.evaluate(
         checkpoints, args.data, args.split, args.out, contempt=args.contempt, batch_size=args.batch_size
     )

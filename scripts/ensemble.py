@@ -24,7 +24,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fer_jax.evaluation import command  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
 
 PAGE = "ensemble.md"
 
@@ -36,7 +36,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("networks", nargs="+", metavar="RUN_OR_PREDICTIONS", help="what to choose from")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the ensemble")
     parser.add_argument(
-        "--most", type=command.at_least_one, default=7, metavar="N", help="networks (default: 7)"
+        "--most", type=common.at_least_one, default=7, metavar="N", help="networks (default: 7)"
     )
     parser.add_argument("--all", action="store_true", help="take all of them")
     args = parser.parse_args(argv)
@@ -46,20 +46,22 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return command.run(build, parse_args(argv))
+    return common.run(build, parse_args(argv))
 
 
 def build(args: argparse.Namespace) -> int:
     """Chooses, writes and prints; the exit code."""
-    from fer_jax import checkpoints
-    from fer_jax.evaluation import contenders, ensemble, predictions, report
+    from fer_jax.evaluation import predictions_file
+    from fer_jax.evaluation.compare import ensemble, model_results
+    from fer_jax.evaluation.report import report
+    from fer_jax.training import checkpoints
 
-    found = contenders.load(args.networks)
+    found = model_results.load(args.networks)
     refuse_out(Path(args.out), [one.path for one in found])
     first = found[0].predictions
     splits = {one.facts["split"] for one in found if "split" in one.facts}
     split = splits.pop() if len(splits) == 1 else None
-    out = command.open_folder(args.out)
+    out = common.open_folder(args.out)
     groups = np.arange(len(first.ids)) if first.groups is None else first.groups
     probs = [one.predictions.probs for one in found]
     result = ensemble.judge(probs, first.labels, groups, args.most, args.all)
@@ -81,10 +83,10 @@ def build(args: argparse.Namespace) -> int:
     if facts:
         report.write_report(out, together, first.labels, first.ids, facts=facts, groups=groups, copies=copies)
     else:
-        for name in (contenders.REPORT, "report.md"):  # of another ensemble
+        for name in (model_results.REPORT, "report.md"):  # of another ensemble
             (out / name).unlink(missing_ok=True)
         named = dataclasses.replace(first, probs=together, copies=copies)
-        predictions.write(out / contenders.PREDICTIONS, named)
+        predictions_file.write(out / model_results.PREDICTIONS, named)
     ensemble.plot(result, len(first.ids), split, out / ensemble.PICTURE)
     result |= {"split": split, "networks": names, "images": len(first.ids)}
     (out / "ensemble.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -103,13 +105,19 @@ def refuse_out(out: Path, inputs: list[Path]) -> None:
     Raises:
       ValueError: it is a run's, has an input that would be written over, or a report of something else.
     """
-    from fer_jax.checkpoints import BEST_WEIGHTS
-    from fer_jax.evaluation import contenders
-    from fer_jax.workdir import CONFIG_FILE
+    from fer_jax.evaluation.compare import model_results
+    from fer_jax.training.checkpoints import BEST_WEIGHTS
+    from fer_jax.training.run_dir import CONFIG_FILE
 
-    written = out / contenders.PREDICTIONS
+    written = out / model_results.PREDICTIONS
     is_input = written.resolve() in [path.resolve() for path in inputs]
-    others = (contenders.REPORT, contenders.PREDICTIONS, contenders.STORED, CONFIG_FILE, BEST_WEIGHTS)
+    others = (
+        model_results.REPORT,
+        model_results.PREDICTIONS,
+        model_results.STORED,
+        CONFIG_FILE,
+        BEST_WEIGHTS,
+    )
     if is_input or (not (out / PAGE).is_file() and any((out / name).exists() for name in others)):
         raise ValueError(f"--out {out} has a network's files: name a new folder")
 

@@ -32,15 +32,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fer_jax.evaluation import command  # noqa: E402
-from fer_jax.pretrained.bundled import network_name  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
+from fer_jax.pretrained.registry import network_name  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = command.make_parser(__doc__, out="folder for the report")
-    command.add_labels(parser)
-    command.add_classes(parser)
-    command.add_training_data(parser)
+    parser = common.make_parser(__doc__, out="folder for the report")
+    common.add_labels(parser)
+    common.add_classes(parser)
+    common.add_training_data(parser)
     parser.add_argument(
         "--attributes", metavar="CSV", help="the figures by group, too: a column id, columns of categories"
     )
@@ -51,32 +51,26 @@ def main(argv: list[str] | None = None) -> int:
         help="test-time augmentation (default: none)",
     )
     parser.add_argument("--latency", action="store_true", help="measure how long one face takes")
-    command.add_batch_size(parser, 256)
+    common.add_batch_size(parser, 256)
 
     def work(args: argparse.Namespace) -> int:
         print(summary(evaluate(args), args.out))
         return 0
 
-    return command.run(work, parser.parse_args(argv))
+    return common.run(work, parser.parse_args(argv))
 
 
 def evaluate(args: argparse.Namespace) -> dict:
     """Loads, predicts and writes the report; returns what report.json holds."""
     from fer_jax.data import splits
-    from fer_jax.evaluation import (
-        agreement,
-        cost,
-        predictions,
-        report,
-        statistics,
-        subgroups,
-        subgroups_report,
-    )
+    from fer_jax.evaluation import cost, predictions_file
+    from fer_jax.evaluation.metrics import annotators, classification, subgroups
+    from fer_jax.evaluation.report import report, subgroups_report
 
-    trained = command.open_weights(args)
-    judged, facts = command.load_judged(trained, args.data, args.split, args.labels, args.classes)
+    trained = common.open_weights(args)
+    judged, facts = common.load_judged(trained, args.data, args.split, args.labels, args.classes)
     faces, whole = judged.faces, judged.whole
-    command.open_folder(args.out)
+    common.open_folder(args.out)
     groups_of_whole = splits.duplicate_groups(whole.images)
     groups = groups_of_whole[judged.kept]
     attributes = subgroups.read_table(args.attributes) if args.attributes else None
@@ -84,7 +78,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         subgroups.match(attributes, faces.ids)  # which complains before the work
     # Of the whole split: the annotators are compared with on all of it, whatever the labels.
     all_probs = trained.predict(whole.images, batch_size=args.batch_size, tta=args.tta)
-    probs = predictions.restrict(all_probs[judged.kept], len(judged.names))
+    probs = predictions_file.restrict(all_probs[judged.kept], len(judged.names))
     facts |= {
         "split_size": len(whole),
         "tta": args.tta,
@@ -92,10 +86,10 @@ def evaluate(args: argparse.Namespace) -> dict:
         "cost": cost.measure(trained, faces.image_shape if args.latency else None),
     }
     if whole.votes is not None:
-        facts["annotators"] = agreement.compare(all_probs, whole.labels, whole.votes, groups_of_whole)
+        facts["annotators"] = annotators.compare(all_probs, whole.labels, whole.votes, groups_of_whole)
     copies = trained.find_copies(faces.images, facts, [args.data, *args.training_data])
-    accuracy = statistics.accuracy(probs, faces.labels)
-    facts["test_evaluations"] = command.note_test(facts, accuracy, f"tta {args.tta}")
+    accuracy = classification.accuracy(probs, faces.labels)
+    facts["test_evaluations"] = common.note_test(facts, accuracy, f"tta {args.tta}")
     for name in ("subgroups.md", "subgroups.json", "subgroups.png"):
         (Path(args.out) / name).unlink(missing_ok=True)
     if attributes:

@@ -21,14 +21,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fer_jax.evaluation import command  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    command.add_weights(parser)
+    common.add_weights(parser)
     parser.add_argument(
         "--format", required=True, choices=("onnx", "tflite", "stablehlo", "safetensors"), help="of the file"
     )
@@ -50,16 +50,16 @@ def main(argv: list[str] | None = None) -> int:
             help=f"{what}: done by the export or left to the caller (default: inside)",
         )
     parser.add_argument("--data", metavar="DATA", help="made by scripts/prepare_data.py; to try it on")
-    return command.run(export, parser.parse_args(argv))
+    return common.run(export, parser.parse_args(argv))
 
 
 def export(args: argparse.Namespace) -> int:
     """Writes, checks and says what was found; the exit code."""
-    from fer_jax.inference.exports import check
-    from fer_jax.inference.exports import export as exports
-    from fer_jax.inference.exports.program import Program
+    from fer_jax.inference.export import check
+    from fer_jax.inference.export import export as exports
+    from fer_jax.inference.export.program import Program
 
-    program = Program(command.open_weights(args), args.preprocessing, args.softmax)
+    program = Program(common.open_weights(args), args.preprocessing, args.softmax)
     form = exports.open_format(args.format)
     faces = check.load_faces(program, args.data)
     facts = exports.export(program, args.format, args.out, args.precision, faces)

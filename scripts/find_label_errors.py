@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import trainings  # noqa: E402
 
-from fer_jax.evaluation import command  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
 
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.data.drop_ids")
 OWN += ("config.data.labels", "config.data.num_classes")  # which it looks for errors in: the given ones
@@ -58,22 +58,23 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     """The exit code is that of the first training that fails, 2 where the data cannot be used."""
-    return command.run(find, parse_args())
+    return common.run(find, parse_args())
 
 
 def find(options: argparse.Namespace) -> int:
     """Trains, predicts, ranks and writes; the exit code."""
     import numpy as np
 
-    from fer_jax import platform
-    from fer_jax.data import builder, splits
+    from fer_jax import runtime
+    from fer_jax.data import splits
+    from fer_jax.data.dataset import builder
     from fer_jax.data.emotions import EMOTIONS
     from fer_jax.data.ferplus import GIVEN
-    from fer_jax.evaluation import label_errors, predictions
-    from fer_jax.evaluation.trained import Trained
-    from fer_jax.files import write_atomically
+    from fer_jax.evaluation import label_errors, predictions_file
+    from fer_jax.io_utils import write_atomically
+    from fer_jax.loaded_model import Trained
 
-    platform.tune_cpu()
+    runtime.tune_cpu()
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     faces = builder.load(options.data, "train", image_size=options.image_size)
@@ -94,8 +95,8 @@ def find(options: argparse.Namespace) -> int:
                 f"{options.config} trains on FER+'s labels; errors are looked for in the given ones"
             )
         probs[members] = trained.predict(faces.images[members], progress=False)
-    table = predictions.Predictions(list(faces.ids), probs, faces.labels, list(EMOTIONS), groups)
-    predictions.write(out / "predictions.csv", table)
+    table = predictions_file.Predictions(list(faces.ids), probs, faces.labels, list(EMOTIONS), groups)
+    predictions_file.write(out / "predictions.csv", table)
     found = label_errors.find_suspects(probs, faces.labels, faces.ids)
     suspects = found[: round(options.at_most * len(faces))]
     label_errors.write_suspects(out / "suspects.csv", suspects, EMOTIONS)

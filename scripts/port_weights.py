@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fer_jax.pretrained.naming import ECOSYSTEMS  # noqa: E402
+from fer_jax.pretrained.key_map import ECOSYSTEMS  # noqa: E402
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -41,8 +41,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> Path:
     """Converts and writes; returns the file."""
-    from fer_jax.checkpoints import WEIGHTS_SUFFIX, export_weights
     from fer_jax.pretrained import weights
+    from fer_jax.training.checkpoints import WEIGHTS_SUFFIX, export_weights
 
     pretrained = weights.convert(
         args.model, args.ecosystem, args.file, with_head=args.with_head, absent=args.absent

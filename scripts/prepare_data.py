@@ -36,9 +36,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configs import cnn  # noqa: E402
-from fer_jax.data import builder, folders  # noqa: E402
+from fer_jax.data.dataset import builder  # noqa: E402
 from fer_jax.data.emotions import EMOTIONS  # noqa: E402
-from fer_jax.data.records import BadRecordError, SourceError  # noqa: E402
+from fer_jax.data.sources import folders  # noqa: E402
+from fer_jax.data.sources.record import BadRecordError, SourceError  # noqa: E402
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

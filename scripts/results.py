@@ -15,7 +15,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from fer_jax.evaluation import command  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -38,17 +38,17 @@ def main(argv: list[str] | None = None) -> int:
     def work(args: argparse.Namespace) -> int:
         return check(args.root) if args.check else write(args.root, args.out)
 
-    return command.run(work, parse_args(argv))
+    return common.run(work, parse_args(argv))
 
 
 def write(root: pathlib.Path, out: pathlib.Path) -> int:
     """Writes everything; the exit code."""
-    from fer_jax.evaluation import comparison_page, results_page, stored
-    from fer_jax.files import write_atomically
+    from fer_jax.evaluation.compare import comparison_page, result_store, results_page
+    from fer_jax.io_utils import write_atomically
 
-    folders = stored.folders(root / results_page.FOLDER)
+    folders = result_store.folders(root / results_page.FOLDER)
     for folder in folders:
-        stored.write_report(folder, out / folder.name)
+        result_store.write_report(folder, out / folder.name)
         print(out / folder.name / "report.md", flush=True)
     results = results_page.collect(root / results_page.FOLDER)
     for title, group in results.compared.items():
@@ -63,7 +63,7 @@ def write(root: pathlib.Path, out: pathlib.Path) -> int:
 
 def check(root: pathlib.Path) -> int:
     """Prints the lines that differ; the exit code."""
-    from fer_jax.evaluation import results_page
+    from fer_jax.evaluation.compare import results_page
 
     results = results_page.collect(root / results_page.FOLDER)
     code = 0

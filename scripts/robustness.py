@@ -18,22 +18,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fer_jax.evaluation import command  # noqa: E402
-from fer_jax.pretrained.bundled import network_name  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
+from fer_jax.pretrained.registry import network_name  # noqa: E402
 
 SEED = 0
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = command.make_parser(__doc__, out="folder for the report")
+    parser = common.make_parser(__doc__, out="folder for the report")
     parser.add_argument(
-        "--limit", type=command.at_least_one, metavar="N", help="only about N of the split's faces"
+        "--limit", type=common.at_least_one, metavar="N", help="only about N of the split's faces"
     )
-    command.add_labels(parser)
-    command.add_classes(parser)
-    command.add_training_data(parser)
-    command.add_batch_size(parser, 256)
-    return command.run(measure, parser.parse_args(argv))
+    common.add_labels(parser)
+    common.add_classes(parser)
+    common.add_training_data(parser)
+    common.add_batch_size(parser, 256)
+    return common.run(measure, parser.parse_args(argv))
 
 
 def measure(args: argparse.Namespace) -> int:
@@ -41,12 +41,13 @@ def measure(args: argparse.Namespace) -> int:
     import jax
 
     from fer_jax.data import splits
-    from fer_jax.evaluation import robustness, robustness_report, statistics
+    from fer_jax.evaluation.metrics import classification
+    from fer_jax.evaluation.robustness import degradation, robustness_report
 
-    trained = command.open_weights(args)
-    judged, facts = command.load_judged(trained, args.data, args.split, args.labels, args.classes)
+    trained = common.open_weights(args)
+    judged, facts = common.load_judged(trained, args.data, args.split, args.labels, args.classes)
     faces, numbers = judged.faces, judged.kept
-    out, size = command.open_folder(args.out), len(faces)
+    out, size = common.open_folder(args.out), len(faces)
     groups = splits.duplicate_groups(faces.images)
     if args.limit and args.limit < size:
         shares = {"kept": args.limit / size, "rest": 1 - args.limit / size}
@@ -61,12 +62,12 @@ def measure(args: argparse.Namespace) -> int:
 
     weights = [hashlib.sha256(leaf.tobytes()).hexdigest() for leaf in jax.tree.leaves(trained.variables)]
     images = [facts["data_hash"], facts["split"], numbers.tolist()]
-    keep = robustness.keep_for(
+    keep = degradation.keep_for(
         out / "unfinished", [weights, trained.normalization, judged.names, images, SEED]
     )
-    predictions = robustness.predict_all(predict, faces.images, numbers=numbers, seed=SEED, keep=keep)
-    accuracy = statistics.accuracy(predictions[robustness.CLEAN], faces.labels)
-    number = command.note_test(facts, accuracy, f"robustness, {len(faces)} faces")
+    predictions = degradation.predict_all(predict, faces.images, numbers=numbers, seed=SEED, keep=keep)
+    accuracy = classification.accuracy(predictions[degradation.CLEAN], faces.labels)
+    number = common.note_test(facts, accuracy, f"robustness, {len(faces)} faces")
     facts |= {"split_size": size, "test_evaluations": number}
     report = robustness_report.write_report(
         out, predictions, faces, groups, numbers=numbers, seed=SEED, facts=facts, copies=copies

@@ -12,26 +12,27 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fer_jax.evaluation import command  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = command.make_parser(__doc__, out="folder for the sheets")
-    command.add_labels(parser)
-    command.add_classes(parser)
-    command.add_batch_size(parser, 64)
-    return command.run(explain, parser.parse_args(argv))
+    parser = common.make_parser(__doc__, out="folder for the sheets")
+    common.add_labels(parser)
+    common.add_classes(parser)
+    common.add_batch_size(parser, 64)
+    return common.run(explain, parser.parse_args(argv))
 
 
 def explain(args: argparse.Namespace) -> int:
     """Explains the split's predictions and writes the sheets; the exit code."""
-    from fer_jax.evaluation import saliency, saliency_report, statistics
+    from fer_jax.evaluation.metrics import classification
+    from fer_jax.evaluation.saliency import heatmaps, saliency_report
 
-    trained = command.open_weights(args)
-    judged, facts = command.load_judged(trained, args.data, args.split, args.labels, args.classes)
+    trained = common.open_weights(args)
+    judged, facts = common.load_judged(trained, args.data, args.split, args.labels, args.classes)
     faces = judged.faces
-    out = command.open_folder(args.out)
-    probs, maps = saliency.explain(
+    out = common.open_folder(args.out)
+    probs, maps = heatmaps.explain(
         trained.model,
         trained.variables,
         faces.images,
@@ -39,7 +40,7 @@ def explain(args: argparse.Namespace) -> int:
         num_classes=len(judged.names),
         batch_size=args.batch_size,
     )
-    command.note_test(facts, statistics.accuracy(probs, faces.labels), "saliency")
+    common.note_test(facts, classification.accuracy(probs, faces.labels), "saliency")
     saliency_report.write_report(out, probs, maps, faces, facts)
     print(f"{len(faces):,} faces of {args.split} explained: {out / 'saliency.md'}")
     return 0

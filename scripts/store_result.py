@@ -18,7 +18,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from fer_jax.evaluation import command  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -42,12 +42,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return command.run(store, parse_args(argv))
+    return common.run(store, parse_args(argv))
 
 
 def store(args: argparse.Namespace) -> int:
     """Stores it; the exit code."""
-    from fer_jax.evaluation import stored
+    from fer_jax.evaluation.compare import result_store
 
     folder = args.results / args.name
     if folder.parent != args.results:
@@ -55,13 +55,13 @@ def store(args: argparse.Namespace) -> int:
     if args.minutes is not None and args.minutes <= 0:
         raise ValueError(f"--minutes {args.minutes:g}: expected more than 0")
     seconds = None if args.minutes is None else 60 * args.minutes
-    run = stored.Run(args.command, args.commit, args.hardware, seconds)
+    run = result_store.Run(args.command, args.commit, args.hardware, seconds)
     if (args.source / "results.json").is_file():
         if args.robustness:
             raise ValueError("--robustness goes with a run or a report, not with an ablation")
-        stored.store_ablation(args.source, folder, run, args.replace)
+        result_store.store_ablation(args.source, folder, run, args.replace)
     else:
-        stored.store(args.source, folder, run, args.robustness, args.replace)
+        result_store.store(args.source, folder, run, args.robustness, args.replace)
     size = sum(path.stat().st_size for path in folder.iterdir())
     own = args.results.resolve() == ROOT / "results"
     following = "make report" if own else f"python scripts/results.py --root {args.results.resolve().parent}"

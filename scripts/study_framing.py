@@ -4,8 +4,8 @@
 
 A network wants faces cut out as those that it was trained on. The images of a dataset are set into a wider
 grey picture, a detector looks for the face, and quantiles tell how much larger than its box the image is and
-where its centre lies: the constants SCALE and DOWN of `fer_jax/inference/detectors.py`. Then the faces are
-cut out anew about the box, with several margins, as they lean and turned upright, and the accuracy is
+where its centre lies: SCALE and DOWN in `fer_jax/inference/detection/detectors.py`. Then the faces are cut
+out anew about the box, with several margins, as they lean and turned upright, and the accuracy is
 compared with that of the images as they are.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fer_jax.evaluation import command  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
 
 SIDE, AROUND = 192, 96  # pixels: of an image enlarged, and of the grey on each side
 MARGINS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
@@ -24,10 +24,10 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = command.make_parser(__doc__)
+    parser = common.make_parser(__doc__)
     parser.add_argument("--detector", default="yunet", choices=("yunet", "mediapipe"))
-    parser.add_argument("--limit", type=command.at_least_one, default=1500, help="images (default: 1500)")
-    return command.run(study, parser.parse_args(argv))
+    parser.add_argument("--limit", type=common.at_least_one, default=1500, help="images (default: 1500)")
+    return common.run(study, parser.parse_args(argv))
 
 
 def study(args: argparse.Namespace) -> int:
@@ -39,10 +39,10 @@ def study(args: argparse.Namespace) -> int:
     import numpy as np
     from tqdm import tqdm
 
-    from fer_jax.inference import detectors
     from fer_jax.inference.classifier import Classifier
+    from fer_jax.inference.detection import detectors
 
-    classifier = Classifier(command.open_weights(args), sizes=(256,))
+    classifier = Classifier(common.open_weights(args), sizes=(256,))
     faces = classifier.trained.load_split(args.data, args.split)
     faces = faces.take(np.sort(np.random.default_rng(0).permutation(len(faces))[: args.limit]))
     detector, found = detectors.create(args.detector, least_tilt=0.0), {}
@@ -95,8 +95,8 @@ def cut(found, classifier, margin, upright):
     """Faces uint8 [N, S, S, C] cut out of their enlarged images about the detector's boxes."""
     import numpy as np
 
-    from fer_jax.inference.cropping import crop
-    from fer_jax.inference.results import Box
+    from fer_jax.inference.detection.cropping import crop
+    from fer_jax.inference.structures import Box
 
     faces = []
     for image, one in found:

@@ -26,10 +26,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 import trainings  # noqa: E402
 
-from fer_jax import checks, failures  # noqa: E402
-from fer_jax.data import builder  # noqa: E402
-from fer_jax.evaluation import ablation, command, sweeping  # noqa: E402
-from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
+from fer_jax import errors  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
+from fer_jax.data.dataset import builder  # noqa: E402
+from fer_jax.evaluation.compare import ablation, sweep  # noqa: E402
+from fer_jax.training import validate  # noqa: E402
+from fer_jax.training.monitoring import EXIT_PREEMPTED  # noqa: E402
 
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.seed")
 # What trials are judged by has to be the same for all.
@@ -43,7 +45,7 @@ def parse_args() -> argparse.Namespace:
     field = {"nargs": "+", "action": "append", "default": [], "metavar": ("FIELD", "VALUE")}
     parser.add_argument("--grid", **field, help="a field of the configuration and the values to try")
     parser.add_argument("--draw", **field, help="a field, how it is drawn, and between or from what")
-    parser.add_argument("--random", type=command.at_least_one, metavar="N", help="how many to draw")
+    parser.add_argument("--random", type=common.at_least_one, metavar="N", help="how many to draw")
     parser.add_argument("--sweep_seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="(default: 0)")
     parser.add_argument(
@@ -62,18 +64,18 @@ def parse_args() -> argparse.Namespace:
     try:
         options.trials = make_trials(options)
     except Exception as error:
-        if (reason := failures.explain(error, options.out)) is None:
+        if (reason := errors.explain(error, options.out)) is None:
             raise
         parser.error(reason)
     return options
 
 
-def make_trials(options: argparse.Namespace) -> dict[str, sweeping.Trial]:
+def make_trials(options: argparse.Namespace) -> dict[str, sweep.Trial]:
     """The trials by the names of their folders.
 
     Raises:
       ValueError: a field is not in the config or stands twice, or it cannot be drawn so.
-      As `checks.rehearse`: a trial's values cannot be.
+      As `validate.rehearse`: a trial's values cannot be.
     """
     config = trainings.load_config(options.config)
     names = [name for name, *_ in options.grid + options.draw]
@@ -85,7 +87,7 @@ def make_trials(options: argparse.Namespace) -> dict[str, sweeping.Trial]:
         if name in JUDGED_BY:
             raise ValueError(f"{name} changes what a trial is judged by: give it after -- for all of them")
         try:
-            checks.field(config, name)
+            validate.field(config, name)
         except AttributeError:
             raise ValueError(f"{options.config} has no field {name}, see configs/default.py") from None
     values = {name: values for name, *values in options.grid}
@@ -94,33 +96,33 @@ def make_trials(options: argparse.Namespace) -> dict[str, sweeping.Trial]:
     draws = {}
     for name, *how in options.draw:
         try:
-            draws[name] = sweeping.Draw(how[0] if how else "", tuple(how[1:]))
+            draws[name] = sweep.Draw(how[0] if how else "", tuple(how[1:]))
         except ValueError as error:
             raise ValueError(f"--draw {name}: {error}") from None
-    drawn = sweeping.random(draws, options.random, options.sweep_seed) if draws else [{}]
-    trials = [point | chosen for chosen in drawn for point in sweeping.grid(values)]
+    drawn = sweep.random(draws, options.random, options.sweep_seed) if draws else [{}]
+    trials = [point | chosen for chosen in drawn for point in sweep.grid(values)]
     flags = [[*options.arguments, *trial_flags(trial)] for trial in trials]
     trainings.rehearse([trainings.load_config(options.config, own) for own in flags])
-    named = {sweeping.trial_name(trial): trial for trial in trials}
+    named = {sweep.trial_name(trial): trial for trial in trials}
     if len(named) < len(trials):
         print(f"{len(trials) - len(named)} of {len(trials)} draws were there already", file=sys.stderr)
     return named
 
 
-def trial_flags(trial: sweeping.Trial) -> list[str]:
+def trial_flags(trial: sweep.Trial) -> list[str]:
     """The flags of a training for the fields of a trial."""
     return [f"--config.{field}={value}" for field, value in trial.items()]
 
 
 def main() -> int:
     """The exit code is that of the first training that failed, 2 where the results cannot be compared."""
-    return command.run(run_sweep, parse_args())
+    return common.run(run_sweep, parse_args())
 
 
 def run_sweep(options: argparse.Namespace) -> int:
     """Trains all, and goes on without a trial that fails; the exit code."""
     builder.read_manifest(options.data)
-    out = command.open_folder(options.out).resolve()
+    out = common.open_folder(options.out).resolve()
     done, failed = dict.fromkeys(options.trials, 0), {}
     flags = {
         out / name / f"seed_{seed}": training_flags(options, seed, trial)
@@ -175,7 +177,7 @@ def refuse_others(
     trainings.refuse_others({run: trainings.load_config(options.config, own) for run, own in wanted.items()})
 
 
-def training_flags(options: argparse.Namespace, seed: int, trial: sweeping.Trial) -> list[str]:
+def training_flags(options: argparse.Namespace, seed: int, trial: sweep.Trial) -> list[str]:
     """The flags of a training."""
     common = [*trainings.data_flags(options), f"--config.seed={seed}", *options.arguments]
     return common + trial_flags(trial)
@@ -199,18 +201,18 @@ def write_results(
     paths = {name: [out / name / f"seed_{seed}" / "report" for seed in seeds] for name in names}
     split = json.loads((paths[names[0]][0] / "report.json").read_text())["split"]
     runs, first = ablation.read_reports(paths)
-    ranking = sweeping.rank(runs, first.labels, first.groups, by=options.rank_by)
-    sweeping.plot(ranking, options.trials, out / sweeping.PICTURE, options.rank_by)
+    ranking = sweep.rank(runs, first.labels, first.groups, by=options.rank_by)
+    sweep.plot(ranking, options.trials, out / sweep.PICTURE, options.rank_by)
     origin = trainings.origin(path.parent for reports in paths.values() for path in reports)
     head = {"origin": origin, "split": split, "images": len(first.ids), "seeds": seeds, "failed": failed}
     trials = {name: {"fields": options.trials[name], **figures} for name, figures in ranking.items()}
     (out / "results.json").write_text(json.dumps({**head, "trials": trials}, indent=2) + "\n")
     count = f"{len(names)} of {len(options.trials)} trials, seeds {', '.join(map(str, seeds))}"
     lines = [origin, "", f"{len(first.ids):,} images of `{split}`; {count}.", ""]
-    lines += [*sweeping.table(ranking, options.trials), ""]
+    lines += [*sweep.table(ranking, options.trials), ""]
     if failed:
         lines += [f"Failed: {', '.join(failed)}.", ""]
-    (out / "results.md").write_text("\n".join([*lines, f"![Trials]({sweeping.PICTURE})"]) + "\n")
+    (out / "results.md").write_text("\n".join([*lines, f"![Trials]({sweep.PICTURE})"]) + "\n")
 
 
 if __name__ == "__main__":

@@ -33,10 +33,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 import trainings  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
-from fer_jax.evaluation import command, markdown  # noqa: E402
-from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
-from fer_jax.pretrained.naming import ECOSYSTEMS  # noqa: E402
-from fer_jax.workdir import CONFIG_FILE  # noqa: E402
+from fer_jax import tables  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
+from fer_jax.pretrained.key_map import ECOSYSTEMS  # noqa: E402
+from fer_jax.training.monitoring import EXIT_PREEMPTED  # noqa: E402
+from fer_jax.training.run_dir import CONFIG_FILE  # noqa: E402
 
 CONFIGS = (
     "effnet_b0",
@@ -219,7 +220,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="each config once per seed")
     options = parser.parse_args()
     trainings.refuse(parser, options.arguments, ("config", "workdir", "config.seed", "config.init.weights"))
-    return command.run(train_all, options)
+    return common.run(train_all, options)
 
 
 def train_all(options: argparse.Namespace) -> int:
@@ -246,7 +247,7 @@ def train_all(options: argparse.Namespace) -> int:
             return code
         done.append((training, code))
         header = trainings.origin(one.workdir for one, _ in done)
-        lines = [header, "", *markdown.table(_COLUMNS, rows_of(done))]
+        lines = [header, "", *tables.table(_COLUMNS, rows_of(done))]
         (out / "results.md").write_text("\n".join(lines) + "\n")
     print("\n" + (out / "results.md").read_text())
     return next((code for _, code in done if code), 0)

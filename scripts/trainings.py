@@ -17,8 +17,8 @@ from ml_collections import ConfigDict, config_flags
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from fer_jax import provenance  # noqa: E402
-from fer_jax.monitor import EXIT_PREEMPTED  # noqa: E402
+from fer_jax.training import run_info  # noqa: E402
+from fer_jax.training.monitoring import EXIT_PREEMPTED  # noqa: E402
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -75,14 +75,14 @@ def load_config(path: str, arguments: Sequence[str] = ()) -> ConfigDict:
 
 
 def rehearse(configs: Iterable[ConfigDict]) -> None:
-    """Refuses what a training with one of these configurations would refuse, see `checks.rehearse`."""
+    """Refuses what a training with one of these configurations would refuse, see `validate.rehearse`."""
     import jax
 
-    from fer_jax import checks
+    from fer_jax.training import validate
 
     jax.config.update("jax_platforms", "cpu")  # the accelerator's memory is for the trainings
     with contextlib.chdir(ROOT):  # where they run
-        checks.rehearse(configs)
+        validate.rehearse(configs)
 
 
 def refuse_others(runs: Mapping[pathlib.Path, ConfigDict]) -> None:
@@ -93,22 +93,22 @@ def refuse_others(runs: Mapping[pathlib.Path, ConfigDict]) -> None:
 
     Raises:
       ValueError: one does; the message names the fields that differ.
-      As `configure.teachers` and `train.identity`.
+      As `build.teachers` and `train.identity`.
     """
-    from fer_jax import configure, workdir
-    from fer_jax.data import builder
-    from fer_jax.train import identity
+    from fer_jax.data.dataset import builder
+    from fer_jax.training import build, run_dir
+    from fer_jax.training.train import identity
 
     known: dict[Any, Any] = {}
     with contextlib.chdir(ROOT):  # where they run
         for path, config in runs.items():
-            if not (path / workdir.CONFIG_FILE).is_file():
+            if not (path / run_dir.CONFIG_FILE).is_file():
                 continue
             key = (config.data.dir, tuple(config.distill.teachers), config.data.num_classes)
             if key not in known:  # most runs have them in common
-                known[key] = builder.read_manifest(config.data.dir), configure.teachers(config)
+                known[key] = builder.read_manifest(config.data.dir), build.teachers(config)
             wanted = identity(config, *known[key])
-            if other := workdir.another(path, wanted):
+            if other := run_dir.another(path, wanted):
                 raise ValueError(f"{other}\nNothing was trained or changed: give another --out")
 
 
@@ -163,8 +163,8 @@ class Commands:
 
 def origin(runs: Iterable[pathlib.Path]) -> str:
     """How the script was called, and at which commits and on what these work directories were trained."""
-    found = [start for run in runs for start in provenance.starts(run)]
-    return f"{called()}, {provenance.describe(found)}"
+    found = [start for run in runs for start in run_info.starts(run)]
+    return f"{called()}, {run_info.describe(found)}"
 
 
 def called() -> str:

@@ -15,9 +15,12 @@ from helpers import QUICK_COMPILATION, Linear
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fer_jax import checkpoints, models
-from fer_jax.data import builder, ferplus, synthetic
+from fer_jax import models
+from fer_jax.data import ferplus
+from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import EMOTIONS
+from fer_jax.data.sources import synthetic
+from fer_jax.training import checkpoints
 
 MOST_MEMORY = 3 * 2**20  # KiB of a worker, before it forgets its compiled programs after each module
 SAVE, DRAW = Figure.savefig, FigureCanvasAgg.draw

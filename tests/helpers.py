@@ -20,9 +20,9 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs.default import get_config
-from fer_jax import failures
-from fer_jax.train import train_and_evaluate
-from fer_jax.writers import read_records
+from fer_jax import errors
+from fer_jax.training.metric_writers import read_records
+from fer_jax.training.train import train_and_evaluate
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # XLA's older emitters, without splitting a program, compile in a third of the time. XLA ends the process at a
@@ -140,7 +140,7 @@ class TrainingsWithin:
         try:
             train_and_evaluate(config, workdir)
         except Exception as error:
-            if (reason := failures.explain(error, workdir)) is None:
+            if (reason := errors.explain(error, workdir)) is None:
                 raise
             print(f"error: {reason}", file=sys.stderr)
             return 1
@@ -258,7 +258,7 @@ def call(module: ModuleType, *arguments: Any) -> Any:
 def plain_trainings() -> Iterator[None]:
     """Keeps trainings in this process from writing event files, and reports from drawing pictures."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fer_jax.writers._event_writer", lambda _: None)
+        patch.setattr("fer_jax.training.metric_writers._event_writer", lambda _: None)
         for name in ("report.draw_figures", "examples.draw"):
             patch.setattr(f"fer_jax.evaluation.{name}", lambda *_: None)
         yield

@@ -34,7 +34,7 @@ def main(spec, *distributed):
     from helpers import save_empty, tiny_config
     from matplotlib.figure import Figure
 
-    from fer_jax.train import Window, train_and_evaluate
+    from fer_jax.training.train import Window, train_and_evaluate
 
     add = Window.add
 

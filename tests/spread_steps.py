@@ -24,13 +24,14 @@ import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh
 
-from fer_jax import checkpoints, losses, models, optim, parallel, stages, steps
+from fer_jax import models
 from fer_jax.data import augment, pipeline
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces, one_hot
-from fer_jax.distillation import Distillation
-from fer_jax.evaluation.trained import Trained
-from fer_jax.state import create_state, random_variables
+from fer_jax.loaded_model import Trained
+from fer_jax.training import checkpoints, losses, optim, sharding, stages, train_step
+from fer_jax.training.distillation import Distillation
+from fer_jax.training.state import create_state, random_variables
 
 SIZE, BATCH = 16, 32
 # Without erased boxes: over an even area neighbours are equal up to rounding, which then decides where the
@@ -105,7 +106,7 @@ def train(placement, model, trained, frozen, ranges=RANGES, *, steps_taken, faul
     taught = Distillation([teacher()], weight=0.5, temperature=2.0, dtype=jax.numpy.float32)
     weights = placement.put_state(taught.variables)
     step = placement.compile(
-        steps.make_train_step(
+        train_step.make_train_step(
             model.clone(axis_name=axis_of["norm"], **({"frozen": frozen} if frozen else {})),
             tx,
             loss_fn,
@@ -171,16 +172,16 @@ def main(out, steps_taken, *distributed):
         coordinator, process, count = distributed
         jax.distributed.initialize(coordinator, int(count), int(process))
     run = functools.partial(train, steps_taken=int(steps_taken))
-    ways = {mode: parallel.place(mode, BATCH, RANGES.mixes) for mode in ("jit", "pmap")}
+    ways = {mode: sharding.place(mode, BATCH, RANGES.mixes) for mode in ("jit", "pmap")}
     alone = jax.process_count() == 1
     if alone:
-        one = Mesh(np.array(jax.devices()[:1]), (parallel.AXIS,))
-        ways["one"] = parallel.Placement("jit", one)
+        one = Mesh(np.array(jax.devices()[:1]), (sharding.AXIS,))
+        ways["one"] = sharding.Placement("jit", one)
         many = len(jax.devices())
-        assert parallel.place("auto", BATCH).mode == ("pmap" if many > 1 else "jit")
+        assert sharding.place("auto", BATCH).mode == ("pmap" if many > 1 else "jit")
         for batch_size, mixes in ((many * 3 + 1, False), (many * 3, True)):
             try:
-                parallel.place("auto", batch_size, mixes)
+                sharding.place("auto", batch_size, mixes)
             except ValueError as error:
                 print(error)
     results = {way: run(placement, *whole_cnn()) for way, placement in ways.items()}

@@ -9,12 +9,13 @@ import pytest
 from helpers import ROOT
 
 from configs.default import augmentation, get_config
-from fer_jax import checks, configure, losses, models, stages, steps
+from fer_jax import models
 from fer_jax.data import augment
 from fer_jax.models import MODELS
-from fer_jax.state import TrainState
-from fer_jax.train import train_and_evaluate
-from fer_jax.workdir import flatten
+from fer_jax.training import build, losses, stages, train_step, validate
+from fer_jax.training.run_dir import flatten
+from fer_jax.training.state import TrainState
+from fer_jax.training.train import train_and_evaluate
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 RUN = ("ferplus", "quickstart")  # to compile them all would take minutes
@@ -77,12 +78,12 @@ def traced():
 def test_the_stages_of_an_experiment_fit_its_network(name, tiny_data, traced):
     """Its network takes its faces, its optimizer the layers; each family traces a step of each kind."""
     config = experiment(name, tiny_data)
-    checks.check(config)
-    network = configure.model(config.model, config.data.num_classes, config.train.sizes)
+    validate.check(config)
+    network = build.model(config.model, config.data.num_classes, config.train.sizes)
     # Of EfficientNet's many blocks a few show what a step needs, unless a stage counts them.
     counted = any("last" in stage for stage in config.stages)
     short = network.clone(cut=4) if hasattr(network, "cut") and not counted else network
-    for phase, short_phase in zip(*(configure.phases(config, n, 10) for n in (network, short)), strict=True):
+    for phase, short_phase in zip(*(build.phases(config, n, 10) for n in (network, short)), strict=True):
         shapes_of(config, network, phase)
         kind = (type(network).__module__, config.model.dtype, phase.trained is None, bool(phase.frozen))
         if kind not in traced:
@@ -100,8 +101,8 @@ def shapes_of(config, network, phase):
 
 def trace_step(config, network, phase):
     variables, opt_state = shapes_of(config, network, phase)
-    size, how = config.model.input_size, configure.preprocess(config, None)
-    step = steps.make_train_step(
+    size, how = config.model.input_size, build.preprocess(config, None)
+    step = train_step.make_train_step(
         network.clone(frozen=phase.frozen) if phase.frozen else network,
         phase.tx,
         losses.cross_entropy,
@@ -131,8 +132,8 @@ def test_the_teachers_of_the_taught_networks_come_with_the_package(tiny_data):
     for network, names in taught.TEACHERS.items():
         config = taught.get_config(network)
         config.data.dir = str(tiny_data)
-        checks.check(config)
-        parameters = [teacher.parameters for teacher in configure.teachers(config)]
+        validate.check(config)
+        parameters = [teacher.parameters for teacher in build.teachers(config)]
         assert parameters == [1_969_255, 991_911][: len(names)]
 
 
@@ -154,7 +155,7 @@ def test_the_rule_of_ferplus_is_an_argument():
     by_name = importlib.import_module("configs.ferplus").get_config
     assert by_name().data.labels == "ferplus_majority"
     for labels in ("majority", "argmax8", "argmax10", "votes"):
-        checks.check(by_name(labels))
+        validate.check(by_name(labels))
 
 
 def test_a_typo_suggests_the_field():

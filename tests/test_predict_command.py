@@ -12,12 +12,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from fer_jax import predict
-from fer_jax.data import builder
+from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.evaluation.trained import Trained
-from fer_jax.inference import video
-from fer_jax.inference.annotations import Annotations
+from fer_jax.inference.media import video
+from fer_jax.inference.output.annotations import Annotations
 from fer_jax.inference.predictor import Predictor
+from fer_jax.loaded_model import Trained
 
 sys.path.insert(0, str(ROOT / "tests" / "inference"))
 from clips import level, steps, write_clip  # noqa: E402

@@ -11,9 +11,10 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from fer_jax import platform, steps
+from fer_jax import runtime
 from fer_jax.data import augment
-from fer_jax.evaluation.trained import Trained
+from fer_jax.loaded_model import Trained
+from fer_jax.training import train_step
 
 CALLS, WARM_UP = 200, 20
 
@@ -75,8 +76,8 @@ def latency(
       'milliseconds', the median; 'quartiles_milliseconds' [lower, upper]; 'calls'; 'hardware'.
     """
     forward = jax.jit(
-        steps.make_forward(trained.model, **trained.normalization),
-        compiler_options=platform.compiler_options(),
+        train_step.make_forward(trained.model, **trained.normalization),
+        compiler_options=runtime.compiler_options(),
     )
     variables = jax.device_put(trained.variables)
     face, affine = np.full((1, *face_shape), 128, np.uint8), augment.identity_affine(1)

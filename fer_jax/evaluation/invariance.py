@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from fer_jax.data import augment
-from fer_jax.evaluation import predict
+from fer_jax.evaluation import batch_inference
 
 # Other batch sizes and devices may sum in another order: float32's rounding, as seen in a probability.
 TOLERANCE = 1e-5
@@ -50,7 +50,7 @@ class Check:
 
 
 def check_predictions(
-    forward: predict.Forward,
+    forward: batch_inference.Forward,
     variables: Any,
     images: Any,
     *,
@@ -61,7 +61,7 @@ def check_predictions(
     """Predicts a split in many ways and compares each with one device, 256 faces at a time, in order.
 
     Args:
-      forward: from `steps.make_forward`, not compiled.
+      forward: from `train_step.make_forward`, not compiled.
       variables: what it takes.
       images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
       compiler_options: for `jax.jit`.
@@ -73,17 +73,17 @@ def check_predictions(
       process's devices from 2 on.
 
     Raises:
-      ValueError: as `predict.predict`.
+      ValueError: as `batch_inference.predict`.
     """
     devices = jax.local_devices()
     count = images.shape[0]
 
     @functools.cache
     def compiled(number):
-        return predict.compile_forward(forward, compiler_options, devices[:number])
+        return batch_inference.compile_forward(forward, compiler_options, devices[:number])
 
     def run(batch_size=_REFERENCE_SIZE, order=None, number=1):
-        return predict.predict(
+        return batch_inference.predict(
             compiled(number),
             variables,
             images if order is None else _Reordered(images, order),
@@ -110,7 +110,7 @@ def check_transform(
     """Whether the evaluation transform gives the same bits twice, compiled anew the second time.
 
     Args:
-      prepare: from `steps.make_input`.
+      prepare: from `train_step.make_input`.
       images: uint8 [N, H, W, C].
       again: the same, read a second time.
     """

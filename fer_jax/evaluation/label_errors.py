@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fer_jax.evaluation import plots, statistics
-from fer_jax.files import write_atomically
+from fer_jax.evaluation.metrics import classification
+from fer_jax.evaluation.report import plots
+from fer_jax.io_utils import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,10 +53,10 @@ def find_suspects(probs: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> 
       ids: N names, unique.
 
     Raises:
-      ValueError: as `statistics.check`, or another number of ids.
+      ValueError: as `classification.check`, or another number of ids.
     """
     probs, labels = np.asarray(probs, np.float64), np.asarray(labels)
-    statistics.check(probs, labels)
+    classification.check(probs, labels)
     if len(ids) != len(labels):
         raise ValueError(f"expected an id for each of {len(labels)} images, got {len(ids)}")
     # It takes seconds to import, and not every evaluation comes here.

@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from fer_jax import platform, steps
-from fer_jax.evaluation import predict, saliency
-from fer_jax.evaluation.trained import Trained
+from fer_jax import runtime
+from fer_jax.evaluation import batch_inference
+from fer_jax.evaluation.saliency import heatmaps
+from fer_jax.loaded_model import Trained
+from fer_jax.training import train_step
 
 # Batches have these sizes; each is compiled once, when it first comes, which takes seconds.
 SIZES = (1, 8, 64, 256)
@@ -55,8 +57,8 @@ class Classifier:
         self.emotions = tuple(trained.facts["emotions"])
         self.temperature = (trained.facts.get("calibration") or {}).get("temperature", 1.0)
         self._variables = jax.device_put(trained.variables)
-        forward = steps.make_forward(trained.model, **trained.normalization)
-        self._forward = jax.jit(_in_parts(forward), compiler_options=platform.compiler_options())
+        forward = train_step.make_forward(trained.model, **trained.normalization)
+        self._forward = jax.jit(_in_parts(forward), compiler_options=runtime.compiler_options())
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         """Probabilities of faces; safe to call from several threads.
@@ -79,7 +81,7 @@ class Classifier:
         logits = np.concatenate([np.empty((0, len(self.emotions))), *parts])
         if not np.isfinite(logits).all():
             raise ValueError(f"the outputs of {self.trained.source} are not finite: its weights are damaged")
-        return predict.softmax(logits / self.temperature) if len(faces) else logits
+        return batch_inference.softmax(logits / self.temperature) if len(faces) else logits
 
     def warm_up(self) -> None:
         """Compiles all sizes, so that no call has to wait for it later."""
@@ -98,8 +100,8 @@ class Classifier:
         return self._explainer(self._variables, faces, _EXPLAINED, progress=False)[1]
 
     @functools.cached_property
-    def _explainer(self) -> saliency.Explainer:
-        return saliency.Explainer(self.trained.model, self.trained.normalization)
+    def _explainer(self) -> heatmaps.Explainer:
+        return heatmaps.Explainer(self.trained.model, self.trained.normalization)
 
     def _logits(self, faces: np.ndarray, size: int) -> np.ndarray:
         filled = np.concatenate([faces, np.repeat(faces[-1:], size - len(faces), axis=0)])
@@ -127,8 +129,8 @@ def divide(count: int, sizes: Sequence[int], least_full: float) -> Iterator[tupl
         start += size
 
 
-def _in_parts(forward: predict.Forward) -> Callable[[Any, jax.Array], jax.Array]:
-    """`steps.make_forward`'s function of whole faces, a large batch on a CPU part by part."""
+def _in_parts(forward: batch_inference.Forward) -> Callable[[Any, jax.Array], jax.Array]:
+    """`train_step.make_forward`'s function of whole faces, a large batch on a CPU part by part."""
 
     def run(variables, faces):
         if jax.default_backend() != "cpu" or len(faces) <= _CPU_PART:

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from fer_jax.evaluation.trained import Trained
-from fer_jax.inference import cropping, detectors, pictures
+from fer_jax.data import decoding
 from fer_jax.inference.classifier import SIZES, Classifier
-from fer_jax.inference.results import Detection, Face, Prediction
-from fer_jax.pretrained.bundled import DEFAULT, find_weights
+from fer_jax.inference.detection import cropping, detectors
+from fer_jax.inference.structures import Detection, Face, Prediction
+from fer_jax.loaded_model import Trained
+from fer_jax.pretrained.registry import DEFAULT, find_weights
 
 UNSURE_BELOW = 0.5
 
@@ -78,7 +79,7 @@ class Predictor:
         return cls(Classifier(Trained(weights), batch_sizes), found, unsure_below)
 
     def __call__(
-        self, images: pictures.Picture | Iterable[pictures.Picture], *, detected: bool = True
+        self, images: decoding.Picture | Iterable[decoding.Picture], *, detected: bool = True
     ) -> list[Prediction]:
         """Faces and emotions of pictures; the faces of all are classified together.
 
@@ -96,7 +97,7 @@ class Predictor:
         detector = self.detector if detected else detectors.WholePicture()
         sources, sizes, found, crops = [], [], [], []
         for number, picture in enumerate(_several(images)):
-            image = pictures.read(picture, f"picture {number}")
+            image = decoding.read(picture, f"picture {number}")
             sources.append(str(picture) if isinstance(picture, str | os.PathLike) else None)
             sizes.append(image.shape[1::-1])
             found.append(detector.detect(image))
@@ -144,7 +145,7 @@ class Predictor:
         return self.classifier.explain(crops)
 
 
-def _several(images: pictures.Picture | Iterable[pictures.Picture]) -> Iterator[pictures.Picture]:
+def _several(images: decoding.Picture | Iterable[decoding.Picture]) -> Iterator[decoding.Picture]:
     is_stack = isinstance(images, np.ndarray) and images.ndim == 4
-    one = isinstance(images, pictures.Picture) and not is_stack
+    one = isinstance(images, decoding.Picture) and not is_stack
     return iter([images] if one else images)

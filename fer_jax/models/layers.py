@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fer_jax.models import portable
-from fer_jax.models.convolution import convolve, convolve_depthwise
+from fer_jax.models.ops import portable
+from fer_jax.models.ops.convolution import convolve, convolve_depthwise
 
 he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from fer_jax.pretrained.naming import Slot, slots
+from fer_jax.pretrained.key_map import Slot, slots
 
 # Our variables of a layer, and what they are called elsewhere, in the order Keras keeps them.
 _TORCH = {"kernel": "weight", "bias": "bias", "scale": "weight", "mean": "running_mean", "var": "running_var"}
@@ -41,7 +41,7 @@ def port(
 
     Args:
       model: a name in `models.MODELS`.
-      ecosystem: one of `naming.ECOSYSTEMS`.
+      ecosystem: one of `key_map.ECOSYSTEMS`.
       arrays: as `formats.read` gives them.
       shapes: our variables or their shapes, {"params", "batch_stats"}.
       leave_out: parts of ours (names at the top of the tree, such as 'head') not to take.

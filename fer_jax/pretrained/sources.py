@@ -11,7 +11,7 @@ class Source:
 
     Attributes:
       model: a name in `models.MODELS`.
-      ecosystem: one of `naming.ECOSYSTEMS`.
+      ecosystem: one of `key_map.ECOSYSTEMS`.
       url: of the file.
       checksum: as `download.fetch` takes it, with as many digits as its publisher gives: torchvision names
         its files by the first eight of SHA-256, Keras lists MD5, and the Hugging Face hub tells SHA-256 on

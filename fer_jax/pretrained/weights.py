@@ -12,9 +12,9 @@ from flax import traverse_util
 
 import fer_jax
 from fer_jax import models
-from fer_jax.checkpoints import load_weights
 from fer_jax.pretrained import download, formats, porting, sources
-from fer_jax.pretrained.naming import ECOSYSTEMS
+from fer_jax.pretrained.key_map import ECOSYSTEMS
+from fer_jax.training.checkpoints import load_weights
 
 CLASSES = 1000
 # What ImageNet's classifier consists of: new faces get a new one.
@@ -52,7 +52,7 @@ def convert(
 
     Args:
       model: a name in `models.MODELS`.
-      ecosystem: one of `naming.ECOSYSTEMS`.
+      ecosystem: one of `key_map.ECOSYSTEMS`.
       file: the checkpoint; None for the official one, from the cache or the network.
       with_head: whether to take the classifier of the 1000 classes, too.
       absent: names of arrays that the file lacks.

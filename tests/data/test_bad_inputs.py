@@ -14,9 +14,9 @@ import pytest
 from helpers import script
 from PIL import Image
 
-from fer_jax.data import builder
-from fer_jax.data.records import BadRecordError, SourceError
-from fer_jax.data.sources import open_source
+from fer_jax.data.dataset import builder
+from fer_jax.data.sources.recognize import open_source
+from fer_jax.data.sources.record import BadRecordError, SourceError
 
 # --- rows of a CSV ---
 

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from fer_jax.data import augment, builder, pipeline
+from fer_jax.data import augment, pipeline
+from fer_jax.data.dataset import builder
 from fer_jax.data.faces import Faces, one_hot
 
 RANGES = augment.Ranges(flip=0.5, rotation=15, contrast=(0.6, 1.4), erasing=0.25, mixup=0.4)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from fer_jax import models
-from fer_jax.checkpoints import export_weights
 from fer_jax.evaluation import cost
-from fer_jax.evaluation.trained import Trained
+from fer_jax.loaded_model import Trained
+from fer_jax.training.checkpoints import export_weights
 
 
 def shapes_of(model, *shape):

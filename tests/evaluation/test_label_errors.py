@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cleanlab.filter import find_label_issues
 
-from fer_jax.data import id_list
+from fer_jax.data import exclude_list
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import label_errors
 
@@ -74,7 +74,7 @@ def test_the_file_is_a_list_to_leave_out_and_the_sheet_is_drawn(planted, tmp_pat
     probs, labels, ids, _ = planted
     suspects = label_errors.find_suspects(probs, labels, ids)
     label_errors.write_suspects(tmp_path / "suspects.csv", suspects, EMOTIONS)
-    assert list(id_list.read_ids(tmp_path / "suspects.csv").rows) == [s.id for s in suspects]
+    assert list(exclude_list.read_ids(tmp_path / "suspects.csv").rows) == [s.id for s in suspects]
     with open(tmp_path / "suspects.csv") as file:
         rows = list(csv.DictReader(file))
     pairs = {(row["suggested"], row["label"]) for row in rows[:30]}

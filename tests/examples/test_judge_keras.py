@@ -11,9 +11,9 @@ keras = needed("keras", "test")
 
 import importlib.util  # noqa: E402
 
-from fer_jax.data import builder  # noqa: E402
+from fer_jax.data.dataset import builder  # noqa: E402
 from fer_jax.data.emotions import EMOTIONS  # noqa: E402
-from fer_jax.evaluation import contenders  # noqa: E402
+from fer_jax.evaluation.compare import model_results  # noqa: E402
 
 ALPHABETICAL = [*sorted(EMOTIONS), "contempt"]
 
@@ -49,7 +49,7 @@ def test_the_predictions_are_the_models(judge, model_file, tiny_data, tmp_path, 
     brightness = (faces.images / 127.5 - 1).mean(axis=(1, 2)) @ np.ones((1, 3))
     odds = np.exp(brightness @ kernel + bias)[:, [ALPHABETICAL.index(name) for name in EMOTIONS]]
     expected = odds / odds.sum(axis=1, keepdims=True)  # without contempt
-    (found,) = contenders.load([tmp_path / "k.csv"])
+    (found,) = model_results.load([tmp_path / "k.csv"])
     np.testing.assert_allclose(found.predictions.probs, expected, atol=1e-5)
     assert found.predictions.ids == list(faces.ids)
     right = np.mean(expected.argmax(1) == faces.labels)

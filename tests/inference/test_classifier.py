@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from fer_jax import checkpoints
-from fer_jax.data import builder
-from fer_jax.evaluation import calibration
-from fer_jax.evaluation.trained import Trained
+from fer_jax.data.dataset import builder
+from fer_jax.evaluation.metrics import calibration
 from fer_jax.inference.classifier import Classifier, divide
+from fer_jax.loaded_model import Trained
+from fer_jax.training import checkpoints
 
 
 @pytest.fixture

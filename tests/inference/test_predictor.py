@@ -8,13 +8,13 @@ from PIL import Image
 
 import fer_jax
 from fer_jax import Predictor
-from fer_jax.data import builder
+from fer_jax.data.dataset import builder
+from fer_jax.data.decoding import PictureError
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.evaluation import saliency
-from fer_jax.inference.detectors import Detector
-from fer_jax.inference.pictures import PictureError
-from fer_jax.inference.results import Box, Detection
-from fer_jax.pretrained.bundled import BUNDLED
+from fer_jax.evaluation.saliency import heatmaps
+from fer_jax.inference.detection.detectors import Detector
+from fer_jax.inference.structures import Box, Detection
+from fer_jax.pretrained.registry import BUNDLED
 
 
 class Corners(Detector):
@@ -115,7 +115,7 @@ def test_threads_may_share_a_predictor(tiny_predictor, faces):
 
 def test_explanations_are_grad_cam_of_the_likeliest_emotion(tiny_predictor, faces):
     trained = tiny_predictor.classifier.trained
-    _, expected = saliency.explain(
+    _, expected = heatmaps.explain(
         trained.model, trained.variables, faces[:3], trained.normalization, progress=False
     )
     found = tiny_predictor.explain(faces[:3])

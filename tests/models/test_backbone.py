@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fer_jax import models, platform
+from fer_jax import models, runtime
 from fer_jax.models import backbone
 from fer_jax.models.backbone import Backbone, DropPath
 
@@ -17,7 +17,7 @@ NETWORKS = ("efficientnet_b0", "mobilenet_v2", "mobilenet_v3_small", "resnet18",
 
 
 def run(function, *arguments):
-    return jax.jit(function, compiler_options=platform.run_once_options())(*arguments)
+    return jax.jit(function, compiler_options=runtime.run_once_options())(*arguments)
 
 
 def faces(size, channels=3, count=2):

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fer_jax.models import convolution, layers
+from fer_jax.models import layers
+from fer_jax.models.ops import convolution
 
 
 def normal(seed, *shape):

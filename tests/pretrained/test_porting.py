@@ -10,9 +10,9 @@ import numpy as np
 import originals
 import pytest
 
-from fer_jax import models, platform
+from fer_jax import models, runtime
 from fer_jax.pretrained import formats, porting, sources
-from fer_jax.pretrained.naming import slots
+from fer_jax.pretrained.key_map import slots
 
 # The larger networks are the smaller ones with other numbers, and take long to compile: once each is enough
 # for these. TensorFlow's padding depends on whether a side is odd.
@@ -84,7 +84,7 @@ def answers(model, ecosystem, size, arrays=None):
         found = {"features": network.apply(variables, x, features=True)}
         return found if headless else found | {"logits": network.apply(variables, x)}
 
-    run = jax.jit(run, compiler_options=platform.run_once_options())
+    run = jax.jit(run, compiler_options=runtime.run_once_options())
     everything = {"leave_out": ()} if dense else {}
     return run(ported(model, ecosystem, arrays, **everything), originals.faces(size))
 

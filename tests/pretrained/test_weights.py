@@ -11,13 +11,14 @@ import pytest
 from helpers import tiny_config
 
 from configs.default import get_config
-from fer_jax import configure, models, platform, steps
-from fer_jax.checkpoints import load_weights
+from fer_jax import models, runtime
 from fer_jax.data import augment
 from fer_jax.models import layers
 from fer_jax.pretrained import download, weights
 from fer_jax.pretrained.weights import Pretrained, initialise
-from fer_jax.train import train_and_evaluate
+from fer_jax.training import build, train_step
+from fer_jax.training.checkpoints import load_weights
+from fer_jax.training.train import train_and_evaluate
 
 FILES = {
     "efficientnet_lite0": ("timm_tf", "efficientnet_lite0.safetensors"),
@@ -52,7 +53,7 @@ def test_real_weights_know_the_photographs(model, assets):
     found = weights.convert(model, ecosystem, assets / "weights" / file, with_head=True)
     network = models.create(model, weights.CLASSES, **found.facts["conventions"])
     size = found.facts["resolution"]
-    forward = jax.jit(steps.make_forward(network, size=size, channels=3, **found.facts["preprocess"]))
+    forward = jax.jit(train_step.make_forward(network, size=size, channels=3, **found.facts["preprocess"]))
     for name, classes in LABELS.items():
         image = PIL.Image.open(assets / "photos" / name).convert("RGB").resize((256, 256))
         logits = forward(found.variables, np.asarray(image)[None], augment.identity_affine(1))
@@ -132,7 +133,7 @@ def as_both_see_it(name, preprocess, **kwargs):
     found = initialise(drawn_variables(ours, 1), converted)
     found["params"]["head"] = variables["params"]["head"]  # which is never taken over
     config = get_config()
-    arguments = configure.preprocess(config, {"preprocess": preprocess})
+    arguments = build.preprocess(config, {"preprocess": preprocess})
     own = (grey - arguments["mean"]) / arguments["std"]
     return (network, variables, np.float32(repeated)), (ours, found, np.float32(own))
 
@@ -144,7 +145,7 @@ def output_of(layer, network, variables, x):
         take = {"capture_intermediates": lambda module, _: module.name == layer, "mutable": ["intermediates"]}
         return network.apply(variables, x, **take)[1]["intermediates"][layer]["__call__"][0]
 
-    return np.asarray(jax.jit(run, compiler_options=platform.run_once_options())(variables, x))
+    return np.asarray(jax.jit(run, compiler_options=runtime.run_once_options())(variables, x))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_a_stem_of_one_channel_sees_grey_as_the_original_does(name, layer, prepr
 def test_an_adapter_repeats_grey_as_the_original_expects_it():
     original, ours = as_both_see_it("mobilenet_v3_small", COLOURS, adapter="rgb")
     expected, found = (
-        np.asarray(jax.jit(network.apply, compiler_options=platform.run_once_options())(variables, x))
+        np.asarray(jax.jit(network.apply, compiler_options=runtime.run_once_options())(variables, x))
         for network, variables, x in (original, ours)
     )
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())

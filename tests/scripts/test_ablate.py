@@ -12,9 +12,10 @@ import pytest
 from helpers import call, run_python, run_within, script
 
 from configs.ablation import get_config
-from fer_jax import checks
-from fer_jax.data import builder, id_list
-from fer_jax.writers import read_records
+from fer_jax.data import exclude_list
+from fer_jax.data.dataset import builder
+from fer_jax.training import validate
+from fer_jax.training.metric_writers import read_records
 
 pytestmark = pytest.mark.usefixtures("linear_network", "plain_trainings")
 
@@ -49,7 +50,7 @@ def done(linear_network, plain_trainings, tiny_data, tmp_path_factory):
 
 
 def test_every_recipe_is_trained_with_every_seed(done):
-    for name, digest in (("baseline", None), ("drop_ids", id_list.read_ids(ids(done)).digest)):
+    for name, digest in (("baseline", None), ("drop_ids", exclude_list.read_ids(ids(done)).digest)):
         for seed in (4, 5):
             run = json.loads((done[0] / name / f"seed_{seed}" / "config.json").read_text())
             assert (run["seed"], run["model.input_size"], run["train.epochs"]) == (seed, 16, 2)
@@ -119,7 +120,7 @@ def test_every_recipe_changes_a_field_of_the_config(change):
     before = dict(config.items())[name.split(".")[0]][name.split(".")[1]]
     assert before in (0.0, "none", "")
     config.update_from_flattened_dict({name: type(before)(value)})
-    checks.check(config)
+    validate.check(config)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from helpers import call, needed, run_python, script
 
 from fer_jax import models
 from fer_jax.models import backbone, cnn, layers
-from fer_jax.monitor import PreemptedError, StopSignal
-from fer_jax.train import Run
+from fer_jax.training.monitoring import PreemptedError, StopSignal
+from fer_jax.training.train import Run
 
 
 @pytest.mark.parametrize("name", ["cnn_elu", "cnn_relu"])

@@ -10,10 +10,10 @@ from helpers import script
 from scipy import optimize, special
 from sklearn import metrics
 
-from fer_jax.checkpoints import load_weights
-from fer_jax.data import builder
-from fer_jax.evaluation.trained import Trained
-from fer_jax.pretrained.bundled import BUNDLED
+from fer_jax.data.dataset import builder
+from fer_jax.loaded_model import Trained
+from fer_jax.pretrained.registry import BUNDLED
+from fer_jax.training.checkpoints import load_weights
 
 calibrate = script("calibrate")
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from helpers import random_case, script
 
-from fer_jax.data import builder
+from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.evaluation import report
+from fer_jax.evaluation.report import report
 
 
 @pytest.fixture(scope="module")

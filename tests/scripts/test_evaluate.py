@@ -14,10 +14,12 @@ from helpers import ROOT, plain_trainings, script
 from PIL import Image
 
 from fer_jax import models
-from fer_jax.checkpoints import export_weights, load_weights
-from fer_jax.data import builder, ferplus, synthetic
+from fer_jax.data import ferplus
+from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.pretrained.bundled import BUNDLED, find_weights
+from fer_jax.data.sources import synthetic
+from fer_jax.pretrained.registry import BUNDLED, find_weights
+from fer_jax.training.checkpoints import export_weights, load_weights
 
 SCRIPT = ROOT / "scripts" / "evaluate.py"
 KWARGS = {"widths": [4, 8], "hidden": 8}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from helpers import needed, script
 
-from fer_jax.evaluation.trained import Trained
-from fer_jax.inference.exports import export as exports
+from fer_jax.inference.export import export as exports
+from fer_jax.loaded_model import Trained
 
 onnx = needed("onnx", "export")
 ort = needed("onnxruntime", "export")

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from helpers import call, run_python, run_within, script
 
-from fer_jax.checkpoints import load_weights
-from fer_jax.data import builder
+from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.evaluation import predictions
+from fer_jax.evaluation import predictions_file
 from fer_jax.evaluation.label_errors import find_suspects
-from fer_jax.evaluation.trained import Trained
+from fer_jax.loaded_model import Trained
+from fer_jax.training.checkpoints import load_weights
 
 pytestmark = pytest.mark.usefixtures("linear_network", "plain_trainings")
 
@@ -44,7 +44,7 @@ def done(linear_network, plain_trainings, tiny_data, tmp_path_factory):
 def test_each_fold_answers_for_what_its_training_left_out(done, tiny_data):
     out, _ = done
     faces = builder.load(tiny_data, "train")
-    found = predictions.read(out / "predictions.csv")
+    found = predictions_file.read(out / "predictions.csv")
     probs, labels, ids = found.probs, found.labels, found.ids
     assert ids == list(faces.ids)
     np.testing.assert_array_equal(labels, faces.labels)
@@ -63,7 +63,7 @@ def test_each_fold_answers_for_what_its_training_left_out(done, tiny_data):
 
 def test_suspects_are_ranked_and_shown(done, tiny_data):
     out, printed = done
-    found = predictions.read(out / "predictions.csv")
+    found = predictions_file.read(out / "predictions.csv")
     suspects = find_suspects(found.probs, found.labels, found.ids)
     with open(out / "suspects.csv") as file:
         rows = list(csv.DictReader(file))

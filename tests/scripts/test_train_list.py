@@ -9,7 +9,7 @@ import pytest
 from helpers import call, run_python, run_within, script
 
 from configs.default import augmentation
-from fer_jax.monitor import EXIT_PREEMPTED
+from fer_jax.training.monitoring import EXIT_PREEMPTED
 
 train_list = script("train_list")
 

@@ -16,9 +16,10 @@ import pytest
 from helpers import ROOT, needed
 from PIL import Image
 
-from fer_jax.data import augment, synthetic
-from fer_jax.evaluation.trained import Trained
-from fer_jax.inference.exports.program import Program
+from fer_jax.data import augment
+from fer_jax.data.sources import synthetic
+from fer_jax.inference.export.program import Program
+from fer_jax.loaded_model import Trained
 
 playwright = needed("playwright.sync_api", "browser")
 expect = playwright.expect
@@ -344,7 +345,7 @@ def test_a_double_click_on_the_file_is_explained(browser, site):
 
 
 def test_without_the_runtime_the_script_says_how_to_get_it(tmp_path, monkeypatch, capsys):
-    from fer_jax.inference.exports import page
+    from fer_jax.inference.export import page
 
     monkeypatch.setattr(page, "SOURCE", tmp_path / "web")
     assert build_web.main(["--checkpoint", str(SHIPPED), "--out", str(tmp_path / "out")]) == 2

@@ -1,0 +1,220 @@
+"""What the commands that judge trained weights have in common: their flags, and how they fail.
+
+Imports JAX only when there is work to do, so that --help and a wrong flag take no time.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer_jax import io_utils
+from fer_jax.data.ferplus import GIVEN, RULES
+from fer_jax.data.sources.record import SPLITS
+from fer_jax.pretrained.registry import BUNDLED, find_weights
+
+if TYPE_CHECKING:
+    from fer_jax.loaded_model import Judged, Trained
+
+
+def make_parser(doc: str, out: str | None = None) -> argparse.ArgumentParser:
+    """A parser with the flags for weights, data, split and output.
+
+    Args:
+      doc: the script's docstring, shown by --help.
+      out: what --out is for; None for a script that writes nothing.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_weights(parser)
+    parser.add_argument("--data", required=True, metavar="DATA", help="made by scripts/prepare_data.py")
+    parser.add_argument("--split", default="validation", choices=SPLITS, help="(default: validation)")
+    if out:
+        parser.add_argument("--out", required=True, metavar="OUT", help=out)
+    return parser
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Adds --workdir and --checkpoint, for `open_weights`."""
+    weights = parser.add_mutually_exclusive_group(required=True)
+    weights.add_argument("--workdir", metavar="RUN", help="a run's directory; its best weights")
+    weights.add_argument(
+        "--checkpoint",
+        metavar="PATH",
+        help=f"weights (.safetensors), one step of a run (RUN/checkpoints/STEP), or {', '.join(BUNDLED)}",
+    )
+
+
+def at_least_one(text: str) -> int:
+    """A flag's value that is a count.
+
+    Raises:
+      argparse.ArgumentTypeError: it is below 1.
+    """
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def add_batch_size(parser: argparse.ArgumentParser, default: int) -> None:
+    """Adds --batch_size."""
+    text = f"images at a time (default: {default})"
+    parser.add_argument("--batch_size", type=at_least_one, default=default, metavar="N", help=text)
+
+
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    """Adds --labels, for `load_judged`."""
+    parser.add_argument(
+        "--labels",
+        choices=(GIVEN, *RULES),
+        metavar="LABELS",
+        help=f"to judge by: {GIVEN} or a FER+ rule, {', '.join(RULES)} (default: the training's)",
+    )
+
+
+def add_classes(parser: argparse.ArgumentParser) -> None:
+    """Adds --classes, for `load_judged`."""
+    parser.add_argument(
+        "--classes",
+        type=int,
+        choices=(7, 8),
+        help="to judge by; 7 rules out contempt and leaves out faces with that label (default: the "
+        "network's, 7 for given labels)",
+    )
+
+
+def add_training_data(parser: argparse.ArgumentParser) -> None:
+    """Adds --training_data, for `Trained.find_copies`."""
+    parser.add_argument(
+        "--training_data",
+        nargs="+",
+        default=[],
+        metavar="DATA",
+        help="the datasets of the training, where they are others: to look for copies in",
+    )
+
+
+def open_weights(args: argparse.Namespace) -> "Trained":
+    """The network that --workdir or --checkpoint names.
+
+    Raises:
+      FileNotFoundError: there are no such weights.
+      As `Trained`.
+    """
+    from fer_jax import runtime
+    from fer_jax.loaded_model import Trained
+    from fer_jax.training import checkpoints
+
+    runtime.tune_cpu()
+    if args.checkpoint:
+        return Trained(find_weights(args.checkpoint))
+    weights = Path(args.workdir) / checkpoints.BEST_WEIGHTS
+    if not weights.is_file():
+        raise FileNotFoundError(
+            f"there is no {weights}: --workdir takes the directory of a run, which gets that file at its "
+            "first evaluation; for other weights use --checkpoint"
+        )
+    return Trained(weights)
+
+
+def open_folder(out: str, flag: str = "--out") -> Path:
+    """The folder for what is to be written, made if need be.
+
+    Raises:
+      OSError: it cannot be written, found out before the work and not after; the message names the flag.
+    """
+    path = Path(out)
+    with io_utils.named_by(flag, path):
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    return path
+
+
+def load_judged(
+    trained: "Trained",
+    data_dir: str,
+    split: str,
+    rule: str | None = None,
+    num_classes: int | None = None,
+) -> tuple["Judged", dict[str, Any]]:
+    """A split, and the facts that a report repeats.
+
+    Args:
+      trained: the network.
+      data_dir, split, rule, num_classes: as `Trained.load_judged` takes them.
+
+    Returns:
+      The faces and labels, and the facts of the weights together with what they are judged on.
+
+    Raises:
+      As `Trained.load_judged`.
+    """
+    from fer_jax.data.dataset import builder
+
+    manifest = builder.read_manifest(data_dir)
+    judged = trained.load_judged(data_dir, split, rule, num_classes)
+    return judged, trained.facts | {
+        "checkpoint": trained.source,
+        "split": split,
+        "data": builder.describe(manifest),
+        "data_hash": manifest["content_hash"],
+        "trained_data": trained.facts["data"],
+        "trained_data_hash": trained.facts["data_hash"],
+        "emotions": judged.names,
+        "labels": judged.rule,
+    }
+
+
+def note_test(facts: dict[str, Any], accuracy: float, what: str) -> int | None:
+    """Notes an evaluation on the test split in the ledger beside the weights; none of another split.
+
+    Args:
+      facts: from `load_judged`.
+      accuracy: that was found.
+      what: was evaluated, such as a kind of test-time augmentation.
+
+    Returns:
+      How many evaluations the ledger holds now; None where none is noted.
+    """
+    from fer_jax.evaluation import leakage_policy
+    from fer_jax.training.checkpoints import CHECKPOINTS
+
+    if facts["split"] != "test":
+        return None
+    weights = Path(facts["checkpoint"])
+    folder = weights.parent.parent if weights.parent.name == CHECKPOINTS else weights.parent
+    entry = {
+        "weights": weights.name,
+        "step": (facts.get("selection") or {}).get("step"),
+        "data_hash": facts["data_hash"],
+        "labels": facts["labels"],
+        "what": what,
+        "accuracy": accuracy,
+    }
+    number = leakage_policy.record_test(folder, entry)
+    if number is None:
+        print(
+            f"note: cannot write {folder / leakage_policy.LEDGER}: this evaluation is not counted",
+            file=sys.stderr,
+        )
+    return number
+
+
+def run(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """A command's exit code: what `work` returns, 2 where the user can do something about an error."""
+    from fer_jax import errors
+
+    try:
+        return work(args)
+    except Exception as error:
+        reason = errors.explain(error, getattr(args, "out", "."))
+        if reason is None:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped before it was done", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(130)  # a compilation that still runs would bring down the interpreter's end

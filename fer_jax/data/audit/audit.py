@@ -1,0 +1,291 @@
+"""What is in a source, and what is wrong with it: the facts behind `scripts/audit_data.py`.
+
+Every image is read once. What is kept of it is its label, split and name, a few numbers, and a grey
+48 x 48 version (of FER2013: the image itself) in which near duplicates are looked for.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from fer_jax.data import fer2013_reference, near_duplicates
+from fer_jax.data.emotions import EMOTIONS
+from fer_jax.data.sources.record import SPLITS, BadRecordError, Record, Source, SourceError
+from fer_jax.data.splits import first_appearance, pixel_digest
+
+SAMPLES = 14  # images kept of each class, for the picture
+LISTED = 5000  # near pairs in the report, the closest ones
+NO_SPLIT = "all"  # stands for the split of sources that have none
+
+
+@dataclasses.dataclass
+class Collection:
+    """All images of a source.
+
+    Attributes:
+      labels: int32 [N].
+      splits: int32 [N], places in `split_names`.
+      split_names: those that occur, in the order train, validation, test.
+      ids: N strings.
+      small: uint8 [N, 48, 48], grey.
+      groups: int32 [N], pixel-identical images have one number.
+      mean, std: float64 [N] of each image's pixels, in [0, 1].
+      blank: bool [N], all pixels are one colour.
+      sharpness: float64 [N], mean absolute difference of neighbours in a row, of `small`, in [0, 1].
+      shapes: how many images there are of each shape, e.g. {"48 x 48 grey": 7}.
+      samples: for each label some images at full size, uint8 [H, W] or [H, W, 3], drawn at random.
+      bad: what could not be used.
+    """
+
+    labels: np.ndarray
+    splits: np.ndarray
+    split_names: list[str]
+    ids: list[str]
+    small: np.ndarray
+    groups: np.ndarray
+    mean: np.ndarray
+    std: np.ndarray
+    blank: np.ndarray
+    sharpness: np.ndarray
+    shapes: dict[str, int]
+    samples: list[list[np.ndarray]]
+    bad: list[BadRecordError]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def collect(source: Source, progress: bool = True) -> Collection:
+    """Reads all of a source; bad rows and images are collected, not raised.
+
+    Raises:
+      SourceError: when no image can be used.
+    """
+    bad: list[BadRecordError] = []
+    rng = np.random.default_rng(0)
+    samples: list[list[np.ndarray]] = [[] for _ in EMOTIONS]
+    seen = [0] * len(EMOTIONS)
+    facts, small, shapes = [], [], collections.Counter()
+    bar = tqdm(total=source.total, unit=" images", desc="reading", disable=not progress)
+    with bar:
+        for record in source.records(bad.append):
+            small.append(near_duplicates.shrink(record.image))
+            shapes[_shape_name(record.image)] += 1
+            facts.append(_facts(record))
+            _keep_sample(samples[record.label], seen[record.label], record.image, rng)
+            seen[record.label] += 1
+            bar.update()
+    if not facts:
+        first = f", the first one: {bad[0]}" if bad else ""
+        raise SourceError(f"{source.path}: no image could be used ({len(bad)} bad{first})")
+    labels, splits, ids, digests, mean, std, blank = zip(*facts, strict=True)
+    names = [name for name in (*SPLITS, NO_SPLIT) if name in splits]
+    images = np.stack(small)
+    return Collection(
+        labels=np.array(labels, np.int32),
+        splits=np.array([names.index(split) for split in splits], np.int32),
+        split_names=names,
+        ids=list(ids),
+        small=images,
+        groups=first_appearance(digests),
+        mean=np.array(mean),
+        std=np.array(std),
+        blank=np.array(blank),
+        sharpness=np.array([np.abs(np.diff(i.astype(np.int16), axis=1)).mean() for i in images]) / 255,
+        shapes=dict(shapes.most_common()),
+        samples=samples,
+        bad=bad,
+    )
+
+
+def _facts(record: Record) -> tuple:
+    pixels = record.image.astype(np.float32)
+    split = record.split or NO_SPLIT
+    mean, std = float(pixels.mean()) / 255, float(pixels.std()) / 255
+    blank = bool((record.image == record.image[:1, :1]).all())
+    return record.label, split, record.id, pixel_digest(record.image), mean, std, blank
+
+
+def _shape_name(image: np.ndarray) -> str:
+    return f"{image.shape[0]} x {image.shape[1]} {'grey' if image.ndim == 2 else 'RGB'}"
+
+
+def _keep_sample(kept: list[np.ndarray], seen: int, image: np.ndarray, rng: np.random.Generator) -> None:
+    """Reservoir sampling: after any number of images each one has the same chance of being kept."""
+    if seen < SAMPLES:
+        kept.append(image)
+    elif (place := rng.integers(seen + 1)) < SAMPLES:
+        kept[place] = image
+
+
+# --- the report ---
+
+
+def examine(
+    source: Source, data: Collection, near_threshold: float = 0.9, progress: bool = True
+) -> dict[str, Any]:
+    """The facts about a source, ready for JSON; `warnings` says what deserves attention."""
+    report = {
+        "source": source.path,
+        "kind": source.kind,
+        "images": len(data),
+        "bad": {
+            "count": len(data.bad),
+            "records": [{"where": b.where, "reason": b.reason} for b in data.bad],
+        },
+        "notes": source.notes,
+        "splits": {name: _class_counts(data, s) for s, name in enumerate(data.split_names)},
+        "shapes": data.shapes,
+        "pixels": _pixel_statistics(data),
+        "blank": _blank(data),
+        "identical": _identical(data),
+        "near": _near(data, near_threshold, progress),
+    }
+    report["official"] = fer2013_reference.compare(report)
+    report["warnings"] = _warnings(report)
+    return report
+
+
+def _class_counts(data: Collection, split: int) -> dict[str, Any]:
+    counts = np.bincount(data.labels[data.splits == split], minlength=len(EMOTIONS))
+    shares = {name: round(float(n / counts.sum()), 4) for name, n in zip(EMOTIONS, counts, strict=True)}
+    return {
+        "count": int(counts.sum()),
+        "class_counts": dict(zip(EMOTIONS, counts.tolist(), strict=True)),
+        "class_shares": shares,
+    }
+
+
+def _pixel_statistics(data: Collection) -> dict[str, Any]:
+    """Of all pixels of each split and class; images count alike whatever their size."""
+
+    def of(chosen: np.ndarray) -> dict[str, float]:
+        mean = data.mean[chosen].mean()
+        square = (data.std[chosen] ** 2 + data.mean[chosen] ** 2).mean()
+        numbers = {
+            "mean": mean,
+            "std": (square - mean**2) ** 0.5,
+            "sharpness": data.sharpness[chosen].mean(),
+        }
+        return {name: round(float(value), 5) for name, value in numbers.items()}
+
+    of_split = {name: of(data.splits == s) for s, name in enumerate(data.split_names)}
+    of_class = {name: of(data.labels == k) for k, name in enumerate(EMOTIONS) if (data.labels == k).any()}
+    return {"splits": of_split, "classes": of_class}
+
+
+def _blank(data: Collection) -> dict[str, Any]:
+    blank = np.flatnonzero(data.blank)
+    return {"count": len(blank), "images": [_name(data, i) for i in blank]}
+
+
+def _name(data: Collection, index: int) -> dict[str, str]:
+    split, label = data.split_names[data.splits[index]], EMOTIONS[data.labels[index]]
+    return {"id": data.ids[index], "split": split, "label": label}
+
+
+def _identical(data: Collection) -> dict[str, Any]:
+    """Groups of pixel-identical images within and across splits; which carry several labels."""
+    order = np.argsort(data.groups, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(data.groups[order])) + 1)
+    groups = [m for m in members if len(m) > 1]
+    places = collections.Counter(
+        " + ".join(data.split_names[s] for s in np.unique(data.splits[m])) for m in groups
+    )
+    conflicting = [len(np.unique(data.labels[m])) > 1 for m in groups]
+    present = np.zeros((len(members), len(data.split_names)), int)
+    np.add.at(present, (data.groups, data.splits), 1)
+    has_copy = present[data.groups] > 0
+    has_copy[np.arange(len(data)), data.splits] = present[data.groups, data.splits] > 1
+    return {
+        "groups": len(groups),
+        "images": sum(map(len, groups)),
+        "groups_by_splits": dict(places.most_common()),
+        "conflicting_groups": sum(conflicting),
+        "images_with_copy": _by_split(data, has_copy),
+        "members": [
+            {"conflict": conflict, "images": [_name(data, i) for i in m]}
+            for m, conflict in zip(groups, conflicting, strict=True)
+        ],
+    }
+
+
+def _by_split(data: Collection, has: np.ndarray) -> dict[str, dict[str, int]]:
+    """{split: {other: images of the split with a copy in the other}} from bool [N, splits]."""
+    return {
+        name: dict(zip(data.split_names, has[data.splits == s].sum(axis=0).tolist(), strict=True))
+        for s, name in enumerate(data.split_names)
+    }
+
+
+def _near(data: Collection, threshold: float, progress: bool) -> dict[str, Any]:
+    """Counts of near pairs; identical ones only count in `images_with_copy`."""
+    has_copy = np.zeros((len(data), len(data.split_names)), bool)
+    touched = np.zeros(len(data), bool)
+    pairs = agreeing = 0
+    across = collections.Counter()
+    best: list[tuple[float, int, int]] = []
+    with tqdm(
+        total=near_duplicates.block_count(len(data)), unit=" blocks", desc="comparing", disable=not progress
+    ) as bar:
+        for first, second, values in near_duplicates.near_pairs(data.small, threshold, bar.update):
+            has_copy[first, data.splits[second]] = has_copy[second, data.splits[first]] = True
+            other = data.groups[first] != data.groups[second]
+            first, second, values = first[other], second[other], values[other]
+            touched[first] = touched[second] = True
+            pairs += len(first)
+            agreeing += int((data.labels[first] == data.labels[second]).sum())
+            across.update(_split_pairs(data, first, second))
+            best += zip(values.tolist(), first.tolist(), second.tolist(), strict=True)
+            best = sorted(best, reverse=True)[:LISTED]
+    return {
+        "threshold": threshold,
+        "pairs": pairs,
+        "images": int(touched.sum()),
+        "pairs_by_splits": dict(across.most_common()),
+        "label_agreement": round(agreeing / pairs, 4) if pairs else None,
+        "images_with_copy": _by_split(data, has_copy),
+        "closest": [
+            {"correlation": round(value, 4), "images": [_name(data, a), _name(data, b)]}
+            for value, a, b in best
+        ],
+    }
+
+
+def _split_pairs(data: Collection, first: np.ndarray, second: np.ndarray) -> Iterable[str]:
+    pairs = np.sort(np.stack([data.splits[first], data.splits[second]], axis=1), axis=1)
+    for a, b in pairs.tolist():
+        yield data.split_names[a] if a == b else f"{data.split_names[a]} + {data.split_names[b]}"
+
+
+def _warnings(report: dict[str, Any]) -> list[str]:
+    found = list(report["official"]["differences"])
+    if bad := report["bad"]["count"]:
+        found.append(f"rows or images that cannot be used: {bad}; prepare_data.py --skip_bad leaves them out")
+    if blank := report["blank"]["count"]:
+        found.append(f"blank images (one value): {blank}")
+    identical, near = report["identical"], report["near"]
+    for split, copies in identical["images_with_copy"].items():
+        near_copies = near["images_with_copy"][split].get("train", 0)
+        if split != "train" and near_copies:
+            share = near_copies / report["splits"][split]["count"]
+            found.append(
+                f"{split} images with an identical copy in train: {copies['train']}; with an identical or a "
+                f"near one: {near_copies} ({share:.1%}). Scores on {split} are too good by some of these"
+            )
+    if NO_SPLIT in report["splits"] and near["images"]:
+        found.append(
+            f"images with a near copy: {near['images']:,} ({near['images'] / report['images']:.1%}). "
+            "prepare_data.py draws splits that keep only identical ones together: near copies of test images "
+            "will lie in train, and scores be too good"
+        )
+    if conflicts := identical["conflicting_groups"]:
+        found.append(f"groups of identical images with more than one label: {conflicts}")
+    for split, facts in report["splits"].items():
+        if empty := [name for name, n in facts["class_counts"].items() if not n]:
+            found.append(f"{split} has no images of: {', '.join(empty)}")
+    return found

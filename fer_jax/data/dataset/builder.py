@@ -1,0 +1,318 @@
+"""From a source to a dataset on disk; `load` reads it back (see `reader`).
+
+A dataset is a folder with a TFDS dataset (ArrayRecord, in fer/) and a manifest.json. It is built
+beside its place and moved there when whole, so a build that is killed leaves nothing that looks
+like a dataset.
+"""
+
+import contextlib
+import errno
+import fcntl
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from fer_jax.data import ferplus
+from fer_jax.data.dataset import staging as spools
+from fer_jax.data.dataset.reader import (
+    FORMAT_VERSION,
+    MANIFEST,
+    TFDS_FOLDER,
+    DatasetError,
+    describe,
+    load,
+    read_manifest,
+)
+from fer_jax.data.emotions import EMOTIONS
+from fer_jax.data.sources import ferplus_join
+from fer_jax.data.sources.recognize import open_source
+from fer_jax.data.sources.record import SPLITS, Source, SourceError
+from fer_jax.data.splits import first_appearance, stratified_group_split
+
+__all__ = ["DatasetError", "build", "describe", "load", "read_manifest"]  # reading is in reader.py
+
+
+def build(
+    source_path: str | Path,
+    out_dir: str | Path,
+    *,
+    class_map: Mapping[str, str] | None = None,
+    ferplus_csv: str | Path | None = None,
+    ferplus_pixels: str | Path | None = None,
+    skip_bad: bool = False,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Builds the dataset `out_dir` from `source_path` (see `recognize.open_source`).
+
+    A source with a validation split is taken as it is split. From one with train and test only, the
+    validation split is drawn out of train; from one without splits, both are drawn; see
+    `splits.stratified_group_split`. Where `out_dir` already holds the same dataset it is kept.
+
+    Args:
+      class_map: what class folders other than the seven emotions are taken for, see `folders.parse_map`.
+      ferplus_csv: FER+'s fer2013new.csv, whose votes are joined to the images, see `ferplus_join.join`.
+      ferplus_pixels: fer2013.csv, to join them by pixels.
+      skip_bad: leave out bad rows and images (the manifest lists them) instead of stopping at the
+        first.
+      validation_fraction: share of the images it is drawn from, if it is.
+      test_fraction: likewise, of all images.
+      seed: of the drawn splits, 0 or more.
+      overwrite: replace another dataset at `out_dir`. Anything else there is never touched.
+      progress: show a progress bar and say what happens.
+
+    Returns:
+      The manifest, as in manifest.json: name, source_kind, source, notes; annotations, ["ferplus"] where
+      the faces have votes, else []; splits {name: {count, class_counts: {emotion: n}, hash, order_hash}},
+      where the hashes are of the split's images without and with their order, on which a resumed run
+      depends (see `staging.split_hashes`); content_hash, of all splits and votes; image_shape [H, W, C]
+      (null when sizes differ), channels; pixel_mean and pixel_std in [0, 1], of pixel_statistics_split
+      (train, where there is one); skipped [{where, reason}]; drawn_splits {fractions, seed} or null;
+      files {path: bytes}; format_version.
+
+    Raises:
+      SourceError: when the source cannot be used.
+      BadRecordError: at the first bad row or image, unless `skip_bad`.
+      DatasetError: when `out_dir` is occupied or cannot be written.
+    """
+    if not (validation_fraction >= 0 and test_fraction >= 0 and validation_fraction + test_fraction < 1):
+        raise DatasetError(
+            f"validation_fraction {validation_fraction} and test_fraction {test_fraction} must be "
+            "0 or more and leave something for train"
+        )
+    if seed < 0:
+        raise DatasetError(f"seed {seed} must be 0 or more")
+    source = open_source(source_path, class_map)
+    out = Path(out_dir).expanduser().resolve()
+    _check_place(out, source)
+    if ferplus_csv:
+        source = ferplus_join.join(source, ferplus_csv, ferplus_pixels, progress=progress)
+    elif ferplus_pixels:
+        raise DatasetError("--ferplus_pixels only says how votes are joined; name their file with --ferplus")
+    skipped: list[dict[str, str]] = []
+
+    def note_bad(error):
+        skipped.append({"where": error.where, "reason": error.reason})
+
+    with _building_folder(out) as folder, _explaining_os_errors(out):
+        spool = spools.Spool(folder / "spool")
+        with tqdm(total=source.total, unit=" images", desc="reading", disable=not progress) as bar:
+            spool.fill(source.records(note_bad if skip_bad else None), bar.update)
+        if not spool.entries:
+            raise SourceError(f"{source.path}: no image in it could be used ({len(skipped)} were bad)")
+        fractions = {"validation": validation_fraction, "test": test_fraction}
+        splits, drawn = _assign_splits(spool.entries, fractions, seed)
+        manifest = _describe(source, spool.entries, splits, skipped)
+        manifest["drawn_splits"] = {"fractions": drawn, "seed": seed} if drawn else None
+        kept = _existing(out, manifest["content_hash"], overwrite)
+        if kept is not None:
+            if progress:
+                print(f"{out} already holds this dataset (the same images, labels and splits): kept as it is")
+            return kept
+        _write_tfds(folder, spool, splits, manifest, progress)
+        spool.remove()
+        manifest["files"] = _file_sizes(folder)
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        _move_into_place(folder, out)
+    return manifest
+
+
+# --- where it goes ---
+
+
+def _check_place(out: Path, source: Source) -> None:
+    """Refuses, before any work, a place that holds something else."""
+    if source.kind != "synthetic" and Path(source.path).is_dir():
+        root = Path(source.path).expanduser().resolve()
+        if out == root or root in out.parents:
+            raise DatasetError(f"--out {out} lies inside the source {root}; choose a folder outside it")
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise DatasetError(f"{out} is a file; choose another --out")
+    strangers = sorted({entry.name for entry in out.iterdir()} - {MANIFEST, TFDS_FOLDER})
+    if strangers or (any(out.iterdir()) and not (out / MANIFEST).is_file()):
+        held = ", ".join(strangers[:3]) or TFDS_FOLDER
+        raise DatasetError(
+            f"{out} exists and holds other things ({held}), which are left alone; choose another "
+            "--out or empty the folder yourself"
+        )
+
+
+def _existing(out: Path, content_hash: str, overwrite: bool) -> dict[str, Any] | None:
+    """The manifest at `out` if it is this dataset, whole; None if there is nothing to be kept."""
+    if not (out / MANIFEST).is_file():
+        return None
+    try:
+        manifest = read_manifest(out)
+    except DatasetError as error:
+        if overwrite:
+            return None
+        raise DatasetError(f"{error}, with --overwrite") from error
+    if manifest["content_hash"] == content_hash:
+        return manifest
+    if overwrite:
+        return None
+    raise DatasetError(
+        f"{out} holds another dataset (made from {manifest['source']}, content hash "
+        f"{manifest['content_hash'][:12]}; this one has {content_hash[:12]}); choose another "
+        "--out, or give --overwrite to replace it"
+    )
+
+
+@contextlib.contextmanager
+def _building_folder(out: Path) -> Iterator[Path]:
+    """An empty folder beside `out`, locked, and removed at the end if it is still there."""
+    folder = out.parent / f".{out.name}.building"
+    with _explaining_os_errors(out):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise DatasetError(f"another process is building {out} now; wait for it to end") from error
+    try:
+        for entry in folder.iterdir():  # what a killed build left
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        yield folder
+    finally:
+        # moved by now if all went well, and another process may already build at its place
+        if folder.exists() and os.path.samestat(os.stat(folder), os.fstat(lock)):
+            shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def _explaining_os_errors(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(
+            f"cannot write {out}: {error.strerror or error}; free some space or give an --out that "
+            "can be written"
+        ) from error
+
+
+def _move_into_place(folder: Path, out: Path) -> None:
+    """Renames; a dataset that is being replaced is first renamed away, then deleted."""
+    old = out.parent / f".{out.name}.replaced"
+    if (out / MANIFEST).exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(out, old)
+    os.replace(folder, out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _file_sizes(folder: Path) -> dict[str, int]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
+# --- what it holds ---
+
+
+def _assign_splits(
+    entries: list[spools.Entry], fractions: dict[str, float], seed: int
+) -> tuple[list[str], dict[str, float]]:
+    """Each entry's split, and the fractions of the splits that had to be drawn ({} when none)."""
+    given = {entry.split for entry in entries}
+    if given <= {None, "train"}:
+        drawn = {name: share for name, share in fractions.items() if share}
+    elif given == {"train", "test"} and fractions["validation"]:
+        drawn = {"validation": fractions["validation"]}
+    else:
+        drawn = {}
+    splits = np.array([entry.split or "train" for entry in entries], dtype=object)
+    if drawn:
+        pool = np.flatnonzero(splits == "train")
+        labels = np.array([entries[i].label for i in pool])
+        groups = first_appearance(entries[i].digest for i in pool)
+        shares = {"train": 1 - sum(drawn.values()), **drawn}
+        for name, members in stratified_group_split(labels, groups, shares, seed).items():
+            if not len(members):
+                raise SourceError(
+                    f"{len(pool)} images are too few to draw a {name} split of {shares[name]:.0%} "
+                    "from; add images, or set its fraction to 0"
+                )
+            splits[pool[members]] = name
+    return list(splits), drawn
+
+
+def _describe(
+    source: Source, entries: list[spools.Entry], splits: list[str], skipped: list[dict[str, str]]
+) -> dict[str, Any]:
+    """The manifest, but for the files."""
+    channels = 3 if any(len(entry.shape) == 3 for entry in entries) else 1
+    sizes = {entry.shape[:2] for entry in entries}
+    counts = {}
+    for name in SPLITS:
+        members = [e for e, split in zip(entries, splits, strict=True) if split == name]
+        if members:
+            of_class = np.bincount([e.label for e in members], minlength=len(EMOTIONS)).tolist()
+            counts[name] = {
+                "count": len(members),
+                "class_counts": dict(zip(EMOTIONS, of_class, strict=True)),
+                **spools.split_hashes(members),
+            }
+    measured = "train" if "train" in counts else next(iter(counts))
+    mean, std = spools.statistics(e for e, split in zip(entries, splits, strict=True) if split == measured)
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": Path(source.path).resolve().name.removesuffix(".csv"),
+        "source_kind": source.kind,
+        "source": source.path,
+        "splits": counts,
+        "image_shape": [*sizes.pop(), channels] if len(sizes) == 1 else None,
+        "channels": channels,
+        "pixel_mean": mean,
+        "pixel_std": std,
+        "pixel_statistics_split": measured,
+        "content_hash": spools.content_hash(entries, splits),
+        "skipped": skipped,
+        "notes": source.notes,
+        "annotations": [ferplus.ANNOTATION] if entries[0].votes is not None else [],
+    }
+
+
+def _write_tfds(
+    folder: Path, spool: spools.Spool, splits: list[str], manifest: dict[str, Any], progress: bool
+) -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow_datasets as tfds
+
+    from fer_jax.data.dataset.tfds import FerBuilder
+
+    tfds.disable_progress_bar()
+    channels, votes = manifest["channels"], ferplus.ANNOTATION in manifest["annotations"]
+    bar = tqdm(total=len(splits), unit=" images", desc="writing", disable=not progress)
+
+    def examples_of(name):
+        for entry, split in zip(spool.entries, splits, strict=True):
+            if split == name:
+                example = {"image": spool.png(entry, channels), "label": entry.label, "id": entry.id}
+                yield example | ({"votes": np.frombuffer(entry.votes, np.uint8)} if votes else {})
+                bar.update()
+
+    examples = {name: lambda name=name: examples_of(name) for name in manifest["splits"]}
+    try:
+        # TFDS announces the temporary folder on stdout
+        with bar, contextlib.redirect_stdout(io.StringIO()):
+            FerBuilder(
+                examples=examples, channels=channels, votes=votes, data_dir=folder
+            ).download_and_prepare()
+    except RuntimeError as error:  # what ArrayRecord raises when it cannot write
+        cause = re.search(r"No space left on device", str(error))
+        raise OSError(errno.ENOSPC, cause[0]) if cause else error from error
+    shutil.rmtree(folder / "downloads", ignore_errors=True)  # TFDS makes it, empty

@@ -1,0 +1,141 @@
+"""Probabilities for every image of a split, each counted once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tqdm import tqdm
+
+from fer_jax.data import augment
+
+Forward = Callable[[Any, Any, Any], jax.Array]
+
+_CROP = 44 / 48  # side of a crop; 48 px faces have long been cut to 44
+
+
+def _whole(n: int) -> list[np.ndarray]:
+    return [augment.identity_affine(n)]
+
+
+def _whole_and_mirrored(n: int) -> list[np.ndarray]:
+    return [augment.identity_affine(n), augment.flip_affine(n)]
+
+
+def _ten_crops(n: int) -> list[np.ndarray]:
+    rest = 1 - _CROP
+    corners = [(0, 0), (0, rest), (rest, 0), (rest, rest), (rest / 2, rest / 2)]
+    crops = [augment.crop_affine(n, y, x, y + _CROP, x + _CROP) for y, x in corners]
+    flip = augment.flip_affine(n)
+    return crops + [augment.compose(crop, flip) for crop in crops]
+
+
+# Views whose probabilities are averaged. Each is one affine map of the face, so that it is
+# interpolated once, whatever the sizes of face and model.
+TTA = {"none": _whole, "flip": _whole_and_mirrored, "tencrop": _ten_crops}
+
+
+def compile_forward(
+    forward: Forward,
+    compiler_options: Mapping[str, str] | None = None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Forward:
+    """`train_step.make_forward`'s function compiled, a batch spread over devices.
+
+    Args:
+      forward: pure, (variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3]) -> logits
+        [B, K].
+      compiler_options: for `jax.jit`.
+      devices: of this process; None for all.
+    """
+    whole, split = _shardings(devices)
+    return jax.jit(
+        forward,
+        in_shardings=(whole, split, split),
+        out_shardings=split,
+        compiler_options=dict(compiler_options or {}),
+    )
+
+
+def predict(
+    forward: Forward,
+    variables: Any,
+    images: Any,
+    *,
+    batch_size: int = 256,
+    tta: str = "none",
+    progress: bool = True,
+    devices: Sequence[jax.Device] | None = None,
+) -> np.ndarray:
+    """Class probabilities of all images, in order.
+
+    Every batch has the same size, so that one program is compiled: the last is filled up with
+    copies of the last image, whose results are dropped.
+
+    Args:
+      forward: from `compile_forward`.
+      variables: what it takes, arrays of NumPy or JAX.
+      images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
+      batch_size: images at a time, rounded up to a multiple of the number of devices.
+      tta: one of `TTA`: 'none'; 'flip' averages the face and its mirror image; 'tencrop' the four
+        corners and the centre, 44/48 of the side, and their mirror images.
+      progress: whether to show a progress bar.
+      devices: those that `forward` was compiled for.
+
+    Returns:
+      float64 [N, K], rows that sum to 1.
+
+    Raises:
+      ValueError: unknown `tta`, `batch_size` below 1, no images, or results that are not finite.
+    """
+    count = images.shape[0]
+    if tta not in TTA:
+        raise ValueError(f"unknown test-time augmentation {tta!r}; there are: {', '.join(TTA)}")
+    if batch_size < 1:
+        raise ValueError(f"the batch size is {batch_size}, expected 1 or more")
+    if not count:
+        raise ValueError("no images to evaluate: the split is empty")
+    whole, split = _shardings(devices)
+    batch_size = min(batch_size, count)
+    batch_size += -batch_size % whole.num_devices
+    variables = jax.device_put(variables, whole)
+    views = [jax.device_put(affine, split) for affine in TTA[tta](batch_size)]
+
+    probs, waiting = [], None
+    starts = range(0, count, batch_size)
+    for start in tqdm(starts, "predicting", unit="batch", disable=not progress):
+        index = np.minimum(np.arange(start, start + batch_size), count - 1)
+        batch = jax.device_put(np.ascontiguousarray(images[index]), split)
+        logits = [forward(variables, batch, affine) for affine in views]
+        # This batch computes while the one before it is fetched.
+        if waiting is not None:
+            probs.append(_average(waiting))
+        waiting = logits
+    probs.append(_average(waiting))
+    result = np.concatenate(probs)[:count]
+    broken = ~np.isfinite(result).all(axis=1)
+    if broken.any():
+        raise ValueError(
+            f"the model's outputs are not finite for {broken.sum()} of {count} images, first for "
+            f"number {broken.argmax()}: the weights are damaged or the training diverged"
+        )
+    return result
+
+
+def _average(logits: list[jax.Array]) -> np.ndarray:
+    """The views' mean probabilities, float64 [B, K] so that rows sum to 1 in a file too."""
+    return np.mean([softmax(np.asarray(view, np.float64)) for view in logits], axis=0)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities float64 [B, K] of logits float64 [B, K]; NaN where those are not finite."""
+    with np.errstate(invalid="ignore"):  # infinities become NaN, which `predict` reports
+        exp = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exp / exp.sum(axis=1, keepdims=True)
+
+
+def _shardings(devices: Sequence[jax.Device] | None) -> tuple[NamedSharding, NamedSharding]:
+    """For what every device holds whole, and for what is split along its first axis."""
+    mesh = Mesh(np.array(devices or jax.local_devices()), ("data",))
+    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))

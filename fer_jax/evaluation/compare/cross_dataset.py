@@ -1,0 +1,233 @@
+"""Every model on every dataset: does what was learnt on one hold on the others?"""
+
+from __future__ import annotations
+
+import functools
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fer_jax import tables
+from fer_jax.commands import common
+from fer_jax.data import splits
+from fer_jax.data.dataset import builder
+from fer_jax.data.emotions import CONTEMPT, EMOTIONS, class_names
+from fer_jax.data.ferplus import GIVEN
+from fer_jax.evaluation import leakage_policy, predictions_file
+from fer_jax.evaluation.compare import model_results
+from fer_jax.evaluation.compare.comparison_page import percent
+from fer_jax.evaluation.metrics import bootstrap
+from fer_jax.evaluation.report import plots, report
+from fer_jax.io_utils import write_atomically
+from fer_jax.loaded_model import Trained
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PICTURE = "cross.png"
+_FIGURES = {"accuracy": "Accuracy", "macro_f1": "Macro F1"}
+# What a dataset had to do with a training, by how much; what stands in a cell for it.
+_PARTS = {
+    "trained on this split": "trained here",
+    "selected on this split": "selected here",
+    "trained on this dataset": "own data",
+    "copies": "copies",
+    "no part": "",
+    "not known": "?",
+}
+CONTEMPT_CHOICES = {
+    "drop": f"{CONTEMPT}'s probability is dropped and the others renormalised",
+    "wrong": f"{CONTEMPT} counts as a wrong answer",
+}
+
+
+def evaluate(
+    checkpoints: Sequence[pathlib.Path],
+    data_dirs: Sequence[pathlib.Path],
+    split: str,
+    out_dir: pathlib.Path,
+    *,
+    contempt: str = "drop",
+    batch_size: int = 256,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Predicts one split of every dataset by every checkpoint.
+
+    Args:
+      checkpoints: as `Trained` takes them.
+      data_dirs: datasets made by `builder.build`.
+      split: of each of them.
+      out_dir: for the predictions, CHECKPOINT/DATASET.csv.
+      contempt: one of `CONTEMPT_CHOICES`: what becomes of the eighth class of a network that has it. 'drop'
+        rules it out and renormalises the others; 'wrong' keeps it, an answer that is never right.
+      batch_size: images at a time.
+      progress: whether to show a progress bar.
+
+    Returns:
+      'split'; 'checkpoints' and 'datasets' (names, in order); 'notes' on datasets and checkpoints; 'cells',
+      a list with one dictionary for each pair: 'checkpoint', 'dataset', 'part' (one of `_PARTS`), 'copies'
+      (see `leakage_policy.judge`), 'num_examples', 'accuracy' and 'macro_f1' and their 'interval_95', over
+      groups of identical images, and in 'without_near' the same without the images that have a copy in a
+      split that had a part in the weights, None where that is not known or none is left.
+
+    Raises:
+      As `Trained` and `Trained.load_split`, before any prediction where it concerns a dataset's split.
+    """
+    models = dict(zip(_names(checkpoints), map(Trained, checkpoints), strict=True))
+    manifests = dict(zip(_names(data_dirs), map(builder.read_manifest, data_dirs), strict=True))
+    for name, manifest in manifests.items():
+        if split not in manifest["splits"]:
+            there = ", ".join(manifest["splits"])
+            raise builder.DatasetError(f"{name} has no {split} split; it has: {there}")
+    notes = [f"{name}: {note}" for name, manifest in manifests.items() for note in manifest["notes"]]
+    cells = []
+    for name, trained in models.items():
+        names = class_names(len(EMOTIONS) if contempt == "drop" else len(trained.facts["emotions"]))
+        if len(trained.facts["emotions"]) > len(EMOTIONS):
+            notes.append(f"{name}: {CONTEMPT_CHOICES[contempt]}")
+        if trained.facts.get("annotations"):
+            notes.append(f"{name}: extra annotations, {', '.join(trained.facts['annotations'])}")
+        for (dataset, manifest), data_dir in zip(manifests.items(), data_dirs, strict=True):
+            faces = trained.load_split(str(data_dir), split)
+            probs = trained.predict(
+                faces.images, num_classes=len(names), batch_size=batch_size, progress=progress
+            )
+            facts = trained.facts | {
+                "trained_data": trained.facts["data"],
+                "data": builder.describe(manifest),
+                "split": split,
+            }
+            copies = trained.find_copies(faces.images, facts, data_dirs)
+            groups = splits.duplicate_groups(faces.images)
+            folder = out_dir / name
+            folder.mkdir(parents=True, exist_ok=True)
+            table = predictions_file.Predictions(
+                list(faces.ids), probs, faces.labels, list(names), groups, copies
+            )
+            predictions_file.write(folder / f"{dataset}.csv", table)
+            drawn = bootstrap.resample(probs, faces.labels, groups)
+            found = report.headline_figures(probs, faces.labels, drawn)
+            noted = {"checkpoint": trained.source, "labels": GIVEN, "data_hash": manifest["content_hash"]}
+            common.note_test(facts | noted, found["accuracy"], f"cross dataset, {dataset}")
+            cell = {"checkpoint": name, "dataset": dataset, "num_examples": len(faces)}
+            cell |= {"part": part_of(facts, copies), "copies": leakage_policy.count_copies(copies)}
+            cell |= {key: found[key] for key in _FIGURES}
+            cell |= {"interval_95": {key: found["interval_95"][key] for key in _FIGURES}}
+            leak_free = None if copies is None else report.leak_free(probs, faces.labels, groups, copies)
+            cells.append(cell | {"without_near": leak_free and leak_free["without_near"]})
+    names = {"checkpoints": list(models), "datasets": list(manifests)}
+    return {"split": split, **names, "notes": notes, "cells": cells}
+
+
+def part_of(facts: dict[str, Any], copies: np.ndarray | None) -> str:
+    """What a dataset had to do with weights: one of `_PARTS`.
+
+    Args:
+      facts: as `leakage_policy.judge` takes them.
+      copies: from `Trained.find_copies`.
+    """
+    judged = leakage_policy.judge(facts, copies)
+    if judged["trained_on_this_split"]:
+        return "trained on this split"
+    if judged["selected_on_this_split"]:
+        return "selected on this split"
+    used = [one.hash for one in leakage_policy.used_splits(facts) if one.hash]
+    if leakage_policy.find_splits(used, facts["data"]):
+        return "trained on this dataset"
+    if copies is None:
+        return "not known"
+    return "copies" if copies.any() else "no part"
+
+
+def _names(paths: Sequence[pathlib.Path]) -> list[str]:
+    """A name for each path: as much of its end as tells it from the others, without the suffix.
+
+    Raises:
+      ValueError: one is given twice.
+    """
+    places = [path.absolute() for path in paths]
+    if len(set(places)) < len(places):
+        raise ValueError(
+            f"given twice: {', '.join(str(p) for p in paths)}; each checkpoint and dataset counts once"
+        )
+    stems = [place.with_suffix("") if place.suffix == ".safetensors" else place for place in places]
+    if len(set(stems)) < len(stems):  # a run's directory and a file of the same name
+        stems = places
+    return [name.replace("/", "-") for name in model_results.shorten([stem.parts[1:] for stem in stems])]
+
+
+def write(out_dir: pathlib.Path, found: dict[str, Any]) -> None:
+    """Writes cross.md, cross.json and cross.png into `out_dir`; `found` as `evaluate` gives it."""
+    plot(found, out_dir / PICTURE)
+    lines = [
+        f"# {len(found['checkpoints'])} models on `{found['split']}` of {len(found['datasets'])} datasets",
+        "",
+        *result_tables(found),
+        "",
+        f"![Matrix]({PICTURE})",
+    ]
+    write_atomically(out_dir / "cross.md", ("\n".join(lines) + "\n").encode())
+    write_atomically(out_dir / "cross.json", (json.dumps(found, indent=2) + "\n").encode())
+
+
+def result_tables(found: dict[str, Any]) -> list[str]:
+    """The lines of the tables and the notes."""
+    cells = {(cell["checkpoint"], cell["dataset"]): cell for cell in found["cells"]}
+    counts = {cell["dataset"]: cell["num_examples"] for cell in found["cells"]}
+    head = ("", *(f"{name} ({counts[name]:,} images)" for name in found["datasets"]))
+    lines = []
+    tables_of = {title: functools.partial(_text, key=key) for key, title in _FIGURES.items()}
+    tables_of["Accuracy without near copies"] = _without_copies
+    for title, text in tables_of.items():
+        rows = [
+            (name, *(text(cells[name, dataset]) for dataset in found["datasets"]))
+            for name in found["checkpoints"]
+        ]
+        lines += [f"{title} in percent, with 95 % intervals (rows: models, columns: datasets):", ""]
+        lines += [*tables.table(head, rows), ""]
+    lines += [
+        "trained here: the model was trained on this very split. selected here: the split chose the "
+        "checkpoint or steered its training. own data: trained on this dataset's other images. copies: "
+        "images of the split stand in a training or selection, at least nearly so. ?: not known, for a "
+        "split that had a part is in none of the datasets given. Else: the dataset had no part in the "
+        "training. Without near copies: the images that stand in a training or selection are left out, "
+        "and how many.",
+        *([""] if found["notes"] else []),
+        *(f"- {note}" for note in found["notes"]),
+    ]
+    return lines
+
+
+def _text(cell: dict[str, Any], key: str) -> str:
+    mark = _PARTS[cell["part"]]
+    return percent(cell, key) + (f", {mark}" if mark else "")
+
+
+def _without_copies(cell: dict[str, Any]) -> str:
+    part = cell["without_near"]
+    return f"{percent(part, 'accuracy')}, {part['removed']:,} left out" if part else "?"
+
+
+def plot(found: dict[str, Any], path: pathlib.Path) -> Figure:
+    """Accuracy and macro F1 as two shaded tables, one number and one remark a cell."""
+    names, datasets = found["checkpoints"], found["datasets"]
+    cells = {(cell["checkpoint"], cell["dataset"]): cell for cell in found["cells"]}
+    width, height = 3.6 + 3.0 * len(datasets), 1.9 + 0.75 * len(names)
+    figure, axes = plots.new_figure(max(width, 8), height, columns=2, sharey=True)
+    for axis, (key, title) in zip(axes, _FIGURES.items(), strict=True):
+        values = 100 * np.array([[cells[name, dataset][key] for dataset in datasets] for name in names])
+        picture = axis.imshow(values, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+        for (row, column), value in np.ndenumerate(values):
+            mark = _PARTS[cells[names[row], datasets[column]]["part"]]
+            text, color = f"{value:.1f}" + (f"\n{mark}" if mark else ""), "white" if value > 55 else "black"
+            axis.text(column, row, text, ha="center", va="center", color=color, fontsize=9)
+        axis.set_xticks(range(len(datasets)), datasets, rotation=20, ha="right", rotation_mode="anchor")
+        axis.set_title(title, fontsize=11)
+    axes[0].set_yticks(range(len(names)), names)
+    figure.suptitle(f"On {found['split']}, in percent (rows: models, columns: datasets)", fontsize=11)
+    figure.colorbar(picture, ax=list(axes), shrink=0.9, label="percent")
+    figure.savefig(path, dpi=110)
+    return figure

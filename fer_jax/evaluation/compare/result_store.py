@@ -1,0 +1,271 @@
+"""Results that stay: predictions and facts of models, small enough for a repository.
+
+A stored result is a folder with predictions.csv.gz and facts.json, from which its report's figures, the
+comparison with others and every table of them are made anew. A stored ablation is a folder with
+ablation.json and, of every recipe's run under every seed, RECIPE.SEED.csv.gz.
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import re
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fer_jax.evaluation import predictions_file
+from fer_jax.evaluation.compare import ablation, model_results
+from fer_jax.evaluation.report import report
+from fer_jax.io_utils import write_atomically
+
+ABLATION = "ablation.json"
+DIGITS = 7  # of the probabilities: float32 has no more
+ABLATION_DIGITS = 6  # which are many files
+# What a report tells about the model, the training and the evaluation, beside its figures.
+_KEPT = (
+    "model parameters preprocess emotions config seed ema version selection labels annotations pretrained "
+    "calibration data data_hash trained_data trained_data_hash split tta checkpoint cost test_evaluations "
+    "annotators run ancestors steered_by split_size"
+).split()
+
+
+@dataclasses.dataclass
+class Run:
+    """How a training went.
+
+    Attributes:
+      command: that started it.
+      commit: of the code.
+      hardware: that it ran on.
+      seconds: that it took.
+    """
+
+    command: str | None = None
+    commit: str | None = None
+    hardware: str | None = None
+    seconds: float | None = None
+
+
+def store(
+    source: pathlib.Path,
+    folder: pathlib.Path,
+    run: Run,
+    robustness: pathlib.Path | None = None,
+    replace: bool = False,
+) -> dict[str, Any]:
+    """Stores what a run or a report holds.
+
+    Args:
+      source: a run's directory or a report's folder, see `model_results.find`.
+      folder: of the stored result.
+      run: what is known of the training; what is None is taken from the run.
+      robustness: the folder of `scripts/robustness.py` on the same weights and split.
+      replace: whether it takes the place of what is stored in the folder.
+
+    Returns:
+      The facts stored. Absolute paths in them are cut down to their last part.
+
+    Raises:
+      FileExistsError: the folder is not empty, and it is not to replace what is there, or that is no result.
+      FileNotFoundError: there is no report.
+      ValueError: it cannot be read, has no facts or labels, was trained by another commit than `run` says, or
+        the robustness is of something else.
+    """
+    file = model_results.find(source)
+    facts = model_results.read_facts(file)
+    found = predictions_file.read(file)
+    if not facts or found.labels is None:
+        raise ValueError(
+            f"{file} is no report's: expected report.json beside it, as scripts/evaluate.py writes"
+        )
+    kept = {key: facts[key] for key in _KEPT if key in facts}
+    kept["run"] = _run(facts, run)
+    kept["robustness"] = None if robustness is None else _robustness(robustness, facts)
+    with _take_place(folder, replace) as new:
+        predictions_file.write(new / model_results.STORED, found, digits=DIGITS)
+        return _write(new / model_results.FACTS, kept)
+
+
+@contextlib.contextmanager
+def _take_place(folder: pathlib.Path, replace: bool) -> Iterator[pathlib.Path]:
+    """A folder to write a result to, which is then `folder`, in the place of the result there was."""
+    found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    if found and not replace:
+        raise FileExistsError(
+            f"{folder} is not empty ({', '.join(found[:3])}{', ...' * (len(found) > 3)}): give another "
+            "--name, or --replace to put this result in its place"
+        )
+    if found and not {model_results.FACTS, ABLATION}.intersection(found):
+        raise FileExistsError(f"{folder} has no stored result that could be replaced: give another --name")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as room:
+        new, old = pathlib.Path(room, "new"), pathlib.Path(room, "old")
+        new.mkdir()
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+
+
+def _run(facts: dict[str, Any], run: Run) -> dict[str, Any]:
+    given = {key: value for key, value in dataclasses.asdict(run).items() if value is not None}
+    known = facts.get("run") or {}
+    noted = known.get("commit")
+    if noted and run.commit and not (run.commit.startswith(noted) or noted.startswith(run.commit)):
+        raise ValueError(f"--commit {run.commit}: the run notes that {noted} trained it; leave the flag out")
+    return dataclasses.asdict(Run()) | known | given | ({"commit": noted} if noted else {})
+
+
+def _robustness(folder: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of robustness.json."""
+    path = folder / "robustness.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}: give the --out of scripts/robustness.py")
+    found = json.loads(path.read_text())
+    for key in ("model", "selection", "data_hash", "split", "labels"):
+        if found.get(key) != facts.get(key):
+            raise ValueError(f"{path} is not of the same weights and images as the report: its {key} differs")
+    kept = ("num_examples", "clean", "mean_corruption_accuracy", "kept", "leak_free")
+    means = {name: of["mean"] for name, of in found["corruptions"].items()}
+    return {key: found[key] for key in kept} | {"corruptions": means}
+
+
+def _write(path: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any]:
+    facts = _neutral(facts)
+    write_atomically(path, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
+    return facts
+
+
+def _neutral(value: Any) -> Any:
+    """A tree of JSON whose absolute paths are cut down to their last part, in flags too."""
+    if isinstance(value, dict):
+        return {key: _neutral(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_neutral(part) for part in value]
+    return re.sub(r"(^|=)/(?:[^/=]*/)*", r"\1", value) if isinstance(value, str) else value
+
+
+def store_ablation(
+    source: pathlib.Path, folder: pathlib.Path, run: Run, replace: bool = False
+) -> dict[str, Any]:
+    """Stores what `scripts/ablate.py` has found.
+
+    Args:
+      source: its --out.
+      folder: of the stored ablation.
+      run: what is known of the trainings.
+      replace: whether it takes the place of what is stored in the folder.
+
+    Returns:
+      The facts stored, see `load_ablation`.
+
+    Raises:
+      FileExistsError: the folder is not empty, and it is not to replace what is there, or that is no result.
+      FileNotFoundError: a run or the results are not there.
+      ValueError: a file cannot be read, a recipe has failed, or the results are not an ablation's.
+    """
+    results = json.loads((source / "results.json").read_text())
+    if "recipes" not in results:
+        raise ValueError(
+            f"{source / 'results.json'} is not of scripts/ablate.py: expected its --out; "
+            "of a sweep store a trial's run, TRIAL/seed_N"
+        )
+    if results["failed"]:
+        raise ValueError(f"{source} is not complete: {', '.join(results['failed'])} failed")
+    runs = [(name, seed) for name in results["recipes"] for seed in results["seeds"]]
+    files = [model_results.find(source / name / f"seed_{seed}") for name, seed in runs]
+    first = model_results.read_facts(files[0])
+    facts = {
+        key: first[key] for key in ("model", "parameters", "config", "data", "data_hash", "split", "emotions")
+    }
+    facts |= {
+        "seeds": results["seeds"],
+        "recipes": [[name, row["flags"]] for name, row in results["recipes"].items()],
+        "run": _run({}, run),
+    }
+    found = [predictions_file.read(file) for file in files]
+    with _take_place(folder, replace) as new:
+        for (name, seed), of in zip(runs, found, strict=True):
+            predictions_file.write(new / f"{name}.{seed}.csv.gz", of, digits=ABLATION_DIGITS)
+        return _write(new / ABLATION, facts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+    """A stored ablation.
+
+    Attributes:
+      facts: 'model', 'parameters', 'config', 'data', 'data_hash', 'split' and 'emotions' of the baseline,
+        'seeds', 'recipes' (pairs of a name and the flags that it adds), 'run' (see `Run`).
+      images: how many were predicted.
+      figures: of `ablation.compare`.
+    """
+
+    facts: dict[str, Any]
+    images: int
+    figures: dict[str, dict[str, Any]]
+
+
+def load_ablation(folder: pathlib.Path) -> Ablation:
+    """Reads a stored ablation and computes its figures.
+
+    Raises:
+      ValueError: a file cannot be read, or is of other images than the first.
+    """
+    facts = json.loads((folder / ABLATION).read_text())
+    runs: dict[str, list[np.ndarray]] = {name: [] for name, _ in facts["recipes"]}
+    first = None
+    for name in runs:
+        for seed in facts["seeds"]:
+            path = folder / f"{name}.{seed}.csv.gz"
+            found = predictions_file.read(path, facts["emotions"])
+            first = first or found
+            if found.ids != first.ids or (found.labels != first.labels).any():
+                raise ValueError(f"{path} is of other images than the first run: store the ablation again")
+            runs[name].append(found.probs)
+    return Ablation(facts, len(first.ids), ablation.compare(runs, first.labels, first.groups))
+
+
+def ablations(root: pathlib.Path) -> list[pathlib.Path]:
+    """The stored ablations in a folder, by name."""
+    return sorted(path.parent for path in root.glob(f"*/{ABLATION}"))
+
+
+def folders(root: pathlib.Path) -> list[pathlib.Path]:
+    """The stored results in a folder, by name.
+
+    Raises:
+      FileNotFoundError: there are none.
+    """
+    found = sorted(path.parent for path in root.glob(f"*/{model_results.FACTS}"))
+    if not found:
+        raise FileNotFoundError(f"there are no stored results in {root}; scripts/store_result.py makes them")
+    return found
+
+
+def group(paths: list[pathlib.Path]) -> list[list[pathlib.Path]]:
+    """Stored results by the images and labels that they are of: what can be compared."""
+    groups: dict[Any, list[pathlib.Path]] = {}
+    for path in paths:
+        found = predictions_file.read(path / model_results.STORED)
+        key = frozenset(zip(found.ids, found.labels.tolist(), strict=True))
+        groups.setdefault(key, []).append(path)
+    return list(groups.values())
+
+
+def write_report(folder: pathlib.Path, out_dir: pathlib.Path) -> dict[str, Any]:
+    """Makes the report of a stored result anew, without the pictures that need the faces."""
+    facts = json.loads((folder / model_results.FACTS).read_text())
+    found = predictions_file.read(folder / model_results.STORED, facts["emotions"])
+    return report.write_report(
+        out_dir,
+        found.probs,
+        found.labels,
+        found.ids,
+        facts=facts,
+        groups=found.groups,
+        copies=found.copies,
+    )

@@ -1,0 +1,253 @@
+"""The same figures for every group of a split: by age, by source, by whatever a table says of its images."""
+
+import csv
+import dataclasses
+import itertools
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fer_jax import tables
+from fer_jax.evaluation.metrics import bootstrap, calibration, classification
+
+# Those of a group that are resampled, in the order of tables and pictures.
+METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "ece": "calibration error",
+}
+GAPS = ("accuracy", "balanced_accuracy", "macro_f1")  # the calibration error depends on how many there are
+MIN_IMAGES = 30  # of a group for it to count among the gaps: of fewer, chance makes the largest
+MAX_GROUPS = 50  # an attribute with more values is a number or a name
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Attributes of images.
+
+    Attributes:
+      path: of the file, for messages.
+      attributes: names of the columns besides 'id'.
+      values: for each id the values in their order, '' where nothing is given.
+    """
+
+    path: str
+    attributes: tuple[str, ...]
+    values: dict[str, tuple[str, ...]]
+
+
+def read_table(path: os.PathLike | str) -> Table:
+    """Reads a CSV file (UTF-8) with a column 'id' and one or more columns of categories.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is not such a table; the message names the file, the row and what is wrong.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return _read(str(path), csv.reader(file, strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
+
+
+def _read(path: str, rows) -> Table:
+    header = [name.strip() for name in next(rows, [])]
+    if header.count("id") != 1:
+        raise ValueError(
+            f"{path}, row 1: expected one column 'id', found {', '.join(map(repr, header)) or 'nothing'}"
+        )
+    if len(header) < 2 or len(set(header)) < len(header) or "" in header:
+        raise ValueError(
+            f"{path}, row 1: expected the column 'id' and columns of attributes, each with its own name, "
+            f"found {', '.join(map(repr, header))}"
+        )
+    place, values, lines = header.index("id"), {}, {}
+    for row in rows:
+        if not row:  # an empty line
+            continue
+        where = f"{path}, row {rows.line_num}"
+        if len(row) != len(header):
+            raise ValueError(f"{where}: {len(row)} cells, expected {len(header)} ({', '.join(header)})")
+        cells = [cell.strip() for cell in row]
+        name = cells.pop(place)
+        if name in values:
+            raise ValueError(f"{where}: the id {name!r} stands in row {lines[name]} already")
+        values[name], lines[name] = tuple(cells), rows.line_num
+    return Table(path, tuple(name for name in header if name != "id"), values)
+
+
+def match(table: Table, ids: Sequence[str]) -> dict[str, np.ndarray]:
+    """For each attribute the values of the images, str [N], '' where nothing is given.
+
+    Args:
+      table: from `read_table`.
+      ids: of the N images.
+
+    Raises:
+      ValueError: no image is in the table, or an attribute has too many values to be categories.
+    """
+    if not any(name in table.values for name in ids):
+        theirs = repr(next(iter(table.values))) if table.values else "no rows"
+        raise ValueError(
+            f"{table.path}: none of its ids is in the split; it has {theirs}, the split {str(ids[0])!r}"
+        )
+    nothing = ("",) * len(table.attributes)
+    columns = np.array([table.values.get(name, nothing) for name in ids], dtype=object).T
+    for name, column in zip(table.attributes, columns, strict=True):
+        if (count := len(set(column) - {""})) > MAX_GROUPS:
+            raise ValueError(
+                f"{table.path}: {name!r} has {count:,} different values, expected {MAX_GROUPS} categories at "
+                "most; put numbers into ranges, or leave the column out"
+            )
+    return dict(zip(table.attributes, columns, strict=True))
+
+
+def compare(
+    probs: np.ndarray,
+    labels: np.ndarray,
+    ids: Sequence[str],
+    groups: np.ndarray | None,
+    table: Table,
+    copies: np.ndarray | None = None,
+    *,
+    resamples: int = bootstrap.RESAMPLES,
+) -> dict[str, Any]:
+    """Figures by group, and the largest gaps between groups.
+
+    Args:
+      probs: float [N, K], rows that sum to 1.
+      labels: int [N].
+      ids: of the N images.
+      groups: int [N], equal for identical images, which the intervals resample together; None resamples
+        images one by one. Copies in different groups of an attribute are drawn apart.
+      table: from `read_table`.
+      copies: int8 [N], see `leakage.find_copies`; None where it is not known.
+      resamples: of the bootstrap.
+
+    Returns:
+      'table' (its path), 'in_split' and 'not_in_split' (rows of the table), 'without_row' (images);
+      'attributes': for each 'groups', where each value has 'n', the figures of `METRICS` and
+      'interval_95', by their names, and in 'without_near' the 'n', accuracy and 'interval_95' of its images
+      without near or identical copies (None where that is not known or none is left); 'not_given' (images
+      that have a row but no value); 'gaps': for each of `GAPS` the 'highest' and 'lowest' group of
+      MIN_IMAGES or more, 'value' (their difference) and its 'interval_95', or None where there are no two
+      such groups.
+
+    Raises:
+      ValueError: as `classification.check` and `match`.
+    """
+    probs, labels = np.asarray(probs, np.float64), np.asarray(labels)
+    classification.check(probs, labels)
+    columns = match(table, ids)
+    known = np.array([name in table.values for name in ids])
+    found = {}
+    for attribute, column in columns.items():
+        rows, drawn = {}, {}
+        for seed, value in enumerate(sorted(set(column) - {""})):
+            chosen = column == value
+            own_groups = None if groups is None else groups[chosen]
+            # Another seed for each group, since those of one size would be drawn alike.
+            drawn[value] = bootstrap.resample(
+                probs[chosen], labels[chosen], own_groups, resamples=resamples, seed=seed
+            )
+            there = np.unique(labels[chosen])
+            drawn[value]["macro_f1"] = np.nanmean(drawn[value]["f1"][:, there], axis=1)
+            rows[value] = _figures(probs[chosen], labels[chosen], drawn[value])
+            rows[value]["without_near"] = None
+            if copies is not None and (new := chosen & (copies == 0)).any():
+                of = None if groups is None else groups[new]
+                again = bootstrap.resample(probs[new], labels[new], of, resamples=resamples, seed=seed)
+                rows[value]["without_near"] = {
+                    "n": int(new.sum()),
+                    "accuracy": classification.accuracy(probs[new], labels[new]),
+                    "interval_95": bootstrap.interval(again["accuracy"]).tolist(),
+                }
+        found[attribute] = {
+            "groups": rows,
+            "not_given": int((known & (column == "")).sum()),
+            "gaps": {metric: _largest_gap(rows, drawn, metric) for metric in GAPS},
+        }
+    return {
+        "table": table.path,
+        "in_split": int(known.sum()),
+        "not_in_split": len(table.values) - int(known.sum()),
+        "without_row": int((~known).sum()),
+        "attributes": found,
+    }
+
+
+def _figures(probs: np.ndarray, labels: np.ndarray, drawn: dict[str, np.ndarray]) -> dict[str, Any]:
+    matrix = classification.confusion_matrix(probs, labels)
+    found = classification.scores(matrix) | {
+        "ece": calibration.ece(probs, labels),
+        "macro_f1": classification.per_class(matrix)["f1"][np.unique(labels)].mean(),
+    }
+    found = {metric: float(found[metric]) for metric in METRICS}
+    return {"n": len(labels)} | found | {"interval_95": bootstrap.intervals(drawn, found)}
+
+
+def _largest_gap(rows: dict[str, Any], drawn: dict[str, Any], metric: str) -> dict[str, Any] | None:
+    large = [value for value, row in rows.items() if row["n"] >= MIN_IMAGES]
+    if len(large) < 2:
+        return None
+    pairs = itertools.permutations(large, 2)
+    high, low = max(pairs, key=lambda pair: rows[pair[0]][metric] - rows[pair[1]][metric])
+    return {
+        "highest": high,
+        "lowest": low,
+        "value": rows[high][metric] - rows[low][metric],
+        "interval_95": bootstrap.interval(drawn[high][metric] - drawn[low][metric]).tolist(),
+    }
+
+
+def section(found: dict[str, Any]) -> str:
+    """What `compare` returns as a page in Markdown; the picture is subgroups.png beside it."""
+    name = pathlib.Path(found["table"]).name
+    lines = [
+        "# Subgroups",
+        "",
+        f"The attributes are those of `{name}`: {found['in_split']:,} of its rows are images of the split, "
+        f"{found['not_in_split']:,} are not; {found['without_row']:,} images have no row and are left out.",
+    ]
+    names = list(METRICS.values())
+    for attribute, of in found["attributes"].items():
+        head, rows = (attribute, "images", *names, "accuracy without near copies"), []
+        for value, row in of["groups"].items():
+            cells = ("{:.3f} ({:.3f} - {:.3f})".format(row[m], *row["interval_95"][m]) for m in METRICS)
+            rows.append((value.replace("|", "/"), f"{row['n']:,}", *cells, _without_near(row)))
+        lines += ["", f"## {attribute}", "", *tables.table(head, rows), ""]
+        lines += [_gap_line(METRICS[metric], gap) for metric, gap in of["gaps"].items()]
+        if of["not_given"]:
+            lines += ["", f"{of['not_given']:,} images have no value."]
+    lines += [
+        "",
+        "![subgroups](subgroups.png)",
+        "",
+        "In brackets 95 % bootstrap intervals; groups are resampled apart from each other. The groups of a "
+        "gap are the highest and the lowest of those compared, so that among several groups that are alike "
+        "some gap is to be expected. Balanced accuracy and macro F1 are over the classes that a group has. "
+        "The calibration error of few images is high by chance, so that it has no gaps. Groups of fewer than "
+        f"{MIN_IMAGES} images have no part in the gaps.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _without_near(row: dict[str, Any]) -> str:
+    part = row["without_near"]
+    if not part:
+        return ""
+    return "{:.3f} ({:.3f} - {:.3f}), {:,} images".format(part["accuracy"], *part["interval_95"], part["n"])
+
+
+def _gap_line(name: str, gap: dict[str, Any] | None) -> str:
+    if gap is None:
+        return f"- Largest gap in {name}: there are no two groups of {MIN_IMAGES} images."
+    between = "{:.3f} - {:.3f}".format(*gap["interval_95"])
+    return (
+        f"- Largest gap in {name}: {gap['value']:.3f} ({between}), `{gap['highest']}` over `{gap['lowest']}`."
+    )

@@ -1,0 +1,237 @@
+"""The report on one split: figures as JSON, a page to read, a row for every image, pictures."""
+
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fer_jax.evaluation import leakage, leakage_policy, predictions_file
+from fer_jax.evaluation.metrics import bootstrap, calibration, classification
+from fer_jax.evaluation.report import error_analysis, page, plots
+from fer_jax.io_utils import write_atomically
+
+COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
+PAIRS = 10  # of classes most often confused
+
+
+def write_report(
+    out_dir: os.PathLike | str,
+    probs: np.ndarray,
+    labels: np.ndarray,
+    ids: Sequence[str],
+    *,
+    facts: dict[str, Any],
+    images: Any = None,
+    groups: np.ndarray | None = None,
+    copies: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Writes predictions.csv, the pictures, report.md and, last, report.json.
+
+    Args:
+      out_dir: made here if need be; an older report in it is replaced.
+      probs: float [N, K], rows that sum to 1.
+      labels: int [N], places in facts['emotions'].
+      ids: N names, unique and stable.
+      facts: those of the checkpoint (see `checkpoints.load_weights`), together with 'split', 'tta'
+        and 'checkpoint' (where the weights lie); 'data' and 'data_hash' are of the evaluated data,
+        'trained_data' and 'trained_data_hash', where they differ, of the data of the training;
+        'annotators' what `annotators.compare` says, where there are votes.
+      images: uint8 [N, H, W, C], an array or an object indexed by integer arrays, for the pictures
+        with faces; None leaves them out.
+      groups: int [N], equal for identical images (see `splits.duplicate_groups`), which the
+        intervals resample together; None resamples images one by one.
+      copies: int8 [N], see `leakage.find_copies`, against the splits that had a part in the weights;
+        None where it is not known.
+
+    Returns:
+      What report.json holds.
+
+    Raises:
+      ValueError: nothing to evaluate or no distributions, see `classification.check`.
+      OSError: `out_dir` cannot be written.
+    """
+    probs, labels = np.asarray(probs, np.float64), np.asarray(labels)
+    classification.check(probs, labels)
+    out_dir = pathlib.Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    facts = _complete(facts)
+    names = facts["emotions"]
+    report = facts | figures(probs, labels, groups, names) | leakage_policy.judge(facts, copies)
+    report["leak_free"] = None if copies is None else leak_free(probs, labels, groups, copies)
+    report["calibrated"] = calibrated(probs, labels, groups, facts)
+    report["most_confident_mistakes"] = [
+        str(ids[i]) for i in error_analysis.confident_mistakes(probs, labels)
+    ]
+    # Gone first and written last: a report always has the rest of what belongs to it beside it.
+    for name in ("report.json", "report.md"):
+        (out_dir / name).unlink(missing_ok=True)
+    table = predictions_file.Predictions(list(ids), probs, labels, names, groups, copies)
+    predictions_file.write(out_dir / "predictions.csv", table)
+    report["suspects"] = report["twins"] = None
+    for name in ("suspects.csv", "suspects.png"):
+        (out_dir / name).unlink(missing_ok=True)
+    if report["trained_on_this_split"] is False:
+        report["suspects"] = error_analysis.write_suspects(out_dir, probs, labels, ids, names, images)
+    if images is not None:
+        report["twins"] = error_analysis.write_twins(out_dir, probs, labels, ids, names, images)
+        error_analysis.draw(out_dir, probs, labels, names, images)
+    draw_figures(out_dir, report)
+    write_atomically(out_dir / "report.md", page.report_page(report, out_dir).encode())
+    text = json.dumps(report, indent=2, sort_keys=True) + "\n"
+    write_atomically(out_dir / "report.json", text.encode())
+    return report
+
+
+def _complete(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts with None for what is not known."""
+    known = ("selection", "config", "model", "parameters", "data", "data_hash", "calibration", "annotators")
+    facts = dict.fromkeys(known) | {"annotations": [], "labels": "given"} | facts
+    facts.setdefault("trained_data_hash", facts["data_hash"])
+    facts.setdefault("trained_data", facts["data"])
+    return facts
+
+
+def figures(
+    probs: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, names: Sequence[str]
+) -> dict[str, Any]:
+    """Everything that is computed from the predictions of a split; see `write_report` for the arguments."""
+    matrix = classification.confusion_matrix(probs, labels)
+    of_class = classification.per_class(matrix)
+    drawn = bootstrap.resample(probs, labels, groups)
+    curve = calibration.risk_coverage(probs, labels)
+    return headline_figures(probs, labels, drawn) | {
+        "mean_confidence": float(probs.max(axis=1).mean()),
+        "bootstrap": {
+            "resamples": bootstrap.RESAMPLES,
+            "unit": "images" if groups is None else "groups of identical images",
+        },
+        "emotions": list(names),
+        "per_class": {
+            name: {key: values[i].item() for key, values in of_class.items()}
+            | {"interval_95": {key: _class_interval(drawn[key][:, i]) for key in bootstrap.PER_CLASS}}
+            for i, name in enumerate(names)
+        },
+        "confusion_matrix": matrix.tolist(),
+        "confused_pairs": confused_pairs(matrix, names),
+        "reliability": {k: v.tolist() for k, v in calibration.reliability(probs, labels).items()},
+        "reliability_adaptive": {
+            key: values.tolist()
+            for key, values in calibration.reliability(probs, labels, adaptive=True).items()
+        },
+        "aurc": calibration.aurc(curve),
+        "selective": [calibration.answering(curve, coverage) for coverage in COVERAGES],
+        "risk_coverage": _thinned(curve),
+    }
+
+
+def headline_figures(probs: np.ndarray, labels: np.ndarray, drawn: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The figures of a split in one number each, and their intervals.
+
+    Args:
+      probs, labels: see `write_report`.
+      drawn: from `bootstrap.resample`.
+    """
+    scores = classification.scores(classification.confusion_matrix(probs, labels))
+    values = {key: float(value) for key, value in scores.items()} | {
+        "loss": float(classification.nll(probs, labels).mean()),
+        "brier": float(classification.brier(probs, labels).mean()),
+        "ece": calibration.ece(probs, labels),
+        "adaptive_ece": calibration.ece(probs, labels, adaptive=True),
+    }
+    intervals = bootstrap.intervals(drawn, values)
+    return {"num_examples": len(labels)} | values | {"interval_95": intervals}
+
+
+def _class_interval(values: np.ndarray) -> list[float]:
+    """The interval of a class's figure; that of a class without images is the 0 that its figure is."""
+    return [0.0, 0.0] if np.isnan(values).all() else bootstrap.interval(values).tolist()
+
+
+def leak_free(
+    probs: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, copies: np.ndarray
+) -> dict[str, Any]:
+    """The figures without the images that have an identical copy, and without those that have a near one.
+
+    Returns:
+      For 'without_identical' and 'without_near' what `headline_figures` gives and 'removed', the
+      number of images left out; None where none would be left.
+    """
+    parts = {}
+    for i, kind in enumerate(leakage.KINDS):
+        if not i:
+            continue
+        kept = copies < i
+        name = f"without_{kind}"
+        if not kept.any():
+            parts[name] = None
+            continue
+        of = None if groups is None else groups[kept]
+        drawn = bootstrap.resample(probs[kept], labels[kept], of)
+        parts[name] = headline_figures(probs[kept], labels[kept], drawn) | {"removed": int((~kept).sum())}
+    return parts
+
+
+def calibrated(
+    probs: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray | None,
+    facts: dict[str, Any],
+) -> dict[str, Any] | None:
+    """The calibration after the checkpoint's temperature, None where it has none.
+
+    On the images that the temperature was fitted on, or may have been for all that is known, each half of
+    them is rescaled by the temperature of the other instead ('cross_fitted').
+    """
+    fitted = facts["calibration"]
+    if not fitted:
+        return None
+    fitted_here = fitted.get("split_hash") in (None, leakage_policy.split_hash(facts["data"], facts["split"]))
+    if fitted_here:
+        each = np.arange(len(labels)) if groups is None else groups
+        scaled = calibration.cross_rescale(probs, labels, each)
+    else:
+        scaled = calibration.rescale(probs, fitted["temperature"])
+    drawn = bootstrap.resample(scaled, labels, groups)
+    kept = ("loss", "brier", "ece", "adaptive_ece")
+    found = headline_figures(scaled, labels, drawn)
+    return {key: found[key] for key in kept} | {
+        "interval_95": {key: found["interval_95"][key] for key in kept},
+        "temperature": fitted["temperature"],
+        "cross_fitted": fitted_here,
+        "reliability": {k: v.tolist() for k, v in calibration.reliability(scaled, labels).items()},
+    }
+
+
+def confused_pairs(matrix: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The most frequent mistakes of one class for another, from a confusion matrix int [K, K]."""
+    wrong = matrix - np.diag(np.diag(matrix))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
+    found = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    return [
+        {
+            "label": names[row],
+            "prediction": names[column],
+            "count": int(wrong[row, column]),
+            "share_of_label": float(wrong[row, column] / matrix[row].sum()),
+        }
+        for row, column in found
+        if wrong[row, column]
+    ]
+
+
+def _thinned(curve: dict[str, np.ndarray], points: int = 200) -> dict[str, list[float]]:
+    """A curve at so many places at most, its last among them."""
+    places = np.unique(np.linspace(0, len(curve["risk"]) - 1, points).round().astype(int))
+    return {key: values[places].tolist() for key, values in curve.items()}
+
+
+def draw_figures(out_dir: pathlib.Path, report: dict[str, Any]) -> None:
+    """Draws the pictures that follow from a report's figures alone."""
+    matrix, names = np.array(report["confusion_matrix"]), report["emotions"]
+    plots.plot_confusion(matrix, names, out_dir / "confusion_matrix.png")
+    plots.plot_per_class(report["per_class"], report["macro_f1"], out_dir / "per_class.png")
+    plots.plot_reliability(report, out_dir / "reliability.png")
+    plots.plot_risk_coverage(report, out_dir / "risk_coverage.png")

@@ -1,0 +1,66 @@
+"""What a table of attributes says of a split's predictions, written beside the report."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fer_jax.evaluation.metrics import subgroups
+from fer_jax.evaluation.report.plots import new_figure
+from fer_jax.io_utils import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def write(out_dir: os.PathLike | str, found: dict[str, Any]) -> None:
+    """Writes subgroups.png, subgroups.md and subgroups.json from what `subgroups.compare` returns.
+
+    Raises:
+      OSError: `out_dir` cannot be written.
+    """
+    out_dir = pathlib.Path(out_dir)
+    plot(found, out_dir / "subgroups.png")
+    write_atomically(out_dir / "subgroups.md", subgroups.section(found).encode())
+    text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(out_dir / "subgroups.json", text.encode())
+
+
+def plot(found: dict[str, Any], path: pathlib.Path) -> Figure:
+    """A row for each attribute, a panel for each figure: the groups and their intervals."""
+    attributes = found["attributes"]
+    counts = [max(len(of["groups"]), 1) for of in attributes.values()]
+    figure, axes = new_figure(
+        13,
+        sum(0.34 * count + 0.9 for count in counts) + 0.3,
+        len(counts),
+        len(subgroups.METRICS),
+        squeeze=False,
+        height_ratios=[count + 1.2 for count in counts],
+    )
+    for row, (attribute, of) in zip(axes, attributes.items(), strict=True):
+        places = np.arange(len(of["groups"]))
+        for axis, (metric, name) in zip(row, subgroups.METRICS.items(), strict=True):
+            for place, group in zip(places, of["groups"].values(), strict=True):
+                color = "C0" if group["n"] >= subgroups.MIN_IMAGES else "0.6"
+                axis.plot(group["interval_95"][metric], [place, place], color=color, linewidth=2)
+                axis.plot(group[metric], place, "o", color=color)
+            axis.set_title(name, fontsize=10)
+            axis.set_ylim(len(places) - 0.5, -0.5)
+            axis.set_yticks(places, [])
+            axis.grid(alpha=0.3)
+        names = [f"{_short(value)} ({group['n']:,})" for value, group in of["groups"].items()]
+        row[0].set_yticks(places, names)
+        row[0].set_ylabel(attribute, fontsize=11, weight="bold")
+    small = f"; grey: fewer than {subgroups.MIN_IMAGES} images"
+    figure.suptitle(f"By group, with 95 % intervals (in brackets the images{small})", fontsize=11)
+    figure.savefig(path, dpi=100)
+    return figure
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 24 else text[:23] + "…"

@@ -1,0 +1,139 @@
+"""How much of its accuracy a model keeps on corrupted faces."""
+
+import functools
+import io
+import itertools
+import json
+import pathlib
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from fer_jax.evaluation.metrics import bootstrap, classification
+from fer_jax.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
+from fer_jax.io_utils import write_atomically
+
+Predictions = dict[str, np.ndarray]  # probabilities [N, K] of each condition: "clean", "jpeg/3", ...
+CLEAN = "clean"
+
+
+def condition(name: str, severity: int) -> str:
+    """The key of a corruption at a severity."""
+    return f"{name}/{severity}"
+
+
+def predict_all(
+    predict: Callable[[Any], np.ndarray],
+    images: Any,
+    *,
+    numbers: np.ndarray,
+    seed: int = 0,
+    keep: pathlib.Path | None = None,
+    progress: bool = True,
+) -> Predictions:
+    """Predicts a split as it is and under every corruption at every severity.
+
+    Args:
+      predict: (images, as `batch_inference.predict` takes them) -> probabilities float [N, K].
+      images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
+      numbers: int [N], each image's own number, see `corruptions.corrupt`.
+      seed: of everything random.
+      keep: a folder for what is predicted, so that another call with the same arguments goes on where this
+        one was stopped (see `keep_for`); None keeps nothing.
+      progress: whether to show a progress bar.
+    """
+    conditions = {CLEAN: lambda: images}
+    for name, severity in itertools.product(CORRUPTIONS, SEVERITIES):
+        conditions[condition(name, severity)] = functools.partial(
+            Corrupted, images, name, severity, seed=seed, numbers=numbers
+        )
+    found = {}
+    for key, spoiled in (bar := tqdm(conditions.items(), "corruptions", disable=not progress)):
+        bar.set_postfix_str(key)
+        file = keep and keep / f"{key.replace('/', '_')}.npy"
+        if file and file.is_file():
+            found[key] = np.load(file)
+            continue
+        found[key] = predict(spoiled())
+        if file:
+            buffer = io.BytesIO()
+            np.save(buffer, found[key])
+            write_atomically(file, buffer.getvalue())
+    return found
+
+
+def keep_for(folder: pathlib.Path, what: Any) -> pathlib.Path:
+    """A folder for `predict_all` to keep predictions in, emptied if it has those of something else.
+
+    Args:
+      folder: made here if need be.
+      what: JSON that tells these predictions from all others: weights, images, seed.
+    """
+    mark, text = folder / "of.json", json.dumps(what, sort_keys=True)
+    if not mark.is_file() or mark.read_text() != text:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_atomically(mark, text.encode())
+    return folder
+
+
+def figures(predictions: Predictions, labels: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
+    """Accuracies with 95 % intervals, and what sums them up.
+
+    Args:
+      predictions: from `predict_all`.
+      labels: int [N].
+      groups: int [N], equal for images that the bootstrap draws together (see
+        `splits.duplicate_groups`); None draws single images.
+
+    Returns:
+      'clean': a figure; 'corruptions': for each 'severities' (five figures, each with its 'level' and
+      'macro_f1'), 'mean' (over the severities) and 'kept' (that mean as a share of the clean accuracy);
+      'mean_corruption_accuracy' and 'kept': the same over all corruptions. A figure is
+      {'accuracy' or 'value', 'interval_95'}; all are paired in the bootstrap.
+    """
+    for probs in predictions.values():
+        classification.check(probs, labels)
+    keys = list(predictions)
+    hits = np.stack([predictions[key].argmax(axis=1) == labels for key in keys], axis=1).astype(np.float64)
+    *sums, counts = bootstrap.resample_sums(np.append(hits, np.ones((len(labels), 1)), axis=1), groups).T
+    drawn = dict(zip(keys, np.array(sums) / counts, strict=True))
+    exact = dict(zip(keys, hits.mean(axis=0), strict=True))
+
+    def with_macro_f1(key: str) -> dict[str, Any]:
+        scores = classification.scores(classification.confusion_matrix(predictions[key], labels))
+        return _figure(exact[key], drawn[key], "accuracy") | {"macro_f1": float(scores["macro_f1"])}
+
+    def summed(names: Sequence[str]) -> dict[str, Any]:
+        wanted = [condition(name, severity) for name in names for severity in SEVERITIES]
+        value, values = (np.mean([source[key] for key in wanted], axis=0) for source in (exact, drawn))
+        kept = _figure(_share(value, exact[CLEAN]), _share(values, drawn[CLEAN]))
+        return {"mean": _figure(value, values), "kept": kept}
+
+    corruptions = {}
+    for name, corruption in CORRUPTIONS.items():
+        rows = []
+        for severity, level in zip(SEVERITIES, corruption.levels, strict=True):
+            rows.append({"level": level} | with_macro_f1(condition(name, severity)))
+        corruptions[name] = {"severities": rows} | summed([name])
+    overall = summed(list(CORRUPTIONS))
+    return {
+        "num_examples": len(labels),
+        "clean": with_macro_f1(CLEAN),
+        "corruptions": corruptions,
+        "mean_corruption_accuracy": overall["mean"],
+        "kept": overall["kept"],
+        "resamples": bootstrap.RESAMPLES,
+    }
+
+
+def _share(value: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """Of the clean accuracy; 0 where that is 0."""
+    return np.divide(value, clean, out=np.zeros_like(value), where=np.asarray(clean) != 0)
+
+
+def _figure(value: float, values: np.ndarray, name: str = "value") -> dict[str, Any]:
+    return {name: float(value), "interval_95": bootstrap.interval(values).tolist()}

@@ -1,0 +1,124 @@
+"""Pictures of robustness. What draws one writes it to `path` as PNG and returns its figure."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fer_jax.evaluation.report.plots import new_figure
+from fer_jax.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def plot_curves(report: dict[str, Any], path: pathlib.Path) -> Figure:
+    """Accuracy by severity, a panel for each corruption; `report` is from `degradation.figures`."""
+    columns = 4
+    rows = -(-len(CORRUPTIONS) // columns)
+    figure, axes = new_figure(13, 2.75 * rows + 0.4, rows, columns, sharey=True, squeeze=False)
+    clean = report["clean"]
+    for axis, (name, found) in zip(axes.flat, report["corruptions"].items(), strict=False):
+        points = [clean, *found["severities"]]
+        places = [0, *SEVERITIES]
+        accuracy = [point["accuracy"] for point in points]
+        low, high = zip(*(point["interval_95"] for point in points), strict=True)
+        axis.axhline(clean["accuracy"], color="0.5", linestyle="--", linewidth=1)
+        axis.fill_between(places, low, high, color="C0", alpha=0.2, linewidth=0)
+        axis.plot(places, accuracy, color="C0", marker="o", markersize=4)
+        corruption = CORRUPTIONS[name]
+        axis.set_xticks(places, ["clean", *(f"{level:.3g}" for level in corruption.levels)])
+        axis.set_title(f"{corruption.title}: keeps {100 * found['kept']['value']:.0f} %", fontsize=11)
+        axis.set_xlabel(corruption.level, fontsize=9)
+        axis.tick_params(labelsize=9)
+        axis.set_ylim(0, min(1, clean["accuracy"] * 1.25 + 0.02))
+        axis.grid(alpha=0.3)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("accuracy")
+    for axis in axes.flat[len(CORRUPTIONS) :]:
+        axis.axis("off")
+    figure.suptitle(
+        "Accuracy by severity (dashed: clean; shaded: 95 % interval; in the titles the share of the clean "
+        "accuracy that the mean over severities keeps)",
+        fontsize=11,
+    )
+    figure.savefig(path, dpi=100)
+    return figure
+
+
+def plot_summary(report: dict[str, Any], path: pathlib.Path) -> Figure:
+    """The mean accuracy of each corruption over its severities, worst below."""
+    figure, axis = new_figure(9, 0.32 * len(CORRUPTIONS) + 1.6)
+    found = sorted(report["corruptions"].items(), key=lambda item: item[1]["mean"]["value"])
+    values = np.array([of["mean"]["value"] for _, of in found])
+    between = np.array([of["mean"]["interval_95"] for _, of in found]).T
+    errors = abs(between - values)
+    axis.barh(range(len(found)), values, xerr=errors, color="C0", ecolor="0.25", capsize=2.5, height=0.7)
+    on_white = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+    axis.set_yticks(range(len(found)), [CORRUPTIONS[name].title for name, _ in found])
+    for place, (value, high, (_, of)) in enumerate(zip(values, between[1], found, strict=True)):
+        text = f"{value:.3f}  keeps {100 * of['kept']['value']:.0f} %"
+        axis.text(high + 0.008, place, text, va="center", fontsize=9, bbox=on_white)
+    clean, mean = report["clean"]["accuracy"], report["mean_corruption_accuracy"]["value"]
+    axis.axvline(clean, color="0.4", linestyle="--", linewidth=1, label=f"clean {clean:.3f}")
+    axis.axvline(mean, color="C3", linestyle=":", linewidth=1.5, label=f"mean of all corruptions {mean:.3f}")
+    axis.set(xlabel="mean accuracy over five severities (bars: 95 % interval)")
+    axis.set_xlim(0, max(clean, between[1].max()) + 0.17)
+    axis.set_ylim(-0.6, len(found) - 0.4)
+    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
+    axis.grid(axis="x", alpha=0.3)
+    axis.set_axisbelow(True)
+    figure.savefig(path, dpi=110)
+    return figure
+
+
+def plot_sheet(
+    clean: np.ndarray,
+    clean_caption: str,
+    corrupted: dict[str, np.ndarray],
+    captions: dict[str, Sequence[str]],
+    right: dict[str, Sequence[bool]],
+    path: pathlib.Path,
+) -> Figure:
+    """One face under all corruptions and severities.
+
+    Args:
+      clean: uint8 [H, W, 1 or 3].
+      clean_caption: under it.
+      corrupted: for each corruption the five faces uint8 [5, h, w, 1 or 3].
+      captions: for each corruption five texts.
+      right: for each corruption whether the five predictions are right; others are written in red.
+      path: of the picture.
+    """
+    blocks, names = 2, list(corrupted)
+    rows = -(-len(names) // blocks)
+    name_width, width, height = 1.5, 1.06, 1.3
+    block_width = name_width + len(SEVERITIES) * width + 0.3
+    figure, axis = new_figure(1.05 * blocks * block_width, 1.05 * (rows + 1) * height + 0.2)
+
+    def face(image, left, top, caption, color):
+        extent = (left, left + 1, top + 1, top)
+        pixels, colors = (image[..., 0], "gray") if image.shape[-1] == 1 else (image, None)
+        axis.imshow(pixels, colors, vmin=0, vmax=255, interpolation="nearest", extent=extent)
+        axis.text(left + 0.5, top + 1.03, caption, fontsize=8, ha="center", va="top", color=color)
+
+    face(clean, name_width, 0, clean_caption, "black")
+    axis.text(0, 0.5, "clean", fontsize=10, va="center")
+    note = "Under each face what it is taken for, and how surely; mistakes in red.\nSeverities 1 to 5."
+    axis.text(name_width + 1.3, 0.5, note, fontsize=10, va="center")
+    for number, name in enumerate(names):
+        left, top = number // rows * block_width, (number % rows + 1) * height
+        corruption = CORRUPTIONS[name]
+        level = f"{corruption.level}\n{corruption.levels[0]:.3g} to {corruption.levels[-1]:.3g}"
+        axis.text(left, top + 0.42, corruption.title, fontsize=10, va="center")
+        axis.text(left, top + 0.66, level, fontsize=7, va="top")
+        for place, image in enumerate(corrupted[name]):
+            color = "black" if right[name][place] else "C3"
+            face(image, left + name_width + place * width, top, captions[name][place], color)
+    axis.set(xlim=(0, blocks * block_width - 0.3), ylim=((rows + 1) * height, -0.05))
+    axis.axis("off")
+    figure.savefig(path, dpi=110)
+    return figure

@@ -1,0 +1,112 @@
+"""The app's live webcam, through the extra streamlit-webrtc.
+
+A browser reaches a server elsewhere only by way of a STUN or TURN server, which whoever runs the app names in
+$FER_JAX_ICE_SERVERS or as `ice_servers` in Streamlit's secrets.toml: a JSON list (in secrets.toml a list of
+tables) as WebRTC knows it, such as
+
+    [{"urls": "turn:turn.example.org:3478", "username": "name", "credential": "secret"}]
+
+Without it only browsers on this machine or in its network connect, and nobody else is asked.
+"""
+
+import importlib.util
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import av
+import numpy as np
+import streamlit as st
+
+from fer_jax.inference.app import analysis
+from fer_jax.inference.classifier import Classifier
+from fer_jax.inference.detection.detectors import LONGEST_IN_VIDEO
+from fer_jax.inference.predictor import Predictor
+
+ICE_VARIABLE = "FER_JAX_ICE_SERVERS"
+_CAMERA = {"video": {"width": {"ideal": 640}, "frameRate": {"ideal": 15}}, "audio": False}
+_MOST_FACES = 8  # in a frame, the largest
+
+
+def show(predictor: Predictor) -> bool:
+    """The live picture, or what keeps it from being there; whether it runs."""
+    if importlib.util.find_spec("streamlit_webrtc") is None:
+        st.info(
+            "**The live picture is not installed here.** Whoever runs this app can add it: "
+            "`pip install 'fer_jax[webrtc]'`. A snapshot works without it.",
+            icon=":material/videocam_off:",
+        )
+        return False
+    try:
+        servers = ice_servers()
+    except ValueError as error:
+        st.error(f"The live picture is set up wrongly: {error}")
+        return False
+    from streamlit_webrtc import WebRtcMode, webrtc_streamer
+
+    with st.spinner("Preparing the live picture ..."):
+        _warm_up(predictor.classifier)
+    context = webrtc_streamer(
+        "live",
+        WebRtcMode.SENDRECV,
+        rtc_configuration={"iceServers": servers},
+        media_stream_constraints=_CAMERA,
+        queued_video_frames_callback=_latest_of(predictor),
+        async_processing=True,
+    )
+    st.caption("Frames are looked at as they come, the latest first; none is kept.")
+    if context.state.playing:
+        return True
+    st.info(
+        "Press START and allow the camera. If no picture comes within ten seconds, this browser cannot reach "
+        "the server by WebRTC (a firewall, or no TURN server is set up): take a snapshot instead.",
+        icon=":material/videocam:",
+    )
+    return False
+
+
+def ice_servers() -> list[dict[str, Any]]:
+    """The STUN and TURN servers that whoever runs the app has set up; none where they have not.
+
+    Raises:
+      ValueError: what is set up is no list of servers; the message says what was expected.
+    """
+    text = os.environ.get(ICE_VARIABLE)
+    try:
+        servers = json.loads(text) if text else _secret()
+    except json.JSONDecodeError as error:
+        raise ValueError(f"${ICE_VARIABLE} is not JSON ({error})") from error
+    if not isinstance(servers, list) or not all(isinstance(one, dict) and "urls" in one for one in servers):
+        raise ValueError(
+            f"${ICE_VARIABLE}, or ice_servers in secrets.toml: expected a list such as "
+            '[{"urls": "turn:HOST:3478", "username": "NAME", "credential": "SECRET"}]'
+        )
+    return servers
+
+
+def _secret() -> Any:
+    try:
+        return [dict(one) for one in st.secrets.get("ice_servers", [])]
+    except (FileNotFoundError, TypeError):  # there is no secrets.toml, or it holds something else
+        return []
+
+
+def _warm_up(classifier: Classifier) -> None:
+    """Has the network compiled for the batches that frames need, which takes seconds the first time."""
+    shape = classifier.side, classifier.side, classifier.channels
+    for count in (1, _MOST_FACES):
+        classifier(np.zeros((count, *shape), np.uint8))
+
+
+def _latest_of(predictor: Predictor) -> Any:
+    """A function of the frames that wait: only the latest is looked at, so that none pile up."""
+
+    async def annotate(frames: Sequence[av.VideoFrame]) -> list[av.VideoFrame]:
+        image = frames[-1].to_ndarray(format="rgb24")
+        found = predictor.detector.detect(image, LONGEST_IN_VIDEO)[:_MOST_FACES]
+        faces = predictor.classify(predictor.crop(image, found), found)
+        shown = av.VideoFrame.from_ndarray(analysis.draw(image, faces), format="rgb24")
+        return [shown]
+
+    return annotate

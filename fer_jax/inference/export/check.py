@@ -1,0 +1,148 @@
+"""Whether an export does what the network does, how accurate it is, and how long it takes."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from fer_jax.data import splits
+from fer_jax.data.dataset import builder
+from fer_jax.data.sources import synthetic
+from fer_jax.evaluation import predictions_file
+from fer_jax.evaluation.metrics import bootstrap, classification
+from fer_jax.inference.export.program import Program
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+TOLERANCE = 1e-4  # of probabilities, in float32
+FACES, CALIBRATION_FACES, BATCH, TIMED = 512, 512, 64, (1, 64)
+CALLS, CALLS_OF_BATCHES, WARM_UP = 50, 7, 2
+SPLIT, SYNTHETIC = "validation", "synthetic faces"
+
+
+class MismatchError(ValueError):
+    """An export in float32 does not give the network's numbers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Faces:
+    """What exports are tried on.
+
+    Attributes:
+      name: where the faces are from.
+      images: uint8 [N, S, S, C].
+      labels: int [N], None for faces that say nothing about accuracy.
+      classes: that the labels know.
+      groups: int [N], exact copies of one image have one number.
+      calibration: faces uint8 [M, S, S, C] of the training, None without data.
+      expected: the network's own probabilities float64 [N, K].
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray | None
+    classes: int
+    groups: np.ndarray | None
+    calibration: np.ndarray | None
+    expected: np.ndarray
+
+
+def load_faces(program: Program, data: str | None = None) -> Faces:
+    """The faces of a dataset's validation split, or synthetic ones; the test split is for the final score.
+
+    Raises:
+      As `Trained.load_judged`.
+    """
+    trained = program.trained
+    if data is None:
+        images, _ = synthetic.generate(-(-FACES // 7), seed=0, split=SPLIT)
+        images = program.fit(images[:FACES])
+        return Faces(SYNTHETIC, images, None, 0, None, None, run_all(program.run, images))
+    judged = trained.load_judged(data, SPLIT)
+    images = program.fit(judged.faces.images)
+    training = trained.load_split(data, "train").images
+    chosen = np.linspace(0, training.shape[0] - 1, min(CALIBRATION_FACES, training.shape[0])).astype(int)
+    return Faces(
+        f"{SPLIT} of {builder.read_manifest(data)['name']}",
+        images,
+        judged.faces.labels,
+        len(judged.names),
+        splits.duplicate_groups(judged.faces.images),
+        program.fit(training[chosen]),
+        run_all(program.run, images),
+    )
+
+
+def run_all(run: Run, inputs: np.ndarray) -> np.ndarray:
+    """The outputs of a batch of any size, computed `BATCH` at a time."""
+    return np.concatenate([run(inputs[start : start + BATCH]) for start in range(0, len(inputs), BATCH)])
+
+
+def compare(program: Program, run: Run, faces: Faces) -> dict[str, Any]:
+    """An export beside the network.
+
+    Returns:
+      'faces', how many, the first of them; 'of', where they are from; 'largest_difference' of probabilities;
+      'same_prediction', the share of faces; and where there are labels 'accuracy' of the export on all
+      faces, 'accuracy_of_the_network' with its 'interval_95', and 'accuracy_change'.
+    """
+    count = FACES if faces.labels is None else len(faces.images)
+    inputs = program.prepare(faces.images[:count])
+    found, expected = program.probabilities(run_all(run, inputs)), faces.expected
+    first = slice(FACES)
+    result = {
+        "faces": len(found[first]),
+        "of": faces.name,
+        "largest_difference": float(abs(found[first] - expected[first]).max()),
+        "same_prediction": float((found[first].argmax(1) == expected[first].argmax(1)).mean()),
+    }
+    if faces.labels is None:
+        return result
+    found, expected = (predictions_file.restrict(probs, faces.classes) for probs in (found, expected))
+    accuracy = classification.accuracy(found, faces.labels)
+    drawn = bootstrap.resample(expected, faces.labels, faces.groups)
+    return result | {
+        "accuracy": accuracy,
+        "accuracy_of_the_network": classification.accuracy(expected, faces.labels),
+        "interval_95": bootstrap.interval(drawn["accuracy"]).tolist(),
+        "accuracy_change": accuracy - classification.accuracy(expected, faces.labels),
+    }
+
+
+def require_same(found: dict[str, Any]) -> None:
+    """Refuses an export in float32 that does not give the network's numbers.
+
+    Args:
+      found: from `compare`.
+
+    Raises:
+      MismatchError: a probability differs by more than `TOLERANCE`, or a prediction differs.
+    """
+    if not found["largest_difference"] <= TOLERANCE or found["same_prediction"] < 1:
+        raise MismatchError(
+            f"the export differs from the network by up to {found['largest_difference']:.2g} in probability "
+            f"and agrees in {found['same_prediction']:.1%} of {found['faces']} predictions; expected "
+            f"{TOLERANCE:.0e} at most, and all: nothing was written. Please report it with the checkpoint"
+        )
+
+
+def latency(run: Run, inputs: np.ndarray, batch_sizes: Sequence[int] = TIMED) -> dict[str, float]:
+    """How long a batch takes, in milliseconds: {batch size: median}.
+
+    Args:
+      run: takes the batch.
+      inputs: as it takes them.
+      batch_sizes: to time, the least first.
+    """
+    found = {}
+    for size in batch_sizes:
+        batch = np.resize(inputs, (size, *inputs.shape[1:]))
+        calls, seconds = CALLS if size == 1 else CALLS_OF_BATCHES, []
+        for _ in range(WARM_UP + calls):
+            start = time.perf_counter()
+            run(batch)
+            seconds.append(time.perf_counter() - start)
+        found[str(size)] = 1000 * float(np.median(seconds[-calls:]))
+    return found

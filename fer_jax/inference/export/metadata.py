@@ -1,0 +1,74 @@
+"""What an export says of itself: how to use it, how good it is, where it comes from, on what terms."""
+
+from typing import Any
+
+import flax
+import jax
+
+from fer_jax import __version__
+from fer_jax.inference import licences
+from fer_jax.inference.export.program import INPUT, Program
+from fer_jax.pretrained.registry import network_name
+
+
+def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of an export but for what is measured on it; JSON.
+
+    Args:
+      program: what is exported.
+      precision: of the file.
+      versions: of the format and its tools.
+    """
+    facts = program.trained.facts
+    side, _, channels = program.trained.input_shape
+    preprocess, labels = facts["preprocess"], facts["emotions"]
+    network = network_name(program.trained.source, facts["model"])
+    inside, checkpoint = program.preprocessing == "inside", licences.checkpoint(program.trained.source)
+    return {
+        "description": (
+            f"{network}, facial emotion recognition by fer_jax {__version__}: faces {side}x{side} to "
+            f"{program.output} of {', '.join(labels)}"
+        ),
+        "labels": labels,
+        "input": {
+            "name": INPUT,
+            "shape": ["N", side, side, channels],
+            "layout": "NHWC",
+            "dtype": "uint8" if inside else "float32",
+            "pixels": (
+                "0 to 255, as they are"
+                if inside
+                else "(p / 255 - mean) / std of pixels p from 0 to 255, to be done by the caller"
+            ),
+            "colours": "grey" if channels == 1 else "RGB; a grey face is repeated three times",
+            "preprocessing": program.preprocessing,
+            # What was enlarged to the input's size in training is best shrunk to this first.
+            "side_in_training": (facts.get("faces") or {}).get("side"),
+            "mean": preprocess["mean"],
+            "std": preprocess["std"],
+            "interpolation": preprocess["interpolation"],
+            "fill": preprocess["fill"],
+        },
+        "output": {
+            "name": program.output,
+            "shape": ["N", len(labels)],
+            "dtype": "float32",
+            "softmax": program.softmax,
+            "temperature": program.temperature,
+            "temperature_applied": program.softmax == "inside",
+        },
+        "precision": precision,
+        "licence": {
+            "code": licences.CODE_LICENCE,
+            "weights": licences.weights_licence(program.trained.source, facts.get("pretrained")),
+            "data": f"the weights were trained on {facts['data']['name']}, which has its own terms",
+        },
+        "accuracy": {
+            "trained_on": facts["data"]["name"],
+            "evaluation": facts.get("evaluation"),
+            "selection": facts.get("selection"),
+        },
+        "intended_use": licences.INTENDED_USE,
+        "checkpoint": checkpoint,
+        "versions": {"fer_jax": __version__, "jax": jax.__version__, "flax": flax.__version__} | versions,
+    }

@@ -1,0 +1,253 @@
+"""ONNX, for ONNX Runtime in all its languages and in the browser.
+
+Images lie as [N, C, H, W] in the graph, as ONNX's convolutions take them, whatever the input's layout.
+"""
+
+import json
+import math
+import pathlib
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper, numpy_helper
+from onnxruntime import quantization
+from onnxruntime.transformers import float16
+
+from fer_jax import __version__
+from fer_jax.inference.export.graph import BATCH, Pads, Shape, convert
+from fer_jax.inference.export.program import INPUT, Program
+from fer_jax.io_utils import write_atomically
+
+PRECISIONS = ("float32", "float16", "int8")
+# Old enough for runtimes of 2022, new enough for all that is written here.
+OPSET, IR_VERSION = 17, 8
+
+_UNARY = {
+    "elu": "Elu",
+    "exp": "Exp",
+    "logistic": "Sigmoid",
+    "neg": "Neg",
+    "softmax": "Softmax",
+    "sqrt": "Sqrt",
+    "tanh": "Tanh",
+}
+_BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min"}
+_QUANTIZED = ["Conv", "Gemm", "MaxPool", "GlobalAveragePool", "Add", "Mul"]
+_AXES = (0, 2, 3, 1)  # where JAX's axes of an image lie here
+
+
+def _laid(shape: Shape) -> Shape:
+    """A shape as it lies here."""
+    return (shape[0], shape[3], shape[1], shape[2]) if len(shape) == 4 else shape
+
+
+def _is_free(shape: Shape) -> bool:
+    """Whether the values of a shape come in the same order in both layouts."""
+    return len(shape) != 4 or shape[1] * shape[2] == 1 or shape[3] == 1
+
+
+class _Graph:
+    """Collects the nodes; a handle is a value's name."""
+
+    def __init__(self):
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+        self._names: dict[tuple, str] = {}
+
+    def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        name = f"{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name, **attributes))
+        return name
+
+    def array(self, value: np.ndarray) -> str:
+        """An initializer; equal ones are one."""
+        value = np.asarray(value, order="C")
+        key = value.tobytes(), value.shape, value.dtype
+        if key not in self._names:
+            name = self._names[key] = f"constant_{len(self._names)}"
+            self.initializers[name] = numpy_helper.from_array(value, name)
+        return self._names[key]
+
+    def constant(self, value: np.ndarray) -> str:
+        return self.array(value.transpose(0, 3, 1, 2) if value.ndim == 4 else value)
+
+    def cast(self, x: str, dtype: np.dtype) -> str:
+        return self.node("Cast", x, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+    def unary(self, name: str, x: str) -> str:
+        if name == "rsqrt":
+            return self.node("Reciprocal", self.node("Sqrt", x))
+        return self.node(_UNARY[name], x)
+
+    def binary(self, name: str, x: str, y: str) -> str:
+        return self.node(_BINARY[name], x, y)
+
+    def bound(self, name: str, x: str, limit: float) -> str:
+        if name == "max" and limit == 0:
+            return self.node("Relu", x)
+        number = self.array(np.float32(limit))
+        return self.node("Clip", x, number) if name == "max" else self.node("Clip", x, "", number)
+
+    def reshape(self, x: str, old: Shape, new: Shape) -> str:
+        if not _is_free(old):
+            x = self.node("Transpose", x, perm=_AXES)
+            old = (old[0], math.prod(old[1:]))
+        if _is_free(new):
+            return self._reshape(x, _laid(new))
+        return self.node("Transpose", self._reshape(x, new), perm=(0, 3, 1, 2))
+
+    def _reshape(self, x: str, shape: Shape) -> str:
+        return self.node("Reshape", x, self.array(np.array(shape, np.int64)))
+
+    def broadcast(self, x: str, shape: Shape) -> str:
+        sizes = [1 if size == BATCH else size for size in _laid(shape)]
+        return self.node("Expand", x, self.array(np.array(sizes, np.int64)))
+
+    def reduce(self, name: str, x: str, shape: Shape, axes: Sequence[int]) -> str:
+        is_image = len(shape) == 4
+        if name == "mean" and is_image and tuple(axes) == (1, 2):
+            return self.node("Flatten", self.node("GlobalAveragePool", x))
+        laid = [_AXES[axis] if is_image else axis for axis in axes]
+        if name == "mean":
+            return self.node("ReduceMean", x, axes=laid, keepdims=0)
+        return self.node("ReduceSum", x, self.array(np.array(laid, np.int64)), keepdims=0)
+
+    def max_pool(self, x: str, window: Sequence[int], strides: Sequence[int], pads: Pads) -> str:
+        return self.node("MaxPool", x, kernel_shape=window, strides=strides, pads=_pads(pads))
+
+    def convolve(
+        self,
+        x: str,
+        shape: Shape,
+        kernel: np.ndarray,
+        bias: np.ndarray,
+        strides: Sequence[int],
+        pads: Pads,
+        groups: int,
+    ) -> str:
+        weights = self.array(kernel.transpose(3, 2, 0, 1))
+        attributes = {"kernel_shape": kernel.shape[:2], "strides": strides, "pads": _pads(pads)}
+        return self.node("Conv", x, weights, self.array(bias), group=groups, **attributes)
+
+    def multiply(self, x: str, kernel: np.ndarray, bias: np.ndarray) -> str:
+        return self.node("Gemm", x, self.array(kernel), self.array(bias))
+
+
+def build(program: Program) -> onnx.ModelProto:
+    """The model in float32, its batch of any size."""
+    graph, shape = _Graph(), (BATCH, *program.trained.input_shape)
+    x = graph.node("Transpose", INPUT, perm=(0, 3, 1, 2))
+    out = convert(program, shape, program.dtype, graph, x)
+    graph.nodes.append(helper.make_node("Identity", [out], [program.output], program.output))
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "fer_jax",
+            [_value(INPUT, program.dtype, shape)],
+            [_value(program.output, np.float32, (BATCH, len(program.trained.facts["emotions"])))],
+            list(graph.initializers.values()),
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="fer_jax",
+        producer_version=__version__,
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def write(program: Program, path: pathlib.Path, precision: str, calibration: np.ndarray | None) -> None:
+    """Writes the model.
+
+    Args:
+      program: the network.
+      path: the file.
+      precision: 'float32'; 'float16', of weights and activations, the output stays float32; or 'int8', by
+        static quantisation of weights (a scale for each channel) and activations.
+      calibration: faces uint8 [N, S, S, C] that show int8 how large the activations become.
+    """
+    model = build(program)
+    if precision == "int8":
+        model = _quantize(model, program, calibration)
+    elif precision == "float16":
+        model = float16.convert_float_to_float16(model, keep_io_types=True)
+    write_atomically(path, model.SerializeToString())
+
+
+class _Faces(quantization.CalibrationDataReader):
+    """Gives the calibration what the network takes, some faces at a time."""
+
+    def __init__(self, inputs: np.ndarray):
+        self._parts = iter(np.array_split(inputs, -(-len(inputs) // 32)))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        part = next(self._parts, None)
+        return None if part is None else {INPUT: part}
+
+
+def _quantize(model: onnx.ModelProto, program: Program, calibration: np.ndarray) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "int8.onnx")
+        quantization.quantize_static(
+            model,
+            path,
+            _Faces(program.prepare(calibration)),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=_QUANTIZED,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+        return onnx.load(path)
+
+
+def load(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
+    """The model in ONNX Runtime on the CPU: a function of a batch."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda batch: session.run(None, {INPUT: batch})[0]
+
+
+def versions() -> dict[str, Any]:
+    """What the file was written with, and asks for."""
+    return {
+        "opset": OPSET,
+        "ir": IR_VERSION,
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+def annotate(path: pathlib.Path, metadata: dict[str, Any]) -> None:
+    """Writes metadata into the model's properties, what is no text as JSON, and a summary as its text."""
+    model = onnx.load(path)
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+    helper.set_model_props(model, texts)
+    model.doc_string = metadata["description"]
+    write_atomically(path, model.SerializeToString())
+
+
+def read_metadata(path: pathlib.Path) -> dict[str, Any]:
+    """What `annotate` wrote."""
+    properties = onnx.load(path, load_external_data=False).metadata_props
+    return {one.key: _parse(one.value) for one in properties}
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _value(name: str, dtype: Any, shape: Shape) -> onnx.ValueInfoProto:
+    sizes = ["N" if size == BATCH else size for size in shape]
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), sizes)
+
+
+def _pads(pads: Pads) -> list[int]:
+    """First all that come before, then all that come after."""
+    return [before for before, _ in pads] + [after for _, after in pads]

@@ -1,0 +1,139 @@
+"""What is exported: a trained network as one function of a batch of faces."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fer_jax import runtime
+from fer_jax.data import augment
+from fer_jax.evaluation import batch_inference
+from fer_jax.loaded_model import Trained
+from fer_jax.models.ops.portable import portable
+from fer_jax.training import train_step
+
+INPUT = "faces"
+PLACES = ("inside", "outside")
+
+
+@jax.jit
+def softmax(logits: jax.Array) -> jax.Array:
+    """A function of its own, so that a format that has a softmax finds it by its name."""
+    return jax.nn.softmax(logits)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A network with what is to be done before and after it.
+
+    Called with a batch it computes in float32, of standard operations alone, whatever type the network was
+    trained in.
+
+    Attributes:
+      trained: the network and its weights.
+      preprocessing: 'inside', and it takes uint8 [N, S, S, C] in [0, 255]; or 'outside', and it takes
+        float32 [N, S, S, C], the pixels in [0, 1] less the mean, divided by the standard deviation.
+      softmax: 'inside', and it gives probabilities float32 [N, K] at `temperature`; or 'outside', and it
+        gives the logits, which no temperature has touched.
+    """
+
+    trained: Trained
+    preprocessing: str = "inside"
+    softmax: str = "inside"
+
+    @property
+    def dtype(self) -> Any:
+        """Of the input."""
+        return np.uint8 if self.preprocessing == "inside" else np.float32
+
+    @property
+    def output(self) -> str:
+        """What it gives: 'probabilities' or 'logits'."""
+        return "probabilities" if self.softmax == "inside" else "logits"
+
+    @property
+    def temperature(self) -> float:
+        """By which logits are divided before the softmax, 1 where the weights have not been calibrated."""
+        return (self.trained.facts.get("calibration") or {}).get("temperature", 1.0)
+
+    @functools.cached_property
+    def model(self) -> nn.Module:
+        """The network, computing in float32."""
+        return self.trained.model.clone(dtype=jnp.float32)
+
+    @property
+    def levels(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the pixels in [0, 1], float32, of all channels or one for each."""
+        preprocess = self.trained.facts["preprocess"]
+        return np.float32(preprocess["mean"]), np.float32(preprocess["std"])
+
+    def __call__(self, faces: jax.Array) -> jax.Array:
+        """Faces as `preprocessing` says -> what `output` says."""
+        if self.preprocessing == "inside":
+            pixels = faces.astype(jnp.float32) * augment.PIXEL
+            faces = train_step.normalize(pixels, *self.levels, self.trained.input_shape[-1])
+        with portable():
+            logits = self.model.apply(self.trained.variables, faces, train=False)
+        return softmax(logits / np.float32(self.temperature)) if self.softmax == "inside" else logits
+
+    def fit(self, images: Any, batch_size: int = 256) -> np.ndarray:
+        """Faces in the size and with the channels that the network takes.
+
+        Args:
+          images: uint8 [N, H, W, 1 or C], an array or an object that integer arrays index.
+          batch_size: how many are resized at a time.
+
+        Returns:
+          uint8 [N, S, S, C]; the very pixels where nothing is to be done.
+        """
+        side, _, channels = self.trained.input_shape
+        preprocess = self.trained.facts["preprocess"]
+        arguments = {key: preprocess[key] for key in ("fill", "interpolation")}
+
+        @jax.jit
+        def resize(images, affine):
+            x = augment.resample(images, affine, side, **arguments)
+            return jnp.round(jnp.clip(x / augment.PIXEL, 0, 255)).astype(jnp.uint8)
+
+        parts = []
+        for start in range(0, images.shape[0], batch_size):
+            part = np.asarray(images[np.arange(start, min(start + batch_size, images.shape[0]))])
+            if part.shape[1:3] != (side, side):
+                part = np.asarray(resize(part, augment.identity_affine(len(part))))
+            parts.append(np.broadcast_to(part, (*part.shape[:3], channels)))
+        return np.concatenate(parts)
+
+    def prepare(self, faces: np.ndarray) -> np.ndarray:
+        """What this program takes of faces uint8 [N, S, S, C]."""
+        if self.preprocessing == "inside":
+            return faces
+        mean, std = self.levels
+        return (faces.astype(np.float32) / 255 - mean) / std
+
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
+        """Probabilities float64 [N, K] of what an export of this program gave."""
+        outputs = np.asarray(outputs, np.float64)
+        return outputs if self.softmax == "inside" else batch_inference.softmax(outputs)
+
+    @functools.cached_property
+    def _forward(self) -> Callable[[np.ndarray], jax.Array]:
+        forward = train_step.make_forward(self.model, **self.trained.normalization)
+        compiled = batch_inference.compile_forward(forward, runtime.compiler_options(), jax.devices()[:1])
+        return functools.partial(compiled, jax.device_put(self.trained.variables))
+
+    def run(self, faces: np.ndarray) -> np.ndarray:
+        """The evaluation's own pass, compiled as everywhere else, which exports are compared with.
+
+        Args:
+          faces: uint8 [N, S, S, C].
+
+        Returns:
+          Probabilities float64 [N, K], at `temperature` where the softmax is inside.
+        """
+        logits = np.asarray(self._forward(faces, augment.identity_affine(len(faces))), np.float64)
+        return batch_inference.softmax(logits / self.temperature if self.softmax == "inside" else logits)

@@ -1,0 +1,36 @@
+"""What is to be said of weights wherever they are offered: what for, and on what terms."""
+
+import os
+import pathlib
+from typing import Any
+
+from fer_jax import pretrained
+from fer_jax.pretrained.download import digest
+from fer_jax.training import checkpoints
+
+CODE_LICENCE = "Apache-2.0"
+INTENDED_USE = (
+    "For research and teaching. The network names the expression that a face shows, not what a person feels. "
+    "Its training's labels are noisy and its faces are no sample of any population: do not use it to judge "
+    "people."
+)
+
+
+def checkpoint(source: os.PathLike | str) -> dict[str, str | None]:
+    """Name and SHA-256 of a file of weights; a checkpoint that is a folder has no checksum of its own."""
+    path = pathlib.Path(source)
+    best = path / checkpoints.BEST_WEIGHTS
+    path = best if best.is_file() else path
+    return {"name": path.name, "sha256": digest(path) if path.is_file() else None}
+
+
+def weights_licence(source: os.PathLike | str, began_with: dict[str, Any] | None) -> str:
+    """That of weights: this project's own have one, others' are for whoever trained them to say.
+
+    Args:
+      source: of the weights.
+      began_with: the fact 'pretrained' of them.
+    """
+    own = [digest(path) for path in pathlib.Path(pretrained.__file__).parent.glob("*.safetensors")]
+    text = CODE_LICENCE if checkpoint(source)["sha256"] in own else "for whoever trained them to say"
+    return f"{text}; they began with {began_with['file']}, {began_with['licence']}" if began_with else text

@@ -1,0 +1,237 @@
+"""What a configuration is refused for before any work: for its values, and what network and files tell."""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from fer_jax import models
+from fer_jax.data import augment, ferplus
+from fer_jax.data.sources.record import SPLITS
+from fer_jax.pretrained import sources
+from fer_jax.pretrained.key_map import ECOSYSTEMS
+from fer_jax.training import build, distillation, losses, optim, sharding, stages
+from fer_jax.training.run_dir import flatten
+from fer_jax.training.state import check_fit
+
+# What the fields may be. A list is that of the module that does what the field says.
+_CHOICES = {
+    "parallel": sharding.MODES,
+    "data.labels": (ferplus.GIVEN, *ferplus.RULES),
+    "model.name": models.MODELS,
+    "model.interpolation": augment.INTERPOLATIONS,
+    "model.dtype": ("float32", "bfloat16"),
+    "loss.class_weights": ("none", "balanced"),
+    "loss.normalization": losses.NORMALIZATIONS,
+    "optim.name": optim.OPTIMIZERS,
+    "optim.schedule": optim.SCHEDULES,
+    "selection.split": SPLITS,
+    "selection.metric": build.SELECTION_METRICS,
+    "checkpoint.dtype": ("float32", "float16"),
+    "distill.views": distillation.VIEWS,
+}
+# Of numbers, or of each in a tuple of them; those of a model's attributes where they are set.
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "more than 0": (
+        lambda value: value > 0,
+        "log_every data.image_size model.input_size model.kwargs.width model.kwargs.depth model.std "
+        "distill.temperature optim.layer_decay optim.accumulate train.batch_size train.epochs train.steps "
+        "train.eval_epochs train.eval_steps checkpoint.keep",
+    ),
+    "0 or more": (
+        lambda value: value >= 0,
+        "seed data.num_workers loss.focal_gamma loss.logit_adjustment optim.learning_rate "
+        "optim.weight_decay optim.clip_norm optim.sharpness_radius optim.warmup_epochs optim.warmup_steps "
+        "optim.step_factor optim.plateau_patience selection.patience checkpoint.every_steps",
+    ),
+    "0 to 1": (
+        lambda value: 0 <= value <= 1,
+        "data.balanced_sampling model.mean optim.plateau_min_scale train.mix_until",
+    ),
+    "0 to below 1": (
+        lambda value: 0 <= value < 1,
+        "model.kwargs.dropout model.kwargs.block_dropout model.kwargs.drop_path loss.label_smoothing "
+        "optim.momentum train.ema_decay",
+    ),
+    "more than 0 and at most 1": (lambda value: 0 < value <= 1, "distill.weight optim.plateau_factor"),
+    "whole numbers above 0": (
+        lambda value: isinstance(value, int) and value > 0,
+        "model.kwargs.widths model.kwargs.depths model.kwargs.hidden",
+    ),
+    "whole numbers, 0 or more": (
+        lambda value: isinstance(value, int) and value >= 0,
+        "model.kwargs.blocks model.kwargs.squeeze",
+    ),
+    "1 or 3": (lambda value: value in (1, 3), "model.channels"),
+    "7 or 8": (lambda value: value in (7, 8), "data.num_classes"),
+}
+
+
+def field(config: ConfigDict, name: str) -> Any:
+    """A field by its dotted name.
+
+    Raises:
+      AttributeError: there is none.
+    """
+    return functools.reduce(getattr, name.split("."), config)
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses, before any work, values that would fail or mislead later.
+
+    What only the network, files or data can tell is refused by `rehearse`, or where it is made.
+
+    Raises:
+      ValueError: the message names the field, its value and what was expected.
+    """
+    _check_values(config)
+    _check_orders(config)
+    _check_pairs(config)
+
+
+def _check_values(config: ConfigDict) -> None:
+    """Fields by themselves."""
+    fields = flatten(config.to_dict())
+    for name, known in _CHOICES.items():
+        if fields[name] not in known:
+            raise ValueError(f"config.{name} is {fields[name]!r}; there are: {', '.join(known)}")
+    for expected, (holds, names) in _RANGES.items():
+        for name in names.split():
+            value = fields.get(name)
+            numbers = value if isinstance(value, tuple | list) else [value] if value is not None else []
+            if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+                raise ValueError(f"config.{name} is {value!r}; expected finite numbers")
+            if not all(map(holds, numbers)):
+                raise ValueError(f"config.{name} is {value}; expected {expected}")
+    if config.selection.split == "test":
+        raise ValueError(
+            "config.selection.split is 'test', which is for the final score only; select on validation"
+        )
+
+
+def _check_orders(config: ConfigDict) -> None:
+    """Fields whose values go in order."""
+    for name in ("optim.boundary_epochs", "optim.boundary_steps"):
+        if not _grow(field(config, name) or ()):
+            raise ValueError(f"config.{name} is {field(config, name)}; expected growing numbers above 0")
+    pairs = [pair if isinstance(pair, tuple | list) else (pair,) for pair in config.train.sizes]
+    if (
+        any(len(pair) != 2 for pair in pairs)
+        or not _grow([share for share, _ in pairs])
+        or any(share > 1 or size < 1 for share, size in pairs)
+    ):
+        raise ValueError(
+            f"config.train.sizes is {config.train.sizes}; expected ((share of the steps, size), ...) with "
+            "growing shares, above 0 and at most 1, and sizes above 0"
+        )
+
+
+def _grow(values: Sequence[float]) -> bool:
+    """Whether each is above the one before, and the first above 0."""
+    return all(low < high for low, high in itertools.pairwise((0, *values)))
+
+
+def _check_pairs(config: ConfigDict) -> None:
+    """Fields that go together."""
+    if config.data.num_classes == 8 and config.data.labels == ferplus.GIVEN:
+        raise ValueError(
+            "config.data.num_classes=8 needs labels that know contempt: set config.data.labels to one of "
+            f"{', '.join(ferplus.RULES)}"
+        )
+    evened = {
+        "loss.class_weights": config.loss.class_weights != "none",
+        "loss.logit_adjustment": config.loss.logit_adjustment > 0,
+        "data.balanced_sampling": config.data.balanced_sampling > 0,
+    }
+    if sum(evened.values()) > 1:
+        names = " and ".join(f"config.{name}" for name, on in evened.items() if on)
+        raise ValueError(
+            f"{names} are set: each corrects for the classes' shares, together they would do so more than "
+            "once; choose one"
+        )
+    if config.distill.teachers and config.loss.logit_adjustment:
+        raise ValueError(
+            "config.loss.logit_adjustment and config.distill.teachers are set: the labels would ask for "
+            "other logits than the teachers; choose one"
+        )
+    if config.distill.views == "plain" and config.distill.temperature != 1:
+        raise ValueError(
+            f"config.distill.temperature is {config.distill.temperature}; expected 1 with "
+            "config.distill.views='plain', where the answers are part of the targets"
+        )
+    if config.init_from and config.init.weights != "none":
+        raise ValueError(
+            f"config.init_from is {config.init_from!r} and config.init.weights is {config.init.weights!r}: "
+            "choose one to start from"
+        )
+    if build.augmentation(config.augment).mixes and config.train.batch_size % 2:
+        raise ValueError(
+            f"config.train.batch_size is {config.train.batch_size}; expected an even number, for mixup and "
+            "cutmix (config.augment) pair the faces"
+        )
+    plan = build.planned_stages(config)
+    if config.selection.patience and len(plan) > 1:
+        raise ValueError(
+            f"config.selection.patience is {config.selection.patience} with {len(plan)} stages: an "
+            "early stop would leave out the stages after it; set it to 0, or train in one stage"
+        )
+    _check_warmup(config, plan)
+
+
+def _check_warmup(config: ConfigDict, plan: Sequence[stages.Stage]) -> None:
+    """Where both are in one unit; otherwise `optim.learning_rate` finds out."""
+    given, unit = config.optim.warmup_steps, "steps"
+    whole = None if plan else config.train.steps
+    if given is None:
+        given, unit = config.optim.warmup_epochs, "epochs"
+        whole = None if config.train.steps else config.train.epochs
+        whole = min((stage.epochs for stage in plan), default=whole)
+    if given and whole and given >= whole:
+        what = "the shortest stage, each of which has a warm-up" if plan else "the run"
+        raise ValueError(
+            f"config.optim.warmup_{unit} is {given}; expected fewer than the {whole} {unit} of {what}"
+        )
+
+
+def rehearse(configs: Iterable[ConfigDict]) -> None:
+    """Refuses, before the first of several trainings, also what the network and files can tell.
+
+    What configurations have in common is built once. No weights are made and none are fetched.
+
+    Raises:
+      As `check`, and as `drop_list`, `pretrained`, `model` and `phases` in configure.py, but for what depends
+        on the data.
+      FileNotFoundError: there is no teacher of that name.
+    """
+    done = set()
+    for config in configs:
+        check(config)
+        fields = ("init_from", "init", "data.drop_ids", "data.num_classes", "distill.teachers", "model")
+        fields += ("optim.layer_decay", "train.sizes", "stages")
+        parts = repr([field(config, name) for name in fields])
+        if parts not in done:
+            _rehearse(config)
+            done.add(parts)
+
+
+def _rehearse(config: ConfigDict) -> None:
+    build.drop_list(config)
+    for teacher in config.distill.teachers:
+        build.find_source("distill.teachers", teacher)
+    start = None
+    if config.init.weights in ECOSYSTEMS:
+        sources.find(config.model.name, config.init.weights)
+    else:
+        start = build.pretrained(config)
+    conventions = start and start.facts["conventions"]
+    network = build.model(config.model, config.data.num_classes, config.train.sizes, conventions)
+    if config.init_from:
+        side = config.model.input_size
+        try:
+            check_fit(start.variables, network, (side, side, config.model.channels))
+        except ValueError as error:
+            raise ValueError(f"config.init_from is {config.init_from!r}: {error}") from error
+    build.layers_of_stages(config, network, build.planned_stages(config), start and start.facts)

@@ -1,0 +1,144 @@
+"""The choice of an ensemble by hand, and scripts/ensemble.py on files of predictions."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from helpers import plain_trainings, run_python, script
+
+from fer_jax.data.emotions import EMOTIONS
+from fer_jax.evaluation import predictions_file
+from fer_jax.evaluation.compare import ensemble
+
+
+def sure(*wanted):
+    """Probabilities [N, 7] that name these classes; a share below 1 leaves the rest to class 6."""
+    probs = np.zeros((len(wanted), 7))
+    for row, (place, share) in zip(probs, wanted, strict=True):
+        row[6] = 1 - share
+        row[place] += share
+    return probs
+
+
+LABELS = np.array([0, 1, 2, 3])
+GOOD = sure((0, 0.9), (1, 0.9), (2, 0.9), (5, 0.6))  # wrong on the last, not surely
+TWIN = sure((0, 0.9), (1, 0.9), (2, 0.8), (5, 0.6))  # as accurate, less likely
+OTHER = sure((5, 0.6), (5, 0.6), (5, 0.6), (3, 1.0))  # right on the last, wrong elsewhere
+
+
+def test_takes_the_best_and_then_what_helps_it():
+    choice = ensemble.choose([TWIN, OTHER, GOOD], LABELS, most=3)
+    assert choice.order == [2, 1, 0]
+    assert choice.accuracies == [0.75, 1.0, 0.75]
+    assert choice.best == 2
+    assert ensemble.choose([TWIN, OTHER, GOOD], LABELS, most=1).order == [2]
+
+
+def test_figures_are_those_of_the_mean():
+    found = ensemble.judge([TWIN, OTHER, GOOD], LABELS, np.arange(4), most=3)
+    assert found["members"] == [2, 1]
+    np.testing.assert_allclose(found["probs"], (GOOD + OTHER) / 2)
+    assert found["figures"]["accuracy"] == 1.0
+    expected = -np.log([0.45, 0.45, 0.45, 0.5]).mean()
+    assert found["figures"]["loss"] == pytest.approx(expected)
+    assert found["best_single"] == {"place": 0, "accuracy": 0.75}
+    every = ensemble.judge([TWIN, OTHER, GOOD], LABELS, np.arange(4), most=2, take_all=True)
+    np.testing.assert_allclose(every["probs"], (TWIN + OTHER + GOOD) / 3)
+    assert every["members"] == [0, 1, 2] and every["elsewhere"] is None
+
+
+def test_choosing_among_networks_that_guess_is_worth_nothing_elsewhere():
+    """The best of 30 guesses looks good by luck; on other images it is a guess again."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 7, 400)
+    probs = [rng.dirichlet(np.ones(7), 400) for _ in range(30)]
+    found = ensemble.judge(probs, labels, np.arange(400), most=3)
+    elsewhere = found["elsewhere"]
+    assert found["figures"]["accuracy"] > 0.19
+    assert elsewhere["ensemble"] == pytest.approx(1 / 7, abs=0.03)
+    assert elsewhere["gain"] == pytest.approx(elsewhere["ensemble"] - elsewhere["single"])
+    low, high = elsewhere["gain_95"]
+    assert low < 0 < high
+
+
+@pytest.fixture
+def files(tmp_path):
+    names = ("twin", "other", "good")
+    for name, probs in zip(names, (TWIN, OTHER, GOOD), strict=True):
+        ids = [f"face_{i}" for i in range(4)]
+        predictions_file.write(
+            tmp_path / f"{name}.csv",
+            predictions_file.Predictions(ids, probs, LABELS, list(EMOTIONS), np.arange(4)),
+        )
+    return [tmp_path / f"{name}.csv" for name in names]
+
+
+def test_the_script_writes_page_picture_and_predictions(files, tmp_path):
+    process = run_python("scripts/ensemble.py", *files, f"--out={tmp_path / 'out'}")
+    assert process.returncode == 0, process.stderr
+    found = predictions_file.read(tmp_path / "out" / "predictions.csv")
+    np.testing.assert_allclose(found.probs, (GOOD + OTHER) / 2)
+    assert found.ids == ["face_0", "face_1", "face_2", "face_3"]
+    result = json.loads((tmp_path / "out" / "ensemble.json").read_text())
+    assert [result["networks"][place] for place in result["members"]] == ["good", "other"]
+    page = (tmp_path / "out" / "ensemble.md").read_text()
+    assert page in process.stdout
+    assert "| 2 | other | 25.00 | 100.00 | yes |" in page and "| 3 | twin | 75.00 | 75.00 |  |" in page
+    assert (tmp_path / "out" / "ensemble.png").stat().st_size
+
+
+def test_every_network_taken_is_marked(tmp_path):
+    found = ensemble.judge([TWIN, OTHER, GOOD], LABELS, np.arange(4), 7)
+    (axis,) = ensemble.plot(found, 4, "validation", tmp_path / "e.png").axes
+    (taken,) = [line for line in axis.lines if line.get_label() == "taken"]
+    assert taken.get_xdata().tolist() == [1, 2]
+    assert taken.get_ydata() == pytest.approx(100 * np.array(found["accuracies"][:2]))
+    assert axis.get_title(loc="left") == "Accuracy of the ensemble on 4 images of validation"
+
+
+def test_an_ensemble_of_runs_has_a_report_that_knows_what_had_a_part_in_it(
+    tiny_run, tiny_data, tmp_path, capsys
+):
+    """Twice the same run, under another name: its figures, and its selection among the ancestors."""
+    main = script("ensemble").main
+    first, again, out = tmp_path / "first", tmp_path / "again", tmp_path / "out"
+    shutil.copytree(tiny_run, first)
+    judge = [f"--workdir={first}", f"--data={tiny_data}", f"--out={first / 'report'}"]
+    with plain_trainings():
+        assert script("evaluate").main(judge) == 0
+        shutil.copytree(first, again)
+        assert main([str(first), str(again), "--all", f"--out={out}"]) == 0
+    report, single = (json.loads((folder / "report.json").read_text()) for folder in (out, first / "report"))
+    assert report["accuracy"] == single["accuracy"] and report["parameters"] == 2 * single["parameters"]
+    assert report["model"]["name"] == "ensemble of 2"
+    assert report["selected_on_this_split"] and report["headline"] is None
+    assert "| taught by | not recorded |" in (out / "report.md").read_text()
+    assert f"('{first}', '{again}')" in (out / "ensemble.md").read_text()
+
+    # Its own folder again; but that of a network's report is left as it is.
+    (out / "ensemble.json").unlink()  # as if it had been stopped
+    assert main([str(first), str(again), "--all", f"--out={out}"]) == 0
+    before = (first / "report" / "report.json").read_text()
+    for folder in (again, first / "report"):
+        assert main([str(again), str(out), f"--out={folder}"]) == 2
+        assert f"--out {folder} has a network's files" in capsys.readouterr().err
+    assert (first / "report" / "report.json").read_text() == before
+    assert not (again / "ensemble.md").exists()
+
+
+def test_files_may_lie_in_the_folder_of_the_ensemble(files, tmp_path):
+    assert script("ensemble").main([*map(str, files), f"--out={tmp_path}"]) == 0
+    assert (tmp_path / "ensemble.md").is_file() and len(predictions_file.read(files[0]).ids) == 4
+
+
+def test_a_network_that_none_helps_is_taken_alone(files, tmp_path, capsys):
+    assert script("ensemble").main([str(files[2]), str(files[0]), f"--out={tmp_path / 'out'}"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 2 networks on one split" in printed and "No other network helps it" in printed
+
+
+def test_one_network_is_no_ensemble(files, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        script("ensemble").main([str(files[0]), f"--out={tmp_path / 'out'}"])
+    assert "two networks or more" in capsys.readouterr().err

@@ -1,0 +1,346 @@
+"""The report: every figure follows from the predictions file, everything it links is there."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from cleanlab.filter import find_label_issues
+from PIL import Image
+from sklearn import metrics
+
+from fer_jax.data.emotions import EMOTIONS
+from fer_jax.evaluation import leakage_policy
+from fer_jax.evaluation.metrics import bootstrap, calibration
+from fer_jax.evaluation.report import report
+
+FACTS = {
+    "model": {"name": "cnn_relu", "kwargs": {"widths": [8, 16]}},
+    "config": {"seed": 3, "train": {"epochs": 2}},
+    "data_hash": "a" * 64,
+    "selection": {"split": "validation", "metric": "accuracy", "value": 0.7, "step": 1200},
+    "seed": 3,
+    "version": "0.1",
+    "ema": True,
+    "parameters": 12345,
+    "emotions": list(EMOTIONS),
+    "data": {
+        "name": "faces",
+        "splits": {"train": {"hash": "t"}, "validation": {"hash": "v"}, "test": {"hash": "w"}},
+    },
+    "split": "test",
+    "tta": "flip",
+    "checkpoint": "runs/cnn/best.safetensors",
+}
+
+
+REQUIRED = ("accuracy", "macro_f1", "num_examples", "split", "checkpoint", "config", "data_hash")
+
+
+def predictions(count=400, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 7, count).astype(np.int32)
+    probs = np.exp(2 * rng.normal(size=(count, 7)) + 3 * np.eye(7)[labels])
+    images = rng.integers(0, 256, (count, 12, 12, 1), np.uint8)
+    return probs / probs.sum(axis=1, keepdims=True), labels, images
+
+
+def write(out, probs, labels, images=None, facts=FACTS, ids=None, groups=None, copies=None):
+    ids = [f"image {i}" for i in range(len(labels))] if ids is None else ids
+    return report.write_report(
+        out, probs, labels, ids, facts=facts, images=images, groups=groups, copies=copies
+    )
+
+
+def read_predictions(out):
+    with open(out / "predictions.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    probs = np.array([[float(row[name]) for name in EMOTIONS] for row in rows])
+    labels, predicted = (np.array([int(r[key]) for r in rows]) for key in ("label", "prediction"))
+    return [row["id"] for row in rows], labels, predicted, probs
+
+
+def test_every_figure_is_scikit_learns_on_the_predictions_file(tmp_path):
+    probs, labels, images = predictions()
+    write(tmp_path, probs, labels, images)
+    result = json.loads((tmp_path / "report.json").read_text())
+    _, y, predicted, p = read_predictions(tmp_path)
+
+    np.testing.assert_array_equal(predicted, p.argmax(axis=1))
+    expected = {
+        "num_examples": len(y),
+        "accuracy": metrics.accuracy_score(y, predicted),
+        "balanced_accuracy": metrics.balanced_accuracy_score(y, predicted),
+        "macro_f1": metrics.f1_score(y, predicted, average="macro"),
+        "weighted_f1": metrics.f1_score(y, predicted, average="weighted"),
+        "loss": metrics.log_loss(y, p),
+        "brier": metrics.brier_score_loss(y, p),
+        "mean_confidence": p.max(axis=1).mean(),
+    }
+    for name, value in expected.items():
+        assert result[name] == pytest.approx(value, abs=1e-12), name
+    table = metrics.classification_report(y, predicted, target_names=EMOTIONS, output_dict=True)
+    for name in EMOTIONS:
+        mine = result["per_class"][name]
+        theirs = {"f1" if k == "f1-score" else k: v for k, v in table[name].items()}
+        assert {key: mine[key] for key in theirs} == pytest.approx(theirs, abs=1e-12)
+    np.testing.assert_array_equal(result["confusion_matrix"], metrics.confusion_matrix(y, predicted))
+    assert result["ece"] == pytest.approx(calibration.ece(p, y), abs=1e-12)
+
+
+def test_classes_go_by_the_names_in_the_facts(tmp_path):
+    names = [*EMOTIONS, "contempt"]
+    labels = np.arange(16) % 8
+    probs = np.full((16, 8), 0.02)
+    predicted = np.where(np.arange(16) == 15, 0, labels)  # the last one is wrong
+    probs[np.arange(16), predicted] = 0.86
+    images = np.random.default_rng(0).integers(0, 256, (16, 12, 12, 1), np.uint8)
+    result = write(tmp_path, probs, labels, images, facts=FACTS | {"emotions": names})
+    assert result["emotions"] == list(result["per_class"]) == names
+    assert result["per_class"]["contempt"]["recall"] == 0.5
+    header = (tmp_path / "predictions.csv").read_text().splitlines()[0]
+    assert header == "id,label,prediction," + ",".join(names) + ",group,copy"
+    assert "prediction (0 to 7: angry" in (tmp_path / "report.md").read_text()
+
+
+def test_the_file_holds_every_image_once_and_in_full(tmp_path):
+    probs, labels, _ = predictions(20)
+    ids = ["a,b/1.png", 'quoted "name".jpg', "schön.png", *map(str, range(17))]
+    write(tmp_path, probs, labels, ids=ids)
+    got_ids, got_labels, _, got = read_predictions(tmp_path)
+    assert got_ids == ids
+    np.testing.assert_array_equal(got_labels, labels)
+    np.testing.assert_array_equal(got, probs)
+    header = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert header == "id,label,prediction," + ",".join(EMOTIONS) + ",group,copy"
+
+
+def test_json_is_complete_sorted_and_stable(tmp_path):
+    probs, labels, images = predictions()
+    returned = write(tmp_path / "a", probs, labels, images)
+    write(tmp_path / "b", probs, labels, images)
+    text = (tmp_path / "a" / "report.json").read_text()
+    result = json.loads(text)
+    assert set(REQUIRED) <= result.keys()
+    assert list(result) == sorted(result)
+    assert result == returned
+    assert result["config"] == FACTS["config"] and result["checkpoint"] == FACTS["checkpoint"]
+    for name in ("report.json", "report.md", "predictions.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.drawn
+def test_page_links_pictures_that_are_there(tmp_path):
+    probs, labels, images = predictions()
+    result = write(tmp_path, probs, labels, images)
+    page = (tmp_path / "report.md").read_text()
+    links = re.findall(r"!\[.+\]\((.+)\)", page)
+    assert sorted(links) == sorted(path.name for path in tmp_path.glob("*.png"))
+    assert len(links) == 7 and "suspects.png" in links  # random pixels have no twins
+    assert "400 images of `test` with labels `given`, two views of each averaged" in page
+    assert "accuracy 0.7000 on `validation` at step 1,200" in page
+    for link in links:
+        with Image.open(tmp_path / link) as picture:
+            assert min(picture.size) > 300
+            low, high = picture.convert("L").getextrema()
+            assert high - low > 100
+    assert f"{100 * result['accuracy']:.2f} %" in page.splitlines()[0]
+    for name in EMOTIONS:
+        row = result["per_class"][name]
+        assert f"| {name} | {row['precision']:.3f} | {row['recall']:.3f} (" in page
+
+
+def test_most_confident_mistakes_come_first(tmp_path):
+    probs = np.full((4, 7), 0.05)
+    for row, (predicted, confidence) in enumerate([(0, 0.7), (1, 0.6), (2, 0.7), (3, 0.65)]):
+        probs[row] = (1 - confidence) / 6
+        probs[row, predicted] = confidence
+    result = write(tmp_path, probs, np.array([0, 2, 3, 4]))
+    assert result["most_confident_mistakes"] == ["image 2", "image 3", "image 1"]
+
+
+def test_a_perfect_model_has_no_sheet_of_mistakes(tmp_path):
+    probs, labels, images = predictions(50)
+    write(tmp_path, probs, labels, images)
+    assert (tmp_path / "mistakes.png").exists()
+    write(tmp_path, np.eye(7)[labels], labels, images)
+    assert not (tmp_path / "mistakes.png").exists()
+    assert "mistakes.png" not in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.drawn
+def test_colour_faces_and_a_single_mistake(tmp_path):
+    labels = np.arange(7)
+    probs = np.eye(7)[[1, 1, 2, 3, 4, 5, 6]]
+    images = np.random.default_rng(0).integers(0, 256, (7, 20, 30, 3), np.uint8)
+    result = write(tmp_path, probs, labels, images)
+    assert result["most_confident_mistakes"] == ["image 0"]
+    assert (tmp_path / "mistakes.png").exists()
+
+
+def test_copies_are_resampled_together(tmp_path):
+    probs, labels, _ = predictions(60)
+    copies = np.repeat(np.arange(60), 3)
+    result = write(tmp_path / "a", probs[copies], labels[copies], groups=copies)
+    drawn = bootstrap.resample(probs[copies], labels[copies], copies)
+    assert result["bootstrap"]["unit"] == "groups of identical images"
+    assert set(result["interval_95"]) == {
+        "accuracy", "balanced_accuracy", "macro_f1", "weighted_f1", "loss", "brier", "ece", "adaptive_ece",
+    }  # fmt: skip
+    for name, pair in result["interval_95"].items():
+        expected = np.quantile(drawn[name], [0.025, 0.975])
+        if name.endswith("ece"):  # the basic bootstrap, between 0 and the figure at least
+            expected = 2 * result[name] - expected[::-1]
+            expected = [max(0, expected[0]), max(result[name], expected[1])]
+        assert pair == pytest.approx(list(expected))
+    for i, name in enumerate(EMOTIONS):
+        of_class = result["per_class"][name]["interval_95"]["recall"]
+        assert of_class == pytest.approx(np.nanquantile(drawn["recall"][:, i], [0.025, 0.975]).tolist())
+    alone = write(tmp_path / "b", probs[copies], labels[copies])
+    assert alone["bootstrap"]["unit"] == "images"
+    assert np.diff(alone["interval_95"]["accuracy"]) < np.diff(result["interval_95"]["accuracy"])
+
+
+def test_without_copies_the_figures_are_those_of_the_rest(tmp_path):
+    probs, labels, _ = predictions(300)
+    copies = np.repeat([0, 1, 2], [200, 60, 40]).astype(np.int8)
+    result = write(tmp_path, probs, labels, copies=copies, groups=np.arange(300))
+    right = probs.argmax(axis=1) == labels
+    parts = result["leak_free"]
+    assert parts["without_identical"]["accuracy"] == right[:260].mean()
+    assert parts["without_near"]["accuracy"] == right[:200].mean()
+    assert (parts["without_identical"]["removed"], parts["without_near"]["removed"]) == (40, 100)
+    assert parts["without_near"]["macro_f1"] == pytest.approx(
+        metrics.f1_score(labels[:200], probs[:200].argmax(axis=1), average="macro")
+    )
+    low, high = parts["without_near"]["interval_95"]["accuracy"]
+    assert low < right[:200].mean() < high
+    assert result["headline"] == "without_near" and result["copies"] == {"near": 60, "identical": 40}
+    page = (tmp_path / "report.md").read_text()
+    assert f"**Headline: {100 * right[:200].mean():.2f} % accuracy" in page
+    with open(tmp_path / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [r["copy"] for r in rows] == ["none"] * 200 + ["near"] * 60 + ["identical"] * 40
+    assert [int(r["group"]) for r in rows] == list(range(300))
+
+
+def test_a_split_of_copies_only(tmp_path):
+    probs, labels, _ = predictions(30)
+    result = write(tmp_path, probs, labels, copies=np.full(30, 2, np.int8))
+    assert result["leak_free"] == {"without_near": None, "without_identical": None}
+    assert result["headline"] is None
+    assert "No headline" in (tmp_path / "report.md").read_text()
+
+
+def test_the_page_refuses_what_the_protocol_refuses(tmp_path):
+    probs, labels, _ = predictions(30)
+    facts = FACTS | {"split": "validation"}
+    copies = np.zeros(30, np.int8)
+    result = write(tmp_path, probs, labels, facts=facts, copies=copies)
+    expected = leakage_policy.judge(facts | {"trained_data": facts["data"]}, copies)
+    assert {key: result[key] for key in expected} == expected
+    page = (tmp_path / "report.md").read_text()
+    assert f"**{expected['note']}**" in page and "**Headline" not in page
+
+
+def test_calibrated_figures(tmp_path):
+    probs, labels, _ = predictions(400)
+    facts = FACTS | {"calibration": {"temperature": 2.0, "split": "validation", "split_hash": "v"}}
+    result = write(tmp_path, probs, labels, facts=facts)
+    scaled = np.sqrt(probs) / np.sqrt(probs).sum(axis=1, keepdims=True)
+    found = result["calibrated"]
+    assert found["loss"] == pytest.approx(metrics.log_loss(labels, scaled))
+    assert found["brier"] == pytest.approx(metrics.brier_score_loss(labels, scaled))
+    assert found["cross_fitted"] is False and found["temperature"] == 2.0
+    assert found["interval_95"]["loss"][0] < found["loss"] < found["interval_95"]["loss"][1]
+    assert "fitted on `validation`" in (tmp_path / "report.md").read_text()
+    # The split that it was fitted on, whatever selected the weights.
+    here = facts | {"split": "validation", "selection": None}
+    here = write(tmp_path, probs, labels, facts=here)["calibrated"]
+    assert here["cross_fitted"] is True and here["loss"] != found["loss"]
+    elsewhere = facts | {
+        "split": "validation",
+        "data": {"name": "others", "splits": {"validation": {"hash": "x"}}},
+    }
+    assert write(tmp_path, probs, labels, facts=elsewhere)["calibrated"]["cross_fitted"] is False
+    assert write(tmp_path, probs, labels)["calibrated"] is None
+
+
+def test_confused_pairs_are_the_largest_cells(tmp_path):
+    probs, labels, _ = predictions()
+    pairs = write(tmp_path, probs, labels)["confused_pairs"]
+    matrix = metrics.confusion_matrix(labels, probs.argmax(axis=1))
+    off = matrix - np.diag(matrix.diagonal())
+    assert [pair["count"] for pair in pairs] == sorted(off[off > 0].tolist(), reverse=True)[: len(pairs)]
+    for pair in pairs:
+        row, column = EMOTIONS.index(pair["label"]), EMOTIONS.index(pair["prediction"])
+        assert matrix[row, column] == pair["count"]
+        assert pair["share_of_label"] == matrix[row, column] / (labels == row).sum()
+
+
+@pytest.mark.drawn
+def test_twins_that_disagree_are_listed_and_shown(tmp_path):
+    probs, labels, images = predictions(20)
+    images[11], images[12], images[13] = images[1], images[2], images[3]
+    labels[[1, 2, 3, 11, 12, 13]] = [0, 0, 0, 0, 1, 0]
+    probs[[1, 11]] = np.full(7, 0.05) + 0.65 * np.eye(7)[[3, 4]]
+    probs[[2, 12, 3, 13]] = np.full(7, 0.05) + 0.65 * np.eye(7)[[3, 3, 5, 5]]
+    result = write(tmp_path, probs, labels, images)
+    assert result["twins"] == {"pairs": 3, "predictions_differ": 1, "labels_differ": 1}
+    with open(tmp_path / "twins.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(r["id_1"], r["id_2"]) for r in rows} == {("image 1", "image 11"), ("image 2", "image 12")}
+    assert (tmp_path / "twins.png").exists()
+    assert "twins.png" in (tmp_path / "report.md").read_text()
+    probs[11] = probs[1]
+    write(tmp_path, probs, labels, images)
+    assert not (tmp_path / "twins.png").exists()
+
+
+def test_facts_that_are_missing_are_said_to_be(tmp_path):
+    probs, labels, _ = predictions(30)
+    facts = {"split": "test", "tta": "none", "checkpoint": "x.safetensors", "emotions": list(EMOTIONS)}
+    result = write(tmp_path, probs, labels, facts=facts)
+    assert result["config"] is None and result["data_hash"] is None
+    assert "| seed | not recorded |" in (tmp_path / "report.md").read_text()
+
+
+def test_bad_input_leaves_nothing(tmp_path):
+    probs, labels, _ = predictions(10)
+    with pytest.raises(ValueError, match="the split is empty"):
+        write(tmp_path / "empty", probs[:0], labels[:0])
+    with pytest.raises(ValueError, match="no probability distribution"):
+        write(tmp_path / "sums", 2 * probs, labels)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        write(tmp_path / "file", probs, labels)
+
+
+def test_a_report_that_fails_halfway_is_no_report(tmp_path, monkeypatch):
+    probs, labels, images = predictions(30)
+    write(tmp_path, probs, labels, images)
+    monkeypatch.setattr(report.plots, "plot_risk_coverage", lambda *a: (_ for _ in ()).throw(OSError()))
+    with pytest.raises(OSError):
+        write(tmp_path, probs, labels, images)
+    assert not (tmp_path / "report.json").exists()
+
+
+def test_suspected_labels_are_confident_learnings(tmp_path):
+    """Those of a class's labels that are wrong on purpose; none where the model has learnt the labels."""
+    probs, labels, images = predictions()
+    wrong = np.flatnonzero(labels == 3)[:9]
+    probs[wrong] = 0.01 + 0.93 * np.eye(7)[1]
+    result = write(tmp_path, probs, labels, images)
+    found = find_label_issues(labels, probs, return_indices_ranked_by="self_confidence", n_jobs=1)
+    assert set(wrong) <= set(found)
+    assert result["suspects"] == {name: int((labels[found] == i).sum()) for i, name in enumerate(EMOTIONS)}
+    with open(tmp_path / "suspects.csv") as file:
+        assert {row["id"] for row in csv.DictReader(file)} == {f"image {i}" for i in found}
+    page = (tmp_path / "report.md").read_text()
+    share = f"{100 * result['suspects']['happy'] / (labels == 3).sum():.1f} %"
+    assert f"| happy | {result['suspects']['happy']} | {(labels == 3).sum()} | {share} |" in page
+    trained_on = FACTS | {"split": "train"}
+    assert write(tmp_path, probs, labels, images, trained_on)["suspects"] is None
+    assert not list(tmp_path.glob("suspects*")) and "suspects" not in (tmp_path / "report.md").read_text()

@@ -1,0 +1,182 @@
+"""Face detectors on real photographs and on what is no photograph."""
+
+import shutil
+import threading
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_jax.data import decoding
+from fer_jax.inference.detection import detectors
+from fer_jax.inference.structures import Box, Detection
+from fer_jax.pretrained import download
+
+# About the eyes, nose and mouth of each face, looked up by hand: (left, top, right, bottom) in pixels.
+GRACE_HOPPER = [(215, 170, 320, 285)]
+FOUR = [(275, 85, 330, 150), (155, 115, 210, 180), (448, 135, 485, 172), (12, 118, 36, 152)]
+
+
+@pytest.fixture(params=["yunet", "mediapipe"])
+def name(request, detector_cache):
+    if request.param == "mediapipe":
+        reason = "needs mediapipe: pip install --no-deps mediapipe; on Debian apt install libegl1 libgles2"
+        pytest.importorskip("mediapipe", reason=reason, exc_type=ImportError)
+    return request.param
+
+
+def assert_covers(found, features, least=1.0):
+    """Each box and frame holds what belongs to one of the faces."""
+    for one in found:
+        for box in (one.box, one.frame):
+            right, bottom = box.left + box.width, box.top + box.height
+            held = [
+                box.left <= x0 and box.top <= y0 and x1 <= right and y1 <= bottom
+                for x0, y0, x1, y1 in features
+            ]
+            assert sum(held) == 1, (box, features)
+
+
+def test_one_face(name, photos):
+    (face,) = detectors.create(name).detect(decoding.read(photos / "grace_hopper.png"))
+    assert_covers([face], GRACE_HOPPER)
+    assert face.score > 0.9 and face.turn == 0 and face.tilt == 0
+
+
+def test_several_faces_the_largest_first(name, photos):
+    found = detectors.create(name).detect(decoding.read(photos / "face.jpg"))
+    # MediaPipe's model is for faces near the camera and passes over the two small ones.
+    assert len(found) == {"yunet": 4, "mediapipe": 2}[name]
+    areas = [one.box.width * one.box.height for one in found]
+    assert areas == sorted(areas, reverse=True)
+    for one, features in zip(sorted(found, key=lambda one: -one.box.width), FOUR, strict=False):
+        assert_covers([one], [features])
+
+
+def test_no_face(name, photos):
+    detector = detectors.create(name)
+    for photo in ("cat.png", "pets.jpg", "parrot.jpg", "hot_dog.jpg"):
+        assert detector.detect(decoding.read(photos / photo)) == [], photo
+    for shape in ((1, 1), (1, 1, 3), (1, 3000), (8000, 40)):
+        assert detector.detect(np.full(shape, 128, np.uint8)) == [], shape
+
+
+def test_yunet_finds_what_opencv_finds_with_it(detector_cache, photos):
+    image = decoding.read(photos / "face.jpg")
+    path = str(detector_cache / "detectors" / "face_detection_yunet_2023mar.onnx")
+    reference = cv2.FaceDetectorYN.create(path, "", image.shape[1::-1], 0.6)
+    expected = reference.detect(np.ascontiguousarray(image[..., ::-1]))[1]
+    found = detectors.create("yunet").detect(image)
+    boxes = [one.box for one in found]
+    np.testing.assert_allclose(sorted(boxes), sorted(expected[:, :4].tolist()), rtol=1e-6)
+    scores = sorted(one.score for one in found)
+    np.testing.assert_allclose(scores, sorted(expected[:, 14].tolist()), rtol=1e-6)
+
+
+def test_frames_are_squares_about_the_boxes(detector_cache, photos):
+    image = decoding.read(photos / "grace_hopper.png")
+    (one,), (wide,) = (detectors.create("yunet", margin=margin).detect(image) for margin in (1.0, 1.5))
+    assert one.box == wide.box
+    assert one.frame.width == one.frame.height == pytest.approx(0.97 * max(one.box.width, one.box.height))
+    assert wide.frame.width == pytest.approx(1.5 * one.frame.width)
+    for frame in (one.frame, wide.frame):
+        assert frame.centre == pytest.approx(one.box.centre)
+
+
+def test_large_and_small_pictures_are_searched_at_a_size_that_suits(detector_cache, photos):
+    image = Image.open(photos / "grace_hopper.png").convert("RGB")
+    detector = detectors.create("yunet")
+    (usual,) = detector.detect(np.asarray(image))
+    for factor in (8, 0.08):  # 4096 x 4800, 41 x 48
+        (found,) = detector.detect(np.asarray(image.resize([round(n * factor) for n in image.size])))
+        np.testing.assert_allclose(np.array(found.box) / factor, usual.box, rtol=0.15)
+
+
+def test_a_smaller_copy_shows_large_faces_only(detector_cache, photos):
+    image, detector = decoding.read(photos / "face.jpg"), detectors.create("yunet")
+    every, large = detector.detect(image), detector.detect(image, longest=60)
+    assert len(every) == 4 and len(large) < 4
+
+
+def test_a_face_cut_by_the_border_has_a_frame_beyond_it(detector_cache, photos):
+    image = decoding.read(photos / "grace_hopper.png")[:, 270:]  # half of the face
+    (face,) = detectors.create("yunet").detect(image)
+    assert face.frame.left < 0
+
+
+@pytest.mark.parametrize("turn", (0, 90, 180, 270))
+def test_faces_in_a_picture_on_its_side(turn, name, photos):
+    image = decoding.read(photos / "grace_hopper.png")
+    lying = np.rot90(image, -turn // 90)
+    (face,) = detectors.create(name, any_turn=True).detect(lying)
+    assert face.turn == turn and abs(face.tilt) < 10
+    # The features' rectangle, turned with the picture.
+    mask = np.zeros(image.shape[:2], bool)
+    x0, y0, x1, y1 = GRACE_HOPPER[0]
+    mask[y0:y1, x0:x1] = True
+    rows, columns = np.nonzero(np.rot90(mask, -turn // 90))
+    assert_covers([face], [(columns.min(), rows.min(), columns.max(), rows.max())])
+
+
+def test_a_tilted_face_is_seen_as_one(detector_cache, photos):
+    image = Image.open(photos / "grace_hopper.png").convert("RGB").rotate(-25, expand=True)
+    (face,) = detectors.create("yunet").detect(np.asarray(image))
+    assert 15 < face.tilt < 35  # clockwise
+    # What leans as many faces of the training do is left so.
+    slightly = Image.open(photos / "grace_hopper.png").convert("RGB").rotate(-8, expand=True)
+    (face,), (measured,) = (
+        detectors.create("yunet", **options).detect(np.asarray(slightly))
+        for options in ({}, {"least_tilt": 0})
+    )
+    assert face.tilt == 0 and 3 < measured.tilt < 15 and face.box == measured.box
+
+
+def test_the_whole_picture():
+    image = np.zeros((30, 20, 3), np.uint8)
+    box = Box(0, 0, 20, 30)
+    assert detectors.create("whole").detect(image) == [Detection(box, 1.0, box)]
+    assert detectors.create("whole", any_turn=True).detect(image) == [Detection(box, 1.0, box)]
+
+
+def test_threads_may_share_a_detector(name, photos):
+    images = [decoding.read(photos / file) for file in ("grace_hopper.png", "face.jpg", "cat.png")] * 4
+    detector = detectors.create(name)
+    expected = [detector.detect(image) for image in images]
+    found = [None] * len(images)
+
+    def work(i):
+        found[i] = detector.detect(images[i])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(images))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == expected
+
+
+@pytest.mark.parametrize("options", [{"margin": 0}, {"margin": 11}, {"min_score": 0}, {"min_score": 1}])
+def test_options_out_of_range_are_refused(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"{name} {options[name]}: expected"):
+        detectors.create("yunet", **options)
+
+
+def test_an_unknown_detector_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match="unknown face detector 'haar'; there are: mediapipe, whole, yunet"):
+        detectors.create("haar")
+
+
+def test_a_missing_file_without_a_network_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv(download.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens
+    with pytest.raises(download.DownloadError, match="put it at .* by hand .* or take the detector whole"):
+        detectors.create("yunet")
+
+
+def test_another_file_under_the_models_name_is_refused(detector_cache):
+    folder = detector_cache / "detectors"
+    shutil.copy(folder / "face_detection_short_range.tflite", folder / "face_detection_yunet_2023mar.onnx")
+    with pytest.raises(download.WrongFileError, match="is not the file of"):
+        detectors.create("yunet")

@@ -1,0 +1,307 @@
+"""Exports: other runtimes give the network's numbers, and the files say what they are."""
+
+import collections
+import hashlib
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import zipfile
+
+import jax
+import numpy as np
+import pytest
+from helpers import ROOT, needed
+from safetensors import safe_open
+from scipy import special
+
+from fer_jax import models, runtime
+from fer_jax.data.emotions import EMOTIONS, class_names
+from fer_jax.data.sources import synthetic
+from fer_jax.inference.export import check, export, metadata
+from fer_jax.inference.export.program import Program
+from fer_jax.loaded_model import Trained
+from fer_jax.training import checkpoints
+
+onnx = needed("onnx", "export")
+ort = needed("onnxruntime", "export")
+litert = needed("ai_edge_litert.interpreter", "export")
+
+RUNTIMES = ("onnx", "tflite", "stablehlo")
+TEMPERATURE = 0.8
+SHIPPED = ROOT / "fer_jax" / "pretrained" / "cnn_fer2013.safetensors"
+
+
+def run(path: pathlib.Path, batch: np.ndarray) -> np.ndarray:
+    """A file in the runtime that it is for, as that runtime's own documentation has it."""
+    if path.suffix == ".onnx":
+        session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return session.run(None, {"faces": batch})[0]
+    if path.suffix == ".tflite":
+        interpreter = litert.Interpreter(str(path))
+        (given,), (wanted,) = interpreter.get_input_details(), interpreter.get_output_details()
+        interpreter.resize_tensor_input(given["index"], batch.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(given["index"], batch)
+        interpreter.invoke()
+        return interpreter.get_tensor(wanted["index"])
+    return np.asarray(jax.export.deserialize(bytearray(path.read_bytes())).call(batch))
+
+
+@pytest.fixture(scope="module")
+def calibrated(tiny_run, tmp_path_factory) -> pathlib.Path:
+    """The tiny network's weights with a temperature."""
+    path = tmp_path_factory.mktemp("calibrated") / "tiny.safetensors"
+    variables, facts = checkpoints.load_weights(tiny_run)
+    checkpoints.export_weights(path, variables, facts | {"calibration": {"temperature": TEMPERATURE}})
+    return path
+
+
+@pytest.fixture(scope="module")
+def faces(calibrated, tiny_data) -> check.Faces:
+    return check.load_faces(Program(Trained(calibrated)), tiny_data)
+
+
+@pytest.fixture(scope="module")
+def written(calibrated, faces, tmp_path_factory):
+    """Every format in float32, with everything inside, and its metadata."""
+    folder, program = tmp_path_factory.mktemp("exports"), Program(Trained(calibrated))
+    return {
+        name: (path := folder / f"tiny.{name}", export.export(program, name, path, "float32", faces))
+        for name in export.FORMATS
+    }
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_other_runtimes_give_the_probabilities_of_batches_of_any_size(name, written, calibrated):
+    images, _ = synthetic.generate(10, seed=1, split="test")
+    probs = Trained(calibrated).predict(images, progress=False)
+    expected = special.softmax(np.log(probs) / TEMPERATURE, axis=1)
+    for count in (70, 1, 5):
+        found = run(written[name][0], images[:count])
+        np.testing.assert_allclose(found, expected[:count], atol=1e-5)
+        np.testing.assert_array_equal(found.argmax(1), expected[:count].argmax(1))
+
+
+def test_exported_weights_are_read_like_any_checkpoint(written, calibrated):
+    images, _ = synthetic.generate(4, seed=1, split="test")
+    exported, own = Trained(written["safetensors"][0]), Trained(calibrated)
+    assert exported.facts == own.facts
+    np.testing.assert_array_equal(
+        exported.predict(images, progress=False), own.predict(images, progress=False)
+    )
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_preprocessing_and_softmax_are_left_to_the_caller(name, calibrated, tmp_path):
+    program = Program(Trained(calibrated), preprocessing="outside", softmax="outside")
+    path = tmp_path / f"bare.{name}"
+    facts = export.export(program, name, path, "float32", check.load_faces(program))
+    assert facts["input"]["dtype"] == "float32" and facts["output"]["name"] == "logits"
+    images, _ = synthetic.generate(2, seed=1, split="test")
+    normalised = ((images / 255 - 0.5) / 0.25).astype(np.float32)  # the tiny run's mean and deviation
+    trained = Trained(calibrated)
+    logits = jax.jit(trained.model.apply)(trained.variables, normalised)
+    np.testing.assert_allclose(run(path, normalised), logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["onnx", "tflite"])
+@pytest.mark.parametrize(("precision", "atol", "least"), [("float16", 5e-3, 0.99), ("int8", 0.2, 0.85)])
+def test_fewer_bits_give_nearly_the_same(name, precision, atol, least, calibrated, faces, tmp_path):
+    program, path = Program(Trained(calibrated)), tmp_path / f"small.{name}"
+    facts = export.export(program, name, path, precision, faces)
+    found = run(path, faces.images)
+    np.testing.assert_allclose(found, faces.expected, atol=atol)
+    assert (found.argmax(1) == faces.expected.argmax(1)).mean() >= least
+    measured = facts["verified"]
+    assert facts["precision"] == precision
+    assert measured["accuracy"] == pytest.approx((found.argmax(1) == faces.labels).mean())
+    ours = (faces.expected.argmax(1) == faces.labels).mean()
+    assert measured["accuracy_change"] == pytest.approx(measured["accuracy"] - ours)
+    assert measured["largest_difference"] == pytest.approx(abs(found - faces.expected).max(), rel=1e-3)
+    wanted = {"int8": np.int8, "float16": np.float16}[precision]
+    assert wanted in _weight_types(path)
+
+
+def _weight_types(path: pathlib.Path) -> set:
+    """The types of a file's arrays of three or more axes: convolutions."""
+    if path.suffix == ".onnx":
+        arrays = [onnx.numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer]
+        return {one.dtype.type for one in arrays if one.ndim > 2}
+    details = litert.Interpreter(str(path)).get_tensor_details()
+    return {one["dtype"] for one in details if len(one["shape"]) > 2}
+
+
+def test_an_onnx_graph_is_plain(written):
+    model = onnx.load(written["onnx"][0])
+    onnx.checker.check_model(model, full_check=True)
+    assert [(one.domain, one.version) for one in model.opset_import] == [("", 17)]
+    kinds = collections.Counter(node.op_type for node in model.graph.node)
+    # Four convolutions and two dense layers with BatchNorm and bias in their weights; the input is laid anew.
+    assert (kinds["Conv"], kinds["Gemm"], kinds["MaxPool"], kinds["Transpose"]) == (4, 2, 2, 1)
+    # The normalisation alone.
+    assert (kinds["Mul"], kinds["Sub"], kinds["Div"], kinds["Add"]) == (1, 1, 1, 0)
+    (given,), (wanted,) = model.graph.input, model.graph.output
+    sizes = [
+        [one.dim_param or one.dim_value for one in value.type.tensor_type.shape.dim]
+        for value in (given, wanted)
+    ]
+    assert sizes == [["N", 48, 48, 1], ["N", 7]]
+
+
+def test_a_stablehlo_file_serves_three_platforms_without_custom_calls(written):
+    exported = jax.export.deserialize(bytearray(written["stablehlo"][0].read_bytes()))
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    # All but the check that a batch has a face, which JAX adds.
+    called = re.findall(r"custom_call @(\S+?)\(", exported.mlir_module())
+    assert called and set(called) == {"shape_assertion"}
+
+
+def test_products_in_a_stablehlo_file_are_of_float32_on_every_platform(written):
+    text = jax.export.deserialize(bytearray(written["stablehlo"][0].read_bytes())).mlir_module()
+    products = re.findall(r"stablehlo\.(?:convolution|dot_general).*", text)
+    assert products and all(line.count("HIGHEST") == 2 for line in products)
+
+
+def test_every_file_says_what_it_is(written, calibrated):
+    found = {name: facts for name, (_, facts) in written.items()}
+    properties = {one.key: one.value for one in onnx.load(written["onnx"][0]).metadata_props}
+    assert json.loads(properties["labels"]) == list(EMOTIONS)
+    assert properties["precision"] == "float32"
+    assert json.loads(properties["input"]) == found["onnx"]["input"]
+    with zipfile.ZipFile(written["tflite"][0]) as archive:
+        assert archive.read("labels.txt").decode().split() == list(EMOTIONS)
+        assert json.loads(archive.read("metadata.json")) == found["tflite"]
+    beside = written["stablehlo"][0].with_name("tiny.stablehlo.json")
+    assert json.loads(beside.read_text()) == found["stablehlo"]
+    with safe_open(written["safetensors"][0], "numpy") as file:
+        assert json.loads(file.metadata()["export"]) == found["safetensors"]
+    for name, facts in found.items():
+        assert export.open_format(name).read_metadata(written[name][0]) == facts
+        given = facts["input"]
+        assert (given["shape"], given["layout"], given["dtype"]) == (["N", 48, 48, 1], "NHWC", "uint8")
+        assert (given["mean"], given["std"], given["fill"]) == (0.5, 0.25, "reflect")
+        assert facts["output"]["temperature"] == TEMPERATURE and facts["output"]["temperature_applied"]
+        assert facts["checkpoint"]["sha256"] == hashlib.sha256(calibrated.read_bytes()).hexdigest()
+        assert facts["licence"]["code"] == "Apache-2.0"
+        assert facts["accuracy"]["selection"]["split"] == "validation"
+        verified = facts["verified"]
+        assert verified["faces"] == 28 and verified["largest_difference"] < 1e-4
+        low, high = verified["interval_95"]
+        assert low <= verified["accuracy_of_the_network"] <= high
+    assert found["onnx"]["versions"]["opset"] == 17
+
+
+def test_the_shipped_weights_have_a_licence_and_a_name(calibrated):
+    shipped, other = (
+        metadata.describe(Program(Trained(path)), "float32", {}) for path in (SHIPPED, calibrated)
+    )
+    assert shipped["licence"]["weights"] == "Apache-2.0"
+    assert other["licence"]["weights"] == "for whoever trained them to say"
+    assert shipped["description"].startswith("cnn, facial emotion recognition by fer_jax ")
+    assert other["description"].startswith("cnn_relu, facial emotion recognition by fer_jax ")
+
+
+def test_another_network_is_not_kept(calibrated, faces, tmp_path, monkeypatch):
+    program, form = Program(Trained(calibrated)), export.open_format("onnx")
+    build = form.build
+
+    def wrong(program):
+        model = build(program)
+        biases = [one for one in model.graph.initializer if list(one.dims) == [7]]
+        biases[0].CopyFrom(onnx.numpy_helper.from_array(np.arange(7, dtype=np.float32), biases[0].name))
+        return model
+
+    monkeypatch.setattr(form, "build", wrong)
+    with pytest.raises(check.MismatchError, match="differs from the network by up to .* nothing was written"):
+        export.export(program, "onnx", tmp_path / "wrong.onnx", "float32", faces)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "outside", "message"),
+    [
+        ("stablehlo", "int8", {}, "stablehlo is not written in int8; it is in: float32"),
+        ("onnx", "int8", {}, "give --data"),
+        ("safetensors", "float32", {"softmax": "outside"}, "holds weights alone"),
+    ],
+)
+def test_refuses_what_a_format_lacks(name, precision, outside, message, calibrated, tmp_path):
+    program = Program(Trained(calibrated), **outside)
+    with pytest.raises(ValueError, match=message):
+        export.export(program, name, tmp_path / "x", precision, check.load_faces(program))
+    assert not list(tmp_path.iterdir())
+
+
+NETWORKS = {  # name, classes, side, channels, attributes
+    "cnn_elu": (8, 25, 1, {"widths": (8, 8), "block_dropout": (0.0, 0.0), "hidden": 8}),
+    "cnn_residual": (7, 27, 1, {"widths": (8, 12), "blocks": (1, 2), "squeeze": 4}),
+    "mobilenet_v3_small": (7, 33, 3, {"padding": "same"}),
+    "resnet18": (7, 31, 1, {"adapter": "rgb"}),
+}
+
+
+def _draw(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A parameter, such that activations keep their size."""
+    if name == "kernel":
+        return rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape).astype(np.float32)
+    low, high = {"var": (0.7, 1.3), "scale": (0.7, 1.3)}.get(name, (-0.3, 0.3))
+    return rng.uniform(low, high, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_networks_of_every_kind(network, tmp_path):
+    classes, side, channels, kwargs = NETWORKS[network]
+    model = models.create(network, classes, **kwargs)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, side, side, channels), np.uint8)
+    mean, std = ([0.4, 0.5, 0.6], [0.2, 0.25, 0.3]) if channels == 3 else (0.5, 0.25)
+    normalised = ((images / 255 - mean) / std).astype(np.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), normalised)
+    variables = jax.tree_util.tree_map_with_path(lambda path, x: _draw(rng, path[-1].key, x.shape), shapes)
+    preprocess = {"image_size": side, "channels": channels, "mean": mean, "std": std}
+    facts = {
+        "model": {"name": network, "kwargs": kwargs},
+        "preprocess": preprocess | {"fill": "reflect", "interpolation": "bilinear"},
+        "emotions": list(class_names(classes)),
+        "data": {"name": "none"},
+        "data_hash": "none",
+    }
+    checkpoints.export_weights(tmp_path / "random.safetensors", variables, facts)
+    program = Program(Trained(tmp_path / "random.safetensors"))
+    apply = jax.jit(model.apply, compiler_options=runtime.run_once_options())
+    logits = apply(variables, normalised)
+    expected = special.softmax(np.asarray(logits, np.float64), axis=1)
+    assert abs(expected - expected[:1]).max() > 1e-3
+    for name in ("onnx", "tflite"):
+        path = tmp_path / f"random.{name}"
+        export.open_format(name).write(program, path, "float32", None)
+        np.testing.assert_allclose(run(path, images), expected, atol=1e-4, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def real_faces(shared_dir, tmp_path_factory) -> np.ndarray:
+    """The first 128 images of PublicTest."""
+    folder = tmp_path_factory.mktemp("npz")
+    unpack = [sys.executable, shared_dir / "fer2013" / "unpack.py", "npz", folder]
+    subprocess.run(unpack, check=True, capture_output=True)
+    data = np.load(next(folder.glob("*.npz")), allow_pickle=False)
+    return data["images"][data["usage"] == 1][:128, ..., None]
+
+
+@pytest.fixture(scope="module")
+def expected_of_real_faces(real_faces) -> np.ndarray:
+    """The shipped network's calibrated probabilities."""
+    trained = Trained(SHIPPED)
+    probs = trained.predict(real_faces, progress=False)
+    return special.softmax(np.log(probs) / trained.facts["calibration"]["temperature"], axis=1)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_real_faces_get_the_same_probabilities(name, real_faces, expected_of_real_faces, tmp_path):
+    path, expected = tmp_path / f"shipped.{name}", expected_of_real_faces
+    export.open_format(name).write(Program(Trained(SHIPPED)), path, "float32", None)
+    found = run(path, real_faces)
+    assert abs(found - expected).max() < 1e-4
+    np.testing.assert_array_equal(found.argmax(1), expected.argmax(1))

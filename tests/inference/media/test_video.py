@@ -1,0 +1,162 @@
+"""Frames of videos and annotated copies, on clips whose every frame is known."""
+
+import io
+
+import av
+import numpy as np
+import pytest
+from clips import level, steps, write_clip
+
+from fer_jax.inference.media import video
+from fer_jax.inference.media.video import VideoError
+
+
+def read(*arguments):
+    return [(frame.number, round(1000 * frame.seconds)) for frame in video.read_frames(*arguments)]
+
+
+@pytest.mark.parametrize("ending", (".mp4", ".mkv", ".mov", ".avi"))
+def test_every_frame_in_order_with_its_time(ending, tmp_path):
+    path = write_clip(tmp_path / f"clip{ending}", steps(12), rate=20)
+    frames = list(video.read_frames(path))
+    assert [level(frame.image) for frame in frames] == list(range(12))
+    assert [frame.number for frame in frames] == list(range(12))
+    np.testing.assert_allclose([frame.seconds for frame in frames], np.arange(12) / 20, atol=2e-3)
+    assert frames[0].image.shape == (48, 64, 3) and frames[0].image.dtype == np.uint8
+    assert abs(int(frames[0].image[0, 0, 0]) - 255) <= 3
+
+
+def test_times_are_the_files_own_where_the_rate_varies(tmp_path):
+    times = [0, 40, 100, 900, 1000]
+    path = write_clip(tmp_path / "clip.mkv", steps(5), times)
+    assert read(path) == list(enumerate(times))
+
+
+def test_time_begins_at_the_first_frame(tmp_path):
+    path = write_clip(tmp_path / "clip.mkv", steps(3), [5000, 5100, 5200])
+    assert read(path) == [(0, 0), (1, 100), (2, 200)]
+
+
+def test_one_frame_a_period(tmp_path):
+    path = write_clip(tmp_path / "clip.mkv", steps(20), rate=10)
+    assert read(path, 0.5) == [(0, 0), (5, 500), (10, 1000), (15, 1500)]
+    # Frames that are not where the periods begin: the first of each period.
+    assert read(path, 0.25) == [(n, 100 * n) for n in (0, 3, 5, 8, 10, 13, 15, 18)]
+    assert read(path, 60) == [(0, 0)]
+    late = write_clip(tmp_path / "late.mkv", steps(4), [0, 90, 1950, 2100])
+    assert read(late, 1.0) == [(0, 0), (2, 1950)] or read(late, 1.0) == [(0, 0), (2, 1950), (3, 2100)]
+
+
+def test_going_on_in_the_middle_gives_what_would_have_come(tmp_path):
+    path = write_clip(tmp_path / "clip.mkv", steps(20), rate=10)
+    for every in (None, 0.5):
+        whole = read(path, every)
+        for start in (0, 1, 5, 6, 19, 20, 99):
+            assert read(path, every, start) == [entry for entry in whole if entry[0] >= start]
+
+
+@pytest.mark.parametrize("rotation", (0, 90, 180, -90))
+def test_frames_are_upright_as_players_show_them(rotation, tmp_path):
+    """A telephone writes the sensor's picture and, in a matrix, how it was held."""
+    path = write_clip(tmp_path / "clip.mp4", steps(2), rotate=rotation)
+    frame = next(video.read_frames(path))
+    bright = np.argwhere(frame.image[..., 0] > 200).mean(axis=0) / frame.image.shape[:2]
+    turned = np.rot90(steps(1)[0], rotation // 90)
+    expected = np.argwhere(turned[..., 0] > 200).mean(axis=0) / turned.shape[:2]
+    assert frame.image.shape == turned.shape
+    np.testing.assert_allclose(bright, expected, atol=0.02)
+
+
+def test_a_file_in_memory(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", steps(3))
+    assert read(io.BytesIO(path.read_bytes())) == read(path)
+    with pytest.raises(VideoError, match="the video cannot be decoded"):
+        read(io.BytesIO(b"hello"))
+
+
+def test_what_is_no_video_is_refused_by_name(tmp_path):
+    (tmp_path / "text.mp4").write_text("hello")
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    with av.open(str(tmp_path / "tone.mp4"), "w") as file:
+        stream = file.add_stream("aac", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 8000
+        file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+    for name, message in {
+        "text.mp4": "text.mp4 cannot be decoded .*: expected a whole video file",
+        "empty.mp4": "empty.mp4 cannot be decoded",
+        "tone.mp4": "tone.mp4 holds no video",
+        "missing.mp4": "missing.mp4 cannot be opened: No such file",
+    }.items():
+        with pytest.raises(VideoError, match=message):
+            read(tmp_path / name)
+        assert video.count_frames(tmp_path / name) is None
+
+
+def test_a_video_cut_off_gives_its_frames_and_then_says_so(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 48, 64, 3), dtype=np.uint8)
+    path = write_clip(tmp_path / "clip.mkv", list(noise), rate=10)
+    content = path.read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(content[: len(content) // 2])
+    frames = video.read_frames(tmp_path / "cut.mkv")
+    found = []
+    with pytest.raises(
+        VideoError, match=r"cut.mkv ends after [\d.]+ of 6.0 seconds|cut.mkv cannot be decoded"
+    ):
+        for frame in frames:
+            found.append(frame.number)
+    assert 20 < len(found) < 40 and found == list(range(len(found)))
+
+
+def test_a_video_without_frames_says_so(tmp_path):
+    path = write_clip(tmp_path / "clip.mkv", steps(3), rate=10)
+    with av.open(str(path)) as file:
+        start = min(packet.pos for packet in file.demux(file.streams.video[0]) if packet.size)
+    (tmp_path / "head.mkv").write_bytes(path.read_bytes()[:start])
+    with pytest.raises(VideoError, match="head.mkv (holds no frame that can be decoded|cannot be decoded)"):
+        read(tmp_path / "head.mkv")
+
+
+def test_counts_are_what_is_read(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", steps(20), rate=10)
+    assert video.count_frames(path) == 20
+    assert video.count_frames(path, 0.5) == len(read(path, 0.5)) == 4
+
+
+@pytest.mark.parametrize(("sound", "ending"), [("aac", ".mp4"), ("pcm_s16le", ".mkv"), (None, ".mp4")])
+def test_a_copy_has_new_pictures_at_the_old_times_and_the_same_sound(sound, ending, tmp_path):
+    times = [0, 100, 250, 300, 1200]
+    original = write_clip(tmp_path / "clip.mkv", steps(5), times, sound=sound)
+    with video.Writer(original, tmp_path, "copy") as copy:
+        for frame in video.read_frames(original):
+            copy.write(255 - frame.image, frame.seconds)
+        assert not copy.path.exists()  # until it is whole
+    assert copy.path == tmp_path / f"copy{ending}"
+    frames = list(video.read_frames(copy.path))
+    assert [round(1000 * frame.seconds) for frame in frames] == times
+    means = [frame.image[-1, -1].mean() for frame in frames]
+    np.testing.assert_allclose(means, [255 - 8 - 8 * i for i in range(5)], atol=6)
+    packets = []
+    for path in (original, copy.path):
+        with av.open(str(path)) as file:
+            streams = file.streams.audio
+            packets.append([bytes(packet) for packet in file.demux(streams[0])] if streams else [])
+    assert packets[0] == packets[1] and bool(packets[0]) == bool(sound)
+
+
+def test_a_copy_that_is_not_finished_does_not_appear(tmp_path):
+    original = write_clip(tmp_path / "clip.mp4", steps(3))
+    with pytest.raises(KeyboardInterrupt):
+        with video.Writer(original, tmp_path, "copy") as copy:
+            copy.write(steps(1)[0], 0.0)
+            raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_odd_sizes_lose_their_last_row_and_column(tmp_path):
+    original = write_clip(tmp_path / "clip.mp4", steps(2))
+    with video.Writer(original, tmp_path, "copy") as copy:
+        for image in steps(2, 49, 65):
+            copy.write(image, 0.0 if image[-1, -1, 0] == 8 else 0.1)
+    assert next(video.read_frames(copy.path)).image.shape == (48, 64, 3)

@@ -1,0 +1,100 @@
+"""A split as a network is judged on it: FER+ labels, and eight classes judged by seven."""
+
+import importlib.util
+import json
+
+import jax
+import numpy as np
+import pytest
+from helpers import ROOT
+
+from fer_jax import models
+from fer_jax.data.dataset import builder
+from fer_jax.data.emotions import EMOTIONS, class_names
+from fer_jax.evaluation.saliency import heatmaps
+from fer_jax.loaded_model import Trained
+from fer_jax.training import checkpoints
+
+
+@pytest.fixture(scope="module")
+def eight(tiny_run, tiny_ferplus, tmp_path_factory):
+    """Weights of eight classes, learnt from FER+'s majority, that say contempt of half the faces."""
+    _, facts = checkpoints.load_weights(tiny_run)
+    model = models.create("cnn_relu", 8, **facts["model"]["kwargs"])
+    variables = jax.jit(model.init)(jax.random.key(1), np.zeros((1, 48, 48, 1), np.float32))
+    head = variables["params"]["Dense_1"]
+    head["kernel"] *= 20
+    manifest = builder.read_manifest(tiny_ferplus)
+    facts |= {"emotions": list(class_names(8)), "labels": "ferplus_majority", "annotations": ["ferplus"]}
+    facts |= {"data": builder.describe(manifest), "data_hash": manifest["content_hash"]}
+    path = tmp_path_factory.mktemp("eight") / "eight.safetensors"
+    checkpoints.export_weights(path, variables, facts)
+    logits = np.log(Trained(path).predict(builder.load(tiny_ferplus, "validation").images, progress=False))
+    head["bias"] = head["bias"].at[7].add(np.median(logits[:, :7].max(axis=1) - logits[:, 7]))
+    checkpoints.export_weights(path, variables, facts)
+    return path
+
+
+def test_the_labels_are_those_of_the_training_unless_others_are_asked_for(eight, tiny_ferplus, tiny_data):
+    trained, faces = Trained(eight), builder.load(tiny_ferplus, "validation")
+    judged = trained.load_judged(tiny_ferplus, "validation")
+    assert judged.rule == "ferplus_majority" and judged.names == [*EMOTIONS, "contempt"]
+    assert list(judged.faces.ids) == list(faces.ids)
+    # As conftest.py says: every second neutral face has contempt instead.
+    np.testing.assert_array_equal(judged.whole.labels, faces.labels)
+    changed = judged.faces.labels != faces.labels[judged.kept]
+    assert changed.sum() == 2 and (judged.faces.labels[changed] == 7).all()
+    # By seven classes these two are left out.
+    seven = trained.load_judged(tiny_ferplus, "validation", num_classes=7)
+    np.testing.assert_array_equal(seven.kept, np.flatnonzero(~changed))
+    assert seven.names == list(EMOTIONS) and list(seven.faces.ids) == [faces.ids[i] for i in seven.kept]
+    with pytest.raises(ValueError, match="8 classes to judge by: labels given know 7"):
+        trained.load_judged(tiny_ferplus, "validation", "given", num_classes=8)
+    given = trained.load_judged(tiny_ferplus, "validation", "given")
+    assert given.names == list(EMOTIONS)
+    np.testing.assert_array_equal(given.faces.labels, faces.labels)
+    with pytest.raises(ValueError, match="need FER\\+ votes, and .* has none: prepare it with"):
+        trained.load_judged(tiny_data, "validation")
+
+
+def test_fewer_classes_are_renormalised(eight, tiny_ferplus):
+    trained, images = Trained(eight), builder.load(tiny_ferplus, "validation").images
+    whole = trained.predict(images, progress=False)
+    assert 8 < (whole.argmax(axis=1) == 7).sum() < 20
+    seven = trained.predict(images, num_classes=7, progress=False)
+    np.testing.assert_allclose(seven, whole[:, :7] / whole[:, :7].sum(axis=1, keepdims=True), rtol=1e-9)
+    options = trained.model, trained.variables, images, trained.normalization
+    probs, maps = heatmaps.explain(*options, num_classes=7, progress=False)
+    np.testing.assert_allclose(probs, seven, atol=1e-5)
+    eight_probs, eight_maps = heatmaps.explain(*options, progress=False)
+    np.testing.assert_allclose(eight_probs, whole, atol=1e-5)
+    # The maps of faces that are contempt by eight classes are those of another class by seven.
+    same = whole.argmax(axis=1) < 7
+    np.testing.assert_allclose(maps[same], eight_maps[same], atol=1e-5)
+    assert all(abs(a - b).max() > 1e-4 for a, b in zip(maps[~same], eight_maps[~same], strict=True))
+
+
+@pytest.mark.parametrize(("rule", "names"), [(None, class_names(8)), ("given", EMOTIONS)])
+@pytest.mark.parametrize("name", ["robustness", "saliency"])
+def test_the_scripts_judge_by_either(name, rule, names, eight, tiny_ferplus, tmp_path):
+    spec = importlib.util.spec_from_file_location(f"{name}_script", ROOT / "scripts" / f"{name}.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    arguments = [f"--checkpoint={eight}", f"--data={tiny_ferplus}", "--split=test", f"--out={tmp_path}"]
+    ledger = eight.with_name("test_evaluations.jsonl")
+    before = len(ledger.read_text().splitlines()) if ledger.exists() else 0
+    assert script.main([*arguments, *([f"--labels={rule}"] if rule else [])]) == 0
+    found = json.loads((tmp_path / f"{name}.json").read_text())
+    assert found["emotions"] == list(names) and found["labels"] == (rule or "ferplus_majority")
+    trained = Trained(eight)
+    judged = trained.load_judged(tiny_ferplus, "test", rule)
+    predicted = trained.predict(judged.faces.images, num_classes=len(names), progress=False).argmax(axis=1)
+    accuracy = (predicted == judged.faces.labels).mean()
+    *_, noted = map(json.loads, ledger.read_text().splitlines())
+    assert len(ledger.read_text().splitlines()) == before + 1
+    assert noted["accuracy"] == pytest.approx(accuracy) and noted["what"].startswith(name)
+    if name == "robustness":
+        assert found["clean"]["accuracy"] == pytest.approx(accuracy)
+    else:
+        shown = [row for parts in found["sheets"].values() for part in parts.values() for row in part]
+        assert sorted(row["prediction"] for row in shown) == sorted(names[i] for i in predicted)

@@ -1,0 +1,361 @@
+"""Checkpoints: what is kept, exactness, failures, damage; weights alone."""
+
+import errno
+import os
+import pickle
+import re
+import resource
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_trees_equal
+from safetensors.numpy import load_file, save_file
+
+from fer_jax import models
+from fer_jax.training import checkpoints, optim
+from fer_jax.training.checkpoints import Checkpoints, DamagedCheckpointError, export_weights, load_weights
+from fer_jax.training.state import create_state
+
+FACTS = {"model": {"name": "cnn_relu", "kwargs": {"widths": [4, 8]}}, "seed": 3, "selection": None}
+
+
+def tree(seed, size=1000):
+    """A state with the kinds of leaves that a TrainState has."""
+    rng = np.random.default_rng(seed)
+    return {
+        "step": np.array(seed, np.int32),
+        "params": {"kernel": rng.normal(size=(size, 3)).astype(np.float32)},
+        "batch_stats": {"mean": rng.normal(size=3).astype(np.float32)},
+        "ema": {},
+        "rng": rng.integers(0, 2**32, 2, dtype=np.uint32),
+    }
+
+
+def saved(directory, steps, keep=2):
+    """A directory with checkpoints: {step: selection or None}."""
+    manager = Checkpoints(directory, keep)
+    for step, selection in steps.items():
+        manager.save(step, tree(step), {"facts": FACTS, "place": step}, selection)
+    manager.close()
+    return directory
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Checkpoints of the steps 1 and 2; copy it before changing anything."""
+    return saved(tmp_path_factory.mktemp("two") / "checkpoints", {1: 0.5, 2: 0.4})
+
+
+# -------------------- whole runs --------------------
+
+
+def test_a_train_state_comes_back_bitwise(tmp_path):
+    model = models.create("cnn_relu", widths=(4,), hidden=4)
+    schedule = optim.learning_rate("cosine", peak=0.1, total_steps=9)
+    tx = optim.make_optimizer("adamw", schedule, weight_decay=0.1, clip_norm=1.0, accumulate=2)
+    fresh = create_state(model, tx, input_shape=(8, 8, 1), seed=0, use_ema=True)
+    rng = np.random.default_rng(0)
+    state = jax.tree.map(lambda x: np.asarray(rng.integers(0, 99, x.shape), x.dtype), fresh)
+    extra = {"stream": {"next_batch": 12}, "watch": {"best": None}, "facts": FACTS}
+    manager = Checkpoints(tmp_path / "c")
+    manager.save(7, state, extra, 0.25)
+    manager.close()
+    template = jax.tree.map(np.zeros_like, state)
+    restored = Checkpoints(tmp_path / "c").restore_newest(lambda _: template)
+    assert (restored.step, restored.extra) == (7, extra)
+    assert_trees_equal(restored.state, state)
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    selections = {1: 0.1, 2: 0.9, 3: 0.3, 4: None, 5: 0.9, 6: 0.4, 7: None}
+    directory = saved(tmp_path / "c", selections)
+    # The best is the first of equals.
+    assert Checkpoints(directory).steps() == [2, 6, 7]
+    # So it stays after a restart, until there is a better one.
+    saved(directory, {8: 0.2, 9: None})
+    assert Checkpoints(directory).steps() == [2, 8, 9]
+    saved(directory, {10: 0.95, 11: None, 12: None}, keep=1)
+    assert Checkpoints(directory).steps() == [10, 12]
+
+
+def test_nothing_to_restore(tmp_path):
+    assert Checkpoints(tmp_path / "c").restore_newest(lambda _: tree(0)) is None
+
+
+def test_what_changes_after_save_returns_is_not_in_it(tmp_path):
+    state, extra = tree(1, size=100_000), {"facts": {"selection": {"step": 1}}}
+    manager = Checkpoints(tmp_path / "c")
+    manager.save(1, state, extra)
+    for leaf in jax.tree.leaves((state["params"], state["batch_stats"], state["rng"])):
+        leaf[...] = 0
+    extra["facts"]["selection"] = None
+    manager.wait()
+    restored = manager.restore_newest(lambda _: tree(0, size=100_000))
+    assert_trees_equal(restored.state, tree(1, size=100_000))
+    assert restored.extra == {"facts": {"selection": {"step": 1}}}
+
+
+def test_a_failed_save_is_raised_and_leaves_the_one_before(tmp_path):
+    manager = Checkpoints(tmp_path / "c")
+    manager.save(1, tree(1), {}, 0.5)
+    manager.wait()
+    # Files of at most 50 kB stand in for a full disk: both come from the kernel, wherever Orbax
+    # writes.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(Exception, match="File too large|EFBIG|(?i:errno 27|os error 27)"):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+            manager.save(2, tree(2, size=100_000), {}, 0.6)
+            manager.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    again = Checkpoints(tmp_path / "c")
+    assert again.steps() == [1]
+    assert_trees_equal(again.restore_newest(lambda _: tree(0)).state, tree(1))
+
+
+def files_of(step_directory):
+    files = sorted(p for p in step_directory.rglob("*") if p.is_file())
+    return [p.relative_to(step_directory) for p in files]
+
+
+def flip(path):
+    """Inverts the middle byte of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+DAMAGES = {"flip": flip, "truncate": truncate, "delete": os.remove}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_any_damage_to_the_newest_is_noticed_or_harmless(two, tmp_path, damage, caplog):
+    harmful = set()
+    for number, name in enumerate(files_of(two / "2")):
+        path = two / "2" / name
+        if not path.stat().st_size:
+            continue
+        directory = shutil.copytree(two, tmp_path / str(number))
+        DAMAGES[damage](directory / "2" / name)
+        caplog.clear()
+        manager = Checkpoints(directory)
+        restored = manager.restore_newest(lambda _: tree(0))
+        # Never other values than were saved.
+        assert_trees_equal(restored.state, tree(restored.step))
+        assert restored.extra == {"facts": FACTS, "place": restored.step}
+        if restored.step == 1:
+            harmful.add(str(name))
+            assert "damaged checkpoint" in caplog.text and str(directory / "2") in caplog.text
+            # Its place is free for the run that goes on.
+            assert manager.steps() == [1]
+            assert (tmp_path / "damaged_checkpoints" / "2").is_dir()
+            shutil.rmtree(tmp_path / "damaged_checkpoints")
+            manager.save(2, tree(2), {"facts": FACTS, "place": 2}, 0.4)
+            manager.wait()
+            assert_trees_equal(manager.restore_newest(lambda _: tree(0)).state, tree(2))
+        manager.close()
+    assert any(name.startswith("state/") for name in harmful), harmful
+    assert "extra/metadata" in harmful
+
+
+def test_values_that_were_swapped_on_disk_are_noticed(tmp_path, caplog):
+    # A whole checkpoint, but not the one that was saved.
+    directory = saved(tmp_path / "c", {1: 0.5, 2: 0.4})
+    other = saved(tmp_path / "other", {3: 0.1})
+    shutil.rmtree(directory / "2" / "state")
+    shutil.copytree(other / "3" / "state", directory / "2" / "state")
+    restored = Checkpoints(directory).restore_newest(lambda _: tree(0))
+    assert restored.step == 1
+    assert "holds other values than were saved" in caplog.text
+
+
+def test_weights_that_were_swapped_on_disk_are_not_evaluated(tmp_path):
+    directory = saved(tmp_path / "c", {1: 0.5, 2: 0.4})
+    shutil.rmtree(directory / "1" / "state")
+    shutil.copytree(directory / "2" / "state", directory / "1" / "state")
+    with pytest.raises(DamagedCheckpointError, match="holds other values than were saved"):
+        load_weights(directory / "1")
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "Input/output error"), PermissionError(errno.EACCES, "no"), MemoryError()]
+)
+def test_trouble_of_the_machine_is_not_damage(two, tmp_path, monkeypatch, error):
+    directory = shutil.copytree(two, tmp_path / "c")
+    manager = Checkpoints(directory)
+
+    def restore(*args, **kwargs):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manager._manager, "restore", restore)
+        with pytest.raises(type(error)):
+            manager.restore_newest(lambda _: tree(0))
+    assert manager.restore_newest(lambda _: tree(0)).step == 2
+    assert not (tmp_path / "damaged_checkpoints").exists()
+
+
+def test_a_whole_directory_of_damage_is_an_error(two, tmp_path):
+    directory = shutil.copytree(two, tmp_path / "c")
+    for step in (1, 2):
+        shutil.rmtree(directory / str(step) / "state")
+    with pytest.raises(DamagedCheckpointError) as error:
+        Checkpoints(directory).restore_newest(lambda _: tree(0))
+    assert f"every checkpoint in {directory} (steps [1, 2]) is damaged" in str(error.value)
+    # Nothing was deleted: the user may want to look.
+    assert Checkpoints(directory).steps() == [1, 2]
+
+
+def test_a_save_cut_off_is_no_checkpoint(two, tmp_path):
+    directory = shutil.copytree(two, tmp_path / "c")
+    shutil.copytree(directory / "2", directory / "3.orbax-checkpoint-tmp")
+    manager = Checkpoints(directory)
+    assert manager.steps() == [1, 2]
+    assert manager.restore_newest(lambda _: tree(0)).step == 2
+
+
+# -------------------- weights alone --------------------
+
+
+@pytest.fixture
+def variables():
+    rng = np.random.default_rng(5)
+    return {
+        "params": {
+            "Conv_0": {"kernel": rng.normal(size=(3, 3, 1, 4)).astype(np.float32)},
+            "Dense_0": {
+                "kernel": rng.normal(size=(40, 70)).astype(np.float32),
+                "bias": rng.normal(size=70).astype(np.float32),
+            },
+        },
+        "batch_stats": {"BatchNorm_0": {"mean": rng.normal(size=4).astype(np.float32)}},
+    }
+
+
+def test_exported_weights_come_back(variables, tmp_path):
+    path = tmp_path / "w.safetensors"
+    export_weights(path, jax.tree.map(jnp.asarray, variables), FACTS)
+    loaded, facts = load_weights(path)
+    assert_trees_equal(loaded, variables)
+    assert facts == FACTS
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+    # Any other reader sees the same names and values.
+    tensors = load_file(path)
+    np.testing.assert_array_equal(tensors["params/Dense_0/kernel"], variables["params"]["Dense_0"]["kernel"])
+
+
+def test_float16_is_for_kernels_only(variables, tmp_path):
+    path = tmp_path / "w.safetensors"
+    export_weights(path, variables, FACTS, dtype="float16")
+    stored = {name: value.dtype.name for name, value in load_file(path).items()}
+    assert stored == {
+        "params/Conv_0/kernel": "float16",
+        "params/Dense_0/kernel": "float16",
+        "params/Dense_0/bias": "float32",
+        "batch_stats/BatchNorm_0/mean": "float32",
+    }
+    loaded, _ = load_weights(path)
+    expected = jax.tree.map(lambda x: x.astype(np.float16).astype(np.float32) if x.ndim > 1 else x, variables)
+    assert_trees_equal(loaded, expected)
+
+
+def test_a_work_directory_gives_its_best(variables, tmp_path):
+    export_weights(tmp_path / "best.safetensors", variables, FACTS | {"seed": 4})
+    export_weights(tmp_path / "last.safetensors", jax.tree.map(np.zeros_like, variables), FACTS)
+    loaded, facts = load_weights(tmp_path)
+    assert_trees_equal(loaded, variables)
+    assert facts["seed"] == 4
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_one_step_of_a_run_gives_its_weights(variables, tmp_path, averaged):
+    other = jax.tree.map(np.zeros_like, variables)
+    state = {**(other if averaged else variables), "ema": variables if averaged else {}}
+    state["step"] = np.array(5, np.int32)
+    manager = Checkpoints(tmp_path / "checkpoints")
+    manager.save(5, state, {"facts": FACTS})
+    manager.close()
+    loaded, facts = load_weights(tmp_path / "checkpoints" / "5")
+    assert_trees_equal(loaded, variables)
+    assert facts == FACTS
+
+
+def test_a_damaged_step_is_an_error(two, tmp_path):
+    directory = shutil.copytree(two, tmp_path / "c")
+    for path in (directory / "2" / "state").rglob("*"):
+        if path.is_file() and path.stat().st_size:
+            truncate(path)
+    with pytest.raises(DamagedCheckpointError, match=re.escape(str(directory / "2"))):
+        load_weights(directory / "2")
+
+
+def test_missing_weights_say_what_is_expected(tmp_path):
+    for path in (tmp_path / "nothing", tmp_path):
+        with pytest.raises(FileNotFoundError) as error:
+            load_weights(path)
+        assert str(path) in str(error.value)
+        assert "best.safetensors" in str(error.value) and "checkpoints" in str(error.value)
+
+
+class Evil:
+    """Makes a folder when unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_garbage_is_reported_and_never_unpickled(variables, tmp_path):
+    whole = tmp_path / "w.safetensors"
+    export_weights(whole, variables, FACTS)
+    data = whole.read_bytes()
+    garbage = {
+        "text": b"hello",
+        "empty": b"",
+        "cut": data[: len(data) // 2],
+        "pickle": pickle.dumps(Evil(tmp_path / "evil")),
+    }
+    for name, content in garbage.items():
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(content)
+        with pytest.raises(DamagedCheckpointError, match=re.escape(str(path))):
+            load_weights(path)
+    assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"facts": "{half"}])
+def test_weights_of_others_are_refused(tmp_path, metadata):
+    path = tmp_path / "model.safetensors"
+    save_file({"weight": np.zeros(3, np.float32)}, path, metadata)
+    with pytest.raises(DamagedCheckpointError, match="facts") as error:
+        load_weights(path)
+    assert str(path) in str(error.value)
+
+
+def test_facts_are_json(variables, tmp_path):
+    with pytest.raises(TypeError):
+        export_weights(tmp_path / "w.safetensors", variables, {"seed": np.zeros(3)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_checksum_is_of_all_leaves():
+    first = checkpoints._checksums(tree(1))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree(1)):
+        changed = jax.tree.map(np.array, tree(1))
+        node = changed
+        for key in path[:-1]:
+            node = node[key.key]
+        value = np.array(leaf)
+        value.reshape(-1).view(np.uint8)[-1] ^= 1
+        node[path[-1].key] = value
+        assert checkpoints._checksums(changed) != first, path

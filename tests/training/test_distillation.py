@@ -1,0 +1,257 @@
+"""The teachers' part of the loss by hand, and a student that comes to answer like its teacher."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_same_run, tiny_config
+from scipy.special import log_softmax, softmax
+
+from fer_jax import models
+from fer_jax.data import augment
+from fer_jax.data.dataset import builder
+from fer_jax.data.emotions import EMOTIONS
+from fer_jax.data.faces import Faces, one_hot
+from fer_jax.evaluation import predictions_file
+from fer_jax.loaded_model import Trained
+from fer_jax.training import checkpoints, distillation, losses, optim, train_step
+from fer_jax.training.checkpoints import DamagedCheckpointError
+from fer_jax.training.monitoring import PreemptedError
+from fer_jax.training.state import create_state, random_variables
+from fer_jax.training.train import train_and_evaluate
+
+KWARGS = {"widths": [8], "depths": [1], "hidden": 8, "dropout": 0.0}
+SMALL = {"model.kwargs": {"widths": (4, 8), "depths": (1, 1), "hidden": 8, "dropout": 0.2}}
+HOW = {"mean": 0.4, "std": 0.2, "channels": 1, "fill": "reflect", "interpolation": "bilinear"}
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+    """Two networks, the second of which sees smaller faces; sharper than new ones are."""
+    folder, found = tmp_path_factory.mktemp("teachers"), []
+    for number, side in enumerate((12, 8)):
+        model = models.create("cnn_relu", **KWARGS)
+        variables = random_variables(model, (side, side, 1), seed=number)
+        variables["params"]["Dense_1"]["kernel"] = 4 * variables["params"]["Dense_1"]["kernel"]
+        facts = {
+            "model": {"name": "cnn_relu", "kwargs": KWARGS},
+            "preprocess": {"image_size": side, **HOW},
+            "emotions": list(EMOTIONS),
+            "data": {},
+            "data_hash": "none",
+        }
+        path = folder / f"{number}.safetensors"
+        checkpoints.export_weights(path, variables, facts)
+        found.append(Trained(path))
+    return found
+
+
+def batch(seed=0, size=16):
+    rng = np.random.default_rng(seed)
+    drawn = augment.draw(augment.Ranges(flip=0.5, rotation=10, erasing=0.5, mixup=0.4), size, rng)
+    images = rng.integers(0, 256, (size, 12, 12, 1), dtype=np.uint8)
+    targets = np.eye(7, dtype=np.float32)[rng.integers(0, 7, size)]
+    return {"image": images, "target": targets, **drawn}
+
+
+def test_the_loss_is_cross_entropy_against_the_teachers_view_of_the_batch(teachers):
+    given, temperature = batch(), 2.0
+    logits = np.random.default_rng(1).normal(size=(16, 7)).astype(np.float32)
+    taught = distillation.Distillation(teachers, weight=0.5, temperature=temperature)
+    total, count = taught.loss(jnp.asarray(logits), taught.variables, given)
+
+    answers = []
+    for teacher, side in zip(teachers, (12, 8), strict=True):
+        x = (np.asarray(augment.apply(given, side, "reflect", 0.4)[0]) - 0.4) / 0.2
+        theirs = np.asarray(jax.jit(teacher.model.apply)(teacher.variables, x))
+        answers.append(softmax(theirs / temperature, axis=1))
+    terms = -(np.mean(answers, axis=0) * log_softmax(logits / temperature, axis=1)).sum(axis=1)
+    assert count == 16
+    np.testing.assert_allclose(total, temperature**2 * terms.sum(), rtol=1e-4)
+
+
+def test_what_teachers_answer_before_training_is_part_of_the_targets(teachers, tmp_path, monkeypatch):
+    """A face and its mirror image, by each teacher; asked once, and again for other faces."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (5, 12, 12, 1), dtype=np.uint8), np.arange(5)
+    faces = Faces(images, labels, one_hot(labels), list("abcde"))
+    blended = distillation.blend(faces, teachers, 0.25, tmp_path, "hash")
+
+    answers = []
+    for teacher, side in zip(teachers, (12, 8), strict=True):
+        for view in (images, images[:, :, ::-1]):
+            drawn = augment.resample(view, augment.identity_affine(5), side, "reflect", 0.4, "bilinear")
+            x = (np.asarray(drawn) - 0.4) / 0.2
+            answers.append(softmax(np.asarray(jax.jit(teacher.model.apply)(teacher.variables, x)), axis=1))
+    expected = 0.75 * np.eye(7)[:5] + 0.25 * np.mean(answers, axis=0)
+    np.testing.assert_allclose(blended.targets, expected, atol=1e-5)
+    assert blended.targets.dtype == np.float32 and blended.images is images
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trained, "predict", None)
+        again = distillation.blend(faces, teachers, 0.25, tmp_path, "hash")
+    np.testing.assert_array_equal(again.targets, blended.targets)
+    for others, dataset in ((faces.take(np.arange(4)), "hash"), (faces, "another")):
+        changed = distillation.blend(others, teachers, 0.25, tmp_path, dataset)
+        np.testing.assert_allclose(changed.targets, expected[: len(others)], atol=1e-5)
+    (tmp_path / distillation.ANSWERS_FILE).write_bytes(b"PK cut")
+    again = distillation.blend(faces, teachers, 0.25, tmp_path, "hash")
+    np.testing.assert_allclose(again.targets, expected, atol=1e-5)
+
+
+def test_a_run_on_answers_resumes_bitwise_and_asks_once(tiny_run, tiny_data, tmp_path, monkeypatch):
+    changes = {"distill.teachers": (str(tiny_run),), "distill.views": "plain"}
+    config = tiny_config(tiny_data, **SMALL, **changes)
+    train_and_evaluate(config, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(PreemptedError):
+        patch.setattr("fer_jax.training.train._preempted", lambda stop, step: step == 6)
+        train_and_evaluate(config, tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trained, "predict", None)
+        train_and_evaluate(config, tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut", 10)
+    page = (tmp_path / "whole" / "report" / "report.md").read_text()
+    assert f"| taught by | {tiny_run} (weight 0.9, asked once), and labels |" in page
+
+    config.distill.temperature = 2.0
+    with pytest.raises(ValueError, match="config.distill.temperature is 2.0; expected 1 with config.distill"):
+        train_and_evaluate(config, tmp_path / "warm")
+
+
+def test_a_student_of_the_teachers_shape_comes_to_answer_like_it(teachers):
+    """With a weight of 1 the labels, which are at odds with the teacher, have no part."""
+    teacher = teachers[0]
+    student = models.create("cnn_relu", **KWARGS)
+    tx = optim.make_optimizer("adam", lambda step: 0.01)
+    state = create_state(student, tx, input_shape=(12, 12, 1), seed=5, use_ema=False)
+    how = {"size": 12, **HOW}
+    taught = distillation.Distillation([teacher], weight=1.0, temperature=1.0)
+    step = jax.jit(train_step.make_train_step(student, tx, losses.cross_entropy, **how, distillation=taught))
+    given = batch(size=64)
+    before = None
+    for _ in range(150):
+        state, metrics = step(state, given, taught.variables)
+        before = before or float(metrics["loss"])
+    answers = np.asarray(taught.teach(taught.variables, given))
+    entropy = -(answers * np.log(answers)).sum(axis=1).mean()
+    # Cross entropy is the teacher's own entropy and what is still between the two.
+    assert metrics["loss"] - entropy < 0.1 * (before - entropy)
+
+
+def test_labels_and_teachers_share_the_loss_by_the_weight(teachers):
+    student = models.create("cnn_relu", **KWARGS)
+    tx = optim.make_optimizer("sgd", lambda step: 0.0)
+    state = create_state(student, tx, input_shape=(12, 12, 1), seed=5, use_ema=False)
+    found = {}
+    for weight in (None, 0.25, 1.0):
+        taught = distillation.Distillation(teachers, weight, temperature=3.0) if weight else None
+        step = train_step.make_train_step(
+            student, tx, losses.cross_entropy, size=12, **HOW, distillation=taught
+        )
+        found[weight] = float(jax.jit(step)(state, batch(), taught and taught.variables)[1]["loss"])
+    np.testing.assert_allclose(found[0.25], 0.75 * found[None] + 0.25 * found[1.0], rtol=1e-5)
+
+
+def test_a_run_learns_from_its_teachers_and_says_so(tiny_run, tiny_data, tmp_path):
+    """The run and what it began with share their data: the facts tell both parts in the weights."""
+    changes = {"distill.teachers": (str(tiny_run),), "train.steps": 4, "seed": 7}
+    config = tiny_config(tiny_data, **SMALL, **changes)
+    train_and_evaluate(config, tmp_path / "run")
+    _, facts = checkpoints.load_weights(tmp_path / "run")
+    teacher = Trained(tiny_run)
+    assert [one["selection"] for one in facts["ancestors"]] == [teacher.facts["selection"]]
+    identity = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert identity["teachers"] == [teacher.digest]
+    page = (tmp_path / "run" / "report" / "report.md").read_text()
+    assert f"| taught by | {tiny_run} (weight 0.9, temperature 1), and labels |" in page
+
+    # The same teacher from another place is the same run, and another teacher in the same place is not.
+    moved = tmp_path / "moved.safetensors"
+    shutil.copy(tiny_run / "best.safetensors", moved)
+    config.distill.teachers = (str(moved),)
+    assert train_and_evaluate(config, tmp_path / "run")["steps"] == 4
+    shutil.copy(tmp_path / "run" / "best.safetensors", moved)
+    names = rf"\(config.distill.teachers: \['{tiny_run}'\] there, \['{moved}'\] here, by their weights\)"
+    with pytest.raises(ValueError, match=names):
+        train_and_evaluate(config, tmp_path / "run")
+
+
+def test_a_taught_run_with_muon_resumes_bitwise(tiny_run, tiny_data, tmp_path, monkeypatch):
+    """Muon's state has gaps where AdamW's parameters are; the run stops between two evaluations."""
+    changes = {"distill.teachers": (str(tiny_run),), "optim.name": "muon", "optim.learning_rate": 0.01}
+    config = tiny_config(tiny_data, **SMALL, **changes)
+    train_and_evaluate(config, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(PreemptedError):
+        patch.setattr("fer_jax.training.train._preempted", lambda stop, step: step == 6)
+        train_and_evaluate(config, tmp_path / "cut")
+    train_and_evaluate(config, tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut", 10)
+
+
+def test_a_run_in_bfloat16_is_judged_and_served_in_float32(tiny_data, tmp_path):
+    config = tiny_config(tiny_data, **SMALL, **{"model.dtype": "bfloat16", "train.steps": 4})
+    summary = train_and_evaluate(config, tmp_path / "run")
+    trained = Trained(tmp_path / "run")
+    assert trained.model.dtype == jnp.float32
+    faces = builder.load(tiny_data, "validation")
+    probs = trained.predict(faces.images, progress=False)
+    assert np.mean(probs.argmax(1) == faces.labels) == summary["accuracy"]
+    report = predictions_file.read(tmp_path / "run" / "report" / "predictions.csv")
+    np.testing.assert_allclose(probs, report.probs, atol=1e-6)
+
+
+def test_a_colour_blind_teacher_is_named(tiny_run, tiny_data, tmp_path, monkeypatch):
+    manifest = builder.read_manifest(tiny_data)
+    monkeypatch.setattr(builder, "read_manifest", lambda folder: manifest | {"channels": 3})
+    config = tiny_config(tiny_data, **{"distill.teachers": (str(tiny_run),)})
+    with pytest.raises(ValueError, match=r"config.distill.teachers: .* takes 1 channel \(grey\)"):
+        train_and_evaluate(config, tmp_path / "run")
+
+
+def test_logit_adjustment_is_at_odds_with_teachers(tiny_run, tiny_data, tmp_path):
+    changes = {
+        "distill.teachers": (str(tiny_run),),
+        "loss.logit_adjustment": 1.0,
+        "loss.class_weights": "none",
+    }
+    with pytest.raises(ValueError, match="logit_adjustment and config.distill.teachers are set"):
+        train_and_evaluate(tiny_config(tiny_data, **changes), tmp_path / "run")
+
+
+def test_a_teacher_that_is_not_there_is_named(tiny_data, tmp_path):
+    config = tiny_config(tiny_data, **{"distill.teachers": ("runs/none",)})
+    with pytest.raises(FileNotFoundError, match="config.distill.teachers: there are no weights runs/none"):
+        train_and_evaluate(config, tmp_path / "run")
+
+
+def test_a_damaged_teacher_is_named(tiny_data, tmp_path):
+    damaged = tmp_path / "cut.safetensors"
+    damaged.write_bytes(b"cut")
+    config = tiny_config(tiny_data, **{"distill.teachers": (str(damaged),)})
+    with pytest.raises(DamagedCheckpointError, match=f"config.distill.teachers: {damaged} is not a whole"):
+        train_and_evaluate(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "name, value", [("weight", 1.5), ("weight", 0.0), ("temperature", 0.0), ("temperature", float("inf"))]
+)
+def test_a_part_that_cannot_be_is_refused(name, value, tiny_run, tiny_data, tmp_path):
+    config = tiny_config(tiny_data, **{"distill.teachers": (str(tiny_run),), f"distill.{name}": value})
+    with pytest.raises(ValueError, match=f"config.distill.{name} is {value}; expected "):
+        train_and_evaluate(config, tmp_path / "run")
+
+
+def test_a_teacher_answers_once(tiny_run, tiny_data, tmp_path):
+    again = str(tiny_run / "best.safetensors")
+    config = tiny_config(tiny_data, **{"distill.teachers": (str(tiny_run), again)})
+    with pytest.raises(ValueError, match="config.distill.teachers is .*: one of them is there twice"):
+        train_and_evaluate(config, tmp_path / "run")
+
+
+def test_teachers_of_other_classes_are_refused(tiny_run, tiny_ferplus, tmp_path):
+    changes = {"data.labels": "ferplus_majority", "data.num_classes": 8, "distill.teachers": (str(tiny_run),)}
+    with pytest.raises(ValueError, match=r"config.distill.teachers: .* tells \['angry'.* and the student"):
+        train_and_evaluate(tiny_config(tiny_ferplus, **changes), tmp_path / "run")

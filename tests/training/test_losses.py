@@ -1,0 +1,250 @@
+"""The loss against hand computation, Keras, torch, SciPy and scikit-learn."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+from helpers import needed
+from sklearn.utils.class_weight import compute_class_weight
+
+from fer_jax.training import losses
+
+# FER2013's training split, in the challenge's order.
+FER2013_COUNTS = np.array([3995, 436, 4097, 7215, 4830, 3171, 4965])
+
+
+@pytest.fixture
+def batch():
+    """Logits [12, 7], labels [12] and class weights [7] without any symmetry."""
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 2, (12, 7)).astype(np.float32)
+    labels = rng.integers(0, 7, 12)
+    weights = rng.uniform(0.3, 5, 7).astype(np.float32)
+    return logits, labels, weights
+
+
+@pytest.fixture
+def soft():
+    """Soft labels [12, 7]."""
+    return np.random.default_rng(4).dirichlet(np.ones(7), 12).astype(np.float32)
+
+
+def one_hot(labels):
+    return np.eye(7, dtype=np.float32)[labels]
+
+
+def softmax(logits):
+    exp = np.exp(np.asarray(logits, np.float64))
+    return exp / exp.sum(axis=-1, keepdims=True)
+
+
+def loss(logits, targets, **kwargs):
+    total, count = losses.cross_entropy(jnp.asarray(logits), jnp.asarray(targets), **kwargs)
+    assert total.dtype == count.dtype == jnp.float32
+    return float(total / count)
+
+
+def test_plain_cross_entropy(batch):
+    logits, labels, _ = batch
+    expected = -np.log(softmax(logits)[np.arange(12), labels]).mean()
+    assert loss(logits, one_hot(labels)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_sum_and_normaliser_come_apart(batch):
+    logits, labels, weights = batch
+    targets = one_hot(labels)
+    for normalization, count in [("examples", 12), ("weights", weights[labels].sum())]:
+        kwargs = dict(class_weights=weights, normalization=normalization)
+        whole = losses.cross_entropy(logits, targets, **kwargs)
+        parts = [losses.cross_entropy(logits[s], targets[s], **kwargs) for s in np.split(np.arange(12), 3)]
+        np.testing.assert_allclose(np.sum(parts, axis=0), whole, rtol=1e-6)
+        assert float(whole[1]) == pytest.approx(count, rel=1e-6)
+
+
+def test_huge_logits_stay_finite():
+    logits = np.float32([[1e4, -1e4, 0, 0, 0, 0, 0]])
+    assert loss(logits, one_hot([0])) == 0
+    assert loss(logits, one_hot([1])) == 2e4
+    assert np.isfinite(jax.grad(lambda x: loss_of(x, one_hot([1])))(logits)).all()
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_focal_gradient_of_a_certain_prediction_is_zero(gamma):
+    logits = np.float32([[100, 0, 0, 0, 0, 0, 0]])
+    gradient = jax.grad(lambda x: loss_of(x, one_hot([0]), focal_gamma=gamma))(logits)
+    np.testing.assert_array_equal(gradient, np.zeros((1, 7)))
+
+
+def loss_of(logits, targets, **kwargs):
+    total, count = losses.cross_entropy(logits, targets, **kwargs)
+    return total / count
+
+
+def test_label_smoothing_by_hand():
+    # Two classes, p = (3/4, 1/4), smoothing .2: the target becomes (.9, .1).
+    logits = np.log(np.float32([[3, 1]]))
+    expected = -0.9 * np.log(0.75) - 0.1 * np.log(0.25)
+    assert loss(logits, np.float32([[1, 0]]), label_smoothing=0.2) == pytest.approx(expected, rel=1e-6)
+
+
+def test_soft_labels_by_hand(batch, soft):
+    logits, _, _ = batch
+    expected = -(soft * np.log(softmax(logits))).sum(axis=1).mean()
+    assert loss(logits, soft) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_soft_label_weighs_the_mean_of_its_classes():
+    logits = np.log(np.float32([[3, 1], [1, 1]]))
+    targets = np.float32([[0.25, 0.75], [1, 0]])
+    weights = np.float32([1, 5])
+    first = -(0.25 * np.log(0.75) + 0.75 * np.log(0.25))
+    expected = (0.25 * 1 + 0.75 * 5) * first + 1 * np.log(2)
+    assert loss(logits, targets, class_weights=weights) == pytest.approx(expected / 2, rel=1e-6)
+    by_weights = loss(logits, targets, class_weights=weights, normalization="weights")
+    assert by_weights == pytest.approx(expected / (4 + 1), rel=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_by_hand(batch, gamma):
+    logits, labels, weights = batch
+    p = softmax(logits)[np.arange(12), labels]
+    expected = (weights[labels] * (1 - p) ** gamma * -np.log(p)).mean()
+    result = loss(logits, one_hot(labels), focal_gamma=gamma, class_weights=weights)
+    assert result == pytest.approx(expected, rel=1e-5)
+
+
+def test_focal_of_one_number():
+    # Lin et al. 2017, section 3.2: at p = .9 and gamma = 2 a hundredth of cross entropy.
+    logits = np.log(np.float32([[9, 1]]))
+    target = np.float32([[1, 0]])
+    assert loss(logits, target, focal_gamma=2.0) == pytest.approx(-np.log(0.9) / 100, rel=1e-5)
+
+
+def test_bfloat16_logits_are_summed_in_float32(batch):
+    logits, labels, _ = batch
+    low = jnp.asarray(logits, jnp.bfloat16)
+    rounded = np.asarray(low.astype(jnp.float32))
+    assert loss(low, one_hot(labels)) == loss(rounded, one_hot(labels))
+
+
+def test_balanced_weights_are_scikit_learns():
+    labels = np.repeat(np.arange(7), FER2013_COUNTS)
+    expected = compute_class_weight("balanced", classes=np.arange(7), y=labels)
+    weights = losses.balanced_class_weights(FER2013_COUNTS)
+    assert weights.dtype == np.float32
+    np.testing.assert_allclose(weights, expected, rtol=1e-6)
+    np.testing.assert_allclose(weights, [1.03, 9.41, 1.00, 0.57, 0.85, 1.29, 0.83], atol=0.005)
+    # Every class then weighs the same, and an example 1 on average.
+    assert weights @ FER2013_COUNTS == pytest.approx(FER2013_COUNTS.sum())
+
+
+def test_balanced_weights_refuse_an_empty_class():
+    with pytest.raises(ValueError, match=r"classes \[1, 5\] have no training example.*class_weights='none'"):
+        losses.balanced_class_weights(np.array([3, 0, 1, 1, 1, 0, 1]))
+
+
+@pytest.mark.parametrize("tau", [0.5, 1.0, 2.0])
+def test_logit_adjustment_is_menons_equation_10(batch, tau):
+    logits, labels, _ = batch
+    pi = FER2013_COUNTS / FER2013_COUNTS.sum()
+    # log(1 + sum over other classes of (pi' / pi)^tau exp(f' - f)), in double precision.
+    expected = 0
+    for f, y in zip(logits.astype(np.float64), labels, strict=True):
+        others = np.arange(7) != y
+        expected += np.log1p(((pi[others] / pi[y]) ** tau * np.exp(f[others] - f[y])).sum())
+    offsets = tau * losses.log_priors(np.repeat(np.eye(7), FER2013_COUNTS, axis=0))
+    assert loss(logits, one_hot(labels), logit_offsets=offsets) == pytest.approx(expected / 12, rel=1e-6)
+
+
+def test_logit_adjustment_is_least_where_plain_logits_are_balanced():
+    # All that is known is the class: p(y) = pi. The adjusted loss is stationary at equal logits, the plain
+    # one at log pi; so its logits rank the classes as if they were equally frequent.
+    targets = np.float32(np.repeat(np.eye(3), (70, 20, 10), axis=0))
+
+    def at(logits, **kwargs):
+        return loss_of(jnp.tile(logits, (100, 1)), targets, **kwargs)
+
+    offsets = losses.log_priors(targets)
+    adjusted = jax.grad(lambda x: at(x, logit_offsets=offsets))(jnp.zeros(3))
+    np.testing.assert_allclose(adjusted, np.zeros(3), atol=1e-6)
+    np.testing.assert_allclose(jax.grad(at)(jnp.asarray(offsets)), np.zeros(3), atol=1e-6)
+
+
+def test_logit_adjustment_with_all_the_rest_by_hand(batch, soft):
+    logits, _, _ = batch
+    offsets = np.float32(np.linspace(-2, 1, 7))
+    log_p = scipy.special.log_softmax(logits.astype(np.float64) + offsets, axis=1)
+    smoothed = 0.9 * soft + 0.1 / 7
+    expected = -(smoothed * (1 - np.exp(log_p)) ** 2 * log_p).sum(axis=1).mean()
+    result = loss(logits, soft, logit_offsets=offsets, label_smoothing=0.1, focal_gamma=2.0)
+    assert result == pytest.approx(expected, rel=1e-5)
+
+
+def test_priors_are_shares_of_soft_labels_too(soft):
+    hard = np.repeat(np.eye(7, dtype=np.float32), FER2013_COUNTS, axis=0)
+    priors = losses.log_priors(hard)
+    assert priors.dtype == np.float32
+    np.testing.assert_allclose(np.exp(priors), FER2013_COUNTS / 28709, rtol=1e-6)
+    np.testing.assert_allclose(np.exp(losses.log_priors(soft)), soft.mean(axis=0), rtol=1e-6)
+
+
+def test_priors_refuse_an_empty_class():
+    with pytest.raises(ValueError, match=r"classes \[2, 6\] have no training example.*logit_adjustment=0"):
+        losses.log_priors(np.eye(7)[[0, 1, 3, 4, 5]])
+
+
+def test_normalisation_by_hand():
+    # Weights 1 and 3, losses log 4 and log 2.
+    logits = np.log(np.float32([[1, 3], [1, 1]]))
+    kwargs = dict(class_weights=np.float32([1, 3]))
+    expected = 1 * np.log(4) + 3 * np.log(2)
+    assert loss(logits, np.eye(2, dtype=np.float32), **kwargs) == pytest.approx(expected / 2, rel=1e-6)
+    by_weights = loss(logits, np.eye(2, dtype=np.float32), normalization="weights", **kwargs)
+    assert by_weights == pytest.approx(expected / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_examples_is_keras_class_weight(batch, smoothing):
+    # `model.fit(class_weight=w)` hands w[y] to the loss as sample_weight.
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    keras = needed("keras", "test")
+    logits, labels, weights = batch
+    keras_loss = keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=smoothing, reduction="sum_over_batch_size"
+    )
+    expected = float(keras_loss(one_hot(labels), logits, sample_weight=weights[labels]))
+    result = loss(logits, one_hot(labels), label_smoothing=smoothing, class_weights=weights)
+    assert result == pytest.approx(expected, rel=1e-6)
+
+
+# What torch 2.15 gives for `batch` and `soft`, in double precision:
+#
+#   logits, weights, soft = (torch.tensor(x, dtype=torch.float64) for x in (logits, weights, soft))
+#   labels, criterion = torch.tensor(labels), torch.nn.CrossEntropyLoss
+#   criterion(weight=weights)(logits, labels)
+#   criterion(label_smoothing=0.3)(logits, labels)
+#   criterion(label_smoothing=0.3)(logits, soft)
+TORCH_WEIGHTED = 3.687952813172705
+TORCH_SMOOTHED = 3.5590244795874195
+TORCH_SOFT_SMOOTHED = 3.453451288186333
+
+
+def test_weights_is_torchs_cross_entropy(batch):
+    logits, labels, weights = batch
+    result = loss(logits, one_hot(labels), class_weights=weights, normalization="weights")
+    assert result == pytest.approx(TORCH_WEIGHTED, rel=1e-6)
+
+
+def test_smoothing_is_torchs(batch, soft):
+    logits, labels, _ = batch
+    smoothed = loss(logits, one_hot(labels), label_smoothing=0.3)
+    assert smoothed == pytest.approx(TORCH_SMOOTHED, rel=1e-6)
+    assert loss(logits, soft, label_smoothing=0.3) == pytest.approx(TORCH_SOFT_SMOOTHED, rel=1e-6)
+
+
+def test_an_unknown_normalisation_lists_the_known():
+    with pytest.raises(ValueError, match="'mean'; there are: examples, weights"):
+        loss(np.zeros((1, 7)), one_hot([0]), normalization="mean")

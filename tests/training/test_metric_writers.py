@@ -1,0 +1,114 @@
+"""metrics.jsonl, TensorBoard's event files, the progress bar."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fer_jax.training.metric_writers import Writers, progress_bar, read_records
+
+
+@pytest.fixture
+def no_events(monkeypatch):
+    """As where TensorFlow is not installed, which is also faster."""
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_records_are_one_json_object_a_line(tmp_path, no_events):
+    writers = Writers(tmp_path, 0)
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+    writers.scalars(5, 1 / 3, "train", {"loss": 1.5, "learning_rate": 0.1})
+    writers.scalars(5, 1 / 3, "eval", {"loss": 1.25})
+    expected = [
+        {"step": 5, "epoch": 0.3333, "kind": "train", "loss": 1.5, "learning_rate": 0.1},
+        {"step": 5, "epoch": 0.3333, "kind": "eval", "loss": 1.25},
+    ]
+    assert lines(tmp_path) == list(read_records(tmp_path)) == expected
+
+
+def test_a_resumed_run_drops_what_it_makes_again(tmp_path, no_events):
+    first = Writers(tmp_path, 0)
+    for step in (5, 10, 15):
+        first.scalars(step, step / 10, "train", {"loss": 1.0})
+        first.scalars(step, step / 10, "eval", {"loss": 1.0})
+    second = Writers(tmp_path, 10)
+    assert [r["step"] for r in lines(tmp_path)] == [5, 5, 10, 10]
+    second.scalars(15, 1.5, "train", {"loss": 0.5})
+    assert [r["step"] for r in lines(tmp_path)] == [5, 5, 10, 10, 15]
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_line_cut_off_by_a_kill_ends_the_records(tmp_path, no_events):
+    assert list(read_records(tmp_path)) == []
+    writers = Writers(tmp_path, 0)
+    writers.scalars(5, 0.5, "train", {"loss": 1.0})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 10, "ki')
+    assert [r["step"] for r in read_records(tmp_path)] == [5]
+    Writers(tmp_path, 10).scalars(15, 1.5, "train", {"loss": 1.0})
+    assert [r["step"] for r in lines(tmp_path)] == [5, 15]
+
+
+def test_without_tensorflow_it_says_so_and_writes_the_rest(tmp_path, no_events, caplog):
+    writers = Writers(tmp_path, 0)
+    writers.scalars(5, 0.5, "train", {"loss": 1.0})
+    writers.image(5, "faces", lambda: pytest.fail("drawn for nobody"))
+    writers.hparams({"seed": 1})
+    writers.flush()
+    (message,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert message.startswith("no TensorBoard files: ") and "metrics.jsonl" in message
+    assert len(lines(tmp_path)) == 1
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_tensorboard_gets_scalars_pictures_and_hyperparameters(tmp_path):
+    pytest.importorskip("tensorflow")
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    writers = Writers(tmp_path, 0)
+    writers.hparams({"seed": 1, "augment.zoom": (0.5, 2.0), "train.steps": None})
+    writers.scalars(5, 0.5, "train", {"loss": 1.5, "learning_rate": 0.25})
+    writers.scalars(5, 0.5, "eval", {"loss": 1.25})
+    picture = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    writers.image(5, "confusion_matrix", lambda: picture)
+    writers.flush()
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    # CLU writes scalars as tensors.
+    values = {
+        tag: [(e.step, float(_number(e.tensor_proto))) for e in events.Tensors(tag)]
+        for tag in ("train/loss", "train/learning_rate", "eval/loss")
+    }
+    assert values == {
+        "train/loss": [(5, 1.5)],
+        "train/learning_rate": [(5, 0.25)],
+        "eval/loss": [(5, 1.25)],
+    }
+    assert "confusion_matrix" in events.Tags()["tensors"]
+    assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+def _number(proto):
+    from tensorboard.util import tensor_util
+
+    return tensor_util.make_ndarray(proto)
+
+
+def test_the_bar_starts_where_the_run_goes_on(capsys):
+    with progress_bar(10, 4) as bar:
+        bar.update()
+        assert (bar.total, bar.n) == (10, 5)
+    assert "5/10" in capsys.readouterr().err
+    with progress_bar(10, 4, shown=False) as bar:
+        bar.update()
+    assert capsys.readouterr().err == ""
+
+
+def test_importing_the_writers_needs_no_tensorflow():
+    code = "import sys, fer_jax.training.metric_writers; assert 'tensorflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

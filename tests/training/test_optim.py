@@ -1,0 +1,292 @@
+"""Schedules, optimizers and the watch by hand and against Keras."""
+
+import json
+import math
+import os
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import needed
+
+from fer_jax import models
+from fer_jax.training import optim
+
+
+@pytest.fixture(scope="module")
+def keras():
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    return needed("keras", "test")
+
+
+def constant(value):
+    return optim.learning_rate("constant", peak=value, total_steps=100)
+
+
+def rates(schedule, count, **kwargs):
+    function = optim.learning_rate(schedule, **kwargs)
+    return np.array([float(function(step)) for step in range(count)])
+
+
+# -------------------- schedules --------------------
+
+
+def test_cosine_by_hand():
+    values = rates("cosine", 9, peak=0.4, total_steps=8)
+    expected = [0.2 * (1 + math.cos(math.pi * step / 8)) for step in range(9)]
+    np.testing.assert_allclose(values, expected, atol=1e-7)
+    assert values[0] == pytest.approx(0.4) and values[8] == pytest.approx(0, abs=1e-7)
+
+
+def test_warmup_then_cosine_by_hand():
+    values = rates("cosine", 12, peak=0.4, total_steps=12, warmup_steps=4)
+    np.testing.assert_allclose(values[:5], [0, 0.1, 0.2, 0.3, 0.4], atol=1e-7)
+    expected = [0.2 * (1 + math.cos(math.pi * step / 8)) for step in range(8)]
+    np.testing.assert_allclose(values[4:], expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "plateau"])
+def test_constant_after_warmup(schedule):
+    values = rates(schedule, 6, peak=0.3, total_steps=6, warmup_steps=3)
+    np.testing.assert_allclose(values, [0, 0.1, 0.2, 0.3, 0.3, 0.3], atol=1e-7)
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 2])
+def test_steps_drop_at_their_boundaries(warmup_steps):
+    values = rates(
+        "step",
+        9,
+        peak=1.0,
+        total_steps=9,
+        warmup_steps=warmup_steps,
+        step_boundaries=[3, 6],
+        step_factor=0.1,
+    )
+    expected = np.array([1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01])
+    expected[:warmup_steps] = [0, 0.5][:warmup_steps]
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
+
+
+def test_unknown_names_list_the_known():
+    with pytest.raises(ValueError, match="schedule is 'linear'; there are: cosine, constant, step"):
+        optim.learning_rate("linear", peak=1, total_steps=1)
+    with pytest.raises(ValueError, match="optim.name is 'lion'; there are: sgd, adam, adamw"):
+        optim.make_optimizer("lion", constant(1))
+
+
+def test_a_warmup_longer_than_the_run_is_refused():
+    with pytest.raises(ValueError, match="warm-up of 20 steps leaves none of the 15 steps"):
+        optim.learning_rate("cosine", peak=1, total_steps=15, warmup_steps=20)
+
+
+# -------------------- optimizers --------------------
+
+
+def descend(tx, params, gradients):
+    """The parameters after each of the gradients."""
+
+    @jax.jit
+    def step(gradient, state, params):
+        updates, state = tx.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    state, history = tx.init(params), []
+    for gradient in gradients:
+        params, state = step(gradient, state, params)
+        history.append(params)
+    return history
+
+
+@pytest.fixture
+def vectors():
+    """A start [3, 5] and five gradients [5, 3, 5]."""
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(3, 5)).astype(np.float32), rng.normal(size=(5, 3, 5)).astype(np.float32)
+
+
+def keras_descend(optimizer, keras, start, gradients):
+    variable = keras.Variable(start)
+    history = []
+    for gradient in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
+        history.append(keras.ops.convert_to_numpy(variable))
+    return history
+
+
+def test_sgd_is_keras_with_nesterov(keras, vectors):
+    start, gradients = vectors
+    ours = descend(optim.make_optimizer("sgd", constant(0.1), momentum=0.9), start, gradients)
+    theirs = keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True)
+    np.testing.assert_allclose(ours, keras_descend(theirs, keras, *vectors), rtol=1e-5, atol=1e-6)
+
+
+def test_sgd_by_hand():
+    # Momentum .5, rate .1, gradients 1 and 1: v = 1, then 1.5; the steps are .1 (1 + .5) and
+    # .1 (1 + .75).
+    tx = optim.make_optimizer("sgd", constant(0.1), momentum=0.5)
+    first, second = descend(tx, jnp.float32([[2.0]]), jnp.ones((2, 1, 1)))
+    assert float(first[0, 0]) == pytest.approx(2 - 0.15)
+    assert float(second[0, 0]) == pytest.approx(2 - 0.15 - 0.175)
+
+
+def test_decay_of_sgd_joins_the_gradient(vectors):
+    start, gradients = vectors
+    tx = optim.make_optimizer("sgd", constant(0.1), momentum=0.0, weight_decay=0.3)
+    (first, *_) = descend(tx, start, gradients)
+    np.testing.assert_allclose(first, start - 0.1 * (gradients[0] + 0.3 * start), rtol=1e-5)
+
+
+def test_adam_is_keras(keras, vectors):
+    start, gradients = vectors
+    ours = descend(optim.make_optimizer("adam", constant(0.05)), start, gradients)
+    theirs = keras.optimizers.Adam(0.05, epsilon=1e-8)
+    np.testing.assert_allclose(ours, keras_descend(theirs, keras, *vectors), rtol=1e-4, atol=1e-6)
+
+
+def test_adamw_is_keras(keras, vectors):
+    start, gradients = vectors
+    tx = optim.make_optimizer("adamw", constant(0.05), weight_decay=0.2)
+    theirs = keras.optimizers.AdamW(0.05, weight_decay=0.2, epsilon=1e-8)
+    np.testing.assert_allclose(
+        descend(tx, start, gradients), keras_descend(theirs, keras, *vectors), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_muon_steps_along_the_nearest_orthogonal_matrix():
+    """Of the first gradient, by its singular vectors, in steps of AdamW's size; the rest is NAdamW's."""
+    rng = np.random.default_rng(0)
+    params = {"kernel": jnp.zeros((3, 3, 4, 24)), "dense": jnp.zeros((6, 5)), "bias": jnp.zeros(5)}
+    gradient = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), params)
+    (after,) = descend(optim.make_optimizer("muon", constant(0.1)), params, [gradient])
+    (plain,) = descend(optax.nadamw(0.1, weight_decay=0.0), params, [gradient])
+    for name in ("dense", "bias"):
+        np.testing.assert_allclose(after[name], plain[name], rtol=1e-3)
+
+    step = -np.asarray(after["kernel"]).reshape(36, 24)
+    u, _, v = np.linalg.svd(np.asarray(gradient["kernel"]).reshape(36, 24), full_matrices=False)
+    alike = (step * (u @ v)).sum() / np.linalg.norm(step) / np.linalg.norm(u @ v)
+    assert alike > 0.95
+    # 0.2 * sqrt(36), the longer side, on singular values that the polynomial leaves between 0.6 and 1.3.
+    singular = np.linalg.svd(step, compute_uv=False) / (0.1 * 0.2 * 6)
+    assert 0.6 < singular.min() and singular.max() < 1.3
+
+
+@pytest.mark.parametrize("name", ["cnn_relu", "cnn_elu"])
+@pytest.mark.parametrize(
+    "optimizer, factor", [("sgd", 1 - 0.5 * 0.1), ("adamw", 1 - 0.5 * 0.1), ("muon", 1 - 0.5 * 0.1)]
+)
+def test_decay_leaves_batchnorm_and_biases_alone(name, optimizer, factor):
+    kwargs = {"widths": (4, 8), "hidden": 8}
+    if name == "cnn_elu":
+        kwargs["block_dropout"] = (0.0, 0.0)
+    model = models.create(name, **kwargs)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
+    params = jax.tree.map(lambda leaf: np.full(leaf.shape, 2, np.float32), shapes)
+    tx = optim.make_optimizer(optimizer, constant(0.5), momentum=0.0, weight_decay=0.1)
+    (after,) = descend(tx, params, [jax.tree.map(np.zeros_like, params)])
+    seen = set()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(after):
+        kind = path[-1].key
+        seen.add(kind)
+        expected = 2.0 * factor if kind == "kernel" else 2.0
+        np.testing.assert_allclose(leaf, expected, rtol=1e-6, err_msg=str(path))
+    assert seen == {"kernel", "bias", "scale"}
+
+
+def test_clipping_by_the_global_norm():
+    # The norm of both leaves together is 5: with a limit of 1 the gradient shrinks to a fifth.
+    tx = optim.make_optimizer("sgd", constant(1.0), momentum=0.0, clip_norm=1.0)
+    start = {"a": jnp.zeros((1, 1)), "b": jnp.zeros(1)}
+    large = {"a": jnp.full((1, 1), 3.0), "b": jnp.full(1, 4.0)}
+    small = {"a": jnp.full((1, 1), 0.3), "b": jnp.full(1, 0.4)}
+    clipped, then = descend(tx, start, [large, small])
+    assert float(clipped["a"][0, 0]) == pytest.approx(-0.6)
+    assert float(clipped["b"][0]) == pytest.approx(-0.8)
+    assert float(then["a"][0, 0]) == pytest.approx(-0.9)
+
+
+def test_clipping_comes_before_decay():
+    tx = optim.make_optimizer("sgd", constant(1.0), momentum=0.0, clip_norm=1.0, weight_decay=0.5)
+    (after,) = descend(tx, jnp.full((1, 1), 10.0), [jnp.full((1, 1), 4.0)])
+    assert float(after[0, 0]) == pytest.approx(10 - (1 + 5))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_accumulation_is_one_update_with_the_mean(name, vectors):
+    start, gradients = vectors
+    gradients = gradients[:4]
+    schedule = optim.learning_rate("step", peak=0.1, total_steps=9, step_boundaries=[1])
+    options = dict(weight_decay=0.01, clip_norm=1.0)
+    one = optim.make_optimizer(name, schedule, **options)
+    two = optim.make_optimizer(name, schedule, accumulate=2, **options)
+    expected = descend(one, start, gradients.reshape(2, 2, 3, 5).mean(axis=1))
+    history = descend(two, start, gradients)
+    np.testing.assert_array_equal(history[0], start)
+    np.testing.assert_allclose(history[1], expected[0], rtol=1e-5)
+    np.testing.assert_array_equal(history[2], history[1])
+    # The second update has the second rate: the schedule counts updates, not steps.
+    np.testing.assert_allclose(history[3], expected[1], rtol=1e-5)
+
+
+# -------------------- the watch --------------------
+
+SERIES = [0.3, 0.5, 0.5, 0.4, 0.45, 0.5, 0.6, 0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.6, 0.7, 0.1]
+
+
+@pytest.mark.parametrize("patience", [1, 2, 3])
+@pytest.mark.parametrize("min_scale", [1e-3, 0.3])
+def test_plateau_is_keras(keras, patience, min_scale):
+    callback = keras.callbacks.ReduceLROnPlateau(
+        "value", factor=0.5, patience=patience, mode="max", min_delta=0, min_lr=min_scale
+    )
+    optimizer = types.SimpleNamespace(learning_rate=np.float32(1))
+    callback.set_model(types.SimpleNamespace(optimizer=optimizer))
+    callback.on_train_begin()
+    watch = optim.Watch(plateau_patience=patience, plateau_factor=0.5, min_scale=min_scale)
+    for epoch, value in enumerate(SERIES):
+        callback.on_epoch_end(epoch, {"value": value})
+        watch.update(value, epoch)
+        assert watch.scale == pytest.approx(float(optimizer.learning_rate)), epoch
+    assert watch.scale < 1
+
+
+def test_the_best_is_the_first_of_equals():
+    watch = optim.Watch()
+    improved = [watch.update(value, step) for step, value in enumerate(SERIES)]
+    assert np.flatnonzero(improved).tolist() == [0, 1, 6, 15]
+    assert (watch.best, watch.best_step) == (0.7, 15)
+    assert watch.scale == 1 and not watch.should_stop
+
+
+def test_early_stopping_is_keras(keras):
+    for patience in (1, 2, 3, 4):
+        callback = keras.callbacks.EarlyStopping("value", patience=patience, mode="max")
+        model = types.SimpleNamespace(stop_training=False)
+        callback.set_model(model)
+        callback.on_train_begin()
+        watch = optim.Watch(patience=patience)
+        for epoch, value in enumerate(SERIES):
+            callback.on_epoch_end(epoch, {"value": value})
+            watch.update(value, epoch)
+            assert watch.should_stop == model.stop_training, (patience, epoch)
+            if watch.should_stop:
+                break
+        assert watch.should_stop
+
+
+@pytest.mark.parametrize("interruption", range(len(SERIES)))
+def test_a_restored_watch_goes_on_as_before(interruption):
+    def watch():
+        return optim.Watch(patience=6, plateau_patience=2)
+
+    whole, first = watch(), watch()
+    for step, value in enumerate(SERIES):
+        if step == interruption:
+            state = json.loads(json.dumps(first.state(), allow_nan=False))
+            first = watch()
+            first.restore(state)
+        assert first.update(value, step) == whole.update(value, step)
+    assert first == whole
