@@ -259,6 +259,6 @@ def plain_trainings() -> Iterator[None]:
     """Keeps trainings in this process from writing event files, and reports from drawing pictures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fer_jax.training.metric_writers._event_writer", lambda _: None)
-        for name in ("report.draw_figures", "examples.draw"):
-            patch.setattr(f"fer_jax.evaluation.{name}", lambda *_: None)
+        for name in ("report.draw_figures", "error_analysis.draw"):
+            patch.setattr(f"fer_jax.evaluation.report.{name}", lambda *_: None)
         yield

@@ -11,9 +11,9 @@ from fer_jax import runtime
 
 FAULTS = """
 import ctypes, resource, sys, threading
-from fer_jax import platform
+from fer_jax import runtime
 if sys.argv[1] == "tuned":
-    platform.tune_cpu()
+    runtime.tune_cpu()
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]

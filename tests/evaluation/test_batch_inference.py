@@ -149,15 +149,15 @@ def test_bad_input(images, variables):
 DEVICES = """
 import jax, numpy as np, sys
 from fer_jax.data import augment
-from fer_jax.evaluation import predict
+from fer_jax.evaluation import batch_inference
 assert jax.local_device_count() == int(sys.argv[1])
 def forward(w, images, affine):
     x = augment.resample(images, affine, 8).reshape(images.shape[0], -1)
     return x @ w
 images = np.random.default_rng(0).integers(0, 256, (37, 12, 12, 1), np.uint8)
 weights = np.random.default_rng(1).normal(size=(64, 7)).astype(np.float32)
-compiled = predict.compile_forward(forward)
-probs = predict.predict(compiled, weights, images, batch_size=10, tta="flip", progress=False)
+compiled = batch_inference.compile_forward(forward)
+probs = batch_inference.predict(compiled, weights, images, batch_size=10, tta="flip", progress=False)
 np.save(sys.argv[2], probs)
 """
 

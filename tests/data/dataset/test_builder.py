@@ -103,7 +103,7 @@ def test_building_and_reading_need_no_tensorflow(csv_source, tmp_path):
         )
         sys.meta_path.insert(0, NoTensorFlow())
 
-        from fer_jax.data import builder
+        from fer_jax.data.dataset import builder
         builder.build(sys.argv[1], sys.argv[2], progress=False)
         print(len(builder.load(sys.argv[2], "train")), "tensorflow" in sys.modules)
     """
@@ -374,8 +374,8 @@ def test_missing_split_names_those_there_are(faces, write_csv, tmp_path):
 
 KILLED = """
     import os, sys
-    from fer_jax.data import builder, spool
-    calls, method = 0, getattr(spool.Spool, sys.argv[3])
+    from fer_jax.data.dataset import builder, staging
+    calls, method = 0, getattr(staging.Spool, sys.argv[3])
 
     def then_die(*args):
         global calls
@@ -384,7 +384,7 @@ KILLED = """
             os._exit(9)
         return method(*args)
 
-    setattr(spool.Spool, sys.argv[3], then_die)
+    setattr(staging.Spool, sys.argv[3], then_die)
     builder.build(sys.argv[1], sys.argv[2], progress=False)
 """
 
