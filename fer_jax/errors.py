@@ -4,8 +4,8 @@ import errno
 import os
 
 from fer_jax.data.dataset.builder import DatasetError
-from fer_jax.training.checkpoints import DamagedCheckpointError
 from fer_jax.training.monitoring import NonFiniteLossError
+from fer_jax.weights_file import DamagedCheckpointError
 
 _EXPECTED = (DamagedCheckpointError, DatasetError, NonFiniteLossError, OSError, ValueError)
 

@@ -12,13 +12,12 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from fer_jax import models, runtime
+from fer_jax import models, preprocessing, runtime, weights_file
 from fer_jax.data import ferplus
 from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import EMOTIONS, class_names
 from fer_jax.data.faces import Faces
 from fer_jax.evaluation import batch_inference, leakage, leakage_policy, predictions_file
-from fer_jax.training import checkpoints, state, train_step
 
 # What of a checkpoint's facts an evaluation cannot do without.
 NEEDED_FACTS = (
@@ -62,7 +61,7 @@ class Trained:
       source: where the weights came from, as it was given.
       model: the Flax module.
       variables: {"params", "batch_stats"}, float32 NumPy leaves.
-      facts: see `checkpoints.load_weights`.
+      facts: see `weights_file.load_weights`.
     """
 
     def __init__(self, source: os.PathLike | str):
@@ -78,7 +77,7 @@ class Trained:
             that they name; the message names the file and what is wrong.
         """
         self.source = str(source)
-        self.variables, self.facts = checkpoints.load_weights(source)
+        self.variables, self.facts = weights_file.load_weights(source)
         self.model = self._create()
 
     def _create(self) -> nn.Module:
@@ -97,7 +96,7 @@ class Trained:
             # Whatever the training computed in: the weights are float32, and so is what they are served in.
             kwargs = {key: value for key, value in facts["model"]["kwargs"].items() if key != "dtype"}
             model = models.create(facts["model"]["name"], len(facts["emotions"]), **kwargs)
-            state.check_fit(self.variables, model, self.input_shape)
+            models.check_fit(self.variables, model, self.input_shape)
         except ValueError as error:
             raise ValueError(f"{self.source}: {error}") from error
         return model
@@ -125,14 +124,14 @@ class Trained:
 
     @property
     def normalization(self) -> dict[str, Any]:
-        """The arguments of `train_step.make_forward` besides the model: how the network's input is made."""
+        """The arguments of `preprocessing.make_forward` besides the model."""
         kept = {key: value for key, value in self.facts["preprocess"].items() if key != "image_size"}
         return {"size": self.input_shape[0], **kept}
 
     @functools.cached_property
     def forward(self) -> batch_inference.Forward:
         """The compiled evaluation pass, see `batch_inference.compile_forward`."""
-        forward = train_step.make_forward(self.model, **self.normalization)
+        forward = preprocessing.make_forward(self.model, **self.normalization)
         return batch_inference.compile_forward(forward, runtime.compiler_options())
 
     def predict(

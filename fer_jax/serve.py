@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from fer_jax.inference.predictor import Predictor
     from fer_jax.inference.service.service import Limits, create_app
-    from fer_jax.training.checkpoints import DamagedCheckpointError
+    from fer_jax.weights_file import DamagedCheckpointError
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     logging.getLogger("jax").setLevel(logging.WARNING)

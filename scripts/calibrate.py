@@ -31,9 +31,9 @@ def calibrate(args: argparse.Namespace) -> int:
       ValueError: the weights come with the package or are not in a file; the split is the one that was
         trained on, or for the final score.
     """
+    from fer_jax import weights_file
     from fer_jax.evaluation import leakage_policy
     from fer_jax.evaluation.metrics import calibration
-    from fer_jax.training import checkpoints
 
     trained = common.open_weights(args)
     path = Path(trained.source)
@@ -52,7 +52,7 @@ def calibrate(args: argparse.Namespace) -> int:
     found = calibration.calibrate(probs, judged.faces.labels)
     kept = found | {"split": args.split, "split_hash": leakage_policy.split_hash(facts["data"], args.split)}
     dtype = ((trained.facts.get("config") or {}).get("checkpoint") or {}).get("dtype", "float32")
-    checkpoints.export_weights(path, trained.variables, trained.facts | {"calibration": kept}, dtype)
+    weights_file.export_weights(path, trained.variables, trained.facts | {"calibration": kept}, dtype)
     print(
         f"temperature {found['temperature']:.3f}: mean loss on {args.split} {found['loss_before']:.4f} "
         f"before, {found['loss_after']:.4f} after; kept in {path}"

@@ -32,9 +32,8 @@ def check(args: argparse.Namespace) -> int:
     import jax
     import numpy as np
 
-    from fer_jax import runtime
+    from fer_jax import preprocessing, runtime
     from fer_jax.evaluation import invariance
-    from fer_jax.training import train_step
 
     trained = common.open_weights(args)
     faces, again = (trained.load_split(args.data, args.split) for _ in range(2))
@@ -43,11 +42,11 @@ def check(args: argparse.Namespace) -> int:
     devices = jax.local_device_count()
     print(f"{trained.source} on {len(faces):,} faces of {args.split}, devices: {devices}", flush=True)
     print(invariance.HEADER)
-    prepare = train_step.make_input(**trained.normalization)
+    prepare = preprocessing.make_input(**trained.normalization)
     some = np.arange(min(256, len(faces)))
     checks = [invariance.check_transform(prepare, faces.images[some], again.images[some])]
     print(checks[0], flush=True)
-    forward = train_step.make_forward(trained.model, **trained.normalization)
+    forward = preprocessing.make_forward(trained.model, **trained.normalization)
     for found in invariance.check_predictions(
         forward, trained.variables, faces.images, compiler_options=runtime.compiler_options()
     ):

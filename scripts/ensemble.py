@@ -51,10 +51,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def build(args: argparse.Namespace) -> int:
     """Chooses, writes and prints; the exit code."""
+    from fer_jax import weights_file
     from fer_jax.evaluation import predictions_file
     from fer_jax.evaluation.compare import ensemble, model_results
     from fer_jax.evaluation.report import report
-    from fer_jax.training import checkpoints
 
     found = model_results.load(args.networks)
     refuse_out(Path(args.out), [one.path for one in found])
@@ -76,7 +76,7 @@ def build(args: argparse.Namespace) -> int:
     names = [one.name for one in found]
     lines = [*ensemble.page(result, names, split), "", f"![Accuracy by number]({ensemble.PICTURE})"]
     runs = [args.networks[place] for place in result["members"]]
-    if len(runs) > 1 and all((Path(run) / checkpoints.BEST_WEIGHTS).is_file() for run in runs):
+    if len(runs) > 1 and all((Path(run) / weights_file.BEST_WEIGHTS).is_file() for run in runs):
         lines += ["", f'To teach one network what they know: `--config.distill.teachers="{tuple(runs)}"`']
     # First, as it tells the same command after a stop that the folder is an ensemble's.
     (out / PAGE).write_text("\n".join(lines) + "\n")
@@ -106,8 +106,8 @@ def refuse_out(out: Path, inputs: list[Path]) -> None:
       ValueError: it is a run's, has an input that would be written over, or a report of something else.
     """
     from fer_jax.evaluation.compare import model_results
-    from fer_jax.training.checkpoints import BEST_WEIGHTS
     from fer_jax.training.run_dir import CONFIG_FILE
+    from fer_jax.weights_file import BEST_WEIGHTS
 
     written = out / model_results.PREDICTIONS
     is_input = written.resolve() in [path.resolve() for path in inputs]

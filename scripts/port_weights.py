@@ -42,7 +42,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> Path:
     """Converts and writes; returns the file."""
     from fer_jax.pretrained import weights
-    from fer_jax.training.checkpoints import WEIGHTS_SUFFIX, export_weights
+    from fer_jax.weights_file import WEIGHTS_SUFFIX, export_weights
 
     pretrained = weights.convert(
         args.model, args.ecosystem, args.file, with_head=args.with_head, absent=args.absent

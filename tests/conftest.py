@@ -15,12 +15,11 @@ from helpers import QUICK_COMPILATION, Linear
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fer_jax import models
+from fer_jax import models, weights_file
 from fer_jax.data import ferplus
 from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import synthetic
-from fer_jax.training import checkpoints
 
 MOST_MEMORY = 3 * 2**20  # KiB of a worker, before it forgets its compiled programs after each module
 SAVE, DRAW = Figure.savefig, FigureCanvasAgg.draw
@@ -167,5 +166,5 @@ def tiny_run(tmp_path_factory, tiny_data) -> pathlib.Path:
         "data_hash": manifest["content_hash"],
         "selection": {"split": "validation", "metric": "accuracy", "value": 0.5, "step": 10},
     }
-    checkpoints.export_weights(folder / checkpoints.BEST_WEIGHTS, variables, facts)
+    weights_file.export_weights(folder / weights_file.BEST_WEIGHTS, variables, facts)
     return folder

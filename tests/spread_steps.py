@@ -24,12 +24,12 @@ import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh
 
-from fer_jax import models
+from fer_jax import models, weights_file
 from fer_jax.data import augment, pipeline
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces, one_hot
 from fer_jax.loaded_model import Trained
-from fer_jax.training import checkpoints, losses, optim, sharding, stages, train_step
+from fer_jax.training import losses, optim, sharding, stages, train_step
 from fer_jax.training.distillation import Distillation
 from fer_jax.training.state import create_state, random_variables
 
@@ -79,7 +79,7 @@ def teacher():
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "teacher.safetensors")
         variables = random_variables(models.create("cnn_relu", **kwargs), (12, 12, 1), seed=3)
-        checkpoints.export_weights(path, variables, facts)
+        weights_file.export_weights(path, variables, facts)
         return Trained(path)
 
 
@@ -116,7 +116,8 @@ def train(placement, model, trained, frozen, ranges=RANGES, *, steps_taken, faul
             channels=1,
             ema_decay=0.5,
             trained=trained,
-            distillation=taught,
+            teacher_loss=taught.loss,
+            teacher_weight=taught.weight,
             axis_name=axis_of["sum"],
         ),
         weights,

@@ -8,18 +8,17 @@ import numpy as np
 import pytest
 from helpers import ROOT
 
-from fer_jax import models
+from fer_jax import models, weights_file
 from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import EMOTIONS, class_names
 from fer_jax.evaluation.saliency import heatmaps
 from fer_jax.loaded_model import Trained
-from fer_jax.training import checkpoints
 
 
 @pytest.fixture(scope="module")
 def eight(tiny_run, tiny_ferplus, tmp_path_factory):
     """Weights of eight classes, learnt from FER+'s majority, that say contempt of half the faces."""
-    _, facts = checkpoints.load_weights(tiny_run)
+    _, facts = weights_file.load_weights(tiny_run)
     model = models.create("cnn_relu", 8, **facts["model"]["kwargs"])
     variables = jax.jit(model.init)(jax.random.key(1), np.zeros((1, 48, 48, 1), np.float32))
     head = variables["params"]["Dense_1"]
@@ -28,10 +27,10 @@ def eight(tiny_run, tiny_ferplus, tmp_path_factory):
     facts |= {"emotions": list(class_names(8)), "labels": "ferplus_majority", "annotations": ["ferplus"]}
     facts |= {"data": builder.describe(manifest), "data_hash": manifest["content_hash"]}
     path = tmp_path_factory.mktemp("eight") / "eight.safetensors"
-    checkpoints.export_weights(path, variables, facts)
+    weights_file.export_weights(path, variables, facts)
     logits = np.log(Trained(path).predict(builder.load(tiny_ferplus, "validation").images, progress=False))
     head["bias"] = head["bias"].at[7].add(np.median(logits[:, :7].max(axis=1) - logits[:, 7]))
-    checkpoints.export_weights(path, variables, facts)
+    weights_file.export_weights(path, variables, facts)
     return path
 
 

@@ -103,14 +103,13 @@ def open_weights(args: argparse.Namespace) -> "Trained":
       FileNotFoundError: there are no such weights.
       As `Trained`.
     """
-    from fer_jax import runtime
+    from fer_jax import runtime, weights_file
     from fer_jax.loaded_model import Trained
-    from fer_jax.training import checkpoints
 
     runtime.tune_cpu()
     if args.checkpoint:
         return Trained(find_weights(args.checkpoint))
-    weights = Path(args.workdir) / checkpoints.BEST_WEIGHTS
+    weights = Path(args.workdir) / weights_file.BEST_WEIGHTS
     if not weights.is_file():
         raise FileNotFoundError(
             f"there is no {weights}: --workdir takes the directory of a run, which gets that file at its "
@@ -179,7 +178,7 @@ def note_test(facts: dict[str, Any], accuracy: float, what: str) -> int | None:
       How many evaluations the ledger holds now; None where none is noted.
     """
     from fer_jax.evaluation import leakage_policy
-    from fer_jax.training.checkpoints import CHECKPOINTS
+    from fer_jax.weights_file import CHECKPOINTS
 
     if facts["split"] != "test":
         return None

@@ -41,7 +41,7 @@ def compile_forward(
     compiler_options: Mapping[str, str] | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Forward:
-    """`train_step.make_forward`'s function compiled, a batch spread over devices.
+    """`preprocessing.make_forward`'s function compiled, a batch spread over devices.
 
     Args:
       forward: pure, (variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3]) -> logits

@@ -11,10 +11,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from fer_jax import runtime
+from fer_jax import preprocessing, runtime
 from fer_jax.data import augment
 from fer_jax.loaded_model import Trained
-from fer_jax.training import train_step
 
 CALLS, WARM_UP = 200, 20
 
@@ -76,7 +75,7 @@ def latency(
       'milliseconds', the median; 'quartiles_milliseconds' [lower, upper]; 'calls'; 'hardware'.
     """
     forward = jax.jit(
-        train_step.make_forward(trained.model, **trained.normalization),
+        preprocessing.make_forward(trained.model, **trained.normalization),
         compiler_options=runtime.compiler_options(),
     )
     variables = jax.device_put(trained.variables)

@@ -61,7 +61,7 @@ def check_predictions(
     """Predicts a split in many ways and compares each with one device, 256 faces at a time, in order.
 
     Args:
-      forward: from `train_step.make_forward`, not compiled.
+      forward: from `preprocessing.make_forward`, not compiled.
       variables: what it takes.
       images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
       compiler_options: for `jax.jit`.
@@ -110,7 +110,7 @@ def check_transform(
     """Whether the evaluation transform gives the same bits twice, compiled anew the second time.
 
     Args:
-      prepare: from `train_step.make_input`.
+      prepare: from `preprocessing.make_input`.
       images: uint8 [N, H, W, C].
       again: the same, read a second time.
     """

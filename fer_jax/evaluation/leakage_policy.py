@@ -57,7 +57,7 @@ def descend(facts: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:
 
     Args:
       facts: of the new weights.
-      parent: of those that they begin with or learn from, see `checkpoints.load_weights`.
+      parent: of those that they begin with or learn from, see `weights_file.load_weights`.
     """
     line = [
         *facts.get("ancestors", ()),

@@ -7,11 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from fer_jax import runtime
+from fer_jax import preprocessing, runtime
 from fer_jax.evaluation import batch_inference
 from fer_jax.evaluation.saliency import heatmaps
 from fer_jax.loaded_model import Trained
-from fer_jax.training import train_step
 
 # Batches have these sizes; each is compiled once, when it first comes, which takes seconds.
 SIZES = (1, 8, 64, 256)
@@ -57,7 +56,7 @@ class Classifier:
         self.emotions = tuple(trained.facts["emotions"])
         self.temperature = (trained.facts.get("calibration") or {}).get("temperature", 1.0)
         self._variables = jax.device_put(trained.variables)
-        forward = train_step.make_forward(trained.model, **trained.normalization)
+        forward = preprocessing.make_forward(trained.model, **trained.normalization)
         self._forward = jax.jit(_in_parts(forward), compiler_options=runtime.compiler_options())
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
@@ -130,7 +129,7 @@ def divide(count: int, sizes: Sequence[int], least_full: float) -> Iterator[tupl
 
 
 def _in_parts(forward: batch_inference.Forward) -> Callable[[Any, jax.Array], jax.Array]:
-    """`train_step.make_forward`'s function of whole faces, a large batch on a CPU part by part."""
+    """`preprocessing.make_forward`'s function of whole faces, a large batch on a CPU part by part."""
 
     def run(variables, faces):
         if jax.default_backend() != "cpu" or len(faces) <= _CPU_PART:

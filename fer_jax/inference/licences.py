@@ -4,9 +4,8 @@ import os
 import pathlib
 from typing import Any
 
-from fer_jax import pretrained
+from fer_jax import pretrained, weights_file
 from fer_jax.pretrained.download import digest
-from fer_jax.training import checkpoints
 
 CODE_LICENCE = "Apache-2.0"
 INTENDED_USE = (
@@ -19,7 +18,7 @@ INTENDED_USE = (
 def checkpoint(source: os.PathLike | str) -> dict[str, str | None]:
     """Name and SHA-256 of a file of weights; a checkpoint that is a folder has no checksum of its own."""
     path = pathlib.Path(source)
-    best = path / checkpoints.BEST_WEIGHTS
+    best = path / weights_file.BEST_WEIGHTS
     path = best if best.is_file() else path
     return {"name": path.name, "sha256": digest(path) if path.is_file() else None}
 

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
 from fer_jax.models.cnn import CnnElu, CnnRelu, CnnResidual
 from fer_jax.models.efficientnet import (
@@ -67,3 +68,30 @@ def variable_shapes(model: nn.Module, input_shape: tuple[int, int, int]) -> dict
     """
     face = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     return jax.eval_shape(model.init, jax.random.key(0), face)
+
+
+def check_fit(variables: dict[str, Any], model: nn.Module, input_shape: tuple[int, int, int]) -> None:
+    """Refuses variables whose names or shapes are not the network's.
+
+    Args:
+      variables: {"params", "batch_stats"}, trees of arrays.
+      model: the network; `model(x, train)` maps float32 [B, *input_shape] to logits.
+      input_shape: (S, S, C) of one normalised face.
+
+    Raises:
+      ValueError: the message names what is missing, what is too many, and what has another shape.
+    """
+    expected = variable_shapes(model, tuple(input_shape))
+    shapes = [
+        {name: leaf.shape for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
+        for tree in (variables, expected)
+    ]
+    differing = sorted(n for n in shapes[0] | shapes[1] if shapes[0].get(n) != shapes[1].get(n))
+    if differing:
+        lines = [
+            f"  {name}: {shapes[0].get(name, 'nothing')} given, {shapes[1].get(name, 'nothing')} expected"
+            for name in differing[:5]
+        ]
+        raise ValueError(
+            f"the given weights are of another network ({len(differing)} arrays differ):\n" + "\n".join(lines)
+        )

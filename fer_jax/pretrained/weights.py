@@ -14,7 +14,7 @@ import fer_jax
 from fer_jax import models
 from fer_jax.pretrained import download, formats, porting, sources
 from fer_jax.pretrained.key_map import ECOSYSTEMS
-from fer_jax.training.checkpoints import load_weights
+from fer_jax.weights_file import load_weights
 
 CLASSES = 1000
 # What ImageNet's classifier consists of: new faces get a new one.

@@ -26,8 +26,8 @@ from fer_jax.pretrained.download import DownloadError
 from fer_jax.pretrained.registry import find_weights
 from fer_jax.pretrained.weights import Pretrained
 from fer_jax.training import losses, optim, stages
-from fer_jax.training.checkpoints import DamagedCheckpointError
 from fer_jax.training.distillation import Distillation
+from fer_jax.weights_file import DamagedCheckpointError
 
 SELECTION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 
@@ -294,7 +294,7 @@ def _of_run(config: ConfigDict) -> Pretrained:
 
 
 def preprocess(config: ConfigDict, facts: dict[str, Any] | None) -> dict[str, Any]:
-    """How the network's input is made: arguments of `train_step.make_forward` besides the size.
+    """How the network's input is made: arguments of `preprocessing.make_forward` besides the size.
 
     Args:
       config: the whole.

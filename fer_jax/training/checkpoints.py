@@ -1,4 +1,4 @@
-"""Checkpoints: whole runs through Orbax, weights alone as safetensors.
+"""Checkpoints of whole runs, through Orbax.
 
 A run's checkpoint is one Orbax directory, written aside and renamed when complete: the train state and, as
 JSON, the data stream's position, what the run knows of its progress and the facts (config, data hash, which
@@ -6,36 +6,21 @@ split selected). A checksum over the arrays goes with it, so that damage is foun
 """
 
 import dataclasses
-import errno
 import json
 import logging
 import os
 import pathlib
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import traverse_util
 from jax.experimental import multihost_utils
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
-from fer_jax.io_utils import write_atomically
+from fer_jax.weights_file import DamagedCheckpointError, checksum, refused
 
-WEIGHTS_SUFFIX = ".safetensors"
-CHECKPOINTS = "checkpoints"
 DAMAGED = "damaged_checkpoints"
-_REFUSALS = {
-    getattr(errno, name) for name in "EACCES EAGAIN EIO EMFILE ENFILE ENOMEM EPERM ESTALE ETIMEDOUT".split()
-}
-BEST_WEIGHTS = f"best{WEIGHTS_SUFFIX}"
-
-
-class DamagedCheckpointError(RuntimeError):
-    """A checkpoint cannot be read or is not what was written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +111,7 @@ class Checkpoints:
             restored = self._manager.restore(step, args=args)
             state, extra = restored["state"], dict(restored["extra"])
         except Exception as error:  # Orbax and TensorStore raise many kinds for a broken file.
-            if _refused(error):
+            if refused(error):
                 raise
             raise DamagedCheckpointError(f"{path} cannot be read: {error}") from error
         if extra.pop("checksums", None) != _checksums(state):
@@ -214,11 +199,6 @@ class _Best(ocp.checkpoint_managers.PreservationPolicy):
         return [step == best for step in steps]
 
 
-def _refused(error: Exception) -> bool:
-    """Whether the machine refuses, which says nothing about what is on disk."""
-    return isinstance(error, MemoryError) or getattr(error, "errno", None) in _REFUSALS
-
-
 def all_processes(value: bool) -> bool:
     """Whether `value` is true in every process."""
     if jax.process_count() == 1:
@@ -230,91 +210,4 @@ def _checksums(state: Any) -> dict[str, int]:
     """CRC-32 over the leaves in order, of each field of a state (or entry of a dictionary)."""
     if not isinstance(state, dict):
         state = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    return {name: _checksum(tree) for name, tree in state.items()}
-
-
-def _checksum(tree: Any) -> int:
-    crc = 0
-    for leaf in jax.tree.leaves(tree):
-        crc = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), crc)
-    return crc
-
-
-def export_weights(
-    path: os.PathLike | str, variables: dict[str, Any], facts: dict[str, Any], dtype: str = "float32"
-) -> None:
-    """Writes {"params", "batch_stats"} and the facts about them into one safetensors file, atomically.
-
-    Args:
-      path: the file.
-      variables: trees of arrays.
-      facts: JSON: model, preprocess, emotions, config, data_hash, selection and so on.
-      dtype: type of the stored kernels (parameters of two or more dimensions); the rest stays float32.
-    """
-    tensors = {}
-    for name, value in traverse_util.flatten_dict(variables, sep="/").items():
-        value = np.asarray(value, np.float32)
-        tensors[name] = np.ascontiguousarray(value.astype(dtype) if value.ndim > 1 else value)
-    write_atomically(pathlib.Path(path), save(tensors, metadata={"facts": json.dumps(facts, sort_keys=True)}))
-
-
-def load_weights(path: os.PathLike | str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Weights to evaluate with, and the facts about them.
-
-    Args:
-      path: a safetensors file that `export_weights` wrote, one step's directory of a run's checkpoints, or
-        a run's work directory (its best weights).
-
-    Returns:
-      {"params", "batch_stats"} with float32 NumPy leaves (the averaged weights where the run kept any), and
-      the facts.
-
-    Raises:
-      FileNotFoundError: nothing of the kind is at `path`.
-      DamagedCheckpointError: it cannot be read.
-    """
-    path = pathlib.Path(path)
-    if (path / BEST_WEIGHTS).is_file():
-        path = path / BEST_WEIGHTS
-    if path.is_file():
-        return _load_safetensors(path)
-    if (path / "state").is_dir():
-        return _load_orbax(path.absolute())
-    raise FileNotFoundError(
-        f"no weights at {path}: expected a {WEIGHTS_SUFFIX} file, a checkpoint "
-        f"(RUN/{CHECKPOINTS}/STEP) or a work directory with {BEST_WEIGHTS}"
-    )
-
-
-def _load_safetensors(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    try:
-        with safe_open(path, "numpy") as file:
-            facts = json.loads((file.metadata() or {}).get("facts", "null"))
-            tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise DamagedCheckpointError(
-            f"{path} is not a whole safetensors file with facts by fer_jax: {error}"
-        ) from error
-    if facts is None:
-        raise DamagedCheckpointError(f"{path} carries no fer_jax facts: it was not written by fer_jax")
-    variables = traverse_util.unflatten_dict(tensors, sep="/")
-    return {"batch_stats": {}, **variables}, facts
-
-
-def _load_orbax(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    try:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-            state = reader.restore(path / "state")
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            extra = reader.restore(path / "extra")
-        names = ["ema"] if state.get("ema") else ["params", "batch_stats"]
-        found = {name: jax.tree.map(np.asarray, state[name]) for name in names}
-        intact = all(_checksum(tree) == extra["checksums"][name] for name, tree in found.items())
-        facts = extra["facts"]
-    except Exception as error:  # Orbax and TensorStore raise many kinds for a broken file.
-        if _refused(error):
-            raise
-        raise DamagedCheckpointError(f"{path} cannot be read: {error}") from error
-    if not intact:
-        raise DamagedCheckpointError(f"{path} holds other values than were saved (checksum)")
-    return found.get("ema", found), facts
+    return {name: checksum(tree) for name, tree in state.items()}

@@ -19,11 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fer_jax import preprocessing
 from fer_jax.data import augment
 from fer_jax.data.faces import Faces
 from fer_jax.io_utils import write_atomically
 from fer_jax.loaded_model import Trained
-from fer_jax.training import losses, train_step
+from fer_jax.training import losses
 
 VIEWS = ("augmented", "plain")
 ANSWERS_FILE = "answers.npz"
@@ -65,7 +66,7 @@ class Distillation:
     def _answer(self, teacher: Trained, variables: Any, batch: dict[str, jax.Array]) -> jax.Array:
         how = teacher.normalization
         x, _ = augment.apply(batch, how["size"], self.fill, np.mean(how["mean"]), how["interpolation"])
-        x = train_step.normalize(x, how["mean"], how["std"], how["channels"])
+        x = preprocessing.normalize(x, how["mean"], how["std"], how["channels"])
         logits = teacher.model.clone(dtype=self.dtype).apply(variables, x, train=False)
         return jax.nn.softmax(logits.astype(jnp.float32) / self.temperature)
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from fer_jax.io_utils import named_by, partial, write_atomically
-from fer_jax.training.checkpoints import CHECKPOINTS
+from fer_jax.weights_file import CHECKPOINTS
 
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"

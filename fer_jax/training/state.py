@@ -8,7 +8,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from flax import traverse_util
 
 from fer_jax import models, runtime
 from fer_jax.training import stages
@@ -67,7 +66,7 @@ def create_state(
     if variables is None:
         variables = random_variables(model, input_shape, seed)
     else:
-        check_fit(variables, model, input_shape)
+        models.check_fit(variables, model, input_shape)
     params = variables["params"]
     batch_stats = variables.get("batch_stats", {})
     ema = {"params": params, "batch_stats": batch_stats} if use_ema else {}
@@ -93,30 +92,3 @@ def random_variables(model: nn.Module, input_shape: tuple[int, int, int], seed: 
 def _keys(seed: int) -> jax.Array:
     """Of the parameters, and of the run."""
     return jax.random.split(jax.random.key(seed))
-
-
-def check_fit(variables: dict[str, Any], model: nn.Module, input_shape: tuple[int, int, int]) -> None:
-    """Refuses variables whose names or shapes are not the network's.
-
-    Args:
-      variables: {"params", "batch_stats"}, trees of arrays.
-      model: the network; `model(x, train)` maps float32 [B, *input_shape] to logits.
-      input_shape: (S, S, C) of one normalised face.
-
-    Raises:
-      ValueError: the message names what is missing, what is too many, and what has another shape.
-    """
-    expected = models.variable_shapes(model, tuple(input_shape))
-    shapes = [
-        {name: leaf.shape for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
-        for tree in (variables, expected)
-    ]
-    differing = sorted(n for n in shapes[0] | shapes[1] if shapes[0].get(n) != shapes[1].get(n))
-    if differing:
-        lines = [
-            f"  {name}: {shapes[0].get(name, 'nothing')} given, {shapes[1].get(name, 'nothing')} expected"
-            for name in differing[:5]
-        ]
-        raise ValueError(
-            f"the given weights are of another network ({len(differing)} arrays differ):\n" + "\n".join(lines)
-        )

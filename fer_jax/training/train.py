@@ -12,7 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from fer_jax import runtime
+from fer_jax import preprocessing, runtime
 from fer_jax.data import augment, pipeline, splits
 from fer_jax.data.dataset import builder
 from fer_jax.evaluation import batch_inference, leakage, leakage_policy
@@ -21,15 +21,7 @@ from fer_jax.evaluation.report import report, training_curves
 from fer_jax.loaded_model import Trained
 from fer_jax.pretrained.weights import Pretrained, initialise
 from fer_jax.training import build, distillation, run_info, sharding, stages, train_step, validate
-from fer_jax.training.checkpoints import (
-    BEST_WEIGHTS,
-    CHECKPOINTS,
-    Checkpoints,
-    DamagedCheckpointError,
-    all_processes,
-    export_weights,
-    load_weights,
-)
+from fer_jax.training.checkpoints import Checkpoints, all_processes
 from fer_jax.training.metric_writers import Writers, parameter_overview, progress_bar, read_records
 from fer_jax.training.monitoring import PreemptedError, StopSignal, Window
 from fer_jax.training.run_dir import (
@@ -42,6 +34,13 @@ from fer_jax.training.run_dir import (
     kept_pretrained,
 )
 from fer_jax.training.state import TrainState, create_state, random_variables
+from fer_jax.weights_file import (
+    BEST_WEIGHTS,
+    CHECKPOINTS,
+    DamagedCheckpointError,
+    export_weights,
+    load_weights,
+)
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -175,7 +174,7 @@ class Run:
         self.total_steps = self.phases[-1].end
         # Whatever training computes in: the weights are float32, and so is what they are served in.
         served = self.model.clone(dtype="float32")
-        forward = train_step.make_forward(served, size=config.model.input_size, **self.preprocess)
+        forward = preprocessing.make_forward(served, size=config.model.input_size, **self.preprocess)
         self.forward = batch_inference.compile_forward(forward, runtime.compiler_options())
         self.facts = build.facts(config, manifest, training, self.preprocess, start)
         parents = [teacher.facts for teacher in teachers]
@@ -293,6 +292,8 @@ class Run:
         config = self.config
         axis_name = self.placement.axis_name
         frozen = {"frozen": self.phase.frozen} if self.phase.frozen else {}
+        taught = self.distillation
+        teaching = {"teacher_loss": taught.loss, "teacher_weight": taught.weight} if taught else {}
         step = train_step.make_train_step(
             self.model.clone(axis_name=axis_name, **frozen),
             self.phase.tx,
@@ -303,8 +304,8 @@ class Run:
             sharpness_radius=config.optim.sharpness_radius,
             accumulate=config.optim.accumulate,
             trained=self.phase.trained,
-            distillation=self.distillation,
             axis_name=axis_name,
+            **teaching,
         )
         return self.placement.compile(step, *self.constants)
 

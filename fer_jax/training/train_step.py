@@ -1,7 +1,7 @@
-"""The training step and the forward pass: pure functions of arrays, the same on one device and on many."""
+"""The training step: a pure function of arrays, the same on one device and on many."""
 
-from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,81 +10,12 @@ import numpy as np
 import optax
 
 from fer_jax.data import augment
+from fer_jax.preprocessing import Levels, normalize
 from fer_jax.training import stages
 from fer_jax.training.state import TrainState
 
-if TYPE_CHECKING:
-    from fer_jax.training.distillation import Distillation
-
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
-Levels = float | Sequence[float]  # pixel statistics in [0, 1], of all channels or one for each
-
-
-def normalize(x: jnp.ndarray, mean: Levels, std: Levels, channels: int) -> jnp.ndarray:
-    """Faces float32 [B, S, S, C] in [0, 1] -> (x - mean) / std; grey is repeated to `channels` channels."""
-    if x.shape[-1] != channels:
-        if x.shape[-1] != 1:
-            raise ValueError(
-                f"the faces have {x.shape[-1]} channels and the model takes {channels}: "
-                "set config.model.channels=3 or use grey data"
-            )
-        x = jnp.repeat(x, channels, axis=-1)
-    return (x - np.float32(mean)) / np.float32(std)
-
-
-def make_input(
-    *,
-    size: int,
-    mean: Levels,
-    std: Levels,
-    channels: int,
-    fill: str = "reflect",
-    interpolation: str = "bilinear",
-) -> Callable[[jax.Array, jax.Array | None], jax.Array]:
-    """What an evaluation makes of faces before the network.
-
-    prepare(images uint8 [B, H, W, C], affine float32 [B, 2, 3] or None for all of each image) -> float32
-    [B, size, size, channels].
-
-    Args:
-      size: of the network's input.
-      mean, std: pixel statistics in [0, 1] that normalise it.
-      channels: of it.
-      fill: what lies outside the image where the map reaches there.
-      interpolation: as `augment.resample` takes it.
-    """
-
-    def prepare(images, affine):
-        if affine is None and images.shape[1:3] == (size, size):
-            return normalize(images * augment.PIXEL, mean, std, channels)
-        if affine is None:
-            affine = augment.identity_affine(len(images))
-        x = augment.resample(images, affine, size, fill, np.mean(mean), interpolation)
-        return normalize(x, mean, std, channels)
-
-    return prepare
-
-
-def make_forward(
-    model: nn.Module, **normalization: Any
-) -> Callable[[Any, jax.Array, jax.Array | None], jax.Array]:
-    """The evaluation pass of a network; `normalization` are the arguments of `make_input`.
-
-    Products of float32 are of float32 on a GPU and a TPU too, whose default is to round the factors.
-
-    forward(variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3] or None) -> logits float32 [B, K].
-    """
-    prepare = make_input(**normalization)
-
-    # A CPU has no other, and its convolutions of this project take no such wish.
-    precision = None if jax.default_backend() == "cpu" else "highest"
-
-    def forward(variables, images, affine):
-        with jax.default_matmul_precision(precision):
-            return model.apply(variables, prepare(images, affine), train=False)
-
-    return forward
 
 
 def make_train_step(
@@ -102,7 +33,8 @@ def make_train_step(
     sharpness_radius: float = 0.0,
     accumulate: int = 1,
     trained: Collection[stages.Path] | None = None,
-    distillation: "Distillation | None" = None,
+    teacher_loss: Callable[[jax.Array, Any, Batch], tuple[jax.Array, jax.Array]] | None = None,
+    teacher_weight: float = 0.0,
     axis_name: str | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """One update as a pure function of (state, batch), or of (state, batch, teachers).
@@ -124,7 +56,9 @@ def make_train_step(
       accumulate: steps an update of `tx` takes; the average follows updates, not steps.
       trained: the layers that train, None for all; the others cost no gradient, and the optimizer's state is
         that of the parameters in these, see `stages.partition`.
-      distillation: teachers that share the loss with the labels; the step takes their `variables` as well.
+      teacher_loss: (logits [B, K], the teachers' variables, batch) -> (sum, normaliser), the loss
+        against what teachers answer (`distillation.Distillation.loss`); the step takes their variables as well.
+      teacher_weight: of its part in the loss, in [0, 1].
       axis_name: the mapped axis (`pmap`) that the batch is spread over, or None when the step sees the
         whole batch (`jit`, on one device or over a mesh).
 
@@ -158,9 +92,9 @@ def make_train_step(
             # The normaliser is data, not a function of the parameters: adding it up here leaves each device
             # with its part of the global loss, and the gradients add up below.
             loss = loss_sum / total(count)
-            if distillation is not None:
-                taught_sum, count = distillation.loss(logits, teachers, batch)
-                loss += distillation.weight * (taught_sum / total(count) - loss)
+            if teacher_loss is not None:
+                taught_sum, count = teacher_loss(logits, teachers, batch)
+                loss += teacher_weight * (taught_sum / total(count) - loss)
             return loss, (logits, updated.get("batch_stats", {}))
 
         place = free

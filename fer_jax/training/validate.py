@@ -15,7 +15,6 @@ from fer_jax.pretrained import sources
 from fer_jax.pretrained.key_map import ECOSYSTEMS
 from fer_jax.training import build, distillation, losses, optim, sharding, stages
 from fer_jax.training.run_dir import flatten
-from fer_jax.training.state import check_fit
 
 # What the fields may be. A list is that of the module that does what the field says.
 _CHOICES = {
@@ -231,7 +230,7 @@ def _rehearse(config: ConfigDict) -> None:
     if config.init_from:
         side = config.model.input_size
         try:
-            check_fit(start.variables, network, (side, side, config.model.channels))
+            models.check_fit(start.variables, network, (side, side, config.model.channels))
         except ValueError as error:
             raise ValueError(f"config.init_from is {config.init_from!r}: {error}") from error
     build.layers_of_stages(config, network, build.planned_stages(config), start and start.facts)

@@ -7,7 +7,7 @@ import pytest
 from fer_jax import models
 from fer_jax.evaluation import cost
 from fer_jax.loaded_model import Trained
-from fer_jax.training.checkpoints import export_weights
+from fer_jax.weights_file import export_weights
 
 
 def shapes_of(model, *shape):

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
+from fer_jax import weights_file
 from fer_jax.data.dataset import builder
 from fer_jax.evaluation.metrics import calibration
 from fer_jax.inference.classifier import Classifier, divide
 from fer_jax.loaded_model import Trained
-from fer_jax.training import checkpoints
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def compilations():
 
 
 def changed(tiny_run, path, **facts):
-    variables, old = checkpoints.load_weights(tiny_run)
-    checkpoints.export_weights(path, variables, json.loads(json.dumps(old)) | facts)
+    variables, old = weights_file.load_weights(tiny_run)
+    weights_file.export_weights(path, variables, json.loads(json.dumps(old)) | facts)
     return path
 
 
@@ -120,9 +120,9 @@ def test_faces_of_another_shape_are_refused(shape, tiny_run):
 
 
 def test_damaged_weights_are_noticed(tiny_run, tmp_path):
-    variables, facts = checkpoints.load_weights(tiny_run)
+    variables, facts = weights_file.load_weights(tiny_run)
     variables["params"]["Dense_1"]["bias"][0] = np.nan
-    checkpoints.export_weights(tmp_path / "nan.safetensors", variables, facts)
+    weights_file.export_weights(tmp_path / "nan.safetensors", variables, facts)
     with pytest.raises(ValueError, match="outputs of .*nan.safetensors are not finite"):
         Classifier(Trained(tmp_path / "nan.safetensors"))(np.zeros((1, 48, 48, 1), np.uint8))
 

@@ -17,7 +17,7 @@ from fer_jax.evaluation import predictions_file
 from fer_jax.evaluation.compare import model_results
 from fer_jax.models.ops.portable import portable
 from fer_jax.pretrained.registry import BUNDLED, DEFAULT, find_weights, name_of
-from fer_jax.training.checkpoints import load_weights
+from fer_jax.weights_file import load_weights
 
 SHIPPED = sorted((ROOT / "fer_jax" / "pretrained").glob("*.safetensors"))
 

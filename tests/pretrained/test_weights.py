@@ -11,14 +11,14 @@ import pytest
 from helpers import tiny_config
 
 from configs.default import get_config
-from fer_jax import models, runtime
+from fer_jax import models, preprocessing, runtime
 from fer_jax.data import augment
 from fer_jax.models import layers
 from fer_jax.pretrained import download, weights
 from fer_jax.pretrained.weights import Pretrained, initialise
-from fer_jax.training import build, train_step
-from fer_jax.training.checkpoints import load_weights
+from fer_jax.training import build
 from fer_jax.training.train import train_and_evaluate
+from fer_jax.weights_file import load_weights
 
 FILES = {
     "efficientnet_lite0": ("timm_tf", "efficientnet_lite0.safetensors"),
@@ -53,7 +53,7 @@ def test_real_weights_know_the_photographs(model, assets):
     found = weights.convert(model, ecosystem, assets / "weights" / file, with_head=True)
     network = models.create(model, weights.CLASSES, **found.facts["conventions"])
     size = found.facts["resolution"]
-    forward = jax.jit(train_step.make_forward(network, size=size, channels=3, **found.facts["preprocess"]))
+    forward = jax.jit(preprocessing.make_forward(network, size=size, channels=3, **found.facts["preprocess"]))
     for name, classes in LABELS.items():
         image = PIL.Image.open(assets / "photos" / name).convert("RGB").resize((256, 256))
         logits = forward(found.variables, np.asarray(image)[None], augment.identity_affine(1))

@@ -13,7 +13,7 @@ from sklearn import metrics
 from fer_jax.data.dataset import builder
 from fer_jax.loaded_model import Trained
 from fer_jax.pretrained.registry import BUNDLED
-from fer_jax.training.checkpoints import load_weights
+from fer_jax.weights_file import load_weights
 
 calibrate = script("calibrate")
 

@@ -19,7 +19,7 @@ from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import synthetic
 from fer_jax.pretrained.registry import BUNDLED, find_weights
-from fer_jax.training.checkpoints import export_weights, load_weights
+from fer_jax.weights_file import export_weights, load_weights
 
 SCRIPT = ROOT / "scripts" / "evaluate.py"
 KWARGS = {"widths": [4, 8], "hidden": 8}

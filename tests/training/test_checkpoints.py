@@ -16,8 +16,9 @@ from safetensors.numpy import load_file, save_file
 
 from fer_jax import models
 from fer_jax.training import checkpoints, optim
-from fer_jax.training.checkpoints import Checkpoints, DamagedCheckpointError, export_weights, load_weights
+from fer_jax.training.checkpoints import Checkpoints
 from fer_jax.training.state import create_state
+from fer_jax.weights_file import DamagedCheckpointError, export_weights, load_weights
 
 FACTS = {"model": {"name": "cnn_relu", "kwargs": {"widths": [4, 8]}}, "seed": 3, "selection": None}
 

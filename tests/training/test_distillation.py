@@ -10,18 +10,18 @@ import pytest
 from helpers import assert_same_run, tiny_config
 from scipy.special import log_softmax, softmax
 
-from fer_jax import models
+from fer_jax import models, weights_file
 from fer_jax.data import augment
 from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces, one_hot
 from fer_jax.evaluation import predictions_file
 from fer_jax.loaded_model import Trained
-from fer_jax.training import checkpoints, distillation, losses, optim, train_step
-from fer_jax.training.checkpoints import DamagedCheckpointError
+from fer_jax.training import distillation, losses, optim, train_step
 from fer_jax.training.monitoring import PreemptedError
 from fer_jax.training.state import create_state, random_variables
 from fer_jax.training.train import train_and_evaluate
+from fer_jax.weights_file import DamagedCheckpointError
 
 KWARGS = {"widths": [8], "depths": [1], "hidden": 8, "dropout": 0.0}
 SMALL = {"model.kwargs": {"widths": (4, 8), "depths": (1, 1), "hidden": 8, "dropout": 0.2}}
@@ -44,7 +44,7 @@ def teachers(tmp_path_factory):
             "data_hash": "none",
         }
         path = folder / f"{number}.safetensors"
-        checkpoints.export_weights(path, variables, facts)
+        weights_file.export_weights(path, variables, facts)
         found.append(Trained(path))
     return found
 
@@ -55,6 +55,11 @@ def batch(seed=0, size=16):
     images = rng.integers(0, 256, (size, 12, 12, 1), dtype=np.uint8)
     targets = np.eye(7, dtype=np.float32)[rng.integers(0, 7, size)]
     return {"image": images, "target": targets, **drawn}
+
+
+def teaching(taught):
+    """What the training step takes of a distillation, or of none."""
+    return {"teacher_loss": taught.loss, "teacher_weight": taught.weight} if taught else {}
 
 
 def test_the_loss_is_cross_entropy_against_the_teachers_view_of_the_batch(teachers):
@@ -129,7 +134,7 @@ def test_a_student_of_the_teachers_shape_comes_to_answer_like_it(teachers):
     state = create_state(student, tx, input_shape=(12, 12, 1), seed=5, use_ema=False)
     how = {"size": 12, **HOW}
     taught = distillation.Distillation([teacher], weight=1.0, temperature=1.0)
-    step = jax.jit(train_step.make_train_step(student, tx, losses.cross_entropy, **how, distillation=taught))
+    step = jax.jit(train_step.make_train_step(student, tx, losses.cross_entropy, **how, **teaching(taught)))
     given = batch(size=64)
     before = None
     for _ in range(150):
@@ -149,7 +154,7 @@ def test_labels_and_teachers_share_the_loss_by_the_weight(teachers):
     for weight in (None, 0.25, 1.0):
         taught = distillation.Distillation(teachers, weight, temperature=3.0) if weight else None
         step = train_step.make_train_step(
-            student, tx, losses.cross_entropy, size=12, **HOW, distillation=taught
+            student, tx, losses.cross_entropy, size=12, **HOW, **teaching(taught)
         )
         found[weight] = float(jax.jit(step)(state, batch(), taught and taught.variables)[1]["loss"])
     np.testing.assert_allclose(found[0.25], 0.75 * found[None] + 0.25 * found[1.0], rtol=1e-5)
@@ -160,7 +165,7 @@ def test_a_run_learns_from_its_teachers_and_says_so(tiny_run, tiny_data, tmp_pat
     changes = {"distill.teachers": (str(tiny_run),), "train.steps": 4, "seed": 7}
     config = tiny_config(tiny_data, **SMALL, **changes)
     train_and_evaluate(config, tmp_path / "run")
-    _, facts = checkpoints.load_weights(tmp_path / "run")
+    _, facts = weights_file.load_weights(tmp_path / "run")
     teacher = Trained(tiny_run)
     assert [one["selection"] for one in facts["ancestors"]] == [teacher.facts["selection"]]
     identity = json.loads((tmp_path / "run" / "config.json").read_text())

@@ -32,10 +32,10 @@ from fer_jax.evaluation import leakage_policy
 from fer_jax.pretrained import registry
 from fer_jax.training import build, sharding
 from fer_jax.training import run_dir as workdir_module
-from fer_jax.training.checkpoints import load_weights
 from fer_jax.training.metric_writers import read_records
 from fer_jax.training.monitoring import EXIT_PREEMPTED, NonFiniteLossError, PreemptedError, Window
 from fer_jax.training.train import Run, train_and_evaluate
+from fer_jax.weights_file import load_weights
 
 pytestmark = pytest.mark.usefixtures("linear_network")
 

@@ -15,9 +15,9 @@ from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import batch_inference, predictions_file
 from fer_jax.loaded_model import Trained
 from fer_jax.models.backbone import Backbone
-from fer_jax.training.checkpoints import export_weights, load_weights
 from fer_jax.training.monitoring import PreemptedError
 from fer_jax.training.train import Run, train_and_evaluate
+from fer_jax.weights_file import export_weights, load_weights
 
 KERAS = {"padding": "same", "epsilon": 1e-3}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}

@@ -10,7 +10,7 @@ import optax
 import pytest
 from helpers import assert_trees_close
 
-from fer_jax import models
+from fer_jax import models, preprocessing
 from fer_jax.data import augment
 from fer_jax.models.layers import BatchNorm
 from fer_jax.training import losses, optim, train_step
@@ -315,22 +315,24 @@ def test_bfloat16_computes_low_and_keeps_float32():
 
 def test_normalisation_by_hand():
     x = jnp.float32([[[[0.0], [0.5]], [[0.75], [1.0]]]])
-    np.testing.assert_allclose(train_step.normalize(x, 0.5, 0.25, 1), np.float32([[[[-2], [0]], [[1], [2]]]]))
-    repeated = train_step.normalize(x, 0.5, 0.25, 3)
+    np.testing.assert_allclose(
+        preprocessing.normalize(x, 0.5, 0.25, 1), np.float32([[[[-2], [0]], [[1], [2]]]])
+    )
+    repeated = preprocessing.normalize(x, 0.5, 0.25, 3)
     assert repeated.shape == (1, 2, 2, 3)
     for channel in range(3):
-        np.testing.assert_array_equal(repeated[..., [channel]], train_step.normalize(x, 0.5, 0.25, 1))
+        np.testing.assert_array_equal(repeated[..., [channel]], preprocessing.normalize(x, 0.5, 0.25, 1))
 
 
 def test_colour_for_a_grey_model_is_refused():
     with pytest.raises(ValueError, match="faces have 3 channels and the model takes 1"):
-        train_step.normalize(jnp.zeros((1, 2, 2, 3)), 0.5, 0.25, 1)
+        preprocessing.normalize(jnp.zeros((1, 2, 2, 3)), 0.5, 0.25, 1)
 
 
 def test_forward_is_the_model_on_normalised_pixels():
     model, variables = small_cnn(), cnn_variables()
     images = batch_of(3)["image"]
-    forward = jax.jit(train_step.make_forward(model, **PREPROCESS))
+    forward = jax.jit(preprocessing.make_forward(model, **PREPROCESS))
     logits = forward(variables, images, augment.identity_affine(3))
     x = jnp.asarray(normalized(images), jnp.float32)
     expected = jax.jit(model.apply)(variables, x)
@@ -343,7 +345,7 @@ def test_forward_is_the_model_on_normalised_pixels():
 @pytest.mark.parametrize("backend, highest", [("cpu", False), ("gpu", True)])
 def test_forward_does_not_round_factors_where_that_is_the_default(backend, highest, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    forward = train_step.make_forward(small_cnn(), **PREPROCESS)
+    forward = preprocessing.make_forward(small_cnn(), **PREPROCESS)
     program = str(jax.make_jaxpr(forward)(cnn_variables(), batch_of(2)["image"], None))
     products = program.count("conv_general_dilated[") + program.count("dot_general[")
     precise = program.count("precision=(Precision.HIGHEST, Precision.HIGHEST)")

@@ -12,7 +12,7 @@ from configs.fast import EPOCHS
 from configs.taught import TEACHERS
 from fer_jax import models
 from fer_jax.training import losses, optim, sharding, validate
-from fer_jax.training.checkpoints import DamagedCheckpointError
+from fer_jax.weights_file import DamagedCheckpointError
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 VARIANTS = [(name, ()) for name in EXPERIMENTS if name != "default"]

@@ -35,7 +35,7 @@ def write_report(
       probs: float [N, K], rows that sum to 1.
       labels: int [N], places in facts['emotions'].
       ids: N names, unique and stable.
-      facts: those of the checkpoint (see `checkpoints.load_weights`), together with 'split', 'tta'
+      facts: those of the checkpoint (see `weights_file.load_weights`), together with 'split', 'tta'
         and 'checkpoint' (where the weights lie); 'data' and 'data_hash' are of the evaluated data,
         'trained_data' and 'trained_data_hash', where they differ, of the data of the training;
         'annotators' what `annotators.compare` says, where there are votes.

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from fer_jax import runtime
+from fer_jax import preprocessing, runtime
 from fer_jax.data import augment
 from fer_jax.evaluation import batch_inference
 from fer_jax.models.layers import FeatureMap
-from fer_jax.training import train_step
 
 
 def make_grad_cam(
@@ -27,10 +26,10 @@ def make_grad_cam(
     The gradient of the class's logit with respect to the last spatial features (`FeatureMap`), averaged
     over space, weighs their channels; what is positive of the weighted sum is the map.
 
-    grad_cam(variables, x float32 [B, S, S, C] normalised as `train_step.normalize` does, classes int [B], or
-    None for those of the highest logit) -> logits float32 [B, K] and maps float32 [B, h, w], at least 0: h
-    * w times the paper's, so that with a linear head on the features' mean they are the class activation maps
-    of Zhou et al. 2016 (arXiv:1512.04150).
+    grad_cam(variables, x float32 [B, S, S, C] normalised as `preprocessing.normalize` does, classes int [B],
+    or None for those of the highest logit) -> logits float32 [B, K] and maps float32 [B, h, w], at least 0:
+    h * w times the paper's, so that with a linear head on the features' mean they are the class activation
+    maps of Zhou et al. 2016 (arXiv:1512.04150).
 
     Args:
       model: any of `models.MODELS`.
@@ -83,10 +82,10 @@ class Explainer:
 
         Args:
           model: any of `models.MODELS`.
-          normalization: the arguments of `train_step.make_forward` besides the model.
+          normalization: the arguments of `preprocessing.make_forward` besides the model.
           num_classes: the first so many are told apart; None for all.
         """
-        self._prepare = jax.jit(train_step.make_input(**normalization))
+        self._prepare = jax.jit(preprocessing.make_input(**normalization))
         self._grad_cam = make_grad_cam(model, runtime.compiler_options(), num_classes=num_classes)
 
     def __call__(
@@ -121,7 +120,7 @@ def explain(
       model: any of `models.MODELS`.
       variables: {"params", "batch_stats"}.
       images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
-      normalization: the arguments of `train_step.make_forward` besides the model (`Trained.normalization`).
+      normalization: the arguments of `preprocessing.make_forward` besides the model.
       num_classes: the first so many are told apart; None for all.
       batch_size: faces at a time.
       progress: whether to show a progress bar.

@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fer_jax import runtime
+from fer_jax import preprocessing, runtime
 from fer_jax.data import augment
 from fer_jax.evaluation import batch_inference
 from fer_jax.loaded_model import Trained
 from fer_jax.models.ops.portable import portable
-from fer_jax.training import train_step
 
 INPUT = "faces"
 PLACES = ("inside", "outside")
@@ -76,7 +75,7 @@ class Program:
         """Faces as `preprocessing` says -> what `output` says."""
         if self.preprocessing == "inside":
             pixels = faces.astype(jnp.float32) * augment.PIXEL
-            faces = train_step.normalize(pixels, *self.levels, self.trained.input_shape[-1])
+            faces = preprocessing.normalize(pixels, *self.levels, self.trained.input_shape[-1])
         with portable():
             logits = self.model.apply(self.trained.variables, faces, train=False)
         return softmax(logits / np.float32(self.temperature)) if self.softmax == "inside" else logits
@@ -122,7 +121,7 @@ class Program:
 
     @functools.cached_property
     def _forward(self) -> Callable[[np.ndarray], jax.Array]:
-        forward = train_step.make_forward(self.model, **self.trained.normalization)
+        forward = preprocessing.make_forward(self.model, **self.trained.normalization)
         compiled = batch_inference.compile_forward(forward, runtime.compiler_options(), jax.devices()[:1])
         return functools.partial(compiled, jax.device_put(self.trained.variables))
 

@@ -12,7 +12,7 @@ from safetensors import numpy as arrays
 from fer_jax.inference.export.program import Program
 from fer_jax.io_utils import write_atomically
 from fer_jax.loaded_model import Trained
-from fer_jax.training.checkpoints import export_weights
+from fer_jax.weights_file import export_weights
 
 PRECISIONS = ("float32", "float16")
 

@@ -16,7 +16,7 @@ from fer_jax.evaluation import predictions_file
 from fer_jax.evaluation.compare import cross_dataset
 from fer_jax.loaded_model import Trained
 from fer_jax.pretrained import registry
-from fer_jax.training.checkpoints import export_weights
+from fer_jax.weights_file import export_weights
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from helpers import needed
 from PIL import Image
 
-from fer_jax import models, runtime
+from fer_jax import models, preprocessing, runtime
 from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces, one_hot
@@ -22,7 +22,6 @@ from fer_jax.loaded_model import Trained
 from fer_jax.models.layers import FeatureMap
 from fer_jax.pretrained import porting
 from fer_jax.pretrained.registry import find_weights
-from fer_jax.training import train_step
 
 pytestmark = pytest.mark.drawn
 
@@ -182,7 +181,7 @@ def test_a_split_is_explained_face_by_face(tiny_run, tiny_data):
     )
     assert probs.shape == (28, 7) and maps.shape == (28, 24, 24)
     np.testing.assert_allclose(probs, trained.predict(faces.images, progress=False), atol=1e-5)
-    x = train_step.normalize(faces.images[20:21] / np.float32(255), 0.5, 0.25, 1)
+    x = preprocessing.normalize(faces.images[20:21] / np.float32(255), 0.5, 0.25, 1)
     _, expected = explain(trained.model, trained.variables, x)
     np.testing.assert_allclose(maps[20:21], expected, atol=1e-4)
     with pytest.raises(ValueError, match="no images to explain"):

@@ -12,13 +12,13 @@ from helpers import needed
 from PIL import Image
 from test_uploads import encoded, png_that_declares, video
 
+from fer_jax import weights_file
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import synthetic
 from fer_jax.inference.app import analysis, model_choice, uploads, webcam
 from fer_jax.inference.app.model_card import facts, headline
 from fer_jax.inference.predictor import Predictor
 from fer_jax.pretrained.registry import BUNDLED
-from fer_jax.training import checkpoints
 
 testing = needed("streamlit.testing.v1", "app")
 APP = model_choice.__file__.replace("model_choice", "app")
@@ -82,10 +82,10 @@ def test_several_pictures_are_looked_at(open_app, tiny_predictor):
 
 
 def test_the_model_says_when_it_is_unsure(open_app, tiny_run, tmp_path):
-    variables, held = checkpoints.load_weights(tiny_run)
+    variables, held = weights_file.load_weights(tiny_run)
     # So hot that all seven are about as likely.
     held["calibration"] = {"split": "validation", "temperature": 1000.0}
-    checkpoints.export_weights(tmp_path / "hot.safetensors", variables, held)
+    weights_file.export_weights(tmp_path / "hot.safetensors", variables, held)
     for model, arguments, unsure in (("best", tiny_run, 0), ("hot", tmp_path, 2)):
         app = open_app(model=model, arguments=("--models", str(arguments)))
         files = [(f"{seed}.png", face_png(seed), "image/png") for seed in range(2)]

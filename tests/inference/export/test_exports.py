@@ -16,13 +16,12 @@ from helpers import ROOT, needed
 from safetensors import safe_open
 from scipy import special
 
-from fer_jax import models, runtime
+from fer_jax import models, runtime, weights_file
 from fer_jax.data.emotions import EMOTIONS, class_names
 from fer_jax.data.sources import synthetic
 from fer_jax.inference.export import check, export, metadata
 from fer_jax.inference.export.program import Program
 from fer_jax.loaded_model import Trained
-from fer_jax.training import checkpoints
 
 onnx = needed("onnx", "export")
 ort = needed("onnxruntime", "export")
@@ -53,8 +52,8 @@ def run(path: pathlib.Path, batch: np.ndarray) -> np.ndarray:
 def calibrated(tiny_run, tmp_path_factory) -> pathlib.Path:
     """The tiny network's weights with a temperature."""
     path = tmp_path_factory.mktemp("calibrated") / "tiny.safetensors"
-    variables, facts = checkpoints.load_weights(tiny_run)
-    checkpoints.export_weights(path, variables, facts | {"calibration": {"temperature": TEMPERATURE}})
+    variables, facts = weights_file.load_weights(tiny_run)
+    weights_file.export_weights(path, variables, facts | {"calibration": {"temperature": TEMPERATURE}})
     return path
 
 
@@ -268,7 +267,7 @@ def test_networks_of_every_kind(network, tmp_path):
         "data": {"name": "none"},
         "data_hash": "none",
     }
-    checkpoints.export_weights(tmp_path / "random.safetensors", variables, facts)
+    weights_file.export_weights(tmp_path / "random.safetensors", variables, facts)
     program = Program(Trained(tmp_path / "random.safetensors"))
     apply = jax.jit(model.apply, compiler_options=runtime.run_once_options())
     logits = apply(variables, normalised)

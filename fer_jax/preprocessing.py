@@ -1,0 +1,79 @@
+"""What stands between a face and a network, the same in training, evaluation and inference."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fer_jax.data import augment
+
+Levels = float | Sequence[float]  # pixel statistics in [0, 1], of all channels or one for each
+
+
+def normalize(x: jnp.ndarray, mean: Levels, std: Levels, channels: int) -> jnp.ndarray:
+    """Faces float32 [B, S, S, C] in [0, 1] -> (x - mean) / std; grey is repeated to `channels` channels."""
+    if x.shape[-1] != channels:
+        if x.shape[-1] != 1:
+            raise ValueError(
+                f"the faces have {x.shape[-1]} channels and the model takes {channels}: "
+                "set config.model.channels=3 or use grey data"
+            )
+        x = jnp.repeat(x, channels, axis=-1)
+    return (x - np.float32(mean)) / np.float32(std)
+
+
+def make_input(
+    *,
+    size: int,
+    mean: Levels,
+    std: Levels,
+    channels: int,
+    fill: str = "reflect",
+    interpolation: str = "bilinear",
+) -> Callable[[jax.Array, jax.Array | None], jax.Array]:
+    """What an evaluation makes of faces before the network.
+
+    prepare(images uint8 [B, H, W, C], affine float32 [B, 2, 3] or None for all of each image) -> float32
+    [B, size, size, channels].
+
+    Args:
+      size: of the network's input.
+      mean, std: pixel statistics in [0, 1] that normalise it.
+      channels: of it.
+      fill: what lies outside the image where the map reaches there.
+      interpolation: as `augment.resample` takes it.
+    """
+
+    def prepare(images, affine):
+        if affine is None and images.shape[1:3] == (size, size):
+            return normalize(images * augment.PIXEL, mean, std, channels)
+        if affine is None:
+            affine = augment.identity_affine(len(images))
+        x = augment.resample(images, affine, size, fill, np.mean(mean), interpolation)
+        return normalize(x, mean, std, channels)
+
+    return prepare
+
+
+def make_forward(
+    model: nn.Module, **normalization: Any
+) -> Callable[[Any, jax.Array, jax.Array | None], jax.Array]:
+    """The evaluation pass of a network; `normalization` are the arguments of `make_input`.
+
+    Products of float32 are of float32 on a GPU and a TPU too, whose default is to round the factors.
+
+    forward(variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3] or None) -> logits float32 [B, K].
+    """
+    prepare = make_input(**normalization)
+
+    # A CPU has no other, and its convolutions of this project take no such wish.
+    precision = None if jax.default_backend() == "cpu" else "highest"
+
+    def forward(variables, images, affine):
+        with jax.default_matmul_precision(precision):
+            return model.apply(variables, prepare(images, affine), train=False)
+
+    return forward
