@@ -92,7 +92,7 @@ def get_config() -> ConfigDict:
     c.train.mix_until = 1.0  # share of the steps with mixup and cutmix
     c.train.ema_decay = 0.0  # of averaged parameters and statistics; 0 keeps none
 
-    # Instead of train.epochs and optim.learning_rate: the fields of fer_jax.training.stages.Stage, such as
+    # Instead of train.epochs and optim.learning_rate: the fields of training.stages.StageConfig, such as
     # ({"epochs": 3.0, "train": "head", "learning_rate": 1e-3}, {"epochs": 20.0, ...}).
     c.stages = ()  # of fine-tuning
 

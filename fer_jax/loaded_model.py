@@ -36,7 +36,7 @@ NEEDED_FACTS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class LabelledSplit:
     """A split as a network is judged on it.
 
     Attributes:
@@ -54,7 +54,7 @@ class Judged:
     names: list[str]
 
 
-class Trained:
+class LoadedModel:
     """A network, its weights and the facts about them.
 
     Attributes:
@@ -181,7 +181,7 @@ class Trained:
 
     def load_judged(
         self, data_dir: str, split: str, rule: str | None = None, num_classes: int | None = None
-    ) -> Judged:
+    ) -> LabelledSplit:
         """A split with the labels to judge the network by.
 
         Args:
@@ -205,7 +205,7 @@ class Trained:
             raise ValueError(f"{num_classes} classes to judge by: {whose} know {known}")
         names = list(names[: num_classes or known])
         if rule == ferplus.GIVEN:
-            return Judged(faces, np.arange(len(faces)), faces, rule, names)
+            return LabelledSplit(faces, np.arange(len(faces)), faces, rule, names)
         if faces.votes is None:
             raise ValueError(
                 f"labels by {rule} need FER+ votes, and {data_dir} has none: prepare it with "
@@ -214,7 +214,7 @@ class Trained:
         kept = np.flatnonzero(ferplus.labels(faces.votes, rule, len(names))[0] != ferplus.LEFT_OUT)
         if not len(kept):
             raise ValueError(f"no face of {split} in {data_dir} has a label by {rule}")
-        return Judged(ferplus.relabel(faces, rule, len(names)), kept, faces, rule, names)
+        return LabelledSplit(ferplus.relabel(faces, rule, len(names)), kept, faces, rule, names)
 
     def find_copies(
         self, images: Any, facts: dict[str, Any], data_dirs: Iterable[os.PathLike | str]

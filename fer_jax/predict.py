@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from fer_jax.inference.media.inputs import Input
-    from fer_jax.inference.media.stream import Seen
+    from fer_jax.inference.media.stream import DetectedFrame
     from fer_jax.inference.output.annotations import Annotations
     from fer_jax.inference.output.table import Table
     from fer_jax.inference.predictor import Predictor
@@ -222,7 +222,7 @@ class _Run:
             for one, faces in stream.classify(stream.ahead(seen, ahead), self._predictor):
                 self._take(one, faces, bar)
 
-    def _take(self, seen: "Seen", faces: "list[Face]", bar: "tqdm") -> None:
+    def _take(self, seen: "DetectedFrame", faces: "list[Face]", bar: "tqdm") -> None:
         from fer_jax.inference.media.tracking import Tracker
         from fer_jax.inference.output import table
 
@@ -256,7 +256,7 @@ class _Run:
             self._table.mark()
         self._marked = time.monotonic()
 
-    def _count(self, seen: "Seen", faces: "list[Face]") -> None:
+    def _count(self, seen: "DetectedFrame", faces: "list[Face]") -> None:
         self.counts["faces"] += len(faces)
         self.counts["unreadable"] += seen.error is not None
         if seen.size is not None:
@@ -298,7 +298,7 @@ def _progress(found: "list[Input]", every: float | None, start: int) -> "tqdm":
     return tqdm(total=total, unit=" pictures", desc="predicting", initial=start, disable=total == 1)
 
 
-def _print(bar: "tqdm", seen: "Seen", faces: "list[Face]") -> None:
+def _print(bar: "tqdm", seen: "DetectedFrame", faces: "list[Face]") -> None:
     """A line for each face of a picture, or for what else is to be said of it."""
     place = seen.source.path if seen.frame is None else f"{seen.source.path} {seen.seconds:.2f} s"
     lines = [] if seen.size is None else [f"{place}: no face"]

@@ -38,7 +38,7 @@ from fer_jax.inference.media import stream, tracking  # noqa: E402
 from fer_jax.inference.media.inputs import Input  # noqa: E402
 from fer_jax.inference.output import table  # noqa: E402
 from fer_jax.inference.predictor import Predictor  # noqa: E402
-from fer_jax.loaded_model import Trained  # noqa: E402
+from fer_jax.loaded_model import LoadedModel  # noqa: E402
 from fer_jax.pretrained.registry import find_weights  # noqa: E402
 
 
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=at_least_one, default=3, help="after the warm-up (default: 3)")
     args = parser.parse_args(argv)
     runtime.tune_cpu()
-    trained = Trained(find_weights("cnn"))
+    trained = LoadedModel(find_weights("cnn"))
     one = Classifier(trained, sizes=(1,))
     network = build_keras(trained)
     predictor = Predictor.load("cnn", batch_sizes=(64, 256))
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def build_keras(trained: Trained) -> keras.Model:
+def build_keras(trained: LoadedModel) -> keras.Model:
     """The network of `cnn_relu` in Keras, with its weights."""
     params, statistics = trained.variables["params"], trained.variables["batch_stats"]
     layers, number = [keras.Input(trained.input_shape)], 0

@@ -90,7 +90,7 @@ def measure(run: "Run", options: argparse.Namespace) -> None:
     from fer_jax.models.ops.portable import portable
 
     run.step = run.total_steps - 1
-    run.enter_phase()
+    run.enter_stage()
     config, size = run.config, run.input_size()
     model, batch_size = config.model, config.train.batch_size
     step, batch = run.train_step(size), run.placement.put_batch(next(run.stream))

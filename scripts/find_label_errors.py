@@ -72,7 +72,7 @@ def find(options: argparse.Namespace) -> int:
     from fer_jax.data.ferplus import GIVEN
     from fer_jax.evaluation import label_errors, predictions_file
     from fer_jax.io_utils import write_atomically
-    from fer_jax.loaded_model import Trained
+    from fer_jax.loaded_model import LoadedModel
 
     runtime.tune_cpu()
     out = options.out.resolve()
@@ -89,7 +89,7 @@ def find(options: argparse.Namespace) -> int:
         flags = [*trainings.data_flags(options), f"--config.data.drop_ids={held_out}", *options.arguments]
         if code := commands.train(options.config, out / name, *flags):
             return code
-        trained = Trained(out / name / "last.safetensors")
+        trained = LoadedModel(out / name / "last.safetensors")
         if trained.facts["labels"] != GIVEN or len(trained.facts["emotions"]) != len(EMOTIONS):
             raise ValueError(
                 f"{options.config} trains on FER+'s labels; errors are looked for in the given ones"

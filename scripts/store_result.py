@@ -55,7 +55,7 @@ def store(args: argparse.Namespace) -> int:
     if args.minutes is not None and args.minutes <= 0:
         raise ValueError(f"--minutes {args.minutes:g}: expected more than 0")
     seconds = None if args.minutes is None else 60 * args.minutes
-    run = result_store.Run(args.command, args.commit, args.hardware, seconds)
+    run = result_store.StoredRun(args.command, args.commit, args.hardware, seconds)
     if (args.source / "results.json").is_file():
         if args.robustness:
             raise ValueError("--robustness goes with a run or a report, not with an ablation")

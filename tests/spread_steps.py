@@ -28,7 +28,7 @@ from fer_jax import models, weights_file
 from fer_jax.data import augment, pipeline
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces, one_hot
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 from fer_jax.training import losses, optim, sharding, stages, train_step
 from fer_jax.training.distillation import Distillation
 from fer_jax.training.state import create_state, random_variables
@@ -55,7 +55,7 @@ def whole_cnn():
 def backbone_stage():
     """The same of a backbone, of which the last block and the head train; and ranges: it pools nothing."""
     model = models.create("efficientnet_b0", width=0.2, depth=0.3, cut=2, dropout=0.0)
-    blocks, stage = stages.blocks(model, (SIZE, SIZE, 1)), stages.Stage(1, "blocks", last=1)
+    blocks, stage = stages.blocks(model, (SIZE, SIZE, 1)), stages.StageConfig(1, "blocks", last=1)
     trained = stages.trained_layers(stage, blocks)
     ranges = dataclasses.replace(RANGES, erasing=0.5)
     return model, trained, stages.frozen_layers(stage, blocks, trained), ranges
@@ -80,7 +80,7 @@ def teacher():
         path = pathlib.Path(folder, "teacher.safetensors")
         variables = random_variables(models.create("cnn_relu", **kwargs), (12, 12, 1), seed=3)
         weights_file.export_weights(path, variables, facts)
-        return Trained(path)
+        return LoadedModel(path)
 
 
 def moved(start, state):
@@ -177,7 +177,7 @@ def main(out, steps_taken, *distributed):
     alone = jax.process_count() == 1
     if alone:
         one = Mesh(np.array(jax.devices()[:1]), (sharding.AXIS,))
-        ways["one"] = sharding.Placement("jit", one)
+        ways["one"] = sharding.Partitioner("jit", one)
         many = len(jax.devices())
         assert sharding.place("auto", BATCH).mode == ("pmap" if many > 1 else "jit")
         for batch_size, mixes in ((many * 3 + 1, False), (many * 3, True)):

@@ -83,32 +83,32 @@ def test_the_stages_of_an_experiment_fit_its_network(name, tiny_data, traced):
     # Of EfficientNet's many blocks a few show what a step needs, unless a stage counts them.
     counted = any("last" in stage for stage in config.stages)
     short = network.clone(cut=4) if hasattr(network, "cut") and not counted else network
-    for phase, short_phase in zip(*(build.phases(config, n, 10) for n in (network, short)), strict=True):
-        shapes_of(config, network, phase)
-        kind = (type(network).__module__, config.model.dtype, phase.trained is None, bool(phase.frozen))
+    for stage, short_stage in zip(*(build.make_stages(config, n, 10) for n in (network, short)), strict=True):
+        shapes_of(config, network, stage)
+        kind = (type(network).__module__, config.model.dtype, stage.trained is None, bool(stage.frozen))
         if kind not in traced:
-            trace_step(config, short, short_phase)
+            trace_step(config, short, short_stage)
             traced.add(kind)
 
 
-def shapes_of(config, network, phase):
+def shapes_of(config, network, stage):
     """Of the variables, and of the optimizer's state for those that train."""
     size = config.model.input_size
     variables = models.variable_shapes(network, (size, size, config.model.channels))
-    trained, _ = stages.partition(variables["params"], phase.trained)
-    return variables, jax.eval_shape(phase.tx.init, trained)
+    trained, _ = stages.partition(variables["params"], stage.trained)
+    return variables, jax.eval_shape(stage.tx.init, trained)
 
 
-def trace_step(config, network, phase):
-    variables, opt_state = shapes_of(config, network, phase)
+def trace_step(config, network, stage):
+    variables, opt_state = shapes_of(config, network, stage)
     size, how = config.model.input_size, build.preprocess(config, None)
     step = train_step.make_train_step(
-        network.clone(frozen=phase.frozen) if phase.frozen else network,
-        phase.tx,
+        network.clone(frozen=stage.frozen) if stage.frozen else network,
+        stage.tx,
         losses.cross_entropy,
         **how,
         size=size,
-        trained=phase.trained,
+        trained=stage.trained,
     )
     state = TrainState(
         step=np.int32(0),

@@ -12,7 +12,7 @@ from fer_jax import models, weights_file
 from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import EMOTIONS, class_names
 from fer_jax.evaluation.saliency import heatmaps
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +28,16 @@ def eight(tiny_run, tiny_ferplus, tmp_path_factory):
     facts |= {"data": builder.describe(manifest), "data_hash": manifest["content_hash"]}
     path = tmp_path_factory.mktemp("eight") / "eight.safetensors"
     weights_file.export_weights(path, variables, facts)
-    logits = np.log(Trained(path).predict(builder.load(tiny_ferplus, "validation").images, progress=False))
+    logits = np.log(
+        LoadedModel(path).predict(builder.load(tiny_ferplus, "validation").images, progress=False)
+    )
     head["bias"] = head["bias"].at[7].add(np.median(logits[:, :7].max(axis=1) - logits[:, 7]))
     weights_file.export_weights(path, variables, facts)
     return path
 
 
 def test_the_labels_are_those_of_the_training_unless_others_are_asked_for(eight, tiny_ferplus, tiny_data):
-    trained, faces = Trained(eight), builder.load(tiny_ferplus, "validation")
+    trained, faces = LoadedModel(eight), builder.load(tiny_ferplus, "validation")
     judged = trained.load_judged(tiny_ferplus, "validation")
     assert judged.rule == "ferplus_majority" and judged.names == [*EMOTIONS, "contempt"]
     assert list(judged.faces.ids) == list(faces.ids)
@@ -57,7 +59,7 @@ def test_the_labels_are_those_of_the_training_unless_others_are_asked_for(eight,
 
 
 def test_fewer_classes_are_renormalised(eight, tiny_ferplus):
-    trained, images = Trained(eight), builder.load(tiny_ferplus, "validation").images
+    trained, images = LoadedModel(eight), builder.load(tiny_ferplus, "validation").images
     whole = trained.predict(images, progress=False)
     assert 8 < (whole.argmax(axis=1) == 7).sum() < 20
     seven = trained.predict(images, num_classes=7, progress=False)
@@ -85,7 +87,7 @@ def test_the_scripts_judge_by_either(name, rule, names, eight, tiny_ferplus, tmp
     assert script.main([*arguments, *([f"--labels={rule}"] if rule else [])]) == 0
     found = json.loads((tmp_path / f"{name}.json").read_text())
     assert found["emotions"] == list(names) and found["labels"] == (rule or "ferplus_majority")
-    trained = Trained(eight)
+    trained = LoadedModel(eight)
     judged = trained.load_judged(tiny_ferplus, "test", rule)
     predicted = trained.predict(judged.faces.images, num_classes=len(names), progress=False).argmax(axis=1)
     accuracy = (predicted == judged.faces.labels).mean()

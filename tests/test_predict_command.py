@@ -17,7 +17,7 @@ from fer_jax.data.emotions import EMOTIONS
 from fer_jax.inference.media import video
 from fer_jax.inference.output.annotations import Annotations
 from fer_jax.inference.predictor import Predictor
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 
 sys.path.insert(0, str(ROOT / "tests" / "inference"))
 from clips import level, steps, write_clip  # noqa: E402
@@ -89,7 +89,7 @@ def test_a_table_has_a_row_for_every_picture_frame_and_error(folder, tiny_run, t
     assert names == ["a.png", "b.png", "c.png", "more/d.png"] + 12 * ["more/e.mp4"]
     assert [row["status"] for row in found] == ["face", "error"] + 14 * ["face"]
     assert "cannot be decoded" in found[1]["error"]
-    expected = Trained(tiny_run).predict(builder.load(tiny_data, "validation").images[:3], progress=False)
+    expected = LoadedModel(tiny_run).predict(builder.load(tiny_data, "validation").images[:3], progress=False)
     for row, probabilities in zip([found[0], found[2], found[3]], expected, strict=True):
         written = [float(row[f"p_{name}"]) for name in EMOTIONS]
         np.testing.assert_allclose(written, probabilities, atol=2e-6)

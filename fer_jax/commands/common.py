@@ -17,7 +17,7 @@ from fer_jax.data.sources.record import SPLITS
 from fer_jax.pretrained.registry import BUNDLED, find_weights
 
 if TYPE_CHECKING:
-    from fer_jax.loaded_model import Judged, Trained
+    from fer_jax.loaded_model import LabelledSplit, LoadedModel
 
 
 def make_parser(doc: str, out: str | None = None) -> argparse.ArgumentParser:
@@ -86,7 +86,7 @@ def add_classes(parser: argparse.ArgumentParser) -> None:
 
 
 def add_training_data(parser: argparse.ArgumentParser) -> None:
-    """Adds --training_data, for `Trained.find_copies`."""
+    """Adds --training_data, for `LoadedModel.find_copies`."""
     parser.add_argument(
         "--training_data",
         nargs="+",
@@ -96,26 +96,26 @@ def add_training_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_weights(args: argparse.Namespace) -> "Trained":
+def open_weights(args: argparse.Namespace) -> "LoadedModel":
     """The network that --workdir or --checkpoint names.
 
     Raises:
       FileNotFoundError: there are no such weights.
-      As `Trained`.
+      As `LoadedModel`.
     """
     from fer_jax import runtime, weights_file
-    from fer_jax.loaded_model import Trained
+    from fer_jax.loaded_model import LoadedModel
 
     runtime.tune_cpu()
     if args.checkpoint:
-        return Trained(find_weights(args.checkpoint))
+        return LoadedModel(find_weights(args.checkpoint))
     weights = Path(args.workdir) / weights_file.BEST_WEIGHTS
     if not weights.is_file():
         raise FileNotFoundError(
             f"there is no {weights}: --workdir takes the directory of a run, which gets that file at its "
             "first evaluation; for other weights use --checkpoint"
         )
-    return Trained(weights)
+    return LoadedModel(weights)
 
 
 def open_folder(out: str, flag: str = "--out") -> Path:
@@ -132,23 +132,23 @@ def open_folder(out: str, flag: str = "--out") -> Path:
 
 
 def load_judged(
-    trained: "Trained",
+    trained: "LoadedModel",
     data_dir: str,
     split: str,
     rule: str | None = None,
     num_classes: int | None = None,
-) -> tuple["Judged", dict[str, Any]]:
+) -> tuple["LabelledSplit", dict[str, Any]]:
     """A split, and the facts that a report repeats.
 
     Args:
       trained: the network.
-      data_dir, split, rule, num_classes: as `Trained.load_judged` takes them.
+      data_dir, split, rule, num_classes: as `LoadedModel.load_judged` takes them.
 
     Returns:
       The faces and labels, and the facts of the weights together with what they are judged on.
 
     Raises:
-      As `Trained.load_judged`.
+      As `LoadedModel.load_judged`.
     """
     from fer_jax.data.dataset import builder
 

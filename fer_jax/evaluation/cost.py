@@ -13,12 +13,12 @@ import numpy as np
 
 from fer_jax import preprocessing, runtime
 from fer_jax.data import augment
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 
 CALLS, WARM_UP = 200, 20
 
 
-def measure(trained: Trained, face_shape: Sequence[int] | None = None) -> dict[str, Any]:
+def measure(trained: LoadedModel, face_shape: Sequence[int] | None = None) -> dict[str, Any]:
     """What a report says of the cost: 'flops', see `flops`, and 'latency', see `latency`.
 
     Args:
@@ -61,7 +61,7 @@ def flops(model: nn.Module, variables: Any, input_shape: Sequence[int]) -> int:
 
 
 def latency(
-    trained: Trained, face_shape: Sequence[int], *, calls: int = CALLS, warm_up: int = WARM_UP
+    trained: LoadedModel, face_shape: Sequence[int], *, calls: int = CALLS, warm_up: int = WARM_UP
 ) -> dict[str, Any]:
     """How long one face takes by itself: from its pixels in memory to the logits, resizing included.
 

@@ -10,7 +10,7 @@ import numpy as np
 from fer_jax import preprocessing, runtime
 from fer_jax.evaluation import batch_inference
 from fer_jax.evaluation.saliency import heatmaps
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 
 # Batches have these sizes; each is compiled once, when it first comes, which takes seconds.
 SIZES = (1, 8, 64, 256)
@@ -33,7 +33,7 @@ class Classifier:
       sizes: of its batches, ascending.
     """
 
-    def __init__(self, trained: Trained, sizes: Sequence[int] = SIZES):
+    def __init__(self, trained: LoadedModel, sizes: Sequence[int] = SIZES):
         """Puts the network together; nothing is compiled yet.
 
         Args:

@@ -9,7 +9,7 @@ from fer_jax.data import decoding
 from fer_jax.inference.classifier import SIZES, Classifier
 from fer_jax.inference.detection import cropping, detectors
 from fer_jax.inference.structures import Detection, Face, Prediction
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import DEFAULT, find_weights
 
 UNSURE_BELOW = 0.5
@@ -76,7 +76,7 @@ class Predictor:
         weights = find_weights(source)
         options = {} if detector == "whole" else {"margin": margin}
         found = detectors.create(detector, any_turn=any_turn, **options)
-        return cls(Classifier(Trained(weights), batch_sizes), found, unsure_below)
+        return cls(Classifier(LoadedModel(weights), batch_sizes), found, unsure_below)
 
     def __call__(
         self, images: decoding.Picture | Iterable[decoding.Picture], *, detected: bool = True
@@ -94,7 +94,7 @@ class Predictor:
         Raises:
           PictureError: a picture cannot be used; the message names it.
         """
-        detector = self.detector if detected else detectors.WholePicture()
+        detector = self.detector if detected else detectors.FullImage()
         sources, sizes, found, crops = [], [], [], []
         for number, picture in enumerate(_several(images)):
             image = decoding.read(picture, f"picture {number}")

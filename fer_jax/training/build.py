@@ -20,7 +20,7 @@ from fer_jax.data import augment, exclude_list, fer2013_reference, ferplus, spli
 from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import class_names
 from fer_jax.data.faces import Faces
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 from fer_jax.pretrained import weights
 from fer_jax.pretrained.download import DownloadError
 from fer_jax.pretrained.registry import find_weights
@@ -102,9 +102,9 @@ def load_training(config: ConfigDict) -> tuple[Faces, dict[str, Any]]:
     return train, facts
 
 
-def phases(
+def make_stages(
     config: ConfigDict, network: nn.Module, per_epoch: float, pretrained: dict[str, Any] | None = None
-) -> list[stages.Phase]:
+) -> list[stages.Stage]:
     """The stages in `config.stages`, or the whole run as one.
 
     Args:
@@ -119,17 +119,20 @@ def phases(
     plan = planned_stages(config)
     if not plan:
         epochs = config.train.steps / per_epoch if config.train.steps else config.train.epochs
-        plan = [stages.Stage(epochs, "all", config.optim.learning_rate, batch_norm="running")]
+        plan = [stages.StageConfig(epochs, "all", config.optim.learning_rate, batch_norm="running")]
     ends = [max(1, round(epochs * per_epoch)) for epochs in itertools.accumulate(s.epochs for s in plan)]
     layers, factors = layers_of_stages(config, network, plan, pretrained)
     return [
-        _phase(config, stage, start, end, per_epoch, trained, frozen, factors)
+        _stage(config, stage, start, end, per_epoch, trained, frozen, factors)
         for stage, start, end, (trained, frozen) in zip(plan, [0, *ends], ends, layers, strict=False)
     ]
 
 
 def layers_of_stages(
-    config: ConfigDict, network: nn.Module, plan: Sequence[stages.Stage], pretrained: dict[str, Any] | None
+    config: ConfigDict,
+    network: nn.Module,
+    plan: Sequence[stages.StageConfig],
+    pretrained: dict[str, Any] | None,
 ) -> tuple[
     list[tuple[frozenset[stages.Path] | None, tuple[stages.Path, ...]]], dict[stages.Path, float] | None
 ]:
@@ -139,7 +142,7 @@ def layers_of_stages(
       config: the whole.
       network: what trains.
       plan: the stages.
-      pretrained: as `phases`.
+      pretrained: as `make_stages`.
 
     Returns:
       For each stage the paths of the layers that train (None for all) and of those that rest, and the factors
@@ -175,36 +178,36 @@ def _new_layers(
     return frozenset(path for block in blocks for path in block if path == ("adapter",) or path in missing)
 
 
-def planned_stages(config: ConfigDict) -> list[stages.Stage]:
+def planned_stages(config: ConfigDict) -> list[stages.StageConfig]:
     """The stages in `config.stages`; none where the run is in one.
 
     Raises:
       ValueError: a stage cannot be, or there is a number of steps as well.
     """
-    plan = [_stage(number, fields) for number, fields in enumerate(config.stages, 1)]
+    plan = [_stage_config(number, fields) for number, fields in enumerate(config.stages, 1)]
     if plan and config.train.steps:
         raise ValueError("config.train.steps and config.stages are both set: stages have epochs of their own")
     return plan
 
 
-def _stage(number: int, fields: dict[str, Any]) -> stages.Stage:
+def _stage_config(number: int, fields: dict[str, Any]) -> stages.StageConfig:
     try:
-        return stages.Stage(**fields)
+        return stages.StageConfig(**fields)
     except (TypeError, ValueError) as error:
-        known = ", ".join(field.name for field in dataclasses.fields(stages.Stage))
+        known = ", ".join(field.name for field in dataclasses.fields(stages.StageConfig))
         raise ValueError(f"config.stages, stage {number}: {error} (fields: {known})") from None
 
 
-def _phase(
+def _stage(
     config: ConfigDict,
-    stage: stages.Stage,
+    stage: stages.StageConfig,
     start: int,
     end: int,
     per_epoch: float,
     trained: frozenset[stages.Path] | None,
     frozen: tuple[stages.Path, ...],
     factors: dict[stages.Path, float] | None,
-) -> stages.Phase:
+) -> stages.Stage:
     schedule = _learning_rate(config.optim, stage.learning_rate, end - start, per_epoch)
     tx = optim.make_optimizer(
         config.optim.name,
@@ -215,7 +218,7 @@ def _phase(
         accumulate=config.optim.accumulate,
         factors=factors,
     )
-    return stages.Phase(start, end, trained, frozen, schedule, tx)
+    return stages.Stage(start, end, trained, frozen, schedule, tx)
 
 
 def _learning_rate(
@@ -254,7 +257,7 @@ def pretrained(config: ConfigDict) -> Pretrained | None:
       and "run", that run's own.
 
     Raises:
-      As `weights.find` and `Trained`.
+      As `weights.find` and `LoadedModel`.
       FileNotFoundError: there are no weights at `config.init_from`.
       ValueError: they are of another model, or the config sets another mean or std.
     """
@@ -378,11 +381,11 @@ def loss(config: ConfigDict, train: Faces) -> Callable[[jax.Array, jax.Array], t
     )
 
 
-def teachers(config: ConfigDict) -> list[Trained]:
+def teachers(config: ConfigDict) -> list[LoadedModel]:
     """The networks in `config.distill.teachers`.
 
     Raises:
-      As `Trained`.
+      As `LoadedModel`.
       FileNotFoundError: there is none of the name.
       ValueError: one tells other classes apart than the student, or cannot take the data's faces; or one
         is there twice.
@@ -408,11 +411,11 @@ def teachers(config: ConfigDict) -> list[Trained]:
     return found
 
 
-def _trained(name: str, source: str) -> Trained:
+def _trained(name: str, source: str) -> LoadedModel:
     """The network that a value of a field names."""
     path = find_source(name, source)
     try:
-        return Trained(path)
+        return LoadedModel(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"config.{name}: {error}") from error
     except DamagedCheckpointError as error:
@@ -433,7 +436,7 @@ def find_source(name: str, source: str) -> str:
         raise FileNotFoundError(f"config.{name}: {error}") from error
 
 
-def distillation(config: ConfigDict, networks: Sequence[Trained]) -> Distillation | None:
+def distillation(config: ConfigDict, networks: Sequence[LoadedModel]) -> Distillation | None:
     """What `networks` teach in each step, as `config.distill` says; None where they do not."""
     if not networks or config.distill.views == "plain":
         return None
@@ -441,10 +444,10 @@ def distillation(config: ConfigDict, networks: Sequence[Trained]) -> Distillatio
     return Distillation(networks, *kept, fill=config.augment.fill, dtype=config.model.dtype)
 
 
-def watch(config: ConfigDict) -> optim.Watch:
+def watch(config: ConfigDict) -> optim.PlateauTracker:
     """What follows the selection metric."""
     plateau = config.optim.schedule == "plateau"
-    return optim.Watch(
+    return optim.PlateauTracker(
         patience=config.selection.patience,
         plateau_patience=config.optim.plateau_patience if plateau else 0,
         plateau_factor=config.optim.plateau_factor,

@@ -23,7 +23,7 @@ from fer_jax import preprocessing
 from fer_jax.data import augment
 from fer_jax.data.faces import Faces
 from fer_jax.io_utils import write_atomically
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 from fer_jax.training import losses
 
 VIEWS = ("augmented", "plain")
@@ -42,7 +42,7 @@ class Distillation:
       dtype: of the teachers' computation.
     """
 
-    teachers: Sequence[Trained]
+    teachers: Sequence[LoadedModel]
     weight: float
     temperature: float
     fill: str = "reflect"
@@ -63,7 +63,7 @@ class Distillation:
         answers = [self._answer(teacher, weights, batch) for teacher, weights in pairs]
         return sum(answers) / len(answers)
 
-    def _answer(self, teacher: Trained, variables: Any, batch: dict[str, jax.Array]) -> jax.Array:
+    def _answer(self, teacher: LoadedModel, variables: Any, batch: dict[str, jax.Array]) -> jax.Array:
         how = teacher.normalization
         x, _ = augment.apply(batch, how["size"], self.fill, np.mean(how["mean"]), how["interpolation"])
         x = preprocessing.normalize(x, how["mean"], how["std"], how["channels"])
@@ -86,7 +86,7 @@ class Distillation:
 
 
 def blend(
-    faces: Faces, teachers: Sequence[Trained], weight: float, workdir: pathlib.Path, dataset: str | None
+    faces: Faces, teachers: Sequence[LoadedModel], weight: float, workdir: pathlib.Path, dataset: str | None
 ) -> Faces:
     """Faces whose targets are `weight` parts the teachers' answers and the rest their own.
 
@@ -114,7 +114,7 @@ def blend(
     return dataclasses.replace(faces, targets=targets.astype(np.float32))
 
 
-def _digest(faces: Faces, teachers: Sequence[Trained], dataset: str | None) -> str:
+def _digest(faces: Faces, teachers: Sequence[LoadedModel], dataset: str | None) -> str:
     """Of the teachers' weights, and of which faces they are asked about."""
     asked = [str(dataset), str(faces.image_shape), *(teacher.digest for teacher in teachers), *faces.ids]
     return hashlib.sha256("\n".join(asked).encode()).hexdigest()

@@ -115,7 +115,7 @@ def _scaled(updates: Any, factors: dict[tuple[str, ...], float]) -> Any:
 
 
 @dataclasses.dataclass
-class Watch:
+class PlateauTracker:
     """Follows the selection metric: the best value, early stopping and reduce-on-plateau.
 
     Attributes:

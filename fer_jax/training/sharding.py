@@ -35,7 +35,7 @@ class CompiledStep:
 
 
 @dataclasses.dataclass(frozen=True)
-class Placement:
+class Partitioner:
     """How a run is spread over devices. All modes compute the same numbers for the same global batch.
 
     Attributes:
@@ -103,7 +103,7 @@ def _first_replica(x: Any) -> np.ndarray:
     return np.asarray(x.addressable_data(0))[0]
 
 
-def place(mode: str, batch_size: int, mixes: bool = False) -> Placement:
+def place(mode: str, batch_size: int, mixes: bool = False) -> Partitioner:
     """The placement for `mode`.
 
     Args:
@@ -129,4 +129,4 @@ def place(mode: str, batch_size: int, mixes: bool = False) -> Placement:
     if mode == "auto":
         mode = "jit" if len(devices) == 1 else "pmap"
     # The default axis types of jax.make_mesh are explicit, which Linen's layers do not take.
-    return Placement(mode, Mesh(np.array(devices), (AXIS,)))
+    return Partitioner(mode, Mesh(np.array(devices), (AXIS,)))

@@ -17,7 +17,7 @@ Path = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class StageConfig:
     """What a config says of a stage.
 
     Attributes:
@@ -56,14 +56,14 @@ class Stage:
 
 
 @dataclasses.dataclass(frozen=True)
-class Phase:
+class Stage:
     """A stage of a run, ready to train.
 
     Attributes:
       start, end: its first step, and the first one after it.
       trained: the layers that train, None for all.
       frozen: the layers that, where they are BatchNorm, keep their running statistics.
-      learning_rate: by the number of the update within the phase.
+      learning_rate: by the number of the update within the stage.
       tx: the optimizer of the parameters that train.
     """
 
@@ -76,7 +76,7 @@ class Phase:
 
 
 def blocks(model: nn.Module, input_shape: Sequence[int]) -> list[list[Path]]:
-    """The paths of the layers with parameters, in the order of the data, by block as `Stage` counts them.
+    """Returns the paths of the layers with parameters, in the order of the data, by block.
 
     Args:
       model: the network; `model(x)` takes float32 [1, *input_shape].
@@ -104,7 +104,7 @@ def blocks(model: nn.Module, input_shape: Sequence[int]) -> list[list[Path]]:
 
 
 def trained_layers(
-    stage: Stage, blocks: Sequence[Sequence[Path]], new: Collection[Path] = ()
+    stage: StageConfig, blocks: Sequence[Sequence[Path]], new: Collection[Path] = ()
 ) -> frozenset[Path] | None:
     """The layers that train in a stage, None for all. The head is the last layer of all.
 
@@ -131,7 +131,7 @@ def trained_layers(
 
 
 def frozen_layers(
-    stage: Stage, blocks: Sequence[Sequence[Path]], trained: frozenset[Path] | None
+    stage: StageConfig, blocks: Sequence[Sequence[Path]], trained: frozenset[Path] | None
 ) -> tuple[Path, ...]:
     """The layers that, where they are BatchNorm, keep their statistics.
 

@@ -18,7 +18,7 @@ from fer_jax.data.dataset import builder
 from fer_jax.evaluation import batch_inference, leakage, leakage_policy
 from fer_jax.evaluation.metrics import calibration, classification
 from fer_jax.evaluation.report import report, training_curves
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 from fer_jax.pretrained.weights import Pretrained, initialise
 from fer_jax.training import build, distillation, run_info, sharding, stages, train_step, validate
 from fer_jax.training.checkpoints import Checkpoints, all_processes
@@ -88,7 +88,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
             return run.summarize()
 
 
-def identity(config: ConfigDict, manifest: dict[str, Any], teachers: Sequence[Trained]) -> dict[str, Any]:
+def identity(config: ConfigDict, manifest: dict[str, Any], teachers: Sequence[LoadedModel]) -> dict[str, Any]:
     """What a run is, for `run_dir.claim`: its configuration, and hashes of what it reads.
 
     Args:
@@ -122,7 +122,7 @@ class Run:
       state: the `TrainState`, placed on the devices.
       step: steps done, as a Python int; with accumulated gradients an update takes several.
       total_steps: of the whole run.
-      phase: the stage that the next step belongs to.
+      stage: the stage that the next step belongs to.
       watch: the best metric so far, early stopping and the plateau's factor.
       facts: what every checkpoint says of itself.
       constants: what the training step takes besides state and batch, on the devices: the teachers' weights.
@@ -133,7 +133,7 @@ class Run:
         config: ConfigDict,
         workdir: pathlib.Path,
         manifest: dict[str, Any],
-        teachers: Sequence[Trained],
+        teachers: Sequence[LoadedModel],
     ):
         self.config, self.workdir = config, workdir
         self._train_steps: dict[int, sharding.CompiledStep] = {}
@@ -170,8 +170,8 @@ class Run:
         conventions = start and start["conventions"]
         self.model = build.model(config.model, config.data.num_classes, config.train.sizes, conventions)
         self.preprocess = build.preprocess(config, start)
-        self.phases = build.phases(config, self.model, per_epoch, start)
-        self.total_steps = self.phases[-1].end
+        self.stages = build.make_stages(config, self.model, per_epoch, start)
+        self.total_steps = self.stages[-1].end
         # Whatever training computes in: the weights are float32, and so is what they are served in.
         served = self.model.clone(dtype="float32")
         forward = preprocessing.make_forward(served, size=config.model.input_size, **self.preprocess)
@@ -197,23 +197,23 @@ class Run:
     def _start(self, pretrained: Pretrained | None) -> None:
         """A fresh state, or the newest whole checkpoint."""
         config, side = self.config, self.config.model.input_size
-        self.phase = self.phases[0]
+        self.stage = self.stages[0]
         state = create_state(
             self.model,
-            self.phase.tx,
+            self.stage.tx,
             input_shape=(side, side, config.model.channels),
             seed=config.seed,
             use_ema=bool(config.train.ema_decay),
             variables=self._initial_variables(pretrained),
-            trained=self.phase.trained,
+            trained=self.stage.trained,
         )
         state = jax.tree.map(np.asarray, state)
         logging.info("parameters:\n%s", parameter_overview(state.params))
         self.facts["parameters"] = sum(p.size for p in jax.tree.leaves(state.params))
         self.step = 0
         self.window = Window(self.placement.fetch)
-        if restored := self.checkpoints.restore_newest(lambda step: _for_phase(state, self.phase_at(step))):
-            self.phase = self.phase_at(restored.step)
+        if restored := self.checkpoints.restore_newest(lambda step: _for_stage(state, self.stage_at(step))):
+            self.stage = self.stage_at(restored.step)
             self.step, state = restored.step, restored.state
             self.stream.restore(restored.extra["stream"])
             self.watch.restore(restored.extra["watch"])
@@ -259,19 +259,19 @@ class Run:
             number += 1
         return round(number * self.steps_per_evaluation)
 
-    def phase_at(self, step: int) -> stages.Phase:
+    def stage_at(self, step: int) -> stages.Stage:
         """The stage that the step after `step` belongs to."""
-        return next((phase for phase in self.phases if step < phase.end), self.phases[-1])
+        return next((stage for stage in self.stages if step < stage.end), self.stages[-1])
 
-    def enter_phase(self) -> None:
+    def enter_stage(self) -> None:
         """Begins the stage that is due, if another one is running: a new optimizer for what it trains."""
-        phase = self.phase_at(self.step)
-        if phase is self.phase:
+        stage = self.stage_at(self.step)
+        if stage is self.stage:
             return
-        self.phase = phase
+        self.stage = stage
         self._train_steps.clear()
         self.watch.start_stage()
-        state = _for_phase(self.placement.fetch(self.state), phase)
+        state = _for_stage(self.placement.fetch(self.state), stage)
         self.state = self.placement.put_state(state.replace(lr_scale=np.float32(self.watch.scale)))
 
     def input_size(self) -> int:
@@ -291,19 +291,19 @@ class Run:
         """The step of this stage for an input size, made anew."""
         config = self.config
         axis_name = self.placement.axis_name
-        frozen = {"frozen": self.phase.frozen} if self.phase.frozen else {}
+        frozen = {"frozen": self.stage.frozen} if self.stage.frozen else {}
         taught = self.distillation
         teaching = {"teacher_loss": taught.loss, "teacher_weight": taught.weight} if taught else {}
         step = train_step.make_train_step(
             self.model.clone(axis_name=axis_name, **frozen),
-            self.phase.tx,
+            self.stage.tx,
             self.loss_fn,
             size=size,
             **self.preprocess,
             ema_decay=config.train.ema_decay,
             sharpness_radius=config.optim.sharpness_radius,
             accumulate=config.optim.accumulate,
-            trained=self.phase.trained,
+            trained=self.stage.trained,
             axis_name=axis_name,
             **teaching,
         )
@@ -323,7 +323,7 @@ class Run:
         self.facts |= {"evaluation": None, "selection": None}
         with progress_bar(self.total_steps, self.step, self.primary) as bar:
             while self.step < end:
-                self.enter_phase()
+                self.enter_stage()
                 batch = next(self.stream)
                 if self.ranges.mixes and self.step >= mix_end:
                     batch["mix"] = unmixed
@@ -347,8 +347,8 @@ class Run:
         """Writes the window's numbers; returns them for the progress bar."""
         values = self.window.summary(self.config.train.batch_size, self.stream.wait_seconds)
         self.stream.wait_seconds = 0.0
-        update = (self.step - 1 - self.phase.start) // self.config.optim.accumulate
-        values["learning_rate"] = float(self.phase.learning_rate(update)) * self.watch.scale
+        update = (self.step - 1 - self.stage.start) // self.config.optim.accumulate
+        values["learning_rate"] = float(self.stage.learning_rate(update)) * self.watch.scale
         if self.primary:
             self.writers.scalars(self.step, self.epoch, "train", values)
         return (
@@ -403,7 +403,7 @@ class Run:
 
     def save(self, selection: float | None = None) -> None:
         """Saves everything that a resumed run needs."""
-        self.enter_phase()  # what is saved is of the stage of the next step
+        self.enter_stage()  # what is saved is of the stage of the next step
         extra = {
             "stream": self.stream.state(),
             "watch": self.watch.state(),
@@ -486,9 +486,9 @@ class Run:
         return summary
 
 
-def _for_phase(state: TrainState, phase: stages.Phase) -> TrainState:
+def _for_stage(state: TrainState, stage: stages.Stage) -> TrainState:
     """A state (NumPy) with the optimizer of a stage at its start."""
-    opt_state = phase.tx.init(stages.partition(state.params, phase.trained)[0])
+    opt_state = stage.tx.init(stages.partition(state.params, stage.trained)[0])
     return state.replace(opt_state=jax.tree.map(np.asarray, opt_state))
 
 

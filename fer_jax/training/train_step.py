@@ -57,7 +57,7 @@ def make_train_step(
       trained: the layers that train, None for all; the others cost no gradient, and the optimizer's state is
         that of the parameters in these, see `stages.partition`.
       teacher_loss: (logits [B, K], the teachers' variables, batch) -> (sum, normaliser), the loss
-        against what teachers answer (`distillation.Distillation.loss`); the step takes their variables as well.
+        against the teachers' answers (`Distillation.loss`); the step takes their variables as well.
       teacher_weight: of its part in the loss, in [0, 1].
       axis_name: the mapped axis (`pmap`) that the batch is spread over, or None when the step sees the
         whole batch (`jit`, on one device or over a mesh).

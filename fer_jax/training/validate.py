@@ -180,7 +180,7 @@ def _check_pairs(config: ConfigDict) -> None:
     _check_warmup(config, plan)
 
 
-def _check_warmup(config: ConfigDict, plan: Sequence[stages.Stage]) -> None:
+def _check_warmup(config: ConfigDict, plan: Sequence[stages.StageConfig]) -> None:
     """Where both are in one unit; otherwise `optim.learning_rate` finds out."""
     given, unit = config.optim.warmup_steps, "steps"
     whole = None if plan else config.train.steps
@@ -201,7 +201,7 @@ def rehearse(configs: Iterable[ConfigDict]) -> None:
     What configurations have in common is built once. No weights are made and none are fetched.
 
     Raises:
-      As `check`, and as `drop_list`, `pretrained`, `model` and `phases` in configure.py, but for what depends
+      As `check`, and as `drop_list`, `pretrained`, `model` and `make_stages` of build, but for what depends
         on the data.
       FileNotFoundError: there is no teacher of that name.
     """

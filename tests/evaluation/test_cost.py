@@ -6,7 +6,7 @@ import pytest
 
 from fer_jax import models
 from fer_jax.evaluation import cost
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 from fer_jax.weights_file import export_weights
 
 
@@ -50,7 +50,7 @@ def test_latency_of_weights_in_a_file(tmp_path):
         "data_hash": "a" * 64,
     }
     export_weights(tmp_path / "w.safetensors", variables, facts)
-    trained = Trained(tmp_path / "w.safetensors")
+    trained = LoadedModel(tmp_path / "w.safetensors")
     found = cost.latency(trained, (48, 48, 1), calls=5, warm_up=1)
     low, high = found["quartiles_milliseconds"]
     assert 0 < low <= found["milliseconds"] <= high and found["calls"] == 5

@@ -11,7 +11,7 @@ from scipy import optimize, special
 from sklearn import metrics
 
 from fer_jax.data.dataset import builder
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import BUNDLED
 from fer_jax.weights_file import load_weights
 
@@ -32,7 +32,7 @@ def test_the_temperature_of_the_least_loss_is_kept(weights, tiny_data, capsys):
     assert new == facts
 
     faces = builder.load(tiny_data, "validation")
-    probs = Trained(weights).predict(faces.images, progress=False)
+    probs = LoadedModel(weights).predict(faces.images, progress=False)
     logits = np.log(probs)
 
     def loss(log_temperature):

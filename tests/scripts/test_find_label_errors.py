@@ -12,7 +12,7 @@ from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import predictions_file
 from fer_jax.evaluation.label_errors import find_suspects
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 from fer_jax.weights_file import load_weights
 
 pytestmark = pytest.mark.usefixtures("linear_network", "plain_trainings")
@@ -55,7 +55,7 @@ def test_each_fold_answers_for_what_its_training_left_out(done, tiny_data):
         assert facts["training"]["left_out"]["listed"] == len(held_out) == 35
         members = np.flatnonzero(np.isin(ids, held_out))
         assert (np.bincount(labels[members]) == 5).all()
-        expected = Trained(out / name / "last.safetensors").predict(faces.images[members], progress=False)
+        expected = LoadedModel(out / name / "last.safetensors").predict(faces.images[members], progress=False)
         np.testing.assert_allclose(probs[members], expected, atol=1e-6)
         seen += held_out
     assert sorted(seen) == sorted(ids)

@@ -16,7 +16,7 @@ from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces, one_hot
 from fer_jax.evaluation import predictions_file
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 from fer_jax.training import distillation, losses, optim, train_step
 from fer_jax.training.monitoring import PreemptedError
 from fer_jax.training.state import create_state, random_variables
@@ -45,7 +45,7 @@ def teachers(tmp_path_factory):
         }
         path = folder / f"{number}.safetensors"
         weights_file.export_weights(path, variables, facts)
-        found.append(Trained(path))
+        found.append(LoadedModel(path))
     return found
 
 
@@ -96,7 +96,7 @@ def test_what_teachers_answer_before_training_is_part_of_the_targets(teachers, t
     assert blended.targets.dtype == np.float32 and blended.images is images
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trained, "predict", None)
+        patch.setattr(LoadedModel, "predict", None)
         again = distillation.blend(faces, teachers, 0.25, tmp_path, "hash")
     np.testing.assert_array_equal(again.targets, blended.targets)
     for others, dataset in ((faces.take(np.arange(4)), "hash"), (faces, "another")):
@@ -115,7 +115,7 @@ def test_a_run_on_answers_resumes_bitwise_and_asks_once(tiny_run, tiny_data, tmp
         patch.setattr("fer_jax.training.train._preempted", lambda stop, step: step == 6)
         train_and_evaluate(config, tmp_path / "cut")
     with monkeypatch.context() as patch:
-        patch.setattr(Trained, "predict", None)
+        patch.setattr(LoadedModel, "predict", None)
         train_and_evaluate(config, tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut", 10)
     page = (tmp_path / "whole" / "report" / "report.md").read_text()
@@ -166,7 +166,7 @@ def test_a_run_learns_from_its_teachers_and_says_so(tiny_run, tiny_data, tmp_pat
     config = tiny_config(tiny_data, **SMALL, **changes)
     train_and_evaluate(config, tmp_path / "run")
     _, facts = weights_file.load_weights(tmp_path / "run")
-    teacher = Trained(tiny_run)
+    teacher = LoadedModel(tiny_run)
     assert [one["selection"] for one in facts["ancestors"]] == [teacher.facts["selection"]]
     identity = json.loads((tmp_path / "run" / "config.json").read_text())
     assert identity["teachers"] == [teacher.digest]
@@ -199,7 +199,7 @@ def test_a_taught_run_with_muon_resumes_bitwise(tiny_run, tiny_data, tmp_path, m
 def test_a_run_in_bfloat16_is_judged_and_served_in_float32(tiny_data, tmp_path):
     config = tiny_config(tiny_data, **SMALL, **{"model.dtype": "bfloat16", "train.steps": 4})
     summary = train_and_evaluate(config, tmp_path / "run")
-    trained = Trained(tmp_path / "run")
+    trained = LoadedModel(tmp_path / "run")
     assert trained.model.dtype == jnp.float32
     faces = builder.load(tiny_data, "validation")
     probs = trained.predict(faces.images, progress=False)

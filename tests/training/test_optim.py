@@ -245,7 +245,7 @@ def test_plateau_is_keras(keras, patience, min_scale):
     optimizer = types.SimpleNamespace(learning_rate=np.float32(1))
     callback.set_model(types.SimpleNamespace(optimizer=optimizer))
     callback.on_train_begin()
-    watch = optim.Watch(plateau_patience=patience, plateau_factor=0.5, min_scale=min_scale)
+    watch = optim.PlateauTracker(plateau_patience=patience, plateau_factor=0.5, min_scale=min_scale)
     for epoch, value in enumerate(SERIES):
         callback.on_epoch_end(epoch, {"value": value})
         watch.update(value, epoch)
@@ -254,7 +254,7 @@ def test_plateau_is_keras(keras, patience, min_scale):
 
 
 def test_the_best_is_the_first_of_equals():
-    watch = optim.Watch()
+    watch = optim.PlateauTracker()
     improved = [watch.update(value, step) for step, value in enumerate(SERIES)]
     assert np.flatnonzero(improved).tolist() == [0, 1, 6, 15]
     assert (watch.best, watch.best_step) == (0.7, 15)
@@ -267,7 +267,7 @@ def test_early_stopping_is_keras(keras):
         model = types.SimpleNamespace(stop_training=False)
         callback.set_model(model)
         callback.on_train_begin()
-        watch = optim.Watch(patience=patience)
+        watch = optim.PlateauTracker(patience=patience)
         for epoch, value in enumerate(SERIES):
             callback.on_epoch_end(epoch, {"value": value})
             watch.update(value, epoch)
@@ -280,7 +280,7 @@ def test_early_stopping_is_keras(keras):
 @pytest.mark.parametrize("interruption", range(len(SERIES)))
 def test_a_restored_watch_goes_on_as_before(interruption):
     def watch():
-        return optim.Watch(patience=6, plateau_patience=2)
+        return optim.PlateauTracker(patience=6, plateau_patience=2)
 
     whole, first = watch(), watch()
     for step, value in enumerate(SERIES):

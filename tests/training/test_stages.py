@@ -15,7 +15,7 @@ from fer_jax import models
 from fer_jax.data import augment
 from fer_jax.models.ops import onednn
 from fer_jax.training import build, losses, optim, stages, train_step
-from fer_jax.training.stages import Stage
+from fer_jax.training.stages import StageConfig
 from fer_jax.training.state import create_state
 
 SHAPE = (32, 32, 1)
@@ -62,11 +62,11 @@ def test_blocks_of_a_backbone():
 @pytest.mark.parametrize(
     ("stage", "expected"),
     [
-        (Stage(1, "all"), None),
-        (Stage(1, "head"), {("Dense_1",)}),
-        (Stage(1, "blocks", last=1), {("Dense_1",), ("Dense_0",), ("BatchNorm_2",)}),
-        (Stage(1, "layers", last=1), {("Dense_1",), ("BatchNorm_2",)}),
-        (Stage(1, "layers", last=3), {("Dense_1",), ("BatchNorm_2",), ("Dense_0",), ("BatchNorm_1",)}),
+        (StageConfig(1, "all"), None),
+        (StageConfig(1, "head"), {("Dense_1",)}),
+        (StageConfig(1, "blocks", last=1), {("Dense_1",), ("Dense_0",), ("BatchNorm_2",)}),
+        (StageConfig(1, "layers", last=1), {("Dense_1",), ("BatchNorm_2",)}),
+        (StageConfig(1, "layers", last=3), {("Dense_1",), ("BatchNorm_2",), ("Dense_0",), ("BatchNorm_1",)}),
     ],
 )
 def test_which_layers_train(stage, expected):
@@ -75,10 +75,10 @@ def test_which_layers_train(stage, expected):
 
 def test_new_layers_train_with_the_head_at_its_rate():
     new = {("Conv_0",)}
-    assert stages.trained_layers(Stage(1, "head"), CNN, new) == {("Dense_1",), ("Conv_0",)}
-    last = stages.trained_layers(Stage(1, "layers", last=1), CNN, new)
+    assert stages.trained_layers(StageConfig(1, "head"), CNN, new) == {("Dense_1",), ("Conv_0",)}
+    last = stages.trained_layers(StageConfig(1, "layers", last=1), CNN, new)
     assert last == {("Dense_1",), ("BatchNorm_2",), ("Conv_0",)}
-    assert stages.trained_layers(Stage(1), CNN, new) is None
+    assert stages.trained_layers(StageConfig(1), CNN, new) is None
     factors = stages.layer_factors(CNN, 0.5, new)
     assert (factors["Conv_0",], factors["BatchNorm_0",], factors["Conv_1",]) == (1, 0.125, 0.25)
 
@@ -91,7 +91,7 @@ def test_what_pretrained_weights_do_not_know_is_new_in_a_run(adapter):
     network = models.create("mobilenet_v3_small", adapter=adapter)
     missing = ["params/block_3/expand/kernel", "batch_stats/block_3/depthwise_norm/mean"]
     missing.append("params/block_99/expand/kernel")  # which this network ends before
-    head, everything = build.phases(config, network, 10, {"missing": missing})
+    head, everything = build.make_stages(config, network, 10, {"missing": missing})
     new = {("block_3", "expand"), ("block_3", "depthwise_norm"), ("head",)}
     new |= {("adapter",)} if adapter == "rgb" else set()
     assert head.trained == new and everything.trained is None
@@ -107,7 +107,7 @@ def test_more_than_there_are_is_refused(train, last):
     with pytest.raises(
         ValueError, match=f"trains the last {last} {train}, and the model has {last - 1} before"
     ):
-        stages.trained_layers(Stage(1, train, last=last), CNN)
+        stages.trained_layers(StageConfig(1, train, last=last), CNN)
 
 
 @pytest.mark.parametrize(
@@ -126,20 +126,20 @@ def test_more_than_there_are_is_refused(train, last):
 )
 def test_a_stage_that_cannot_be(fields, message):
     with pytest.raises(ValueError, match=message):
-        Stage(**fields)
+        StageConfig(**fields)
 
 
 def test_frozen_layers():
     blocks = [[("stem",), ("stem_norm",)], [("block_0", "conv"), ("block_0", "norm")], [("head",)]]
     head = frozenset([("head",)])
     trunk = tuple(path for block in blocks[:2] for path in block)
-    assert stages.frozen_layers(Stage(1, "head"), blocks, head) == trunk
+    assert stages.frozen_layers(StageConfig(1, "head"), blocks, head) == trunk
     within = frozenset([("block_0", "norm"), ("head",)])
-    assert stages.frozen_layers(Stage(1, "layers", last=1), blocks, within) == trunk[:3]
-    assert stages.frozen_layers(Stage(1), blocks, None) == ()
-    running = Stage(1, "head", batch_norm="running")
+    assert stages.frozen_layers(StageConfig(1, "layers", last=1), blocks, within) == trunk[:3]
+    assert stages.frozen_layers(StageConfig(1), blocks, None) == ()
+    running = StageConfig(1, "head", batch_norm="running")
     assert stages.frozen_layers(running, blocks, head) == ()
-    everything = Stage(1, batch_norm="frozen")
+    everything = StageConfig(1, batch_norm="frozen")
     assert stages.frozen_layers(everything, blocks, None) == (*trunk, ("head",))
 
 
@@ -195,7 +195,7 @@ def changed(old, new):
 
 
 def test_only_what_trains_changes():
-    stage = Stage(1, "blocks", last=1, batch_norm="running")
+    stage = StageConfig(1, "blocks", last=1, batch_norm="running")
     state, step, trained = taken(small_cnn(), stage, CNN)
     new, _ = jax.jit(step)(state, batch_of(8))
     assert changed(state.params, new.params) == trained == changed(state.ema["params"], new.ema["params"])
@@ -206,8 +206,8 @@ def test_only_what_trains_changes():
 def test_the_gradient_of_a_part_is_that_of_the_whole():
     """Plain SGD moves the layers that train as it does when all train."""
     tx = optax.sgd(0.1)
-    part, step, _ = taken(small_cnn(), Stage(1, "blocks", last=1, batch_norm="running"), CNN, tx)
-    whole, whole_step, _ = taken(small_cnn(), Stage(1, batch_norm="running"), CNN, tx)
+    part, step, _ = taken(small_cnn(), StageConfig(1, "blocks", last=1, batch_norm="running"), CNN, tx)
+    whole, whole_step, _ = taken(small_cnn(), StageConfig(1, batch_norm="running"), CNN, tx)
     new, _ = jax.jit(step)(part, batch_of(8))
     expected, _ = jax.jit(whole_step)(whole, batch_of(8))
     for name in ("Dense_0", "Dense_1", "BatchNorm_2"):
@@ -220,7 +220,7 @@ def test_the_gradient_of_a_part_is_that_of_the_whole():
 
 def test_frozen_statistics_stay_and_are_what_normalises():
     model = models.create("efficientnet_b0", width=0.2, depth=0.3, cut=2, dropout=0.0)
-    state, step, _ = taken(model, Stage(1, "head"), stages.blocks(model, SHAPE))
+    state, step, _ = taken(model, StageConfig(1, "head"), stages.blocks(model, SHAPE))
     new, metrics = jax.jit(step)(state, batch_of(4))
     assert_trees_equal(state.batch_stats, new.batch_stats)
     x = (jnp.float32(batch_of(4)["image"]) / 255 - 0.5) / 0.25
@@ -246,7 +246,7 @@ def moved_statistics(stage):
 
 
 def test_statistics_of_blocks_that_train_run():
-    assert moved_statistics(Stage(1, "blocks", last=3)) == {
+    assert moved_statistics(StageConfig(1, "blocks", last=3)) == {
         ("top_norm",),
         *(("block_10", f"{name}_norm") for name in ("expand", "depthwise", "project")),
     }
@@ -255,7 +255,7 @@ def test_statistics_of_blocks_that_train_run():
 def test_statistics_run_layer_by_layer_where_a_stage_cuts_a_block():
     # From the head: hidden, top_norm, top, and of the block before them project_norm and project.
     expected = {1: set(), 2: {("top_norm",)}, 5: {("top_norm",), ("block_10", "project_norm")}}
-    found = {last: moved_statistics(Stage(1, "layers", last=last)) for last in expected}
+    found = {last: moved_statistics(StageConfig(1, "layers", last=last)) for last in expected}
     assert found == expected
 
 
@@ -271,7 +271,7 @@ def test_a_frozen_trunk_costs_no_gradient(monkeypatch):
         state, step, _ = taken(model, stage, blocks, make=jax.eval_shape)
         return jax.jit(step).lower(state, batch_of(4)).cost_analysis()["flops"]
 
-    assert flops(Stage(1, "head")) < 0.45 * flops(Stage(1))
+    assert flops(StageConfig(1, "head")) < 0.45 * flops(StageConfig(1))
 
 
 def test_layer_decay_scales_the_update():

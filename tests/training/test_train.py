@@ -361,7 +361,7 @@ def test_accumulation_schedules_updates(tiny_data, tmp_path):
 
 def test_sizes_grow_and_mixing_ends(tiny_data, tmp_path, monkeypatch):
     sizes, mixed = [], []
-    train_step, put_batch = Run.train_step, sharding.Placement.put_batch
+    train_step, put_batch = Run.train_step, sharding.Partitioner.put_batch
 
     def note_size(self, size):
         sizes.append(size)
@@ -372,7 +372,7 @@ def test_sizes_grow_and_mixing_ends(tiny_data, tmp_path, monkeypatch):
         return put_batch(self, batch)
 
     monkeypatch.setattr(Run, "train_step", note_size)
-    monkeypatch.setattr(sharding.Placement, "put_batch", note_mixing)
+    monkeypatch.setattr(sharding.Partitioner, "put_batch", note_mixing)
     changes = {
         "train.sizes": ((0.2, 8), (0.5, 12)),
         "augment.mixup": 1.0,

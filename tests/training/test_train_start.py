@@ -13,7 +13,7 @@ from fer_jax.data import pipeline
 from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import batch_inference, predictions_file
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 from fer_jax.models.backbone import Backbone
 from fer_jax.training.monitoring import PreemptedError
 from fer_jax.training.train import Run, train_and_evaluate
@@ -98,20 +98,20 @@ def test_a_run_begins_with_its_parents_answers(channels, normalized, tiny_data, 
     monkeypatch.setattr(pipeline, "contact_sheet", lambda *given: erased.append(given[-1]) or draw(*given))
     ours, facts = begin(child_config(tiny_data, path, channels), tmp_path / "run")
     faces = builder.load(tiny_data, "validation").images
-    theirs = Trained(path).predict(faces, progress=False)
+    theirs = LoadedModel(path).predict(faces, progress=False)
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
     # Each convention shows in the answers.
     for name, other in (("padding", "symmetric"), ("epsilon", 1e-5)):
         altered = write_parent(
             tmp_path / "other.safetensors", tiny_data, channels, normalized, KERAS | {name: other}
         )
-        assert np.abs(Trained(altered).predict(faces, progress=False) - theirs).max() > 1e-3, name
+        assert np.abs(LoadedModel(altered).predict(faces, progress=False) - theirs).max() > 1e-3, name
     assert facts["model"] == {"name": "strided", "kwargs": KERAS}
     assert {name: facts["preprocess"][name] for name in normalized} == normalized
     assert facts["pretrained"] == BEGAN_WITH
     assert erased == [pytest.approx(np.mean(normalized["mean"]))]
     (line,) = facts["ancestors"]
-    assert line["selection"] == Trained(path).facts["selection"]
+    assert line["selection"] == LoadedModel(path).facts["selection"]
 
 
 def test_size_and_interpolation_are_the_configurations(parent, tiny_data, tmp_path):
@@ -140,7 +140,7 @@ def test_a_stopped_run_goes_on_without_its_parent(parent, tiny_data, tmp_path, m
     train_and_evaluate(config, tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut", step=6)
     # The facts say what the run computed.
-    trained = Trained(tmp_path / "cut")
+    trained = LoadedModel(tmp_path / "cut")
     assert trained.facts["model"]["kwargs"] == KERAS
     report = predictions_file.read(tmp_path / "cut" / "report" / "predictions.csv")
     faces = builder.load(tiny_data, "validation").images

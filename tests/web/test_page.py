@@ -19,7 +19,7 @@ from PIL import Image
 from fer_jax.data import augment
 from fer_jax.data.sources import synthetic
 from fer_jax.inference.export.program import Program
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 
 playwright = needed("playwright.sync_api", "browser")
 expect = playwright.expect
@@ -147,7 +147,7 @@ FOUND = "return detect(detector, facts.detector, canvas);"
 
 def test_a_face_gets_the_probabilities_that_python_gives(ready):
     faces, _ = synthetic.generate(1, seed=3, split="test")
-    program = Program(Trained(SHIPPED))
+    program = Program(LoadedModel(SHIPPED))
     expected = program.run(program.fit(faces))
     found = np.array([_evaluate(ready, CLASSIFIED, face[..., 0]) for face in faces])
     assert abs(found - expected).max() < 1e-3  # of a face that is enlarged, a pixel may be rounded otherwise

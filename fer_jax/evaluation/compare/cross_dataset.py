@@ -22,7 +22,7 @@ from fer_jax.evaluation.compare.comparison_page import percent
 from fer_jax.evaluation.metrics import bootstrap
 from fer_jax.evaluation.report import plots, report
 from fer_jax.io_utils import write_atomically
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,7 +57,7 @@ def evaluate(
     """Predicts one split of every dataset by every checkpoint.
 
     Args:
-      checkpoints: as `Trained` takes them.
+      checkpoints: as `LoadedModel` takes them.
       data_dirs: datasets made by `builder.build`.
       split: of each of them.
       out_dir: for the predictions, CHECKPOINT/DATASET.csv.
@@ -74,9 +74,9 @@ def evaluate(
       split that had a part in the weights, None where that is not known or none is left.
 
     Raises:
-      As `Trained` and `Trained.load_split`, before any prediction where it concerns a dataset's split.
+      As `LoadedModel` and `LoadedModel.load_split`, before any prediction where it is about a split.
     """
-    models = dict(zip(_names(checkpoints), map(Trained, checkpoints), strict=True))
+    models = dict(zip(_names(checkpoints), map(LoadedModel, checkpoints), strict=True))
     manifests = dict(zip(_names(data_dirs), map(builder.read_manifest, data_dirs), strict=True))
     for name, manifest in manifests.items():
         if split not in manifest["splits"]:
@@ -127,7 +127,7 @@ def part_of(facts: dict[str, Any], copies: np.ndarray | None) -> str:
 
     Args:
       facts: as `leakage_policy.judge` takes them.
-      copies: from `Trained.find_copies`.
+      copies: from `LoadedModel.find_copies`.
     """
     judged = leakage_policy.judge(facts, copies)
     if judged["trained_on_this_split"]:

@@ -20,7 +20,7 @@ _SEED = re.compile(r"seed[_-]?\d+", re.IGNORECASE)
 
 
 @dataclasses.dataclass
-class Contender:
+class ModelResult:
     """One model on one split.
 
     Attributes:
@@ -56,7 +56,7 @@ class Split:
     copies: Callable[[], np.ndarray]
 
 
-def load(paths: Sequence[os.PathLike | str], split: Split | None = None) -> list[Contender]:
+def load(paths: Sequence[os.PathLike | str], split: Split | None = None) -> list[ModelResult]:
     """Reads what is to be compared, and puts all of it in one order of images.
 
     Args:
@@ -167,16 +167,16 @@ def read_facts(file: pathlib.Path) -> dict[str, Any]:
     return facts
 
 
-def _read(file: pathlib.Path, name: str) -> Contender:
+def _read(file: pathlib.Path, name: str) -> ModelResult:
     known = class_names(8 if CONTEMPT in predictions_file.columns(file) else 7)
-    return Contender(name, file, predictions_file.read(file, known), read_facts(file))
+    return ModelResult(name, file, predictions_file.read(file, known), read_facts(file))
 
 
-def _row(contender: Contender, place: int) -> str:
+def _row(contender: ModelResult, place: int) -> str:
     return f"{contender.path}, row {place + 2}"  # the header is row 1
 
 
-def _complete(contender: Contender, split: Split) -> None:
+def _complete(contender: ModelResult, split: Split) -> None:
     """Fills in from `split` what is not known of a contender's images, and checks what is."""
     found = contender.predictions
     place = {name: i for i, name in enumerate(split.ids)}
@@ -208,7 +208,7 @@ def _complete(contender: Contender, split: Split) -> None:
         found.copies = split.copies()[order]
 
 
-def _put_in_order(contender: Contender, first: Contender) -> None:
+def _put_in_order(contender: ModelResult, first: ModelResult) -> None:
     """Puts the images of a contender in the order of the first, whose they have to be."""
     ours, theirs = contender.predictions, first.predictions
     place, known = {name: i for i, name in enumerate(ours.ids)}, set(theirs.ids)
@@ -238,14 +238,14 @@ def _put_in_order(contender: Contender, first: Contender) -> None:
     )
 
 
-def _share_groups(found: list[Contender]) -> None:
+def _share_groups(found: list[ModelResult]) -> None:
     """Gives all the groups of the first that knows them."""
     groups = next((c.predictions.groups for c in found if c.predictions.groups is not None), None)
     for contender in found:
         contender.predictions.groups = groups
 
 
-def _share_classes(found: list[Contender]) -> None:
+def _share_classes(found: list[ModelResult]) -> None:
     """Rules out contempt where not all tell it apart.
 
     Raises:

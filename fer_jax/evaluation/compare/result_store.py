@@ -33,7 +33,7 @@ _KEPT = (
 
 
 @dataclasses.dataclass
-class Run:
+class StoredRun:
     """How a training went.
 
     Attributes:
@@ -52,7 +52,7 @@ class Run:
 def store(
     source: pathlib.Path,
     folder: pathlib.Path,
-    run: Run,
+    run: StoredRun,
     robustness: pathlib.Path | None = None,
     replace: bool = False,
 ) -> dict[str, Any]:
@@ -110,13 +110,13 @@ def _take_place(folder: pathlib.Path, replace: bool) -> Iterator[pathlib.Path]:
         new.rename(folder)
 
 
-def _run(facts: dict[str, Any], run: Run) -> dict[str, Any]:
+def _run(facts: dict[str, Any], run: StoredRun) -> dict[str, Any]:
     given = {key: value for key, value in dataclasses.asdict(run).items() if value is not None}
     known = facts.get("run") or {}
     noted = known.get("commit")
     if noted and run.commit and not (run.commit.startswith(noted) or noted.startswith(run.commit)):
         raise ValueError(f"--commit {run.commit}: the run notes that {noted} trained it; leave the flag out")
-    return dataclasses.asdict(Run()) | known | given | ({"commit": noted} if noted else {})
+    return dataclasses.asdict(StoredRun()) | known | given | ({"commit": noted} if noted else {})
 
 
 def _robustness(folder: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def _neutral(value: Any) -> Any:
 
 
 def store_ablation(
-    source: pathlib.Path, folder: pathlib.Path, run: Run, replace: bool = False
+    source: pathlib.Path, folder: pathlib.Path, run: StoredRun, replace: bool = False
 ) -> dict[str, Any]:
     """Stores what `scripts/ablate.py` has found.
 
@@ -199,7 +199,7 @@ class Ablation:
 
     Attributes:
       facts: 'model', 'parameters', 'config', 'data', 'data_hash', 'split' and 'emotions' of the baseline,
-        'seeds', 'recipes' (pairs of a name and the flags that it adds), 'run' (see `Run`).
+        'seeds', 'recipes' (pairs of a name and the flags that it adds), 'run' (see `StoredRun`).
       images: how many were predicted.
       figures: of `ablation.compare`.
     """

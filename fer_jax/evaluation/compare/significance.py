@@ -13,7 +13,7 @@ import numpy as np
 import scipy  # whose parts load when they are used
 
 from fer_jax.evaluation import leakage, leakage_policy
-from fer_jax.evaluation.compare.model_results import Contender
+from fer_jax.evaluation.compare.model_results import ModelResult
 from fer_jax.evaluation.metrics import bootstrap, classification
 from fer_jax.evaluation.report import report
 
@@ -21,7 +21,7 @@ FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "loss", "brier", "ece")
 LEAK_FREE = ("without_identical", "without_near")
 
 
-def compare(contenders: Sequence[Contender]) -> dict[str, Any]:
+def compare(contenders: Sequence[ModelResult]) -> dict[str, Any]:
     """Everything that compare.json holds.
 
     Args:
@@ -66,7 +66,7 @@ def compare(contenders: Sequence[Contender]) -> dict[str, Any]:
     }
 
 
-def _model(contender: Contender, drawn: dict[str, np.ndarray], copies: np.ndarray | None) -> dict[str, Any]:
+def _model(contender: ModelResult, drawn: dict[str, np.ndarray], copies: np.ndarray | None) -> dict[str, Any]:
     found, facts = contender.predictions, contender.facts
     latency = (facts.get("cost") or {}).get("latency")
     row = {
@@ -98,7 +98,7 @@ def _part(probs: np.ndarray, labels: np.ndarray, drawn: dict[str, np.ndarray]) -
     return kept | {"interval_95": {key: found["interval_95"][key] for key in FIGURES}}
 
 
-def _notes(contender: Contender) -> list[str]:
+def _notes(contender: ModelResult) -> list[str]:
     """What a reader has to know before comparing this model with the others."""
     facts, notes = contender.facts, list(contender.notes)
     if facts:
@@ -180,7 +180,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def by_seed(contenders: Sequence[Contender], models: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def by_seed(contenders: Sequence[ModelResult], models: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Models that differ only in the seed of their training.
 
     Args:

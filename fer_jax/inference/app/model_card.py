@@ -6,7 +6,7 @@ from typing import Any
 import streamlit as st
 
 from fer_jax.inference.app.uploads import plain
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import find_weights, name_of
 
 # What FER2013's splits are called elsewhere.
@@ -37,7 +37,7 @@ schools.
 """
 
 
-def show(trained: Trained) -> None:
+def show(trained: LoadedModel) -> None:
     """The card of a model, closed until someone opens it."""
     with st.expander("About this model: accuracy, intended use, limits", icon=":material/description:"):
         st.table(_cells(facts(trained)), border="horizontal")
@@ -48,12 +48,12 @@ def show(trained: Trained) -> None:
                 st.markdown("###" + card.read_text())
 
 
-def headline(trained: Trained) -> str:
+def headline(trained: LoadedModel) -> str:
     """A sentence on how often a model is right, as far as its file says."""
     return facts(trained).get("accuracy", "How often it is right is not known: its file does not say.")
 
 
-def facts(trained: Trained) -> dict[str, str]:
+def facts(trained: LoadedModel) -> dict[str, str]:
     """What a model's file says of it, in words; what it does not say is left out."""
     held, parameters = trained.facts, f"{trained.parameters / 1e6:.1f} million parameters"
     found = {"network": f"{held['model']['name']}, {parameters}, faces of {trained.input_shape[0]} pixels"}

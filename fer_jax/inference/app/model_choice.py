@@ -11,7 +11,7 @@ import streamlit as st
 
 from fer_jax.inference.classifier import Classifier
 from fer_jax.inference.detection import detectors
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import BUNDLED, find_weights
 from fer_jax.weights_file import DamagedCheckpointError
 
@@ -79,13 +79,13 @@ def load_classifier(path: str) -> tuple[Classifier | None, str]:
 @st.cache_resource(show_spinner="Loading the model ...", max_entries=_MOST_MODELS)
 def _load_classifier(path: str, changed: int) -> Classifier:
     """The model as the file was when it was last changed: one that is trained on is loaded anew."""
-    return Classifier(Trained(path))
+    return Classifier(LoadedModel(path))
 
 
 @st.cache_resource(show_spinner="Loading the face detector ...", ttl=_TRY_AGAIN)
 def load_detector(name: str) -> tuple[detectors.Detector, str]:
-    """A detector, and why it is not the one asked for but `WholePicture`, or ''."""
+    """A detector, and why it is not the one asked for but `FullImage`, or ''."""
     try:
         return detectors.create(name), ""
     except (OSError, ImportError) as error:
-        return detectors.WholePicture(), str(error)
+        return detectors.FullImage(), str(error)

@@ -25,7 +25,7 @@ _KEPT = "video"  # in the session
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Seen:
+class AnalyzedVideo:
     """What was found in a video.
 
     Attributes:
@@ -60,12 +60,12 @@ def show(predictor: Predictor, key: tuple[str, str]) -> None:
         _show_seen(seen, predictor.classifier.emotions)
 
 
-def _look(content: bytes, name: str, predictor: Predictor) -> Seen:
+def _look(content: bytes, name: str, predictor: Predictor) -> AnalyzedVideo:
     rows, pictures = [], {}
     try:
         file, lasts = uploads.open_video(content, name)
     except UploadError as error:
-        return Seen([], {}, str(error))
+        return AnalyzedVideo([], {}, str(error))
     bar = st.progress(0.0, "Looking for faces ...")
     tracker, fault = tracking.Tracker(), ""
     frames = video.read_frames(file, _EVERY)
@@ -86,7 +86,7 @@ def _look(content: bytes, name: str, predictor: Predictor) -> Seen:
     except video.VideoError:
         fault = f"{name} is damaged or cut off" + ("; this is what could be seen" if pictures else "")
     bar.empty()
-    return Seen(rows, pictures, fault)
+    return AnalyzedVideo(rows, pictures, fault)
 
 
 def _look_at(
@@ -103,7 +103,7 @@ def _look_at(
     return table.face_rows(place, faces, tracks), file.getvalue()
 
 
-def _show_seen(seen: Seen, emotions: Sequence[str]) -> None:
+def _show_seen(seen: AnalyzedVideo, emotions: Sequence[str]) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
         _show_emotions(seen, emotions)
@@ -114,7 +114,7 @@ def _show_seen(seen: Seen, emotions: Sequence[str]) -> None:
     views.show_table(seen.rows, emotions, "video.csv")
 
 
-def _show_emotions(seen: Seen, emotions: Sequence[str]) -> None:
+def _show_emotions(seen: AnalyzedVideo, emotions: Sequence[str]) -> None:
     frames = collections.Counter(row["track"] for row in seen.rows if "track" in row)
     if not frames:
         st.info(f"**No face found** in {len(seen.pictures)} frames.", icon=":material/person_off:")

@@ -38,7 +38,7 @@ class Detector(abc.ABC):
         """
 
 
-class WholePicture(Detector):
+class FullImage(Detector):
     """Takes every picture for one face, as the images of a dataset are: nothing is looked for."""
 
     def detect(self, image: np.ndarray, longest: int = LONGEST) -> list[Detection]:
@@ -131,7 +131,7 @@ class MediaPipe(Detector):
         return _largest_first(detections)
 
 
-class AnyTurn(Detector):
+class RotatedSearch(Detector):
     """Looks for upright faces in the picture as it is and turned by 90, 180 and 270 degrees.
 
     For photographs that lie on their side and have lost the note about it. The turn in which another
@@ -149,7 +149,7 @@ class AnyTurn(Detector):
         return [_turned(one, best, *image.shape[:2]) for one in found[best]]
 
 
-DETECTORS: dict[str, type[Detector]] = {"mediapipe": MediaPipe, "whole": WholePicture, "yunet": YuNet}
+DETECTORS: dict[str, type[Detector]] = {"mediapipe": MediaPipe, "whole": FullImage, "yunet": YuNet}
 
 
 def create(name: str, *, any_turn: bool = False, **options: Any) -> Detector:
@@ -157,7 +157,7 @@ def create(name: str, *, any_turn: bool = False, **options: Any) -> Detector:
 
     Args:
       name: of it.
-      any_turn: whether to look for faces that lie on their side or head, too (`AnyTurn`).
+      any_turn: whether to look for faces that lie on their side or head, too (`RotatedSearch`).
       **options: what its constructor takes.
 
     Raises:
@@ -167,7 +167,7 @@ def create(name: str, *, any_turn: bool = False, **options: Any) -> Detector:
     if name not in DETECTORS:
         raise ValueError(f"unknown face detector {name!r}; there are: {', '.join(DETECTORS)}")
     detector = DETECTORS[name](**options)
-    return AnyTurn(detector) if any_turn and name != "whole" else detector
+    return RotatedSearch(detector) if any_turn and name != "whole" else detector
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ class MismatchError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Faces:
+class SampleFaces:
     """What exports are tried on.
 
     Attributes:
@@ -49,22 +49,22 @@ class Faces:
     expected: np.ndarray
 
 
-def load_faces(program: Program, data: str | None = None) -> Faces:
+def load_faces(program: Program, data: str | None = None) -> SampleFaces:
     """The faces of a dataset's validation split, or synthetic ones; the test split is for the final score.
 
     Raises:
-      As `Trained.load_judged`.
+      As `LoadedModel.load_judged`.
     """
     trained = program.trained
     if data is None:
         images, _ = synthetic.generate(-(-FACES // 7), seed=0, split=SPLIT)
         images = program.fit(images[:FACES])
-        return Faces(SYNTHETIC, images, None, 0, None, None, run_all(program.run, images))
+        return SampleFaces(SYNTHETIC, images, None, 0, None, None, run_all(program.run, images))
     judged = trained.load_judged(data, SPLIT)
     images = program.fit(judged.faces.images)
     training = trained.load_split(data, "train").images
     chosen = np.linspace(0, training.shape[0] - 1, min(CALIBRATION_FACES, training.shape[0])).astype(int)
-    return Faces(
+    return SampleFaces(
         f"{SPLIT} of {builder.read_manifest(data)['name']}",
         images,
         judged.faces.labels,
@@ -80,7 +80,7 @@ def run_all(run: Run, inputs: np.ndarray) -> np.ndarray:
     return np.concatenate([run(inputs[start : start + BATCH]) for start in range(0, len(inputs), BATCH)])
 
 
-def compare(program: Program, run: Run, faces: Faces) -> dict[str, Any]:
+def compare(program: Program, run: Run, faces: SampleFaces) -> dict[str, Any]:
     """An export beside the network.
 
     Returns:

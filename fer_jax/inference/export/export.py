@@ -38,7 +38,7 @@ def open_format(name: str) -> ModuleType:
 
 
 def export(
-    program: Program, name: str, out: os.PathLike | str, precision: str, faces: check.Faces
+    program: Program, name: str, out: os.PathLike | str, precision: str, faces: check.SampleFaces
 ) -> dict[str, Any]:
     """Writes an export, runs it beside the network, and keeps it with what was found in its metadata.
 
@@ -76,7 +76,7 @@ def export(
 
 
 def _require(
-    program: Program, name: str, precision: str, precisions: tuple[str, ...], faces: check.Faces
+    program: Program, name: str, precision: str, precisions: tuple[str, ...], faces: check.SampleFaces
 ) -> None:
     if precision not in precisions:
         raise ValueError(f"{name} is not written in {precision}; it is in: {', '.join(precisions)}")

@@ -13,7 +13,7 @@ import numpy as np
 from fer_jax import preprocessing, runtime
 from fer_jax.data import augment
 from fer_jax.evaluation import batch_inference
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 from fer_jax.models.ops.portable import portable
 
 INPUT = "faces"
@@ -41,7 +41,7 @@ class Program:
         gives the logits, which no temperature has touched.
     """
 
-    trained: Trained
+    trained: LoadedModel
     preprocessing: str = "inside"
     softmax: str = "inside"
 

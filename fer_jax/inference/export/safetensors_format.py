@@ -11,7 +11,7 @@ from safetensors import numpy as arrays
 
 from fer_jax.inference.export.program import Program
 from fer_jax.io_utils import write_atomically
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 from fer_jax.weights_file import export_weights
 
 PRECISIONS = ("float32", "float16")
@@ -24,7 +24,7 @@ def write(program: Program, path: pathlib.Path, precision: str, calibration: np.
 
 def load(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
     """The network read again: a function of a batch of faces uint8 [N, S, S, C] that gives probabilities."""
-    return Program(Trained(path)).run
+    return Program(LoadedModel(path)).run
 
 
 def versions() -> dict[str, Any]:

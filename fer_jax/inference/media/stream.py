@@ -24,7 +24,7 @@ _MOST_HELD = 200_000_000  # bytes of those that are kept
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Seen:
+class DetectedFrame:
     """A picture or a frame in which faces were looked for, or the end of a file.
 
     Attributes:
@@ -56,8 +56,8 @@ def look(
     every_seconds: float | None = None,
     keep_images: bool = False,
     start: int = 0,
-) -> Iterator[Seen]:
-    """Looks for faces in files; a file that cannot be read is one `Seen` with its error.
+) -> Iterator[DetectedFrame]:
+    """Looks for faces in files; a file that cannot be read is one `DetectedFrame` with its error.
 
     Args:
       inputs: the files.
@@ -73,40 +73,42 @@ def look(
             try:
                 yield _look_at(decoding.read(source.path), source, predictor, keep_images)
             except decoding.PictureError as error:
-                yield Seen(source, error=str(error))
+                yield DetectedFrame(source, error=str(error))
         start = 0
 
 
 def _look_at_video(
     source: Input, predictor: Predictor, every_seconds: float | None, keep_images: bool, start: int
-) -> Iterator[Seen]:
+) -> Iterator[DetectedFrame]:
     try:
         for frame in video.read_frames(source.path, every_seconds, start):
             seen = _look_at(frame.image, source, predictor, keep_images, LONGEST_IN_VIDEO)
             yield dataclasses.replace(seen, frame=frame.number, seconds=frame.seconds, ends=False)
     except video.VideoError as error:
-        yield Seen(source, error=str(error))
+        yield DetectedFrame(source, error=str(error))
     else:
-        yield Seen(source)
+        yield DetectedFrame(source)
 
 
 def _look_at(
     image: np.ndarray, source: Input, predictor: Predictor, keep_image: bool, longest: int = LONGEST
-) -> Seen:
+) -> DetectedFrame:
     found = predictor.detector.detect(image, longest)
     crops = predictor.crop(image, found)
     size = image.shape[1], image.shape[0]
-    return Seen(source, size, tuple(found), crops, image=image if keep_image else None)
+    return DetectedFrame(source, size, tuple(found), crops, image=image if keep_image else None)
 
 
-def classify(seen: Iterable[Seen], predictor: Predictor) -> Iterator[tuple[Seen, list[Face]]]:
+def classify(
+    seen: Iterable[DetectedFrame], predictor: Predictor
+) -> Iterator[tuple[DetectedFrame, list[Face]]]:
     """Each with the emotions of its faces, in order; faces are classified in the largest of the batches.
 
     Args:
       seen: from `look`.
       predictor: its classifier tells the emotions.
     """
-    waiting: list[Seen] = []
+    waiting: list[DetectedFrame] = []
     faces = held = 0
     for one in seen:
         waiting.append(one)
@@ -118,7 +120,9 @@ def classify(seen: Iterable[Seen], predictor: Predictor) -> Iterator[tuple[Seen,
     yield from _classify(waiting, predictor)
 
 
-def _classify(waiting: list[Seen], predictor: Predictor) -> Iterator[tuple[Seen, list[Face]]]:
+def _classify(
+    waiting: list[DetectedFrame], predictor: Predictor
+) -> Iterator[tuple[DetectedFrame, list[Face]]]:
     with_faces = [one for one in waiting if one.found]
     faces = []
     if with_faces:

@@ -12,7 +12,7 @@ from PIL import Image
 from fer_jax import io_utils
 from fer_jax.inference.media import video
 from fer_jax.inference.media.inputs import Input
-from fer_jax.inference.media.stream import Seen
+from fer_jax.inference.media.stream import DetectedFrame
 from fer_jax.inference.media.tracking import Track
 from fer_jax.inference.output import drawing
 from fer_jax.inference.structures import Face
@@ -54,7 +54,7 @@ class Annotations:
         self._writer = contextlib.ExitStack()
         self._video: video.Writer | None = None
 
-    def add(self, seen: Seen, faces: Sequence[Face], tracks: Sequence[Track]) -> None:
+    def add(self, seen: DetectedFrame, faces: Sequence[Face], tracks: Sequence[Track]) -> None:
         """Draws on a picture, or on the next frame of a video.
 
         Args:

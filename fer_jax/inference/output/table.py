@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_jax import io_utils
-from fer_jax.inference.media.stream import Seen
+from fer_jax.inference.media.stream import DetectedFrame
 from fer_jax.inference.media.tracking import Track
 from fer_jax.inference.structures import Face
 
@@ -29,7 +29,7 @@ def columns(emotions: Sequence[str]) -> list[str]:
     return [*place, *answer, *(f"p_{name}" for name in emotions), "error"]
 
 
-def rows(seen: Seen, faces: Sequence[Face], tracks: Sequence[Track]) -> list[dict[str, Any]]:
+def rows(seen: DetectedFrame, faces: Sequence[Face], tracks: Sequence[Track]) -> list[dict[str, Any]]:
     """What a table says of a picture; nothing of a file's mere end.
 
     Args:

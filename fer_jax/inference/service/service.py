@@ -27,7 +27,7 @@ from fer_jax import __version__
 from fer_jax.data import decoding
 from fer_jax.inference import licences
 from fer_jax.inference.classifier import SIZES
-from fer_jax.inference.detection.detectors import WholePicture
+from fer_jax.inference.detection.detectors import FullImage
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.service import request_images, schemas
 from fer_jax.inference.service.batching import Batcher, QueueFullError
@@ -157,7 +157,7 @@ class _Workers:
             self._metrics.images.labels("unreadable").inc()
             return str(error)
         self._metrics.images.labels("read").inc()
-        found = (self._predictor.detector if detect else WholePicture()).detect(image)
+        found = (self._predictor.detector if detect else FullImage()).detect(image)
         height, width = image.shape[:2]
         return _Seen(width, height, found, self._predictor.crop(image, found))
 

@@ -14,7 +14,7 @@ from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import folders, synthetic
 from fer_jax.evaluation import predictions_file
 from fer_jax.evaluation.compare import cross_dataset
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 from fer_jax.pretrained import registry
 from fer_jax.weights_file import export_weights
 
@@ -74,7 +74,7 @@ def test_the_matrix(program, weights, tiny_data, mine, tmp_path, capsys):
         ("eight", "data", "trained on this dataset"), ("eight", "mine", "no part"),
     ]  # fmt: skip
     faces = builder.load(mine, "test")
-    probs = Trained(weights[1]).predict(faces.images, progress=False)
+    probs = LoadedModel(weights[1]).predict(faces.images, progress=False)
     expected = probs[:, :7] / probs[:, :7].sum(axis=1, keepdims=True)
     stored = predictions_file.read(tmp_path / "eight" / "mine.csv")
     np.testing.assert_allclose(stored.probs, expected, atol=1e-6)
@@ -98,7 +98,7 @@ def test_contempt_as_a_wrong_answer_of_a_network_of_the_package(
     words = ["--checkpoints", "ours", "--data", str(mine), "--contempt", "wrong"]
     assert program.main([*words, "--out", str(tmp_path)]) == 0
     faces = builder.load(mine, "test")
-    probs = Trained(weights[1]).predict(faces.images, progress=False)
+    probs = LoadedModel(weights[1]).predict(faces.images, progress=False)
     (cell,) = json.loads((tmp_path / "cross.json").read_text())["cells"]
     assert cell["accuracy"] == np.mean(probs.argmax(1) == faces.labels)
     assert cell["part"] == "not known" and cell["without_near"] is None  # the training's data are not given

@@ -130,7 +130,7 @@ def test_results_of_other_images_get_a_table_of_their_own(root):
     write_run(root / "runs" / "more", 3)
     path = root / "runs" / "more" / "report" / "predictions.csv"
     path.write_text(path.read_text().replace("face ", "portrait "))
-    result_store.store(root / "runs" / "more", root / "results" / "more", result_store.Run())
+    result_store.store(root / "runs" / "more", root / "results" / "more", result_store.StoredRun())
     found = results_page.compare(result_store.folders(root / "results"))
     names = {title: list(group.facts) for title, group in found.items()}
     # By other labels the title is longer, and takes nothing from the shorter one, whichever comes first.
@@ -298,7 +298,7 @@ def test_what_the_annotators_say_is_on_the_page(root):
     run = root / "runs" / "cnn"
     report = json.loads((run / "report" / "report.json").read_text())
     (run / "report" / "report.json").write_text(json.dumps(report | {"annotators": annotators}))
-    result_store.store(run, root / "results" / "cnn", result_store.Run(), replace=True)
+    result_store.store(run, root / "results" / "cnn", result_store.StoredRun(), replace=True)
     page = "\n".join(results_page.results_page(results_page.collect(root / "results")))
     assert "| given labels, all images | 50.0 (48.0 - 51.0) |" in page
     assert "| FER+ majority, above 70%, up to 90% agree (one annotator 81.0) | 75.0 (73.0 - 76.0) |" in page

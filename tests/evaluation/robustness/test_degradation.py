@@ -11,7 +11,7 @@ from PIL import Image
 from fer_jax.data.dataset import builder
 from fer_jax.evaluation.robustness import degradation, robustness_plots
 from fer_jax.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 
 pytestmark = pytest.mark.drawn
 
@@ -145,7 +145,7 @@ def test_the_script_writes_a_report(report, tiny_run, tiny_data):
     assert found["model"]["name"] == "cnn_relu" and found["unit"] == "groups of identical images"
     assert found["data_hash"] == builder.read_manifest(tiny_data)["content_hash"]
     # The clean accuracy is that of the evaluation, and so is one of the others.
-    faces, trained = builder.load(tiny_data, "validation"), Trained(tiny_run)
+    faces, trained = builder.load(tiny_data, "validation"), LoadedModel(tiny_run)
     hits = trained.predict(faces.images, progress=False).argmax(axis=1) == faces.labels
     assert found["clean"]["accuracy"] == pytest.approx(hits.mean())
     darker = np.clip(faces.images.astype(int) - 51, 0, 255).astype(np.uint8)

@@ -18,7 +18,7 @@ from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces, one_hot
 from fer_jax.evaluation.saliency import heatmaps, saliency_report
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 from fer_jax.models.layers import FeatureMap
 from fer_jax.pretrained import porting
 from fer_jax.pretrained.registry import find_weights
@@ -175,7 +175,7 @@ def test_it_is_what_pytorch_gives(name, layer):
 
 
 def test_a_split_is_explained_face_by_face(tiny_run, tiny_data):
-    trained, faces = Trained(tiny_run), builder.load(tiny_data, "validation")
+    trained, faces = LoadedModel(tiny_run), builder.load(tiny_data, "validation")
     probs, maps = heatmaps.explain(
         trained.model, trained.variables, faces.images, trained.normalization, batch_size=12, progress=False
     )

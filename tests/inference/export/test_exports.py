@@ -21,7 +21,7 @@ from fer_jax.data.emotions import EMOTIONS, class_names
 from fer_jax.data.sources import synthetic
 from fer_jax.inference.export import check, export, metadata
 from fer_jax.inference.export.program import Program
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 
 onnx = needed("onnx", "export")
 ort = needed("onnxruntime", "export")
@@ -58,14 +58,14 @@ def calibrated(tiny_run, tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
-def faces(calibrated, tiny_data) -> check.Faces:
-    return check.load_faces(Program(Trained(calibrated)), tiny_data)
+def faces(calibrated, tiny_data) -> check.SampleFaces:
+    return check.load_faces(Program(LoadedModel(calibrated)), tiny_data)
 
 
 @pytest.fixture(scope="module")
 def written(calibrated, faces, tmp_path_factory):
     """Every format in float32, with everything inside, and its metadata."""
-    folder, program = tmp_path_factory.mktemp("exports"), Program(Trained(calibrated))
+    folder, program = tmp_path_factory.mktemp("exports"), Program(LoadedModel(calibrated))
     return {
         name: (path := folder / f"tiny.{name}", export.export(program, name, path, "float32", faces))
         for name in export.FORMATS
@@ -75,7 +75,7 @@ def written(calibrated, faces, tmp_path_factory):
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_other_runtimes_give_the_probabilities_of_batches_of_any_size(name, written, calibrated):
     images, _ = synthetic.generate(10, seed=1, split="test")
-    probs = Trained(calibrated).predict(images, progress=False)
+    probs = LoadedModel(calibrated).predict(images, progress=False)
     expected = special.softmax(np.log(probs) / TEMPERATURE, axis=1)
     for count in (70, 1, 5):
         found = run(written[name][0], images[:count])
@@ -85,7 +85,7 @@ def test_other_runtimes_give_the_probabilities_of_batches_of_any_size(name, writ
 
 def test_exported_weights_are_read_like_any_checkpoint(written, calibrated):
     images, _ = synthetic.generate(4, seed=1, split="test")
-    exported, own = Trained(written["safetensors"][0]), Trained(calibrated)
+    exported, own = LoadedModel(written["safetensors"][0]), LoadedModel(calibrated)
     assert exported.facts == own.facts
     np.testing.assert_array_equal(
         exported.predict(images, progress=False), own.predict(images, progress=False)
@@ -94,13 +94,13 @@ def test_exported_weights_are_read_like_any_checkpoint(written, calibrated):
 
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_preprocessing_and_softmax_are_left_to_the_caller(name, calibrated, tmp_path):
-    program = Program(Trained(calibrated), preprocessing="outside", softmax="outside")
+    program = Program(LoadedModel(calibrated), preprocessing="outside", softmax="outside")
     path = tmp_path / f"bare.{name}"
     facts = export.export(program, name, path, "float32", check.load_faces(program))
     assert facts["input"]["dtype"] == "float32" and facts["output"]["name"] == "logits"
     images, _ = synthetic.generate(2, seed=1, split="test")
     normalised = ((images / 255 - 0.5) / 0.25).astype(np.float32)  # the tiny run's mean and deviation
-    trained = Trained(calibrated)
+    trained = LoadedModel(calibrated)
     logits = jax.jit(trained.model.apply)(trained.variables, normalised)
     np.testing.assert_allclose(run(path, normalised), logits, atol=1e-4)
 
@@ -108,7 +108,7 @@ def test_preprocessing_and_softmax_are_left_to_the_caller(name, calibrated, tmp_
 @pytest.mark.parametrize("name", ["onnx", "tflite"])
 @pytest.mark.parametrize(("precision", "atol", "least"), [("float16", 5e-3, 0.99), ("int8", 0.2, 0.85)])
 def test_fewer_bits_give_nearly_the_same(name, precision, atol, least, calibrated, faces, tmp_path):
-    program, path = Program(Trained(calibrated)), tmp_path / f"small.{name}"
+    program, path = Program(LoadedModel(calibrated)), tmp_path / f"small.{name}"
     facts = export.export(program, name, path, precision, faces)
     found = run(path, faces.images)
     np.testing.assert_allclose(found, faces.expected, atol=atol)
@@ -194,7 +194,7 @@ def test_every_file_says_what_it_is(written, calibrated):
 
 def test_the_shipped_weights_have_a_licence_and_a_name(calibrated):
     shipped, other = (
-        metadata.describe(Program(Trained(path)), "float32", {}) for path in (SHIPPED, calibrated)
+        metadata.describe(Program(LoadedModel(path)), "float32", {}) for path in (SHIPPED, calibrated)
     )
     assert shipped["licence"]["weights"] == "Apache-2.0"
     assert other["licence"]["weights"] == "for whoever trained them to say"
@@ -203,7 +203,7 @@ def test_the_shipped_weights_have_a_licence_and_a_name(calibrated):
 
 
 def test_another_network_is_not_kept(calibrated, faces, tmp_path, monkeypatch):
-    program, form = Program(Trained(calibrated)), export.open_format("onnx")
+    program, form = Program(LoadedModel(calibrated)), export.open_format("onnx")
     build = form.build
 
     def wrong(program):
@@ -227,7 +227,7 @@ def test_another_network_is_not_kept(calibrated, faces, tmp_path, monkeypatch):
     ],
 )
 def test_refuses_what_a_format_lacks(name, precision, outside, message, calibrated, tmp_path):
-    program = Program(Trained(calibrated), **outside)
+    program = Program(LoadedModel(calibrated), **outside)
     with pytest.raises(ValueError, match=message):
         export.export(program, name, tmp_path / "x", precision, check.load_faces(program))
     assert not list(tmp_path.iterdir())
@@ -268,7 +268,7 @@ def test_networks_of_every_kind(network, tmp_path):
         "data_hash": "none",
     }
     weights_file.export_weights(tmp_path / "random.safetensors", variables, facts)
-    program = Program(Trained(tmp_path / "random.safetensors"))
+    program = Program(LoadedModel(tmp_path / "random.safetensors"))
     apply = jax.jit(model.apply, compiler_options=runtime.run_once_options())
     logits = apply(variables, normalised)
     expected = special.softmax(np.asarray(logits, np.float64), axis=1)
@@ -292,7 +292,7 @@ def real_faces(shared_dir, tmp_path_factory) -> np.ndarray:
 @pytest.fixture(scope="module")
 def expected_of_real_faces(real_faces) -> np.ndarray:
     """The shipped network's calibrated probabilities."""
-    trained = Trained(SHIPPED)
+    trained = LoadedModel(SHIPPED)
     probs = trained.predict(real_faces, progress=False)
     return special.softmax(np.log(probs) / trained.facts["calibration"]["temperature"], axis=1)
 
@@ -300,7 +300,7 @@ def expected_of_real_faces(real_faces) -> np.ndarray:
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_real_faces_get_the_same_probabilities(name, real_faces, expected_of_real_faces, tmp_path):
     path, expected = tmp_path / f"shipped.{name}", expected_of_real_faces
-    export.open_format(name).write(Program(Trained(SHIPPED)), path, "float32", None)
+    export.open_format(name).write(Program(LoadedModel(SHIPPED)), path, "float32", None)
     found = run(path, real_faces)
     assert abs(found - expected).max() < 1e-4
     np.testing.assert_array_equal(found.argmax(1), expected.argmax(1))

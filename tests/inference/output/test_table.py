@@ -8,7 +8,7 @@ import pytest
 
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.inference.media.inputs import Input
-from fer_jax.inference.media.stream import Seen
+from fer_jax.inference.media.stream import DetectedFrame
 from fer_jax.inference.media.tracking import Track
 from fer_jax.inference.output import table
 from fer_jax.inference.output.table import Table, TableError
@@ -32,7 +32,7 @@ def open_new(path):
 
 
 def test_rows_of_pictures():
-    seen = Seen(SOURCE, (100, 50))
+    seen = DetectedFrame(SOURCE, (100, 50))
     (row,) = table.rows(seen, [FACE], [])
     assert row == {
         "source": "some/a.png",
@@ -50,13 +50,13 @@ def test_rows_of_pictures():
 
 
 def test_rows_of_videos():
-    seen = Seen(SOURCE, (100, 50), frame=7, seconds=0.23333, ends=False)
+    seen = DetectedFrame(SOURCE, (100, 50), frame=7, seconds=0.23333, ends=False)
     track = Track(3, BOX, 0.2, np.array([0.1, 0, 0, 0.9, 0, 0, 0]))
     (row,) = table.rows(seen, [FACE], [track])
     assert (row["frame"], row["seconds"], row["track"]) == (7, 0.233, 3)
     assert (row["emotion"], row["smoothed_emotion"], row["smoothed_confidence"]) == ("angry", "happy", 0.9)
-    assert table.rows(Seen(SOURCE), [], []) == []  # its end
-    (row,) = table.rows(Seen(SOURCE, error="is broken"), [], [])
+    assert table.rows(DetectedFrame(SOURCE), [], []) == []  # its end
+    (row,) = table.rows(DetectedFrame(SOURCE, error="is broken"), [], [])
     assert (row["status"], row["error"]) == ("error", "is broken")
 
 
@@ -65,8 +65,8 @@ def test_what_is_written_is_read_back(ending, tmp_path):
     odd = 'quoted "name", with comma\nand \udcff.png'  # a name that is no UTF-8, as Python has it
     path = tmp_path / f"out{ending}"
     new = open_new(path)
-    new.write(table.rows(Seen(Input(odd, odd), (9, 9)), [FACE], []))
-    new.write(table.rows(Seen(SOURCE, error="is broken"), [], []))
+    new.write(table.rows(DetectedFrame(Input(odd, odd), (9, 9)), [FACE], []))
+    new.write(table.rows(DetectedFrame(SOURCE, error="is broken"), [], []))
     new.mark()
     first, second = read(path)
     assert list(first) == table.columns(EMOTIONS)
@@ -122,7 +122,7 @@ def test_a_table_that_was_changed_since_is_not_gone_on_with(tmp_path):
         Table(path, EMOTIONS, MADE_BY).resume()
 
 
-SEEN_A, SEEN_B, SEEN_C = (Seen(Input(name, name), (9, 9)) for name in ("a.png", "b.mp4", "c.png"))
+SEEN_A, SEEN_B, SEEN_C = (DetectedFrame(Input(name, name), (9, 9)) for name in ("a.png", "b.mp4", "c.png"))
 
 
 def test_a_table_that_cannot_be_gone_on_with_for_its_rights_says_so(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from fer_jax.inference import classifier
 from fer_jax.inference.classifier import Classifier
 from fer_jax.inference.service.batching import Batcher, ClosedError, QueueFullError
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 
 LONG = 60  # seconds: no test comes near
 
@@ -142,7 +142,7 @@ def test_arguments_out_of_range(wrong):
 
 def test_a_batch_is_worth_its_size(monkeypatch, tiny_run):
     """On a CPU no batch of several is less than three quarters full; elsewhere there are as few as can be."""
-    network, used = Classifier(Trained(tiny_run), sizes=(1, 4, 16)), []
+    network, used = Classifier(LoadedModel(tiny_run), sizes=(1, 4, 16)), []
     forward = network._forward
     monkeypatch.setattr(
         network, "_forward", lambda variables, faces: used.append(len(faces)) or forward(variables, faces)

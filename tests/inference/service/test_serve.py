@@ -14,7 +14,7 @@ from PIL import Image
 
 from fer_jax import serve
 from fer_jax.data.sources import synthetic
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 
 needed("fastapi", "serve")
 needed("uvicorn", "serve")
@@ -50,7 +50,7 @@ def test_from_start_to_stop(server, tiny_run, tmp_path):
     face = synthetic.generate(1, seed=3, split="test")[0][:1]
     Image.fromarray(face[0, ..., 0]).save(tmp_path / "face.png")
     content = (tmp_path / "face.png").read_bytes()
-    expected = Trained(tiny_run).predict(face, progress=False)[0]
+    expected = LoadedModel(tiny_run).predict(face, progress=False)[0]
     body = b'--edge\r\ncontent-disposition: form-data; name="images"; filename="f"\r\n\r\n' + content
     body += b"\r\n--edge--\r\n"
     host, port = address.split(":")

@@ -20,10 +20,10 @@ from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import synthetic
 from fer_jax.inference import classifier
 from fer_jax.inference.classifier import Classifier
-from fer_jax.inference.detection.detectors import Detector, WholePicture
+from fer_jax.inference.detection.detectors import Detector, FullImage
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.structures import Box, Detection
-from fer_jax.loaded_model import Trained
+from fer_jax.loaded_model import LoadedModel
 
 needed("fastapi", "serve")
 httpx2 = needed("httpx2", "test")
@@ -44,7 +44,7 @@ class Halves(Detector):
         return [Detection(box, 0.5, box) for box in boxes]
 
 
-class Gate(WholePicture):
+class Gate(FullImage):
     """Waits for `open` before it looks at a picture, but for the first, which the warm-up shows."""
 
     def __init__(self):
@@ -61,7 +61,7 @@ class Gate(WholePicture):
 def network(tiny_run):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classifier, "SIZES", (1, 4))  # that are compiled
-        yield Classifier(Trained(tiny_run))
+        yield Classifier(LoadedModel(tiny_run))
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def serve(network):
     with contextlib.ExitStack() as stack:
 
         def start(detector=None, ready=True, **limits):
-            app = create_app(Predictor(network, detector or WholePicture()), Limits(**limits))
+            app = create_app(Predictor(network, detector or FullImage()), Limits(**limits))
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
             while ready and client.get("/ready").status_code != 200:
                 pass
@@ -118,7 +118,7 @@ def concurrently(client, *steps):
 def test_answers_as_the_network_does(serve, tiny_run, faces):
     reply = post(serve(), *(encode(face) for face in faces), detect=False)
     assert reply.status_code == 200
-    probabilities = Trained(tiny_run).predict(faces, progress=False)
+    probabilities = LoadedModel(tiny_run).predict(faces, progress=False)
     for number, (image, row) in enumerate(zip(reply.json()["images"], probabilities, strict=True)):
         assert (image["source"], image["width"], image["height"]) == (f"{number}.png", 48, 48)
         (face,) = image["faces"]
@@ -134,7 +134,7 @@ def test_faces_are_the_detectors_unless_the_picture_is_one(serve, tiny_run, face
     client, pair = serve(Halves()), np.concatenate([faces[2], faces[3]], axis=1)
     (image,) = post(client, encode(pair)).json()["images"]
     assert (image["width"], image["height"]) == (96, 48)
-    expected = Trained(tiny_run).predict(faces[2:4], progress=False)
+    expected = LoadedModel(tiny_run).predict(faces[2:4], progress=False)
     for face, row, left in zip(image["faces"], expected, (0, 48), strict=True):
         assert face["box"] == {"left": left, "top": 0, "width": 48, "height": 48}
         assert face["detection_score"] == 0.5
@@ -413,7 +413,7 @@ def test_what_takes_too_long(serve, faces):
     assert "fer_jax_running_predictions 0.0\n" in client.get("/metrics").text
 
 
-class Stuck(WholePicture):
+class Stuck(FullImage):
     """Holds the warm-up up."""
 
     def __init__(self, error=None):
@@ -451,7 +451,7 @@ def test_a_network_that_cannot_be_run_shows(serve, caplog):
 
 
 def test_an_error_of_the_service_is_not_told_to_strangers(serve, faces):
-    class Failing(WholePicture):
+    class Failing(FullImage):
         def detect(self, image, longest=0):
             if image.any():
                 raise RuntimeError("/secret/path")

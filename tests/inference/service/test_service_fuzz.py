@@ -23,10 +23,10 @@ from test_service import encode  # noqa: E402
 
 from fer_jax.inference import classifier  # noqa: E402
 from fer_jax.inference.classifier import Classifier  # noqa: E402
-from fer_jax.inference.detection.detectors import WholePicture  # noqa: E402
+from fer_jax.inference.detection.detectors import FullImage  # noqa: E402
 from fer_jax.inference.predictor import Predictor  # noqa: E402
 from fer_jax.inference.service.service import create_app  # noqa: E402
-from fer_jax.loaded_model import Trained  # noqa: E402
+from fer_jax.loaded_model import LoadedModel  # noqa: E402
 
 TAMPERED = 300  # images
 EXAMPLES = 30  # of an operation
@@ -62,7 +62,7 @@ def originals():
 def app(tiny_run):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classifier, "SIZES", (1, 4))  # that are compiled
-        yield create_app(Predictor(Classifier(Trained(tiny_run)), WholePicture()))
+        yield create_app(Predictor(Classifier(LoadedModel(tiny_run)), FullImage()))
 
 
 def tamper(content, rng):
