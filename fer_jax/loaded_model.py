@@ -12,12 +12,12 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from fer_jax import models, preprocessing, runtime, weights_file
+from fer_jax import batch_inference, models, preprocessing, runtime, weights_file
 from fer_jax.data import ferplus
 from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import EMOTIONS, class_names
 from fer_jax.data.faces import Faces
-from fer_jax.evaluation import batch_inference, leakage, leakage_policy, predictions_file
+from fer_jax.evaluation import leakage, leakage_policy, predictions_file
 
 # What of a checkpoint's facts an evaluation cannot do without.
 NEEDED_FACTS = (

@@ -61,7 +61,8 @@ def benchmark(options: argparse.Namespace) -> int:
 
     runtime.tune_cpu()
     from fer_jax.data.dataset import builder
-    from fer_jax.training import build, run_info
+    from fer_jax.evaluation import run_info
+    from fer_jax.training import build
     from fer_jax.training.train import Run
 
     if jax.device_count() > 1:

@@ -28,7 +28,7 @@ import trainings  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
 from fer_jax.commands import common  # noqa: E402
-from fer_jax.training import run_info  # noqa: E402
+from fer_jax.evaluation import run_info  # noqa: E402
 from fer_jax.training.monitoring import EXIT_PREEMPTED, StopSignal  # noqa: E402
 
 COMPILATION = "/jax/core/compile/backend_compile_duration"

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, config_flags
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from fer_jax.training import run_info  # noqa: E402
+from fer_jax.evaluation import run_info  # noqa: E402
 from fer_jax.training.monitoring import EXIT_PREEMPTED  # noqa: E402
 
 

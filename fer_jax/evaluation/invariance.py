@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from fer_jax import batch_inference
 from fer_jax.data import augment
-from fer_jax.evaluation import batch_inference
 
 # Other batch sizes and devices may sum in another order: float32's rounding, as seen in a probability.
 TOLERANCE = 1e-5

@@ -7,8 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fer_jax import preprocessing, runtime
-from fer_jax.evaluation import batch_inference
+from fer_jax import batch_inference, preprocessing, runtime
 from fer_jax.evaluation.saliency import heatmaps
 from fer_jax.loaded_model import LoadedModel
 

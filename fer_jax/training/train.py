@@ -12,15 +12,15 @@ import numpy as np
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
-from fer_jax import preprocessing, runtime
+from fer_jax import batch_inference, preprocessing, runtime
 from fer_jax.data import augment, pipeline, splits
 from fer_jax.data.dataset import builder
-from fer_jax.evaluation import batch_inference, leakage, leakage_policy
+from fer_jax.evaluation import leakage, leakage_policy, run_info
 from fer_jax.evaluation.metrics import calibration, classification
 from fer_jax.evaluation.report import report, training_curves
 from fer_jax.loaded_model import LoadedModel
 from fer_jax.pretrained.weights import Pretrained, initialise
-from fer_jax.training import build, distillation, run_info, sharding, stages, train_step, validate
+from fer_jax.training import build, distillation, sharding, stages, train_step, validate
 from fer_jax.training.checkpoints import Checkpoints, all_processes
 from fer_jax.training.metric_writers import Writers, parameter_overview, progress_bar, read_records
 from fer_jax.training.monitoring import PreemptedError, StopSignal, Window

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from helpers import assert_same_run, tiny_config
 
-from fer_jax import models
+from fer_jax import batch_inference, models
 from fer_jax.data import pipeline
 from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.evaluation import batch_inference, predictions_file
+from fer_jax.evaluation import predictions_file
 from fer_jax.loaded_model import LoadedModel
 from fer_jax.models.backbone import Backbone
 from fer_jax.training.monitoring import PreemptedError

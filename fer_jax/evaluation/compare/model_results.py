@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from fer_jax.data.emotions import CONTEMPT, EMOTIONS, class_names
-from fer_jax.evaluation import predictions_file
-from fer_jax.training import run_info
+from fer_jax.evaluation import predictions_file, run_info
 
 REPORT, PREDICTIONS = "report.json", "predictions.csv"
 FACTS, STORED = "facts.json", "predictions.csv.gz"  # of a stored result, see `stored`

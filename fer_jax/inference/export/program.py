@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fer_jax import preprocessing, runtime
+from fer_jax import batch_inference, preprocessing, runtime
 from fer_jax.data import augment
-from fer_jax.evaluation import batch_inference
 from fer_jax.loaded_model import LoadedModel
 from fer_jax.models.ops.portable import portable
 

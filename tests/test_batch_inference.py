@@ -11,8 +11,8 @@ import pytest
 import scipy.ndimage
 import scipy.special
 
+from fer_jax import batch_inference
 from fer_jax.data import augment
-from fer_jax.evaluation import batch_inference
 
 SIZE = 16
 
@@ -149,7 +149,7 @@ def test_bad_input(images, variables):
 DEVICES = """
 import jax, numpy as np, sys
 from fer_jax.data import augment
-from fer_jax.evaluation import batch_inference
+from fer_jax import batch_inference
 assert jax.local_device_count() == int(sys.argv[1])
 def forward(w, images, affine):
     x = augment.resample(images, affine, 8).reshape(images.shape[0], -1)

@@ -7,7 +7,7 @@ import subprocess
 import jax
 import pytest
 
-from fer_jax.training import run_info
+from fer_jax.evaluation import run_info
 
 ROOT = pathlib.Path(run_info.__file__).resolve().parents[2]
 
@@ -27,7 +27,7 @@ def checkout(tmp_path, monkeypatch):
     """A checkout with one tagged commit that the package seems to lie in; git(...) runs there."""
     if not shutil.which("git"):
         pytest.skip("needs git")
-    source = tmp_path / "fer_jax" / "training" / "run_info.py"
+    source = tmp_path / "fer_jax" / "evaluation" / "run_info.py"
     source.parent.mkdir(parents=True)
     source.touch()
     monkeypatch.setattr(run_info, "__file__", str(source))
@@ -53,7 +53,7 @@ def test_a_commit_is_told_from_one_with_changes(checkout):
 
 def test_an_installed_package_has_no_commit(checkout, tmp_path, monkeypatch):
     """Within another project's checkout, too: that one's commit says nothing of it."""
-    site = tmp_path / "site-packages" / "fer_jax" / "training"
+    site = tmp_path / "site-packages" / "fer_jax" / "evaluation"
     site.mkdir(parents=True)
     monkeypatch.setattr(run_info, "__file__", str(site / "run_info.py"))
     assert run_info.here()["commit"] is None
