@@ -25,6 +25,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
+from fer_jax import batch_inference  # noqa: E402
 from fer_jax.data.dataset import builder  # noqa: E402
 from fer_jax.data.emotions import EMOTIONS, class_names  # noqa: E402
 from fer_jax.data.sources.record import SPLITS  # noqa: E402
@@ -91,7 +92,7 @@ def judge(args: argparse.Namespace) -> predictions_file.Predictions:
         raise ValueError(f"the model has {probs.shape[1]} outputs and --classes {len(args.classes)} names")
     classification.check(probs, np.zeros(len(probs), int))  # such as logits taken for probabilities
     in_our_order = [args.classes.index(name) for name in class_names(8) if name in args.classes]
-    probs = predictions_file.restrict(probs[:, in_our_order], len(EMOTIONS))
+    probs = batch_inference.restrict(probs[:, in_our_order], len(EMOTIONS))
     return predictions_file.Predictions(list(faces.ids), probs, faces.labels, list(EMOTIONS))
 
 

@@ -135,6 +135,14 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return exp / exp.sum(axis=1, keepdims=True)
 
 
+def restrict(probs: np.ndarray, classes: int) -> np.ndarray:
+    """The first `classes` columns of probabilities [N, K], renormalised: the others are ruled out."""
+    if classes == probs.shape[1]:
+        return probs
+    kept = np.maximum(probs[:, :classes], np.finfo(np.float64).tiny)
+    return kept / kept.sum(axis=1, keepdims=True)
+
+
 def _shardings(devices: Sequence[jax.Device] | None) -> tuple[NamedSharding, NamedSharding]:
     """For what every device holds whole, and for what is split along its first axis."""
     mesh = Mesh(np.array(devices or jax.local_devices()), ("data",))

@@ -3,11 +3,9 @@
 import errno
 import os
 
-from fer_jax.data.dataset.builder import DatasetError
-from fer_jax.training.monitoring import NonFiniteLossError
-from fer_jax.weights_file import DamagedCheckpointError
 
-_EXPECTED = (DamagedCheckpointError, DatasetError, NonFiniteLossError, OSError, ValueError)
+class ExplainedError(RuntimeError):
+    """An error whose message tells the user what to do."""
 
 
 def explain(error: Exception, folder: str | os.PathLike) -> str | None:
@@ -22,4 +20,4 @@ def explain(error: Exception, folder: str | os.PathLike) -> str | None:
         return f"the disk of {folder} is full: free space and give the same command again; it goes on"
     if "RESOURCE_EXHAUSTED: Out of memory" in text or isinstance(error, MemoryError):
         return f"out of memory: lower the batch size or the input size ({text.splitlines()[0][:120]})"
-    return text if isinstance(error, _EXPECTED) else None
+    return text if isinstance(error, ExplainedError | OSError | ValueError) else None

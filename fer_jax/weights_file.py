@@ -13,6 +13,7 @@ from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from fer_jax.errors import ExplainedError
 from fer_jax.io_utils import write_atomically
 
 WEIGHTS_SUFFIX = ".safetensors"
@@ -23,7 +24,7 @@ _REFUSALS = {
 }
 
 
-class DamagedCheckpointError(RuntimeError):
+class DamagedCheckpointError(ExplainedError):
     """A checkpoint cannot be read or is not what was written."""
 
 

@@ -41,7 +41,7 @@ def calibrate(args: argparse.Namespace) -> int:
         raise ValueError(f"{path} belongs to the package and is calibrated: give a file of your own")
     if not path.is_file():
         raise ValueError(f"{path} is a folder: the temperature is kept in a .safetensors file; give that")
-    judged, facts = common.load_judged(trained, args.data, args.split)
+    judged, facts = common.load_labelled(trained, args.data, args.split)
     if args.split == "test":
         raise ValueError("--split test is for the final score only: fit on validation")
     if leakage_policy.judge(facts, None)["trained_on_this_split"]:

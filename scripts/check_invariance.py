@@ -33,10 +33,10 @@ def check(args: argparse.Namespace) -> int:
     import numpy as np
 
     from fer_jax import preprocessing, runtime
-    from fer_jax.evaluation import invariance
+    from fer_jax.evaluation import invariance, labelled_split
 
     trained = common.open_weights(args)
-    faces, again = (trained.load_split(args.data, args.split) for _ in range(2))
+    faces, again = (labelled_split.load_split(trained, args.data, args.split) for _ in range(2))
     if args.limit:
         faces, again = (split.take(np.arange(min(args.limit, len(faces)))) for split in (faces, again))
     devices = jax.local_device_count()

@@ -33,6 +33,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fer_jax.commands import common  # noqa: E402
+from fer_jax.evaluation import leakage_policy  # noqa: E402
 from fer_jax.pretrained.registry import network_name  # noqa: E402
 
 
@@ -62,13 +63,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def evaluate(args: argparse.Namespace) -> dict:
     """Loads, predicts and writes the report; returns what report.json holds."""
+    from fer_jax import batch_inference
     from fer_jax.data import splits
-    from fer_jax.evaluation import cost, predictions_file
+    from fer_jax.evaluation import cost, labelled_split
     from fer_jax.evaluation.metrics import annotators, classification, subgroups
     from fer_jax.evaluation.report import report, subgroups_report
 
     trained = common.open_weights(args)
-    judged, facts = common.load_judged(trained, args.data, args.split, args.labels, args.classes)
+    judged, facts = common.load_labelled(trained, args.data, args.split, args.labels, args.classes)
     faces, whole = judged.faces, judged.whole
     common.open_folder(args.out)
     groups_of_whole = splits.duplicate_groups(whole.images)
@@ -78,7 +80,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         subgroups.match(attributes, faces.ids)  # which complains before the work
     # Of the whole split: the annotators are compared with on all of it, whatever the labels.
     all_probs = trained.predict(whole.images, batch_size=args.batch_size, tta=args.tta)
-    probs = predictions_file.restrict(all_probs[judged.kept], len(judged.names))
+    probs = batch_inference.restrict(all_probs[judged.kept], len(judged.names))
     facts |= {
         "split_size": len(whole),
         "tta": args.tta,
@@ -87,9 +89,9 @@ def evaluate(args: argparse.Namespace) -> dict:
     }
     if whole.votes is not None:
         facts["annotators"] = annotators.compare(all_probs, whole.labels, whole.votes, groups_of_whole)
-    copies = trained.find_copies(faces.images, facts, [args.data, *args.training_data])
+    copies = labelled_split.find_copies(trained, faces.images, facts, [args.data, *args.training_data])
     accuracy = classification.accuracy(probs, faces.labels)
-    facts["test_evaluations"] = common.note_test(facts, accuracy, f"tta {args.tta}")
+    facts["test_evaluations"] = leakage_policy.note_test(facts, accuracy, f"tta {args.tta}")
     for name in ("subgroups.md", "subgroups.json", "subgroups.png"):
         (Path(args.out) / name).unlink(missing_ok=True)
     if attributes:

@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fer_jax.commands import common  # noqa: E402
+from fer_jax.evaluation import leakage_policy  # noqa: E402
 from fer_jax.pretrained.registry import network_name  # noqa: E402
 
 SEED = 0
@@ -41,11 +42,12 @@ def measure(args: argparse.Namespace) -> int:
     import jax
 
     from fer_jax.data import splits
+    from fer_jax.evaluation import labelled_split
     from fer_jax.evaluation.metrics import classification
     from fer_jax.evaluation.robustness import degradation, robustness_report
 
     trained = common.open_weights(args)
-    judged, facts = common.load_judged(trained, args.data, args.split, args.labels, args.classes)
+    judged, facts = common.load_labelled(trained, args.data, args.split, args.labels, args.classes)
     faces, numbers = judged.faces, judged.kept
     out, size = common.open_folder(args.out), len(faces)
     groups = splits.duplicate_groups(faces.images)
@@ -53,7 +55,7 @@ def measure(args: argparse.Namespace) -> int:
         shares = {"kept": args.limit / size, "rest": 1 - args.limit / size}
         part = splits.stratified_group_split(faces.labels, groups, shares, SEED)["kept"]
         faces, groups, numbers = faces.take(part), groups[part], numbers[part]
-    copies = trained.find_copies(faces.images, facts, [args.data, *args.training_data])
+    copies = labelled_split.find_copies(trained, faces.images, facts, [args.data, *args.training_data])
 
     def predict(images):
         return trained.predict(
@@ -67,7 +69,7 @@ def measure(args: argparse.Namespace) -> int:
     )
     predictions = degradation.predict_all(predict, faces.images, numbers=numbers, seed=SEED, keep=keep)
     accuracy = classification.accuracy(predictions[degradation.CLEAN], faces.labels)
-    number = common.note_test(facts, accuracy, f"robustness, {len(faces)} faces")
+    number = leakage_policy.note_test(facts, accuracy, f"robustness, {len(faces)} faces")
     facts |= {"split_size": size, "test_evaluations": number}
     report = robustness_report.write_report(
         out, predictions, faces, groups, numbers=numbers, seed=SEED, facts=facts, copies=copies

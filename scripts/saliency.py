@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fer_jax.commands import common  # noqa: E402
+from fer_jax.evaluation import leakage_policy  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def explain(args: argparse.Namespace) -> int:
     from fer_jax.evaluation.saliency import heatmaps, saliency_report
 
     trained = common.open_weights(args)
-    judged, facts = common.load_judged(trained, args.data, args.split, args.labels, args.classes)
+    judged, facts = common.load_labelled(trained, args.data, args.split, args.labels, args.classes)
     faces = judged.faces
     out = common.open_folder(args.out)
     probs, maps = heatmaps.explain(
@@ -40,7 +41,7 @@ def explain(args: argparse.Namespace) -> int:
         num_classes=len(judged.names),
         batch_size=args.batch_size,
     )
-    common.note_test(facts, classification.accuracy(probs, faces.labels), "saliency")
+    leakage_policy.note_test(facts, classification.accuracy(probs, faces.labels), "saliency")
     saliency_report.write_report(out, probs, maps, faces, facts)
     print(f"{len(faces):,} faces of {args.split} explained: {out / 'saliency.md'}")
     return 0

@@ -39,11 +39,12 @@ def study(args: argparse.Namespace) -> int:
     import numpy as np
     from tqdm import tqdm
 
+    from fer_jax.evaluation import labelled_split
     from fer_jax.inference.classifier import Classifier
     from fer_jax.inference.detection import detectors
 
     classifier = Classifier(common.open_weights(args), sizes=(256,))
-    faces = classifier.trained.load_split(args.data, args.split)
+    faces = labelled_split.load_split(classifier.trained, args.data, args.split)
     faces = faces.take(np.sort(np.random.default_rng(0).permutation(len(faces))[: args.limit]))
     detector, found = detectors.create(args.detector, least_tilt=0.0), {}
     for i in tqdm(range(len(faces)), "looking for faces", unit=" images"):

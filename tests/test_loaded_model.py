@@ -11,6 +11,7 @@ from helpers import ROOT
 from fer_jax import models, weights_file
 from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import EMOTIONS, class_names
+from fer_jax.evaluation import labelled_split
 from fer_jax.evaluation.saliency import heatmaps
 from fer_jax.loaded_model import LoadedModel
 
@@ -38,7 +39,7 @@ def eight(tiny_run, tiny_ferplus, tmp_path_factory):
 
 def test_the_labels_are_those_of_the_training_unless_others_are_asked_for(eight, tiny_ferplus, tiny_data):
     trained, faces = LoadedModel(eight), builder.load(tiny_ferplus, "validation")
-    judged = trained.load_judged(tiny_ferplus, "validation")
+    judged = labelled_split.load_labelled(trained, tiny_ferplus, "validation")
     assert judged.rule == "ferplus_majority" and judged.names == [*EMOTIONS, "contempt"]
     assert list(judged.faces.ids) == list(faces.ids)
     # As conftest.py says: every second neutral face has contempt instead.
@@ -46,16 +47,16 @@ def test_the_labels_are_those_of_the_training_unless_others_are_asked_for(eight,
     changed = judged.faces.labels != faces.labels[judged.kept]
     assert changed.sum() == 2 and (judged.faces.labels[changed] == 7).all()
     # By seven classes these two are left out.
-    seven = trained.load_judged(tiny_ferplus, "validation", num_classes=7)
+    seven = labelled_split.load_labelled(trained, tiny_ferplus, "validation", num_classes=7)
     np.testing.assert_array_equal(seven.kept, np.flatnonzero(~changed))
     assert seven.names == list(EMOTIONS) and list(seven.faces.ids) == [faces.ids[i] for i in seven.kept]
     with pytest.raises(ValueError, match="8 classes to judge by: labels given know 7"):
-        trained.load_judged(tiny_ferplus, "validation", "given", num_classes=8)
-    given = trained.load_judged(tiny_ferplus, "validation", "given")
+        labelled_split.load_labelled(trained, tiny_ferplus, "validation", "given", num_classes=8)
+    given = labelled_split.load_labelled(trained, tiny_ferplus, "validation", "given")
     assert given.names == list(EMOTIONS)
     np.testing.assert_array_equal(given.faces.labels, faces.labels)
     with pytest.raises(ValueError, match="need FER\\+ votes, and .* has none: prepare it with"):
-        trained.load_judged(tiny_data, "validation")
+        labelled_split.load_labelled(trained, tiny_data, "validation")
 
 
 def test_fewer_classes_are_renormalised(eight, tiny_ferplus):
@@ -88,7 +89,7 @@ def test_the_scripts_judge_by_either(name, rule, names, eight, tiny_ferplus, tmp
     found = json.loads((tmp_path / f"{name}.json").read_text())
     assert found["emotions"] == list(names) and found["labels"] == (rule or "ferplus_majority")
     trained = LoadedModel(eight)
-    judged = trained.load_judged(tiny_ferplus, "test", rule)
+    judged = labelled_split.load_labelled(trained, tiny_ferplus, "test", rule)
     predicted = trained.predict(judged.faces.images, num_classes=len(names), progress=False).argmax(axis=1)
     accuracy = (predicted == judged.faces.labels).mean()
     *_, noted = map(json.loads, ledger.read_text().splitlines())

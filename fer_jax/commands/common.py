@@ -17,7 +17,8 @@ from fer_jax.data.sources.record import SPLITS
 from fer_jax.pretrained.registry import BUNDLED, find_weights
 
 if TYPE_CHECKING:
-    from fer_jax.loaded_model import LabelledSplit, LoadedModel
+    from fer_jax.evaluation.labelled_split import LabelledSplit
+    from fer_jax.loaded_model import LoadedModel
 
 
 def make_parser(doc: str, out: str | None = None) -> argparse.ArgumentParser:
@@ -65,7 +66,7 @@ def add_batch_size(parser: argparse.ArgumentParser, default: int) -> None:
 
 
 def add_labels(parser: argparse.ArgumentParser) -> None:
-    """Adds --labels, for `load_judged`."""
+    """Adds --labels, for `load_labelled`."""
     parser.add_argument(
         "--labels",
         choices=(GIVEN, *RULES),
@@ -75,7 +76,7 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
 
 
 def add_classes(parser: argparse.ArgumentParser) -> None:
-    """Adds --classes, for `load_judged`."""
+    """Adds --classes, for `load_labelled`."""
     parser.add_argument(
         "--classes",
         type=int,
@@ -131,7 +132,7 @@ def open_folder(out: str, flag: str = "--out") -> Path:
     return path
 
 
-def load_judged(
+def load_labelled(
     trained: "LoadedModel",
     data_dir: str,
     split: str,
@@ -142,18 +143,19 @@ def load_judged(
 
     Args:
       trained: the network.
-      data_dir, split, rule, num_classes: as `LoadedModel.load_judged` takes them.
+      data_dir, split, rule, num_classes: as `labelled_split.load_labelled` takes them.
 
     Returns:
       The faces and labels, and the facts of the weights together with what they are judged on.
 
     Raises:
-      As `LoadedModel.load_judged`.
+      As `labelled_split.load_labelled`.
     """
     from fer_jax.data.dataset import builder
+    from fer_jax.evaluation import labelled_split
 
     manifest = builder.read_manifest(data_dir)
-    judged = trained.load_judged(data_dir, split, rule, num_classes)
+    judged = labelled_split.load_labelled(trained, data_dir, split, rule, num_classes)
     return judged, trained.facts | {
         "checkpoint": trained.source,
         "split": split,
@@ -164,41 +166,6 @@ def load_judged(
         "emotions": judged.names,
         "labels": judged.rule,
     }
-
-
-def note_test(facts: dict[str, Any], accuracy: float, what: str) -> int | None:
-    """Notes an evaluation on the test split in the ledger beside the weights; none of another split.
-
-    Args:
-      facts: from `load_judged`.
-      accuracy: that was found.
-      what: was evaluated, such as a kind of test-time augmentation.
-
-    Returns:
-      How many evaluations the ledger holds now; None where none is noted.
-    """
-    from fer_jax.evaluation import leakage_policy
-    from fer_jax.weights_file import CHECKPOINTS
-
-    if facts["split"] != "test":
-        return None
-    weights = Path(facts["checkpoint"])
-    folder = weights.parent.parent if weights.parent.name == CHECKPOINTS else weights.parent
-    entry = {
-        "weights": weights.name,
-        "step": (facts.get("selection") or {}).get("step"),
-        "data_hash": facts["data_hash"],
-        "labels": facts["labels"],
-        "what": what,
-        "accuracy": accuracy,
-    }
-    number = leakage_policy.record_test(folder, entry)
-    if number is None:
-        print(
-            f"note: cannot write {folder / leakage_policy.LEDGER}: this evaluation is not counted",
-            file=sys.stderr,
-        )
-    return number
 
 
 def run(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:

@@ -6,12 +6,14 @@ import fcntl
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from fer_jax.evaluation import leakage
+from fer_jax.weights_file import CHECKPOINTS
 
 LEDGER = "test_evaluations.jsonl"
 
@@ -194,3 +196,32 @@ def record_test(folder: pathlib.Path, entry: dict[str, Any]) -> int | None:
             return sum(1 for line in file if line.strip())
     except OSError:
         return None
+
+
+def note_test(facts: dict[str, Any], accuracy: float, what: str) -> int | None:
+    """Notes an evaluation on the test split in the ledger beside the weights; none of another split.
+
+    Args:
+      facts: of the weights and of what they are judged on.
+      accuracy: that was found.
+      what: was evaluated, such as a kind of test-time augmentation.
+
+    Returns:
+      How many evaluations the ledger holds now; None where none is noted.
+    """
+    if facts["split"] != "test":
+        return None
+    weights = pathlib.Path(facts["checkpoint"])
+    folder = weights.parent.parent if weights.parent.name == CHECKPOINTS else weights.parent
+    entry = {
+        "weights": weights.name,
+        "step": (facts.get("selection") or {}).get("step"),
+        "data_hash": facts["data_hash"],
+        "labels": facts["labels"],
+        "what": what,
+        "accuracy": accuracy,
+    }
+    number = record_test(folder, entry)
+    if number is None:
+        print(f"note: cannot write {folder / LEDGER}: this evaluation is not counted", file=sys.stderr)
+    return number

@@ -45,14 +45,6 @@ class Predictions:
     copies: np.ndarray | None = None
 
 
-def restrict(probs: np.ndarray, classes: int) -> np.ndarray:
-    """The first `classes` columns of probabilities [N, K], renormalised: the others are ruled out."""
-    if classes == probs.shape[1]:
-        return probs
-    kept = np.maximum(probs[:, :classes], np.finfo(np.float64).tiny)
-    return kept / kept.sum(axis=1, keepdims=True)
-
-
 def write(path: pathlib.Path, predictions: Predictions, *, digits: int | None = None) -> None:
     """Writes id, label, prediction, the probabilities, group and copy.
 

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from fer_jax.errors import ExplainedError
+
 EXIT_PREEMPTED = 75  # sysexits' EX_TEMPFAIL: the same command again goes on
 
 
@@ -20,7 +22,7 @@ class PreemptedError(SystemExit):
         self.step = step
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(ExplainedError):
     """The loss, the gradient or a parameter became NaN or infinite."""
 
 

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from fer_jax import batch_inference
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import predictions_file
 
@@ -91,7 +92,7 @@ def test_a_compressed_file_that_is_damaged(tmp_path, content):
 
 def test_classes_that_are_ruled_out():
     probs = np.array([[0.1, 0.3, 0.6], [0.0, 0.0, 1.0]])
-    np.testing.assert_allclose(predictions_file.restrict(probs, 2), [[0.25, 0.75], [0.5, 0.5]])
+    np.testing.assert_allclose(batch_inference.restrict(probs, 2), [[0.25, 0.75], [0.5, 0.5]])
 
 
 def write_as(path, header, rows, end="\n"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import needed, script
 
+from fer_jax.evaluation import labelled_split
 from fer_jax.inference.export import export as exports
 from fer_jax.loaded_model import LoadedModel
 
@@ -24,7 +25,7 @@ def test_writes_what_the_flags_ask_for(tiny_run, tiny_data, tmp_path, capsys):
     assert (given.type.tensor_type.elem_type, wanted.name) == (onnx.TensorProto.FLOAT, "logits")
     said = capsys.readouterr().out
     trained = LoadedModel(tiny_run)
-    faces = trained.load_split(tiny_data, "validation")
+    faces = labelled_split.load_split(trained, tiny_data, "validation")
     accuracy = (trained.predict(faces.images, progress=False).argmax(1) == faces.labels).mean()
     for text in ("opset 17", "on 28 faces, validation of", f"{accuracy:.4f} (+0.0000", "100.00%", "for 64"):
         assert text in said

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer_jax import tables
-from fer_jax.commands import common
 from fer_jax.data import splits
 from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import CONTEMPT, EMOTIONS, class_names
 from fer_jax.data.ferplus import GIVEN
-from fer_jax.evaluation import leakage_policy, predictions_file
+from fer_jax.evaluation import labelled_split, leakage_policy, predictions_file
 from fer_jax.evaluation.compare import model_results
 from fer_jax.evaluation.compare.comparison_page import percent
 from fer_jax.evaluation.metrics import bootstrap
@@ -74,7 +73,7 @@ def evaluate(
       split that had a part in the weights, None where that is not known or none is left.
 
     Raises:
-      As `LoadedModel` and `LoadedModel.load_split`, before any prediction where it is about a split.
+      As `LoadedModel` and `labelled_split.load_split`, before any prediction where it is about a split.
     """
     models = dict(zip(_names(checkpoints), map(LoadedModel, checkpoints), strict=True))
     manifests = dict(zip(_names(data_dirs), map(builder.read_manifest, data_dirs), strict=True))
@@ -91,7 +90,7 @@ def evaluate(
         if trained.facts.get("annotations"):
             notes.append(f"{name}: extra annotations, {', '.join(trained.facts['annotations'])}")
         for (dataset, manifest), data_dir in zip(manifests.items(), data_dirs, strict=True):
-            faces = trained.load_split(str(data_dir), split)
+            faces = labelled_split.load_split(trained, str(data_dir), split)
             probs = trained.predict(
                 faces.images, num_classes=len(names), batch_size=batch_size, progress=progress
             )
@@ -100,7 +99,7 @@ def evaluate(
                 "data": builder.describe(manifest),
                 "split": split,
             }
-            copies = trained.find_copies(faces.images, facts, data_dirs)
+            copies = labelled_split.find_copies(trained, faces.images, facts, data_dirs)
             groups = splits.duplicate_groups(faces.images)
             folder = out_dir / name
             folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +110,7 @@ def evaluate(
             drawn = bootstrap.resample(probs, faces.labels, groups)
             found = report.headline_figures(probs, faces.labels, drawn)
             noted = {"checkpoint": trained.source, "labels": GIVEN, "data_hash": manifest["content_hash"]}
-            common.note_test(facts | noted, found["accuracy"], f"cross dataset, {dataset}")
+            leakage_policy.note_test(facts | noted, found["accuracy"], f"cross dataset, {dataset}")
             cell = {"checkpoint": name, "dataset": dataset, "num_examples": len(faces)}
             cell |= {"part": part_of(facts, copies), "copies": leakage_policy.count_copies(copies)}
             cell |= {key: found[key] for key in _FIGURES}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fer_jax import batch_inference
 from fer_jax.data.emotions import CONTEMPT, EMOTIONS, class_names
 from fer_jax.evaluation import predictions_file, run_info
 
@@ -261,7 +262,7 @@ def _share_classes(found: list[ModelResult]) -> None:
         )
     for contender in found:
         if len(contender.predictions.names) > seven:
-            contender.predictions.probs = predictions_file.restrict(contender.predictions.probs, seven)
+            contender.predictions.probs = batch_inference.restrict(contender.predictions.probs, seven)
             contender.predictions.names = list(EMOTIONS)
             contender.notes.append(f"{CONTEMPT} ruled out, the other probabilities renormalised")
 

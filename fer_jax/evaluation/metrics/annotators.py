@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from fer_jax import batch_inference
 from fer_jax.data import ferplus
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.evaluation import predictions_file
 from fer_jax.evaluation.metrics import bootstrap
 
 RULE = "ferplus_majority"
@@ -50,7 +50,7 @@ def compare(
     classes = probs.shape[1]
     majority = ferplus.labels(votes, RULE, classes)[0]
     labels = {"given": given, RULE: majority}
-    answers = {"given": predictions_file.restrict(probs, len(EMOTIONS)), RULE: probs}
+    answers = {"given": batch_inference.restrict(probs, len(EMOTIONS)), RULE: probs}
     agreement = votes.max(axis=1) / votes.sum(axis=1)
     annotator = one_annotator(votes)
     both = majority != ferplus.LEFT_OUT

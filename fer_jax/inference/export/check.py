@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from fer_jax import batch_inference
 from fer_jax.data import splits
 from fer_jax.data.dataset import builder
 from fer_jax.data.sources import synthetic
-from fer_jax.evaluation import predictions_file
+from fer_jax.evaluation import labelled_split
 from fer_jax.evaluation.metrics import bootstrap, classification
 from fer_jax.inference.export.program import Program
 
@@ -53,16 +54,16 @@ def load_faces(program: Program, data: str | None = None) -> SampleFaces:
     """The faces of a dataset's validation split, or synthetic ones; the test split is for the final score.
 
     Raises:
-      As `LoadedModel.load_judged`.
+      As `labelled_split.load_labelled`.
     """
     trained = program.trained
     if data is None:
         images, _ = synthetic.generate(-(-FACES // 7), seed=0, split=SPLIT)
         images = program.fit(images[:FACES])
         return SampleFaces(SYNTHETIC, images, None, 0, None, None, run_all(program.run, images))
-    judged = trained.load_judged(data, SPLIT)
+    judged = labelled_split.load_labelled(trained, data, SPLIT)
     images = program.fit(judged.faces.images)
-    training = trained.load_split(data, "train").images
+    training = labelled_split.load_split(trained, data, "train").images
     chosen = np.linspace(0, training.shape[0] - 1, min(CALIBRATION_FACES, training.shape[0])).astype(int)
     return SampleFaces(
         f"{SPLIT} of {builder.read_manifest(data)['name']}",
@@ -100,7 +101,7 @@ def compare(program: Program, run: Run, faces: SampleFaces) -> dict[str, Any]:
     }
     if faces.labels is None:
         return result
-    found, expected = (predictions_file.restrict(probs, faces.classes) for probs in (found, expected))
+    found, expected = (batch_inference.restrict(probs, faces.classes) for probs in (found, expected))
     accuracy = classification.accuracy(found, faces.labels)
     drawn = bootstrap.resample(expected, faces.labels, faces.groups)
     return result | {

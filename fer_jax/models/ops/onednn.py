@@ -22,6 +22,11 @@ TESTED_JAXLIB = ("0.10.0", "0.10.1", "0.10.2")
 _WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 
 
+def _limit() -> str:
+    """Returns the instruction set that oneDNN may use at most, by its own variables; "" without one."""
+    return (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA", "")).upper()
+
+
 @functools.cache
 def _is_in_jaxlib() -> bool:
     return (
@@ -31,14 +36,15 @@ def _is_in_jaxlib() -> bool:
         and jax.default_backend() == "cpu"
         # The partitioner cannot divide such a call between devices.
         and jax.device_count() == 1
+        # With SSE4.1 alone its convolutions crash or never end; jaxlib itself needs AVX.
+        and _limit() != "SSE41"
     )
 
 
 @functools.cache
 def _multiplies_bfloat16() -> bool:
     """Whether the processor has instructions for products of bfloat16, and whether oneDNN may use them."""
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA", "")
-    if limit.upper() in _WITHOUT_BFLOAT16:
+    if _limit() in _WITHOUT_BFLOAT16:
         return False
     info = pathlib.Path("/proc/cpuinfo")
     flags = set(info.read_text().split()) if info.exists() else set()

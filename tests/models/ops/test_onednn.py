@@ -107,6 +107,12 @@ def test_bfloat16_is_not_for_a_onednn_that_is_kept_from_its_instructions(name, l
     assert onednn._multiplies_bfloat16.__wrapped__() is able
 
 
+def test_onednn_is_not_used_with_sse_alone(monkeypatch):
+    """Its convolutions would crash or never end."""
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    assert not onednn._is_in_jaxlib.__wrapped__()
+
+
 def test_a_jaxlib_that_is_not_known_is_left_alone(monkeypatch):
     monkeypatch.setattr(onednn, "TESTED_JAXLIB", ())
     onednn._is_in_jaxlib.cache_clear()
