@@ -32,4 +32,4 @@ def test_what_a_user_can_do_something_about(error, line):
 def test_mistakes_of_the_program_keep_their_traceback():
     assert errors.explain(KeyError("x"), "runs/cnn") is None
     assert errors.explain(TypeError("x"), "runs/cnn") is None
-    assert issubclass(NonFiniteLossError, errors._EXPECTED)
+    assert issubclass(NonFiniteLossError, errors.ExplainedError)
