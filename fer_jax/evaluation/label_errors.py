@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fer_jax.evaluation import plots
 from fer_jax.evaluation.metrics import classification
-from fer_jax.evaluation.report import plots
 from fer_jax.io_utils import write_atomically
 
 if TYPE_CHECKING:

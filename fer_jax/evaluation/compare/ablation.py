@@ -10,9 +10,8 @@ import numpy as np
 import scipy  # whose parts load when they are used
 
 from fer_jax import tables
-from fer_jax.evaluation import predictions_file
+from fer_jax.evaluation import plots, predictions_file
 from fer_jax.evaluation.metrics import bootstrap, calibration, classification
-from fer_jax.evaluation.report import plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

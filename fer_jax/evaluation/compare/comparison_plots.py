@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from fer_jax.evaluation import plots
 from fer_jax.evaluation.compare import significance
-from fer_jax.evaluation.report import plots
 
 
 def plot_accuracies(found: dict[str, Any], path: pathlib.Path) -> Figure:

@@ -15,11 +15,11 @@ from fer_jax.data import splits
 from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import CONTEMPT, EMOTIONS, class_names
 from fer_jax.data.ferplus import GIVEN
-from fer_jax.evaluation import labelled_split, leakage_policy, predictions_file
+from fer_jax.evaluation import labelled_split, leakage_policy, plots, predictions_file
 from fer_jax.evaluation.compare import model_results
 from fer_jax.evaluation.compare.comparison_page import percent
 from fer_jax.evaluation.metrics import bootstrap
-from fer_jax.evaluation.report import plots, report
+from fer_jax.evaluation.report import report
 from fer_jax.io_utils import write_atomically
 from fer_jax.loaded_model import LoadedModel
 

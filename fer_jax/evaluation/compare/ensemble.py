@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer_jax import tables
-from fer_jax.evaluation import leakage_policy
+from fer_jax.evaluation import leakage_policy, plots
 from fer_jax.evaluation.metrics import bootstrap, classification
-from fer_jax.evaluation.report import plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer_jax import tables
+from fer_jax.evaluation import plots
 from fer_jax.evaluation.compare import ablation
-from fer_jax.evaluation.report import plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax.evaluation import label_errors, leakage
-from fer_jax.evaluation.report import plots
+from fer_jax.evaluation import label_errors, leakage, plots
 from fer_jax.io_utils import write_atomically
 
 MISTAKES = 32  # faces on the sheet of mistakes

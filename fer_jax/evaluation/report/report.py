@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax.evaluation import leakage, leakage_policy, predictions_file
+from fer_jax.evaluation import leakage, leakage_policy, plots, predictions_file
 from fer_jax.evaluation.metrics import bootstrap, calibration, classification
-from fer_jax.evaluation.report import error_analysis, page, plots
+from fer_jax.evaluation.report import error_analysis, page
 from fer_jax.io_utils import write_atomically
 
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer_jax.evaluation.metrics import subgroups
-from fer_jax.evaluation.report.plots import new_figure
+from fer_jax.evaluation.plots import new_figure
 from fer_jax.io_utils import write_atomically
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from fer_jax.evaluation.report import plots
+from fer_jax.evaluation import plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

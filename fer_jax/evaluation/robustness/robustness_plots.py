@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fer_jax.evaluation.report.plots import new_figure
+from fer_jax.evaluation.plots import new_figure
 from fer_jax.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from fer_jax.data.emotions import class_names
 from fer_jax.data.faces import Faces
-from fer_jax.evaluation.report.plots import new_figure
+from fer_jax.evaluation.plots import new_figure
 from fer_jax.io_utils import write_atomically
 from fer_jax.pretrained.registry import network_name
 

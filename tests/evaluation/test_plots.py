@@ -8,7 +8,8 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.evaluation.report import plots, report
+from fer_jax.evaluation import plots
+from fer_jax.evaluation.report import report
 
 pytestmark = pytest.mark.drawn
 
