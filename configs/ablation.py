@@ -1,4 +1,4 @@
-"""A small CNN at 32 px for a few epochs: what scripts/ablate.py compares recipes on.
+"""A small CNN at 32 px for a few epochs: what fer-jax ablate compares recipes on.
 
 Run it by `python -m fer_jax.main --config configs/ablation.py`. It is evaluated once, at the end, so that no
 score selects. Cut to six epochs it reaches 54.2 % on PublicTest (results/ablation: three seeds, commit

@@ -1,6 +1,6 @@
 """Networks of 48 px for a GPU, 200 epochs from scratch.
 
-Run all by `python scripts/train_list.py --out runs/best --configs best best:deep best:plain`, or one by
+Run all by `fer-jax train-list --out runs/best --configs best best:deep best:plain`, or one by
 `python -m fer_jax.main --config configs/best.py`, or, for another of `NETWORKS` below,
 `python -m fer_jax.main --config configs/best.py:plain --workdir runs/plain`. No metric yet: not trained to
 the end.

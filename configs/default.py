@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     c.log_every = 50  # steps between two reports of training numbers
 
     c.data = ConfigDict()
-    c.data.dir = "data/fer2013"  # made by scripts/prepare_data.py
+    c.data.dir = "data/fer2013"  # made by fer-jax prepare
     c.data.image_size = config_dict.placeholder(int)  # common side for images of mixed sizes
     c.data.labels = "given"  # the dataset's own, or a rule over FER+'s votes, see fer_jax.data.ferplus
     c.data.num_classes = 7  # the seven emotions, or 8: these and contempt (FER+ labels only)
@@ -46,7 +46,7 @@ def get_config() -> ConfigDict:
     c.model.dtype = "float32"  # or bfloat16, of the training steps; all else stays float32
 
     c.init = ConfigDict()
-    # torchvision, timm, timm_tf (TensorFlow's, ported by timm), keras, or a file of scripts/port_weights.py
+    # torchvision, timm, timm_tf (TensorFlow's, ported by timm), keras, or a file of fer-jax port-weights
     c.init.weights = "none"  # ImageNet weights for the model's trunk
 
     c.loss = ConfigDict()

@@ -1,7 +1,7 @@
 """EfficientNet-B4 at 144 px from partial ImageNet weights, fine-tuned as a whole: our recipe, for a GPU.
 
 The weights lack two kernels of the last block: the network is cut before it, at 448 features. First
-`python scripts/port_weights.py --model efficientnet_b4 --from timm --file FILE --out weights --absent
+`fer-jax port-weights --model efficientnet_b4 --from timm --file FILE --out weights --absent
 blocks.6.1.conv_pw.weight blocks.6.1.conv_pwl.weight`, then
 `python -m fer_jax.main --config configs/effnet_b4.py`. No metric yet: not run.
 """

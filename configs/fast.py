@@ -1,4 +1,4 @@
-"""A recipe for the shortest time to an accuracy on one GPU: what scripts/benchmark_time_to_accuracy.py runs.
+"""A recipe for the shortest time to an accuracy on one GPU: what benchmarks/time_to_accuracy.py runs.
 
 `configs/fast.py` or `configs/fast.py:70` is for 70 % on PublicTest, `configs/fast.py:72` for 72 %. No metric
 yet: not trained to the end.

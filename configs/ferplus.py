@@ -2,7 +2,7 @@
 
 Run it by `python -m fer_jax.main --config configs/ferplus.py` or, for the distribution,
 `python -m fer_jax.main --config configs/ferplus.py:votes --workdir runs/ferplus_votes`, on data of
-`scripts/prepare_data.py --ferplus`; the part after the colon is a rule of fer_jax.data.ferplus.
+`fer-jax prepare --ferplus`; the part after the colon is a rule of fer_jax.data.ferplus.
 No metric yet: not trained to the end.
 """
 

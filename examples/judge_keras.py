@@ -1,7 +1,7 @@
-"""Judges a Keras model: its probabilities for a prepared split as a CSV file that scripts/compare.py reads.
+"""Judges a Keras model: its probabilities for a prepared split as a CSV file that fer-jax compare reads.
 
     KERAS_BACKEND=jax python examples/judge_keras.py --model my.keras --data data/fer2013 --out keras.csv
-    python scripts/compare.py keras.csv runs/cnn --data data/fer2013 --out runs/comparison
+    fer-jax compare keras.csv runs/cnn --data data/fer2013 --out runs/comparison
 
 Whatever saved Keras model (.keras, .h5) takes faces [B, S, S, 1 or 3] and gives probabilities or logits of
 emotions; with KERAS_BACKEND=jax TensorFlow is not needed. The faces are resized to the model's input size
@@ -40,7 +40,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, metavar="FILE", help="saved by Keras (.keras or .h5)")
-    parser.add_argument("--data", required=True, metavar="DATA", help="made by scripts/prepare_data.py")
+    parser.add_argument("--data", required=True, metavar="DATA", help="made by fer-jax prepare")
     parser.add_argument("--split", default="validation", choices=SPLITS, help="(default: validation)")
     parser.add_argument("--out", required=True, type=pathlib.Path, metavar="CSV", help="for the predictions")
     parser.add_argument("--classes", nargs="+", choices=class_names(8), default=EMOTIONS, metavar="NAME")
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     predictions_file.write(args.out, found)
     right = (found.probs.argmax(axis=1) == found.labels).mean()
     print(f"{len(found.ids):,} images of {args.split}, {100 * right:.2f} % right: {args.out}")
-    print(f"next: python scripts/compare.py {args.out} RUN --data {args.data} --split {args.split} --out DIR")
+    print(f"next: fer-jax compare {args.out} RUN --data {args.data} --split {args.split} --out DIR")
     return 0
 
 

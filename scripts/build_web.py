@@ -4,7 +4,7 @@
     python scripts/build_web.py --checkpoint my.safetensors --out dist/web
     python -m http.server --directory dist/web
 
-The network is exported to ONNX and tried on faces as scripts/export.py does it; with --data the page states
+The network is exported to ONNX and tried on faces as fer-jax export does it; with --data the page states
 its accuracy on the validation split. The page, the face detector (YuNet, fetched the first time) and ONNX
 Runtime lie beside it: the page loads nothing from elsewhere, and the pictures that it is shown stay in the
 browser.
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     common.add_weights(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder")
-    parser.add_argument("--data", metavar="DATA", help="made by scripts/prepare_data.py; to try it on")
+    parser.add_argument("--data", metavar="DATA", help="made by fer-jax prepare; to try it on")
     return common.run(build, parser.parse_args(argv))
 
 

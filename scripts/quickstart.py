@@ -8,17 +8,15 @@ DATA, RUN = "data/synthetic", "runs/quickstart"
 
 
 def main() -> None:
-    python = [sys.executable]
     commands = [
-        [*python, "scripts/prepare_data.py", "--source", "synthetic", "--out", DATA],
-        [*python, "-m", "fer_jax.main", "--config", "configs/quickstart.py", "--workdir", RUN],
-        [*python, "scripts/evaluate.py", "--workdir", RUN, "--data", DATA]
-        + ["--split", "test", "--out", f"{RUN}/test"],
+        ["prepare", "--source", "synthetic", "--out", DATA],
+        ["train", "--config", "configs/quickstart.py", "--workdir", RUN],
+        ["evaluate", "--workdir", RUN, "--data", DATA] + ["--split", "test", "--out", f"{RUN}/test"],
     ]
     root = pathlib.Path(__file__).resolve().parents[1]
     for command in commands:
-        print("\n$ python " + " ".join(command[1:]), flush=True)
-        code = subprocess.run(command, cwd=root).returncode
+        print("\n$ fer-jax " + " ".join(command), flush=True)
+        code = subprocess.run([sys.executable, "-m", "fer_jax.cli", *command], cwd=root).returncode
         if code:
             sys.exit(code)
     print(
@@ -31,7 +29,7 @@ Done. Look at
 
 Next, with the real FER2013 (fer2013.csv, icml_face_data.csv or the image folders):
   source .venv/bin/activate
-  python scripts/prepare_data.py --source fer2013.csv --out data/fer2013
+  fer-jax prepare --source fer2013.csv --out data/fer2013
   python -m fer_jax.main --config configs/cnn.py
 """
     )

@@ -3,10 +3,10 @@
     python scripts/store_result.py runs/cnn --name cnn --hardware "two CPU cores" \\
         --command "python -m fer_jax.main --config configs/cnn.py" --robustness evaluation/robustness
     python scripts/store_result.py runs/ablation --name ablation --commit fc5796f --hardware "one H100" \\
-        --command "python scripts/ablate.py"
+        --command "fer-jax ablate"
     make report
 
-An ablation is the folder of scripts/ablate.py. --minutes is the training's time where it is not a run's
+An ablation is the folder of fer-jax ablate. --minutes is the training's time where it is not a run's
 directory, which tells both it and the commit. `make report` then makes RESULTS.md and the README's table
 anew. A name that is stored already is refused without --replace.
 """
@@ -34,7 +34,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--minutes", type=float, metavar="N", help="that the training took (default: the run's)"
     )
     parser.add_argument(
-        "--robustness", type=pathlib.Path, metavar="DIR", help="what robustness.py wrote of the same weights"
+        "--robustness",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="what fer-jax robustness wrote of the same weights",
     )
     parser.add_argument("--replace", action="store_true", help="the result that is stored by that name")
     parser.add_argument("--results", type=pathlib.Path, default=ROOT / "results", help="(default: results)")

@@ -95,9 +95,19 @@ def run_python(*arguments: Any, timeout: float = 600, **env: str) -> subprocess.
     )
 
 
+def run_command(name: str, *arguments: Any, **how: Any) -> subprocess.CompletedProcess:
+    """Runs `fer-jax NAME ARGUMENTS`, as `run_python`."""
+    return run_python("-m", "fer_jax.cli", name, *arguments, **how)
+
+
 def script(name: str) -> ModuleType:
-    """A program of scripts/ as a module of its own."""
-    spec = importlib.util.spec_from_file_location(f"{name}_script", ROOT / "scripts" / f"{name}.py")
+    """The module of a command, by its name with underscores."""
+    return importlib.import_module(f"fer_jax.commands.{name}")
+
+
+def program(path: str) -> ModuleType:
+    """A program that is no part of the package as a module of its own."""
+    spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem + "_program", ROOT / path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look for it
     before = list(sys.path)
@@ -124,7 +134,7 @@ class Linear(nn.Module):
 
 
 class TrainingsWithin:
-    """In the place of `trainings.Commands`: trains and runs scripts in this process.
+    """In the place of `trainings.Commands`: trains and runs commands in this process.
 
     Attributes:
       trained: each training's directory and configuration.
@@ -146,9 +156,9 @@ class TrainingsWithin:
             return 1
         return 0
 
-    def run(self, python: str, path: str, *arguments: str) -> int:
+    def run(self, python: str, flag: str, module: str, name: str, *arguments: str) -> int:
         try:
-            return script(pathlib.Path(path).stem).main(list(arguments))
+            return script(name.replace("-", "_")).main(list(arguments))
         except SystemExit as end:
             return int(end.code or 0)
 
@@ -178,7 +188,7 @@ def run_within(
     with monkeypatch.context() as patch:
         patch.setattr(module.trainings, "load_config", load_small)
         patch.setattr(module.trainings, "Commands", lambda: commands)
-        patch.setattr(sys, "argv", [module.__file__, *map(str, arguments)])
+        patch.setattr(sys, "argv", [f"fer-jax {module.__name__.split('.')[-1]}", *map(str, arguments)])
         return module.main(), commands
 
 
@@ -247,7 +257,7 @@ def save_empty(figure: Any, path: pathlib.Path, **kwargs: Any) -> None:
 def call(module: ModuleType, *arguments: Any) -> Any:
     """Runs a program's `main` in this process with these arguments; returns its exit code."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [module.__file__, *map(str, arguments)])
+        patch.setattr(sys, "argv", [f"fer-jax {module.__name__.split('.')[-1]}", *map(str, arguments)])
         try:
             return module.main()
         except SystemExit as end:

@@ -1,12 +1,11 @@
 """A split as a network is judged on it: FER+ labels, and eight classes judged by seven."""
 
-import importlib.util
 import json
 
 import jax
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import script
 
 from fer_jax import models, weights_file
 from fer_jax.data.dataset import builder
@@ -79,13 +78,10 @@ def test_fewer_classes_are_renormalised(eight, tiny_ferplus):
 @pytest.mark.parametrize(("rule", "names"), [(None, class_names(8)), ("given", EMOTIONS)])
 @pytest.mark.parametrize("name", ["robustness", "saliency"])
 def test_the_scripts_judge_by_either(name, rule, names, eight, tiny_ferplus, tmp_path):
-    spec = importlib.util.spec_from_file_location(f"{name}_script", ROOT / "scripts" / f"{name}.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     arguments = [f"--checkpoint={eight}", f"--data={tiny_ferplus}", "--split=test", f"--out={tmp_path}"]
     ledger = eight.with_name("test_evaluations.jsonl")
     before = len(ledger.read_text().splitlines()) if ledger.exists() else 0
-    assert script.main([*arguments, *([f"--labels={rule}"] if rule else [])]) == 0
+    assert script(name).main([*arguments, *([f"--labels={rule}"] if rule else [])]) == 0
     found = json.loads((tmp_path / f"{name}.json").read_text())
     assert found["emotions"] == list(names) and found["labels"] == (rule or "ferplus_majority")
     trained = LoadedModel(eight)

@@ -25,12 +25,12 @@ def make_parser(doc: str, out: str | None = None) -> argparse.ArgumentParser:
     """A parser with the flags for weights, data, split and output.
 
     Args:
-      doc: the script's docstring, shown by --help.
+      doc: the command's docstring, shown by --help.
       out: what --out is for; None for a script that writes nothing.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_weights(parser)
-    parser.add_argument("--data", required=True, metavar="DATA", help="made by scripts/prepare_data.py")
+    parser.add_argument("--data", required=True, metavar="DATA", help="made by fer-jax prepare")
     parser.add_argument("--split", default="validation", choices=SPLITS, help="(default: validation)")
     if out:
         parser.add_argument("--out", required=True, metavar="OUT", help=out)

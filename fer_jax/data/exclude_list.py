@@ -42,7 +42,7 @@ def read_ids(path: os.PathLike | str) -> IdList:
     if not path.is_file():
         raise FileNotFoundError(
             f"there is no file {path}: config.data.drop_ids takes a text with one id a line or a CSV with a "
-            "column id, such as scripts/find_label_errors.py writes"
+            "column id, such as fer-jax label-errors writes"
         )
     content = path.read_bytes()
     try:

@@ -87,7 +87,7 @@ def load_labelled(
     if faces.votes is None:
         raise ValueError(
             f"labels by {rule} need FER+ votes, and {data_dir} has none: prepare it with "
-            "scripts/prepare_data.py --ferplus fer2013new.csv, or give --labels given"
+            "fer-jax prepare --ferplus fer2013new.csv, or give --labels given"
         )
     kept = np.flatnonzero(ferplus.labels(faces.votes, rule, len(names))[0] != ferplus.LEFT_OUT)
     if not len(kept):

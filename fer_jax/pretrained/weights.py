@@ -111,7 +111,7 @@ def _names(variables: dict[str, Any]) -> set[str]:
 
 
 def find(weights: str, model: str) -> Pretrained:
-    """What `config.init.weights` names: an ecosystem, or a file that scripts/port_weights.py wrote.
+    """What `config.init.weights` names: an ecosystem, or a file that fer-jax port-weights wrote.
 
     Raises:
       As `convert`, and ValueError for weights of another model.
@@ -121,7 +121,7 @@ def find(weights: str, model: str) -> Pretrained:
     if not pathlib.Path(weights).is_file():
         raise FileNotFoundError(
             f"config.init.weights is {weights!r}: expected none, {', '.join(ECOSYSTEMS)} or a file of "
-            "scripts/port_weights.py"
+            "fer-jax port-weights"
         )
     variables, facts = load_weights(weights)
     if facts.get("model") != model:

@@ -61,7 +61,7 @@ def load_split(config: ConfigDict, split: str) -> Faces:
     if faces.votes is None:
         raise ValueError(
             f"config.data.labels is {config.data.labels!r} and {config.data.dir} has no FER+ votes: prepare "
-            "it with scripts/prepare_data.py --ferplus fer2013new.csv"
+            "it with fer-jax prepare --ferplus fer2013new.csv"
         )
     labelled = ferplus.relabel(faces, config.data.labels, config.data.num_classes)
     logging.info("%s: %d faces with a label by %s", split, len(labelled), config.data.labels)

@@ -286,7 +286,7 @@ def test_csv_that_breaks_off_while_reading(csv_with, deny):
 # --- the scripts: a message, exit status 2, no traceback ---
 
 
-@pytest.mark.parametrize("name", ["prepare_data", "audit_data"])
+@pytest.mark.parametrize("name", ["prepare", "audit"])
 def test_scripts_say_what_is_wrong(tmp_path, capsys, name):
     arguments = ["--source", str(tmp_path / "nothing"), "--out", str(tmp_path / "out")]
     assert script(name).main(arguments) == 2
@@ -298,7 +298,7 @@ def test_scripts_say_what_is_wrong(tmp_path, capsys, name):
 
 def test_prepare_data_stops_at_a_bad_row_and_tells_of_skip_bad(csv_with, tmp_path, capsys):
     arguments = ["--source", str(csv_with(BAD_ROWS[0][0])), "--out", str(tmp_path / "data")]
-    prepare = script("prepare_data")
+    prepare = script("prepare")
     assert prepare.main(arguments) == 2
     error = capsys.readouterr().err
     assert "error: fer2013.csv row 3: emotion is '9'" in error
@@ -314,7 +314,7 @@ def test_prepare_data_stops_at_a_bad_row_and_tells_of_skip_bad(csv_with, tmp_pat
 def test_prepare_data_summary(faces, write_csv, tmp_path, capsys):
     path = write_csv(faces(4), [3, 3, 0, 6], ["Training"] * 2 + ["PublicTest", "PrivateTest"])
     out = tmp_path / "data"
-    assert script("prepare_data").main(["--source", str(path), "--out", str(out)]) == 0
+    assert script("prepare").main(["--source", str(path), "--out", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
     table = [line.split() for line in lines]
     assert ["train", "validation", "test"] in table
@@ -330,7 +330,7 @@ def test_prepare_data_prints_what_training_on_other_data_needs(faces, write_imag
     dark, small, other = faces(1, shape=(20, 16, 3))[0] // 4, faces(1)[0, :9, :9], faces(1, 1)[0]
     files = {"train/sad/a.png": dark, "train/sad/b.png": small, "val/sad/c.png": other}
     root, out = write_images(files, "my images"), tmp_path / "my data"
-    assert script("prepare_data").main(["--source", str(root), "--out", f"{out}/"]) == 0
+    assert script("prepare").main(["--source", str(root), "--out", f"{out}/"]) == 0
     *_, audit, train = capsys.readouterr().out.splitlines()
     assert shlex.split(audit)[2:] == ["--source", str(root), "--out", f"{out}_audit"]
     manifest = builder.read_manifest(out)
@@ -345,7 +345,7 @@ def test_prepare_data_prints_what_training_on_other_data_needs(faces, write_imag
 
 def test_fer2013_needs_no_overrides():
     facts = {"channels": 1, "pixel_mean": 0.507742, "pixel_std": 0.255008, "image_shape": [48, 48, 1]}
-    assert script("prepare_data").overrides(facts) == []
+    assert script("prepare").overrides(facts) == []
 
 
 @pytest.mark.parametrize(
@@ -359,42 +359,42 @@ def test_fer2013_needs_no_overrides():
 )
 def test_prepare_data_checks_its_numbers_first(tmp_path, capsys, option, value, message):
     arguments = ["--source", str(tmp_path / "nothing"), "--out", str(tmp_path / "data"), option, value]
-    assert script("prepare_data").main(arguments) == 2
+    assert script("prepare").main(arguments) == 2
     assert message in capsys.readouterr().err
 
 
 def test_prepare_data_refuses_to_touch_other_files(csv_with, tmp_path, capsys):
     arguments = ["--source", str(csv_with(f"3,{GOOD},Training")), "--out", str(tmp_path)]
-    assert script("prepare_data").main(arguments) == 2
+    assert script("prepare").main(arguments) == 2
     assert "holds other things (fer2013.csv), which are left alone" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["0", "1.5", "near"])
 def test_audit_data_checks_its_threshold(capsys, value):
     with pytest.raises(SystemExit) as caught:
-        script("audit_data").main(["--source", "x", "--out", "y", "--near_threshold", value])
+        script("audit").main(["--source", "x", "--out", "y", "--near_threshold", value])
     assert caught.value.code == 2
     assert "--near_threshold" in capsys.readouterr().err
 
 
 def test_audit_data_cannot_write(faces, write_csv, tmp_path, capsys):
     path = write_csv(faces(1), [3], ["Training"])
-    assert script("audit_data").main(["--source", str(path), "--out", f"{path}/out"]) == 2
+    assert script("audit").main(["--source", str(path), "--out", f"{path}/out"]) == 2
     assert f"error: cannot write {path}/out: Not a directory" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["prepare_data", "audit_data"])
+@pytest.mark.parametrize("name", ["prepare", "audit"])
 def test_help(name, capsys):
     with pytest.raises(SystemExit) as caught:
         script(name).main(["--help"])
     assert caught.value.code == 0
     printed = capsys.readouterr().out
-    assert f"python scripts/{name}.py --source fer2013.csv --out" in printed
+    assert f"fer-jax {name} --source fer2013.csv --out" in printed
 
 
 def test_help_lists_the_sources_line_by_line(capsys):
     with pytest.raises(SystemExit):
-        script("prepare_data").main(["--help"])
+        script("prepare").main(["--help"])
     printed = capsys.readouterr().out
     for source in ("fer2013.csv", "SPLIT/CLASS/... images", "CLASS/... images", "synthetic"):
         assert f"\n  {source} " in printed

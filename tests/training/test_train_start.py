@@ -194,7 +194,7 @@ def test_a_mean_that_is_the_parents_is_none(tiny_data, tmp_path):
 
 
 def test_weights_without_a_runs_facts_are_named(parent, tiny_data, tmp_path):
-    """A file of scripts/port_weights.py is for init.weights."""
+    """A file of fer-jax port-weights is for init.weights."""
     variables, _ = load_weights(parent)
     export_weights(parent, variables, {"model": "strided", "preprocess": IMAGENET})
     with pytest.raises(ValueError, match=f"config.init_from: the facts in {parent} lack model.name, "):

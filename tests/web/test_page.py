@@ -2,7 +2,6 @@
 
 import functools
 import http.server
-import importlib.util
 import io
 import json
 import pathlib
@@ -13,7 +12,7 @@ from base64 import b64encode
 
 import numpy as np
 import pytest
-from helpers import ROOT, needed
+from helpers import ROOT, needed, program
 from PIL import Image
 
 from fer_jax.data import augment
@@ -37,10 +36,7 @@ FLAGS = [
 SIDE = 640
 TIMEOUT = 120_000  # milliseconds; only a failure takes them
 
-_PATH = ROOT / "scripts" / "build_web.py"
-_SPEC = importlib.util.spec_from_file_location("build_web_script", _PATH)
-build_web = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(build_web)
+build_web = program("scripts/build_web.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What is in a source, and what is wrong with it: the facts behind `scripts/audit_data.py`.
+"""What is in a source, and what is wrong with it: the facts behind `fer-jax audit`.
 
 Every image is read once. What is kept of it is its label, split and name, a few numbers, and a grey
 48 x 48 version (of FER2013: the image itself) in which near duplicates are looked for.
@@ -265,7 +265,7 @@ def _split_pairs(data: Collection, first: np.ndarray, second: np.ndarray) -> Ite
 def _warnings(report: dict[str, Any]) -> list[str]:
     found = list(report["official"]["differences"])
     if bad := report["bad"]["count"]:
-        found.append(f"rows or images that cannot be used: {bad}; prepare_data.py --skip_bad leaves them out")
+        found.append(f"rows or images that cannot be used: {bad}; fer-jax prepare --skip_bad leaves them out")
     if blank := report["blank"]["count"]:
         found.append(f"blank images (one value): {blank}")
     identical, near = report["identical"], report["near"]

@@ -41,7 +41,7 @@ def read_manifest(data_dir: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"{data_dir} is not a prepared dataset (no {MANIFEST} in it). Make it with:\n  python "
-            f"scripts/prepare_data.py --source PATH/TO/fer2013.csv --out {data_dir}\nor, without "
+            f"fer-jax prepare --source PATH/TO/fer2013.csv --out {data_dir}\nor, without "
             "data of your own, with --source synthetic"
         )
     again = _again(data_dir)
@@ -188,7 +188,7 @@ class _Source:
 
 
 def _again(data_dir: str | Path) -> str:
-    return f"delete {data_dir} and run scripts/prepare_data.py again"
+    return f"delete {data_dir} and run fer-jax prepare again"
 
 
 def _decode(png: bytes, shape: tuple[int, int, int]) -> np.ndarray:

@@ -84,7 +84,7 @@ def load(paths: Sequence[os.PathLike | str], split: Split | None = None) -> list
         if contender.predictions.labels is None:
             raise ValueError(
                 f"{contender.path} has no labels: give it a column label, or name the dataset that it "
-                "predicts by the --data and --split of scripts/compare.py"
+                "predicts by the --data and --split of fer-jax compare"
             )
     for contender in found[1:]:
         _put_in_order(contender, found[0])
@@ -103,7 +103,7 @@ def find(path: os.PathLike | str) -> pathlib.Path:
     path = pathlib.Path(path)
     if path.suffix == ".safetensors" and path.is_file():
         raise ValueError(
-            f"{path} holds weights, not predictions: give the --out of scripts/evaluate.py for them"
+            f"{path} holds weights, not predictions: give the --out of fer-jax evaluate for them"
         )
     for place in (path, path / "report" / PREDICTIONS, path / PREDICTIONS, path / STORED):
         if place.is_file():

@@ -62,7 +62,7 @@ def store(
       source: a run's directory or a report's folder, see `model_results.find`.
       folder: of the stored result.
       run: what is known of the training; what is None is taken from the run.
-      robustness: the folder of `scripts/robustness.py` on the same weights and split.
+      robustness: the folder of `fer-jax robustness` on the same weights and split.
       replace: whether it takes the place of what is stored in the folder.
 
     Returns:
@@ -78,9 +78,7 @@ def store(
     facts = model_results.read_facts(file)
     found = predictions_file.read(file)
     if not facts or found.labels is None:
-        raise ValueError(
-            f"{file} is no report's: expected report.json beside it, as scripts/evaluate.py writes"
-        )
+        raise ValueError(f"{file} is no report's: expected report.json beside it, as fer-jax evaluate writes")
     kept = {key: facts[key] for key in _KEPT if key in facts}
     kept["run"] = _run(facts, run)
     kept["robustness"] = None if robustness is None else _robustness(robustness, facts)
@@ -123,7 +121,7 @@ def _robustness(folder: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any]:
     """What is kept of robustness.json."""
     path = folder / "robustness.json"
     if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}: give the --out of scripts/robustness.py")
+        raise FileNotFoundError(f"there is no {path}: give the --out of fer-jax robustness")
     found = json.loads(path.read_text())
     for key in ("model", "selection", "data_hash", "split", "labels"):
         if found.get(key) != facts.get(key):
@@ -151,7 +149,7 @@ def _neutral(value: Any) -> Any:
 def store_ablation(
     source: pathlib.Path, folder: pathlib.Path, run: StoredRun, replace: bool = False
 ) -> dict[str, Any]:
-    """Stores what `scripts/ablate.py` has found.
+    """Stores what `fer-jax ablate` has found.
 
     Args:
       source: its --out.
@@ -170,7 +168,7 @@ def store_ablation(
     results = json.loads((source / "results.json").read_text())
     if "recipes" not in results:
         raise ValueError(
-            f"{source / 'results.json'} is not of scripts/ablate.py: expected its --out; "
+            f"{source / 'results.json'} is not of fer-jax ablate: expected its --out; "
             "of a sweep store a trial's run, TRIAL/seed_N"
         )
     if results["failed"]:

@@ -155,7 +155,7 @@ def _robustness(facts: dict[str, dict[str, Any]]) -> list[str]:
         "### Corrupted faces",
         "",
         "Accuracy in percent, in brackets 95 % intervals: each corruption's mean over five severities "
-        "(`scripts/robustness.py`).",
+        "(`fer-jax robustness`).",
         "",
         *tables.table(("", *known), rows),
     ]

@@ -2,7 +2,7 @@
 
 The networks were trained on faces cut out by a certain rule, and `Detection.frame` is what that rule would
 cut out: a square whose side is SCALE times the longer side of the detector's box, its centre lower than the
-box's by DOWN of its side. Both are medians over FER2013, measured by `scripts/study_framing.py`.
+box's by DOWN of its side. Both are medians over FER2013, measured by `benchmarks/framing.py`.
 """
 
 import abc

@@ -352,7 +352,7 @@ def test_other_bytes_in_a_file_are_found(csv_source, tmp_path, name, max_bytes):
     content = bytearray(path.read_bytes())
     content[500:600] = bytes(100)
     path.write_bytes(content)
-    message = f"train split in {tmp_path}/data/fer cannot be read.*run scripts/prepare_data.py again"
+    message = f"train split in {tmp_path}/data/fer cannot be read.*run fer-jax prepare again"
     with pytest.raises(builder.DatasetError, match=message):
         builder.load(tmp_path / "data", "train", max_bytes=max_bytes).images[0]
 
@@ -360,7 +360,7 @@ def test_other_bytes_in_a_file_are_found(csv_source, tmp_path, name, max_bytes):
 def test_missing_dataset_names_the_command(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         builder.load(tmp_path / "nowhere", "train")
-    command = f"python scripts/prepare_data.py --source PATH/TO/fer2013.csv --out {tmp_path}/nowhere"
+    command = f"fer-jax prepare --source PATH/TO/fer2013.csv --out {tmp_path}/nowhere"
     assert command in str(caught.value)
 
 

@@ -1,11 +1,11 @@
-"""The choice of an ensemble by hand, and scripts/ensemble.py on files of predictions."""
+"""The choice of an ensemble by hand, and fer-jax ensemble on files of predictions."""
 
 import json
 import shutil
 
 import numpy as np
 import pytest
-from helpers import plain_trainings, run_python, script
+from helpers import plain_trainings, run_command, script
 
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import predictions_file
@@ -75,7 +75,7 @@ def files(tmp_path):
 
 
 def test_the_script_writes_page_picture_and_predictions(files, tmp_path):
-    process = run_python("scripts/ensemble.py", *files, f"--out={tmp_path / 'out'}")
+    process = run_command("ensemble", *files, f"--out={tmp_path / 'out'}")
     assert process.returncode == 0, process.stderr
     found = predictions_file.read(tmp_path / "out" / "predictions.csv")
     np.testing.assert_allclose(found.probs, (GOOD + OTHER) / 2)

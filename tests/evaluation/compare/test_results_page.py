@@ -180,7 +180,7 @@ def test_the_commit_is_the_one_that_the_run_notes(root, capsys):
 
 
 def write_ablation(folder):
-    """Two recipes under two seeds as scripts/ablate.py leaves them; their accuracies."""
+    """Two recipes under two seeds as fer-jax ablate leaves them; their accuracies."""
     accuracies, labels = {}, random_case(0, 120)[1]
     for number, name in enumerate(("baseline", "drop_suspects")):
         for seed in (3, 4):
@@ -205,16 +205,14 @@ def test_an_ablation_is_stored_and_its_tables_made_anew(root, capsys):
         "--hardware",
         "a laptop",
     ]
-    flags += ["--command", "python scripts/ablate.py"]
+    flags += ["--command", "fer-jax ablate"]
     assert store.main([str(root / "runs" / "ablation"), *flags]) == 0
     facts = (root / "results" / "ablation" / "ablation.json").read_text()
     assert "--config.data.drop_ids=suspects.csv" in facts and "/home" not in facts
     where = ["--root", str(root), "--out", str(root / "out")]
     assert results.main(where) == 0
     page = (root / "RESULTS.md").read_text()
-    assert (
-        "`python scripts/ablate.py`, commit abc, a laptop." in page and "120 images of `validation`" in page
-    )
+    assert "`fer-jax ablate`, commit abc, a laptop." in page and "120 images of `validation`" in page
     for name in ("baseline", "drop_suspects"):
         two = [accuracies[name, seed] for seed in (3, 4)]
         shown = f"| {name} | {np.mean(two):.2f} ± {np.std(two, ddof=1):.2f} ({two[0]:.2f}, {two[1]:.2f}) |"
@@ -228,7 +226,7 @@ def test_an_ablation_is_stored_and_its_tables_made_anew(root, capsys):
     assert "drop_suspects.4.csv.gz is of other images" in capsys.readouterr().err
     for written, message in (
         ('{"failed": ["mixup"], "recipes": {}}', "is not complete: mixup failed"),
-        ('{"failed": [], "trials": {}}', "results.json is not of scripts/ablate.py: expected its --out"),
+        ('{"failed": [], "trials": {}}', "results.json is not of fer-jax ablate: expected its --out"),
     ):
         (root / "runs" / "ablation" / "results.json").write_text(written)
         assert store.main([str(root / "runs" / "ablation"), *flags]) == 2

@@ -1,7 +1,6 @@
 """Grad-CAM against class activation maps, gradients of heads written out, and PyTorch; the sheets."""
 
 import functools
-import importlib.util
 import json
 import pathlib
 import sys
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import needed
+from helpers import needed, script
 from PIL import Image
 
 from fer_jax import models, preprocessing, runtime
@@ -242,11 +241,8 @@ def test_what_is_on_the_sheets(tmp_path):
 
 
 def test_the_script(tiny_run, tiny_data, tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location("saliency_script", ROOT / "scripts" / "saliency.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
     arguments = ["--workdir", str(tiny_run), "--data", str(tiny_data), "--out", str(tmp_path)]
-    assert script.main([*arguments, "--batch_size", "16"]) == 0
+    assert script("saliency").main([*arguments, "--batch_size", "16"]) == 0
     assert "28 faces of validation explained" in capsys.readouterr().out
     found = json.loads((tmp_path / "saliency.json").read_text())
     assert found["num_examples"] == 28 and (tmp_path / "mean_maps.png").is_file()

@@ -1,0 +1,121 @@
+"""Where the faces of a dataset lie in their pictures, by a face detector, and what another framing costs.
+
+    python benchmarks/framing.py --checkpoint cnn.safetensors --data data/fer2013 --detector yunet
+
+A network wants faces cut out as those that it was trained on. The images of a dataset are set into a wider
+grey picture, a detector looks for the face, and quantiles tell how much larger than its box the image is and
+where its centre lies: SCALE and DOWN in `fer_jax/inference/detection/detectors.py`. Then the faces are cut
+out anew about the box, with several margins, as they lean and turned upright, and the accuracy is
+compared with that of the images as they are.
+"""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from fer_jax.commands import common  # noqa: E402
+
+SIDE, AROUND = 192, 96  # pixels: of an image enlarged, and of the grey on each side
+MARGINS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = common.make_parser(__doc__)
+    parser.add_argument("--detector", default="yunet", choices=("yunet", "mediapipe"))
+    parser.add_argument("--limit", type=common.at_least_one, default=1500, help="images (default: 1500)")
+    return common.run(study, parser.parse_args(argv))
+
+
+def study(args: argparse.Namespace) -> int:
+    """Prints both tables; the exit code.
+
+    Raises:
+      ValueError: the detector finds no face in any image.
+    """
+    import numpy as np
+    from tqdm import tqdm
+
+    from fer_jax.evaluation import labelled_split
+    from fer_jax.inference.classifier import Classifier
+    from fer_jax.inference.detection import detectors
+
+    classifier = Classifier(common.open_weights(args), sizes=(256,))
+    faces = labelled_split.load_split(classifier.trained, args.data, args.split)
+    faces = faces.take(np.sort(np.random.default_rng(0).permutation(len(faces))[: args.limit]))
+    detector, found = detectors.create(args.detector, least_tilt=0.0), {}
+    for i in tqdm(range(len(faces)), "looking for faces", unit=" images"):
+        wide = enlarge(faces.images[[i]][0])
+        inside = [one for one in detector.detect(np.pad(wide, AROUND, constant_values=128)) if _centred(one)]
+        if inside:
+            found[i] = (wide, inside[0])
+    if not found:
+        raise ValueError(f"{args.detector} finds no face in {args.split} of {args.data}")
+    print(f"{args.detector}: a face in {len(found)} of {len(faces)} images of {args.split}\n")
+    print_frames([one for _, one in found.values()])
+    labels = faces.labels[list(found)]
+    whole = classifier(faces.images[list(found)])
+    print(f"\naccuracy on these, in percent: {_percent(whole, labels)} as they are")
+    print("| margin | as they lean | turned upright |\n| --- | --- | --- |")
+    for margin in MARGINS:
+        cells = [_percent(classifier(cut(found.values(), classifier, margin, up)), labels) for up in (0, 1)]
+        print(f"| {margin} | {' | '.join(cells)} |")
+    return 0
+
+
+def enlarge(image):
+    """A face uint8 [H, W, 1] as uint8 [SIDE, SIDE]."""
+    import numpy as np
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(image[..., 0]).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+
+
+def print_frames(found) -> None:
+    """The table of where the boxes lie in the images, in units of their sides."""
+    import numpy as np
+
+    boxes = np.array([one.box for one in found])
+    longer = boxes[:, 2:].max(axis=1)
+    centres = boxes[:, :2] + boxes[:, 2:] / 2 - AROUND
+    rows = {
+        "image's side / box's longer side": SIDE / longer,
+        "image's centre right of box's, over the image's side": 0.5 - centres[:, 0] / SIDE,
+        "image's centre below box's, over the image's side": 0.5 - centres[:, 1] / SIDE,
+        "tilt in degrees": np.array([one.tilt for one in found]),
+    }
+    print(f"| quantile | {' | '.join(f'{q:g}' for q in QUANTILES)} |\n|{' --- |' * (len(QUANTILES) + 1)}")
+    for name, values in rows.items():
+        print(f"| {name} | {' | '.join(f'{value:.3f}' for value in np.quantile(values, QUANTILES))} |")
+
+
+def cut(found, classifier, margin, upright):
+    """Faces uint8 [N, S, S, C] cut out of their enlarged images about the detector's boxes."""
+    import numpy as np
+
+    from fer_jax.inference.detection.cropping import crop
+    from fer_jax.inference.structures import Box
+
+    faces = []
+    for image, one in found:
+        side, (x, y) = margin * one.frame.width, one.frame.centre
+        frame = Box(x - side / 2 - AROUND, y - side / 2 - AROUND, side, side)
+        one = dataclasses.replace(one, frame=frame, tilt=one.tilt if upright else 0.0)
+        faces.append(crop(image, one, classifier.side, classifier.channels))
+    return np.stack(faces)
+
+
+def _centred(one) -> bool:
+    """Whether a detection's centre lies in the image, not in the grey around it."""
+    return all(AROUND < value < AROUND + SIDE for value in one.box.centre)
+
+
+def _percent(probabilities, labels) -> str:
+    return f"{100 * (probabilities.argmax(axis=1) == labels).mean():.2f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""How fast the input pipeline is, beside tf.data and torch.
+
+    python benchmarks/input.py
+
+First the host side alone: shuffled batches of faces with their augmentation parameters drawn. The
+peers do the same work: they shuffle the same faces, gather and batch them, and draw the same
+parameters with the same function once a batch, either gathering a batch at once or face by face. A
+peer that is not installed is skipped. Bar: 50,000 faces of 48x48 a second per core.
+
+Then the device's half of the augmentation on this machine's default device. How long training waits for
+its input, benchmarks/step.py says.
+"""
+
+import argparse
+import functools
+import importlib.util
+import itertools
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+
+from fer_jax.data import augment, pipeline  # noqa: E402
+from fer_jax.data.faces import Faces, one_hot  # noqa: E402
+
+RATE_BAR = 50_000
+COUNT, SIDE = 28_709, 48  # the training split of FER2013
+WARM_UP = 20  # batches
+ROUNDS = 3
+
+
+def random_faces() -> Faces:
+    """Noise in the shape of FER2013's training split: no step here depends on what a face shows."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 7, COUNT).astype(np.int32)
+    images = rng.integers(0, 256, (COUNT, SIDE, SIDE, 1), dtype=np.uint8)
+    return Faces(images, labels, one_hot(labels), [str(i) for i in range(COUNT)])
+
+
+def fer_jax_stream(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Iterator:
+    """What training uses."""
+    return pipeline.TrainStream(faces, batch_size, ranges, seed=0)
+
+
+def tf_whole_batches(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Iterator:
+    """tf.data over indices; each batch gathered at once."""
+    import tensorflow as tf
+
+    with tf.device("CPU"):
+        images, targets = tf.constant(faces.images), tf.constant(faces.targets)
+    draw = _tf_draw(batch_size, ranges)
+    return (
+        tf.data.Dataset.range(len(faces))
+        .shuffle(len(faces))
+        .repeat()
+        .batch(batch_size)
+        .map(lambda i: (tf.gather(images, i), tf.gather(targets, i), *draw()))
+        .prefetch(pipeline.READ_AHEAD)
+        .as_numpy_iterator()
+    )
+
+
+def tf_face_by_face(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Iterator:
+    """tf.data over faces, batched by copying."""
+    import tensorflow as tf
+
+    draw = _tf_draw(batch_size, ranges)
+    return (
+        tf.data.Dataset.from_tensor_slices((faces.images, faces.targets))
+        .shuffle(len(faces))
+        .repeat()
+        .batch(batch_size)
+        .map(lambda images, targets: (images, targets, *draw()))
+        .prefetch(pipeline.READ_AHEAD)
+        .as_numpy_iterator()
+    )
+
+
+def _tf_draw(batch_size: int, ranges: augment.Ranges) -> Callable:
+    """`augment.draw` as an operation of a TensorFlow graph."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    draw = lambda: tuple(augment.draw(ranges, batch_size, rng).values())  # noqa: E731
+    return lambda: tf.numpy_function(draw, [], [tf.float32] * len(draw()))
+
+
+def torch_whole_batches(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Iterator:
+    """torch's DataLoader over batches of indices; each batch gathered at once."""
+    import torch
+    from torch.utils.data import BatchSampler, DataLoader, RandomSampler
+
+    rng = np.random.default_rng(0)
+    images, targets = torch.from_numpy(faces.images), torch.from_numpy(faces.targets)
+
+    class Batches(torch.utils.data.Dataset):
+        def __getitem__(self, indices):
+            drawn = augment.draw(ranges, len(indices), rng)
+            tensors = {name: torch.from_numpy(value) for name, value in drawn.items()}
+            # Far faster here than images[indices].
+            indices = torch.tensor(indices)
+            image, target = images.index_select(0, indices), targets.index_select(0, indices)
+            return {"image": image, "target": target, **tensors}
+
+    sampler = BatchSampler(RandomSampler(images), batch_size, drop_last=True)
+    loader = DataLoader(Batches(), sampler=sampler, batch_size=None)
+    return itertools.chain.from_iterable(itertools.repeat(loader))
+
+
+def torch_face_by_face(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Iterator:
+    """torch's DataLoader over faces, collated into batches."""
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset, default_collate
+
+    rng = np.random.default_rng(0)
+
+    def collate(examples):
+        drawn = augment.draw(ranges, len(examples), rng)
+        return [*default_collate(examples), *map(torch.from_numpy, drawn.values())]
+
+    dataset = TensorDataset(torch.from_numpy(faces.images), torch.from_numpy(faces.targets))
+    loader = DataLoader(dataset, batch_size, shuffle=True, collate_fn=collate, drop_last=True)
+    return itertools.chain.from_iterable(itertools.repeat(loader))
+
+
+# Name, the module it needs, how to make its endless stream.
+STREAMS = (
+    ("fer_jax (Grain)", "grain", fer_jax_stream),
+    ("tf.data, whole batches", "tensorflow", tf_whole_batches),
+    ("tf.data, face by face", "tensorflow", tf_face_by_face),
+    ("torch DataLoader, whole batches", "torch", torch_whole_batches),
+    ("torch DataLoader, face by face", "torch", torch_face_by_face),
+)
+
+
+def measure(stream: Iterator, batch_size: int, seconds: float) -> tuple[float, float]:
+    """Faces a second of wall time, and of processor time over all threads, which is per core."""
+    started, used, batches = time.perf_counter(), time.process_time(), 0
+    while time.perf_counter() - started < seconds:
+        next(stream)
+        batches += 1
+    faces = batches * batch_size
+    return faces / (time.perf_counter() - started), faces / (time.process_time() - used)
+
+
+def compare_streams(
+    faces: Faces, batch_size: int, ranges: augment.Ranges, seconds: float
+) -> dict[str, float]:
+    """Prints the rates of all streams, in alternating rounds; returns the medians per core."""
+    streams = {}
+    for name, module, make in STREAMS:
+        if importlib.util.find_spec(module) is None:
+            print(f"{name:32s} skipped: {module} is not installed")
+            continue
+        streams[name] = make(faces, batch_size, ranges)
+        for _ in range(WARM_UP):
+            next(streams[name])
+    rates = {name: [] for name in streams}
+    for _ in range(ROUNDS):
+        for name, stream in streams.items():
+            rates[name].append(measure(stream, batch_size, seconds / ROUNDS))
+    per_core = {}
+    for name, rounds in rates.items():
+        wall, per_core[name] = (statistics.median(rate) for rate in zip(*rounds, strict=True))
+        print(f"{name:32s} {wall:10,.0f} faces/s {per_core[name]:10,.0f} faces/s per core")
+    return per_core
+
+
+def measure_augmentation(faces: Faces, batch_size: int, ranges: augment.Ranges) -> None:
+    """Prints what the device's half of the augmentation costs."""
+    stream = fer_jax_stream(faces, batch_size, ranges)
+    batch = jax.device_put(next(stream))
+    stream.close()
+    apply = jax.jit(functools.partial(augment.apply, size=SIDE))
+    jax.block_until_ready(apply(batch))
+    times = []
+    for _ in range(50):
+        started = time.perf_counter()
+        jax.block_until_ready(apply(batch))
+        times.append(time.perf_counter() - started)
+    print(
+        f"all augmentations on {jax.default_backend()}: {1e3 * statistics.median(times):.2f} ms "
+        f"for {batch_size} faces of {SIDE}x{SIDE}"
+    )
+
+
+def main() -> int:
+    """Prints all measurements; the exit code is 1 when the bar is missed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--preset", choices=sorted(augment.PRESETS), default="cnn")
+    parser.add_argument("--seconds", type=float, default=6, help="to measure each stream for")
+    options = parser.parse_args()
+    faces, ranges = random_faces(), augment.PRESETS[options.preset]
+    rates = compare_streams(faces, options.batch_size, ranges, options.seconds)
+    measure_augmentation(faces, options.batch_size, ranges)
+    missed = rates[STREAMS[0][0]] < RATE_BAR
+    print(f"bar (over {RATE_BAR:,} faces/s per core): {'MISSED' if missed else 'met'}")
+    return int(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""How fast a video is predicted, against the usual way: frame by frame and face by face.
+
+    python benchmarks/predict.py --video clip.mp4
+
+The same detector (YuNet, looking at a copy of the frame of the same size), network and weights in all rows,
+from the file to the probabilities of every face, in one run and in turns:
+
+* fer_jax: what `fer-jax predict` does, but for writing the rows.
+* keras: OpenCV reads a frame, YuNet looks at it, and Keras' `predict` gets one face after the other, as FER
+  packages do.
+* one by one: the same with fer_jax's own network, compiled for one face.
+
+The first round is a warm-up. Needs the extra `test`. Measure with nothing else running.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import cv2  # noqa: E402
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+
+from fer_jax import runtime  # noqa: E402
+from fer_jax.commands.common import at_least_one  # noqa: E402
+from fer_jax.evaluation import cost  # noqa: E402
+from fer_jax.inference.classifier import Classifier  # noqa: E402
+from fer_jax.inference.detection import assets  # noqa: E402
+from fer_jax.inference.detection.detectors import LONGEST_IN_VIDEO, YuNet  # noqa: E402
+from fer_jax.inference.media import stream, tracking  # noqa: E402
+from fer_jax.inference.media.inputs import Input  # noqa: E402
+from fer_jax.inference.output import table  # noqa: E402
+from fer_jax.inference.predictor import Predictor  # noqa: E402
+from fer_jax.loaded_model import LoadedModel  # noqa: E402
+from fer_jax.pretrained.registry import find_weights  # noqa: E402
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--video", required=True, metavar="FILE")
+    parser.add_argument("--rounds", type=at_least_one, default=3, help="after the warm-up (default: 3)")
+    args = parser.parse_args(argv)
+    runtime.tune_cpu()
+    trained = LoadedModel(find_weights("cnn"))
+    one = Classifier(trained, sizes=(1,))
+    network = build_keras(trained)
+    predictor = Predictor.load("cnn", batch_sizes=(64, 256))
+    mean, std = trained.normalization["mean"], trained.normalization["std"]
+
+    def by_keras(face: np.ndarray) -> np.ndarray:
+        return network.predict((face[None] / np.float32(255) - mean) / std, verbose=0)
+
+    sides: dict[str, Callable[[], int]] = {
+        "fer_jax": lambda: run_ours(args.video, predictor),
+        "keras": lambda: run_frame_by_frame(args.video, by_keras),
+        "one by one": lambda: run_frame_by_frame(args.video, lambda face: one(face[None])),
+    }
+    seconds, faces = {name: [] for name in sides}, {}
+    for turn in range(args.rounds + 1):
+        for name, run in sides.items():
+            start = time.perf_counter()
+            faces[name] = run()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    ours = np.median(seconds["fer_jax"])
+    print(f"{args.video}, {frames(args.video)} frames, {cost.hardware()}, median of {args.rounds} rounds")
+    print("| way | faces | frames a second | fer_jax is faster by |\n| --- | --- | --- | --- |")
+    for name, times in seconds.items():
+        median = np.median(times)
+        print(f"| {name} | {faces[name]} | {frames(args.video) / median:.1f} | {median / ours:.2f} |")
+    return 0
+
+
+def build_keras(trained: LoadedModel) -> keras.Model:
+    """The network of `cnn_relu` in Keras, with its weights."""
+    params, statistics = trained.variables["params"], trained.variables["batch_stats"]
+    layers, number = [keras.Input(trained.input_shape)], 0
+    for depth in trained.model.depths:
+        for _ in range(depth):
+            width = params[f"Conv_{number}"]["kernel"].shape[-1]
+            layers.append(
+                keras.layers.Conv2D(width, 3, padding="same", use_bias=False, name=f"Conv_{number}")
+            )
+            layers.append(keras.layers.BatchNormalization(epsilon=1e-3, name=f"BatchNorm_{number}"))
+            layers.append(keras.layers.ReLU())
+            number += 1
+        layers.append(keras.layers.MaxPooling2D())
+    layers.append(keras.layers.GlobalAveragePooling2D())
+    layers.append(keras.layers.Dense(trained.model.hidden, use_bias=False, name="Dense_0"))
+    layers.append(keras.layers.BatchNormalization(epsilon=1e-3, name=f"BatchNorm_{number}"))
+    layers.append(keras.layers.ReLU())
+    layers.append(keras.layers.Dense(trained.model.num_classes, activation="softmax", name="Dense_1"))
+    network = keras.Sequential(layers)
+    for name, own in params.items():
+        more = statistics.get(name, {})
+        order = ("scale", "bias") if more else ("kernel", "bias")
+        values = [own[key] for key in order if key in own] + [more[key] for key in ("mean", "var") if more]
+        network.get_layer(name).set_weights(values)
+    return network
+
+
+def run_ours(path: str, predictor: Predictor) -> int:
+    """Predicts a video as the command line does; how many faces it has."""
+    tracker, faces = tracking.Tracker(), 0
+    seen = stream.look([Input(path, path)], predictor)
+    for one, found in stream.classify(stream.ahead(seen), predictor):
+        tracks = []
+        if one.frame is not None:
+            boxes, seen_now = [face.box for face in found], [face.probabilities for face in found]
+            tracks = tracker.update(boxes, seen_now, one.seconds)
+        faces += sum(row["status"] == table.FACE for row in table.rows(one, found, tracks))
+    return faces
+
+
+def run_frame_by_frame(path: str, classify: Callable[[np.ndarray], np.ndarray]) -> int:
+    """Predicts a video frame by frame and face by face; how many faces it has."""
+    video, faces, detector = cv2.VideoCapture(path), 0, None
+    while True:
+        whole, frame = video.read()
+        if not whole:
+            return faces
+        scale = min(1.0, LONGEST_IN_VIDEO / max(frame.shape[:2]))
+        small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        if detector is None:
+            model = str(assets.fetch_yunet())
+            detector = cv2.FaceDetectorYN.create(model, "", small.shape[1::-1], YuNet.MIN_SCORE)
+        _, found = detector.detect(small)
+        boxes = () if found is None else np.maximum(found[:, :4] / scale, 0).astype(int)
+        for left, top, width, height in boxes:
+            face = cv2.cvtColor(frame[top : top + height, left : left + width], cv2.COLOR_BGR2GRAY)
+            classify(cv2.resize(face, (48, 48), interpolation=cv2.INTER_AREA)[..., None])
+            faces += 1
+
+
+def frames(path: str) -> int:
+    """How many frames OpenCV counts."""
+    return int(cv2.VideoCapture(path).get(cv2.CAP_PROP_FRAME_COUNT))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""How fast a configuration's training step is on this device, and how near to what the device can do.
+
+    python benchmarks/step.py --config configs/best.py
+    python benchmarks/step.py --config configs/best.py:deep --profile traces -- \\
+        --config.train.batch_size=512
+
+The step is the one that training compiles, made by the same code from the same configuration, at the end of
+the run: its last stage, its full input size. It is timed by itself, with a batch that lies on the device, and
+as training feeds it, from the input pipeline. Its operations are those of the matrix products and
+convolutions as the network defines them, two a multiply-add. Beside them stands the device's rate at a large
+matrix product in the configuration's dtype, measured here. --profile writes a trace for XProf or Perfetto.
+For one device. Flags after -- go to the configuration.
+"""
+
+import argparse
+import math
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from fer_jax.commands import common, trainings  # noqa: E402
+
+if TYPE_CHECKING:
+    from fer_jax.training.train import Run
+
+OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.parallel")
+WARM_UP, PROFILED = 3, 5  # steps
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = trainings.make_parser(__doc__)
+    trainings.add_data(parser)
+    number = {"type": common.at_least_one, "metavar": "N"}
+    parser.add_argument("--steps", **number, default=50, help="timed in a round (default: 50)")
+    parser.add_argument("--rounds", **number, default=3, help="of which the best counts (default: 3)")
+    parser.add_argument("--profile", type=pathlib.Path, metavar="DIR", help="folder for a trace")
+    options = parser.parse_args(argv)
+    trainings.refuse(parser, options.arguments, OWN)
+    return options
+
+
+def benchmark(options: argparse.Namespace) -> int:
+    """Prints everything; the exit code.
+
+    Raises:
+      ValueError: the configuration cannot work, or there are several devices.
+    """
+    flags = [*trainings.data_flags(options), "--config.parallel=jit", *options.arguments]
+    config = trainings.load_config(options.config, flags)
+    import jax
+
+    from fer_jax import runtime
+
+    runtime.tune_cpu()
+    from fer_jax.data.dataset import builder
+    from fer_jax.evaluation import run_info
+    from fer_jax.training import build
+    from fer_jax.training.train import Run
+
+    if jax.device_count() > 1:
+        raise ValueError(
+            f"there are {jax.device_count()} devices, and the benchmark is for one: show one, as with "
+            "CUDA_VISIBLE_DEVICES=0"
+        )
+    print(f"{trainings.called()}, {run_info.describe([run_info.here()])}", flush=True)
+    if options.profile:
+        common.open_folder(options.profile, "--profile")
+    manifest, teachers = builder.read_manifest(config.data.dir), build.teachers(config)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(config, pathlib.Path(folder), manifest, teachers)
+        try:
+            measure(run, options)
+        finally:
+            run.close()
+    return 0
+
+
+def measure(run: "Run", options: argparse.Namespace) -> None:
+    """Prints the speeds beside the device's rate, and writes the trace if asked for."""
+    import ceilings
+
+    from fer_jax.evaluation import cost
+    from fer_jax.models.ops.portable import portable
+
+    run.step = run.total_steps - 1
+    run.enter_stage()
+    config, size = run.config, run.input_size()
+    model, batch_size = config.model, config.train.batch_size
+    step, batch = run.train_step(size), run.placement.put_batch(next(run.stream))
+    print(
+        f"\n{model.name}, {size} px, {model.channels} channel{'s' if model.channels > 1 else ''}, "
+        f"{model.dtype}, batch {batch_size}, on {cost.hardware()}\n"
+        f"a step is: {', '.join(contents(config))}\n\n"
+        "| | steps/s | images/s | waiting for input |\n|---|---|---|---|",
+        flush=True,
+    )
+    alone, _ = timed(run, step, lambda: batch, options)
+    print(f"| its batch on the device | {1 / alone:.2f} | {batch_size / alone:.0f} | |", flush=True)
+    fed, waiting = timed(run, step, lambda: run.placement.put_batch(next(run.stream)), options)
+    print(f"| as training feeds it | {1 / fed:.2f} | {batch_size / fed:.0f} | {waiting:.1%} |", flush=True)
+    with portable():  # whatever a device makes of the convolutions
+        operations = ceilings.operations(run.compile_step(size).trace(run.state, batch).jaxpr.jaxpr)
+    rate = ceilings.matrix_product_rate(model.dtype)
+    cells = [amount_of(operations, "FLOP"), *(amount_of(x, "FLOP/s") for x in (operations / alone, rate))]
+    cells += [f"{operations / alone / rate:.1%}", f"{rate / operations:.2f}"]
+    print("\n| | a step | a second | ceiling | reached | steps/s there |\n|---|---|---|---|---|---|")
+    print(f"| matrix products, {model.dtype} | {' | '.join(cells)} |", flush=True)
+    if options.profile:
+        print(f"\n{trace(run, step, batch, options.profile)}")
+        print(f"view it: pip install xprof; xprof --logdir {options.profile}")
+
+
+def contents(config: Any) -> Iterable[str]:
+    """What a training step of a configuration consists of."""
+    yield "resampling and augmentation of uint8 faces"
+    if config.distill.teachers:
+        yield "the teachers' forward pass"
+    if config.optim.sharpness_radius:
+        yield "forward, loss and backward for the sharpness"
+    yield from ("forward", "loss", "backward", "update")
+    if config.train.ema_decay:
+        yield "averaged weights"
+    yield "metrics"
+
+
+def timed(
+    run: "Run", step: Callable, feed: Callable[[], Any], options: argparse.Namespace
+) -> tuple[float, float]:
+    """Trains on what `feed` gives.
+
+    Returns:
+      The seconds of a step in the best round, for whatever disturbs a round only adds to it, and the share
+      of them spent waiting for input.
+    """
+    advance(run, step, feed, WARM_UP)
+    rounds = []
+    for _ in range(options.rounds):
+        run.stream.wait_seconds, started = 0.0, time.perf_counter()
+        advance(run, step, feed, options.steps)
+        seconds = time.perf_counter() - started
+        rounds.append((seconds / options.steps, run.stream.wait_seconds / seconds))
+    return min(rounds)
+
+
+def advance(run: "Run", step: Callable, feed: Callable[[], Any], count: int) -> None:
+    """Trains `count` steps, queued as training queues them, and waits for the last."""
+    for _ in range(count):
+        run.state, metrics = step(run.state, feed())
+    metrics["loss"].block_until_ready()
+
+
+def amount_of(value: float, unit: str) -> str:
+    """Four digits with the prefix of the unit."""
+    power = min(4, max(0, math.floor(math.log10(value) / 3))) if value > 0 else 0
+    return f"{value / 1000**power:.4g} {' kMGT'[power].strip()}{unit}"
+
+
+def trace(run: "Run", step: Callable, batch: Any, folder: pathlib.Path) -> pathlib.Path:
+    """Writes a trace of a few steps; returns its file."""
+    import jax
+
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0  # its events would slow the host down
+    before = set(folder.rglob("*.xplane.pb"))
+    with jax.profiler.trace(str(folder), profiler_options=options):
+        advance(run, step, lambda: batch, PROFILED)
+    (path,) = set(folder.rglob("*.xplane.pb")) - before
+    return path
+
+
+def main(argv: list[str] | None = None) -> int:
+    return common.run(benchmark, parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""How long a fixed recipe takes to an accuracy: wall time from the start of the program to its evaluation.
+
+    python benchmarks/time_to_accuracy.py --config configs/cnn_small.py --target 0.67
+    python benchmarks/time_to_accuracy.py --config configs/fast.py:72 --target 0.72 --seeds 0 1 2
+
+Each seed trains in a process of its own, from random weights to the recipe's end, and is evaluated once, with
+one view of each face, on --config.selection.split: no score of the split steers or selects anything. The
+clock starts before the interpreter does and stops when the evaluation is done. Of the seconds are told: the
+start (imports, data, parameters), the compilation of steps and evaluation, and what is left: tracing,
+training, the evaluation and the writing of its checkpoint. Compiled programs are not kept from one process to
+the next. The target counts as reached where the mean over the seeds reaches it; the exit code is 1 where it
+does not. What follows -- is for the configuration, such as --config.train.epochs=1.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+import tempfile
+import time
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from ml_collections import ConfigDict  # noqa: E402
+
+from fer_jax.commands import common, trainings  # noqa: E402
+from fer_jax.evaluation import run_info  # noqa: E402
+from fer_jax.training.monitoring import EXIT_PREEMPTED, StopSignal  # noqa: E402
+
+COMPILATION = "/jax/core/compile/backend_compile_duration"
+OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.seed")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = trainings.make_parser(__doc__)
+    trainings.add_data(parser)
+    parser.add_argument("--target", type=float, required=True, metavar="SHARE", help="accuracy in [0, 1]")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="(default: 0)")
+    parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if not 0 < options.target <= 1:
+        parser.error(f"--target {options.target:g}: expected a share, such as 0.7 for 70 %")
+    trainings.refuse(parser, options.arguments, OWN)
+    return options
+
+
+def train(options: argparse.Namespace) -> dict[str, Any]:
+    """Trains and evaluates in this process.
+
+    Returns:
+      "accuracy", in seconds "total", "start" and "compilation", and "origin", see `run_info.here`.
+    """
+    import jax
+
+    from fer_jax import runtime
+
+    compiled = [0.0]
+
+    def listen(event, seconds, **_):
+        if event == COMPILATION:
+            compiled[0] += seconds
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    runtime.tune_cpu()
+    from fer_jax.data.dataset import builder
+    from fer_jax.training.train import Run
+
+    flags = [*trainings.data_flags(options), f"--config.seed={options.seeds[0]}", *options.arguments]
+    config = trainings.load_config(options.config, flags)
+    with tempfile.TemporaryDirectory() as folder, StopSignal() as stop:
+        run = Run(config, pathlib.Path(folder), builder.read_manifest(config.data.dir), [])
+        try:
+            start, compiled[0] = time.time() - options.started, 0.0
+            run.train_until(run.total_steps, stop)
+            run.evaluate()
+            total = time.time() - options.started
+        finally:
+            run.close()  # before the folder goes: checkpoints are written behind the scenes
+        accuracy = run.facts["evaluation"]["value"]
+    figures = {"accuracy": accuracy, "total": total, "start": start, "compilation": compiled[0]}
+    return figures | {"origin": run_info.here()}
+
+
+def answer(options: argparse.Namespace) -> int:
+    """Prints what `train` gives; the exit code."""
+    print(json.dumps(train(options)))
+    return 0
+
+
+def measure(
+    commands: trainings.Commands, options: argparse.Namespace, seed: int
+) -> tuple[int, dict[str, Any]]:
+    """The exit code of a training in a process of its own, and what `train` gives there, {} if it failed."""
+    line = [sys.executable, __file__, "--config", options.config, "--data", str(options.data)]
+    line += ["--target", str(options.target), "--seeds", str(seed)]
+    line += ["--image_size", str(options.image_size)] if options.image_size else []
+    environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    started = ["--started", str(time.time()), "--", *options.arguments]
+    code, printed = commands.ask(*line, *started, env=environment)
+    return code, {} if code else json.loads(printed.splitlines()[-1])
+
+
+def table(rows: dict[int, dict[str, Any]], target: float) -> tuple[list[str], bool]:
+    """The lines to print, and whether the target is reached.
+
+    Args:
+      rows: what `train` gives, by seed.
+      target: accuracy in [0, 1].
+    """
+    import numpy as np
+
+    lines = [
+        "| seed | accuracy, % | seconds in all | start | compilation | without both |",
+        "|---|---|---|---|---|---|",
+    ]
+    columns = []
+    for seed, row in rows.items():
+        rest = row["total"] - row["start"] - row["compilation"]
+        columns.append((100 * row["accuracy"], row["total"], row["start"], row["compilation"], rest))
+        lines.append(f"| {seed} | " + " | ".join(_cells(columns[-1])) + " |")
+    means = np.mean(columns, axis=0)
+    lines.append("| mean | " + " | ".join(_cells(means)) + " |")
+    reached = bool(means[0] >= 100 * target)
+    hits = sum(row["accuracy"] >= target for row in rows.values())
+    spread = f" ± {np.std([c[0] for c in columns], ddof=1):.2f}" if len(columns) > 1 else ""
+    lines += [
+        "",
+        f"{100 * target:g} % {'reached' if reached else 'missed'}: {means[0]:.2f} %{spread} in "
+        f"{means[1]:.0f} s, {means[4]:.0f} s without start and compilation; reached by {hits} of {len(rows)} "
+        "seeds",
+    ]
+    return lines, reached
+
+
+def _cells(values) -> list[str]:
+    return [f"{values[0]:.2f}", *(f"{value:.1f}" for value in values[1:])]
+
+
+def check(config: ConfigDict) -> None:
+    """Refuses what is not a training from random weights that is judged by its accuracy.
+
+    Raises:
+      ValueError: it is not; the message names the field.
+    """
+    from fer_jax.training import validate
+
+    plain = {"init_from": "", "init.weights": "none", "distill.teachers": (), "selection.metric": "accuracy"}
+    for name, value in plain.items():
+        if (found := validate.field(config, name)) != value:
+            raise ValueError(f"config.{name} is {found!r}; the time is of trainings with {value!r}")
+
+
+def main() -> int:
+    options = parse_args()
+    if options.started:
+        return common.run(answer, options)
+    try:
+        config = trainings.load_config(options.config, options.arguments)
+        check(config)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    rows, commands = {}, trainings.Commands()
+    for seed in dict.fromkeys(options.seeds):
+        print(f"seed {seed}", file=sys.stderr, flush=True)
+        code, rows[seed] = measure(commands, options, seed)
+        if code == EXIT_PREEMPTED:
+            print("stopped: nothing is kept; the same command begins anew", file=sys.stderr)
+        if code:
+            return code
+    lines, reached = table(rows, options.target)
+    origin = run_info.describe(row["origin"] for row in rows.values())
+    judged = f"Accuracy on `{config.selection.split}` by {config.data.labels} labels."
+    print("\n".join([f"{trainings.called()}, {origin}", "", judged, "", *lines]))
+    return int(not reached)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

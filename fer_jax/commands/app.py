@@ -1,0 +1,21 @@
+"""fer-jax app [STREAMLIT'S OPTIONS] [-- --models FOLDER]: opens the app in a browser."""
+
+import importlib.util
+import pathlib
+import sys
+
+APP = pathlib.Path(__file__).resolve().parents[1] / "inference" / "app" / "app.py"
+
+
+def main() -> int | None:
+    """Runs the app until it is told to stop; returns the exit code."""
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
+    if not importlib.util.find_spec("streamlit"):
+        print("error: the app needs streamlit: pip install 'fer_jax[app]'", file=sys.stderr)
+        return 1
+    from streamlit.web import cli
+
+    sys.argv = ["streamlit", "run", str(APP), *sys.argv[1:]]
+    return cli.main()

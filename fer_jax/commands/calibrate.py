@@ -1,0 +1,57 @@
+"""Fits the temperature that makes a model's confidence mean what it says, and keeps it with the weights.
+
+    fer-jax calibrate --workdir runs/cnn --data data/fer2013
+    fer-jax calibrate --checkpoint my.safetensors --data data/mine --split validation
+
+Trainings do this by themselves at their end. The weights' file is written anew with the temperature
+among its facts (Guo et al. 2017); predictions stay what they are, and reports show calibrated figures
+beside the raw ones.
+"""
+
+import argparse
+from pathlib import Path
+
+from fer_jax.commands import common
+from fer_jax.pretrained.registry import name_of
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = common.make_parser(__doc__)
+    common.add_batch_size(parser, 256)
+    return common.run(calibrate, parser.parse_args(argv))
+
+
+def calibrate(args: argparse.Namespace) -> int:
+    """Fits the temperature and writes the weights anew; the exit code.
+
+    Raises:
+      ValueError: the weights come with the package or are not in a file; the split is the one that was
+        trained on, or for the final score.
+    """
+    from fer_jax import weights_file
+    from fer_jax.evaluation import leakage_policy
+    from fer_jax.evaluation.metrics import calibration
+
+    trained = common.open_weights(args)
+    path = Path(trained.source)
+    if name_of(path):
+        raise ValueError(f"{path} belongs to the package and is calibrated: give a file of your own")
+    if not path.is_file():
+        raise ValueError(f"{path} is a folder: the temperature is kept in a .safetensors file; give that")
+    judged, facts = common.load_labelled(trained, args.data, args.split)
+    if args.split == "test":
+        raise ValueError("--split test is for the final score only: fit on validation")
+    if leakage_policy.judge(facts, None)["trained_on_this_split"]:
+        raise ValueError(
+            f"{path} was trained on {args.split} of {args.data}, and is too sure of it: fit on validation"
+        )
+    probs = trained.predict(judged.faces.images, batch_size=args.batch_size)
+    found = calibration.calibrate(probs, judged.faces.labels)
+    kept = found | {"split": args.split, "split_hash": leakage_policy.split_hash(facts["data"], args.split)}
+    dtype = ((trained.facts.get("config") or {}).get("checkpoint") or {}).get("dtype", "float32")
+    weights_file.export_weights(path, trained.variables, trained.facts | {"calibration": kept}, dtype)
+    print(
+        f"temperature {found['temperature']:.3f}: mean loss on {args.split} {found['loss_before']:.4f} "
+        f"before, {found['loss_after']:.4f} after; kept in {path}"
+    )
+    return 0

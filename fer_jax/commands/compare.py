@@ -1,0 +1,78 @@
+"""Compares models on the same images: one table, tests between any two, pictures.
+
+    fer-jax compare runs/cnn runs/mobilenet_v3_small --out runs/comparison
+    fer-jax compare runs/cnn keras.csv --data data/fer2013 --split validation --out comparison
+
+What is compared are runs (their report), folders of reports, stored results, or plain CSV files of any
+framework: a column id and one of probabilities for each of angry, disgust, fear, happy, sad, surprise,
+neutral, for every image of a split. Labels, groups of identical images and copies in the training come
+with a report; for files without them they are looked up by id in --data, whose training split (and, for
+--split test, the validation split) such models are taken to have learnt from.
+
+OUT gets compare.md (start there), compare.json and pictures: accuracy, macro F1, accuracy without leaked
+images and calibration error with 95 % intervals, parameters, FLOPs, latency and training time where a
+report tells them (see fer-jax evaluate --latency), McNemar's test and the paired bootstrap between any two.
+Runs that differ only in their seed are summed up together.
+"""
+
+import argparse
+import functools
+from pathlib import Path
+
+from fer_jax.commands import common
+from fer_jax.data.sources.record import SPLITS
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", nargs="+", metavar="RUN_OR_PREDICTIONS", help="what to compare")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the comparison")
+    parser.add_argument("--data", metavar="DATA", help="made by fer-jax prepare")
+    parser.add_argument(
+        "--split", choices=SPLITS, default="validation", help="of --data (default: validation)"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return common.run(compare, parse_args(argv))
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Compares, writes and prints; the exit code."""
+    from fer_jax.evaluation.compare import comparison_page, model_results, significance
+
+    common.open_folder(args.out)
+    split = load_split(args.data, args.split) if args.data else None
+    found = significance.compare(model_results.load(args.models, split))
+    comparison_page.write(args.out, found)
+    print("\n".join(comparison_page.summary(found)))
+    print(f"\ncomparison: {Path(args.out) / 'compare.md'}")
+    return 0
+
+
+def load_split(data_dir: str, split: str):
+    """What a dataset tells of the images of a split, see `model_results.Split`."""
+    import numpy as np
+
+    from fer_jax.data import near_duplicates, splits
+    from fer_jax.data.dataset import builder
+    from fer_jax.evaluation import leakage
+    from fer_jax.evaluation.compare import model_results
+
+    manifest = builder.read_manifest(data_dir)
+    size = None if manifest["image_shape"] else near_duplicates.SIDE
+    faces = builder.load(data_dir, split, image_size=size)
+
+    @functools.cache
+    def copies() -> np.ndarray:
+        kinds = np.zeros(len(faces), np.int8)
+        for other in SPLITS[: SPLITS.index(split)]:
+            if other in manifest["splits"]:
+                others = builder.load(data_dir, other, image_size=size).images
+                kinds = np.maximum(kinds, leakage.find_copies(faces.images, others))
+        return kinds
+
+    return model_results.Split(faces.ids, faces.labels, splits.duplicate_groups(faces.images), copies)

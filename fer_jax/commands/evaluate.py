@@ -1,0 +1,136 @@
+"""Evaluates a trained model on one split and writes a report with pictures.
+
+    fer-jax evaluate --workdir runs/cnn --data data/fer2013 --out evaluation
+    fer-jax evaluate --checkpoint my.safetensors --data data/mine --split test --out out
+
+On data with FER+ votes the report also says how the model does against the annotators, and by how
+much these agree. --labels chooses what counts as right.
+
+OUT gets report.md (start there), report.json (every figure, the configuration, where the weights
+and the data come from), predictions.csv (each image's id, label, prediction, probabilities, whether
+it has a copy in the training), twins.csv and pictures. Every image counts once, whatever the batch
+size and the number of devices.
+
+Figures are given on the whole split and without the images that have a copy in the splits that the
+weights were trained and selected on. Those splits are looked for in DATA and, for data of another
+origin, in --training_data. An evaluation on `test` is noted in test_evaluations.jsonl beside the
+weights.
+
+--attributes takes a table of what is known of the images (a CSV file with a column id and columns of
+categories such as age or source) and writes the figures of each group, and the largest gaps between
+groups, into subgroups.md, subgroups.json and subgroups.png.
+
+--tta averages several views of each face: "flip" the face and its mirror image, "tencrop" five
+crops and their mirror images. They cost 2 and 10 times as much as "none".
+
+--latency measures how long one face takes by itself on this machine, best with nothing else running.
+"""
+
+import argparse
+from pathlib import Path
+
+from fer_jax.commands import common
+from fer_jax.evaluation import leakage_policy
+from fer_jax.pretrained.registry import network_name
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = common.make_parser(__doc__, out="folder for the report")
+    common.add_labels(parser)
+    common.add_classes(parser)
+    common.add_training_data(parser)
+    parser.add_argument(
+        "--attributes", metavar="CSV", help="the figures by group, too: a column id, columns of categories"
+    )
+    parser.add_argument(
+        "--tta",
+        default="none",
+        choices=("none", "flip", "tencrop"),
+        help="test-time augmentation (default: none)",
+    )
+    parser.add_argument("--latency", action="store_true", help="measure how long one face takes")
+    common.add_batch_size(parser, 256)
+
+    def work(args: argparse.Namespace) -> int:
+        print(summary(evaluate(args), args.out))
+        return 0
+
+    return common.run(work, parser.parse_args(argv))
+
+
+def evaluate(args: argparse.Namespace) -> dict:
+    """Loads, predicts and writes the report; returns what report.json holds."""
+    from fer_jax import batch_inference
+    from fer_jax.data import splits
+    from fer_jax.evaluation import cost, labelled_split
+    from fer_jax.evaluation.metrics import annotators, classification, subgroups
+    from fer_jax.evaluation.report import report, subgroups_report
+
+    trained = common.open_weights(args)
+    judged, facts = common.load_labelled(trained, args.data, args.split, args.labels, args.classes)
+    faces, whole = judged.faces, judged.whole
+    common.open_folder(args.out)
+    groups_of_whole = splits.duplicate_groups(whole.images)
+    groups = groups_of_whole[judged.kept]
+    attributes = subgroups.read_table(args.attributes) if args.attributes else None
+    if attributes:
+        subgroups.match(attributes, faces.ids)  # which complains before the work
+    # Of the whole split: the annotators are compared with on all of it, whatever the labels.
+    all_probs = trained.predict(whole.images, batch_size=args.batch_size, tta=args.tta)
+    probs = batch_inference.restrict(all_probs[judged.kept], len(judged.names))
+    facts |= {
+        "split_size": len(whole),
+        "tta": args.tta,
+        "parameters": trained.parameters,
+        "cost": cost.measure(trained, faces.image_shape if args.latency else None),
+    }
+    if whole.votes is not None:
+        facts["annotators"] = annotators.compare(all_probs, whole.labels, whole.votes, groups_of_whole)
+    copies = labelled_split.find_copies(trained, faces.images, facts, [args.data, *args.training_data])
+    accuracy = classification.accuracy(probs, faces.labels)
+    facts["test_evaluations"] = leakage_policy.note_test(facts, accuracy, f"tta {args.tta}")
+    for name in ("subgroups.md", "subgroups.json", "subgroups.png"):
+        (Path(args.out) / name).unlink(missing_ok=True)
+    if attributes:
+        found = subgroups.compare(probs, faces.labels, faces.ids, groups, attributes, copies)
+        subgroups_report.write(args.out, found)
+    return report.write_report(
+        args.out,
+        probs,
+        faces.labels,
+        faces.ids,
+        facts=facts,
+        images=faces.images,
+        groups=groups,
+        copies=copies,
+    )
+
+
+def summary(report: dict, out: str) -> str:
+    """The main figures and where the rest is."""
+    interval = report["interval_95"]
+    network = network_name(report["checkpoint"], report["model"])
+    lines = [
+        f"{network} on {report['split']}: {report['num_examples']:,} images, tta {report['tta']}",
+        "",
+    ]
+    for key, label in (
+        ("accuracy", "accuracy"),
+        ("balanced_accuracy", "balanced accuracy"),
+        ("macro_f1", "macro F1"),
+        ("weighted_f1", "weighted F1"),
+        ("loss", "loss"),
+        ("ece", "calibration error"),
+    ):
+        lines.append("  {:18} {:.4f}   95 % {:.4f} - {:.4f}".format(label, report[key], *interval[key]))
+    for key, part in (report["leak_free"] or {}).items():
+        if part:
+            words = "  {:18} {:.4f}   95 % {:.4f} - {:.4f}   {:,} images without {} copies"
+            numbers = (part["accuracy"], *part["interval_95"]["accuracy"], part["num_examples"])
+            lines.append(words.format("accuracy", *numbers, key.removeprefix("without_")))
+    lines += ["", f"  {'emotion':10} precision  recall      F1  images"]
+    for name, row in report["per_class"].items():
+        lines.append(
+            f"  {name:10} {row['precision']:9.3f} {row['recall']:7.3f} {row['f1']:7.3f} {row['support']:7,}"
+        )
+    return "\n".join([*lines, "", report["note"], f"report: {Path(out) / 'report.md'}"])

@@ -1,0 +1,107 @@
+"""Finds training images whose label is probably wrong, by confident learning on out-of-fold predictions.
+
+    fer-jax label-errors --data data/fer2013 --out runs/label_errors
+    fer-jax label-errors --out runs/label_errors -- --config.train.epochs=12
+
+Splits the training images into folds, identical ones together, trains --config once for each fold on all the
+others, and asks it about the fold. Its last weights answer, which no score has selected. OUT gets
+
+  predictions.csv   each training image's probabilities by the model that has not seen it
+  suspects.csv      id, label, suggested, quality (the probability of the label): the most doubtful first
+  suspects.png      the first of them
+  fold_0 ...        the trainings, and in fold_0.txt ... the ids each was not shown
+
+The same command again goes on where it stopped. suspects.csv is what --config.data.drop_ids takes; look at
+it first. A network that is often wrong doubts many labels that are right: --at_most 0.05 keeps the most
+doubtful ones, 5 % of all images. What follows -- is for every training.
+"""
+
+import argparse
+import pathlib
+
+from fer_jax.commands import common, trainings
+
+OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.data.drop_ids")
+OWN += ("config.data.labels", "config.data.num_classes")  # which it looks for errors in: the given ones
+
+
+def parse_args() -> argparse.Namespace:
+    parser = trainings.make_parser(__doc__)
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the trainings and results")
+    trainings.add_data(parser)
+    parser.add_argument("--folds", type=int, default=5, metavar="K", help="how many, 2 or more (default: 5)")
+    parser.add_argument("--seed", type=int, default=0, help="of the folds (default: 0)")
+    parser.add_argument(
+        "--at_most",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="of the images, in suspects.csv: the most doubtful (default: 1, all suspects)",
+    )
+    parser.add_argument(
+        "--show", type=int, default=64, metavar="N", help="suspects on the picture, at most (default: 64)"
+    )
+    options = parser.parse_args()
+    trainings.refuse(parser, options.arguments, OWN)
+    if options.folds < 2:
+        parser.error(f"--folds {options.folds}: 2 or more are needed to train on the others")
+    if not 0 < options.at_most <= 1:
+        parser.error(f"--at_most {options.at_most}: expected a share of the images, above 0 and up to 1")
+    return options
+
+
+def main() -> int:
+    """The exit code is that of the first training that fails, 2 where the data cannot be used."""
+    return common.run(find, parse_args())
+
+
+def find(options: argparse.Namespace) -> int:
+    """Trains, predicts, ranks and writes; the exit code."""
+    import numpy as np
+
+    from fer_jax import runtime
+    from fer_jax.data import splits
+    from fer_jax.data.dataset import builder
+    from fer_jax.data.emotions import EMOTIONS
+    from fer_jax.data.ferplus import GIVEN
+    from fer_jax.evaluation import label_errors, predictions_file
+    from fer_jax.io_utils import write_atomically
+    from fer_jax.loaded_model import LoadedModel
+
+    runtime.tune_cpu()
+    out = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    faces = builder.load(options.data, "train", image_size=options.image_size)
+    shares = {f"fold_{number}": 1 / options.folds for number in range(options.folds)}
+    groups = splits.duplicate_groups(faces.images)
+    folds = splits.stratified_group_split(faces.labels, groups, shares, options.seed)
+    probs = np.empty((len(faces), len(EMOTIONS)))
+    commands = trainings.Commands()
+    for name, members in folds.items():
+        held_out = out / f"{name}.txt"
+        write_atomically(held_out, "".join(f"{faces.ids[i]}\n" for i in members).encode())
+        flags = [*trainings.data_flags(options), f"--config.data.drop_ids={held_out}", *options.arguments]
+        if code := commands.train(options.config, out / name, *flags):
+            return code
+        trained = LoadedModel(out / name / "last.safetensors")
+        if trained.facts["labels"] != GIVEN or len(trained.facts["emotions"]) != len(EMOTIONS):
+            raise ValueError(
+                f"{options.config} trains on FER+'s labels; errors are looked for in the given ones"
+            )
+        probs[members] = trained.predict(faces.images[members], progress=False)
+    table = predictions_file.Predictions(list(faces.ids), probs, faces.labels, list(EMOTIONS), groups)
+    predictions_file.write(out / "predictions.csv", table)
+    found = label_errors.find_suspects(probs, faces.labels, faces.ids)
+    suspects = found[: round(options.at_most * len(faces))]
+    label_errors.write_suspects(out / "suspects.csv", suspects, EMOTIONS)
+    shown = suspects[: options.show]
+    label_errors.plot_suspects(faces.images, shown, EMOTIONS, out / "suspects.png")
+    accuracy = (probs.argmax(axis=1) == faces.labels).mean()
+    print(f"\nout of fold, {100 * accuracy:.1f} % of {len(faces):,} training images agree with their label")
+    for label, name in enumerate(EMOTIONS):
+        count = sum(suspect.label == label for suspect in suspects)
+        print(f"  {name:10} {count:6,} suspects of {(faces.labels == label).sum():6,}")
+    if len(suspects) < len(found):
+        print(f"the most doubtful of {len(found):,} suspects are kept")
+    print(f"{len(suspects):,} suspects: {out / 'suspects.csv'}, the first {len(shown)} in suspects.png")
+    return 0

@@ -1,0 +1,63 @@
+"""Turns official ImageNet weights into a safetensors file that a training can start from.
+
+    fer-jax port-weights --model efficientnet_b0 --from keras --out weights
+
+writes weights/efficientnet_b0_keras.safetensors, with the facts of the conversion inside. A training takes it
+by --config.init.weights=weights/efficientnet_b0_keras.safetensors; --config.init.weights=keras does both at
+once. Without --file the official one is downloaded to $FER_JAX_CACHE (~/.cache/fer_jax); an interrupted
+download goes on. Every array of the file is used exactly once, or the command says which are missing,
+unexpected or of another shape. The classifier is left out. The exit code is 69 where the file is not in the
+cache and no server gives it.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from fer_jax.pretrained.key_map import ECOSYSTEMS
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, metavar="NAME", help="such as efficientnet_b0")
+    parser.add_argument("--from", required=True, dest="ecosystem", choices=ECOSYSTEMS, help="whose weights")
+    parser.add_argument("--file", type=Path, metavar="PATH", help="a .pth, .safetensors or .h5 (download)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the result")
+    parser.add_argument(
+        "--absent",
+        nargs="+",
+        default=[],
+        metavar="KEY",
+        help="a partial file's missing arrays, every one by name",
+    )
+    parser.add_argument("--with_head", action="store_true", help="take the 1000 classes' classifier, too")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> Path:
+    """Converts and writes; returns the file."""
+    from fer_jax.pretrained import weights
+    from fer_jax.weights_file import WEIGHTS_SUFFIX, export_weights
+
+    pretrained = weights.convert(
+        args.model, args.ecosystem, args.file, with_head=args.with_head, absent=args.absent
+    )
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / f"{args.model}_{args.ecosystem}{WEIGHTS_SUFFIX}"
+    export_weights(path, pretrained.variables, pretrained.facts)
+    return path
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    from fer_jax.pretrained.download import DownloadError
+
+    try:
+        path = run(args)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(os.EX_UNAVAILABLE if isinstance(error, DownloadError) else 1)
+    print(f"{path}\ntrain from it: --config.init.weights={path}")

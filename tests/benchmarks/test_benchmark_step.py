@@ -1,0 +1,76 @@
+"""benchmarks/step.py: the real step of a configuration, beside a rate that the test sets."""
+
+import re
+import sys
+from types import SimpleNamespace
+
+import pytest
+from helpers import ROOT, program, tiny_config_file
+
+RATE = 1e12
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import ceilings
+
+    monkeypatch.setattr(ceilings, "matrix_product_rate", lambda dtype: RATE)
+    return program("benchmarks/step.py")
+
+
+def number(text):
+    """Of "1.234 MFLOP/s"."""
+    value, prefix = re.fullmatch(r"([\d.e+]+) ([kMGT]?)FLOP(?:/s)?", text).groups()
+    return float(value) * 1000 ** " kMGT".index(prefix or " ")
+
+
+def test_the_step_beside_what_the_device_can_do(benchmark, tiny_data, tmp_path, capsys):
+    config = tiny_config_file(tmp_path / "tiny.py", tiny_data, **{"train.sizes": ((0.5, 8),)})
+    flags = ["--config", str(config), f"--data={tiny_data}", "--steps=2", "--rounds=2"]
+    flags += [f"--profile={tmp_path / 'traces'}", "--", "--config.train.batch_size=8"]
+    assert benchmark.main(flags) == 0
+    out = capsys.readouterr().out
+    # The step of the run's end.
+    assert "cnn_relu, 16 px, 1 channel, float32, batch 8, on " in out
+    assert "forward, loss, backward, update, averaged weights, metrics" in out
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line[:1] == "|"]
+    rows = {row[0]: row[1:] for row in rows}
+    rate, images, _ = rows["its batch on the device"]
+    assert float(images) == pytest.approx(8 * float(rate), abs=1)
+    assert rows["as training feeds it"][2].endswith("%")
+    # Each pixel of an axis has three taps, the outer ones two. Nothing asks for the input's gradient.
+    at_16, at_8 = 2 * 8 * (3 * 16 - 2) ** 2, 2 * 8 * (3 * 8 - 2) ** 2
+    first, others = at_16 * 4, at_16 * 4 * 4 + at_8 * (4 * 8 + 8 * 8) + 2 * 8 * (8 * 8 + 8 * 7)
+    amount = 2 * first + 3 * others
+    a_step, a_second, limit, reached, there = rows["matrix products, float32"]
+    assert number(a_step) == pytest.approx(amount, rel=1e-3) and number(limit) == RATE
+    assert number(a_second) == pytest.approx(amount * float(rate), rel=0.02)
+    assert float(there) == pytest.approx(RATE / amount, rel=2e-3)
+    assert float(reached.rstrip("%")) == pytest.approx(100 * number(a_second) / RATE, abs=0.06)
+    (trace,) = (tmp_path / "traces").rglob("*.xplane.pb")
+    assert str(trace) in out
+
+
+def test_several_devices_are_refused(benchmark, tiny_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.modules["jax"], "device_count", lambda: 2)
+    config = tiny_config_file(tmp_path / "tiny.py", tiny_data)
+    assert benchmark.main(["--config", str(config), f"--data={tiny_data}"]) == 2
+    assert "there are 2 devices, and the benchmark is for one" in capsys.readouterr().err
+
+
+def test_what_a_step_consists_of(benchmark):
+    def config(teachers=(), radius=0.0, decay=0.0):
+        return SimpleNamespace(
+            distill=SimpleNamespace(teachers=teachers),
+            optim=SimpleNamespace(sharpness_radius=radius),
+            train=SimpleNamespace(ema_decay=decay),
+        )
+
+    plain = [*benchmark.contents(config())]
+    assert plain[1:] == ["forward", "loss", "backward", "update", "metrics"]
+    assert set(benchmark.contents(config(("cnn",), 0.05, 0.9))) - set(plain) == {
+        "the teachers' forward pass",
+        "forward, loss and backward for the sharpness",
+        "averaged weights",
+    }

@@ -1,0 +1,61 @@
+"""benchmarks/ceilings.py: operations of programs, against XLA's counts and counts by hand."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from helpers import program
+from jax import lax
+
+
+@pytest.fixture(scope="module")
+def ceilings():
+    return program("benchmarks/ceilings.py")
+
+
+def operations(ceilings, function, *arguments):
+    return ceilings.operations(jax.make_jaxpr(jax.jit(function))(*arguments).jaxpr)
+
+
+def by_xla(function, *arguments):
+    return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_operations_of_a_convolution_and_its_gradients(ceilings, stride, groups):
+    """With uneven zeros around, whose products are not counted."""
+    shapes = jax.ShapeDtypeStruct((2, 9, 8, 6), "float32"), (3, 3, 6 // groups, 6)
+    x, kernel = shapes[0], jax.ShapeDtypeStruct(shapes[1], "float32")
+
+    def convolve(x, kernel):
+        names = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(
+            x, kernel, (stride, stride), [(1, 1), (0, 2)], None, None, names, groups
+        )
+
+    def to_x(gradient, kernel):
+        return jax.linear_transpose(lambda x: convolve(x, kernel), x)(gradient)
+
+    def to_kernel(gradient, x):
+        return jax.linear_transpose(lambda kernel: convolve(x, kernel), kernel)(gradient)
+
+    y = jax.eval_shape(convolve, x, kernel)
+    for function, *arguments in ((convolve, x, kernel), (to_x, y, kernel), (to_kernel, y, x)):
+        assert operations(ceilings, function, *arguments) == by_xla(function, *arguments) > 0
+
+
+def test_operations_of_products(ceilings):
+    a, b = jnp.ones((5, 2, 3)), jnp.ones((5, 3, 4))
+    once = 5 * 2 * 4 * 3 * 2
+    assert operations(ceilings, lambda a, b: jnp.tanh(a @ b) + 1, a, b) == once
+    assert operations(ceilings, lambda a: lax.scan(lambda c, _: (c @ b[0, :, :3], None), a, length=7), a) == (
+        7 * 5 * 2 * 3 * 3 * 2
+    )
+    assert operations(ceilings, lambda a: lax.cond(a.sum() > 0, lambda: a @ b, lambda: a @ b + a @ b), a) == (
+        2 * once
+    )
+
+
+def test_the_rate_is_of_a_matrix_product(ceilings, monkeypatch):
+    monkeypatch.setitem(ceilings.SIDES, jax.default_backend(), 128)
+    assert ceilings.matrix_product_rate("float32") > 1e7

@@ -1,0 +1,43 @@
+"""benchmarks/taking_turns.py: a side that talks much, and one that ends early."""
+
+import pytest
+from helpers import ROOT, run_python
+
+TALKER = """
+import sys
+sys.path.insert(0, "benchmarks")
+import taking_turns
+
+if sys.argv[1:] == ["side"]:
+    sys.stderr.write("w" * 1_000_000)
+    sys.stderr.flush()
+    taking_turns._SETTLE_SECONDS = 0.0
+    print("chatter")
+    taking_turns.serve({"work": lambda: None}, "gpu NVIDIA H100")
+else:
+    side = taking_turns.Side([__file__, "side"])
+    print(len(side.run("work", 3)), side.kind, side.device, sep="|")
+    side.close()
+"""
+
+
+@pytest.fixture
+def side(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from taking_turns import Side
+
+    return Side
+
+
+def test_a_side_tells_its_device_and_may_say_more_than_a_pipe_holds(tmp_path):
+    path = tmp_path / "talker.py"
+    path.write_text(TALKER)
+    process = run_python(path, timeout=120)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert process.stdout == "3|gpu|gpu NVIDIA H100\n"
+
+
+def test_what_a_side_said_last_is_quoted(side):
+    program = "import sys; sys.stderr.write('w' * 10_000 + 'out of memory')"
+    with pytest.raises(RuntimeError, match="a side ended early:\nw{3987}out of memory$"):
+        side(["-c", program])

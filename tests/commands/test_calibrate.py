@@ -1,0 +1,67 @@
+"""fer-jax calibrate: the temperature in the file is that of the least loss, and nothing else changes."""
+
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from helpers import script
+from scipy import optimize, special
+from sklearn import metrics
+
+from fer_jax.data.dataset import builder
+from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.registry import BUNDLED
+from fer_jax.weights_file import load_weights
+
+calibrate = script("calibrate")
+
+
+@pytest.fixture
+def weights(tiny_run, tmp_path):
+    return pathlib.Path(shutil.copy(tiny_run / "best.safetensors", tmp_path / "mine.safetensors"))
+
+
+def test_the_temperature_of_the_least_loss_is_kept(weights, tiny_data, capsys):
+    before, facts = load_weights(weights)
+    assert calibrate.main(["--checkpoint", str(weights), "--data", str(tiny_data)]) == 0
+    after, new = load_weights(weights)
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    kept = new.pop("calibration")
+    assert new == facts
+
+    faces = builder.load(tiny_data, "validation")
+    probs = LoadedModel(weights).predict(faces.images, progress=False)
+    logits = np.log(probs)
+
+    def loss(log_temperature):
+        scaled = special.log_softmax(logits / np.exp(log_temperature), axis=1)
+        return -scaled[np.arange(len(faces)), faces.labels].mean()
+
+    best = optimize.minimize_scalar(loss, bounds=(-np.log(100), np.log(100)), method="bounded")
+    assert kept["temperature"] == pytest.approx(np.exp(best.x), rel=1e-3)
+    assert kept["loss_before"] == pytest.approx(metrics.log_loss(faces.labels, probs, labels=range(7)))
+    assert kept["loss_after"] == pytest.approx(best.fun, rel=1e-4)
+    assert kept["split"] == "validation"
+    assert f"temperature {kept['temperature']:.3f}" in capsys.readouterr().out
+
+
+def test_the_packages_own_weights_stay_as_they_are(weights, tiny_data, monkeypatch, capsys):
+    """By name and by path; a copy stands for them here."""
+    monkeypatch.setitem(BUNDLED, "cnn_250k", str(weights))  # an absolute path takes the folder's place
+    whole = weights.read_bytes()
+    for spelt in ("cnn_250k", str(weights), str(weights.parent / ".." / weights.parent.name / weights.name)):
+        assert calibrate.main(["--checkpoint", spelt, "--data", str(tiny_data)]) == 2
+        assert "belongs to the package" in capsys.readouterr().err
+    assert weights.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("split", "message"), [("train", "was trained on train"), ("test", "--split test is for the final score")]
+)
+def test_refuses_splits_that_say_nothing_or_too_much(split, message, weights, tiny_data, capsys):
+    whole = weights.read_bytes()
+    assert calibrate.main(["--checkpoint", str(weights), "--data", str(tiny_data), "--split", split]) == 2
+    assert message in capsys.readouterr().err
+    assert weights.read_bytes() == whole
