@@ -18,7 +18,7 @@ from fer_jax.training.monitoring import EXIT_PREEMPTED
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
-    """A parser that shows the command's text as it is written, and takes what follows -- for the trainings."""
+    """Returns a parser that shows `description` as it is written, and takes what follows -- for trainings."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
     parser.add_argument("arguments", nargs="*", help="after --: for fer_jax.main")

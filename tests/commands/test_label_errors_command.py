@@ -99,7 +99,7 @@ def test_other_folds_are_another_run(done, tiny_data, capsys):
     "arguments, message",
     [
         (("--folds=1",), "--folds 1: 2 or more are needed"),
-        (("--", "--config.data.dir=elsewhere"), "--config.data.dir=elsewhere after --: the script sets"),
+        (("--", "--config.data.dir=elsewhere"), "--config.data.dir=elsewhere after --: the command sets"),
         (("--data=nowhere",), "error: nowhere is not a prepared dataset"),
     ],
 )

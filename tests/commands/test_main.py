@@ -57,7 +57,7 @@ def test_missing_data_say_how_to_make_them(tmp_path):
     )
     assert process.returncode == 1
     assert "error: " in process.stderr and "Traceback" not in process.stderr
-    assert f"prepare_data.py --source PATH/TO/fer2013.csv --out {tmp_path / 'none'}" in process.stderr
+    assert f"fer-jax prepare --source PATH/TO/fer2013.csv --out {tmp_path / 'none'}" in process.stderr
     assert not (tmp_path / "run").exists()
 
 

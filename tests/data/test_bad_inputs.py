@@ -322,7 +322,7 @@ def test_prepare_data_summary(faces, write_csv, tmp_path, capsys):
     assert ["all", "2", "1", "1"] in table
     manifest = builder.read_manifest(out)
     assert f"content hash  {manifest['content_hash']}" in lines
-    assert any("audit_data.py --source" in line for line in lines)
+    assert any("fer-jax audit --source" in line for line in lines)
     assert any("fer_jax.main --config" in line and str(out) in line for line in lines)
 
 
