@@ -10,8 +10,8 @@ highest accuracy. --all takes every network as it is given.
 
 OUT gets ensemble.md (start there), ensemble.json, ensemble.png and, of members with reports, a report of the
 ensemble, of others predictions.csv alone; fer-jax compare and fer-jax ensemble take either. It is a new
-folder, or that of an earlier ensemble. Members that are runs can teach a single network: the page ends with the flag for
-`--config.distill.teachers`.
+folder, or that of an earlier ensemble. Members that are runs can teach a single network: the page ends with
+the flag `--config.distill.teachers` for that.
 """
 
 import argparse

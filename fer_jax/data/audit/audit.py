@@ -280,7 +280,7 @@ def _warnings(report: dict[str, Any]) -> list[str]:
     if NO_SPLIT in report["splits"] and near["images"]:
         found.append(
             f"images with a near copy: {near['images']:,} ({near['images'] / report['images']:.1%}). "
-            "prepare_data.py draws splits that keep only identical ones together: near copies of test images "
+            "fer-jax prepare draws splits that keep only identical ones together: near copies of test images "
             "will lie in train, and scores be too good"
         )
     if conflicts := identical["conflicting_groups"]:
