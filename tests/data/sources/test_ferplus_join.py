@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fer_jax.commands import prepare
 from fer_jax.data import ferplus, near_duplicates
 from fer_jax.data.dataset import builder
 from fer_jax.data.sources import ferplus_join, synthetic
 from fer_jax.data.sources.recognize import open_source
 from fer_jax.data.sources.record import SourceError
 from fer_jax.data.splits import clean_train
-from scripts import prepare_data
 
 USAGES = ["Training", "Training", "PublicTest", "PublicTest"]
 LABELS = [3, 0, 6, 2]
@@ -298,12 +298,12 @@ def test_the_command(faces, write_csv, write_votes, tmp_path, capsys):
     source, votes = write_csv(faces(4), LABELS, USAGES), write_votes(USAGES, VOTES)
     out = tmp_path / "data"
     command = ["--source", str(source), "--ferplus", str(votes), "--out", str(out)]
-    assert prepare_data.main(command) == 0
+    assert prepare.main(command) == 0
     printed = capsys.readouterr().out
     assert "FER+ votes of fer2013new.csv joined by row" in printed
     assert f"--config configs/ferplus.py --config.data.dir={out}" in printed
     write_votes(USAGES[:3], VOTES[:3])
-    assert prepare_data.main([*command, "--overwrite"]) == 2
+    assert prepare.main([*command, "--overwrite"]) == 2
     assert "which ends with row 4" in capsys.readouterr().err
 
 
