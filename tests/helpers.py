@@ -111,6 +111,7 @@ def program(path: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look for it
     before = list(sys.path)
+    sys.path.insert(0, str((ROOT / path).parent))  # as for a program
     spec.loader.exec_module(module)
     sys.path[:] = before
     return module

@@ -97,8 +97,10 @@ def test_a_shipped_checkpoint_gives_what_is_stored(path, public):
     model = models.create(facts["model"]["name"], **facts["model"]["kwargs"])
     side = facts["preprocess"]["image_size"]
     faces = [Image.fromarray(face.astype(np.float32)) for face in images]
-    faces = [face.resize((side, side), Image.Resampling.BICUBIC) for face in faces]
-    x = (np.stack(faces)[..., None] / 255 - facts["preprocess"]["mean"]) / facts["preprocess"]["std"]
+    resampling = Image.Resampling[facts["preprocess"]["interpolation"].upper()]
+    faces = [face.resize((side, side), resampling) for face in faces]
+    x = np.repeat(np.stack(faces)[..., None] / 255, facts["preprocess"]["channels"], axis=-1)
+    x = ((x - facts["preprocess"]["mean"]) / facts["preprocess"]["std"]).astype(np.float32)
     with portable():  # which compiles quickly
         probs = jax.nn.softmax(jax.jit(model.apply)(variables, x))
     off = np.abs(probs - stored.probs[::10])  # Pillow enlarges the outer pixels otherwise
