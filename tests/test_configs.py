@@ -68,27 +68,33 @@ def test_the_flagship_runs_in_its_stages(tiny_data, tmp_path):
     assert_finished(tmp_path / "run", summary, steps=2)
 
 
-@pytest.fixture(scope="module")
-def traced():
-    """What `test_the_stages_of_an_experiment_fit_its_network` has traced."""
-    return set()
+def family(name):
+    """The module of an experiment's network."""
+    config = importlib.import_module(f"configs.{name.partition(':')[0]}").get_config()
+    return MODELS[config.model.name].__module__
 
 
-@pytest.mark.parametrize("name", [*TRACED, "effnet_b0:cpu"])
-def test_the_stages_of_an_experiment_fit_its_network(name, tiny_data, traced):
-    """Its network takes its faces, its optimizer the layers; each family traces a step of each kind."""
-    config = experiment(name, tiny_data)
-    validate.check(config)
-    network = build.model(config.model, config.data.num_classes, config.train.sizes)
-    # Of EfficientNet's many blocks a few show what a step needs, unless a stage counts them.
-    counted = any("last" in stage for stage in config.stages)
-    short = network.clone(cut=4) if hasattr(network, "cut") and not counted else network
-    for stage, short_stage in zip(*(build.make_stages(config, n, 10) for n in (network, short)), strict=True):
-        shapes_of(config, network, stage)
-        kind = (type(network).__module__, config.model.dtype, stage.trained is None, bool(stage.frozen))
-        if kind not in traced:
-            trace_step(config, short, short_stage)
-            traced.add(kind)
+FAMILIES = sorted({family(name) for name in TRACED})
+
+
+@pytest.mark.parametrize("of", FAMILIES)
+def test_the_stages_of_a_familys_experiments_fit_their_networks(of, tiny_data):
+    """Each network takes its faces, its optimizer the layers; the family traces a step of each kind."""
+    traced = set()
+    for name in filter(lambda name: family(name) == of, [*TRACED, "effnet_b0:cpu"]):
+        config = experiment(name, tiny_data)
+        validate.check(config)
+        network = build.model(config.model, config.data.num_classes, config.train.sizes)
+        # Of EfficientNet's many blocks a few show what a step needs, unless a stage counts them.
+        counted = any("last" in stage for stage in config.stages)
+        short = network.clone(cut=4) if hasattr(network, "cut") and not counted else network
+        stages_of = (build.make_stages(config, n, 10) for n in (network, short))
+        for stage, short_stage in zip(*stages_of, strict=True):
+            shapes_of(config, network, stage)
+            kind = (config.model.dtype, stage.trained is None, bool(stage.frozen))
+            if kind not in traced:
+                trace_step(config, short, short_stage)
+                traced.add(kind)
 
 
 def shapes_of(config, network, stage):

@@ -82,7 +82,10 @@ def answers(model, ecosystem, size, arrays=None):
 
     def run(variables, x):
         found = {"features": network.apply(variables, x, features=True)}
-        return found if headless else found | {"logits": network.apply(variables, x)}
+        if headless:
+            return found
+        head = variables["params"]["head"]
+        return found | {"logits": found["features"] @ head["kernel"] + head["bias"]}
 
     run = jax.jit(run, compiler_options=runtime.run_once_options())
     everything = {"leave_out": ()} if dense else {}

@@ -107,9 +107,11 @@ def test_what_teachers_answer_before_training_is_part_of_the_targets(teachers, t
     np.testing.assert_allclose(again.targets, expected, atol=1e-5)
 
 
-def test_a_run_on_answers_resumes_bitwise_and_asks_once(tiny_run, tiny_data, tmp_path, monkeypatch):
+def test_a_run_on_answers_resumes_bitwise_and_asks_once(
+    linear_network, tiny_run, tiny_data, tmp_path, monkeypatch
+):
     changes = {"distill.teachers": (str(tiny_run),), "distill.views": "plain"}
-    config = tiny_config(tiny_data, **SMALL, **changes)
+    config = tiny_config(tiny_data, **{"model.name": "linear", "model.kwargs": {}}, **changes)
     train_and_evaluate(config, tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(PreemptedError):
         patch.setattr("fer_jax.training.train._preempted", lambda stop, step: step == 6)

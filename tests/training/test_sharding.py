@@ -114,7 +114,7 @@ def test_what_the_devices_do_not_share_shows(eight, fault):
 
 def test_a_step_in_float32_is_the_same_up_to_rounding(tmp_path):
     flags = f"{QUICK_COMPILATION} {EIGHT}"
-    results, _ = run_eight(tmp_path / "eight.npz", 1, XLA_FLAGS=flags, JAX_DISABLE_MOST_OPTIMIZATIONS="0")
+    results, _ = run_eight(tmp_path / "eight.npz", 1, XLA_FLAGS=flags)
     assert results["one/loss"].dtype == np.float32
     assert_same(results, "jit", results, "one", TOLERANCE_FLOAT32)
     assert_same(results, "pmap", results, "one", TOLERANCE_FLOAT32)
@@ -201,13 +201,12 @@ def assert_close_runs(workdir, alone):
 def test_a_run_of_two_processes_is_one_run(alone, tiny_data, tmp_path):
     config = tiny_config_file(tmp_path / "tiny.py", tiny_data, **CHANGES)
     workdir = tmp_path / "run"
-    (first, _), (second, _) = run_main_twice(config, workdir)
+    (first, _), (second, _) = run_main_twice(config, workdir, **without_tensorflow())
     # The first process alone writes and speaks.
     assert "best accuracy" in first and str(workdir / "report" / "report.md") in first
     assert "best accuracy" not in second
     names = {path.name for path in workdir.iterdir()}
-    assert names == {path.name for path in alone.iterdir()}
-    assert len(list((workdir / "tensorboard").iterdir())) == 1
+    assert names == {path.name for path in alone.iterdir()} - {"tensorboard"}
     assert_close_runs(workdir, alone)
     # Two processes go on from an earlier checkpoint, now over a mesh, and again end the same.
     (workdir / "summary.json").unlink()

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import ROOT, random_case, script
+from helpers import ROOT, program, random_case
 
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import predictions_file
@@ -14,7 +14,7 @@ from fer_jax.evaluation.robustness.corruptions import CORRUPTIONS
 
 
 def test_readme_and_results_page_are_what_the_stored_results_say(capsys):
-    assert script("results").main(["--check"]) == 0, capsys.readouterr().out
+    assert program("scripts/results.py").main(["--check"]) == 0, capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def write_run(folder, seed):
 @pytest.fixture
 def root(tmp_path):
     """Two stored results and a README with the marks, everything written once."""
-    store, results = script("store_result"), script("results")
+    store, results = program("scripts/store_result.py"), program("scripts/results.py")
     for seed, name in enumerate(("cnn", "other")):
         write_run(tmp_path / "runs" / name, seed)
         flags = ["--name", name, "--commit", "abc", "--command", "python -m x", "--hardware", "a laptop"]
@@ -114,7 +114,7 @@ def test_pages_are_made_from_the_stored_results_alone(root):
 
 
 def test_check_names_the_lines_that_differ(root, capsys):
-    results = script("results")
+    results = program("scripts/results.py")
     assert results.main(["--check", "--root", str(root)]) == 0
     readme = root / "README.md"
     readme.write_text(readme.read_text().replace("| cnn | ", "| cnn | 9"))
@@ -146,7 +146,7 @@ def test_results_of_other_images_get_a_table_of_their_own(root):
 
 
 def test_complaints(root, capsys):
-    results, store = script("results"), script("store_result")
+    results, store = program("scripts/results.py"), program("scripts/store_result.py")
     (root / "README.md").write_text("# It\n")
     assert results.main(["--check", "--root", str(root)]) == 2
     assert "lacks the marks" in capsys.readouterr().err
@@ -160,7 +160,7 @@ def test_complaints(root, capsys):
 
 
 def test_the_commit_is_the_one_that_the_run_notes(root, capsys):
-    store, run = script("store_result"), root / "runs" / "cnn"
+    store, run = program("scripts/store_result.py"), root / "runs" / "cnn"
     start = {"step": 0, "version": "0.1.0", "jax": "0.10.2", "devices": 1, "device": "cpu"}
     starts = [start | {"commit": "1a2b3c4"}, start | {"step": 5, "commit": "5d6e7f8-dirty"}]
     (run / "starts.jsonl").write_text("".join(json.dumps(start) + "\n" for start in starts))
@@ -193,7 +193,7 @@ def write_ablation(folder):
 
 
 def test_an_ablation_is_stored_and_its_tables_made_anew(root, capsys):
-    results, store = script("results"), script("store_result")
+    results, store = program("scripts/results.py"), program("scripts/store_result.py")
     accuracies = write_ablation(root / "runs" / "ablation")
     flags = [
         "--name",
@@ -235,7 +235,7 @@ def test_an_ablation_is_stored_and_its_tables_made_anew(root, capsys):
 
 def test_a_stored_result_is_replaced_only_where_that_is_said(root, capsys):
     """And then as a whole, whatever was stored there."""
-    store, folder = script("store_result"), root / "results" / "cnn"
+    store, folder = program("scripts/store_result.py"), root / "results" / "cnn"
     write_ablation(root / "runs" / "ablation")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     flags = ["--name=cnn", "--results", str(root / "results")]
@@ -255,7 +255,7 @@ def figure(value, key="value"):
 
 
 def test_robustness_is_stored_beside_the_report_it_belongs_to(root, capsys):
-    store = script("store_result")
+    store = program("scripts/store_result.py")
     folder = root / "runs" / "robustness"
     folder.mkdir()
     kept = {key: FACTS[key] for key in ("model", "selection", "data_hash", "split")}
