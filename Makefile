@@ -16,7 +16,7 @@ test: .venv/tested
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal --durations 10
 
 app: .venv/with_app
-	$(BIN)/streamlit run fer_jax/inference/app/app.py
+	$(BIN)/fer-jax app
 
 web: .venv/with_export
 	npm install --prefix web --ignore-scripts

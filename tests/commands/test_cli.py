@@ -1,0 +1,41 @@
+"""fer-jax itself: the list of commands, and each of them."""
+
+import importlib
+import sys
+
+import pytest
+from helpers import ROOT
+
+from fer_jax import cli
+
+
+def run(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["fer-jax", *words])
+    return cli.main()
+
+
+def test_every_command_is_listed_with_what_it_does(monkeypatch, capsys):
+    assert run(monkeypatch, "--help") == run(monkeypatch) == 0
+    printed = capsys.readouterr().out
+    for name, what in cli.COMMANDS.items():
+        assert f"  {name} " in printed and what in printed
+    files = {path.stem.replace("_", "-") for path in (ROOT / "fer_jax" / "commands").glob("*.py")}
+    assert files - set(cli.COMMANDS) == {"--init--", "common", "trainings"}
+
+
+@pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in ("train", "app")])
+def test_a_command_says_how_it_is_called(name, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, name, "--help")
+    assert ended.value.code == 0
+    shown, module = (
+        capsys.readouterr().out,
+        importlib.import_module(f"fer_jax.commands.{name.replace('-', '_')}"),
+    )
+    assert shown.startswith(f"usage: fer-jax {name} ")
+    assert f"fer-jax {name}" in module.__doc__ and module.__doc__.strip().splitlines()[0] in shown
+
+
+def test_a_command_that_is_not_there_is_named(monkeypatch, capsys):
+    assert run(monkeypatch, "trian") == 2
+    assert "error: there is no command 'trian'; fer-jax --help lists them" in capsys.readouterr().err
