@@ -40,7 +40,7 @@ def read_manifest(data_dir: str | Path) -> dict[str, Any]:
     path = Path(data_dir).expanduser() / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
-            f"{data_dir} is not a prepared dataset (no {MANIFEST} in it). Make it with:\n  python "
+            f"{data_dir} is not a prepared dataset (no {MANIFEST} in it). Make it with:\n  "
             f"fer-jax prepare --source PATH/TO/fer2013.csv --out {data_dir}\nor, without "
             "data of your own, with --source synthetic"
         )
