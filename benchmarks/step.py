@@ -119,7 +119,7 @@ def measure(run: "Run", options: argparse.Namespace) -> None:
 def contents(config: Any) -> Iterable[str]:
     """What a training step of a configuration consists of."""
     yield "resampling and augmentation of uint8 faces"
-    if config.distill.teachers:
+    if config.distill.teachers and config.distill.views != "plain":
         yield "the teachers' forward pass"
     if config.optim.sharpness_radius:
         yield "forward, loss and backward for the sharpness"

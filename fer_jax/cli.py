@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+from fer_jax import __version__
+
 COMMANDS = {
     "prepare": "make a dataset of fer2013.csv, image folders or drawn faces",
     "audit": "find copies, blanks, altered pixels and wrong labels in such a source",
@@ -38,6 +40,9 @@ def main() -> int | None:
         width = max(map(len, COMMANDS))
         lines = [f"  {command:{width}}  {what}" for command, what in COMMANDS.items()]
         print("\n".join(["usage: fer-jax COMMAND ...", "", *lines, "", "fer-jax COMMAND --help says more."]))
+        return 0
+    if name == "--version":
+        print(__version__)
         return 0
     if name not in COMMANDS:
         print(f"error: there is no command {name!r}; fer-jax --help lists them", file=sys.stderr)

@@ -26,7 +26,7 @@ def make_parser(doc: str, out: str | None = None) -> argparse.ArgumentParser:
 
     Args:
       doc: the command's docstring, shown by --help.
-      out: what --out is for; None for a script that writes nothing.
+      out: what --out is for; None for a command that writes nothing.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_weights(parser)

@@ -33,7 +33,7 @@ from fer_jax import tables
 from fer_jax.commands import common, trainings
 from fer_jax.pretrained.key_map import ECOSYSTEMS
 from fer_jax.training.monitoring import EXIT_PREEMPTED
-from fer_jax.training.run_dir import CONFIG_FILE
+from fer_jax.training.run_dir import CONFIG_FILE, finished_summary
 
 CONFIGS = (
     "effnet_b0",
@@ -221,7 +221,7 @@ def main() -> int:
 
 def train_all(options: argparse.Namespace) -> int:
     """Trains what the options ask for; see `main`."""
-    out = options.out.resolve()
+    out = common.open_folder(options.out).resolve()
     configs = {name: trainings.load_config(path_of(name), options.arguments) for name in options.configs}
     seeds = list(dict.fromkeys(options.seeds)) if options.seeds else [None]
     commands, folder = trainings.Commands(), (options.weights or out / "weights").resolve()
@@ -234,7 +234,10 @@ def train_all(options: argparse.Namespace) -> int:
     runs = {
         one.workdir: trainings.load_config(one.config, [*one.flags, *options.arguments]) for one in planned
     }
-    trainings.rehearse(runs.values())
+    if len(runs) < len(planned):
+        raise ValueError("two of --configs share a folder's name: give each once, or two --out")
+    unfinished = [config for run, config in runs.items() if not finished_summary(run)]
+    trainings.rehearse(unfinished)
     trainings.refuse_others(runs)
     done = []
     for training in planned:

@@ -162,4 +162,5 @@ def origin(runs: Iterable[pathlib.Path]) -> str:
 
 def called() -> str:
     """How the command was called, as code."""
-    return f"`{sys.argv[0]} {shlex.join(sys.argv[1:])}`"
+    program = f"python {sys.argv[0]}" if sys.argv[0].endswith(".py") else sys.argv[0]
+    return f"`{program} {shlex.join(sys.argv[1:])}".rstrip() + "`"

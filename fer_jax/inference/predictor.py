@@ -59,7 +59,7 @@ class Predictor:
 
         Args:
           source: a safetensors file of fer_jax, a run's directory, or the name of a network that comes with
-            the package, see `pretrained.bundled.BUNDLED`.
+            the package, see `pretrained.registry.BUNDLED`.
           detector: 'yunet', 'mediapipe', or 'whole' where each picture is one face.
           margin: size of what the network sees over what it saw in training; 1 is the same.
           any_turn: whether to find faces in pictures that lie on their side or head, at four times the cost.

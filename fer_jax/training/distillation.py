@@ -3,7 +3,8 @@
 Either the teachers see the view that the student learns from, turned, erased and mixed as it is (Beyer et al.
 2022, arXiv:2106.05237), each drawn at its own input size; then label smoothing, class weights and the focal
 factor act on the labels' part of the loss alone. Or they answer once, before training, and what they answer
-is part of the faces' targets (`blend`): the training step costs no more than without teachers.
+is part of the faces' targets (`blend`): the training step costs no more than without teachers, and label
+smoothing, class weights and the focal factor act on both parts.
 """
 
 import dataclasses
@@ -103,10 +104,13 @@ def blend(
     file, asked = workdir / ANSWERS_FILE, _digest(faces, teachers, dataset)
     answers = _kept(file, asked)
     if answers is None:
+        speaks = jax.process_index() == 0
         logging.info("%d teachers answer for %d faces", len(teachers), len(faces))
-        answers = np.mean([teacher.predict(faces.images, tta="flip") for teacher in teachers], axis=0)
+        answers = np.mean(
+            [teacher.predict(faces.images, tta="flip", progress=speaks) for teacher in teachers], axis=0
+        )
         answers = answers.astype(np.float32)
-        if jax.process_index() == 0:
+        if speaks:
             content = io.BytesIO()
             np.savez(content, asked=asked, answers=answers)
             write_atomically(file, content.getvalue())
@@ -125,5 +129,5 @@ def _kept(file: pathlib.Path, asked: str) -> np.ndarray | None:
     try:
         with np.load(file) as kept:
             return kept["answers"] if kept["asked"] == asked else None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return None

@@ -32,6 +32,10 @@ NEUTRAL_FIELDS = frozenset(
 )
 
 
+# What a run had that was started before the field was.
+_BEFORE_THE_FIELD = {"distill.views": "augmented"}
+
+
 @contextlib.contextmanager
 def exclusive(workdir: pathlib.Path) -> Iterator[None]:
     """Makes the directory and keeps it, within the context, from any other run that would write there.
@@ -121,6 +125,7 @@ def another(workdir: pathlib.Path, wanted: dict[str, Any]) -> str | None:
 def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """Fields that say that two configurations are not of one run."""
     keys = (found.keys() | wanted.keys()) - NEUTRAL_FIELDS
+    found, wanted = (_BEFORE_THE_FIELD | one for one in (found, wanted))
     return [k for k in sorted(keys) if found.get(k) != wanted.get(k)]
 
 

@@ -147,7 +147,7 @@ class Run:
         self.constants = [self.placement.put_state(d.variables) for d in (self.distillation,) if d]
         train, training = build.load_training(config)
         if teachers and config.distill.views == "plain":
-            dataset = manifest["splits"]["train"]["order_hash"]
+            dataset = manifest["splits"]["train"].get("order_hash")
             train = distillation.blend(train, teachers, config.distill.weight, self.workdir, dataset)
         self.selection = build.load_split(config, config.selection.split)
         self.stream = pipeline.TrainStream(

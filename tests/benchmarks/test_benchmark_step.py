@@ -60,14 +60,15 @@ def test_several_devices_are_refused(benchmark, tiny_data, tmp_path, monkeypatch
 
 
 def test_what_a_step_consists_of(benchmark):
-    def config(teachers=(), radius=0.0, decay=0.0):
+    def config(teachers=(), radius=0.0, decay=0.0, views="augmented"):
         return SimpleNamespace(
-            distill=SimpleNamespace(teachers=teachers),
+            distill=SimpleNamespace(teachers=teachers, views=views),
             optim=SimpleNamespace(sharpness_radius=radius),
             train=SimpleNamespace(ema_decay=decay),
         )
 
     plain = [*benchmark.contents(config())]
+    assert plain == [*benchmark.contents(config(("cnn",), views="plain"))]
     assert plain[1:] == ["forward", "loss", "backward", "update", "metrics"]
     assert set(benchmark.contents(config(("cnn",), 0.05, 0.9))) - set(plain) == {
         "the teachers' forward pass",

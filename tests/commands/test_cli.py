@@ -4,9 +4,9 @@ import importlib
 import sys
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, run_command
 
-from fer_jax import cli
+from fer_jax import __version__, cli
 
 
 def run(monkeypatch, *words):
@@ -39,3 +39,19 @@ def test_a_command_says_how_it_is_called(name, monkeypatch, capsys):
 def test_a_command_that_is_not_there_is_named(monkeypatch, capsys):
     assert run(monkeypatch, "trian") == 2
     assert "error: there is no command 'trian'; fer-jax --help lists them" in capsys.readouterr().err
+
+
+def test_training_says_how_it_is_called():
+    """By absl, whose flags are of the process."""
+    for flag in ("--help", "-h"):
+        process = run_command("train", flag)
+        assert "python -m fer_jax.main --config configs/cnn.py" in process.stdout
+        assert "--workdir" in process.stdout and "--config" in process.stdout
+    process = run_command("train", "--workdr=x")
+    assert process.returncode and "Did you mean: workdir" in process.stderr + process.stdout
+
+
+def test_the_app_and_the_version_are_told(monkeypatch, capsys):
+    assert run(monkeypatch, "app", "--help") == run(monkeypatch, "--version") == 0
+    printed = capsys.readouterr().out
+    assert "fer-jax app" in printed and __version__ in printed

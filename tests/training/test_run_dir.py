@@ -144,3 +144,12 @@ def test_a_run_is_finished_when_it_says_so(tmp_path):
 def test_flattening():
     tree = {"a": {"b": {"c": 1}, "d": []}, "e": {}, "f": None}
     assert run_dir.flatten(tree) == {"a.b.c": 1, "a.d": [], "e": {}, "f": None}
+
+
+def test_a_run_from_before_a_field_is_the_run_with_its_default(tmp_path):
+    (tmp_path / "checkpoints" / "10").mkdir(parents=True)
+    old = {field: value for field, value in config().items() if field != "distill.views"}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    run_dir.claim(tmp_path, config())
+    with pytest.raises(ValueError, match="distill.views: None there, 'plain' here"):
+        run_dir.claim(tmp_path, config(**{"distill.views": "plain"}))

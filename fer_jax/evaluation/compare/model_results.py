@@ -15,7 +15,7 @@ from fer_jax.data.emotions import CONTEMPT, EMOTIONS, class_names
 from fer_jax.evaluation import predictions_file, run_info
 
 REPORT, PREDICTIONS = "report.json", "predictions.csv"
-FACTS, STORED = "facts.json", "predictions.csv.gz"  # of a stored result, see `stored`
+FACTS, STORED = "facts.json", "predictions.csv.gz"  # of a stored result, see `result_store`
 _SEED = re.compile(r"seed[_-]?\d+", re.IGNORECASE)
 
 

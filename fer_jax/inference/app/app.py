@@ -1,7 +1,7 @@
 """The app: pictures, snapshots and videos in, faces and their emotions out, in a browser.
 
-    streamlit run fer_jax/inference/app/app.py
-    streamlit run fer_jax/inference/app/app.py -- --models runs     # and all .safetensors below runs
+    fer-jax app
+    fer-jax app -- --models runs     # and all .safetensors below runs
 
 Pictures stay in the server's memory, in the visitor's own session, until they are replaced or the page is
 closed. Nothing is written to disk and nothing is sent elsewhere.
