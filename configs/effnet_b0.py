@@ -3,7 +3,10 @@
 `python -m fer_jax.main --config configs/effnet_b0.py` fine-tunes it at 112 px for 41 epochs, for a GPU.
 `python -m fer_jax.main --config configs/effnet_b0.py:cpu --workdir runs/effnet_b0_cpu` is for two CPU cores:
 13 epochs on faces of 64, 80 and 96 px, on what the bundled `cnn_1m_64` and `cnn_64` answer.
-No metric to expect yet: neither has been trained to the end.
+Where the weights are at hand as a partial file, port it first, and add --config.init.weights=weights/FILE:
+`fer-jax port-weights --model efficientnet_b0 --from timm_tf --file PARTIAL --out weights --absent
+blocks.6.0.conv_pwl.weight conv_head.weight`. The same command resumes. No metric to expect yet: neither has
+been trained to the end.
 """
 
 from configs.fine_tuning import get_config as fine_tuning

@@ -74,13 +74,13 @@ class Training:
 
 
 def begun_with(workdir: pathlib.Path) -> str | None:
-    """The value of config.init.weights of the run in a folder, None where there is none."""
+    """Returns the value of config.init.weights of the run in a folder, None where there is none."""
     path = workdir / CONFIG_FILE
     return json.loads(path.read_text())["init.weights"] if path.is_file() else None
 
 
 def obtain_weights(commands: trainings.Commands, model: str, wanted: str, folder: pathlib.Path) -> str:
-    """The value of config.init.weights for a config that wants those: a file in the folder, or none.
+    """Returns the value of config.init.weights for a config that wants those: a file in the folder, or none.
 
     Raises:
       SystemExit: they cannot be had, and that is a fault to be mended; or the command was stopped.

@@ -35,7 +35,7 @@ class LabelledSplit:
 
 
 def load_split(model: LoadedModel, data_dir: str, split: str) -> Faces:
-    """A split of a dataset with its given labels, its faces as the network takes them.
+    """Loads a split of a dataset with its given labels, its faces as the network takes them.
 
     Raises:
       As `builder.load`.
@@ -59,7 +59,7 @@ def load_split(model: LoadedModel, data_dir: str, split: str) -> Faces:
 def load_labelled(
     model: LoadedModel, data_dir: str, split: str, rule: str | None = None, num_classes: int | None = None
 ) -> LabelledSplit:
-    """A split with the labels to judge the network by.
+    """Loads a split with the labels to judge the network by.
 
     Args:
       model: the network.
@@ -98,7 +98,7 @@ def load_labelled(
 def find_copies(
     model: LoadedModel, images: Any, facts: dict[str, Any], data_dirs: Iterable[os.PathLike | str]
 ) -> np.ndarray | None:
-    """What each image shares with the splits that had a part in the weights.
+    """Finds what each image shares with the splits that had a part in the weights.
 
     The split that the images are of is left out: what it had to do with the weights is said by itself.
 

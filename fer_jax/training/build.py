@@ -105,7 +105,7 @@ def load_training(config: ConfigDict) -> tuple[Faces, dict[str, Any]]:
 def make_stages(
     config: ConfigDict, network: nn.Module, per_epoch: float, pretrained: dict[str, Any] | None = None
 ) -> list[stages.Stage]:
-    """The stages in `config.stages`, or the whole run as one.
+    """Returns the stages in `config.stages`, or the whole run as one.
 
     Args:
       config: the whole.

@@ -89,10 +89,10 @@ class Distillation:
 def blend(
     faces: Faces, teachers: Sequence[LoadedModel], weight: float, workdir: pathlib.Path, dataset: str | None
 ) -> Faces:
-    """Faces whose targets are `weight` parts the teachers' answers and the rest their own.
+    """Returns faces whose targets are `weight` parts the teachers' answers and the rest their own.
 
     A teacher's answer is the mean of its probabilities for the face and its mirror image, neither augmented.
-    The mean over the teachers is kept in the run's directory, so that a run that goes on does not ask again.
+    The mean over the teachers is kept in the run's directory, so that a resumed run does not ask again.
 
     Args:
       faces: to train on.
@@ -119,13 +119,13 @@ def blend(
 
 
 def _digest(faces: Faces, teachers: Sequence[LoadedModel], dataset: str | None) -> str:
-    """Of the teachers' weights, and of which faces they are asked about."""
+    """Returns the SHA-256 of the teachers' weights and of which faces they are asked about."""
     asked = [str(dataset), str(faces.image_shape), *(teacher.digest for teacher in teachers), *faces.ids]
     return hashlib.sha256("\n".join(asked).encode()).hexdigest()
 
 
 def _kept(file: pathlib.Path, asked: str) -> np.ndarray | None:
-    """The answers to what is asked, None where no whole file has them."""
+    """Returns the answers to what is asked, None where no whole file has them."""
     try:
         with np.load(file) as kept:
             return kept["answers"] if kept["asked"] == asked else None
