@@ -2,12 +2,13 @@
 # make test         run the tests
 # make app          the app, in a browser
 # make web          the page that runs the shipped network in the browser, in dist/web (needs npm)
+# make docs         the documentation, in dist/docs
 # make report       the results page, the README's table and all reports from the stored predictions
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test app web report lint clean
+.PHONY: quickstart test app web docs report lint clean
 
 quickstart: .venv/installed
 	$(BIN)/python scripts/quickstart.py
@@ -21,6 +22,9 @@ app: .venv/with_app
 web: .venv/with_export
 	npm install --prefix web --ignore-scripts
 	$(BIN)/python scripts/build_web.py --checkpoint cnn_1m_64 --out dist/web
+
+docs: .venv/with_docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs dist/docs
 
 report: .venv/installed
 	$(BIN)/python scripts/results.py
