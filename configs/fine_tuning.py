@@ -37,3 +37,31 @@ def get_config(
         {"epochs": epochs, "train": "all", "learning_rate": learning_rate},
     )
     return c
+
+
+def two_cores(c: ConfigDict) -> ConfigDict:
+    """Changes the recipe for two CPU cores: 13 epochs on faces of 64, 80, and 96 px, taught by two shipped CNNs."""
+    c.augment.mix_probability = 0.5
+    c.loss.label_smoothing = 0.0
+    c.distill.teachers = ("cnn_1m_64", "cnn_64")
+    c.distill.views = "plain"
+    c.distill.weight = 0.7
+    c.optim.layer_decay = 0.9
+    c.optim.warmup_epochs = 0.25
+    c.model.input_size = 96
+    c.train.eval_epochs = 2.0
+    c.train.sizes = ((0.5, 64), (0.85, 80))
+    c.train.ema_decay = 0.998
+    c.checkpoint.every_steps = 200
+    c.checkpoint.dtype = "float16"
+    c.stages = (
+        {"epochs": 0.5, "train": "head", "learning_rate": 1e-3},
+        {"epochs": 12.5, "train": "all", "learning_rate": 1e-3},
+    )
+    return c
+
+
+def check_size(file: str, size: str) -> None:
+    """Raises ValueError unless `size`, the value after a config's colon, is one that the recipe has."""
+    if size not in ("gpu", "cpu"):
+        raise ValueError(f"configs/{file}:{size}: expected gpu or cpu")
