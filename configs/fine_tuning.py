@@ -40,7 +40,7 @@ def get_config(
 
 
 def two_cores(c: ConfigDict) -> ConfigDict:
-    """Changes the recipe for two CPU cores: 13 epochs on faces of 64, 80, and 96 px, taught by two shipped CNNs."""
+    """Changes the recipe for two CPU cores: 13 epochs at 64, 80, and 96 px, taught by two shipped CNNs."""
     c.augment.mix_probability = 0.5
     c.loss.label_smoothing = 0.0
     c.distill.teachers = ("cnn_1m_64", "cnn_64")
