@@ -24,7 +24,7 @@ web: .venv/with_export
 	$(BIN)/python scripts/build_web.py --checkpoint cnn_1m_64 --out dist/web
 
 docs: .venv/with_docs
-	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs dist/docs
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs dist/docs
 
 report: .venv/installed
 	$(BIN)/python scripts/results.py
