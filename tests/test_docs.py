@@ -1,0 +1,88 @@
+"""Tests that the commands and links in the README and docs/ exist."""
+
+import argparse
+import importlib
+import json
+import re
+import shlex
+
+import pytest
+from helpers import ROOT
+
+from fer_jax import cli
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+class Parsed(Exception):
+    """A command has parsed its arguments."""
+
+
+def _shell_lines(text: str) -> list[list[str]]:
+    """Returns the words of each command in the text's shell blocks, comments removed."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def _commands() -> list[list[str]]:
+    found = [words for page in PAGES for words in _shell_lines(page.read_text())]
+    notebook = json.loads((ROOT / "docs/tutorial.ipynb").read_text())
+    for cell in notebook["cells"]:
+        line = "".join(cell["source"])
+        if cell["cell_type"] == "code" and line.startswith("!"):
+            found.append(shlex.split(line[1:].split("2>&1")[0]))
+    return found
+
+
+COMMANDS = _commands()
+OF_FER_JAX = [words for words in COMMANDS if words[0] == "fer-jax" and words[1] not in ("train", "app")]
+
+
+@pytest.mark.parametrize("words", OF_FER_JAX, ids=" ".join)
+def test_a_documented_command_has_these_arguments(words, monkeypatch):
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(self, *args, **kwargs):
+        parse(self, *args, **kwargs)
+        raise Parsed
+
+    assert words[1] in cli.COMMANDS
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(Parsed):
+        cli.main()
+
+
+def test_documented_programs_and_configs_exist():
+    words = {word for command in COMMANDS for word in command}
+    paths = [word for word in words if word.startswith(("scripts/", "benchmarks/", "examples/"))]
+    assert paths
+    assert [path for path in paths if not (ROOT / path).is_file()] == []
+    configs = [word.partition(":") for word in words if word.startswith("configs/")]
+    assert configs
+    for path, colon, value in configs:
+        module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+        module.get_config(*[value] if colon else [])
+
+
+def test_links_between_pages_lead_somewhere():
+    links = [
+        (page, target)
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+        if not re.match(r"https?:", target)
+    ]
+    assert links
+    assert [(page.name, target) for page, target in links if not (page.parent / target).exists()] == []
+
+
+def test_every_page_is_in_the_table_of_contents():
+    index = (ROOT / "docs/index.md").read_text()
+    listed = set(re.findall(r"^(\w+)$", index, re.MULTILINE))
+    pages = {path.stem for pattern in ("*.md", "*.ipynb") for path in (ROOT / "docs").glob(pattern)}
+    assert listed == pages - {"index"}
+
+
+def test_every_command_is_documented():
+    assert set(cli.COMMANDS) - {words[1] for words in COMMANDS if words[0] == "fer-jax"} == set()
