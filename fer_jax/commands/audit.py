@@ -1,4 +1,4 @@
-"""Looks at a dataset before it is trained on.
+"""Inspects a dataset before training.
 
     fer-jax audit --source fer2013.csv --out audit
 
@@ -9,17 +9,20 @@ what fer-jax prepare takes.
 """
 
 import argparse
-import sys
 
-from fer_jax.data.audit.audit_report import write_audit
+from fer_jax.commands import common
 from fer_jax.data.sources import folders
-from fer_jax.data.sources.record import SourceError
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _correlation(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+    return value
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = common.plain_parser(__doc__)
     parser.add_argument("--source", required=True, help="CSV file, folder, or the word synthetic")
     parser.add_argument(
         "--map", action="append", default=[], metavar="CLASS=EMOTION", help="as fer-jax prepare takes it"
@@ -32,38 +35,22 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         metavar="R",
         help="zero-mean correlation from which two images are near duplicates (default: 0.9)",
     )
-    return parser.parse_args(argv)
+    return common.run(audit, parser.parse_args(argv))
 
 
-def _correlation(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return value
+def audit(args: argparse.Namespace) -> int:
+    """Audits, writes and prints; returns the exit code."""
+    from fer_jax.data.audit.audit_report import write_audit
 
-
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
-    try:
-        class_map = folders.parse_map(args.map)
-        report = write_audit(args.source, args.out, class_map=class_map, near_threshold=args.near_threshold)
-    except SourceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: cannot write {args.out}: {error.strerror}; give another --out", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        return 130
-    for note in report["notes"]:
-        print(f"note: {note}")
-    for warning in report["warnings"]:
-        print(f"warning: {warning}")
+    class_map, out = folders.parse_map(args.map), common.open_folder(args.out)
+    report = write_audit(args.source, out, class_map=class_map, near_threshold=args.near_threshold)
+    for kind in ("note", "warning"):
+        for line in report[f"{kind}s"]:
+            print(f"{kind}: {line}")
     identical, near = report["identical"], report["near"]
     print(
         f"{report['images']:,} images; {identical['groups']:,} groups of identical ones "
         f"({identical['images']:,} images), {near['pairs']:,} near pairs, "
-        f"{report['blank']['count']} blank\nreport: {args.out}/audit.md"
+        f"{report['blank']['count']} blank\nreport: {out}/audit.md"
     )
     return 0

@@ -1,4 +1,4 @@
-"""What the commands that judge trained weights have in common: their flags, and how they fail.
+"""What commands share: flags, opening weights and data, and how errors end them.
 
 Imports JAX only when there is work to do, so that --help and a wrong flag take no time.
 """
@@ -21,19 +21,60 @@ if TYPE_CHECKING:
     from fer_jax.loaded_model import LoadedModel
 
 
+def plain_parser(doc: str) -> argparse.ArgumentParser:
+    """Returns a parser without flags whose --help shows the command's docstring."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
 def make_parser(doc: str, out: str | None = None) -> argparse.ArgumentParser:
-    """A parser with the flags for weights, data, split and output.
+    """Returns a parser with the flags for weights, data, split and output.
 
     Args:
       doc: the command's docstring, shown by --help.
-      out: what --out is for; None for a command that writes nothing.
+      out: the purpose of --out; None for a command that writes nothing.
     """
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = plain_parser(doc)
     add_weights(parser)
-    parser.add_argument("--data", required=True, metavar="DATA", help="made by fer-jax prepare")
+    parser.add_argument("--data", required=True, metavar="DATA", help="dataset from fer-jax prepare")
     parser.add_argument("--split", default="validation", choices=SPLITS, help="(default: validation)")
     if out:
         parser.add_argument("--out", required=True, metavar="OUT", help=out)
+    return parser
+
+
+def make_evaluation_parser(
+    doc: str, out: str, batch_size: int = 256, training_data: bool = True
+) -> argparse.ArgumentParser:
+    """Returns the parser of `make_parser` with the flags that `open_evaluation` reads, and --batch_size.
+
+    Args:
+      doc, out: as `make_parser` takes them.
+      batch_size: default of --batch_size.
+      training_data: whether to add --training_data, for `labelled_split.find_copies`.
+    """
+    parser = make_parser(doc, out)
+    parser.add_argument(
+        "--labels",
+        choices=(GIVEN, *RULES),
+        metavar="LABELS",
+        help=f"to judge by: {GIVEN} or a FER+ rule, {', '.join(RULES)} (default: the training's)",
+    )
+    parser.add_argument(
+        "--classes",
+        type=int,
+        choices=(7, 8),
+        help="to judge by; 7 rules out contempt and leaves out faces with that label (default: the "
+        "network's, 7 for given labels)",
+    )
+    if training_data:
+        parser.add_argument(
+            "--training_data",
+            nargs="+",
+            default=[],
+            metavar="DATA",
+            help="the training's datasets, if they differ: to look for copies in",
+        )
+    add_batch_size(parser, batch_size)
     return parser
 
 
@@ -49,7 +90,7 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def at_least_one(text: str) -> int:
-    """A flag's value that is a count.
+    """Parses the value of a flag that is a count.
 
     Raises:
       argparse.ArgumentTypeError: it is below 1.
@@ -65,40 +106,8 @@ def add_batch_size(parser: argparse.ArgumentParser, default: int) -> None:
     parser.add_argument("--batch_size", type=at_least_one, default=default, metavar="N", help=text)
 
 
-def add_labels(parser: argparse.ArgumentParser) -> None:
-    """Adds --labels, for `load_labelled`."""
-    parser.add_argument(
-        "--labels",
-        choices=(GIVEN, *RULES),
-        metavar="LABELS",
-        help=f"to judge by: {GIVEN} or a FER+ rule, {', '.join(RULES)} (default: the training's)",
-    )
-
-
-def add_classes(parser: argparse.ArgumentParser) -> None:
-    """Adds --classes, for `load_labelled`."""
-    parser.add_argument(
-        "--classes",
-        type=int,
-        choices=(7, 8),
-        help="to judge by; 7 rules out contempt and leaves out faces with that label (default: the "
-        "network's, 7 for given labels)",
-    )
-
-
-def add_training_data(parser: argparse.ArgumentParser) -> None:
-    """Adds --training_data, for `LoadedModel.find_copies`."""
-    parser.add_argument(
-        "--training_data",
-        nargs="+",
-        default=[],
-        metavar="DATA",
-        help="the datasets of the training, where they are others: to look for copies in",
-    )
-
-
 def open_weights(args: argparse.Namespace) -> "LoadedModel":
-    """The network that --workdir or --checkpoint names.
+    """Loads the network that --workdir or --checkpoint names.
 
     Raises:
       FileNotFoundError: there are no such weights.
@@ -120,10 +129,10 @@ def open_weights(args: argparse.Namespace) -> "LoadedModel":
 
 
 def open_folder(out: str, flag: str = "--out") -> Path:
-    """The folder for what is to be written, made if need be.
+    """Returns the output folder, created if it does not exist.
 
     Raises:
-      OSError: it cannot be written, found out before the work and not after; the message names the flag.
+      OSError: it cannot be written, found out before the work starts; the message names the flag.
     """
     path = Path(out)
     with io_utils.named_by(flag, path):
@@ -139,14 +148,14 @@ def load_labelled(
     rule: str | None = None,
     num_classes: int | None = None,
 ) -> tuple["LabelledSplit", dict[str, Any]]:
-    """A split, and the facts that a report repeats.
+    """Loads a split, and the facts that a report repeats.
 
     Args:
       trained: the network.
       data_dir, split, rule, num_classes: as `labelled_split.load_labelled` takes them.
 
     Returns:
-      The faces and labels, and the facts of the weights together with what they are judged on.
+      The faces and labels, and the metadata of the weights together with that of the evaluation data.
 
     Raises:
       As `labelled_split.load_labelled`.
@@ -168,8 +177,21 @@ def load_labelled(
     }
 
 
+def open_evaluation(
+    args: argparse.Namespace,
+) -> tuple["LoadedModel", "LabelledSplit", dict[str, Any], Path]:
+    """Opens what the flags of `make_evaluation_parser` name: weights, split, facts, and the folder --out.
+
+    Raises:
+      As `open_weights`, `load_labelled` and `open_folder`.
+    """
+    trained = open_weights(args)
+    judged, facts = load_labelled(trained, args.data, args.split, args.labels, args.classes)
+    return trained, judged, facts, open_folder(args.out)
+
+
 def run(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """A command's exit code: what `work` returns, 2 where the user can do something about an error."""
+    """Runs a command and returns its exit code: that of `work`, or 2 for an error that the user can fix."""
     from fer_jax import errors
 
     try:

@@ -1,18 +1,18 @@
-"""Compares models on the same images: one table, tests between any two, pictures.
+"""Compares models on the same images: one table, tests between each two, pictures.
 
     fer-jax compare runs/cnn runs/mobilenet_v3_small --out runs/comparison
     fer-jax compare runs/cnn keras.csv --data data/fer2013 --split validation --out comparison
 
-What is compared are runs (their report), folders of reports, stored results, or plain CSV files of any
-framework: a column id and one of probabilities for each of angry, disgust, fear, happy, sad, surprise,
-neutral, for every image of a split. Labels, groups of identical images and copies in the training come
-with a report; for files without them they are looked up by id in --data, whose training split (and, for
---split test, the validation split) such models are taken to have learnt from.
+The inputs are runs (their report), folders of reports, stored results, or plain CSV files of any framework: a
+column id and one of probabilities for each of angry, disgust, fear, happy, sad, surprise, neutral, for every
+image of a split. Labels, groups of identical images and copies in the training come with a report; for files
+without them they are looked up by id in --data, and such models are assumed to have learned from its training
+split (and, for --split test, its validation split).
 
-OUT gets compare.md (start there), compare.json and pictures: accuracy, macro F1, accuracy without leaked
-images and calibration error with 95 % intervals, parameters, FLOPs, latency and training time where a
-report tells them (see fer-jax evaluate --latency), McNemar's test and the paired bootstrap between any two.
-Runs that differ only in their seed are summed up together.
+Writes to OUT compare.md (start there), compare.json and pictures: accuracy, macro F1, accuracy without leaked
+images and calibration error with 95 % intervals, parameters, FLOPs, latency and training time where a report
+has them (see fer-jax evaluate --latency), McNemar's test and the paired bootstrap between each two models.
+Runs that differ only in their seed are summarized together.
 """
 
 import argparse
@@ -23,25 +23,19 @@ from fer_jax.commands import common
 from fer_jax.data.sources.record import SPLITS
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("models", nargs="+", metavar="RUN_OR_PREDICTIONS", help="what to compare")
+def main(argv: list[str] | None = None) -> int:
+    parser = common.plain_parser(__doc__)
+    parser.add_argument("models", nargs="+", metavar="RUN_OR_PREDICTIONS", help="to compare")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the comparison")
-    parser.add_argument("--data", metavar="DATA", help="made by fer-jax prepare")
+    parser.add_argument("--data", metavar="DATA", help="dataset from fer-jax prepare")
     parser.add_argument(
         "--split", choices=SPLITS, default="validation", help="of --data (default: validation)"
     )
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    return common.run(compare, parse_args(argv))
+    return common.run(compare, parser.parse_args(argv))
 
 
 def compare(args: argparse.Namespace) -> int:
-    """Compares, writes and prints; the exit code."""
+    """Compares, writes and prints; returns the exit code."""
     from fer_jax.evaluation.compare import comparison_page, model_results, significance
 
     common.open_folder(args.out)
@@ -54,7 +48,7 @@ def compare(args: argparse.Namespace) -> int:
 
 
 def load_split(data_dir: str, split: str):
-    """What a dataset tells of the images of a split, see `model_results.Split`."""
+    """Loads what a dataset says about the images of a split, a `model_results.Split`."""
     import numpy as np
 
     from fer_jax.data import near_duplicates, splits

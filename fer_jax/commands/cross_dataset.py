@@ -3,13 +3,12 @@
     fer-jax cross-dataset --checkpoints runs/fer2013 runs/mine --data data/fer2013 data/mine \\
         --split test --out runs/cross
 
-OUT gets cross.md, cross.json and cross.png: accuracy and macro F1 of each checkpoint (a run's directory, a
-.safetensors file or the name of one of the package's networks) on each dataset's split, with 95 % intervals
-by groups of identical images, and for each cell whether the dataset had a part in the training.
-OUT/CHECKPOINT/DATASET.csv has the predictions. A dataset without the split is refused. Datasets have the
-seven emotions; what became of other classes is said when a dataset is prepared (fer-jax prepare --map). A
-checkpoint that tells contempt apart is judged as --contempt says, and so does the page. An evaluation on test
-is noted beside the weights.
+Writes to OUT cross.md, cross.json and cross.png: accuracy and macro F1 of each checkpoint (a run's directory,
+a .safetensors file or the name of one of the package's networks) on each dataset's split, with 95 % intervals
+by groups of identical images, and in each cell whether the training used the dataset. The predictions are in
+OUT/CHECKPOINT/DATASET.csv. A dataset without the split is refused. Datasets have the seven emotions; fer-jax
+prepare --map says what becomes of other classes. --contempt says how a checkpoint with the class contempt is
+judged, and the page repeats it. An evaluation on test is recorded beside the weights.
 """
 
 import argparse
@@ -20,15 +19,13 @@ from fer_jax.data.sources.record import SPLITS
 from fer_jax.pretrained.registry import find_weights
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: list[str] | None = None) -> int:
+    parser = common.plain_parser(__doc__)
     parser.add_argument(
         "--checkpoints", nargs="+", required=True, metavar="PATH", help="runs, weights or the package's names"
     )
     parser.add_argument(
-        "--data", nargs="+", required=True, type=Path, metavar="DATA", help="made by fer-jax prepare"
+        "--data", nargs="+", required=True, type=Path, metavar="DATA", help="datasets from fer-jax prepare"
     )
     parser.add_argument("--split", default="test", choices=SPLITS, help="of each dataset (default: test)")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the matrix")
@@ -39,15 +36,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help="of a checkpoint that knows it: rule it out, or count it as a wrong answer (default: drop)",
     )
     common.add_batch_size(parser, 256)
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    return common.run(cross, parse_args(argv))
+    return common.run(cross, parser.parse_args(argv))
 
 
 def cross(args: argparse.Namespace) -> int:
-    """Evaluates every checkpoint on every dataset, writes and prints the matrix; the exit code."""
+    """Evaluates every checkpoint on every dataset, writes and prints the matrix; returns the exit code."""
     from fer_jax import runtime
     from fer_jax.evaluation.compare import cross_dataset
 
@@ -57,7 +50,6 @@ def cross(args: argparse.Namespace) -> int:
     found = cross_dataset.evaluate(
         checkpoints, args.data, args.split, args.out, contempt=args.contempt, batch_size=args.batch_size
     )
-    cross_dataset.write(args.out, found)
-    print("\n".join(cross_dataset.result_tables(found)))
-    print(f"\nmatrix: {args.out / 'cross.md'}")
+    print(cross_dataset.write(args.out, found))
+    print(f"matrix: {args.out / 'cross.md'}")
     return 0

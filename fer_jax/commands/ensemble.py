@@ -1,17 +1,17 @@
-"""Chooses networks that are better together, by their predictions on one split.
+"""Selects networks that are better together, by their predictions on one split.
 
     fer-jax ensemble runs/cnn runs/small_seed_* runs/mobilenet_v3_small --out runs/ensemble
     fer-jax ensemble runs/small_seed_* --all --out runs/three_seeds
 
 The networks are given as runs (their report), folders of fer-jax evaluate, stored results, or CSV files, all
-of the same images: see fer-jax compare. The first taken is the best alone, then at each step the one that
-raises the accuracy of the mean probabilities most, up to --most; of these as many are kept as reach the
-highest accuracy. --all takes every network as it is given.
+of the same images: see fer-jax compare. The first is the best alone; each next one raises the accuracy of the
+mean probabilities most, up to --most networks. The ensemble is the shortest beginning of this list that
+reaches the highest accuracy. --all includes every network, in the given order.
 
-OUT gets ensemble.md (start there), ensemble.json, ensemble.png and, of members with reports, a report of the
-ensemble, of others predictions.csv alone; fer-jax compare and fer-jax ensemble take either. It is a new
-folder, or that of an earlier ensemble. Members that are runs can teach a single network: the page ends with
-the flag `--config.distill.teachers` for that.
+Writes to OUT ensemble.md (start there), ensemble.json, ensemble.png and, if the members have reports, a
+report of the ensemble, otherwise predictions.csv alone; fer-jax compare and fer-jax ensemble read either. OUT
+is a new folder, or that of an earlier ensemble. Members that are runs can teach a single network: the page
+ends with the flag `--config.distill.teachers` for that.
 """
 
 import argparse
@@ -26,28 +26,22 @@ from fer_jax.commands import common
 PAGE = "ensemble.md"
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("networks", nargs="+", metavar="RUN_OR_PREDICTIONS", help="what to choose from")
+def main(argv: list[str] | None = None) -> int:
+    parser = common.plain_parser(__doc__)
+    parser.add_argument("networks", nargs="+", metavar="RUN_OR_PREDICTIONS", help="to select from")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the ensemble")
     parser.add_argument(
         "--most", type=common.at_least_one, default=7, metavar="N", help="networks (default: 7)"
     )
-    parser.add_argument("--all", action="store_true", help="take all of them")
+    parser.add_argument("--all", action="store_true", help="include all of them")
     args = parser.parse_args(argv)
     if len(args.networks) < 2:
         parser.error("an ensemble needs two networks or more")
-    return args
-
-
-def main(argv: list[str] | None = None) -> int:
-    return common.run(build, parse_args(argv))
+    return common.run(build, args)
 
 
 def build(args: argparse.Namespace) -> int:
-    """Chooses, writes and prints; the exit code."""
+    """Selects, writes and prints; returns the exit code."""
     from fer_jax import weights_file
     from fer_jax.evaluation import predictions_file
     from fer_jax.evaluation.compare import ensemble, model_results
@@ -65,18 +59,16 @@ def build(args: argparse.Namespace) -> int:
     members = [found[place] for place in result["members"]]
     facts = ensemble.facts_of([one.name for one in members], [one.facts for one in members])
     if facts and not args.all:
-        metric = {"metric": "accuracy", "value": result["figures"]["accuracy"]}
-        facts["selection"] = {"split": split} | metric
+        facts["selection"] = {"split": split, "metric": "accuracy", "value": result["figures"]["accuracy"]}
     together = result.pop("probs")
     copies = [one.predictions.copies for one in members]
     copies = None if any(found is None for found in copies) else np.max(copies, axis=0)
     names = [one.name for one in found]
-    lines = [*ensemble.page(result, names, split), "", f"![Accuracy by number]({ensemble.PICTURE})"]
     runs = [args.networks[place] for place in result["members"]]
-    if len(runs) > 1 and all((Path(run) / weights_file.BEST_WEIGHTS).is_file() for run in runs):
-        lines += ["", f'To teach one network what they know: `--config.distill.teachers="{tuple(runs)}"`']
-    # First, as it tells the same command after a stop that the folder is an ensemble's.
-    (out / PAGE).write_text("\n".join(lines) + "\n")
+    can_teach = len(runs) > 1 and all((Path(run) / weights_file.BEST_WEIGHTS).is_file() for run in runs)
+    page = ensemble.page(result, names, split, runs if can_teach else ())
+    # First: after a stop it marks the folder as an ensemble's for the same command.
+    (out / PAGE).write_text(page)
     if facts:
         report.write_report(out, together, first.labels, first.ids, facts=facts, groups=groups, copies=copies)
     else:
@@ -87,20 +79,20 @@ def build(args: argparse.Namespace) -> int:
     ensemble.plot(result, len(first.ids), split, out / ensemble.PICTURE)
     result |= {"split": split, "networks": names, "images": len(first.ids)}
     (out / "ensemble.json").write_text(json.dumps(result, indent=2) + "\n")
-    print("\n".join(lines))
-    print(f"\nensemble: {out / PAGE}")
+    print(page)
+    print(f"ensemble: {out / PAGE}")
     return 0
 
 
 def refuse_out(out: Path, inputs: list[Path]) -> None:
-    """Refuses a folder that is a network's.
+    """Refuses a folder that belongs to a network.
 
     Args:
       out: the folder.
       inputs: the networks' files of predictions.
 
     Raises:
-      ValueError: it is a run's, has an input that would be written over, or a report of something else.
+      ValueError: it is a run's folder, has an input that would be overwritten, or another report.
     """
     from fer_jax.evaluation.compare import model_results
     from fer_jax.training.run_dir import CONFIG_FILE
@@ -108,12 +100,7 @@ def refuse_out(out: Path, inputs: list[Path]) -> None:
 
     written = out / model_results.PREDICTIONS
     is_input = written.resolve() in [path.resolve() for path in inputs]
-    others = (
-        model_results.REPORT,
-        model_results.PREDICTIONS,
-        model_results.STORED,
-        CONFIG_FILE,
-        BEST_WEIGHTS,
-    )
+    results = (model_results.REPORT, model_results.PREDICTIONS, model_results.STORED)
+    others = (*results, CONFIG_FILE, BEST_WEIGHTS)
     if is_input or (not (out / PAGE).is_file() and any((out / name).exists() for name in others)):
         raise ValueError(f"--out {out} has a network's files: name a new folder")

@@ -3,27 +3,26 @@
     fer-jax evaluate --workdir runs/cnn --data data/fer2013 --out evaluation
     fer-jax evaluate --checkpoint my.safetensors --data data/mine --split test --out out
 
-On data with FER+ votes the report also says how the model does against the annotators, and by how
-much these agree. --labels chooses what counts as right.
+On data with FER+ votes the report also compares the model with the annotators, and shows how much they
+agree. --labels selects the labels that count as correct.
 
-OUT gets report.md (start there), report.json (every figure, the configuration, where the weights
-and the data come from), predictions.csv (each image's id, label, prediction, probabilities, whether
-it has a copy in the training), twins.csv and pictures. Every image counts once, whatever the batch
-size and the number of devices.
+Writes to OUT report.md (start there), report.json (every figure, the configuration, the origin of weights
+and data), predictions.csv (the id, label, prediction, and probabilities of each image, and whether it has a
+copy in the training), twins.csv and pictures. Every image counts once, whatever the batch size and the number
+of devices.
 
-Figures are given on the whole split and without the images that have a copy in the splits that the
-weights were trained and selected on. Those splits are looked for in DATA and, for data of another
-origin, in --training_data. An evaluation on `test` is noted in test_evaluations.jsonl beside the
-weights.
+Figures are given for the whole split and without the images that have a copy in the splits on which the
+weights were trained and selected. Those splits are looked for in DATA and, if the training used other data,
+in --training_data. An evaluation on `test` is recorded in test_evaluations.jsonl beside the weights.
 
---attributes takes a table of what is known of the images (a CSV file with a column id and columns of
-categories such as age or source) and writes the figures of each group, and the largest gaps between
-groups, into subgroups.md, subgroups.json and subgroups.png.
+--attributes takes a table of attributes of the images (a CSV file with a column id and columns of categories
+such as age or source) and writes the figures of each group, and the largest gaps between groups, to
+subgroups.md, subgroups.json and subgroups.png.
 
 --tta averages several views of each face: "flip" the face and its mirror image, "tencrop" five
 crops and their mirror images. They cost 2 and 10 times as much as "none".
 
---latency measures how long one face takes by itself on this machine, best with nothing else running.
+--latency measures the time for a single face on this machine, best with nothing else running.
 """
 
 import argparse
@@ -35,10 +34,7 @@ from fer_jax.pretrained.registry import network_name
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = common.make_parser(__doc__, out="folder for the report")
-    common.add_labels(parser)
-    common.add_classes(parser)
-    common.add_training_data(parser)
+    parser = common.make_evaluation_parser(__doc__, "folder for the report")
     parser.add_argument(
         "--attributes", metavar="CSV", help="the figures by group, too: a column id, columns of categories"
     )
@@ -48,8 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         choices=("none", "flip", "tencrop"),
         help="test-time augmentation (default: none)",
     )
-    parser.add_argument("--latency", action="store_true", help="measure how long one face takes")
-    common.add_batch_size(parser, 256)
+    parser.add_argument("--latency", action="store_true", help="measure the time for a single face")
 
     def work(args: argparse.Namespace) -> int:
         print(summary(evaluate(args), args.out))
@@ -59,23 +54,21 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> dict:
-    """Loads, predicts and writes the report; returns what report.json holds."""
+    """Loads, predicts and writes the report; returns the content of report.json."""
     from fer_jax import batch_inference
     from fer_jax.data import splits
     from fer_jax.evaluation import cost, labelled_split
     from fer_jax.evaluation.metrics import annotators, classification, subgroups
     from fer_jax.evaluation.report import report, subgroups_report
 
-    trained = common.open_weights(args)
-    judged, facts = common.load_labelled(trained, args.data, args.split, args.labels, args.classes)
+    trained, judged, facts, out = common.open_evaluation(args)
     faces, whole = judged.faces, judged.whole
-    common.open_folder(args.out)
     groups_of_whole = splits.duplicate_groups(whole.images)
     groups = groups_of_whole[judged.kept]
     attributes = subgroups.read_table(args.attributes) if args.attributes else None
     if attributes:
-        subgroups.match(attributes, faces.ids)  # which complains before the work
-    # Of the whole split: the annotators are compared with on all of it, whatever the labels.
+        subgroups.match(attributes, faces.ids)  # raises before the work starts
+    # The comparison with the annotators covers the whole split, whatever the labels.
     all_probs = trained.predict(whole.images, batch_size=args.batch_size, tta=args.tta)
     probs = batch_inference.restrict(all_probs[judged.kept], len(judged.names))
     facts |= {
@@ -90,24 +83,16 @@ def evaluate(args: argparse.Namespace) -> dict:
     accuracy = classification.accuracy(probs, faces.labels)
     facts["test_evaluations"] = leakage_policy.note_test(facts, accuracy, f"tta {args.tta}")
     for name in ("subgroups.md", "subgroups.json", "subgroups.png"):
-        (Path(args.out) / name).unlink(missing_ok=True)
+        (out / name).unlink(missing_ok=True)
     if attributes:
         found = subgroups.compare(probs, faces.labels, faces.ids, groups, attributes, copies)
-        subgroups_report.write(args.out, found)
-    return report.write_report(
-        args.out,
-        probs,
-        faces.labels,
-        faces.ids,
-        facts=facts,
-        images=faces.images,
-        groups=groups,
-        copies=copies,
-    )
+        subgroups_report.write(out, found)
+    of_images = {"images": faces.images, "groups": groups, "copies": copies}
+    return report.write_report(out, probs, faces.labels, faces.ids, facts=facts, **of_images)
 
 
 def summary(report: dict, out: str) -> str:
-    """The main figures and where the rest is."""
+    """Returns the main figures, and where the report is."""
     interval = report["interval_95"]
     network = network_name(report["checkpoint"], report["model"])
     lines = [

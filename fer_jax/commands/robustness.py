@@ -5,15 +5,16 @@
 
 Sixteen corruptions (noise, blur, contrast, brightness, JPEG, low resolution, rotation, covered eyes or
 mouth, crops that are too tight, too wide or shifted) in five severities each: 81 evaluations of the split.
-OUT gets robustness.md (start there), robustness.json (every figure), robustness.csv (a row for each
+Writes to OUT robustness.md (start there), robustness.json (every figure), robustness.csv (a row for each
 severity) and pictures. --limit N takes about N faces in the classes' shares: with 500 an interval is some 4
-points to either side. The same command again goes on where it was stopped.
+points to either side. If it is stopped, run the same command to resume.
 """
 
 import argparse
 import hashlib
 import shutil
 
+from fer_jax import tables
 from fer_jax.commands import common
 from fer_jax.evaluation import leakage_policy
 from fer_jax.pretrained.registry import network_name
@@ -22,19 +23,15 @@ SEED = 0
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = common.make_parser(__doc__, out="folder for the report")
+    parser = common.make_evaluation_parser(__doc__, "folder for the report")
     parser.add_argument(
         "--limit", type=common.at_least_one, metavar="N", help="only about N of the split's faces"
     )
-    common.add_labels(parser)
-    common.add_classes(parser)
-    common.add_training_data(parser)
-    common.add_batch_size(parser, 256)
     return common.run(measure, parser.parse_args(argv))
 
 
 def measure(args: argparse.Namespace) -> int:
-    """Predicts everything and writes the report; the exit code."""
+    """Predicts everything and writes the report; returns the exit code."""
     import jax
 
     from fer_jax.data import splits
@@ -42,10 +39,8 @@ def measure(args: argparse.Namespace) -> int:
     from fer_jax.evaluation.metrics import classification
     from fer_jax.evaluation.robustness import degradation, robustness_report
 
-    trained = common.open_weights(args)
-    judged, facts = common.load_labelled(trained, args.data, args.split, args.labels, args.classes)
-    faces, numbers = judged.faces, judged.kept
-    out, size = common.open_folder(args.out), len(faces)
+    trained, judged, facts, out = common.open_evaluation(args)
+    faces, numbers, size = judged.faces, judged.kept, len(judged.faces)
     groups = splits.duplicate_groups(faces.images)
     if args.limit and args.limit < size:
         shares = {"kept": args.limit / size, "rest": 1 - args.limit / size}
@@ -73,10 +68,11 @@ def measure(args: argparse.Namespace) -> int:
     shutil.rmtree(keep)
     network = network_name(trained.source, report["model"])
     print(f"{network} on {len(faces):,} of {size:,} faces of {args.split}\n")
-    rows = {"clean accuracy": ("accuracy", report["clean"])}
-    rows["mean corruption accuracy"] = ("value", report["mean_corruption_accuracy"])
-    rows["kept of the clean accuracy"] = ("value", report["kept"])
-    for name, (key, figure) in rows.items():
-        print("  {:28} {:.4f}   95 % {:.4f} - {:.4f}".format(name, figure[key], *figure["interval_95"]))
+    for name, key, value in (
+        ("clean accuracy", "clean", "accuracy"),
+        ("mean corruption accuracy", "mean_corruption_accuracy", "value"),
+        ("kept of the clean accuracy", "kept", "value"),
+    ):
+        print(f"  {name:28} {report[key][value]:.4f}   95 % {tables.interval(report[key]['interval_95'])}")
     print(f"\nreport: {out / 'robustness.md'}")
     return 0

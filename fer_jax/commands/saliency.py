@@ -2,8 +2,9 @@
 
     fer-jax saliency --workdir runs/cnn --data data/fer2013 --out saliency
 
-OUT gets saliency.md (start there), a sheet for each class (angry.png ...) with faces that were taken for
-what they are and faces that were not, each beside its map, the mean map of each class, and saliency.json.
+Writes to OUT saliency.md (start there), a sheet for each class (angry.png ...) with faces that the model
+classifies correctly and faces that it does not, each beside its map, the mean map of each class, and
+saliency.json.
 """
 
 import argparse
@@ -13,22 +14,17 @@ from fer_jax.evaluation import leakage_policy
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = common.make_parser(__doc__, out="folder for the sheets")
-    common.add_labels(parser)
-    common.add_classes(parser)
-    common.add_batch_size(parser, 64)
+    parser = common.make_evaluation_parser(__doc__, "folder for the sheets", 64, training_data=False)
     return common.run(explain, parser.parse_args(argv))
 
 
 def explain(args: argparse.Namespace) -> int:
-    """Explains the split's predictions and writes the sheets; the exit code."""
+    """Explains the split's predictions and writes the sheets; returns the exit code."""
     from fer_jax.evaluation.metrics import classification
     from fer_jax.evaluation.saliency import heatmaps, saliency_report
 
-    trained = common.open_weights(args)
-    judged, facts = common.load_labelled(trained, args.data, args.split, args.labels, args.classes)
+    trained, judged, facts, out = common.open_evaluation(args)
     faces = judged.faces
-    out = common.open_folder(args.out)
     probs, maps = heatmaps.explain(
         trained.model,
         trained.variables,

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation. What draws one writes it to `path` as PNG and returns its figure."""
+"""Figures of an evaluation. Functions that draw one write it to `path` as PNG and return it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _LETTERS_PER_INCH = 11  # of a title of 12 points, fewer than an average text ha
 def draw_confusion(
     axis: Axes, matrix: np.ndarray, names: Sequence[str], *, percent: bool = False
 ) -> AxesImage:
-    """A confusion matrix int [K, K] (rows: true class), shaded by the share of the true class.
+    """Draws a confusion matrix int [K, K] (rows: true class), shaded by the share of the true class.
 
-    A common class would drown the others if counts were the shade.
+    If the counts were the shade, a common class would drown the others.
 
     Args:
       axis: to draw in.
@@ -31,7 +31,7 @@ def draw_confusion(
       percent: write the shares instead of the counts.
 
     Returns:
-      The shades, for a colour bar: shares in [0, 1].
+      The shades, for a color bar: shares in [0, 1].
     """
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     picture = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -45,7 +45,7 @@ def draw_confusion(
 
 
 def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: pathlib.Path) -> Figure:
-    """A confusion matrix int [K, K] (rows: true class) twice: images, and shares of the row."""
+    """Draws a confusion matrix int [K, K] (rows: true class) twice: images, and shares of the row."""
     figure, (left, right) = new_figure(12.5, 5.6, columns=2)
     draw_confusion(left, matrix, names)
     left.set_title("Images")
@@ -53,44 +53,28 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: pathlib.Path)
     right.set_title("Percent of the true class")
     bar = figure.colorbar(picture, ax=[left, right], format=lambda v, _: f"{v:.0%}", shrink=0.85)
     bar.set_label("share of the true class (both pictures)")
-    figure.savefig(path, dpi=110)
-    return figure
+    return save(figure, path)
 
 
 def plot_reliability(report: dict[str, Any], path: pathlib.Path) -> Figure:
-    """Accuracy by confidence, and how many images have that confidence.
+    """Draws the accuracy by confidence, and how many images have that confidence.
 
     Args:
-      report: what `report.figures` gives, and 'calibrated' where there is a temperature.
+      report: the result of `report.figures`, and 'calibrated' if there is a temperature.
       path: of the picture.
     """
-    table = {key: np.array(values) for key, values in report["reliability"].items()}
     ece, accuracy, calibrated = report["ece"], report["accuracy"], report.get("calibrated")
     figure, (top, bottom) = new_figure(6.4, 7.2, rows=2, sharex=True, height_ratios=(3, 1))
-    bins = len(table["count"])
-    edges = np.linspace(0, 1, bins + 1)
-    middle, width = (edges[1:] + edges[:-1]) / 2, 1 / bins
-    filled = table["count"] > 0
+    table, filled = _filled_bins(report["reliability"])
+    edges = np.linspace(0, 1, len(filled) + 1)
+    middle, width = (edges[1:] + edges[:-1]) / 2, 0.92 / len(filled)
     top.plot([0, 1], [0, 1], color="0.4", linestyle="--", linewidth=1, label="perfectly calibrated")
-    top.bar(
-        middle[filled],
-        table["accuracy"][filled],
-        width * 0.92,
-        color="C0",
-        label="accuracy of the bin",
-    )
-    top.plot(
-        middle[filled],
-        table["confidence"][filled],
-        "_",
-        color="C3",
-        markersize=17,
-        markeredgewidth=2.5,
-        label="mean confidence of the bin",
-    )
+    top.bar(middle[filled], table["accuracy"][filled], width, color="C0", label="accuracy of the bin")
+    style = {"color": "C3", "markersize": 17, "markeredgewidth": 2.5}
+    label = "mean confidence of the bin"
+    top.plot(middle[filled], table["confidence"][filled], "_", label=label, **style)
     if calibrated:
-        after = {key: np.array(values) for key, values in calibrated["reliability"].items()}
-        some = after["count"] > 0
+        after, some = _filled_bins(calibrated["reliability"])
         points = 100 * calibrated["ece"]
         label = f"after the temperature {calibrated['temperature']:.2f} (ECE {points:.1f} points)"
         style = {"color": "C2", "marker": "o", "markersize": 4, "linewidth": 1.2}
@@ -104,33 +88,35 @@ def plot_reliability(report: dict[str, Any], path: pathlib.Path) -> Figure:
         f"mean confidence {100 * mean:.1f} %, accuracy {100 * accuracy:.1f} %: {verdict}"
     )
     top.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0, 1))
-    top.legend(loc="upper left")
-    top.grid(alpha=0.3)
-    bottom.bar(middle, table["count"], width * 0.92, color="0.6")
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)  # beside all points
+    bottom.bar(middle, table["count"], width, color="0.6")
     bottom.set(xlabel="confidence (highest probability)", ylabel="images")
-    bottom.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
-    return figure
+    for axis in (top, bottom):
+        axis.grid(alpha=0.3)
+    return save(figure, path)
+
+
+def _filled_bins(reliability: dict[str, Sequence[float]]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    table = {key: np.array(values) for key, values in reliability.items()}
+    return table, table["count"] > 0
 
 
 def plot_per_class(per_class: dict[str, dict[str, Any]], macro_f1: float, path: pathlib.Path) -> Figure:
-    """Precision, recall and F1 of every class, with their intervals; `per_class` as in `report.figures`."""
+    """Draws precision, recall and F1 of each class with their intervals, from those of `report.figures`."""
     names, rows = list(per_class), list(per_class.values())
     figure, axis = new_figure(10, 4.8)
     place = np.arange(len(names))
     for i, (key, label) in enumerate((("precision", "precision"), ("recall", "recall"), ("f1", "F1"))):
         values = np.array([row[key] for row in rows])
         low, high = np.array([row["interval_95"][key] for row in rows]).T
-        # A point that its own resamples leave behind still has an interval of no negative length.
+        # All resamples may lie on one side of the figure.
         error = np.maximum([values - low, high - values], 0)
         whiskers = {"ecolor": "0.35", "elinewidth": 1}
-        bars = axis.bar(
-            place + (i - 1) * 0.27, values, 0.25, yerr=error, error_kw=whiskers, label=label, color=f"C{i}"
-        )
-        # On white, for the line of the macro F1 would cross them.
+        style = {"error_kw": whiskers, "label": label, "color": f"C{i}"}
+        bars = axis.bar(place + (i - 1) * 0.27, values, 0.25, yerr=error, **style)
+        # On white, since the line of the macro F1 would cross them.
         on_white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-        texts = [f"{v:.2f}" for v in values]
-        axis.bar_label(bars, texts, fontsize=8, padding=2, bbox=on_white)
+        axis.bar_label(bars, [f"{v:.2f}" for v in values], fontsize=8, padding=2, bbox=on_white)
     axis.axhline(macro_f1, color="0.4", linestyle="--", linewidth=1)
     labels = [f"{name}\n{row['support']:,} images" for name, row in per_class.items()]
     axis.set_xticks(place, labels)
@@ -140,12 +126,11 @@ def plot_per_class(per_class: dict[str, dict[str, Any]], macro_f1: float, path: 
     axis.legend(ncols=3, loc="lower right", bbox_to_anchor=(1, 1), frameon=False)
     axis.grid(axis="y", alpha=0.3)
     axis.set_axisbelow(True)
-    figure.savefig(path, dpi=110)
-    return figure
+    return save(figure, path)
 
 
 def plot_risk_coverage(report: dict[str, Any], path: pathlib.Path) -> Figure:
-    """Accuracy of the answers against how many are answered; `report` as of `report.figures`."""
+    """Draws the accuracy of the answers against the share answered, from the result of `report.figures`."""
     figure, axis = new_figure(7, 4.6)
     curve = report["risk_coverage"]
     axis.plot(curve["coverage"], 1 - np.array(curve["risk"]), color="C0", label="the surest answered")
@@ -161,8 +146,7 @@ def plot_risk_coverage(report: dict[str, Any], path: pathlib.Path) -> Figure:
     axis.set_title(f"Abstaining below a confidence (AURC {report['aurc']:.3f})", loc="left")
     axis.grid(alpha=0.3)
     axis.legend(loc="lower left")
-    figure.savefig(path, dpi=110)
-    return figure
+    return save(figure, path)
 
 
 def plot_faces(
@@ -173,12 +157,12 @@ def plot_faces(
     columns: int = 8,
     places: Sequence[int] | None = None,
 ) -> Figure:
-    """A sheet of faces uint8 [N, H, W, 1 or 3], each with its caption above.
+    """Draws a sheet of faces uint8 [N, H, W, 1 or 3], each with its caption above.
 
     Args:
-      images, captions, title, path: what to draw and where.
+      images, captions, title, path: what to draw, and where to write it.
       columns: faces in a row.
-      places: ascending, where each face lies, counted row by row; one after the other if None.
+      places: ascending, the cell of each face, counted row by row; None puts one after the other.
     """
     columns = min(columns, max(len(images), 4))
     places = range(len(images)) if places is None else places
@@ -199,19 +183,24 @@ def plot_faces(
     axis.set(xlim=(0, columns * width - 0.08), ylim=(rows * height - 0.36, -0.36))
     axis.axis("off")
     figure.suptitle("\n".join(lines), fontsize=12)
-    figure.savefig(path, dpi=110)
-    return figure
+    return save(figure, path)
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **kwargs):
-    """A figure (size in inches) and its axes as `Figure.subplots` (which takes `kwargs`) gives them.
+    """Returns a figure (size in inches) and its axes, as `Figure.subplots(**kwargs)` returns them.
 
-    Without pyplot, whose global state and windows a library has no business with.
+    It does not use pyplot, whose state and windows are global.
     """
-    # Matplotlib takes a second to load, and most of what imports this module draws late or never.
+    # Matplotlib takes a second to load, and most importers of this module draw late or never.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, **kwargs)
+
+
+def save(figure: Figure, path: pathlib.Path, dpi: int = 110) -> Figure:
+    """Writes a figure as PNG and returns it."""
+    figure.savefig(path, dpi=dpi)
+    return figure

@@ -1,7 +1,7 @@
-"""What is in a source, and what is wrong with it: the facts behind `fer-jax audit`.
+"""The content of a source and its defects: the facts behind `fer-jax audit`.
 
-Every image is read once. What is kept of it is its label, split and name, a few numbers, and a grey
-48 x 48 version (of FER2013: the image itself) in which near duplicates are looked for.
+Every image is read once. Its label, split, id, a few numbers, and a gray 48 x 48 version (of FER2013: the
+image itself), used to find near duplicates, stay in memory.
 """
 
 import collections
@@ -37,8 +37,8 @@ class Collection:
       blank: bool [N], all pixels are one colour.
       sharpness: float64 [N], mean absolute difference of neighbours in a row, of `small`, in [0, 1].
       shapes: how many images there are of each shape, e.g. {"48 x 48 grey": 7}.
-      samples: for each label some images at full size, uint8 [H, W] or [H, W, 3], drawn at random.
-      bad: what could not be used.
+      samples: for each label some random images at full size, uint8 [H, W] or [H, W, 3].
+      bad: rows and images that cannot be used.
     """
 
     labels: np.ndarray
@@ -60,18 +60,17 @@ class Collection:
 
 
 def collect(source: Source, progress: bool = True) -> Collection:
-    """Reads all of a source; bad rows and images are collected, not raised.
+    """Reads a whole source; bad rows and images are collected, not raised.
 
     Raises:
-      SourceError: when no image can be used.
+      SourceError: no image can be used.
     """
     bad: list[BadRecordError] = []
     rng = np.random.default_rng(0)
     samples: list[list[np.ndarray]] = [[] for _ in EMOTIONS]
     seen = [0] * len(EMOTIONS)
     facts, small, shapes = [], [], collections.Counter()
-    bar = tqdm(total=source.total, unit=" images", desc="reading", disable=not progress)
-    with bar:
+    with tqdm(total=source.total, unit=" images", desc="reading", disable=not progress) as bar:
         for record in source.records(bad.append):
             small.append(near_duplicates.shrink(record.image))
             shapes[_shape_name(record.image)] += 1
@@ -115,20 +114,17 @@ def _shape_name(image: np.ndarray) -> str:
 
 
 def _keep_sample(kept: list[np.ndarray], seen: int, image: np.ndarray, rng: np.random.Generator) -> None:
-    """Reservoir sampling: after any number of images each one has the same chance of being kept."""
+    """Samples by reservoir: after any number of images each one has been kept with the same probability."""
     if seen < SAMPLES:
         kept.append(image)
     elif (place := rng.integers(seen + 1)) < SAMPLES:
         kept[place] = image
 
 
-# --- the report ---
-
-
 def examine(
     source: Source, data: Collection, near_threshold: float = 0.9, progress: bool = True
 ) -> dict[str, Any]:
-    """The facts about a source, ready for JSON; `warnings` says what deserves attention."""
+    """Returns the facts about a source, ready for JSON; `warnings` lists what deserves attention."""
     report = {
         "source": source.path,
         "kind": source.kind,
@@ -161,16 +157,13 @@ def _class_counts(data: Collection, split: int) -> dict[str, Any]:
 
 
 def _pixel_statistics(data: Collection) -> dict[str, Any]:
-    """Of all pixels of each split and class; images count alike whatever their size."""
+    """Returns statistics of all pixels of each split and class; images of any size have equal weight."""
 
     def of(chosen: np.ndarray) -> dict[str, float]:
         mean = data.mean[chosen].mean()
         square = (data.std[chosen] ** 2 + data.mean[chosen] ** 2).mean()
-        numbers = {
-            "mean": mean,
-            "std": (square - mean**2) ** 0.5,
-            "sharpness": data.sharpness[chosen].mean(),
-        }
+        numbers = {"mean": mean, "std": (square - mean**2) ** 0.5}
+        numbers["sharpness"] = data.sharpness[chosen].mean()
         return {name: round(float(value), 5) for name, value in numbers.items()}
 
     of_split = {name: of(data.splits == s) for s, name in enumerate(data.split_names)}
@@ -189,7 +182,7 @@ def _name(data: Collection, index: int) -> dict[str, str]:
 
 
 def _identical(data: Collection) -> dict[str, Any]:
-    """Groups of pixel-identical images within and across splits; which carry several labels."""
+    """Finds groups of pixel-identical images within and across splits, and those with several labels."""
     order = np.argsort(data.groups, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(data.groups[order])) + 1)
     groups = [m for m in members if len(m) > 1]
@@ -215,7 +208,7 @@ def _identical(data: Collection) -> dict[str, Any]:
 
 
 def _by_split(data: Collection, has: np.ndarray) -> dict[str, dict[str, int]]:
-    """{split: {other: images of the split with a copy in the other}} from bool [N, splits]."""
+    """Returns {split: {other: images of the split with a copy in the other}} from bool [N, splits]."""
     return {
         name: dict(zip(data.split_names, has[data.splits == s].sum(axis=0).tolist(), strict=True))
         for s, name in enumerate(data.split_names)
@@ -223,15 +216,14 @@ def _by_split(data: Collection, has: np.ndarray) -> dict[str, dict[str, int]]:
 
 
 def _near(data: Collection, threshold: float, progress: bool) -> dict[str, Any]:
-    """Counts of near pairs; identical ones only count in `images_with_copy`."""
+    """Counts near pairs; identical ones only count in `images_with_copy`."""
     has_copy = np.zeros((len(data), len(data.split_names)), bool)
     touched = np.zeros(len(data), bool)
     pairs = agreeing = 0
     across = collections.Counter()
     best: list[tuple[float, int, int]] = []
-    with tqdm(
-        total=near_duplicates.block_count(len(data)), unit=" blocks", desc="comparing", disable=not progress
-    ) as bar:
+    blocks = near_duplicates.block_count(len(data))
+    with tqdm(total=blocks, unit=" blocks", desc="comparing", disable=not progress) as bar:
         for first, second, values in near_duplicates.near_pairs(data.small, threshold, bar.update):
             has_copy[first, data.splits[second]] = has_copy[second, data.splits[first]] = True
             other = data.groups[first] != data.groups[second]

@@ -35,8 +35,7 @@ def plot_accuracies(found: dict[str, Any], path: pathlib.Path) -> Figure:
     axis.grid(axis="x", alpha=0.3)
     if len(kinds) > 1:
         axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=9)
-    figure.savefig(path, dpi=110)
-    return figure
+    return plots.save(figure, path)
 
 
 def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
@@ -78,8 +77,7 @@ def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
     figure.legend(loc="outside lower right", ncols=2, fontsize=9, frameon=False)
     figure.draw_without_rendering()  # which settles where things are
     _write_beside(axis, labels)
-    figure.savefig(path, dpi=110)
-    return figure
+    return plots.save(figure, path)
 
 
 def _write_beside(axis: Axes, labels: Sequence[tuple[str, Sequence[float]]]) -> None:

@@ -1,8 +1,7 @@
-"""Every model on every dataset: does what was learnt on one hold on the others?"""
+"""Every model on every dataset: does a model trained on one dataset do well on the others?"""
 
 from __future__ import annotations
 
-import functools
 import json
 import pathlib
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from fer_jax.data.emotions import CONTEMPT, EMOTIONS, class_names
 from fer_jax.data.ferplus import GIVEN
 from fer_jax.evaluation import labelled_split, leakage_policy, plots, predictions_file
 from fer_jax.evaluation.compare import model_results
-from fer_jax.evaluation.compare.comparison_page import percent
 from fer_jax.evaluation.metrics import bootstrap
 from fer_jax.evaluation.report import report
 from fer_jax.io_utils import write_atomically
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 
 PICTURE = "cross.png"
 _FIGURES = {"accuracy": "Accuracy", "macro_f1": "Macro F1"}
-# What a dataset had to do with a training, by how much; what stands in a cell for it.
+# How much a training used a dataset, and the remark in a cell for it.
 _PARTS = {
     "trained on this split": "trained here",
     "selected on this split": "selected here",
@@ -53,27 +51,26 @@ def evaluate(
     batch_size: int = 256,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Predicts one split of every dataset by every checkpoint.
+    """Predicts one split of every dataset with every checkpoint, and writes out_dir/CHECKPOINT/DATASET.csv.
 
     Args:
       checkpoints: as `LoadedModel` takes them.
-      data_dirs: datasets made by `builder.build`.
+      data_dirs: datasets written by `builder.build`.
       split: of each of them.
-      out_dir: for the predictions, CHECKPOINT/DATASET.csv.
-      contempt: one of `CONTEMPT_CHOICES`: what becomes of the eighth class of a network that has it. 'drop'
-        rules it out and renormalises the others; 'wrong' keeps it, an answer that is never right.
+      out_dir: folder for the predictions.
+      contempt: one of `CONTEMPT_CHOICES`, for networks that have this eighth class.
       batch_size: images at a time.
       progress: whether to show a progress bar.
 
     Returns:
       'split'; 'checkpoints' and 'datasets' (names, in order); 'notes' on datasets and checkpoints; 'cells',
-      a list with one dictionary for each pair: 'checkpoint', 'dataset', 'part' (one of `_PARTS`), 'copies'
-      (see `leakage_policy.judge`), 'num_examples', 'accuracy' and 'macro_f1' and their 'interval_95', over
-      groups of identical images, and in 'without_near' the same without the images that have a copy in a
-      split that had a part in the weights, None where that is not known or none is left.
+      a dictionary for each pair: 'checkpoint', 'dataset', 'part' (one of `_PARTS`), 'copies' (see
+      `leakage_policy.judge`), 'num_examples', 'accuracy' and 'macro_f1' with their 'interval_95' over groups
+      of identical images, and 'without_near', the same without the images that have a copy in a split that
+      influenced the weights; None if that is unknown or no image is left.
 
     Raises:
-      As `LoadedModel` and `labelled_split.load_split`, before any prediction where it is about a split.
+      As `LoadedModel` and `labelled_split.load_split`; a missing split is reported before any prediction.
     """
     models = dict(zip(_names(checkpoints), map(LoadedModel, checkpoints), strict=True))
     manifests = dict(zip(_names(data_dirs), map(builder.read_manifest, data_dirs), strict=True))
@@ -103,18 +100,15 @@ def evaluate(
             groups = splits.duplicate_groups(faces.images)
             folder = out_dir / name
             folder.mkdir(parents=True, exist_ok=True)
-            table = predictions_file.Predictions(
-                list(faces.ids), probs, faces.labels, list(names), groups, copies
-            )
-            predictions_file.write(folder / f"{dataset}.csv", table)
+            of_images = (list(faces.ids), probs, faces.labels, list(names), groups, copies)
+            predictions_file.write(folder / f"{dataset}.csv", predictions_file.Predictions(*of_images))
             drawn = bootstrap.resample(probs, faces.labels, groups)
             found = report.headline_figures(probs, faces.labels, drawn)
             noted = {"checkpoint": trained.source, "labels": GIVEN, "data_hash": manifest["content_hash"]}
             leakage_policy.note_test(facts | noted, found["accuracy"], f"cross dataset, {dataset}")
             cell = {"checkpoint": name, "dataset": dataset, "num_examples": len(faces)}
             cell |= {"part": part_of(facts, copies), "copies": leakage_policy.count_copies(copies)}
-            cell |= {key: found[key] for key in _FIGURES}
-            cell |= {"interval_95": {key: found["interval_95"][key] for key in _FIGURES}}
+            cell |= report.select(found, tuple(_FIGURES))
             leak_free = None if copies is None else report.leak_free(probs, faces.labels, groups, copies)
             cells.append(cell | {"without_near": leak_free and leak_free["without_near"]})
     names = {"checkpoints": list(models), "datasets": list(manifests)}
@@ -122,7 +116,7 @@ def evaluate(
 
 
 def part_of(facts: dict[str, Any], copies: np.ndarray | None) -> str:
-    """What a dataset had to do with weights: one of `_PARTS`.
+    """Returns how the training of weights used a dataset: one of `_PARTS`.
 
     Args:
       facts: as `leakage_policy.judge` takes them.
@@ -142,10 +136,10 @@ def part_of(facts: dict[str, Any], copies: np.ndarray | None) -> str:
 
 
 def _names(paths: Sequence[pathlib.Path]) -> list[str]:
-    """A name for each path: as much of its end as tells it from the others, without the suffix.
+    """Returns a name for each path: the shortest end of it, without the suffix, that is unique.
 
     Raises:
-      ValueError: one is given twice.
+      ValueError: a path is given twice.
     """
     places = [path.absolute() for path in paths]
     if len(set(places)) < len(places):
@@ -158,60 +152,18 @@ def _names(paths: Sequence[pathlib.Path]) -> list[str]:
     return [name.replace("/", "-") for name in model_results.shorten([stem.parts[1:] for stem in stems])]
 
 
-def write(out_dir: pathlib.Path, found: dict[str, Any]) -> None:
-    """Writes cross.md, cross.json and cross.png into `out_dir`; `found` as `evaluate` gives it."""
+def write(out_dir: pathlib.Path, found: dict[str, Any]) -> str:
+    """Writes cross.md, cross.json and cross.png from the result of `evaluate`; returns cross.md."""
     plot(found, out_dir / PICTURE)
-    lines = [
-        f"# {len(found['checkpoints'])} models on `{found['split']}` of {len(found['datasets'])} datasets",
-        "",
-        *result_tables(found),
-        "",
-        f"![Matrix]({PICTURE})",
-    ]
-    write_atomically(out_dir / "cross.md", ("\n".join(lines) + "\n").encode())
-    write_atomically(out_dir / "cross.json", (json.dumps(found, indent=2) + "\n").encode())
-
-
-def result_tables(found: dict[str, Any]) -> list[str]:
-    """The lines of the tables and the notes."""
     cells = {(cell["checkpoint"], cell["dataset"]): cell for cell in found["cells"]}
-    counts = {cell["dataset"]: cell["num_examples"] for cell in found["cells"]}
-    head = ("", *(f"{name} ({counts[name]:,} images)" for name in found["datasets"]))
-    lines = []
-    tables_of = {title: functools.partial(_text, key=key) for key, title in _FIGURES.items()}
-    tables_of["Accuracy without near copies"] = _without_copies
-    for title, text in tables_of.items():
-        rows = [
-            (name, *(text(cells[name, dataset]) for dataset in found["datasets"]))
-            for name in found["checkpoints"]
-        ]
-        lines += [f"{title} in percent, with 95 % intervals (rows: models, columns: datasets):", ""]
-        lines += [*tables.table(head, rows), ""]
-    lines += [
-        "trained here: the model was trained on this very split. selected here: the split chose the "
-        "checkpoint or steered its training. own data: trained on this dataset's other images. copies: "
-        "images of the split stand in a training or selection, at least nearly so. ?: not known, for a "
-        "split that had a part is in none of the datasets given. Else: the dataset had no part in the "
-        "training. Without near copies: the images that stand in a training or selection are left out, "
-        "and how many.",
-        *([""] if found["notes"] else []),
-        *(f"- {note}" for note in found["notes"]),
-    ]
-    return lines
-
-
-def _text(cell: dict[str, Any], key: str) -> str:
-    mark = _PARTS[cell["part"]]
-    return percent(cell, key) + (f", {mark}" if mark else "")
-
-
-def _without_copies(cell: dict[str, Any]) -> str:
-    part = cell["without_near"]
-    return f"{percent(part, 'accuracy')}, {part['removed']:,} left out" if part else "?"
+    page = tables.render(__package__, "cross.md.j2", found=found, cells=cells, parts=_PARTS, figures=_FIGURES)
+    write_atomically(out_dir / "cross.md", page.encode())
+    write_atomically(out_dir / "cross.json", (json.dumps(found, indent=2) + "\n").encode())
+    return page
 
 
 def plot(found: dict[str, Any], path: pathlib.Path) -> Figure:
-    """Accuracy and macro F1 as two shaded tables, one number and one remark a cell."""
+    """Draws accuracy and macro F1 as two shaded tables, with a number and a remark in each cell."""
     names, datasets = found["checkpoints"], found["datasets"]
     cells = {(cell["checkpoint"], cell["dataset"]): cell for cell in found["cells"]}
     width, height = 3.6 + 3.0 * len(datasets), 1.9 + 0.75 * len(names)
@@ -228,5 +180,4 @@ def plot(found: dict[str, Any], path: pathlib.Path) -> Figure:
     axes[0].set_yticks(range(len(names)), names)
     figure.suptitle(f"On {found['split']}, in percent (rows: models, columns: datasets)", fontsize=11)
     figure.colorbar(picture, ax=list(axes), shrink=0.9, label="percent")
-    figure.savefig(path, dpi=110)
-    return figure
+    return plots.save(figure, path)

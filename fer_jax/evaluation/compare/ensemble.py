@@ -1,4 +1,4 @@
-"""Several networks as one: the mean of their probabilities, and which of them to take."""
+"""An ensemble of networks: the mean of their probabilities, and which networks to include."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ PICTURE = "ensemble.png"
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Networks chosen one after the other.
+    """A greedy selection of networks.
 
     Attributes:
-      order: int, their places among those that were there to choose from, in the order of the choice.
-      accuracies: of the first, of the first two together, and so on, on the images chosen by.
+      order: indices of the networks, in the order in which they were selected.
+      accuracies: of the first network, of the first two together, and so on, on the images of the selection.
     """
 
     order: list[int]
@@ -33,19 +33,19 @@ class Choice:
 
     @property
     def best(self) -> int:
-        """How many of the first to take: the fewest that reach the highest accuracy."""
+        """The number of networks to include: the fewest that reach the highest accuracy."""
         return int(np.argmax(self.accuracies)) + 1
 
 
 def choose(probs: Sequence[np.ndarray], labels: np.ndarray, most: int) -> Choice:
-    """Takes the network that raises the accuracy most, again and again (Caruana et al. 2004, no repeats).
+    """Adds the network that raises the accuracy most, repeatedly (Caruana et al. 2004, without repeats).
 
-    Between equals the one whose ensemble has the lower mean negative log-likelihood is taken.
+    A tie goes to the network whose ensemble has the lower mean negative log-likelihood.
 
     Args:
       probs: float [N, K] of each network.
       labels: int [N].
-      most: how many to take at most.
+      most: maximum number of networks.
     """
     left, order, accuracies = list(range(len(probs))), [], []
     total = np.zeros_like(probs[0])
@@ -70,21 +70,21 @@ def chosen_elsewhere(
     repeats: int = 50,
     seed: int = 0,
 ) -> dict[str, float]:
-    """What choosing networks is worth on images that had no part in the choice.
+    """Estimates the accuracy of a selected ensemble on images that were not used for the selection.
 
-    The groups are halved at random, again and again: networks are chosen by one half and judged by the
-    other, and so is the single network that is best by the first half. Where a network's best epoch was
-    selected on the whole split, that stays in its figures.
+    Repeatedly, the groups are split into random halves: the networks, and the best single network, are
+    selected on one half and judged on the other. If a network's best epoch was selected on the whole split,
+    its figures stay optimistic.
 
     Args:
       probs, labels, most: as `choose` takes them.
       groups: int [N], one number for identical images, which stay together.
-      repeats: how often.
+      repeats: number of splits into halves.
       seed: of the halves.
 
     Returns:
       Mean accuracies on the other halves, "ensemble" and "single"; "gain", their difference, and
-      "gain_95" [low, high], between which it lies in the middle 95 % of the halves.
+      "gain_95" [low, high], the interval that holds the middle 95 % of the gains.
     """
     rng = np.random.default_rng(seed)
     names = np.unique(groups)
@@ -94,13 +94,8 @@ def chosen_elsewhere(
         for here in (first, ~first):
             choice = choose([p[here] for p in probs], labels[here], most)
             members = choice.order[: choice.best]
-            together = np.mean([probs[i][~here] for i in members], axis=0)
-            found.append(
-                (
-                    classification.accuracy(together, labels[~here]),
-                    classification.accuracy(probs[choice.order[0]][~here], labels[~here]),
-                )
-            )
+            candidates = np.mean([probs[i][~here] for i in members], axis=0), probs[choice.order[0]][~here]
+            found.append([classification.accuracy(p, labels[~here]) for p in candidates])
     ensemble, single = np.mean(found, axis=0).tolist()
     gains = np.subtract(*np.transpose(found))
     middle = np.quantile(gains, (0.025, 0.975)).tolist()
@@ -110,17 +105,17 @@ def chosen_elsewhere(
 def judge(
     probs: Sequence[np.ndarray], labels: np.ndarray, groups: np.ndarray, most: int, take_all: bool = False
 ) -> dict[str, Any]:
-    """An ensemble and its figures.
+    """Selects an ensemble and computes its figures.
 
     Args:
       probs, labels, groups, most: as `chosen_elsewhere` takes them.
-      take_all: take all networks, in their order, instead of choosing.
+      take_all: include all networks, in their order, instead of selecting.
 
     Returns:
-      "members" (places, in the order of the choice), "accuracies" (as `Choice` has them, of all that were
-      looked at), "probs" float [N, K] of the ensemble, "figures" (accuracy, macro_f1, loss) with
-      "interval_95" [low, high] of each, "best_single" (place and accuracy), and "elsewhere" from
-      `chosen_elsewhere`, None where nothing was chosen.
+      "members" (indices, in the order of selection), "order" and "accuracies" (those of `Choice`), "probs"
+      float [N, K] of the ensemble, "figures" (accuracy, macro_f1, loss) with "interval_95" [low, high] of
+      each, "single" (the accuracy of each network), "best_single" (place and accuracy), and "elsewhere" from
+      `chosen_elsewhere`, None if nothing was selected.
     """
     if take_all:
         means = np.cumsum(probs, axis=0) / np.arange(1, len(probs) + 1)[:, None, None]
@@ -149,13 +144,13 @@ def judge(
 
 
 def facts_of(names: Sequence[str], members: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """What a report says of an ensemble; None where it is not known of every member.
+    """Returns the facts for the report of an ensemble; None unless they are known of every member.
 
-    Whatever had a part in a member's weights has one in the ensemble's.
+    The ensemble inherits every influence on a member's weights.
 
     Args:
       names: of the members.
-      members: what their reports say, see `report.write_report`.
+      members: the facts of their reports, see `report.write_report`.
     """
     if not all(facts.get("trained_data") and facts.get("parameters") for facts in members):
         return None
@@ -177,66 +172,38 @@ def facts_of(names: Sequence[str], members: Sequence[dict[str, Any]]) -> dict[st
     return facts
 
 
-def page(found: dict[str, Any], names: Sequence[str], split: str | None) -> list[str]:
-    """The lines of a page on an ensemble.
+def page(found: dict[str, Any], names: Sequence[str], split: str | None, runs: Sequence[str] = ()) -> str:
+    """Returns the page on an ensemble.
 
     Args:
       found: from `judge`.
       names: of all networks.
-      split: that they are judged on, None where it has no name.
+      split: on which they are judged, None if it has no name.
+      runs: the members' run directories, if they can teach one network.
     """
-    where = f"`{split}`" if split else "one split"
-    figures, between = found["figures"], found["interval_95"]
-    rows = []
-    for number, place in enumerate(found["order"], 1):
-        taken = "yes" if number <= len(found["members"]) else ""
-        accuracies = (found["single"][place], found["accuracies"][number - 1])
-        rows.append((str(number), names[place], *(f"{100 * value:.2f}" for value in accuracies), taken))
-    best = found["best_single"]
-    lines = [
-        f"{len(found['members'])} of {len(names)} networks on {where}, the mean of their probabilities: "
-        f"accuracy {100 * figures['accuracy']:.2f} % (95 % {100 * between['accuracy'][0]:.2f} to "
-        f"{100 * between['accuracy'][1]:.2f}), macro F1 {figures['macro_f1']:.3f}, "
-        f"loss {figures['loss']:.3f}.",
-        f"The best single one is {names[best['place']]} with {100 * best['accuracy']:.2f} %.",
-        "",
-        *tables.table(("", "network", "alone, %", "with those above, %", "taken"), rows),
-    ]
-    if len(found["members"]) == 1 < len(found["order"]):
-        lines += ["", "No other network helps it: the ensemble is that network alone."]
-    if elsewhere := found["elsewhere"]:
-        lines += [
-            "",
-            f"The networks are chosen on {where}, so the figures on it are optimistic. Chosen by one half "
-            "of its images and judged by the other, over random halves: "
-            f"{100 * elsewhere['ensemble']:.2f} %, {100 * elsewhere['gain']:+.2f} points from the single "
-            f"network chosen so (95 % of the halves: {100 * elsewhere['gain_95'][0]:+.2f} to "
-            f"{100 * elsewhere['gain_95'][1]:+.2f}). That the networks' best epochs may have been selected "
-            "on the split stays in both.",
-        ]
-    return lines
+    known = {"found": found, "names": names, "split": split, "runs": tuple(runs)}
+    return tables.render(__package__, "ensemble.md.j2", **known)
 
 
 def plot(found: dict[str, Any], images: int, split: str | None, path: pathlib.Path) -> Figure:
-    """Accuracy by the number of networks, beside that of each alone.
+    """Draws the accuracy by the number of networks, and that of each alone.
 
     Args:
       found: from `judge`.
-      images, split: how many images of which split; None where it has no name.
+      images, split: the number of images, and their split, None if it has no name.
       path: of the picture.
     """
     figure, axis = plots.new_figure(7, 4.2)
     counts = np.arange(1, len(found["order"]) + 1)
     together = 100 * np.array(found["accuracies"])
     alone = 100 * np.array([found["single"][place] for place in found["order"]])
-    axis.plot(counts, together, "o-", color="C0", label="the first so many together")
+    axis.plot(counts, together, "o-", color="C0", label="together, up to this one")
     axis.plot(counts, alone, "s", color="0.6", label="each alone")
     taken = len(found["members"])
-    axis.plot(counts[:taken], together[:taken], "o", color="C3", markersize=9, label="taken")
+    axis.plot(counts[:taken], together[:taken], "o", color="C3", markersize=9, label="included")
     of = f" of {split}" if split else ""
     axis.set_title(f"Accuracy of the ensemble on {images:,} images{of}", loc="left", fontsize=11)
-    axis.set(xlabel="networks, in the order of the choice", ylabel="accuracy in percent", xticks=counts)
+    axis.set(xlabel="networks, in the order of selection", ylabel="accuracy in percent", xticks=counts)
     axis.grid(alpha=0.3)
     axis.legend()
-    figure.savefig(path, dpi=110)
-    return figure
+    return plots.save(figure, path)

@@ -1,4 +1,4 @@
-"""The report on one split: figures as JSON, a page to read, a row for every image, pictures."""
+"""The report on one split: figures as JSON, a page to read, a row for each image, and pictures."""
 
 import json
 import os
@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from fer_jax import tables
 from fer_jax.evaluation import leakage, leakage_policy, plots, predictions_file
-from fer_jax.evaluation.metrics import bootstrap, calibration, classification
-from fer_jax.evaluation.report import error_analysis, page
+from fer_jax.evaluation.metrics import annotators, bootstrap, calibration, classification
+from fer_jax.evaluation.report import error_analysis
 from fer_jax.io_utils import write_atomically
+from fer_jax.pretrained.registry import network_name
 
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 PAIRS = 10  # of classes most often confused
@@ -31,26 +33,26 @@ def write_report(
     """Writes predictions.csv, the pictures, report.md and, last, report.json.
 
     Args:
-      out_dir: made here if need be; an older report in it is replaced.
+      out_dir: created if it does not exist; an older report in it is replaced.
       probs: float [N, K], rows that sum to 1.
       labels: int [N], places in facts['emotions'].
       ids: N names, unique and stable.
-      facts: those of the checkpoint (see `weights_file.load_weights`), together with 'split', 'tta'
-        and 'checkpoint' (where the weights lie); 'data' and 'data_hash' are of the evaluated data,
-        'trained_data' and 'trained_data_hash', where they differ, of the data of the training;
-        'annotators' what `annotators.compare` says, where there are votes.
+      facts: the metadata of the checkpoint (see `weights_file.load_weights`) with 'split', 'tta', and
+        'checkpoint' (the path of the weights). 'data' and 'data_hash' describe the evaluated dataset;
+        'trained_data' and 'trained_data_hash', if they differ, the training dataset; 'annotators' is the
+        result of `annotators.compare`, if there are votes.
       images: uint8 [N, H, W, C], an array or an object indexed by integer arrays, for the pictures
         with faces; None leaves them out.
       groups: int [N], equal for identical images (see `splits.duplicate_groups`), which the
         intervals resample together; None resamples images one by one.
-      copies: int8 [N], see `leakage.find_copies`, against the splits that had a part in the weights;
-        None where it is not known.
+      copies: int8 [N], see `leakage.find_copies`, against the splits that influenced the weights;
+        None if unknown.
 
     Returns:
-      What report.json holds.
+      The content of report.json.
 
     Raises:
-      ValueError: nothing to evaluate or no distributions, see `classification.check`.
+      ValueError: the split is empty or `probs` are no distributions, see `classification.check`.
       OSError: `out_dir` cannot be written.
     """
     probs, labels = np.asarray(probs, np.float64), np.asarray(labels)
@@ -62,10 +64,9 @@ def write_report(
     report = facts | figures(probs, labels, groups, names) | leakage_policy.judge(facts, copies)
     report["leak_free"] = None if copies is None else leak_free(probs, labels, groups, copies)
     report["calibrated"] = calibrated(probs, labels, groups, facts)
-    report["most_confident_mistakes"] = [
-        str(ids[i]) for i in error_analysis.confident_mistakes(probs, labels)
-    ]
-    # Gone first and written last: a report always has the rest of what belongs to it beside it.
+    mistakes = error_analysis.confident_mistakes(probs, labels)
+    report["most_confident_mistakes"] = [str(ids[i]) for i in mistakes]
+    # Removed first and written last: next to a report lies all that belongs to it.
     for name in ("report.json", "report.md"):
         (out_dir / name).unlink(missing_ok=True)
     table = predictions_file.Predictions(list(ids), probs, labels, names, groups, copies)
@@ -79,14 +80,24 @@ def write_report(
         report["twins"] = error_analysis.write_twins(out_dir, probs, labels, ids, names, images)
         error_analysis.draw(out_dir, probs, labels, names, images)
     draw_figures(out_dir, report)
-    write_atomically(out_dir / "report.md", page.report_page(report, out_dir).encode())
+    page = tables.render(
+        __package__,
+        "report.md.j2",
+        report=report,
+        model=network_name(report["checkpoint"], report["model"]),
+        there={path.name for path in out_dir.iterdir()},
+        sheets=error_analysis,
+        band_title=annotators.title,
+        bins=calibration.BINS,
+    )
+    write_atomically(out_dir / "report.md", page.encode())
     text = json.dumps(report, indent=2, sort_keys=True) + "\n"
     write_atomically(out_dir / "report.json", text.encode())
     return report
 
 
 def _complete(facts: dict[str, Any]) -> dict[str, Any]:
-    """The facts with None for what is not known."""
+    """Returns the facts, with None for what is unknown."""
     known = ("selection", "config", "model", "parameters", "data", "data_hash", "calibration", "annotators")
     facts = dict.fromkeys(known) | {"annotations": [], "labels": "given"} | facts
     facts.setdefault("trained_data_hash", facts["data_hash"])
@@ -97,7 +108,7 @@ def _complete(facts: dict[str, Any]) -> dict[str, Any]:
 def figures(
     probs: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Everything that is computed from the predictions of a split; see `write_report` for the arguments."""
+    """Returns all figures of a split; the arguments are those of `write_report`."""
     matrix = classification.confusion_matrix(probs, labels)
     of_class = classification.per_class(matrix)
     drawn = bootstrap.resample(probs, labels, groups)
@@ -116,19 +127,20 @@ def figures(
         },
         "confusion_matrix": matrix.tolist(),
         "confused_pairs": confused_pairs(matrix, names),
-        "reliability": {k: v.tolist() for k, v in calibration.reliability(probs, labels).items()},
-        "reliability_adaptive": {
-            key: values.tolist()
-            for key, values in calibration.reliability(probs, labels, adaptive=True).items()
-        },
+        "reliability": _lists(calibration.reliability(probs, labels)),
+        "reliability_adaptive": _lists(calibration.reliability(probs, labels, adaptive=True)),
         "aurc": calibration.aurc(curve),
         "selective": [calibration.answering(curve, coverage) for coverage in COVERAGES],
         "risk_coverage": _thinned(curve),
     }
 
 
+def _lists(arrays: dict[str, np.ndarray]) -> dict[str, list[float]]:
+    return {key: values.tolist() for key, values in arrays.items()}
+
+
 def headline_figures(probs: np.ndarray, labels: np.ndarray, drawn: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The figures of a split in one number each, and their intervals.
+    """Returns the figures of a split that are one number each, with their 95 % intervals.
 
     Args:
       probs, labels: see `write_report`.
@@ -146,31 +158,27 @@ def headline_figures(probs: np.ndarray, labels: np.ndarray, drawn: dict[str, np.
 
 
 def _class_interval(values: np.ndarray) -> list[float]:
-    """The interval of a class's figure; that of a class without images is the 0 that its figure is."""
+    """Returns the interval of a class's figure; a class without images has the figure 0."""
     return [0.0, 0.0] if np.isnan(values).all() else bootstrap.interval(values).tolist()
 
 
 def leak_free(
     probs: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, copies: np.ndarray
 ) -> dict[str, Any]:
-    """The figures without the images that have an identical copy, and without those that have a near one.
+    """Returns the figures without the images that have an identical copy, and without near copies too.
 
     Returns:
-      For 'without_identical' and 'without_near' what `headline_figures` gives and 'removed', the
-      number of images left out; None where none would be left.
+      For 'without_identical' and 'without_near' the `headline_figures` and 'removed', the number of images
+      left out; None if no image is left.
     """
-    parts = {}
-    for i, kind in enumerate(leakage.KINDS):
-        if not i:
-            continue
-        kept = copies < i
-        name = f"without_{kind}"
-        if not kept.any():
-            parts[name] = None
-            continue
-        of = None if groups is None else groups[kept]
-        drawn = bootstrap.resample(probs[kept], labels[kept], of)
-        parts[name] = headline_figures(probs[kept], labels[kept], drawn) | {"removed": int((~kept).sum())}
+    parts: dict[str, Any] = {}
+    for place, kind in enumerate(leakage.KINDS[1:], 1):
+        kept = copies < place
+        parts[f"without_{kind}"] = None
+        if kept.any():
+            drawn = bootstrap.resample(probs[kept], labels[kept], None if groups is None else groups[kept])
+            found = headline_figures(probs[kept], labels[kept], drawn)
+            parts[f"without_{kind}"] = found | {"removed": int((~kept).sum())}
     return parts
 
 
@@ -180,10 +188,10 @@ def calibrated(
     groups: np.ndarray | None,
     facts: dict[str, Any],
 ) -> dict[str, Any] | None:
-    """The calibration after the checkpoint's temperature, None where it has none.
+    """Returns the calibration after the checkpoint's temperature, None if it has none.
 
-    On the images that the temperature was fitted on, or may have been for all that is known, each half of
-    them is rescaled by the temperature of the other instead ('cross_fitted').
+    If the temperature was, or may have been, fitted on these images, each half of them is rescaled by the
+    temperature of the other half instead ('cross_fitted').
     """
     fitted = facts["calibration"]
     if not fitted:
@@ -195,18 +203,22 @@ def calibrated(
     else:
         scaled = calibration.rescale(probs, fitted["temperature"])
     drawn = bootstrap.resample(scaled, labels, groups)
-    kept = ("loss", "brier", "ece", "adaptive_ece")
-    found = headline_figures(scaled, labels, drawn)
-    return {key: found[key] for key in kept} | {
-        "interval_95": {key: found["interval_95"][key] for key in kept},
+    return select(headline_figures(scaled, labels, drawn), ("loss", "brier", "ece", "adaptive_ece")) | {
         "temperature": fitted["temperature"],
         "cross_fitted": fitted_here,
-        "reliability": {k: v.tolist() for k, v in calibration.reliability(scaled, labels).items()},
+        "reliability": _lists(calibration.reliability(scaled, labels)),
+    }
+
+
+def select(found: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Returns some of the figures of `headline_figures`, and their intervals."""
+    return {key: found[key] for key in keys} | {
+        "interval_95": {key: found["interval_95"][key] for key in keys}
     }
 
 
 def confused_pairs(matrix: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-    """The most frequent mistakes of one class for another, from a confusion matrix int [K, K]."""
+    """Returns the most frequent mistakes of one class for another, from a confusion matrix int [K, K]."""
     wrong = matrix - np.diag(np.diag(matrix))
     order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
     found = zip(*np.unravel_index(order, wrong.shape), strict=True)
@@ -223,13 +235,13 @@ def confused_pairs(matrix: np.ndarray, names: Sequence[str]) -> list[dict[str, A
 
 
 def _thinned(curve: dict[str, np.ndarray], points: int = 200) -> dict[str, list[float]]:
-    """A curve at so many places at most, its last among them."""
+    """Returns a curve at no more than so many of its points, among them the last."""
     places = np.unique(np.linspace(0, len(curve["risk"]) - 1, points).round().astype(int))
     return {key: values[places].tolist() for key, values in curve.items()}
 
 
 def draw_figures(out_dir: pathlib.Path, report: dict[str, Any]) -> None:
-    """Draws the pictures that follow from a report's figures alone."""
+    """Draws the pictures that need no images, only the figures of a report."""
     matrix, names = np.array(report["confusion_matrix"]), report["emotions"]
     plots.plot_confusion(matrix, names, out_dir / "confusion_matrix.png")
     plots.plot_per_class(report["per_class"], report["macro_f1"], out_dir / "per_class.png")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer_jax.evaluation.metrics import subgroups
-from fer_jax.evaluation.plots import new_figure
+from fer_jax.evaluation.plots import new_figure, save
 from fer_jax.io_utils import write_atomically
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def plot(found: dict[str, Any], path: pathlib.Path) -> Figure:
         row[0].set_ylabel(attribute, fontsize=11, weight="bold")
     small = f"; grey: fewer than {subgroups.MIN_IMAGES} images"
     figure.suptitle(f"By group, with 95 % intervals (in brackets the images{small})", fontsize=11)
-    figure.savefig(path, dpi=100)
-    return figure
+    return save(figure, path, dpi=100)
 
 
 def _short(text: str) -> str:

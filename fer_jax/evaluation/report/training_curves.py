@@ -67,8 +67,7 @@ def plot_training(
         axis.grid(alpha=0.3)
     loss.legend()
     score.legend(fontsize=9)
-    figure.savefig(path, dpi=100)
-    return figure
+    return plots.save(figure, path, dpi=100)
 
 
 def confusion_image(matrix: np.ndarray, names: Sequence[str]) -> np.ndarray:

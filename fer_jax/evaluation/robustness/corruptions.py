@@ -1,13 +1,13 @@
-"""Faces as they come in bad photographs and from careless detectors: corruptions in five severities.
+"""Corruptions of faces, as in bad photographs and from careless detectors, in five severities.
 
-After the protocol of Hendrycks & Dietterich 2019 (arXiv:1903.12261): every corruption has severities 1 to 5,
-nothing is trained on them, and what counts is the mean over severities. Where they have the corruption the
-levels are those of their Tiny-ImageNet-C, whose 64 pixels are the nearest to a face of 48 (lengths are
-taken relative to the side). What they do not have belongs to faces: low resolution, covered eyes and
-mouth, and crops that a face detector placed or sized otherwise than the data's.
+The protocol is that of Hendrycks & Dietterich 2019 (arXiv:1903.12261): every corruption has severities 1 to 5,
+nothing is trained on them, and the result is the mean over severities. Corruptions that they have use the
+levels of their Tiny-ImageNet-C, whose 64 pixels are closest to a face of 48 (lengths are relative to the
+side). The others are specific to faces: low resolution, covered eyes and mouth, and crops whose place or size
+differs from that of the data's.
 
-What is random about an image is drawn from the seed, the corruption and the image's number alone: not from
-its batch, and not from the severity, so that severities differ in strength only.
+The randomness of an image depends on the seed, the corruption and the image's number alone: not on its batch,
+and not on the severity, so that severities differ in strength only.
 """
 
 import dataclasses
@@ -36,11 +36,11 @@ Rngs = Sequence[np.random.Generator]
 
 @dataclasses.dataclass(frozen=True)
 class Corruption:
-    """One way to spoil a face.
+    """A way to corrupt a face.
 
     Attributes:
       title: for tables and pictures.
-      level: what `levels` are.
+      level: meaning of `levels`.
       levels: one number for each severity.
       apply: (images uint8 [N, H, W, C], level, N generators) -> images in [0, 255] before rounding and
         clipping, [N, H, W, C] or square.
@@ -55,21 +55,21 @@ class Corruption:
 def corrupt(
     images: np.ndarray, name: str, severity: int, *, seed: int = 0, numbers: Sequence[int] | None = None
 ) -> np.ndarray:
-    """Spoiled copies of faces.
+    """Returns corrupted copies of faces.
 
     Args:
       images: uint8 [N, H, W, C], C 1 or 3.
       name: one of `CORRUPTIONS`.
       severity: 1 to 5.
-      seed: of everything random, 0 or more.
-      numbers: int [N], which with the seed decide what is random about each image; None counts from 0.
+      seed: of the random numbers, 0 or more.
+      numbers: int [N], which with the seed determine the random numbers of each image; None counts from 0.
 
     Returns:
-      uint8 [N, H, W, C]. Crops, shifts, rotations and motion are drawn by `augment.resample`, which mirrors
-      what lies beyond the edge; of faces that are not square they give squares of the longer side.
+      uint8 [N, H, W, C]. Crops, shifts, rotations and motion are resampled by `augment.resample`, which mirrors
+      the image beyond its edge; faces that are not square become squares of the longer side.
 
     Raises:
-      ValueError: no such corruption or severity, or images of another kind.
+      ValueError: the corruption or severity is unknown, or the images have another type or shape.
     """
     if name not in CORRUPTIONS:
         raise ValueError(f"unknown corruption {name!r}; there are: {', '.join(CORRUPTIONS)}")
@@ -86,10 +86,10 @@ def corrupt(
 
 
 class Corrupted:
-    """A split's faces under one corruption, spoiled when they are asked for.
+    """The faces of a split under one corruption, computed on access.
 
     Attributes:
-      shape: (N, H, W, C) of the faces before.
+      shape: (N, H, W, C) of the original faces.
     """
 
     def __init__(self, images: Any, name: str, severity: int, *, seed: int = 0, numbers: np.ndarray):
@@ -101,9 +101,6 @@ class Corrupted:
     def __getitem__(self, index: np.ndarray) -> np.ndarray:
         """uint8 faces at `index`, int [B]."""
         return corrupt(self._images[index], **self._how, numbers=self._numbers[index])
-
-
-# -------------------- pixels --------------------
 
 
 def _gaussian_noise(images: np.ndarray, deviation: float, rngs: Rngs) -> np.ndarray:
@@ -161,31 +158,29 @@ def _resolution(images: np.ndarray, pixels: float, rngs: Rngs) -> np.ndarray:
 
 
 def _cover(images: np.ndarray, middle: float, height: float) -> np.ndarray:
-    """A band across the face, in its mean colour."""
+    """Draws a band across the face, in its mean color."""
     rows = (np.arange(images.shape[1]) + 0.5) / images.shape[1]
     covered = abs(rows - middle) <= height / 2
     return np.where(covered[:, None, None], images.mean(axis=(1, 2), keepdims=True), images)
 
 
-# -------------------- geometry --------------------
-
 _resample = jax.jit(augment.resample, static_argnums=2)
 
 
 def _draw(images: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """The faces under affine maps [N, 2, 3] from output to input, float32 in [0, 255]."""
+    """Resamples the faces by affine maps [N, 2, 3] from output to input, to float32 in [0, 255]."""
     return 255 * np.asarray(_resample(images, affine.astype(np.float32), max(images.shape[1:3])))
 
 
 def _moved(count: int, by: np.ndarray) -> np.ndarray:
-    """Affine maps whose crop lies by [N, 2] (x, y) of the side elsewhere."""
+    """Returns affine maps that move the crop by [N, 2] (x, y), relative to the side."""
     affine = augment.identity_affine(count)
     affine[:, :, 2] = 2 * by  # the normalised square is 2 wide
     return affine
 
 
 def _directions(rngs: Rngs) -> np.ndarray:
-    """Unit vectors [N, 2], any direction."""
+    """Draws unit vectors [N, 2]."""
     angle = 2 * math.pi * np.array([rng.random() for rng in rngs])
     return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
@@ -222,10 +217,7 @@ CORRUPTIONS = {
         "salt and pepper", "share of the pixels", (0.01, 0.02, 0.05, 0.08, 0.14), _impulse_noise
     ),
     "gaussian_blur": Corruption(
-        "Gaussian blur",
-        "sigma, in 1/64 of the side",
-        (0.5, 0.75, 1, 1.25, 1.5),
-        _gaussian_blur,
+        "Gaussian blur", "sigma, in 1/64 of the side", (0.5, 0.75, 1, 1.25, 1.5), _gaussian_blur
     ),
     "motion_blur": Corruption("motion blur", "way / side", (0.06, 0.10, 0.14, 0.18, 0.22), _motion_blur),
     "contrast": Corruption("low contrast", "factor", (0.4, 0.3, 0.2, 0.1, 0.05), _contrast),

@@ -1,4 +1,4 @@
-"""How much of its accuracy a model keeps on corrupted faces."""
+"""How much of its accuracy a model keeps on corrupted faces: predictions and figures."""
 
 import functools
 import io
@@ -21,7 +21,7 @@ CLEAN = "clean"
 
 
 def condition(name: str, severity: int) -> str:
-    """The key of a corruption at a severity."""
+    """Returns the key of a corruption at a severity."""
     return f"{name}/{severity}"
 
 
@@ -39,10 +39,10 @@ def predict_all(
     Args:
       predict: (images, as `batch_inference.predict` takes them) -> probabilities float [N, K].
       images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
-      numbers: int [N], each image's own number, see `corruptions.corrupt`.
-      seed: of everything random.
-      keep: a folder for what is predicted, so that another call with the same arguments goes on where this
-        one was stopped (see `keep_for`); None keeps nothing.
+      numbers: int [N], the number of each image, see `corruptions.corrupt`.
+      seed: of the corruptions.
+      keep: a folder for the predictions, so that another call with the same arguments resumes (see
+        `keep_for`); None keeps nothing.
       progress: whether to show a progress bar.
     """
     conditions = {CLEAN: lambda: images}
@@ -66,11 +66,11 @@ def predict_all(
 
 
 def keep_for(folder: pathlib.Path, what: Any) -> pathlib.Path:
-    """A folder for `predict_all` to keep predictions in, emptied if it has those of something else.
+    """Returns a folder in which `predict_all` keeps predictions, emptied if it has different ones.
 
     Args:
-      folder: made here if need be.
-      what: JSON that tells these predictions from all others: weights, images, seed.
+      folder: created if it does not exist.
+      what: JSON that identifies these predictions: weights, images, seed.
     """
     mark, text = folder / "of.json", json.dumps(what, sort_keys=True)
     if not mark.is_file() or mark.read_text() != text:
@@ -81,7 +81,7 @@ def keep_for(folder: pathlib.Path, what: Any) -> pathlib.Path:
 
 
 def figures(predictions: Predictions, labels: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
-    """Accuracies with 95 % intervals, and what sums them up.
+    """Computes accuracies with 95 % intervals, and their summary.
 
     Args:
       predictions: from `predict_all`.
@@ -131,7 +131,7 @@ def figures(predictions: Predictions, labels: np.ndarray, groups: np.ndarray | N
 
 
 def _share(value: np.ndarray, clean: np.ndarray) -> np.ndarray:
-    """Of the clean accuracy; 0 where that is 0."""
+    """Returns the share of the clean accuracy; 0 where that is 0."""
     return np.divide(value, clean, out=np.zeros_like(value), where=np.asarray(clean) != 0)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of robustness. What draws one writes it to `path` as PNG and returns its figure."""
+"""Figures of robustness. Functions that draw one write it to `path` as PNG and return it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fer_jax.evaluation.plots import new_figure
+from fer_jax.evaluation.plots import new_figure, save
 from fer_jax.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def plot_curves(report: dict[str, Any], path: pathlib.Path) -> Figure:
-    """Accuracy by severity, a panel for each corruption; `report` is from `degradation.figures`."""
+    """Draws the accuracy by severity, a panel for each corruption, from `degradation.figures`."""
     columns = 4
     rows = -(-len(CORRUPTIONS) // columns)
     figure, axes = new_figure(13, 2.75 * rows + 0.4, rows, columns, sharey=True, squeeze=False)
@@ -45,12 +45,11 @@ def plot_curves(report: dict[str, Any], path: pathlib.Path) -> Figure:
         "accuracy that the mean over severities keeps)",
         fontsize=11,
     )
-    figure.savefig(path, dpi=100)
-    return figure
+    return save(figure, path, dpi=100)
 
 
 def plot_summary(report: dict[str, Any], path: pathlib.Path) -> Figure:
-    """The mean accuracy of each corruption over its severities, worst below."""
+    """Draws the mean accuracy of each corruption over its severities, the worst at the bottom."""
     figure, axis = new_figure(9, 0.32 * len(CORRUPTIONS) + 1.6)
     found = sorted(report["corruptions"].items(), key=lambda item: item[1]["mean"]["value"])
     values = np.array([of["mean"]["value"] for _, of in found])
@@ -71,26 +70,23 @@ def plot_summary(report: dict[str, Any], path: pathlib.Path) -> Figure:
     axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
     axis.grid(axis="x", alpha=0.3)
     axis.set_axisbelow(True)
-    figure.savefig(path, dpi=110)
-    return figure
+    return save(figure, path)
 
 
 def plot_sheet(
     clean: np.ndarray,
     clean_caption: str,
     corrupted: dict[str, np.ndarray],
-    captions: dict[str, Sequence[str]],
-    right: dict[str, Sequence[bool]],
+    captions: dict[str, Sequence[tuple[str, bool]]],
     path: pathlib.Path,
 ) -> Figure:
-    """One face under all corruptions and severities.
+    """Draws one face under all corruptions and severities.
 
     Args:
       clean: uint8 [H, W, 1 or 3].
       clean_caption: under it.
       corrupted: for each corruption the five faces uint8 [5, h, w, 1 or 3].
-      captions: for each corruption five texts.
-      right: for each corruption whether the five predictions are right; others are written in red.
+      captions: for each corruption five texts, and whether each prediction is right; others are red.
       path: of the picture.
     """
     blocks, names = 2, list(corrupted)
@@ -107,7 +103,7 @@ def plot_sheet(
 
     face(clean, name_width, 0, clean_caption, "black")
     axis.text(0, 0.5, "clean", fontsize=10, va="center")
-    note = "Under each face what it is taken for, and how surely; mistakes in red.\nSeverities 1 to 5."
+    note = "Under each face its prediction and the probability; mistakes in red.\nSeverities 1 to 5."
     axis.text(name_width + 1.3, 0.5, note, fontsize=10, va="center")
     for number, name in enumerate(names):
         left, top = number // rows * block_width, (number % rows + 1) * height
@@ -115,10 +111,8 @@ def plot_sheet(
         level = f"{corruption.level}\n{corruption.levels[0]:.3g} to {corruption.levels[-1]:.3g}"
         axis.text(left, top + 0.42, corruption.title, fontsize=10, va="center")
         axis.text(left, top + 0.66, level, fontsize=7, va="top")
-        for place, image in enumerate(corrupted[name]):
-            color = "black" if right[name][place] else "C3"
-            face(image, left + name_width + place * width, top, captions[name][place], color)
+        for place, (image, (text, right)) in enumerate(zip(corrupted[name], captions[name], strict=True)):
+            face(image, left + name_width + place * width, top, text, "black" if right else "C3")
     axis.set(xlim=(0, blocks * block_width - 0.3), ylim=((rows + 1) * height, -0.05))
     axis.axis("off")
-    figure.savefig(path, dpi=110)
-    return figure
+    return save(figure, path)

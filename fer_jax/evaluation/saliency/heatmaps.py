@@ -20,12 +20,12 @@ def make_grad_cam(
     *,
     num_classes: int | None = None,
 ) -> Callable[[Any, jax.Array, jax.Array | None], tuple[jax.Array, jax.Array]]:
-    """A function that finds the evidence for one class a face.
+    """Returns a function that computes a map of the evidence for one class of each face.
 
     The gradient of the class's logit with respect to the last spatial features (`FeatureMap`), averaged
-    over space, weighs their channels; what is positive of the weighted sum is the map.
+    over space, weighs their channels; the positive part of the weighted sum is the map.
 
-    grad_cam(variables, x float32 [B, S, S, C] normalised as `preprocessing.normalize` does, classes int [B],
+    grad_cam(variables, x float32 [B, S, S, C] normalized by `preprocessing.normalize`, classes int [B],
     or None for those of the highest logit) -> logits float32 [B, K] and maps float32 [B, h, w], at least 0:
     h * w times the paper's, so that with a linear head on the features' mean they are the class activation
     maps of Zhou et al. 2016 (arXiv:1512.04150).
@@ -33,11 +33,11 @@ def make_grad_cam(
     Args:
       model: any of `models.MODELS`.
       compiler_options: for `jax.jit`.
-      num_classes: logits of the first so many classes are looked at; None for all.
+      num_classes: use only the logits of the first so many classes; None for all.
     """
 
     def apply(variables, x, instead=None):
-        """Logits, and the features before; `instead` takes their place for what follows."""
+        """Returns logits and features; `instead` replaces the features for the layers after them."""
         seen = []
 
         def intercept(next_call, args, kwargs, context):
@@ -61,8 +61,8 @@ def make_grad_cam(
         weights = gradient.astype(jnp.float32).sum(axis=(1, 2), keepdims=True)
         return logits, jax.nn.relu((weights * features).sum(axis=-1))
 
-    # Two programs. In one the compiler may compute the features anew, rounded otherwise, where the gradient
-    # of a maximum looks for the largest. What lies before the features drops out of the second.
+    # Two programs. In a single one the compiler may compute the features again, rounded differently, for the
+    # gradient of a maximum. The layers before the features drop out of the second.
     options = dict(compiler_options or {})
     first = jax.jit(lambda variables, x: apply(variables, x)[1], compiler_options=options)
     second = jax.jit(evidence, compiler_options=options)
@@ -74,23 +74,17 @@ def make_grad_cam(
 
 
 class Explainer:
-    """Finds the Grad-CAM of the class that each face is taken for; compiles once for each batch size."""
+    """A function that computes the Grad-CAM of each face's predicted class; compiles once per batch size."""
 
     def __init__(self, model: nn.Module, normalization: dict[str, Any], *, num_classes: int | None = None):
-        """Prepares; nothing is compiled yet.
-
-        Args:
-          model: any of `models.MODELS`.
-          normalization: the arguments of `preprocessing.make_forward` besides the model.
-          num_classes: the first so many are told apart; None for all.
-        """
+        """Takes the arguments of `explain`; compiles nothing yet."""
         self._prepare = jax.jit(preprocessing.make_input(**normalization))
         self._grad_cam = make_grad_cam(model, runtime.compiler_options(), num_classes=num_classes)
 
     def __call__(
         self, variables: Any, images: Any, batch_size: int, progress: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
-        """See `explain`; a last batch that is smaller is filled up."""
+        """Returns the result of `explain`; pads a smaller last batch."""
         count = images.shape[0]
         variables, whole = jax.device_put(variables), augment.identity_affine(batch_size)
         logits, maps = [], []
@@ -113,14 +107,14 @@ def explain(
     batch_size: int = 64,
     progress: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of all faces and the Grad-CAM of the class that each is taken for.
+    """Computes the probabilities of all faces and the Grad-CAM of the predicted class of each.
 
     Args:
       model: any of `models.MODELS`.
       variables: {"params", "batch_stats"}.
       images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
       normalization: the arguments of `preprocessing.make_forward` besides the model.
-      num_classes: the first so many are told apart; None for all.
+      num_classes: predict only the first so many classes; None for all.
       batch_size: faces at a time.
       progress: whether to show a progress bar.
 
@@ -128,7 +122,7 @@ def explain(
       Probabilities float64 [N, num_classes] and maps float32 [N, h, w], at least 0.
 
     Raises:
-      ValueError: no images, or a batch size below 1.
+      ValueError: there are no images, or the batch size is below 1.
     """
     count = images.shape[0]
     if not count:
