@@ -9,6 +9,7 @@ import pathlib
 
 import numpy as np
 
+from fer_jax import tables
 from fer_jax.data.faces import Faces
 
 COLUMN = "id"
@@ -69,7 +70,7 @@ def _cell(path: pathlib.Path, row: int, line: list[str], column: int) -> str:
     if not name:
         where = f"column {column + 1}, the one named {COLUMN}"
         raise ValueError(f"{path}, row {row}: no id in {where}; got {line}")
-    return name
+    return tables.csv_value(name)
 
 
 def leave_out(faces: Faces, listed: IdList) -> Faces:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import pathlib
 import warnings
 from collections.abc import Sequence
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fer_jax import tables
 from fer_jax.evaluation import plots
 from fer_jax.evaluation.metrics import classification
 from fer_jax.io_utils import write_atomically
@@ -79,13 +78,9 @@ def find_suspects(probs: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> 
 
 def write_suspects(path: pathlib.Path, suspects: Sequence[Suspect], names: Sequence[str]) -> None:
     """Writes a CSV `id,label,suggested,quality`, classes by name: what config.data.drop_ids takes."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "label", "suggested", "quality"])
-    for suspect in suspects:
-        classes = names[suspect.label], names[suspect.suggested]
-        writer.writerow([suspect.id, *classes, f"{suspect.quality:.6g}"])
-    write_atomically(path, text.getvalue().encode())
+    rows = [("id", "label", "suggested", "quality")]
+    rows += [(s.id, names[s.label], names[s.suggested], f"{s.quality:.6g}") for s in suspects]
+    write_atomically(path, tables.csv_text(rows).encode())
 
 
 def plot_suspects(

@@ -5,7 +5,6 @@ import contextlib
 import csv
 import dataclasses
 import gzip
-import io
 import math
 import os
 import pathlib
@@ -15,6 +14,7 @@ from typing import TextIO
 
 import numpy as np
 
+from fer_jax import tables
 from fer_jax.data.emotions import CONTEMPT, UnknownEmotionError, canonical
 from fer_jax.evaluation import leakage
 from fer_jax.evaluation.metrics import classification
@@ -59,15 +59,13 @@ def write(path: pathlib.Path, predictions: Predictions, *, digits: int | None = 
     count, found = len(predictions.ids), predictions
     labels, groups = ([""] * count if v is None else v.tolist() for v in (found.labels, found.groups))
     kinds = [""] * count if found.copies is None else [leakage.KINDS[kind] for kind in found.copies]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "label", "prediction", *found.names, "group", "copy"])
+    rows = [["id", "label", "prediction", *found.names, "group", "copy"]]
     for name, label, row, group, kind in zip(
         found.ids, labels, found.probs.tolist(), groups, kinds, strict=True
     ):
         numbers = map(repr, row) if digits is None else (f"{value:.{digits}g}" for value in row)
-        writer.writerow([name, label, row.index(max(row)), *numbers, group, kind])
-    content = text.getvalue().encode()
+        rows.append([name, label, row.index(max(row)), *numbers, group, kind])
+    content = tables.csv_text(rows).encode()
     write_atomically(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
@@ -215,7 +213,7 @@ def _row(line: dict[str, str], names: list[str], where: str) -> tuple:
     if group is not None and not group.isdigit():
         raise ValueError(f"{where}: group is {group!r}, expected a number")
     return (
-        line["id"],
+        tables.csv_value(line["id"]),
         probs,
         label,
         None if group is None else int(group),

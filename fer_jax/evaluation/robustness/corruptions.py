@@ -1,7 +1,7 @@
 """Corruptions of faces, as in bad photographs and from careless detectors, in five severities.
 
-The protocol is that of Hendrycks & Dietterich 2019 (arXiv:1903.12261): every corruption has severities 1 to 5,
-nothing is trained on them, and the result is the mean over severities. Corruptions that they have use the
+The protocol is that of Hendrycks & Dietterich 2019 (arXiv:1903.12261): every corruption has severities 1 to
+5, nothing is trained on them, and the result is the mean over severities. Corruptions that they have use the
 levels of their Tiny-ImageNet-C, whose 64 pixels are closest to a face of 48 (lengths are relative to the
 side). The others are specific to faces: low resolution, covered eyes and mouth, and crops whose place or size
 differs from that of the data's.
@@ -65,8 +65,8 @@ def corrupt(
       numbers: int [N], which with the seed determine the random numbers of each image; None counts from 0.
 
     Returns:
-      uint8 [N, H, W, C]. Crops, shifts, rotations and motion are resampled by `augment.resample`, which mirrors
-      the image beyond its edge; faces that are not square become squares of the longer side.
+      uint8 [N, H, W, C]. Crops, shifts, rotations and motion are resampled by `augment.resample`, which
+      mirrors the image beyond its edge; faces that are not square become squares of the longer side.
 
     Raises:
       ValueError: the corruption or severity is unknown, or the images have another type or shape.

@@ -38,7 +38,7 @@ def write_report(
       numbers: int [N], the number of each face, see `corruptions.corrupt`.
       seed: of the corruptions.
       facts: JSON that the report repeats: 'model', 'emotions' (the classes), 'labels', 'checkpoint', 'split',
-        'split_size' (its number of faces), 'data', 'data_hash' and the facts that `leakage_policy.judge` takes.
+        'split_size' (its number of faces), 'data', 'data_hash' and those that `leakage_policy.judge` takes.
       copies: int8 [N], see `leakage.find_copies`, against the splits that influenced the weights; None if
         unknown.
 

@@ -47,6 +47,10 @@ def write_report(
     for name in ("saliency.json", "saliency.md", "mean_maps.png", *old_sheets):
         (out_dir / name).unlink(missing_ok=True)
     predicted, sheets = probs.argmax(axis=1), {}
+    rows = [
+        {"id": str(name), "prediction": names[place], "confidence": float(row.max())}
+        for name, place, row in zip(faces.ids, predicted, probs, strict=True)
+    ]
     for label, name in enumerate(names):
         of_class = faces.labels == label
         if not of_class.any():
@@ -56,10 +60,6 @@ def write_report(
             "mistaken": spread(np.flatnonzero(of_class & (predicted != label)), probs.max(axis=1)),
         }
         plot_sheet(label, names, parts, probs, maps, faces.images, out_dir / f"{name}.png")
-        rows = [
-            {"id": str(name), "prediction": names[place], "confidence": float(row.max())}
-            for name, place, row in zip(faces.ids, predicted, probs, strict=True)
-        ]
         sheets[name] = {part: [rows[i] for i in chosen] for part, chosen in parts.items()}
     plot_mean_maps(probs, maps, faces, names, out_dir / "mean_maps.png")
     report = facts | {
