@@ -1,7 +1,7 @@
-"""Makes the results page, the README's table and all reports anew from the stored predictions.
+"""Generates the results page, the README's table and all reports from the stored predictions.
 
     python scripts/results.py            # or make report
-    python scripts/results.py --check    # only says whether RESULTS.md and README.md are what they should be
+    python scripts/results.py --check    # only reports whether RESULTS.md and README.md are up to date
 
 From results/NAME/ (see store_result.py) it writes RESULTS.md, its pictures in results/, the README's table
 between its two marks and, into --out, each result's report and each comparison.
@@ -18,31 +18,25 @@ sys.path.insert(0, str(ROOT))
 from fer_jax.commands import common  # noqa: E402
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where something differs")
+def main(argv: list[str] | None = None) -> int:
+    """Returns 1 if --check finds a difference, 2 if a file cannot be read."""
+    parser = common.plain_parser(__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if something differs")
     parser.add_argument(
         "--root", type=pathlib.Path, default=ROOT, help="folder of README.md, RESULTS.md and results/"
     )
     parser.add_argument(
         "--out", type=pathlib.Path, default=ROOT / "runs/results", help="for reports (default: runs/results)"
     )
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """The exit code is 1 where --check finds a difference, 2 where something cannot be read."""
 
     def work(args: argparse.Namespace) -> int:
         return check(args.root) if args.check else write(args.root, args.out)
 
-    return common.run(work, parse_args(argv))
+    return common.run(work, parser.parse_args(argv))
 
 
 def write(root: pathlib.Path, out: pathlib.Path) -> int:
-    """Writes everything; the exit code."""
+    """Writes everything; returns the exit code."""
     from fer_jax.evaluation.compare import comparison_page, result_store, results_page
     from fer_jax.io_utils import write_atomically
 
@@ -62,19 +56,19 @@ def write(root: pathlib.Path, out: pathlib.Path) -> int:
 
 
 def check(root: pathlib.Path) -> int:
-    """Prints the lines that differ; the exit code."""
+    """Prints the lines that differ; returns the exit code."""
     from fer_jax.evaluation.compare import results_page
 
     results = results_page.collect(root / results_page.FOLDER)
     code = 0
     for path, text in results_page.pages(root, results).items():
         there = path.read_text().splitlines() if path.is_file() else []
-        names = (path.name, f"{path.name} as the stored results make it")
+        names = (path.name, f"{path.name} from the stored results")
         if lines := list(difflib.unified_diff(there, text.splitlines(), *names, n=0, lineterm="")):
             print("\n".join(lines))
             code = 1
     if code:
-        print("\nerror: these lines are not what results/ says; run: make report", file=sys.stderr)
+        print("\nerror: these lines do not match results/; run: make report", file=sys.stderr)
     return code
 
 

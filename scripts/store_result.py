@@ -6,9 +6,9 @@
         --command "fer-jax ablate"
     make report
 
-An ablation is the folder of fer-jax ablate. --minutes is the training's time where it is not a run's
-directory, which tells both it and the commit. `make report` then makes RESULTS.md and the README's table
-anew. A name that is stored already is refused without --replace.
+An ablation is the folder of fer-jax ablate. --minutes is the duration of the training, unless the source is a
+run's directory, which records both it and the commit. `make report` then updates RESULTS.md and the README's
+table. A name that is already stored is refused without --replace.
 """
 
 import argparse
@@ -21,35 +21,24 @@ sys.path.insert(0, str(ROOT))
 from fer_jax.commands import common  # noqa: E402
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: list[str] | None = None) -> int:
+    parser = common.plain_parser(__doc__)
     parser.add_argument("source", type=pathlib.Path, metavar="RUN_OR_REPORT_OR_ABLATION")
     parser.add_argument("--name", required=True, help="of the result: its folder in --results")
     parser.add_argument("--command", metavar="WORDS", help="that trained the model")
-    parser.add_argument("--commit", help="of fer_jax that trained it (default: what the run notes)")
-    parser.add_argument("--hardware", metavar="WORDS", help="that it was trained on")
+    parser.add_argument("--commit", help="of fer_jax that trained it (default: the run's)")
+    parser.add_argument("--hardware", metavar="WORDS", help="on which it was trained")
+    parser.add_argument("--minutes", type=float, metavar="N", help="of the training (default: the run's)")
     parser.add_argument(
-        "--minutes", type=float, metavar="N", help="that the training took (default: the run's)"
-    )
-    parser.add_argument(
-        "--robustness",
-        type=pathlib.Path,
-        metavar="DIR",
-        help="what fer-jax robustness wrote of the same weights",
+        "--robustness", type=pathlib.Path, metavar="DIR", help="output of fer-jax robustness, same weights"
     )
     parser.add_argument("--replace", action="store_true", help="the result that is stored by that name")
     parser.add_argument("--results", type=pathlib.Path, default=ROOT / "results", help="(default: results)")
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    return common.run(store, parse_args(argv))
+    return common.run(store, parser.parse_args(argv))
 
 
 def store(args: argparse.Namespace) -> int:
-    """Stores it; the exit code."""
+    """Stores the result; returns the exit code."""
     from fer_jax.evaluation.compare import result_store
 
     folder = args.results / args.name

@@ -1,4 +1,4 @@
-"""The pictures of a comparison. What draws one writes it to `path` as PNG and returns its figure."""
+"""Figures of a comparison. Functions that draw one write it to `path` as PNG and return it."""
 
 import pathlib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from fer_jax.evaluation.compare import significance
 
 
 def plot_accuracies(found: dict[str, Any], path: pathlib.Path) -> Figure:
-    """Every model's accuracy with its interval, and that without near copies; best at the top."""
+    """Draws the accuracy of each model, and that without near copies, with intervals; best at the top."""
     rows = significance.best_first(found)[::-1]
     figure, axis = plots.new_figure(8.5, 1.5 + 0.42 * max(len(rows), 2))
     places = np.arange(len(rows))
@@ -39,7 +39,7 @@ def plot_accuracies(found: dict[str, Any], path: pathlib.Path) -> Figure:
 
 
 def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
-    """Accuracy against latency with their intervals, and the front: what no other beats in both."""
+    """Draws accuracy against latency with their intervals, and the Pareto front."""
     figure, axis = plots.new_figure(8, 5.2)
     by_name, labels = {row["name"]: row for row in found["models"]}, []
     medians = [row["latency"]["milliseconds"] for row in found["models"] if row["latency"]]
@@ -61,7 +61,7 @@ def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
         axis.errorbar(x, y, label=hardware, **errors, **style)
         steps_x = [row["latency"]["milliseconds"] for row in front]
         steps_y = [100 * row["accuracy"] for row in front]
-        # To the right the front goes on as it ends: whatever is slower and no better lies below it.
+        # The front extends to the right: a slower model below this line is no better.
         axis.plot([*steps_x, end], [*steps_y, steps_y[-1]], color=color, linestyle="--",
                   linewidth=1, drawstyle="steps-post")  # fmt: skip
         labels += [(row["name"], at) for row, *at in zip(rows, x, y, strict=True)]
@@ -75,13 +75,13 @@ def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
     axis.margins(x=0.12)
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower right", ncols=2, fontsize=9, frameon=False)
-    figure.draw_without_rendering()  # which settles where things are
+    figure.draw_without_rendering()  # sets the layout
     _write_beside(axis, labels)
     return plots.save(figure, path)
 
 
 def _write_beside(axis: Axes, labels: Sequence[tuple[str, Sequence[float]]]) -> None:
-    """Writes each label beside its point (x, y): on no other and no point, and inside, where that can be."""
+    """Writes each label beside its point (x, y), if possible inside and off all other labels and points."""
     renderer = axis.figure.canvas.get_renderer()
     taken = [
         Bbox(at + np.array([[-3, -3], [3, 3]])) for at in axis.transData.transform([p for _, p in labels])

@@ -1,4 +1,4 @@
-"""What is compared: models of any framework, each by its predictions on the same images."""
+"""The inputs of a comparison: models of any framework, by their predictions on the same images."""
 
 import dataclasses
 import json
@@ -24,12 +24,12 @@ class ModelResult:
     """One model on one split.
 
     Attributes:
-      name: unique among those that are compared.
+      name: unique within the comparison.
       path: of the file of predictions, for messages.
-      predictions: in full; labels, groups and copies are None where they are not known.
-      facts: what is known of the model and its training, as `report.write_report` takes it, and 'run':
-        {'seconds'} of the training; {} for a mere file of predictions.
-      notes: what was done to its predictions.
+      predictions: all of them; labels, groups and copies are None if unknown.
+      facts: about the model and its training, as `report.write_report` takes them, and 'run': {'seconds'} of
+        the training; {} for a plain file of predictions.
+      notes: on changes to its predictions.
     """
 
     name: str
@@ -41,13 +41,13 @@ class ModelResult:
 
 @dataclasses.dataclass
 class Split:
-    """What is known of the images by themselves.
+    """The images of a dataset's split.
 
     Attributes:
       ids: N names.
       labels: int [N].
       groups: int [N], equal for identical images.
-      copies: gives int8 [N], see `leakage.find_copies`; called only where they are needed.
+      copies: returns int8 [N], see `leakage.find_copies`; called only if they are needed.
     """
 
     ids: Sequence[str]
@@ -57,48 +57,48 @@ class Split:
 
 
 def load(paths: Sequence[os.PathLike | str], split: Split | None = None) -> list[ModelResult]:
-    """Reads what is to be compared, and puts all of it in one order of images.
+    """Reads the models of a comparison and puts their images into one order.
 
     Args:
       paths: directories of runs, folders of reports, stored results, or CSV files with a column id and one
         for each class.
-      split: what files that lack labels, groups or copies are completed from, by id.
+      split: completes, by id, files that lack labels, groups or copies.
 
     Returns:
-      One for each path. Images and labels are the same for all, and so are the groups and the classes; an
-      eighth class that not all of them have is ruled out and the rest renormalised.
+      One for each path. Images, labels, groups and classes are the same for all; an eighth class that some of
+      them lack is ruled out and the other probabilities are renormalized.
 
     Raises:
-      FileNotFoundError: nothing to compare is at a path.
-      ValueError: a file cannot be read, lacks what no `split` completes, or is of other images or labels;
-        the message names the file, the row where there is one, and what to do.
+      FileNotFoundError: a path has nothing to compare.
+      ValueError: a file cannot be read, has no labels, or has other images or labels than the rest; the
+        message names the file, the row if there is one, and what to do.
     """
     files = [find(path) for path in paths]
     if len(set(files)) != len(files):
         again = next(file for file in files if files.count(file) > 1)
         raise ValueError(f"{again} is given twice: a model is not compared with itself")
     found = [_read(file, name) for file, name in zip(files, names(files), strict=True)]
-    for contender in found:
+    for model in found:
         if split is not None:
-            _complete(contender, split)
-        if contender.predictions.labels is None:
+            _complete(model, split)
+        if model.predictions.labels is None:
             raise ValueError(
-                f"{contender.path} has no labels: give it a column label, or name the dataset that it "
+                f"{model.path} has no labels: give it a column label, or name the dataset that it "
                 "predicts by the --data and --split of fer-jax compare"
             )
-    for contender in found[1:]:
-        _put_in_order(contender, found[0])
+    for model in found[1:]:
+        _put_in_order(model, found[0])
     _share_groups(found)
     _share_classes(found)
     return found
 
 
 def find(path: os.PathLike | str) -> pathlib.Path:
-    """The file of predictions of a run, a report, a stored result, or the file itself.
+    """Returns the file of predictions of a run, a report, or a stored result, or the file itself.
 
     Raises:
       FileNotFoundError: there is none.
-      ValueError: these are weights.
+      ValueError: the path holds weights.
     """
     path = pathlib.Path(path)
     if path.suffix == ".safetensors" and path.is_file():
@@ -109,17 +109,16 @@ def find(path: os.PathLike | str) -> pathlib.Path:
         if place.is_file():
             return place
     raise FileNotFoundError(
-        f"there are no predictions at {path}: expected a run's directory (which gets report/ at its "
-        "end), the "
-        f"folder of a report ({PREDICTIONS}), a stored result ({STORED}) or a CSV file"
+        f"there are no predictions at {path}: expected a run's directory (which gets report/ at its end), "
+        f"the folder of a report ({PREDICTIONS}), a stored result ({STORED}) or a CSV file"
     )
 
 
 def names(files: Sequence[pathlib.Path]) -> list[str]:
-    """A name for each file of predictions: as much of the end of its path as tells it from the others.
+    """Returns a name for each file of predictions: the shortest end of its path that is unique.
 
-    A folder such as seed_0 comes with the one above it, which says of what. Files whose paths say the same
-    (x/predictions.csv and x.csv) are named in full.
+    A folder such as seed_0 is named with the one above it. Files that would have the same name
+    (x/predictions.csv and x.csv) are named by their whole paths.
     """
     parts = []
     for file in files:
@@ -130,14 +129,12 @@ def names(files: Sequence[pathlib.Path]) -> list[str]:
         if len(folder) > 1 and _SEED.fullmatch(folder[-1]):
             folder[-2:] = ["/".join(folder[-2:])]
         parts.append(folder if file.name in (PREDICTIONS, STORED) else [*folder, stem])
-    shortened = shorten(parts)
-    return [
-        str(file) if shortened.count(name) > 1 else name for file, name in zip(files, shortened, strict=True)
-    ]
+    short = shorten(parts)
+    return [str(file) if short.count(name) > 1 else name for file, name in zip(files, short, strict=True)]
 
 
 def shorten(paths: Sequence[Sequence[str]]) -> list[str]:
-    """As much of the ends of paths, given by their parts, as tells them apart: all where nothing does."""
+    """Returns the shortest ends of paths, given by their parts, that are unique; all of them if none are."""
     for length in range(1, max(map(len, paths)) + 1):
         found = ["/".join(path[-length:]) for path in paths]
         if len(set(found)) == len(found):
@@ -146,10 +143,10 @@ def shorten(paths: Sequence[Sequence[str]]) -> list[str]:
 
 
 def read_facts(file: pathlib.Path) -> dict[str, Any]:
-    """What lies beside a file of predictions about its model, {} where nothing does.
+    """Reads the facts about a model beside its file of predictions, {} if there are none.
 
     Raises:
-      ValueError: it cannot be read.
+      ValueError: they cannot be read.
     """
     place = next((p for p in (file.with_name(REPORT), file.with_name(FACTS)) if p.is_file()), None)
     if place is None or file.name not in (PREDICTIONS, STORED):
@@ -172,24 +169,24 @@ def _read(file: pathlib.Path, name: str) -> ModelResult:
     return ModelResult(name, file, predictions_file.read(file, known), read_facts(file))
 
 
-def _row(contender: ModelResult, place: int) -> str:
-    return f"{contender.path}, row {place + 2}"  # the header is row 1
+def _row(model: ModelResult, place: int) -> str:
+    return f"{model.path}, row {place + 2}"  # the header is row 1
 
 
-def _complete(contender: ModelResult, split: Split) -> None:
-    """Fills in from `split` what is not known of a contender's images, and checks what is."""
-    found = contender.predictions
+def _complete(model: ModelResult, split: Split) -> None:
+    """Fills in from `split` what is unknown about a model's images, and checks the rest."""
+    found = model.predictions
     place = {name: i for i, name in enumerate(split.ids)}
     for row, name in enumerate(found.ids):
         if name not in place:
             raise ValueError(
-                f"{_row(contender, row)}: the dataset has no image {name!r} in this split; its ids are such "
-                f"as {split.ids[0]!r}"
+                f"{_row(model, row)}: the dataset has no image {name!r} in this split; its first id is "
+                f"{split.ids[0]!r}"
             )
     if len(found.ids) < len(place):
         missing = sorted(place.keys() - set(found.ids), key=place.get)
         raise ValueError(
-            f"{contender.path} lacks {_some(missing)} of the dataset's split: predict every image of it"
+            f"{model.path} lacks {_some(missing)} of the dataset's split: predict every image of it"
         )
     order = np.array([place[name] for name in found.ids])
     labels = np.asarray(split.labels)[order].astype(np.int64)
@@ -198,8 +195,7 @@ def _complete(contender: ModelResult, split: Split) -> None:
     elif (differ := found.labels != labels).any():
         row = int(differ.argmax())
         raise ValueError(
-            f"{_row(contender, row)}: {found.ids[row]} has the label {found.names[found.labels[row]]}, "
-            "in the "
+            f"{_row(model, row)}: {found.ids[row]} has the label {found.names[found.labels[row]]}, in the "
             f"dataset {EMOTIONS[labels[row]]} ({differ.sum()} of {len(differ)} rows differ)"
         )
     if found.groups is None:
@@ -208,15 +204,15 @@ def _complete(contender: ModelResult, split: Split) -> None:
         found.copies = split.copies()[order]
 
 
-def _put_in_order(contender: ModelResult, first: ModelResult) -> None:
-    """Puts the images of a contender in the order of the first, whose they have to be."""
-    ours, theirs = contender.predictions, first.predictions
+def _put_in_order(model: ModelResult, first: ModelResult) -> None:
+    """Puts the images of a model into the order of the first's, which must be the same images."""
+    ours, theirs = model.predictions, first.predictions
     place, known = {name: i for i, name in enumerate(ours.ids)}, set(theirs.ids)
     missing = [name for name in theirs.ids if name not in place]
     strangers = [name for name in ours.ids if name not in known]
     if missing or strangers:
         raise ValueError(
-            f"{contender.path} and {first.path} are of different images: "
+            f"{model.path} and {first.path} are of different images: "
             f"{_some(missing)} are only in the latter, {_some(strangers)} only in the former. Models are "
             "compared on the same images: evaluate them on one split of one dataset"
         )
@@ -224,11 +220,11 @@ def _put_in_order(contender: ModelResult, first: ModelResult) -> None:
     if (differ := ours.labels[order] != theirs.labels).any():
         at = int(differ.argmax())
         raise ValueError(
-            f"{_row(contender, int(order[at]))}: {theirs.ids[at]} has the label "
+            f"{_row(model, int(order[at]))}: {theirs.ids[at]} has the label "
             f"{ours.names[ours.labels[order[at]]]}, in {first.path} {theirs.names[theirs.labels[at]]} "
             f"({differ.sum()} of {len(differ)} images differ): evaluate both by the same labels"
         )
-    contender.predictions = predictions_file.Predictions(
+    model.predictions = predictions_file.Predictions(
         list(theirs.ids),
         ours.probs[order],
         ours.labels[order],
@@ -239,35 +235,35 @@ def _put_in_order(contender: ModelResult, first: ModelResult) -> None:
 
 
 def _share_groups(found: list[ModelResult]) -> None:
-    """Gives all the groups of the first that knows them."""
-    groups = next((c.predictions.groups for c in found if c.predictions.groups is not None), None)
-    for contender in found:
-        contender.predictions.groups = groups
+    """Gives all models the groups of the first that has them."""
+    groups = next((one.predictions.groups for one in found if one.predictions.groups is not None), None)
+    for model in found:
+        model.predictions.groups = groups
 
 
 def _share_classes(found: list[ModelResult]) -> None:
-    """Rules out contempt where not all tell it apart.
+    """Rules out contempt unless all models have that class.
 
     Raises:
-      ValueError: some do not, and images have that label.
+      ValueError: some models lack it, and images have that label.
     """
-    if len({len(contender.predictions.names) for contender in found}) == 1:
+    if len({len(model.predictions.names) for model in found}) == 1:
         return
     seven = len(EMOTIONS)
     if (found[0].predictions.labels >= seven).any():
         without = next(c for c in found if len(c.predictions.names) == seven)
         raise ValueError(
-            f"images are labelled {CONTEMPT}, which {without.path} does not tell apart: evaluate all models "
-            "by seven classes"
+            f"images have the label {CONTEMPT}, a class that {without.path} lacks: evaluate all models by "
+            "seven classes"
         )
-    for contender in found:
-        if len(contender.predictions.names) > seven:
-            contender.predictions.probs = batch_inference.restrict(contender.predictions.probs, seven)
-            contender.predictions.names = list(EMOTIONS)
-            contender.notes.append(f"{CONTEMPT} ruled out, the other probabilities renormalised")
+    for model in found:
+        if len(model.predictions.names) > seven:
+            model.predictions.probs = batch_inference.restrict(model.predictions.probs, seven)
+            model.predictions.names = list(EMOTIONS)
+            model.notes.append(f"{CONTEMPT} ruled out, the other probabilities renormalized")
 
 
 def _some(ids: Sequence[str]) -> str:
-    """How many ids, and the first of them."""
+    """Returns the number of ids, and the first of them."""
     words = f"{len(ids):,} images"
     return f"{words} ({', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''})" if ids else "no images"

@@ -1,8 +1,8 @@
-"""Results that stay: predictions and facts of models, small enough for a repository.
+"""Stored results: predictions and facts of models, small enough for a repository.
 
 A stored result is a folder with predictions.csv.gz and facts.json, from which its report's figures, the
-comparison with others and every table of them are made anew. A stored ablation is a folder with
-ablation.json and, of every recipe's run under every seed, RECIPE.SEED.csv.gz.
+comparison with others and all tables are generated. A stored ablation is a folder with ablation.json and a
+RECIPE.SEED.csv.gz for the run of each recipe with each seed.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from fer_jax.io_utils import write_atomically
 ABLATION = "ablation.json"
 DIGITS = 7  # of the probabilities: float32 has no more
 ABLATION_DIGITS = 6  # which are many files
-# What a report tells about the model, the training and the evaluation, beside its figures.
+# What a report says about model, training and evaluation, besides its figures.
 _KEPT = (
     "model parameters preprocess emotions config seed ema version selection labels annotations pretrained "
     "calibration data data_hash trained_data trained_data_hash split tta checkpoint cost test_evaluations "
@@ -34,13 +34,13 @@ _KEPT = (
 
 @dataclasses.dataclass
 class StoredRun:
-    """How a training went.
+    """The origin of a training.
 
     Attributes:
       command: that started it.
       commit: of the code.
-      hardware: that it ran on.
-      seconds: that it took.
+      hardware: on which it ran.
+      seconds: its duration.
     """
 
     command: str | None = None
@@ -56,23 +56,23 @@ def store(
     robustness: pathlib.Path | None = None,
     replace: bool = False,
 ) -> dict[str, Any]:
-    """Stores what a run or a report holds.
+    """Stores a run or a report.
 
     Args:
       source: a run's directory or a report's folder, see `model_results.find`.
       folder: of the stored result.
-      run: what is known of the training; what is None is taken from the run.
+      run: the origin of the training; what is None is taken from the run.
       robustness: the folder of `fer-jax robustness` on the same weights and split.
-      replace: whether it takes the place of what is stored in the folder.
+      replace: whether to replace the result that is stored in the folder.
 
     Returns:
-      The facts stored. Absolute paths in them are cut down to their last part.
+      The stored facts. Absolute paths in them are shortened to their last part.
 
     Raises:
-      FileExistsError: the folder is not empty, and it is not to replace what is there, or that is no result.
+      FileExistsError: the folder is not empty and `replace` is False, or it holds no result.
       FileNotFoundError: there is no report.
-      ValueError: it cannot be read, has no facts or labels, was trained by another commit than `run` says, or
-        the robustness is of something else.
+      ValueError: the report cannot be read, has no facts or labels, was trained by another commit than `run`
+        says, or the robustness is that of other weights or images.
     """
     file = model_results.find(source)
     facts = model_results.read_facts(file)
@@ -89,7 +89,7 @@ def store(
 
 @contextlib.contextmanager
 def _take_place(folder: pathlib.Path, replace: bool) -> Iterator[pathlib.Path]:
-    """A folder to write a result to, which is then `folder`, in the place of the result there was."""
+    """Yields a folder to write a result to, which then becomes `folder` and replaces the result there."""
     found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     if found and not replace:
         raise FileExistsError(
@@ -118,7 +118,7 @@ def _run(facts: dict[str, Any], run: StoredRun) -> dict[str, Any]:
 
 
 def _robustness(folder: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of robustness.json."""
+    """Returns the part of robustness.json that is stored."""
     path = folder / "robustness.json"
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: give the --out of fer-jax robustness")
@@ -138,7 +138,7 @@ def _write(path: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _neutral(value: Any) -> Any:
-    """A tree of JSON whose absolute paths are cut down to their last part, in flags too."""
+    """Shortens the absolute paths in a tree of JSON, in flags too, to their last part."""
     if isinstance(value, dict):
         return {key: _neutral(part) for key, part in value.items()}
     if isinstance(value, list):
@@ -149,20 +149,20 @@ def _neutral(value: Any) -> Any:
 def store_ablation(
     source: pathlib.Path, folder: pathlib.Path, run: StoredRun, replace: bool = False
 ) -> dict[str, Any]:
-    """Stores what `fer-jax ablate` has found.
+    """Stores the results of `fer-jax ablate`.
 
     Args:
       source: its --out.
       folder: of the stored ablation.
-      run: what is known of the trainings.
-      replace: whether it takes the place of what is stored in the folder.
+      run: the origin of the trainings.
+      replace: whether to replace the result that is stored in the folder.
 
     Returns:
-      The facts stored, see `load_ablation`.
+      The stored facts, see `load_ablation`.
 
     Raises:
-      FileExistsError: the folder is not empty, and it is not to replace what is there, or that is no result.
-      FileNotFoundError: a run or the results are not there.
+      FileExistsError: the folder is not empty and `replace` is False, or it holds no result.
+      FileNotFoundError: a run or the results are missing.
       ValueError: a file cannot be read, a recipe has failed, or the results are not an ablation's.
     """
     results = json.loads((source / "results.json").read_text())
@@ -198,7 +198,7 @@ class Ablation:
     Attributes:
       facts: 'model', 'parameters', 'config', 'data', 'data_hash', 'split' and 'emotions' of the baseline,
         'seeds', 'recipes' (pairs of a name and the flags that it adds), 'run' (see `StoredRun`).
-      images: how many were predicted.
+      images: number of predicted images.
       figures: of `ablation.compare`.
     """
 
@@ -211,7 +211,7 @@ def load_ablation(folder: pathlib.Path) -> Ablation:
     """Reads a stored ablation and computes its figures.
 
     Raises:
-      ValueError: a file cannot be read, or is of other images than the first.
+      ValueError: a file cannot be read, or has other images than the first.
     """
     facts = json.loads((folder / ABLATION).read_text())
     runs: dict[str, list[np.ndarray]] = {name: [] for name, _ in facts["recipes"]}
@@ -228,12 +228,12 @@ def load_ablation(folder: pathlib.Path) -> Ablation:
 
 
 def ablations(root: pathlib.Path) -> list[pathlib.Path]:
-    """The stored ablations in a folder, by name."""
+    """Returns the stored ablations in a folder, by name."""
     return sorted(path.parent for path in root.glob(f"*/{ABLATION}"))
 
 
 def folders(root: pathlib.Path) -> list[pathlib.Path]:
-    """The stored results in a folder, by name.
+    """Returns the stored results in a folder, by name.
 
     Raises:
       FileNotFoundError: there are none.
@@ -245,7 +245,7 @@ def folders(root: pathlib.Path) -> list[pathlib.Path]:
 
 
 def group(paths: list[pathlib.Path]) -> list[list[pathlib.Path]]:
-    """Stored results by the images and labels that they are of: what can be compared."""
+    """Groups stored results that can be compared: those with the same images and labels."""
     groups: dict[Any, list[pathlib.Path]] = {}
     for path in paths:
         found = predictions_file.read(path / model_results.STORED)
@@ -255,15 +255,8 @@ def group(paths: list[pathlib.Path]) -> list[list[pathlib.Path]]:
 
 
 def write_report(folder: pathlib.Path, out_dir: pathlib.Path) -> dict[str, Any]:
-    """Makes the report of a stored result anew, without the pictures that need the faces."""
+    """Writes the report of a stored result, without the pictures that need the faces."""
     facts = json.loads((folder / model_results.FACTS).read_text())
     found = predictions_file.read(folder / model_results.STORED, facts["emotions"])
-    return report.write_report(
-        out_dir,
-        found.probs,
-        found.labels,
-        found.ids,
-        facts=facts,
-        groups=found.groups,
-        copies=found.copies,
-    )
+    of_images = {"groups": found.groups, "copies": found.copies}
+    return report.write_report(out_dir, found.probs, found.labels, found.ids, facts=facts, **of_images)

@@ -1,6 +1,6 @@
-"""Which of several models is better, on the same images: figures, pairs, seeds.
+"""Compares models on the same images: figures, pairs, seeds.
 
-Intervals are those of `bootstrap`, in which all models are drawn alike.
+Intervals are those of `bootstrap`, whose resamples are the same for all models.
 """
 
 import itertools
@@ -21,38 +21,37 @@ FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "loss", "brier", "ece")
 LEAK_FREE = ("without_identical", "without_near")
 
 
-def compare(contenders: Sequence[ModelResult]) -> dict[str, Any]:
-    """Everything that compare.json holds.
+def compare(results: Sequence[ModelResult]) -> dict[str, Any]:
+    """Computes the content of compare.json.
 
     Args:
-      contenders: from `model_results.load`.
+      results: from `model_results.load`.
 
     Returns:
-      'split' (None where no facts tell it), 'num_examples', 'bootstrap' (as in a report);
-      'copies', how many images have an identical or a near copy in the training or selection of any of
-        the models for which that is known;
-      'models', a list: 'name', what is known of its making (None where it is not), 'notes', `FIGURES`
-        and their 'interval_95', and for each of `LEAK_FREE` the same figures on the images without copies
-        (None for a model whose copies are not known);
+      'split' (None if unknown), 'num_examples', 'bootstrap' (as in a report);
+      'copies', how many images have an identical or a near copy in the training or selection of any model
+        for which that is known;
+      'models', a list: 'name', facts about the training (None if unknown), 'notes', `FIGURES` and their
+        'interval_95', and for each of `LEAK_FREE` the same figures on the images without copies (None for a
+        model whose copies are unknown);
       'pairs', see `pair`, each with 'mcnemar_holm', the p-value adjusted for the number of pairs;
       'seeds', see `by_seed`;
-      'front', the names of the models that no other beats in both accuracy and latency, of those measured
-        on one hardware.
+      'front', see `pareto_front`.
     """
-    labels, groups = contenders[0].predictions.labels, contenders[0].predictions.groups
-    known = [c.predictions.copies for c in contenders if c.predictions.copies is not None]
+    labels, groups = results[0].predictions.labels, results[0].predictions.groups
+    known = [one.predictions.copies for one in results if one.predictions.copies is not None]
     copies = np.max(known, axis=0) if known else None
-    drawn = [bootstrap.resample(c.predictions.probs, labels, groups) for c in contenders]
-    models = [_model(c, resamples, copies) for c, resamples in zip(contenders, drawn, strict=True)]
+    drawn = [bootstrap.resample(one.predictions.probs, labels, groups) for one in results]
+    models = [_model(one, resamples, copies) for one, resamples in zip(results, drawn, strict=True)]
     pairs = [
-        {"first": contenders[a].name, "second": contenders[b].name}
-        | pair(contenders[a].predictions.probs, contenders[b].predictions.probs, labels, drawn[a], drawn[b])
-        for a, b in itertools.combinations(range(len(contenders)), 2)
+        {"first": results[a].name, "second": results[b].name}
+        | pair(results[a].predictions.probs, results[b].predictions.probs, labels, drawn[a], drawn[b])
+        for a, b in itertools.combinations(range(len(results)), 2)
     ]
     for row, adjusted in zip(pairs, holm([row["mcnemar"] for row in pairs]), strict=True):
         row["mcnemar_holm"] = adjusted
     return {
-        "split": contenders[0].facts.get("split"),
+        "split": results[0].facts.get("split"),
         "num_examples": len(labels),
         "bootstrap": {
             "resamples": bootstrap.RESAMPLES,
@@ -61,16 +60,16 @@ def compare(contenders: Sequence[ModelResult]) -> dict[str, Any]:
         "copies": leakage_policy.count_copies(copies),
         "models": models,
         "pairs": pairs,
-        "seeds": by_seed(contenders, models),
+        "seeds": by_seed(results, models),
         "front": pareto_front(models),
     }
 
 
-def _model(contender: ModelResult, drawn: dict[str, np.ndarray], copies: np.ndarray | None) -> dict[str, Any]:
-    found, facts = contender.predictions, contender.facts
+def _model(model: ModelResult, drawn: dict[str, np.ndarray], copies: np.ndarray | None) -> dict[str, Any]:
+    found, facts = model.predictions, model.facts
     latency = (facts.get("cost") or {}).get("latency")
     row = {
-        "name": contender.name,
+        "name": model.name,
         "model": (facts.get("model") or {}).get("name"),
         "parameters": facts.get("parameters"),
         "flops": (facts.get("cost") or {}).get("flops"),
@@ -78,37 +77,35 @@ def _model(contender: ModelResult, drawn: dict[str, np.ndarray], copies: np.ndar
         "run": facts.get("run"),
         "seed": facts.get("seed"),
         "tta": facts.get("tta"),
-        "notes": _notes(contender),
+        "notes": _notes(model),
     } | _part(found.probs, found.labels, drawn)
     for name in LEAK_FREE:
         kind = leakage.KINDS.index(name.removeprefix("without_"))
         kept = None if found.copies is None else copies < kind
-        if kept is None or not kept.any():
-            row[name] = None
-            continue
-        groups = None if found.groups is None else found.groups[kept]
-        probs, labels = found.probs[kept], found.labels[kept]
-        row[name] = _part(probs, labels, bootstrap.resample(probs, labels, groups))
+        row[name] = None
+        if kept is not None and kept.any():
+            groups = None if found.groups is None else found.groups[kept]
+            probs, labels = found.probs[kept], found.labels[kept]
+            row[name] = _part(probs, labels, bootstrap.resample(probs, labels, groups))
     return row
 
 
 def _part(probs: np.ndarray, labels: np.ndarray, drawn: dict[str, np.ndarray]) -> dict[str, Any]:
     found = report.headline_figures(probs, labels, drawn)
-    kept = {key: found[key] for key in ("num_examples", *FIGURES)}
-    return kept | {"interval_95": {key: found["interval_95"][key] for key in FIGURES}}
+    return {"num_examples": found["num_examples"]} | report.select(found, FIGURES)
 
 
-def _notes(contender: ModelResult) -> list[str]:
-    """What a reader has to know before comparing this model with the others."""
-    facts, notes = contender.facts, list(contender.notes)
+def _notes(model: ModelResult) -> list[str]:
+    """Returns what a reader has to know before comparing this model with the others."""
+    facts, notes = model.facts, list(model.notes)
     if facts:
-        judged = leakage_policy.judge(facts, contender.predictions.copies)
+        judged = leakage_policy.judge(facts, model.predictions.copies)
         if judged["trained_on_this_split"]:
             notes.append("trained on this split")
         elif judged["selected_on_this_split"]:
             notes.append("selected on this split")
         elif judged["selected_on_this_split"] is None:
-            notes.append("whether this split had a part in the training is not known")
+            notes.append("whether this split was used in the training is not known")
     else:
         notes.append("nothing is known of the training")
     if facts.get("annotations"):
@@ -123,55 +120,49 @@ def pair(
     drawn_first: dict[str, np.ndarray],
     drawn_second: dict[str, np.ndarray],
 ) -> dict[str, Any]:
-    """One model against another.
+    """Compares two models.
 
     Args:
       first, second: probabilities float [N, K].
       labels: int [N].
-      drawn_first, drawn_second: from `bootstrap.resample`, by one seed and the same groups.
+      drawn_first, drawn_second: from `bootstrap.resample`, with one seed and the same groups.
 
     Returns:
-      'only_first' and 'only_second', how many images only the one has right; 'mcnemar', the two-sided
-      p-value of McNemar's exact test; for accuracy and macro_f1 a dictionary of 'difference' (first -
-      second) and 'interval_95' and 'p' by the paired bootstrap.
+      'only_first' and 'only_second', how many images only that model classifies correctly; 'mcnemar', the
+      two-sided p-value of McNemar's exact test; for accuracy and macro_f1 a dictionary of 'difference' (first
+      - second), and 'interval_95' and 'p' by the paired bootstrap.
     """
     right, right_second = (probs.argmax(axis=1) == labels for probs in (first, second))
     only_first, only_second = int((right & ~right_second).sum()), int((right_second & ~right).sum())
-    result = {
-        "only_first": only_first,
-        "only_second": only_second,
-        "mcnemar": mcnemar(only_first, only_second),
-    }
+    p_value = mcnemar(only_first, only_second)
+    result: dict[str, Any] = {"only_first": only_first, "only_second": only_second, "mcnemar": p_value}
+    ours, theirs = (
+        classification.scores(classification.confusion_matrix(probs, labels)) for probs in (first, second)
+    )
     for key in ("accuracy", "macro_f1"):
         apart = drawn_first[key] - drawn_second[key]
-        values = [
-            float(classification.scores(classification.confusion_matrix(probs, labels))[key])
-            for probs in (first, second)
-        ]
-        result[key] = {
-            "difference": values[0] - values[1],
-            "interval_95": bootstrap.interval(apart).tolist(),
-            "p": bootstrap.p_value(apart),
-        }
+        interval = bootstrap.interval(apart).tolist()
+        difference = float(ours[key]) - float(theirs[key])
+        result[key] = {"difference": difference, "interval_95": interval, "p": bootstrap.p_value(apart)}
     return result
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of McNemar's exact test (1947, doi:10.1007/BF02295996).
+    """Returns the two-sided p-value of McNemar's exact test (1947, doi:10.1007/BF02295996).
 
     Args:
-      only_first, only_second: how many images only the one or only the other model has right, which under
-        the hypothesis of equal accuracy are as likely as heads and tails.
+      only_first, only_second: how many images only the first, or only the second, model classifies correctly;
+        if both are equally accurate, one is as likely as the other.
     """
     total = only_first + only_second
     return float(scipy.stats.binomtest(only_first, total, 0.5).pvalue) if total else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number: any false alarm below a level is as likely as that level at most.
+    """Adjusts p-values for their number: below a level, any false alarm has at most that probability.
 
-    Holm's step-down method (1979, doi:10.2307/4615733): the smallest is multiplied by how many there are,
-    the next by one less, and so on, never falling.
+    Holm's step-down method (1979, doi:10.2307/4615733): the smallest is multiplied by their number, the next
+    by one less, and so on; none becomes smaller than the one before.
     """
     order, least, adjusted = np.argsort(p_values, kind="stable"), 0.0, [1.0] * len(p_values)
     for rank, place in enumerate(order):
@@ -180,32 +171,32 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def by_seed(contenders: Sequence[ModelResult], models: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Models that differ only in the seed of their training.
+def by_seed(results: Sequence[ModelResult], models: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Summarizes models that differ only in the seed of their training.
 
     Args:
-      contenders: whose facts hold the configuration and the data of the training.
+      results: whose facts hold the configuration and the data of the training.
       models: their figures, in the same order.
 
     Returns:
       For each group of two or more: 'name', 'members' (names), 'seeds', and for each of `FIGURES`, and the
-      accuracy of each of `LEAK_FREE` where all have one, its 'values', 'mean' and 'std' (of a sample). A
-      run that is given twice, such as by its directory and as a stored result, counts once.
+      accuracy of each of `LEAK_FREE` if all have one, its 'values', 'mean' and 'std' (of a sample). A run
+      that is given twice, such as by its directory and as a stored result, counts once.
     """
     groups: dict[str, list[int]] = {}
-    for i, contender in enumerate(contenders):
-        if contender.facts.get("config"):
-            groups.setdefault(_recipe(contender.facts), []).append(i)
+    for i, model in enumerate(results):
+        if model.facts.get("config"):
+            groups.setdefault(_recipe(model.facts), []).append(i)
     result = []
     for places in groups.values():
         first: dict[Any, int] = {}
         for i in places:
-            first.setdefault(contenders[i].facts.get("seed"), i)
+            first.setdefault(results[i].facts.get("seed"), i)
         if len(first) < 2:
             continue
         seeds, places = list(first), list(first.values())
-        members = [contenders[i].name for i in places]
-        row = {"name": _common_name(members), "members": members, "seeds": seeds}
+        members = [results[i].name for i in places]
+        row: dict[str, Any] = {"name": _common_name(members), "members": members, "seeds": seeds}
         figures = {key: [models[i][key] for i in places] for key in FIGURES}
         for key in LEAK_FREE:
             if all(models[i][key] for i in places):
@@ -218,7 +209,7 @@ def by_seed(contenders: Sequence[ModelResult], models: Sequence[dict[str, Any]])
 
 
 def _recipe(facts: dict[str, Any]) -> str:
-    """What two runs have in common that differ in nothing but the seed, and where their data lie."""
+    """Returns what two runs have in common that differ only in the seed, and in the place of their data."""
     config = {key: value for key, value in facts["config"].items() if key not in ("seed", "data")}
     data = {key: value for key, value in (facts["config"].get("data") or {}).items() if key != "dir"}
     same = (config, data, facts.get("trained_data_hash"), facts.get("tta"))
@@ -226,12 +217,12 @@ def _recipe(facts: dict[str, Any]) -> str:
 
 
 def _common_name(names: Sequence[str]) -> str:
-    """What the names begin with, without the word seed and what joins it."""
+    """Returns the common beginning of the names, without the word seed and its separator."""
     return os.path.commonprefix(list(names)).rstrip("/_-. ").removesuffix("seed").rstrip("/_-. ") or names[0]
 
 
 def pareto_front(models: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    """By hardware, the models that none measured on it beats in both accuracy and latency; fastest first."""
+    """Returns by hardware the models that no other beats in both accuracy and latency, fastest first."""
     fronts: dict[str, list[str]] = {}
     measured = [row for row in models if row["latency"]]
     for row in sorted(measured, key=lambda r: (r["latency"]["milliseconds"], -r["accuracy"])):
@@ -243,16 +234,16 @@ def pareto_front(models: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def best_first(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """The models by accuracy."""
+    """Returns the models by accuracy."""
     return sorted(found["models"], key=lambda row: -row["accuracy"])
 
 
 def images_of(found: dict[str, Any]) -> str:
-    """How many images, and of which split."""
+    """Returns the number of images and their split, in Markdown."""
     split = f" of `{found['split']}`" if found["split"] else ""
     return f"{found['num_examples']:,} images{split}"
 
 
 def hardware_of(found: dict[str, Any]) -> list[str]:
-    """The hardware that latencies were measured on."""
+    """Returns the hardware on which latencies were measured."""
     return list(dict.fromkeys(row["latency"]["hardware"] for row in found["models"] if row["latency"]))

@@ -73,7 +73,7 @@ def _read(path: str, rows) -> Table:
         if len(row) != len(header):
             raise ValueError(f"{where}: {len(row)} cells, expected {len(header)} ({', '.join(header)})")
         cells = [cell.strip() for cell in row]
-        name = cells.pop(place)
+        name = tables.csv_value(cells.pop(place))
         if name in values:
             raise ValueError(f"{where}: the id {name!r} stands in row {lines[name]} already")
         values[name], lines[name] = tuple(cells), rows.line_num

@@ -1,4 +1,4 @@
-"""Pictures of a training run."""
+"""Figures of a training run."""
 
 from __future__ import annotations
 
@@ -14,28 +14,25 @@ from fer_jax.evaluation import plots
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# What a run may select on, and how the curves are named.
+# The metrics for selection, and the names of their curves.
 _SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 
 
 def save_image(image: np.ndarray, path: pathlib.Path) -> None:
-    """Writes uint8 [H, W, 1 or 3]."""
+    """Writes an image uint8 [H, W, 1 or 3]."""
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(path)
 
 
 def plot_training(
     records: Sequence[dict[str, Any]], path: pathlib.Path, *, metric: str = "accuracy"
 ) -> Figure:
-    """Loss, scores, learning rate and speed over the epochs.
+    """Draws loss, scores, learning rate and speed over the epochs.
 
     Args:
       records: of a run's metrics.jsonl.
       path: of the picture.
-      metric: what the run selects on ("accuracy", "balanced_accuracy" or "macro_f1"); its first
-        maximum is the circled point.
-
-    Returns:
-      The figure that was written.
+      metric: that the run selects on ("accuracy", "balanced_accuracy" or "macro_f1"); its first
+        maximum is circled.
     """
     figure, ((loss, score), (rate, speed)) = plots.new_figure(12, 8, rows=2, columns=2)
     train = [r for r in records if r["kind"] == "train"]
@@ -71,7 +68,7 @@ def plot_training(
 
 
 def confusion_image(matrix: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """A confusion matrix int [K, K] (rows: true class) as a picture uint8 [H, W, 3]."""
+    """Returns a confusion matrix int [K, K] (rows: true class) as an image uint8 [H, W, 3]."""
     figure, axis = plots.new_figure(6, 5.5)
     plots.draw_confusion(axis, matrix, names)
     figure.canvas.draw()
