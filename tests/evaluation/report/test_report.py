@@ -7,14 +7,16 @@ import re
 import numpy as np
 import pytest
 from cleanlab.filter import find_label_issues
+from markdown_it import MarkdownIt
 from PIL import Image
 from sklearn import metrics
 
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.evaluation import leakage_policy
+from fer_jax.evaluation import leakage_policy, predictions_file
 from fer_jax.evaluation.metrics import bootstrap, calibration
 from fer_jax.evaluation.report import report
 
+SPLITS = {"train": {"hash": "t"}, "validation": {"hash": "v"}, "test": {"hash": "w"}}
 FACTS = {
     "model": {"name": "cnn_relu", "kwargs": {"widths": [8, 16]}},
     "config": {"seed": 3, "train": {"epochs": 2}},
@@ -25,17 +27,11 @@ FACTS = {
     "ema": True,
     "parameters": 12345,
     "emotions": list(EMOTIONS),
-    "data": {
-        "name": "faces",
-        "splits": {"train": {"hash": "t"}, "validation": {"hash": "v"}, "test": {"hash": "w"}},
-    },
+    "data": {"name": "faces", "splits": SPLITS},
     "split": "test",
     "tta": "flip",
     "checkpoint": "runs/cnn/best.safetensors",
 }
-
-
-REQUIRED = ("accuracy", "macro_f1", "num_examples", "split", "checkpoint", "config", "data_hash")
 
 
 def predictions(count=400, seed=0):
@@ -46,27 +42,27 @@ def predictions(count=400, seed=0):
     return probs / probs.sum(axis=1, keepdims=True), labels, images
 
 
-def write(out, probs, labels, images=None, facts=FACTS, ids=None, groups=None, copies=None):
+def write(out, probs, labels, images=None, *, ids=None, groups=None, copies=None, **facts):
+    """The report's content and its page."""
     ids = [f"image {i}" for i in range(len(labels))] if ids is None else ids
-    return report.write_report(
-        out, probs, labels, ids, facts=facts, images=images, groups=groups, copies=copies
-    )
+    rest = {"images": images, "groups": groups, "copies": copies}
+    result = report.write_report(out, probs, labels, ids, facts=FACTS | facts, **rest)
+    return result, (out / "report.md").read_text()
 
 
-def read_predictions(out):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A report on 400 images: where it is, its content, and the predictions as its file has them."""
+    out = tmp_path_factory.mktemp("report")
+    result, _ = write(out, *predictions())
     with open(out / "predictions.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    probs = np.array([[float(row[name]) for name in EMOTIONS] for row in rows])
-    labels, predicted = (np.array([int(r[key]) for r in rows]) for key in ("label", "prediction"))
-    return [row["id"] for row in rows], labels, predicted, probs
+    labels, predicted = (np.array([int(row[key]) for row in rows]) for key in ("label", "prediction"))
+    return out, result, labels, predicted, np.array([[float(row[name]) for name in EMOTIONS] for row in rows])
 
 
-def test_every_figure_is_scikit_learns_on_the_predictions_file(tmp_path):
-    probs, labels, images = predictions()
-    write(tmp_path, probs, labels, images)
-    result = json.loads((tmp_path / "report.json").read_text())
-    _, y, predicted, p = read_predictions(tmp_path)
-
+def test_every_figure_is_scikit_learns_on_the_predictions_file(whole):
+    _, result, y, predicted, p = whole
     np.testing.assert_array_equal(predicted, p.argmax(axis=1))
     expected = {
         "num_examples": len(y),
@@ -77,16 +73,23 @@ def test_every_figure_is_scikit_learns_on_the_predictions_file(tmp_path):
         "loss": metrics.log_loss(y, p),
         "brier": metrics.brier_score_loss(y, p),
         "mean_confidence": p.max(axis=1).mean(),
+        "ece": calibration.ece(p, y),
     }
-    for name, value in expected.items():
-        assert result[name] == pytest.approx(value, abs=1e-12), name
+    assert {name: result[name] for name in expected} == pytest.approx(expected, abs=1e-12)
     table = metrics.classification_report(y, predicted, target_names=EMOTIONS, output_dict=True)
     for name in EMOTIONS:
-        mine = result["per_class"][name]
         theirs = {"f1" if k == "f1-score" else k: v for k, v in table[name].items()}
-        assert {key: mine[key] for key in theirs} == pytest.approx(theirs, abs=1e-12)
-    np.testing.assert_array_equal(result["confusion_matrix"], metrics.confusion_matrix(y, predicted))
-    assert result["ece"] == pytest.approx(calibration.ece(p, y), abs=1e-12)
+        assert {key: result["per_class"][name][key] for key in theirs} == pytest.approx(theirs, abs=1e-12)
+    matrix = metrics.confusion_matrix(y, predicted)
+    np.testing.assert_array_equal(result["confusion_matrix"], matrix)
+    # The confused pairs are its largest cells.
+    off = matrix - np.diag(matrix.diagonal())
+    pairs = result["confused_pairs"]
+    assert [pair["count"] for pair in pairs] == sorted(off[off > 0].tolist(), reverse=True)[: len(pairs)]
+    for pair in pairs:
+        row, column = EMOTIONS.index(pair["label"]), EMOTIONS.index(pair["prediction"])
+        assert matrix[row, column] == pair["count"]
+        assert pair["share_of_label"] == matrix[row, column] / (y == row).sum()
 
 
 def test_classes_go_by_the_names_in_the_facts(tmp_path):
@@ -96,35 +99,55 @@ def test_classes_go_by_the_names_in_the_facts(tmp_path):
     predicted = np.where(np.arange(16) == 15, 0, labels)  # the last one is wrong
     probs[np.arange(16), predicted] = 0.86
     images = np.random.default_rng(0).integers(0, 256, (16, 12, 12, 1), np.uint8)
-    result = write(tmp_path, probs, labels, images, facts=FACTS | {"emotions": names})
+    result, page = write(tmp_path, probs, labels, images, emotions=names)
     assert result["emotions"] == list(result["per_class"]) == names
     assert result["per_class"]["contempt"]["recall"] == 0.5
     header = (tmp_path / "predictions.csv").read_text().splitlines()[0]
     assert header == "id,label,prediction," + ",".join(names) + ",group,copy"
-    assert "prediction (0 to 7: angry" in (tmp_path / "report.md").read_text()
+    assert "prediction (0 to 7: angry" in page
 
 
 def test_the_file_holds_every_image_once_and_in_full(tmp_path):
     probs, labels, _ = predictions(20)
-    ids = ["a,b/1.png", 'quoted "name".jpg', "schön.png", *map(str, range(17))]
-    write(tmp_path, probs, labels, ids=ids)
-    got_ids, got_labels, _, got = read_predictions(tmp_path)
-    assert got_ids == ids
-    np.testing.assert_array_equal(got_labels, labels)
-    np.testing.assert_array_equal(got, probs)
-    header = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()[0]
-    assert header == "id,label,prediction," + ",".join(EMOTIONS) + ",group,copy"
+    ids = ["a,b/1.png", 'quoted "name".jpg', "schön.png", "=1+1", "-x.png", "@a", "+b", "-7"]
+    write(tmp_path, probs, labels, ids=[*ids, *map(str, range(12))])
+    found = predictions_file.read(tmp_path / "predictions.csv")
+    assert found.ids == [*ids, *map(str, range(12))]
+    np.testing.assert_array_equal(found.labels, labels)
+    np.testing.assert_array_equal(found.probs, probs)
+    cells = [row[0] for row in csv.reader((tmp_path / "predictions.csv").read_text("utf-8").splitlines())]
+    assert cells[4:9] == ["'=1+1", "'-x.png", "'@a", "'+b", "-7"]
+
+
+def test_what_users_and_files_name_does_nothing_on_the_page(tmp_path):
+    """Neither HTML nor a link, an image, or another cell, whichever fact carries it."""
+    probs, labels, _ = predictions(30)
+    bad = "a|b `<img src=x>` <script>f()</script> [x](javascript:f) ![y](//z)\n\n# h"
+    distill = {"teachers": [bad, 3], "weight": 0.5, "temperature": 2.0}
+    calibrated = {"temperature": 2.0, "split": bad, "split_hash": "other"}
+    facts = {"checkpoint": bad, "version": bad, "tta": bad, "seed": bad, "annotations": [bad]}
+    facts |= {"model": {"name": bad, "kwargs": {bad: bad}}, "data": {"name": bad, "splits": {}}}
+    facts |= {"selection": {"split": bad, "metric": bad, "value": 0.5, "step": 3}, "calibration": calibrated}
+    latency = {"milliseconds": 1.0, "hardware": bad, "quartiles_milliseconds": [1.0, 2.0]}
+    facts |= {"config": {"distill": distill}, "cost": {"flops": 10, "latency": latency}}
+    _, page = write(tmp_path, probs, labels, emotions=[bad, *EMOTIONS[1:]], split=bad, **facts)
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(page)
+    assert [token.type for token in tokens].count("heading_open") == page.count("\n## ") + 1
+    inline = [child for token in tokens if token.type == "inline" for child in token.children]
+    assert not {"html_block", "html_inline", "link_open"} & {token.type for token in tokens + inline}
+    pictures = [child.attrs["src"] for child in inline if child.type == "image"]
+    assert pictures and all((tmp_path / name).is_file() for name in pictures)
+    columns = [line.count("|") - line.count("\\|") for line in page.splitlines() if line.startswith("|")]
+    assert columns and set(columns) <= {3, 4, 5, 7}  # as the tables have: 2, 3, 4 or 6
+    assert page.count("script") > 9
 
 
 def test_json_is_complete_sorted_and_stable(tmp_path):
-    probs, labels, images = predictions()
-    returned = write(tmp_path / "a", probs, labels, images)
-    write(tmp_path / "b", probs, labels, images)
-    text = (tmp_path / "a" / "report.json").read_text()
-    result = json.loads(text)
-    assert set(REQUIRED) <= result.keys()
-    assert list(result) == sorted(result)
-    assert result == returned
+    for name in ("a", "b"):
+        returned, _ = write(tmp_path / name, *predictions(40))
+    result = json.loads((tmp_path / "a" / "report.json").read_text())
+    assert list(result) == sorted(result) and result == returned
+    assert {"accuracy", "macro_f1", "num_examples", "split", "data_hash"} <= result.keys()
     assert result["config"] == FACTS["config"] and result["checkpoint"] == FACTS["checkpoint"]
     for name in ("report.json", "report.md", "predictions.csv"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -132,12 +155,12 @@ def test_json_is_complete_sorted_and_stable(tmp_path):
 
 @pytest.mark.drawn
 def test_page_links_pictures_that_are_there(tmp_path):
-    probs, labels, images = predictions()
-    result = write(tmp_path, probs, labels, images)
-    page = (tmp_path / "report.md").read_text()
+    result, page = write(tmp_path, *predictions())
     links = re.findall(r"!\[.+\]\((.+)\)", page)
     assert sorted(links) == sorted(path.name for path in tmp_path.glob("*.png"))
-    assert len(links) == 7 and "suspects.png" in links  # random pixels have no twins
+    assert len(links) == 7 and "suspects.png" in links  # random pixels have no duplicates
+    headings = [line for line in page.splitlines() if line.startswith("#")]
+    assert len(set(headings)) == len(headings)
     assert "400 images of `test` with labels `given`, two views of each averaged" in page
     assert "accuracy 0.7000 on `validation` at step 1,200" in page
     for link in links:
@@ -156,33 +179,24 @@ def test_most_confident_mistakes_come_first(tmp_path):
     for row, (predicted, confidence) in enumerate([(0, 0.7), (1, 0.6), (2, 0.7), (3, 0.65)]):
         probs[row] = (1 - confidence) / 6
         probs[row, predicted] = confidence
-    result = write(tmp_path, probs, np.array([0, 2, 3, 4]))
+    result, _ = write(tmp_path, probs, np.array([0, 2, 3, 4]))
     assert result["most_confident_mistakes"] == ["image 2", "image 3", "image 1"]
 
 
-def test_a_perfect_model_has_no_sheet_of_mistakes(tmp_path):
-    probs, labels, images = predictions(50)
-    write(tmp_path, probs, labels, images)
-    assert (tmp_path / "mistakes.png").exists()
-    write(tmp_path, np.eye(7)[labels], labels, images)
-    assert not (tmp_path / "mistakes.png").exists()
-    assert "mistakes.png" not in (tmp_path / "report.md").read_text()
-
-
-@pytest.mark.drawn
-def test_colour_faces_and_a_single_mistake(tmp_path):
+def test_color_faces_with_a_single_mistake_and_then_with_none(tmp_path):
     labels = np.arange(7)
-    probs = np.eye(7)[[1, 1, 2, 3, 4, 5, 6]]
     images = np.random.default_rng(0).integers(0, 256, (7, 20, 30, 3), np.uint8)
-    result = write(tmp_path, probs, labels, images)
+    result, page = write(tmp_path, np.eye(7)[[1, 1, 2, 3, 4, 5, 6]], labels, images)
     assert result["most_confident_mistakes"] == ["image 0"]
-    assert (tmp_path / "mistakes.png").exists()
+    assert (tmp_path / "mistakes.png").exists() and "mistakes.png" in page
+    _, page = write(tmp_path, np.eye(7)[labels], labels, images)
+    assert not (tmp_path / "mistakes.png").exists() and "mistakes.png" not in page
 
 
 def test_copies_are_resampled_together(tmp_path):
     probs, labels, _ = predictions(60)
     copies = np.repeat(np.arange(60), 3)
-    result = write(tmp_path / "a", probs[copies], labels[copies], groups=copies)
+    result, _ = write(tmp_path / "a", probs[copies], labels[copies], groups=copies)
     drawn = bootstrap.resample(probs[copies], labels[copies], copies)
     assert result["bootstrap"]["unit"] == "groups of identical images"
     assert set(result["interval_95"]) == {
@@ -197,7 +211,7 @@ def test_copies_are_resampled_together(tmp_path):
     for i, name in enumerate(EMOTIONS):
         of_class = result["per_class"][name]["interval_95"]["recall"]
         assert of_class == pytest.approx(np.nanquantile(drawn["recall"][:, i], [0.025, 0.975]).tolist())
-    alone = write(tmp_path / "b", probs[copies], labels[copies])
+    alone, _ = write(tmp_path / "b", probs[copies], labels[copies])
     assert alone["bootstrap"]["unit"] == "images"
     assert np.diff(alone["interval_95"]["accuracy"]) < np.diff(result["interval_95"]["accuracy"])
 
@@ -205,7 +219,7 @@ def test_copies_are_resampled_together(tmp_path):
 def test_without_copies_the_figures_are_those_of_the_rest(tmp_path):
     probs, labels, _ = predictions(300)
     copies = np.repeat([0, 1, 2], [200, 60, 40]).astype(np.int8)
-    result = write(tmp_path, probs, labels, copies=copies, groups=np.arange(300))
+    result, page = write(tmp_path, probs, labels, copies=copies, groups=np.arange(300))
     right = probs.argmax(axis=1) == labels
     parts = result["leak_free"]
     assert parts["without_identical"]["accuracy"] == right[:260].mean()
@@ -217,82 +231,60 @@ def test_without_copies_the_figures_are_those_of_the_rest(tmp_path):
     low, high = parts["without_near"]["interval_95"]["accuracy"]
     assert low < right[:200].mean() < high
     assert result["headline"] == "without_near" and result["copies"] == {"near": 60, "identical": 40}
-    page = (tmp_path / "report.md").read_text()
     assert f"**Headline: {100 * right[:200].mean():.2f} % accuracy" in page
-    with open(tmp_path / "predictions.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [r["copy"] for r in rows] == ["none"] * 200 + ["near"] * 60 + ["identical"] * 40
-    assert [int(r["group"]) for r in rows] == list(range(300))
+    found = predictions_file.read(tmp_path / "predictions.csv")
+    assert found.copies.tolist() == copies.tolist() and found.groups.tolist() == list(range(300))
 
 
 def test_a_split_of_copies_only(tmp_path):
     probs, labels, _ = predictions(30)
-    result = write(tmp_path, probs, labels, copies=np.full(30, 2, np.int8))
+    result, page = write(tmp_path, probs, labels, copies=np.full(30, 2, np.int8))
     assert result["leak_free"] == {"without_near": None, "without_identical": None}
-    assert result["headline"] is None
-    assert "No headline" in (tmp_path / "report.md").read_text()
+    assert result["headline"] is None and "No headline" in page
+    assert "| without identical copies | all | 0 |  |  |  |" in page
 
 
-def test_the_page_refuses_what_the_protocol_refuses(tmp_path):
+def test_the_page_refuses_what_the_policy_refuses(tmp_path):
     probs, labels, _ = predictions(30)
-    facts = FACTS | {"split": "validation"}
     copies = np.zeros(30, np.int8)
-    result = write(tmp_path, probs, labels, facts=facts, copies=copies)
-    expected = leakage_policy.judge(facts | {"trained_data": facts["data"]}, copies)
+    result, page = write(tmp_path, probs, labels, copies=copies, split="validation")
+    facts = FACTS | {"split": "validation", "trained_data": FACTS["data"]}
+    expected = leakage_policy.judge(facts, copies)
     assert {key: result[key] for key in expected} == expected
-    page = (tmp_path / "report.md").read_text()
     assert f"**{expected['note']}**" in page and "**Headline" not in page
 
 
 def test_calibrated_figures(tmp_path):
     probs, labels, _ = predictions(400)
     facts = FACTS | {"calibration": {"temperature": 2.0, "split": "validation", "split_hash": "v"}}
-    result = write(tmp_path, probs, labels, facts=facts)
+    result, page = write(tmp_path, probs, labels, calibration=facts["calibration"])
     scaled = np.sqrt(probs) / np.sqrt(probs).sum(axis=1, keepdims=True)
     found = result["calibrated"]
     assert found["loss"] == pytest.approx(metrics.log_loss(labels, scaled))
     assert found["brier"] == pytest.approx(metrics.brier_score_loss(labels, scaled))
     assert found["cross_fitted"] is False and found["temperature"] == 2.0
     assert found["interval_95"]["loss"][0] < found["loss"] < found["interval_95"]["loss"][1]
-    assert "fitted on `validation`" in (tmp_path / "report.md").read_text()
+    assert "fitted on `validation`" in page
     # The split that it was fitted on, whatever selected the weights.
-    here = facts | {"split": "validation", "selection": None}
-    here = write(tmp_path, probs, labels, facts=here)["calibrated"]
+    here = report.calibrated(probs, labels, None, facts | {"split": "validation", "selection": None})
     assert here["cross_fitted"] is True and here["loss"] != found["loss"]
-    elsewhere = facts | {
-        "split": "validation",
-        "data": {"name": "others", "splits": {"validation": {"hash": "x"}}},
-    }
-    assert write(tmp_path, probs, labels, facts=elsewhere)["calibrated"]["cross_fitted"] is False
-    assert write(tmp_path, probs, labels)["calibrated"] is None
+    others = {"split": "validation", "data": {"name": "others", "splits": {"validation": {"hash": "x"}}}}
+    assert report.calibrated(probs, labels, None, facts | others)["cross_fitted"] is False
+    assert report.calibrated(probs, labels, None, facts | {"calibration": None}) is None
 
 
-def test_confused_pairs_are_the_largest_cells(tmp_path):
-    probs, labels, _ = predictions()
-    pairs = write(tmp_path, probs, labels)["confused_pairs"]
-    matrix = metrics.confusion_matrix(labels, probs.argmax(axis=1))
-    off = matrix - np.diag(matrix.diagonal())
-    assert [pair["count"] for pair in pairs] == sorted(off[off > 0].tolist(), reverse=True)[: len(pairs)]
-    for pair in pairs:
-        row, column = EMOTIONS.index(pair["label"]), EMOTIONS.index(pair["prediction"])
-        assert matrix[row, column] == pair["count"]
-        assert pair["share_of_label"] == matrix[row, column] / (labels == row).sum()
-
-
-@pytest.mark.drawn
-def test_twins_that_disagree_are_listed_and_shown(tmp_path):
+def test_duplicates_that_disagree_are_listed_and_shown(tmp_path):
     probs, labels, images = predictions(20)
     images[11], images[12], images[13] = images[1], images[2], images[3]
     labels[[1, 2, 3, 11, 12, 13]] = [0, 0, 0, 0, 1, 0]
     probs[[1, 11]] = np.full(7, 0.05) + 0.65 * np.eye(7)[[3, 4]]
     probs[[2, 12, 3, 13]] = np.full(7, 0.05) + 0.65 * np.eye(7)[[3, 3, 5, 5]]
-    result = write(tmp_path, probs, labels, images)
+    result, page = write(tmp_path, probs, labels, images)
     assert result["twins"] == {"pairs": 3, "predictions_differ": 1, "labels_differ": 1}
     with open(tmp_path / "twins.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {(r["id_1"], r["id_2"]) for r in rows} == {("image 1", "image 11"), ("image 2", "image 12")}
-    assert (tmp_path / "twins.png").exists()
-    assert "twins.png" in (tmp_path / "report.md").read_text()
+    assert (tmp_path / "twins.png").exists() and "twins.png" in page
     probs[11] = probs[1]
     write(tmp_path, probs, labels, images)
     assert not (tmp_path / "twins.png").exists()
@@ -301,7 +293,7 @@ def test_twins_that_disagree_are_listed_and_shown(tmp_path):
 def test_facts_that_are_missing_are_said_to_be(tmp_path):
     probs, labels, _ = predictions(30)
     facts = {"split": "test", "tta": "none", "checkpoint": "x.safetensors", "emotions": list(EMOTIONS)}
-    result = write(tmp_path, probs, labels, facts=facts)
+    result = report.write_report(tmp_path, probs, labels, list(map(str, range(30))), facts=facts)
     assert result["config"] is None and result["data_hash"] is None
     assert "| seed | not recorded |" in (tmp_path / "report.md").read_text()
 
@@ -319,28 +311,26 @@ def test_bad_input_leaves_nothing(tmp_path):
 
 
 def test_a_report_that_fails_halfway_is_no_report(tmp_path, monkeypatch):
-    probs, labels, images = predictions(30)
-    write(tmp_path, probs, labels, images)
+    case = predictions(30)
+    write(tmp_path, *case)
     monkeypatch.setattr(report.plots, "plot_risk_coverage", lambda *a: (_ for _ in ()).throw(OSError()))
     with pytest.raises(OSError):
-        write(tmp_path, probs, labels, images)
+        write(tmp_path, *case)
     assert not (tmp_path / "report.json").exists()
 
 
 def test_suspected_labels_are_confident_learnings(tmp_path):
-    """Those of a class's labels that are wrong on purpose; none where the model has learnt the labels."""
-    probs, labels, images = predictions()
+    """Those of a class's labels that are wrong on purpose; none where the model has learned the labels."""
+    probs, labels, images = predictions(200)
     wrong = np.flatnonzero(labels == 3)[:9]
     probs[wrong] = 0.01 + 0.93 * np.eye(7)[1]
-    result = write(tmp_path, probs, labels, images)
+    result, page = write(tmp_path, probs, labels, images)
     found = find_label_issues(labels, probs, return_indices_ranked_by="self_confidence", n_jobs=1)
     assert set(wrong) <= set(found)
     assert result["suspects"] == {name: int((labels[found] == i).sum()) for i, name in enumerate(EMOTIONS)}
     with open(tmp_path / "suspects.csv") as file:
         assert {row["id"] for row in csv.DictReader(file)} == {f"image {i}" for i in found}
-    page = (tmp_path / "report.md").read_text()
     share = f"{100 * result['suspects']['happy'] / (labels == 3).sum():.1f} %"
     assert f"| happy | {result['suspects']['happy']} | {(labels == 3).sum()} | {share} |" in page
-    trained_on = FACTS | {"split": "train"}
-    assert write(tmp_path, probs, labels, images, trained_on)["suspects"] is None
-    assert not list(tmp_path.glob("suspects*")) and "suspects" not in (tmp_path / "report.md").read_text()
+    result, page = write(tmp_path, probs, labels, images, split="train")
+    assert result["suspects"] is None and "suspects" not in page and not list(tmp_path.glob("suspects*"))
