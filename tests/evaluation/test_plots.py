@@ -63,6 +63,9 @@ def test_confusion_shows_counts_and_shares(tmp_path):
 def test_reliability_bars_are_scikit_learns(predictions, tmp_path):
     probs, labels = predictions
     figures = report.figures(probs, labels, None, EMOTIONS)
+    scaled = np.sqrt(probs) / np.sqrt(probs).sum(axis=1, keepdims=True)
+    table = report.figures(scaled, labels, None, EMOTIONS)["reliability"]
+    figures["calibrated"] = {"temperature": 2.0, "ece": 0.056, "reliability": table}
     figure = plots.plot_reliability(figures | {"ece": 0.1234}, tmp_path / "r.png")
     assert_png(tmp_path / "r.png", (704, 792))
     top, bottom = figure.axes
@@ -77,20 +80,13 @@ def test_reliability_bars_are_scikit_learns(predictions, tmp_path):
     title = top.get_title()
     assert "ECE 12.3 points" in title and f"accuracy {100 * right.mean():.1f} %" in title
     assert ("over-confident" in title) == (confidence.mean() > right.mean())
-
-
-def test_reliability_after_the_temperature(predictions, tmp_path):
-    probs, labels = predictions
-    figures = report.figures(probs, labels, None, EMOTIONS)
-    scaled = np.sqrt(probs) / np.sqrt(probs).sum(axis=1, keepdims=True)
-    table = report.figures(scaled, labels, None, EMOTIONS)["reliability"]
-    calibrated = {"temperature": 2.0, "ece": 0.056, "reliability": table}
-    figure = plots.plot_reliability(figures | {"calibrated": calibrated}, tmp_path / "r.png")
-    by_label = {line.get_label(): line for line in figure.axes[0].lines}
+    after = by_label["after the temperature 2.00 (ECE 5.6 points)"].get_xydata()
     heights, marks = calibration_curve(scaled.argmax(axis=1) == labels, scaled.max(axis=1), n_bins=15)
-    line = by_label["after the temperature 2.00 (ECE 5.6 points)"]
-    np.testing.assert_allclose(line.get_xdata(), marks)
-    np.testing.assert_allclose(line.get_ydata(), heights)
+    np.testing.assert_allclose(after, np.stack([marks, heights], axis=1))
+    # Its legend covers neither axis.
+    (legend,) = figure.legends
+    legend, *axes = boxes(figure, [legend, top, bottom])
+    assert not any(legend.overlaps(axis) for axis in axes) and (legend.min >= 0).all()
 
 
 def test_risk_coverage_ends_at_the_accuracy(predictions, tmp_path):

@@ -36,7 +36,7 @@ _PARTS = {
     "not known": "?",
 }
 CONTEMPT_CHOICES = {
-    "drop": f"{CONTEMPT}'s probability is dropped and the others renormalised",
+    "drop": f"{CONTEMPT}'s probability is dropped and the others renormalized",
     "wrong": f"{CONTEMPT} counts as a wrong answer",
 }
 

@@ -19,19 +19,23 @@ from fer_jax.pretrained import registry
 from fer_jax.weights_file import export_weights
 
 
+def build(folder, faces, class_map=()):
+    """A dataset with a test split of these (class, image) in `folder`."""
+    for i, (name, image) in enumerate(faces):
+        path = folder.with_name(f"{folder.name}_images") / "test" / name / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(path)
+    builder.build(path.parents[2], folder, class_map=folders.parse_map(class_map), progress=False)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory):
     """Another dataset: two faces a class to test on, and a class that was left out."""
-    root = tmp_path_factory.mktemp("mine")
     images, labels = synthetic.generate(2, 9, "test")
     names = [EMOTIONS[label] for label in labels] + ["contempt"]
-    for i, (name, image) in enumerate(zip(names, [*images, images[0]], strict=True)):
-        path = root / "images" / "test" / name / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[..., 0]).save(path)
-    class_map = folders.parse_map(["contempt=drop"])
-    builder.build(root / "images", root / "mine", class_map=class_map, progress=False)
-    return root / "mine"
+    faces = zip(names, [*images, images[0]], strict=True)
+    return build(tmp_path_factory.mktemp("mine") / "mine", faces, ["contempt=drop"])
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +43,14 @@ def weights(tmp_path_factory, tiny_data):
     """A network of seven classes selected on the tiny data's validation split, and one of eight."""
     folder = tmp_path_factory.mktemp("weights")
     manifest = builder.read_manifest(tiny_data)
+    kwargs = {"widths": [4], "depths": [1], "hidden": 4}
     for count, name in ((7, "seven"), (8, "eight")):
-        model = models.create("cnn_relu", count, widths=(4,), depths=(1,), hidden=4)
-        variables = jax.jit(model.init)(
-            {"params": np.array([0, count], np.uint32)}, np.zeros((1, 12, 12, 1), np.float32)
-        )
+        model = models.create("cnn_relu", count, **kwargs)
+        key = {"params": np.array([0, count], np.uint32)}
+        variables = jax.jit(model.init)(key, np.zeros((1, 12, 12, 1), np.float32))
         preprocess = {"image_size": 12, "channels": 1, "mean": 0.5, "std": 0.25, "fill": "reflect"}
         facts = {
-            "model": {"name": "cnn_relu", "kwargs": {"widths": [4], "depths": [1], "hidden": 4}},
+            "model": {"name": "cnn_relu", "kwargs": kwargs},
             "preprocess": preprocess | {"interpolation": "bilinear"},
             "emotions": [*EMOTIONS, "contempt"][:count],
             "data": builder.describe(manifest),
@@ -58,15 +62,23 @@ def weights(tmp_path_factory, tiny_data):
     return [folder / "seven.safetensors", folder / "eight.safetensors"]
 
 
-@pytest.fixture(scope="module")
-def program():
-    return script("cross_dataset")
+@pytest.fixture
+def cross(tmp_path):
+    """Runs the command on checkpoints and datasets; its exit code, cross.json and cross.md."""
+
+    def call(checkpoints, data, *flags, code=0):
+        words = ["--checkpoints", *map(str, checkpoints), "--data", *map(str, data), *flags]
+        assert script("cross_dataset").main([*words, "--out", str(tmp_path / "out")]) == code
+        if not code:
+            files = (tmp_path / "out" / name for name in ("cross.json", "cross.md"))
+            found, page = (file.read_text() for file in files)
+            return json.loads(found), page
+
+    return call
 
 
-def test_the_matrix(program, weights, tiny_data, mine, tmp_path, capsys):
-    words = ["--checkpoints", *map(str, weights), "--data", str(tiny_data), str(mine)]
-    assert program.main([*words, "--split", "test", "--out", str(tmp_path)]) == 0
-    found = json.loads((tmp_path / "cross.json").read_text())
+def test_the_matrix(cross, weights, tiny_data, mine, tmp_path, capsys):
+    found, page = cross(weights, [tiny_data, mine], "--split", "test")
     assert (found["checkpoints"], found["datasets"]) == (["seven", "eight"], ["data", "mine"])
     parts = [(cell["checkpoint"], cell["dataset"], cell["part"]) for cell in found["cells"]]
     assert parts == [
@@ -76,87 +88,75 @@ def test_the_matrix(program, weights, tiny_data, mine, tmp_path, capsys):
     faces = builder.load(mine, "test")
     probs = LoadedModel(weights[1]).predict(faces.images, progress=False)
     expected = probs[:, :7] / probs[:, :7].sum(axis=1, keepdims=True)
-    stored = predictions_file.read(tmp_path / "eight" / "mine.csv")
+    stored = predictions_file.read(tmp_path / "out" / "eight" / "mine.csv")
     np.testing.assert_allclose(stored.probs, expected, atol=1e-6)
     cell = found["cells"][3]
     assert cell["accuracy"] == np.mean(expected.argmax(1) == faces.labels) and cell["num_examples"] == 14
     low, high = cell["interval_95"]["accuracy"]
     assert low <= cell["accuracy"] <= high
-    page = (tmp_path / "cross.md").read_text()
-    assert "- eight: contempt's probability is dropped and the others renormalised" in page
+    assert "- eight: contempt's probability is dropped and the others renormalized" in page
     assert "- eight: extra annotations, ferplus" in page
     assert "- mine: 1 images of class contempt left out (--map contempt=drop)" in page
-    assert f"{100 * cell['accuracy']:.2f} (" in page and ", own data |" in page
-    assert (tmp_path / "cross.png").read_bytes().startswith(b"\x89PNG")
+    (row,) = [line for line in page.split("Macro F1")[0].splitlines() if line.startswith("| eight |")]
+    own, other = row.strip("| ").split(" | ")[1:]
+    assert own.endswith("), own data") and other.startswith(f"{100 * cell['accuracy']:.2f} (")
+    assert (tmp_path / "out" / "cross.png").read_bytes().startswith(b"\x89PNG")
     assert "Accuracy in percent" in capsys.readouterr().out
 
 
-def test_contempt_as_a_wrong_answer_of_a_network_of_the_package(
-    program, weights, mine, tmp_path, monkeypatch
-):
+def test_contempt_as_a_wrong_answer_of_a_network_of_the_package(cross, weights, mine, monkeypatch):
     monkeypatch.setitem(registry.BUNDLED, "ours", str(weights[1]))
-    words = ["--checkpoints", "ours", "--data", str(mine), "--contempt", "wrong"]
-    assert program.main([*words, "--out", str(tmp_path)]) == 0
+    found, page = cross(["ours"], [mine], "--contempt", "wrong")
     faces = builder.load(mine, "test")
     probs = LoadedModel(weights[1]).predict(faces.images, progress=False)
-    (cell,) = json.loads((tmp_path / "cross.json").read_text())["cells"]
+    (cell,) = found["cells"]
     assert cell["accuracy"] == np.mean(probs.argmax(1) == faces.labels)
     assert cell["part"] == "not known" and cell["without_near"] is None  # the training's data are not given
-    page = (tmp_path / "cross.md").read_text()
-    assert "contempt counts as a wrong answer" in page and ", ? |" in page
+    assert "contempt counts as a wrong answer" in page and ", ? |" in page and "| ? |" in page
 
 
-def test_copies_of_the_training_are_found_and_the_test_is_noted(program, weights, tiny_data, tmp_path):
+def test_copies_of_the_training_are_found_and_the_test_is_noted(cross, weights, tiny_data, tmp_path):
     """Another dataset whose test split is half of this training's faces."""
     train, (images, labels) = builder.load(tiny_data, "train"), synthetic.generate(1, 5, "test")
-    faces = [*zip(train.images[:7], train.labels[:7], strict=True), *zip(images, labels, strict=True)]
-    for i, (image, label) in enumerate(faces):
-        path = tmp_path / "images" / "test" / EMOTIONS[label] / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[..., 0]).save(path)
-    builder.build(tmp_path / "images", tmp_path / "copied", progress=False)
+    faces = zip([*train.labels[:7], *labels], [*train.images[:7], *images], strict=True)
+    copied = build(tmp_path / "copied", [(EMOTIONS[label], image) for label, image in faces])
     ledger = weights[0].with_name("test_evaluations.jsonl")
     before = len(ledger.read_text().splitlines()) if ledger.exists() else 0
-    words = ["--checkpoints", str(weights[0]), "--data", str(tiny_data), str(tmp_path / "copied")]
-    assert program.main([*words, "--out", str(tmp_path / "out")]) == 0
-    cell = json.loads((tmp_path / "out" / "cross.json").read_text())["cells"][1]
+    found, page = cross(weights[:1], [tiny_data, copied])
+    cell = found["cells"][1]
     assert cell["part"] == "copies" and cell["copies"]["identical"] == 7
     found = predictions_file.read(tmp_path / "out" / "seven" / "copied.csv")
     rest = found.copies == 0
     assert 0 < rest.sum() <= 7 and cell["without_near"]["num_examples"] == rest.sum()
     right = found.probs.argmax(axis=1) == found.labels
     assert cell["without_near"]["accuracy"] == right[rest].mean() and cell["accuracy"] == right.mean()
+    assert f"), {14 - rest.sum()} left out |" in page
     assert len(ledger.read_text().splitlines()) == before + 2
 
 
 def test_what_a_split_had_to_do_with_the_weights():
-    def data(**hashes):
-        return {"splits": {name: {"hash": value} for name, value in hashes.items()}}
+    def part(split, copies=0, selection=None, trained=("t", "v", "w"), **hashes):
+        names = dict(zip(("train", "validation", "test"), trained, strict=False))
+        known, data = ({"splits": {key: {"hash": of[key]} for key in of}} for of in (names, hashes))
+        facts = {"trained_data": known, "selection": selection, "data": data, "split": split}
+        return cross_dataset.part_of(facts, None if copies is None else np.array([0, copies, 0], np.int8))
 
-    trained = data(train="t", validation="v", test="w")
     chosen = {"split": "validation", "metric": "accuracy"}
-    none, some = np.zeros(3, np.int8), np.array([0, 1, 0], np.int8)
-
-    def part(here, split, copies=none, selection=None, trained=trained):
-        facts = {"trained_data": trained, "selection": selection, "data": here, "split": split}
-        return cross_dataset.part_of(facts, copies)
-
-    assert part(data(train="t"), "train") == "trained on this split"
-    assert part(data(validation="v"), "validation", selection=chosen) == "selected on this split"
-    assert part(data(validation="x", train="t"), "validation") == "trained on this dataset"
-    assert part(data(validation="v"), "validation") == "no part"
+    assert part("train", train="t") == "trained on this split"
+    assert part("validation", selection=chosen, validation="v") == "selected on this split"
+    assert part("validation", validation="x", train="t") == "trained on this dataset"
+    assert part("validation", validation="v") == "no part"
     # Data of another name that hold the same faces, and data that nothing is known of.
-    assert part(data(validation="x"), "validation", some) == "copies"
-    assert part(data(validation="x"), "validation", None) == "not known"
-    assert part(data(test="w"), "test", None, trained={"splits": {}}) == "not known"
+    assert part("validation", 1, validation="x") == "copies"
+    assert part("validation", None, validation="x") == part("test", None, trained=(), test="w") == "not known"
 
 
-def test_complaints(program, weights, tiny_data, mine, tmp_path, capsys):
-    words = ["--checkpoints", str(weights[0]), "--out", str(tmp_path), "--data", str(mine)]
-    assert program.main([*words, "--split", "validation"]) == 2
-    assert "mine has no validation split; it has: test" in capsys.readouterr().err
-    assert program.main([*words, str(mine)]) == 2
-    assert "given twice" in capsys.readouterr().err
-    assert program.main(["--checkpoints", "cnn_65", *words[2:]]) == 2
-    err = capsys.readouterr().err
-    assert "there are no weights cnn_65" in err and "cnn_1m_64, cnn_64, " in err
+def test_complaints(cross, weights, mine, capsys):
+    for arguments, words in (
+        ((weights[:1], [mine], "--split", "validation"), ["mine has no validation split; it has: test"]),
+        ((weights[:1], [mine, mine]), ["given twice"]),
+        ((["cnn_65"], [mine]), ["there are no weights cnn_65", "cnn_1m_64, cnn_64, "]),
+    ):
+        cross(*arguments, code=2)
+        message = capsys.readouterr().err
+        assert all(part in message for part in words)

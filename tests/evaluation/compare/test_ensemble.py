@@ -64,49 +64,44 @@ def test_choosing_among_networks_that_guess_is_worth_nothing_elsewhere():
 
 @pytest.fixture
 def files(tmp_path):
-    names = ("twin", "other", "good")
-    for name, probs in zip(names, (TWIN, OTHER, GOOD), strict=True):
-        ids = [f"face_{i}" for i in range(4)]
-        predictions_file.write(
-            tmp_path / f"{name}.csv",
-            predictions_file.Predictions(ids, probs, LABELS, list(EMOTIONS), np.arange(4)),
-        )
-    return [tmp_path / f"{name}.csv" for name in names]
+    paths = []
+    for name, probs in {"twin": TWIN, "other": OTHER, "good": GOOD}.items():
+        paths.append(tmp_path / f"{name}.csv")
+        of_images = ([f"face_{i}" for i in range(4)], probs, LABELS, list(EMOTIONS), np.arange(4))
+        predictions_file.write(paths[-1], predictions_file.Predictions(*of_images))
+    return paths
 
 
-def test_the_script_writes_page_picture_and_predictions(files, tmp_path):
-    process = run_command("ensemble", *files, f"--out={tmp_path / 'out'}")
+def test_the_command_writes_page_picture_and_predictions_beside_its_inputs(files, tmp_path):
+    process = run_command("ensemble", *files, f"--out={tmp_path}")
     assert process.returncode == 0, process.stderr
-    found = predictions_file.read(tmp_path / "out" / "predictions.csv")
+    found = predictions_file.read(tmp_path / "predictions.csv")
     np.testing.assert_allclose(found.probs, (GOOD + OTHER) / 2)
     assert found.ids == ["face_0", "face_1", "face_2", "face_3"]
-    result = json.loads((tmp_path / "out" / "ensemble.json").read_text())
+    result = json.loads((tmp_path / "ensemble.json").read_text())
     assert [result["networks"][place] for place in result["members"]] == ["good", "other"]
-    page = (tmp_path / "out" / "ensemble.md").read_text()
+    page = (tmp_path / "ensemble.md").read_text()
     assert page in process.stdout
     assert "| 2 | other | 25.00 | 100.00 | yes |" in page and "| 3 | twin | 75.00 | 75.00 |  |" in page
-    assert (tmp_path / "out" / "ensemble.png").stat().st_size
+    assert (tmp_path / "ensemble.png").stat().st_size and len(predictions_file.read(files[0]).ids) == 4
 
 
-def test_every_network_taken_is_marked(tmp_path):
+def test_every_network_included_is_marked(tmp_path):
     found = ensemble.judge([TWIN, OTHER, GOOD], LABELS, np.arange(4), 7)
     (axis,) = ensemble.plot(found, 4, "validation", tmp_path / "e.png").axes
-    (taken,) = [line for line in axis.lines if line.get_label() == "taken"]
-    assert taken.get_xdata().tolist() == [1, 2]
-    assert taken.get_ydata() == pytest.approx(100 * np.array(found["accuracies"][:2]))
+    (included,) = [line for line in axis.lines if line.get_label() == "included"]
+    np.testing.assert_allclose(included.get_xydata(), [(1, 75), (2, 100)])
     assert axis.get_title(loc="left") == "Accuracy of the ensemble on 4 images of validation"
 
 
-def test_an_ensemble_of_runs_has_a_report_that_knows_what_had_a_part_in_it(
-    tiny_run, tiny_data, tmp_path, capsys
-):
+def test_an_ensemble_of_runs_has_a_report_that_knows_its_ancestors(tiny_run, tiny_data, tmp_path, capsys):
     """Twice the same run, under another name: its figures, and its selection among the ancestors."""
     main = script("ensemble").main
     first, again, out = tmp_path / "first", tmp_path / "again", tmp_path / "out"
     shutil.copytree(tiny_run, first)
-    judge = [f"--workdir={first}", f"--data={tiny_data}", f"--out={first / 'report'}"]
     with plain_trainings():
-        assert script("evaluate").main(judge) == 0
+        flags = [f"--workdir={first}", f"--data={tiny_data}", f"--out={first / 'report'}"]
+        assert script("evaluate").main(flags) == 0
         shutil.copytree(first, again)
         assert main([str(first), str(again), "--all", f"--out={out}"]) == 0
     report, single = (json.loads((folder / "report.json").read_text()) for folder in (out, first / "report"))
@@ -127,18 +122,10 @@ def test_an_ensemble_of_runs_has_a_report_that_knows_what_had_a_part_in_it(
     assert not (again / "ensemble.md").exists()
 
 
-def test_files_may_lie_in_the_folder_of_the_ensemble(files, tmp_path):
-    assert script("ensemble").main([*map(str, files), f"--out={tmp_path}"]) == 0
-    assert (tmp_path / "ensemble.md").is_file() and len(predictions_file.read(files[0]).ids) == 4
-
-
-def test_a_network_that_none_helps_is_taken_alone(files, tmp_path, capsys):
+def test_one_network_is_taken_alone_or_refused(files, tmp_path, capsys):
     assert script("ensemble").main([str(files[2]), str(files[0]), f"--out={tmp_path / 'out'}"]) == 0
     printed = capsys.readouterr().out
     assert "1 of 2 networks on one split" in printed and "No other network helps it" in printed
-
-
-def test_one_network_is_no_ensemble(files, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         script("ensemble").main([str(files[0]), f"--out={tmp_path / 'out'}"])
     assert "two networks or more" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -27,8 +28,6 @@ def test_stored_results_are_small_and_name_no_machine(folder):
     assert all(facts["run"][key] for key in ("command", "commit", "hardware", "seconds"))
 
 
-# --- how they come about ---
-
 SPLITS = {"train": {"hash": "t"}, "validation": {"hash": "v"}}
 FACTS = {
     "model": {"name": "cnn_relu", "kwargs": {}},
@@ -48,68 +47,94 @@ FACTS = {
     "annotations": [],
     "accuracy": 0.123,  # a figure, which is not stored
 }
+LABELS = random_case(0, 120)[1]
 
 
-def write_run(folder, seed):
-    probs, labels = random_case(seed, 120)[0], random_case(0, 120)[1]
-    ids = [f"face {i}" for i in range(120)]
-    table = predictions_file.Predictions(
-        ids, probs, labels, list(EMOTIONS), np.arange(120), np.zeros(120, np.int8)
-    )
+def accuracy(seed):
+    return 100 * np.mean(random_case(seed, 120)[0].argmax(1) == LABELS)
+
+
+def write_run(folder, seed, prefix="face"):
+    ids = [f"{prefix} {i}" for i in range(120)]
+    of_images = (random_case(seed, 120)[0], LABELS, list(EMOTIONS), np.arange(120), np.zeros(120, np.int8))
     (folder / "report").mkdir(parents=True)
-    predictions_file.write(folder / "report" / "predictions.csv", table)
+    predictions_file.write(
+        folder / "report" / "predictions.csv", predictions_file.Predictions(ids, *of_images)
+    )
     (folder / "report" / "report.json").write_text(json.dumps(FACTS))
     (folder / "summary.json").write_text(json.dumps({"seconds": 3600.0}))
-    return table
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Two stored results and a README with the marks, everything written once."""
+    root = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fer_jax.evaluation.report.report.draw_figures", lambda *_: None)
+        for seed, name in enumerate(("cnn", "other")):
+            run = result_store.StoredRun("python -m x", "abc", "a laptop")
+            result_store.store(write_run(root / "runs" / name, seed), root / "results" / name, run)
+        (root / "README.md").write_text(
+            f"# It\n\n{results_page.BEGIN}\n| cnn | 99.99 |\n{results_page.END}\n\nMore.\n"
+        )
+        assert program("scripts/results.py").main(["--root", str(root), "--out", str(root / "out")]) == 0
+    return root
 
 
 @pytest.fixture
-def root(tmp_path):
-    """Two stored results and a README with the marks, everything written once."""
-    store, results = program("scripts/store_result.py"), program("scripts/results.py")
-    for seed, name in enumerate(("cnn", "other")):
-        write_run(tmp_path / "runs" / name, seed)
-        flags = ["--name", name, "--commit", "abc", "--command", "python -m x", "--hardware", "a laptop"]
-        folder = tmp_path / "results"
-        assert store.main([str(tmp_path / "runs" / name), *flags, "--results", str(folder)]) == 0
-    (tmp_path / "README.md").write_text(
-        f"# It\n\n{results_page.BEGIN}\n| cnn | 99.99 |\n{results_page.END}\n\nMore.\n"
-    )
-    assert results.main(["--root", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
-    return tmp_path
+def root(made, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(made, tmp_path / "root")
 
 
-def test_what_is_stored(root):
-    table = write_run(root / "again", 0)
-    folder = root / "results" / "cnn"
+@pytest.fixture
+def store(root, capsys):
+    """Stores root/runs/NAME by scripts/store_result.py; what it complains of where the code is not 0."""
+
+    def call(source, *flags, code=0):
+        words = [str(root / "runs" / source), *flags, "--results", str(root / "results")]
+        assert program("scripts/store_result.py").main(words) == code
+        return capsys.readouterr().err
+
+    return call
+
+
+def facts_of(root, name):
+    return json.loads((root / "results" / name / model_results.FACTS).read_text())
+
+
+def page_of(root):
+    return results_page.pages(root, results_page.collect(root / "results"))[root / "RESULTS.md"]
+
+
+def test_what_is_stored(made):
+    folder = made / "results" / "cnn"
+    table = predictions_file.read(made / "runs" / "cnn" / "report" / "predictions.csv")
     found = predictions_file.read(folder / model_results.STORED)
     np.testing.assert_allclose(found.probs, table.probs, rtol=6e-7)
     assert (found.ids, found.labels.tolist()) == (table.ids, table.labels.tolist())
     assert found.copies.tolist() == [0] * 120 and found.groups.tolist() == list(range(120))
-    digits = (
-        gzip.decompress((folder / model_results.STORED).read_bytes()).decode().splitlines()[1].split(",")[3]
-    )
-    assert len(digits.lstrip("0.")) <= 7
-    facts = json.loads((folder / model_results.FACTS).read_text())
+    line = gzip.decompress((folder / model_results.STORED).read_bytes()).decode().splitlines()[1]
+    assert len(line.split(",")[3].lstrip("0.")) <= 7
+    facts = facts_of(made, "cnn")
     expected = {"command": "python -m x", "commit": "abc", "hardware": "a laptop", "seconds": 3600.0}
     assert facts["run"] == expected and "accuracy" not in facts
     assert facts["checkpoint"] == "best.safetensors" and facts["config"]["data"]["dir"] == "fer2013"
 
 
-def test_pages_are_made_from_the_stored_results_alone(root):
-    probs, labels = random_case(0, 120)[0], random_case(0, 120)[1]
-    readme = (root / "README.md").read_text()
+def test_pages_are_made_from_the_stored_results_alone(made):
+    readme, page = (made / "README.md").read_text(), (made / "RESULTS.md").read_text()
     assert readme.startswith(f"# It\n\n{results_page.BEGIN}\n") and readme.endswith("\n\nMore.\n")
-    accuracy = f"| cnn | {100 * np.mean(probs.argmax(1) == labels):.2f} ("
-    assert accuracy in readme and "99.99" not in readme
-    page = (root / "RESULTS.md").read_text()
-    assert accuracy in page and "`python -m x`" in page and "| abc | a laptop | 60 |" in page
+    row = f"| cnn | {accuracy(0):.2f} ("
+    assert row in readme and "99.99" not in readme
+    assert row in page and "`python -m x`" in page and "| abc | a laptop | 60 |" in page
     picture = "results/pictures/faces_validation/accuracy.png"
-    assert f"({picture})" in page and (root / picture).is_file()
-    for name in ("cnn/report.md", "cnn/confusion_matrix.png", "comparisons/faces_validation/compare.md"):
-        assert (root / "out" / name).is_file()
-    report = json.loads((root / "out" / "cnn" / "report.json").read_text())
-    assert report["accuracy"] == pytest.approx(np.mean(probs.argmax(1) == labels))
+    assert f"({picture})" in page and (made / picture).is_file()
+    for name in ("cnn/report.md", "comparisons/faces_validation/compare.md"):
+        assert (made / "out" / name).is_file()
+    report = json.loads((made / "out" / "cnn" / "report.json").read_text())
+    assert 100 * report["accuracy"] == pytest.approx(accuracy(0))
     assert report["selected_on_this_split"] is True
 
 
@@ -126,127 +151,98 @@ def test_check_names_the_lines_that_differ(root, capsys):
     assert not (root / "RESULTS.md").exists()
 
 
-def test_results_of_other_images_get_a_table_of_their_own(root):
-    write_run(root / "runs" / "more", 3)
-    path = root / "runs" / "more" / "report" / "predictions.csv"
-    path.write_text(path.read_text().replace("face ", "portrait "))
-    result_store.store(root / "runs" / "more", root / "results" / "more", result_store.StoredRun())
+def test_results_of_other_images_or_labels_get_a_table_of_their_own(root):
+    more = write_run(root / "runs" / "more", 3, "portrait")
+    result_store.store(more, root / "results" / "more", result_store.StoredRun())
     found = results_page.compare(result_store.folders(root / "results"))
     names = {title: list(group.facts) for title, group in found.items()}
+    assert names == {"faces_validation": ["cnn", "other"], "faces_validation_2": ["more"]}
     # By other labels the title is longer, and takes nothing from the shorter one, whichever comes first.
     facts = root / "results" / "cnn" / "facts.json"
-    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"labels": "ferplus_majority"}))
-    for name in ("cnn", "other"):
-        report = root / "results" / name / model_results.STORED
-        text = gzip.decompress(report.read_bytes()).replace(b"face ", f"{name} ".encode())
-        report.write_bytes(gzip.compress(text))
-    titles = list(results_page.compare([root / "results" / name for name in ("cnn", "other")]))
+    facts.write_text(json.dumps(facts_of(root, "cnn") | {"labels": "ferplus_majority"}))
+    titles = list(results_page.compare([root / "results" / name for name in ("cnn", "more")]))
     assert titles == ["faces_validation_ferplus_majority", "faces_validation"]
-    assert names == {"faces_validation": ["cnn", "other"], "faces_validation_2": ["more"]}
 
 
-def test_complaints(root, capsys):
-    results, store = program("scripts/results.py"), program("scripts/store_result.py")
+def test_complaints(root, store, capsys):
+    results = program("scripts/results.py")
     (root / "README.md").write_text("# It\n")
     assert results.main(["--check", "--root", str(root)]) == 2
     assert "lacks the marks" in capsys.readouterr().err
     assert results.main(["--root", str(root / "out")]) == 2
     assert "no stored results in" in capsys.readouterr().err
-    flags = ["--name", "x", "--results", str(root / "results")]
-    assert store.main([str(root / "nothing"), *flags]) == 2
-    assert "there are no predictions at" in capsys.readouterr().err
-    assert store.main([str(root / "runs/cnn/report/predictions.csv"), "--name", "a/b"]) == 2
-    assert "without a slash" in capsys.readouterr().err
+    assert "there are no predictions at" in store("nothing", "--name", "x", code=2)
+    assert "without a slash" in store("cnn", "--name", "a/b", code=2)
 
 
-def test_the_commit_is_the_one_that_the_run_notes(root, capsys):
-    store, run = program("scripts/store_result.py"), root / "runs" / "cnn"
+def test_the_commit_is_the_one_that_the_run_notes(root, store):
+    path = root / "runs" / "cnn" / "starts.jsonl"
     start = {"step": 0, "version": "0.1.0", "jax": "0.10.2", "devices": 1, "device": "cpu"}
     starts = [start | {"commit": "1a2b3c4"}, start | {"step": 5, "commit": "5d6e7f8-dirty"}]
-    (run / "starts.jsonl").write_text("".join(json.dumps(start) + "\n" for start in starts))
-    flags = [str(run), "--name=noted", "--results", str(root / "results")]
-    assert store.main(flags) == 0
-    facts = json.loads((root / "results" / "noted" / model_results.FACTS).read_text())
-    assert facts["run"]["commit"] == "1a2b3c4 and 5d6e7f8-dirty"
-    assert store.main([*flags, "--commit=fc5796f"]) == 2
-    assert "the run notes that 1a2b3c4 and 5d6e7f8-dirty trained it" in capsys.readouterr().err
-    (run / "starts.jsonl").write_text(json.dumps(start | {"commit": None}))
-    assert store.main([*flags, "--commit=fc5796f", "--replace"]) == 0
-    facts = json.loads((root / "results" / "noted" / model_results.FACTS).read_text())
-    assert facts["run"]["commit"] == "fc5796f"
-
-
-# --- what else is stored ---
+    path.write_text("".join(json.dumps(start) + "\n" for start in starts))
+    store("cnn", "--name=noted")
+    assert facts_of(root, "noted")["run"]["commit"] == "1a2b3c4 and 5d6e7f8-dirty"
+    message = store("cnn", "--name=noted", "--commit=fc5796f", code=2)
+    assert "the run notes that 1a2b3c4 and 5d6e7f8-dirty trained it" in message
+    path.write_text(json.dumps(start | {"commit": None}))
+    store("cnn", "--name=noted", "--commit=fc5796f", "--replace")
+    assert facts_of(root, "noted")["run"]["commit"] == "fc5796f"
 
 
 def write_ablation(folder):
-    """Two recipes under two seeds as fer-jax ablate leaves them; their accuracies."""
-    accuracies, labels = {}, random_case(0, 120)[1]
+    """Two recipes with two seeds each as fer-jax ablate leaves them; their accuracies."""
+    accuracies = {}
     for number, name in enumerate(("baseline", "drop_suspects")):
         for seed in (3, 4):
-            table = write_run(folder / name / f"seed_{seed}", 10 * number + seed)
-            accuracies[name, seed] = 100 * np.mean(table.probs.argmax(1) == labels)
+            write_run(folder / name / f"seed_{seed}", 10 * number + seed)
+            accuracies.setdefault(name, []).append(accuracy(10 * number + seed))
     flags = {"baseline": [], "drop_suspects": ["--config.data.drop_ids=/home/someone/runs/suspects.csv"]}
     recipes = {name: {"flags": of} for name, of in flags.items()}
     (folder / "results.json").write_text(json.dumps({"seeds": [3, 4], "failed": [], "recipes": recipes}))
     return accuracies
 
 
-def test_an_ablation_is_stored_and_its_tables_made_anew(root, capsys):
-    results, store = program("scripts/results.py"), program("scripts/store_result.py")
+def test_an_ablation_is_stored_and_its_tables_are_generated(root, store, capsys):
     accuracies = write_ablation(root / "runs" / "ablation")
-    flags = [
-        "--name",
-        "ablation",
-        "--results",
-        str(root / "results"),
-        "--commit",
-        "abc",
-        "--hardware",
-        "a laptop",
-    ]
-    flags += ["--command", "fer-jax ablate"]
-    assert store.main([str(root / "runs" / "ablation"), *flags]) == 0
+    flags = ("--name=ablation", "--commit=abc", "--hardware=a laptop", "--command=fer-jax ablate")
+    store("ablation", *flags)
     facts = (root / "results" / "ablation" / "ablation.json").read_text()
     assert "--config.data.drop_ids=suspects.csv" in facts and "/home" not in facts
-    where = ["--root", str(root), "--out", str(root / "out")]
-    assert results.main(where) == 0
-    page = (root / "RESULTS.md").read_text()
+    results = results_page.collect(root / "results")
+    page = results_page.pages(root, results)[root / "RESULTS.md"]
     assert "`fer-jax ablate`, commit abc, a laptop." in page and "120 images of `validation`" in page
-    for name in ("baseline", "drop_suspects"):
-        two = [accuracies[name, seed] for seed in (3, 4)]
-        shown = f"| {name} | {np.mean(two):.2f} ± {np.std(two, ddof=1):.2f} ({two[0]:.2f}, {two[1]:.2f}) |"
-        assert shown in page
+    for name, two in accuracies.items():
+        spread = np.std(two, ddof=1)
+        assert f"| {name} | {np.mean(two):.2f} ± {spread:.2f} ({two[0]:.2f}, {two[1]:.2f}) |" in page
+    results_page.draw(root, results)
     picture = "results/pictures/ablation/differences.png"
     assert f"({picture})" in page and (root / picture).is_file()
 
     run = root / "results" / "ablation" / "drop_suspects.4.csv.gz"
     run.write_bytes(gzip.compress(gzip.decompress(run.read_bytes()).replace(b"face 7,", b"face 700,")))
-    assert results.main(["--check", *where]) == 2
+    assert program("scripts/results.py").main(["--check", "--root", str(root)]) == 2
     assert "drop_suspects.4.csv.gz is of other images" in capsys.readouterr().err
     for written, message in (
         ('{"failed": ["mixup"], "recipes": {}}', "is not complete: mixup failed"),
         ('{"failed": [], "trials": {}}', "results.json is not of fer-jax ablate: expected its --out"),
     ):
         (root / "runs" / "ablation" / "results.json").write_text(written)
-        assert store.main([str(root / "runs" / "ablation"), *flags]) == 2
-        assert message in capsys.readouterr().err
+        assert message in store("ablation", *flags, code=2)
 
 
-def test_a_stored_result_is_replaced_only_where_that_is_said(root, capsys):
+def test_a_stored_result_is_replaced_only_where_that_is_said(root, store):
     """And then as a whole, whatever was stored there."""
-    store, folder = program("scripts/store_result.py"), root / "results" / "cnn"
+    folder = root / "results" / "cnn"
     write_ablation(root / "runs" / "ablation")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    flags = ["--name=cnn", "--results", str(root / "results")]
     for source in ("other", "ablation"):
-        assert store.main([str(root / "runs" / source), *flags]) == 2
-        assert "is not empty (facts.json, predictions.csv.gz): give another --name" in capsys.readouterr().err
+        message = store(source, "--name=cnn", code=2)
+        assert "is not empty (facts.json, predictions.csv.gz): give another --name" in message
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert store.main([str(root / "runs" / "ablation"), *flags, "--replace"]) == 0
+    store("ablation", "--name=cnn", "--replace")
     names = [f"{recipe}.{seed}.csv.gz" for recipe in ("baseline", "drop_suspects") for seed in (3, 4)]
     assert sorted(path.name for path in folder.iterdir()) == ["ablation.json", *names]
-    assert store.main([str(root / "runs" / "other"), *flags, "--replace"]) == 0
+    store("other", "--name=cnn", "--replace")
     assert sorted(path.name for path in folder.iterdir()) == ["facts.json", "predictions.csv.gz"]
 
 
@@ -254,50 +250,44 @@ def figure(value, key="value"):
     return {key: value, "interval_95": [value - 0.02, value + 0.01]}
 
 
-def test_robustness_is_stored_beside_the_report_it_belongs_to(root, capsys):
-    store = program("scripts/store_result.py")
+def test_robustness_is_stored_beside_the_report_it_belongs_to(root, store):
     folder = root / "runs" / "robustness"
     folder.mkdir()
-    kept = {key: FACTS[key] for key in ("model", "selection", "data_hash", "split")}
+    found = {key: FACTS[key] for key in ("model", "selection", "data_hash", "split")}
     corruptions = {name: {"mean": figure(0.3), "kept": figure(0.6)} for name in CORRUPTIONS}
     corruptions["jpeg"]["mean"] = figure(0.4321)
-    found = kept | {"num_examples": 99, "clean": figure(0.5, "accuracy") | {"macro_f1": 0.1}}
-    found |= {
-        "mean_corruption_accuracy": figure(0.31),
-        "kept": figure(0.62),
-        "corruptions": corruptions,
-        "leak_free": None,
-    }
+    near = {"clean": figure(0.45, "accuracy"), "mean_corruption_accuracy": figure(0.25), "kept": figure(0.5)}
+    found |= {"num_examples": 99, "clean": figure(0.5, "accuracy") | {"macro_f1": 0.1}}
+    found |= {"mean_corruption_accuracy": figure(0.31), "kept": figure(0.62), "corruptions": corruptions}
+    found |= {"leak_free": {"without_near": near, "without_identical": None}}
     (folder / "robustness.json").write_text(json.dumps(found))
-    flags = ["--name", "cnn", "--results", str(root / "results"), "--robustness", str(folder), "--replace"]
-    assert store.main([str(root / "runs" / "cnn"), *flags]) == 0
-    page = "\n".join(results_page.results_page(results_page.collect(root / "results")))
+    flags = ("--name", "cnn", "--robustness", str(folder), "--replace")
+    store("cnn", *flags)
+    page = page_of(root)
     assert "### Corrupted faces" in page and "|  | cnn |" in page
     for line in (
         "| faces | 99 |",
         "| clean | 50.0 (48.0 - 51.0) |",
+        "| without near copies: mean | 25.0 (23.0 - 26.0) |",
         f"| {CORRUPTIONS['jpeg'].title} | 43.2 (41.2 - 44.2) |",
     ):
         assert line in page
     (folder / "robustness.json").write_text(json.dumps(found | {"data_hash": "b"}))
-    assert store.main([str(root / "runs" / "cnn"), *flags]) == 2
-    assert (
-        "not of the same weights and images as the report: its data_hash differs" in capsys.readouterr().err
-    )
+    message = store("cnn", *flags, code=2)
+    assert "not of the same weights and images as the report: its data_hash differs" in message
 
 
-def test_what_the_annotators_say_is_on_the_page(root):
+def test_what_the_annotators_say_is_on_the_page(root, store):
     """Their votes are not stored: the figures are those of the report."""
     against = {"given": figure(0.5, "accuracy"), "ferplus_majority": figure(0.75, "accuracy")}
     against = {name: one | {"num_examples": 120} for name, one in against.items()}
     band = {"agreement_above": 0.7, "agreement_up_to": 0.9, "num_examples": 60, "one_annotator": 0.81}
     nobody = {"agreement_above": 0.9, "agreement_up_to": 1.0, "num_examples": 0}
     annotators = {"against": against, "bands": [band | {"against": against}, nobody]}
-    run = root / "runs" / "cnn"
-    report = json.loads((run / "report" / "report.json").read_text())
-    (run / "report" / "report.json").write_text(json.dumps(report | {"annotators": annotators}))
-    result_store.store(run, root / "results" / "cnn", result_store.StoredRun(), replace=True)
-    page = "\n".join(results_page.results_page(results_page.collect(root / "results")))
+    path = root / "runs" / "cnn" / "report" / "report.json"
+    path.write_text(json.dumps(FACTS | {"annotators": annotators}))
+    store("cnn", "--name", "cnn", "--replace")
+    page = page_of(root)
     assert "| given labels, all images | 50.0 (48.0 - 51.0) |" in page
     assert "| FER+ majority, above 70%, up to 90% agree (one annotator 81.0) | 75.0 (73.0 - 76.0) |" in page
     assert "| FER+ majority, above 90%, up to 100% agree |  |" in page

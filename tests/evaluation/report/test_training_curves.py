@@ -19,6 +19,7 @@ EVALS = [
     {"kind": "eval", "epoch": 2, "loss": 1.5, "accuracy": 0.50, "balanced_accuracy": 0.40, "macro_f1": 0.35},
     {"kind": "eval", "epoch": 3, "loss": 1.6, "accuracy": 0.50, "balanced_accuracy": 0.38, "macro_f1": 0.39},
 ]
+NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 BEST = {"accuracy": (2, 0.50), "balanced_accuracy": (2, 0.40), "macro_f1": (3, 0.39)}
 RECORDS = [TRAIN[0], TRAIN[1], EVALS[0], EVALS[1], TRAIN[2], EVALS[2]]
 
@@ -39,11 +40,7 @@ def test_curves_hold_the_records(tmp_path):
     np.testing.assert_array_equal(lines(loss)["evaluation"], points(EVALS, "loss"))
     found = lines(score)
     np.testing.assert_array_equal(found["accuracy of training batches, augmented"], points(TRAIN, "accuracy"))
-    for key, name in (
-        ("accuracy", "accuracy"),
-        ("balanced_accuracy", "balanced accuracy"),
-        ("macro_f1", "macro F1"),
-    ):
+    for key, name in NAMES.items():
         np.testing.assert_array_equal(found[f"evaluation, {name}"], points(EVALS, key))
     np.testing.assert_array_equal(lines(rate)["learning rate"], points(TRAIN, "learning_rate"))
     np.testing.assert_array_equal(lines(speed)["images/s"], points(TRAIN, "images_per_second"))
@@ -61,15 +58,10 @@ def test_the_circle_is_at_the_first_best_of_the_selection_metric(tmp_path, metri
     assert len(circles) == 1
     assert circles[0].get_xydata().tolist() == [list(BEST[metric])]
     epoch, value = BEST[metric]
-    name = {"macro_f1": "macro F1"}.get(metric, metric.replace("_", " "))
     texts = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
-    assert f"best {name}: {value:.4f} at epoch {epoch:.1f}" in texts
-
-
-def test_a_run_without_evaluations_has_curves_without_a_circle(tmp_path):
-    figure = training_curves.plot_training(TRAIN, tmp_path / "curves.png")
-    assert not [line for line in figure.axes[1].lines if line.get_marker() == "o"]
-    assert (tmp_path / "curves.png").is_file()
+    assert f"best {NAMES[metric]}: {value:.4f} at epoch {epoch:.1f}" in texts
+    without = training_curves.plot_training(TRAIN, tmp_path / "curves.png")  # no evaluations
+    assert not [line for line in without.axes[1].lines if line.get_marker() == "o"]
 
 
 def test_confusion_image_is_dark_where_the_images_are():

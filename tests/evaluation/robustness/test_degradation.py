@@ -69,77 +69,54 @@ def test_a_model_that_never_wavers_keeps_everything():
     found = degradation.figures(dict.fromkeys([degradation.CLEAN, *KEYS], probs), labels, None)
     assert found["kept"]["value"] == pytest.approx(1)
     assert found["kept"]["interval_95"] == pytest.approx([1, 1])
-    none = degradation.figures(
-        dict.fromkeys([degradation.CLEAN, *KEYS], predictions(np.zeros(70, bool), labels)), labels, None
-    )
+    probs = predictions(np.zeros(70, bool), labels)
+    none = degradation.figures(dict.fromkeys([degradation.CLEAN, *KEYS], probs), labels, None)
     assert none["kept"]["value"] == 0 and none["kept"]["interval_95"] == [0, 0]
 
 
-def test_everything_is_predicted_once():
+def test_everything_is_predicted_once_and_a_second_call_resumes(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
-    seen = []
+    seen, conditions = [], [degradation.CLEAN, *KEYS]
 
     def predict(images):
         seen.append(images[np.arange(5)])
-        return np.full((5, 7), 1 / 7)
-
-    found = degradation.predict_all(predict, images, numbers=np.arange(10, 15), seed=3, progress=False)
-    assert list(found) == [degradation.CLEAN, *KEYS]
-    np.testing.assert_array_equal(seen[0], images)
-    np.testing.assert_array_equal(
-        seen[1 + KEYS.index("rotation/4")], corrupt(images, "rotation", 4, seed=3, numbers=range(10, 15))
-    )
-
-
-def test_a_second_call_goes_on_where_the_first_was_stopped(tmp_path):
-    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
-    calls = []
-
-    def predict(images):
-        calls.append(images)
-        if len(calls) == 4:
+        if len(seen) == 4:
             raise KeyboardInterrupt
-        return np.random.default_rng(len(calls)).dirichlet(np.ones(7), 5)
+        return np.random.default_rng(len(seen)).dirichlet(np.ones(7), 5)
 
-    def go_on(what="these weights"):
+    def predict_all(what="these weights"):
         keep = degradation.keep_for(tmp_path / "keep", what)
-        return degradation.predict_all(predict, images, numbers=np.arange(5), keep=keep, progress=False)
+        numbers = np.arange(10, 15)
+        return degradation.predict_all(predict, images, numbers=numbers, seed=3, keep=keep, progress=False)
 
     with pytest.raises(KeyboardInterrupt):
-        go_on()
-    found = go_on()
-    assert len(calls) == 4 + len(KEYS) + 1 - 3
-    again = go_on()
-    assert len(calls) == 4 + len(KEYS) + 1 - 3
-    for key in (degradation.CLEAN, *KEYS):
+        predict_all()
+    found = predict_all()
+    assert list(found) == conditions and len(seen) == len(conditions) + 1
+    del seen[3]
+    np.testing.assert_array_equal(seen[0], images)
+    expected = corrupt(images, "rotation", 4, seed=3, numbers=range(10, 15))
+    np.testing.assert_array_equal(seen[conditions.index("rotation/4")], expected)
+    again = predict_all()
+    assert len(seen) == len(conditions)
+    for key in conditions:
         np.testing.assert_array_equal(found[key], again[key])
-    go_on("other weights")
-    assert len(calls) == 4 + 2 * (len(KEYS) + 1) - 3
+    predict_all("other weights")
+    assert len(seen) == 2 * len(conditions)
+
+
+def run(tiny_data, out, *flags):
+    return script("robustness").main([*map(str, flags), "--data", str(tiny_data), "--out", str(out)])
 
 
 @pytest.fixture(scope="module")
-def program():
-    return script("robustness")
-
-
-@pytest.fixture(scope="module")
-def report(program, tiny_run, tiny_data, tmp_path_factory):
+def report(tiny_run, tiny_data, tmp_path_factory):
     out = tmp_path_factory.mktemp("robustness")
-    arguments = [
-        "--workdir",
-        str(tiny_run),
-        "--data",
-        str(tiny_data),
-        "--out",
-        str(out),
-        "--batch_size",
-        "16",
-    ]
-    assert program.main(arguments) == 0
+    assert run(tiny_data, out, "--workdir", tiny_run, "--batch_size", 16) == 0
     return out, json.loads((out / "robustness.json").read_text())
 
 
-def test_the_script_writes_a_report(report, tiny_run, tiny_data):
+def test_the_command_writes_a_report(report, tiny_run, tiny_data):
     out, found = report
     assert found["num_examples"] == 28 and found["split_size"] == 28 and found["split"] == "validation"
     assert found["model"]["name"] == "cnn_relu" and found["unit"] == "groups of identical images"
@@ -153,13 +130,13 @@ def test_the_script_writes_a_report(report, tiny_run, tiny_data):
     assert found["corruptions"]["darker"]["severities"][1]["accuracy"] == pytest.approx(hits.mean())
     with open(out / "robustness.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["corruption"], row["severity"]) for row in rows] == [
-        ("clean", "0"), *((name, str(s)) for name in CORRUPTIONS for s in SEVERITIES)
-    ]  # fmt: skip
-    assert float(rows[1 + KEYS.index("jpeg/3")]["accuracy"]) == pytest.approx(
-        found["corruptions"]["jpeg"]["severities"][2]["accuracy"]
-    )
+    assert [f"{row['corruption']}/{row['severity']}" for row in rows] == ["clean/0", *KEYS]
+    jpeg = found["corruptions"]["jpeg"]
+    accuracies = [of["accuracy"] for of in jpeg["severities"]]
+    assert float(rows[1 + KEYS.index("jpeg/3")]["accuracy"]) == pytest.approx(accuracies[2])
     page = (out / "robustness.md").read_text()
+    cells = " | ".join(f"{value:.3f}" for value in [*accuracies, jpeg["mean"]["value"]])
+    assert f"| JPEG | {cells} |" in page
     assert page.startswith("# cnn_relu on corrupted faces: ")
     assert "**No headline: selected on this split." in page
     assert "28 images of `validation` with labels `given`." in page
@@ -169,7 +146,7 @@ def test_the_script_writes_a_report(report, tiny_run, tiny_data):
             assert np.asarray(image.convert("L")).std() > 5
 
 
-def test_the_script_takes_a_part_and_says_so(program, tiny_run, tiny_data, tmp_path, monkeypatch, capsys):
+def test_the_command_takes_a_part_and_says_so(tiny_data, tmp_path, monkeypatch, capsys):
     kept = []
 
     def predict_all(predict, images, *, numbers, seed, keep):
@@ -177,17 +154,7 @@ def test_the_script_takes_a_part_and_says_so(program, tiny_run, tiny_data, tmp_p
         return dict.fromkeys([degradation.CLEAN, *KEYS], predict(images))
 
     monkeypatch.setattr(degradation, "predict_all", predict_all)
-    arguments = [
-        "--checkpoint",
-        "cnn_250k",
-        "--data",
-        str(tiny_data),
-        "--out",
-        str(tmp_path),
-        "--limit",
-        "14",
-    ]
-    assert program.main(arguments) == 0
+    assert run(tiny_data, tmp_path, "--checkpoint", "cnn_250k", "--limit", 14) == 0
     labels = builder.load(tiny_data, "validation").labels[kept[0]]
     assert np.bincount(labels, minlength=7).tolist() == [2] * 7
     assert "cnn_250k on 14 of 28 faces" in capsys.readouterr().out
@@ -196,20 +163,12 @@ def test_the_script_takes_a_part_and_says_so(program, tiny_run, tiny_data, tmp_p
     assert "14 images of `validation` with labels `given`, drawn from its 28" in page
 
 
-def test_the_script_complains(program, tiny_run, tiny_data, tmp_path, capsys):
+def test_the_command_complains(tiny_run, tiny_data, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    arguments = [
-        "--workdir",
-        str(tiny_run),
-        "--data",
-        str(tiny_data),
-        "--out",
-        str(tmp_path / "file" / "out"),
-    ]
-    assert program.main(arguments) == 2
+    assert run(tiny_data, tmp_path / "file" / "out", "--workdir", tiny_run) == 2
     assert "give another --out" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        program.main([*arguments, "--limit", "0"])
+        run(tiny_data, tmp_path, "--workdir", tiny_run, "--limit", 0)
     assert "0 is not 1 or more" in capsys.readouterr().err
 
 
@@ -225,8 +184,5 @@ def test_curves_and_bars_are_the_figures(report, tmp_path):
     (axis,) = figure.axes
     by_title = {CORRUPTIONS[name].title: of["mean"]["value"] for name, of in found["corruptions"].items()}
     names = [text.get_text() for text in axis.get_yticklabels()]
-    assert (
-        [bar.get_width() for bar in axis.patches]
-        == [by_title[name] for name in names]
-        == sorted(by_title.values())
-    )
+    widths = [bar.get_width() for bar in axis.patches]
+    assert widths == [by_title[name] for name in names] == sorted(by_title.values())

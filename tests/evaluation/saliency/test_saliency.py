@@ -67,33 +67,36 @@ def test_maps_are_finite_and_nonnegative():
 
 
 @pytest.mark.parametrize(
-    ("name", "kwargs", "channels"),
-    [
-        ("efficientnet_b0", {"cut": 3, "dropout": 0.0}, 3),
-        ("mobilenet_v2", {}, 3),
-    ],
+    ("name", "kwargs"), [("efficientnet_b0", {"cut": 3, "dropout": 0.0}), ("mobilenet_v2", {})]
 )
-def test_with_a_linear_head_on_the_mean_it_is_the_class_activation_map(name, kwargs, channels):
+def test_with_a_linear_head_on_the_mean_it_is_the_class_activation_map(name, kwargs):
     """Zhou et al. 2016 (arXiv:1512.04150): the head's weights times the features, rectified."""
     model = models.create(name, **kwargs)
-    x = np.random.default_rng(2).normal(size=(3, 64, 64, channels)).astype(np.float32)
+    x = np.random.default_rng(2).normal(size=(3, 64, 64, 3)).astype(np.float32)
     variables = random_variables(model, x, seed=1)
     classes = np.array([6, 0, 3])
     _, maps = explain(model, variables, x, classes)
 
-    @functools.partial(jax.jit, compiler_options=runtime.run_once_options())
-    def features(variables, x):
-        kept = {"capture_intermediates": lambda module, _: isinstance(module, FeatureMap)}
-        return model.apply(variables, x, mutable="intermediates", **kept)
-
-    logits, found = features(variables, x)
-    (activations,) = jax.tree.leaves(found)
+    logits, activations = features(model, variables, x)
     head = variables["params"]["head"]
     np.testing.assert_allclose(activations.mean((1, 2)) @ head["kernel"] + head["bias"], logits, rtol=1e-3)
     expected = np.stack([a @ head["kernel"][:, c] for a, c in zip(activations, classes, strict=True)])
     expected = np.maximum(expected, 0)
     assert expected.shape[1] > 1 and (expected > 0).any() and (expected == 0).any()
     np.testing.assert_allclose(maps, expected, atol=1e-5 * expected.max())
+
+
+def features(model, variables, x):
+    """Logits, and what `FeatureMap` lets through."""
+
+    @functools.partial(jax.jit, compiler_options=runtime.run_once_options())
+    def apply(variables, x):
+        kept = {"capture_intermediates": lambda module, _: isinstance(module, FeatureMap)}
+        return model.apply(variables, x, mutable="intermediates", **kept)
+
+    logits, found = apply(variables, x)
+    (activations,) = jax.tree.leaves(found)
+    return logits, activations
 
 
 def relu_head(params, stats, features):
@@ -111,16 +114,14 @@ def test_behind_dense_layers_it_is_the_gradient_of_the_class():
     x = np.random.default_rng(3).normal(size=(5, 16, 16, 1)).astype(np.float32)
     variables = random_variables(model, x, seed=2)
     logits, maps = explain(model, variables, x)
-    kept = {"capture_intermediates": lambda module, _: isinstance(module, FeatureMap)}
-    _, found = model.apply(variables, x, mutable="intermediates", **kept)
-    (features,) = jax.tree.leaves(found)
+    _, activations = features(model, variables, x)
     head = functools.partial(relu_head, variables["params"], variables["batch_stats"])
-    np.testing.assert_allclose(head(features), logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(head(activations), logits, rtol=1e-4, atol=1e-5)
     for i, chosen in enumerate(logits.argmax(axis=1)):
-        gradient = jax.grad(lambda f, c=chosen: head(f)[0, c])(features[i : i + 1])
+        gradient = jax.grad(lambda f, c=chosen: head(f)[0, c])(activations[i : i + 1])
         # The paper's weights are the gradient's mean; ours its sum, 8 * 8 times that.
         weights = 64 * gradient.mean(axis=(1, 2))
-        expected = np.maximum((features[i] * weights).sum(axis=-1), 0)
+        expected = np.maximum((activations[i] * weights).sum(axis=-1), 0)
         np.testing.assert_allclose(maps[i], expected, atol=1e-5)
 
 
@@ -170,23 +171,18 @@ def test_it_is_what_pytorch_gives(name, layer):
     assert abs(maps - expected).max() <= 1e-4 * expected.max()
 
 
-# -------------------- a split, and the sheets --------------------
-
-
 def test_a_split_is_explained_face_by_face(tiny_run, tiny_data):
     trained, faces = LoadedModel(tiny_run), builder.load(tiny_data, "validation")
-    probs, maps = heatmaps.explain(
-        trained.model, trained.variables, faces.images, trained.normalization, batch_size=12, progress=False
-    )
+    network, how = (trained.model, trained.variables), {"batch_size": 12, "progress": False}
+    probs, maps = heatmaps.explain(*network, faces.images, trained.normalization, **how)
     assert probs.shape == (28, 7) and maps.shape == (28, 24, 24)
     np.testing.assert_allclose(probs, trained.predict(faces.images, progress=False), atol=1e-5)
     x = preprocessing.normalize(faces.images[20:21] / np.float32(255), 0.5, 0.25, 1)
     _, expected = explain(trained.model, trained.variables, x)
     np.testing.assert_allclose(maps[20:21], expected, atol=1e-4)
-    with pytest.raises(ValueError, match="no images to explain"):
-        heatmaps.explain(trained.model, trained.variables, faces.images[:0], trained.normalization)
-    with pytest.raises(ValueError, match="batch size is 0"):
-        heatmaps.explain(trained.model, trained.variables, faces.images, trained.normalization, batch_size=0)
+    for images, size, message in ((faces.images[:0], 9, "no images to"), (faces.images, 0, "size is 0")):
+        with pytest.raises(ValueError, match=message):
+            heatmaps.explain(*network, images, trained.normalization, batch_size=size)
 
 
 def test_faces_are_taken_evenly_from_sure_to_unsure():
