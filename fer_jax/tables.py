@@ -106,7 +106,7 @@ def interval(pair: Sequence[float], digits: int = 4, scale: float = 1) -> str:
     return f"{scale * low:.{digits}f} - {scale * high:.{digits}f}"
 
 
-def render(package: str, name: str, **values: Any) -> str:
+def render(package: str, name: str, /, **values: Any) -> str:
     """Renders a template.
 
     Args:

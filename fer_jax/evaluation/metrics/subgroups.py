@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import itertools
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -202,52 +201,3 @@ def _largest_gap(rows: dict[str, Any], drawn: dict[str, Any], metric: str) -> di
         "value": rows[high][metric] - rows[low][metric],
         "interval_95": bootstrap.interval(drawn[high][metric] - drawn[low][metric]).tolist(),
     }
-
-
-def section(found: dict[str, Any]) -> str:
-    """What `compare` returns as a page in Markdown; the picture is subgroups.png beside it."""
-    name = pathlib.Path(found["table"]).name
-    lines = [
-        "# Subgroups",
-        "",
-        f"The attributes are those of `{name}`: {found['in_split']:,} of its rows are images of the split, "
-        f"{found['not_in_split']:,} are not; {found['without_row']:,} images have no row and are left out.",
-    ]
-    names = list(METRICS.values())
-    for attribute, of in found["attributes"].items():
-        head, rows = (attribute, "images", *names, "accuracy without near copies"), []
-        for value, row in of["groups"].items():
-            cells = ("{:.3f} ({:.3f} - {:.3f})".format(row[m], *row["interval_95"][m]) for m in METRICS)
-            rows.append((value.replace("|", "/"), f"{row['n']:,}", *cells, _without_near(row)))
-        lines += ["", f"## {attribute}", "", *tables.table(head, rows), ""]
-        lines += [_gap_line(METRICS[metric], gap) for metric, gap in of["gaps"].items()]
-        if of["not_given"]:
-            lines += ["", f"{of['not_given']:,} images have no value."]
-    lines += [
-        "",
-        "![subgroups](subgroups.png)",
-        "",
-        "In brackets 95 % bootstrap intervals; groups are resampled apart from each other. The groups of a "
-        "gap are the highest and the lowest of those compared, so that among several groups that are alike "
-        "some gap is to be expected. Balanced accuracy and macro F1 are over the classes that a group has. "
-        "The calibration error of few images is high by chance, so that it has no gaps. Groups of fewer than "
-        f"{MIN_IMAGES} images have no part in the gaps.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _without_near(row: dict[str, Any]) -> str:
-    part = row["without_near"]
-    if not part:
-        return ""
-    return "{:.3f} ({:.3f} - {:.3f}), {:,} images".format(part["accuracy"], *part["interval_95"], part["n"])
-
-
-def _gap_line(name: str, gap: dict[str, Any] | None) -> str:
-    if gap is None:
-        return f"- Largest gap in {name}: there are no two groups of {MIN_IMAGES} images."
-    between = "{:.3f} - {:.3f}".format(*gap["interval_95"])
-    return (
-        f"- Largest gap in {name}: {gap['value']:.3f} ({between}), `{gap['highest']}` over `{gap['lowest']}`."
-    )

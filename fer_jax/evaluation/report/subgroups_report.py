@@ -1,4 +1,4 @@
-"""What a table of attributes says of a split's predictions, written beside the report."""
+"""The figures of a split by attributes of its images, written beside the report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fer_jax import tables
 from fer_jax.evaluation.metrics import subgroups
 from fer_jax.evaluation.plots import new_figure, save
 from fer_jax.io_utils import write_atomically
@@ -18,20 +19,23 @@ if TYPE_CHECKING:
 
 
 def write(out_dir: os.PathLike | str, found: dict[str, Any]) -> None:
-    """Writes subgroups.png, subgroups.md and subgroups.json from what `subgroups.compare` returns.
+    """Writes subgroups.png, subgroups.md and subgroups.json from the result of `subgroups.compare`.
 
     Raises:
       OSError: `out_dir` cannot be written.
     """
     out_dir = pathlib.Path(out_dir)
     plot(found, out_dir / "subgroups.png")
-    write_atomically(out_dir / "subgroups.md", subgroups.section(found).encode())
+    name = pathlib.Path(found["table"]).name
+    known = {"metrics": subgroups.METRICS, "min_images": subgroups.MIN_IMAGES}
+    page = tables.render(__package__, "subgroups.md.j2", found=found, name=name, **known)
+    write_atomically(out_dir / "subgroups.md", page.encode())
     text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
     write_atomically(out_dir / "subgroups.json", text.encode())
 
 
 def plot(found: dict[str, Any], path: pathlib.Path) -> Figure:
-    """A row for each attribute, a panel for each figure: the groups and their intervals."""
+    """Draws a row for each attribute and a panel for each figure: the groups and their intervals."""
     attributes = found["attributes"]
     counts = [max(len(of["groups"]), 1) for of in attributes.values()]
     figure, axes = new_figure(
@@ -53,13 +57,10 @@ def plot(found: dict[str, Any], path: pathlib.Path) -> Figure:
             axis.set_ylim(len(places) - 0.5, -0.5)
             axis.set_yticks(places, [])
             axis.grid(alpha=0.3)
-        names = [f"{_short(value)} ({group['n']:,})" for value, group in of["groups"].items()]
-        row[0].set_yticks(places, names)
+        short = [value if len(value) <= 24 else value[:23] + "…" for value in of["groups"]]
+        sizes = [group["n"] for group in of["groups"].values()]
+        row[0].set_yticks(places, [f"{value} ({n:,})" for value, n in zip(short, sizes, strict=True)])
         row[0].set_ylabel(attribute, fontsize=11, weight="bold")
     small = f"; grey: fewer than {subgroups.MIN_IMAGES} images"
     figure.suptitle(f"By group, with 95 % intervals (in brackets the images{small})", fontsize=11)
     return save(figure, path, dpi=100)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 24 else text[:23] + "…"
