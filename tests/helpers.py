@@ -7,7 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +21,8 @@ from PIL import Image
 
 from configs.default import get_config
 from fer_jax import errors
+from fer_jax.data.dataset import builder
+from fer_jax.data.emotions import EMOTIONS
 from fer_jax.training.metric_writers import read_records
 from fer_jax.training.train import train_and_evaluate
 
@@ -248,6 +250,49 @@ def random_case(seed, count=500, classes=7, absent=()):
     logits = rng.normal(size=(count, classes)) + 2 * np.eye(classes)[labels] * rng.random((count, 1))
     probs = np.exp(2 * logits)
     return probs / probs.sum(axis=1, keepdims=True), labels
+
+
+def report_facts(**changes: Any) -> dict[str, Any]:
+    """What a report repeats about a network, selected on the validation split that it is judged on."""
+    splits = {"train": {"hash": "t"}, "validation": {"hash": "v"}, "test": {"hash": "w"}}
+    data = {"data": {"name": "faces", "splits": splits}, "data_hash": "a" * 64}
+    return {
+        **data,
+        **{f"trained_{key}": value for key, value in data.items()},
+        "model": {"name": "cnn_relu", "kwargs": {"widths": [8, 16]}},
+        "config": {"data": {"dir": "/home/someone/data/fer2013"}, "seed": 3, "train": {"epochs": 2}},
+        "seed": 3,
+        "version": "0.1",
+        "ema": True,
+        "parameters": 2_000_000,
+        "emotions": list(EMOTIONS),
+        "selection": {"split": "validation", "metric": "accuracy", "value": 0.7, "step": 1200},
+        "split": "validation",
+        "tta": "none",
+        "checkpoint": "/home/someone/runs/cnn/best.safetensors",
+    } | changes
+
+
+def build_dataset(
+    folder: pathlib.Path, faces: dict[str, Iterable], channels: int = 1, **how: Any
+) -> pathlib.Path:
+    """A dataset of these faces, {split: (image, class) pairs}, built from files in class folders."""
+    source = folder.with_name(f"{folder.name}_images")
+    for split, pairs in faces.items():
+        for i, (image, name) in enumerate(pairs):
+            path = source / split / name / f"{i:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray(image[..., 0])
+            if channels == 3:
+                picture = Image.merge("RGB", [picture, picture, Image.new("L", picture.size)])
+            picture.save(path)
+    builder.build(source, folder, progress=False, **how)
+    return folder
+
+
+def named(images: Iterable, labels: Iterable[int]) -> list[tuple]:
+    """Pairs of an image and its class for `build_dataset`."""
+    return [(image, EMOTIONS[label]) for image, label in zip(images, labels, strict=True)]
 
 
 def save_empty(figure: Any, path: pathlib.Path, **kwargs: Any) -> None:

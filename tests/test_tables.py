@@ -20,29 +20,23 @@ def parse(text):
     return MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).parse(text)
 
 
-def cells(lines):
-    """The inline tokens of each cell of a table that is all of the text."""
-    tokens = parse("\n".join(lines))
+def shown_in(markdown):
+    """The kinds of tokens, and what a reader sees, of a cell of a table and of a paragraph."""
+    tokens = parse("\n".join(tables.table(("one", "two"), [(markdown, "end")])))
     assert tokens[0].type == "table_open" and tokens[-1].type == "table_close"
-    return [token.children for token in tokens if token.type == "inline"]
-
-
-def shown(children):
-    """What a reader sees."""
-    return " ".join("".join(token.content for token in children).split())
+    cells = [token.children for token in tokens if token.type == "inline"]
+    assert len(cells) == 4 and cells[3][0].content == "end"
+    for children in (cells[2], parse(f"See {markdown}.")[1].children):
+        yield {token.type for token in children}, "".join(token.content for token in children)
 
 
 @derandomized
 @example(HOSTILE)
 @given(texts)
-def test_text_is_shown_as_it_is_in_a_cell_and_in_a_paragraph(text):
-    found = cells(tables.table(("one", "two"), [(tables.md(text), "end")]))
-    assert len(found) == 4 and shown(found[3]) == "end"
-    assert {token.type for token in found[2]} <= {"text", "text_special"}
-    assert shown(found[2]) == " ".join(text.split())
-    (_, paragraph, _) = parse(f"Its name is {tables.md(text)}.")
-    assert {token.type for token in paragraph.children} <= {"text", "text_special"}
-    assert shown(paragraph.children) == " ".join(f"Its name is {text}.".split())
+def test_text_is_shown_as_it_is(text):
+    for kinds, shown in shown_in(tables.md(text)):
+        assert kinds <= {"text", "text_special"}
+        assert shown.removeprefix("See ").removesuffix(".").split() == text.split()
 
 
 @derandomized
@@ -50,12 +44,9 @@ def test_text_is_shown_as_it_is_in_a_cell_and_in_a_paragraph(text):
 @example("```<img src=x>`")
 @given(texts)
 def test_prose_keeps_code_and_emphasis_alone(text):
-    allowed = {"text", "text_special", "code_inline", "em_open", "em_close", "strong_open", "strong_close"}
-    allowed |= {"s_open", "s_close"}
-    found = cells(tables.table(("one", "two"), [(text, "end")]))
-    assert len(found) == 4 and shown(found[3]) == "end"
-    for children in (found[2], parse(f"See {tables.prose(text)}.")[1].children):
-        assert {token.type for token in children} <= allowed
+    allowed = {f"{kind}_{end}" for kind in ("em", "strong", "s") for end in ("open", "close")}
+    for kinds, _ in shown_in(tables.prose(text)):
+        assert kinds <= allowed | {"text", "text_special", "code_inline"}
     assert tables.prose("**`a<b>`** on `x`") == "**`a<b>`** on `x`"
 
 

@@ -1,6 +1,5 @@
 """fer-jax evaluate from weights and data on disk to a report, and its complaints."""
 
-import csv
 import json
 import shutil
 
@@ -8,14 +7,13 @@ import jax
 import numpy as np
 import pytest
 import scipy.special
-from helpers import plain_trainings, run_command, run_python, script
-from PIL import Image
+from helpers import build_dataset, named, plain_trainings, run_python, script
 
 from fer_jax import models
 from fer_jax.data import ferplus
 from fer_jax.data.dataset import builder
-from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import synthetic
+from fer_jax.evaluation import predictions_file
 from fer_jax.pretrained.registry import BUNDLED, find_weights
 from fer_jax.weights_file import export_weights, load_weights
 
@@ -27,7 +25,7 @@ def run(tmp_path_factory, tiny_run):
 
 
 @pytest.fixture
-def evaluate(run, tiny_data, tmp_path, capsys):
+def evaluate(run, tiny_data, tmp_path):
     """Runs the command on the run, the tiny data and tmp_path/out, unless told otherwise; report.json."""
 
     def call(*switches, code=0, **flags):
@@ -56,28 +54,8 @@ def complaint(evaluate, tmp_path, capsys):
     return call
 
 
-def prepare(folder, faces, channels=1):
-    """A dataset of these faces, {split: (images, labels)}, built from image files."""
-    for split, (images, labels) in faces.items():
-        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-            path = folder / "images" / split / EMOTIONS[label] / f"{i:03}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            picture = Image.fromarray(image[..., 0])
-            if channels == 3:
-                picture = Image.merge("RGB", [picture, picture, Image.new("L", (48, 48))])
-            picture.save(path)
-    builder.build(folder / "images", folder / "data", progress=False)
-    return folder / "data"
-
-
 def synthetic_faces(**counts):
-    return {split: synthetic.generate(count, 5, split) for split, count in counts.items()}
-
-
-def read_predictions(out):
-    with open(out / "predictions.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {r["id"]: np.array([float(r[name]) for name in EMOTIONS]) for r in rows}
+    return {split: named(*synthetic.generate(count, 5, split)) for split, count in counts.items()}
 
 
 def test_workdir_to_report(evaluate, run, tiny_data, tmp_path, capsys):
@@ -90,13 +68,13 @@ def test_workdir_to_report(evaluate, run, tiny_data, tmp_path, capsys):
     assert result["data_hash"] == builder.read_manifest(tiny_data)["content_hash"]
 
     faces = builder.load(tiny_data, "validation")
-    got = read_predictions(tmp_path / "out")
-    assert list(got) == list(faces.ids)
+    got = predictions_file.read(tmp_path / "out" / "predictions.csv")
+    assert got.ids == list(faces.ids)
     model = models.create("cnn_relu", **facts["model"]["kwargs"])
     logits = jax.jit(model.apply)(variables, (faces.images / 255.0 - 0.5) / 0.25)
     expected = scipy.special.softmax(np.asarray(logits, np.float64), axis=1)
-    np.testing.assert_allclose(np.stack(list(got.values())), expected, atol=1e-4)
-    accuracy = np.mean([p.argmax() == y for p, y in zip(got.values(), faces.labels, strict=True)])
+    np.testing.assert_allclose(got.probs, expected, atol=1e-4)
+    accuracy = np.mean(got.probs.argmax(axis=1) == faces.labels)
     assert result["accuracy"] == pytest.approx(accuracy)
 
     printed = capsys.readouterr().out
@@ -109,7 +87,7 @@ def test_checkpoint_split_tta_and_batch_sizes(evaluate, run, tmp_path):
     results = []
     for size in (1, 7, 256):
         result = evaluate(**flags, batch_size=size)
-        results.append(np.stack(list(read_predictions(tmp_path / "out").values())))
+        results.append(predictions_file.read(tmp_path / "out" / "predictions.csv").probs)
     assert len(results[0]) == 14
     for other in results[1:]:
         np.testing.assert_allclose(other, results[0], atol=1e-5)
@@ -124,9 +102,8 @@ def test_checkpoint_split_tta_and_batch_sizes(evaluate, run, tmp_path):
 
 def test_other_data_than_the_training_with_copies_of_it(evaluate, tiny_data, tmp_path):
     train, faces = builder.load(tiny_data, "train"), synthetic_faces(test=2)
-    images, labels = faces["test"]
-    images, labels = [*images, *train.images[:2]], [*labels, *train.labels[:2]]
-    data = prepare(tmp_path, {"test": (images, labels)})
+    faces["test"] += named(train.images[:2], train.labels[:2])
+    data = build_dataset(tmp_path / "data", faces)
     result = evaluate(data=data, split="test")
     assert result["data_hash"] != result["trained_data_hash"]
     assert result["copies"] is None and result["leak_free"] is None
@@ -136,12 +113,15 @@ def test_other_data_than_the_training_with_copies_of_it(evaluate, tiny_data, tmp
     assert result["leak_free"]["without_identical"]["num_examples"] == 14
 
 
-def test_missing_weights(complaint, tmp_path):
+def test_weights_that_are_missing_or_damaged(complaint, run, tmp_path):
     message = complaint(checkpoint=tmp_path / "none.safetensors")
     assert f"there are no weights {tmp_path / 'none.safetensors'}" in message
     assert all(name in message for name in BUNDLED)
     for workdir in (tmp_path, tmp_path / "none"):
         assert f"there is no {workdir / 'best.safetensors'}" in complaint(workdir=workdir)
+    path, whole = tmp_path / "half.safetensors", (run / "best.safetensors").read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert f"{path} is not a whole safetensors file" in complaint(checkpoint=path)
 
 
 def test_the_weights_of_the_package_go_by_their_names(evaluate, tmp_path):
@@ -154,13 +134,6 @@ def test_the_weights_of_the_package_go_by_their_names(evaluate, tmp_path):
     assert report["num_examples"] == 28 and report["checkpoint"] == str(path)
     assert report["data_hash"] != report["trained_data_hash"]
     assert (tmp_path / "out" / "report.md").read_text().startswith("# cnn_250k on `validation`: ")
-
-
-def test_damaged_weights(complaint, run, tmp_path):
-    whole = (run / "best.safetensors").read_bytes()
-    path = tmp_path / "half.safetensors"
-    path.write_bytes(whole[: len(whole) // 2])
-    assert f"{path} is not a whole safetensors file" in complaint(checkpoint=path)
 
 
 @pytest.mark.parametrize(
@@ -187,19 +160,19 @@ def test_weights_that_do_not_say_how_to_use_them_or_do_not_fit(complaint, run, t
 
 def test_data_that_cannot_be_used(complaint, tmp_path):
     assert "fer-jax prepare --source" in complaint(data=tmp_path / "nothing")
-    color = prepare(tmp_path, synthetic_faces(train=1, validation=1), channels=3)
+    faces = synthetic_faces(train=1, validation=1)
+    color, gray = (build_dataset(tmp_path / str(count), faces, count) for count in (3, 1))
     message = complaint(data=color)
     assert "3 channels (colour)" in message and "takes 1 (grey)" in message
-    message = complaint(data=prepare(tmp_path / "gray", synthetic_faces(train=1, validation=1)), split="test")
+    message = complaint(data=gray, split="test")
     assert "no test split" in message and "train, validation" in message
 
 
 def test_unwritable_out(evaluate, tmp_path, capsys):
-    (tmp_path / "file").write_text("")
-    evaluate(code=2, out=tmp_path / "file" / "out")
+    (out := tmp_path / "file").touch()
+    evaluate(code=2, out=out / "out")
     message = capsys.readouterr().err
-    assert f"cannot write to {tmp_path / 'file' / 'out'}" in message
-    assert "give another --out" in message
+    assert f"cannot write to {out / 'out'}" in message and "give another --out" in message
 
 
 def test_figures_by_group(evaluate, complaint, tiny_data, tmp_path):
@@ -226,9 +199,9 @@ def test_help_and_wrong_flags(evaluate, capsys):
     assert "0 is not 1 or more" in capsys.readouterr().err
     shown = run_python("scripts/evaluate.py", "--help")
     assert shown.returncode == 0 and "predictions.csv" in shown.stdout
-    wrong = run_command("evaluate", "--data", "x", "--out", "y")
-    assert wrong.returncode == 2
-    assert "one of the arguments --workdir --checkpoint is required" in wrong.stderr
+    with pytest.raises(SystemExit, match="2"):
+        script("evaluate").main(["--data", "x", "--out", "y"])
+    assert "one of the arguments --workdir --checkpoint is required" in capsys.readouterr().err
 
 
 def test_the_annotators_labels(evaluate, complaint, run, tmp_path):

@@ -5,8 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from helpers import script
-from PIL import Image
+from helpers import build_dataset, named, script
 
 from fer_jax import models
 from fer_jax.data.dataset import builder
@@ -19,23 +18,13 @@ from fer_jax.pretrained import registry
 from fer_jax.weights_file import export_weights
 
 
-def build(folder, faces, class_map=()):
-    """A dataset with a test split of these (class, image) in `folder`."""
-    for i, (name, image) in enumerate(faces):
-        path = folder.with_name(f"{folder.name}_images") / "test" / name / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[..., 0]).save(path)
-    builder.build(path.parents[2], folder, class_map=folders.parse_map(class_map), progress=False)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory):
     """Another dataset: two faces a class to test on, and a class that was left out."""
     images, labels = synthetic.generate(2, 9, "test")
-    names = [EMOTIONS[label] for label in labels] + ["contempt"]
-    faces = zip(names, [*images, images[0]], strict=True)
-    return build(tmp_path_factory.mktemp("mine") / "mine", faces, ["contempt=drop"])
+    faces = {"test": [*named(images, labels), (images[0], "contempt")]}
+    how = {"class_map": folders.parse_map(["contempt=drop"])}
+    return build_dataset(tmp_path_factory.mktemp("mine") / "mine", faces, **how)
 
 
 @pytest.fixture(scope="module")
@@ -44,20 +33,17 @@ def weights(tmp_path_factory, tiny_data):
     folder = tmp_path_factory.mktemp("weights")
     manifest = builder.read_manifest(tiny_data)
     kwargs = {"widths": [4], "depths": [1], "hidden": 4}
+    preprocess = {"image_size": 12, "channels": 1, "mean": 0.5, "std": 0.25}
+    preprocess |= {"fill": "reflect", "interpolation": "bilinear"}
+    same = {"model": {"name": "cnn_relu", "kwargs": kwargs}, "preprocess": preprocess}
+    same |= {"data": builder.describe(manifest), "data_hash": manifest["content_hash"]}
+    same |= {"selection": {"split": "validation", "metric": "accuracy", "value": 0.5, "step": 3}}
     for count, name in ((7, "seven"), (8, "eight")):
         model = models.create("cnn_relu", count, **kwargs)
         key = {"params": np.array([0, count], np.uint32)}
         variables = jax.jit(model.init)(key, np.zeros((1, 12, 12, 1), np.float32))
-        preprocess = {"image_size": 12, "channels": 1, "mean": 0.5, "std": 0.25, "fill": "reflect"}
-        facts = {
-            "model": {"name": "cnn_relu", "kwargs": kwargs},
-            "preprocess": preprocess | {"interpolation": "bilinear"},
-            "emotions": [*EMOTIONS, "contempt"][:count],
-            "data": builder.describe(manifest),
-            "data_hash": manifest["content_hash"],
-            "selection": {"split": "validation", "metric": "accuracy", "value": 0.5, "step": 3},
-            "annotations": ["ferplus"] if count == 8 else [],
-        }
+        facts = same | {"emotions": [*EMOTIONS, "contempt"][:count]}
+        facts |= {"annotations": ["ferplus"] if count == 8 else []}
         export_weights(folder / f"{name}.safetensors", variables, facts)
     return [folder / "seven.safetensors", folder / "eight.safetensors"]
 
@@ -118,8 +104,8 @@ def test_contempt_as_a_wrong_answer_of_a_network_of_the_package(cross, weights, 
 def test_copies_of_the_training_are_found_and_the_test_is_noted(cross, weights, tiny_data, tmp_path):
     """Another dataset whose test split is half of this training's faces."""
     train, (images, labels) = builder.load(tiny_data, "train"), synthetic.generate(1, 5, "test")
-    faces = zip([*train.labels[:7], *labels], [*train.images[:7], *images], strict=True)
-    copied = build(tmp_path / "copied", [(EMOTIONS[label], image) for label, image in faces])
+    faces = [*named(train.images[:7], train.labels[:7]), *named(images, labels)]
+    copied = build_dataset(tmp_path / "copied", {"test": faces})
     ledger = weights[0].with_name("test_evaluations.jsonl")
     before = len(ledger.read_text().splitlines()) if ledger.exists() else 0
     found, page = cross(weights[:1], [tiny_data, copied])

@@ -17,6 +17,7 @@ LABELS = random_case(0, 40)[1]
 OURS, THEIRS = (np.random.default_rng(seed).dirichlet(np.ones(7), 40) for seed in (1, 2))
 EIGHT = np.column_stack([0.6 * THEIRS, np.full(40, 0.4)])
 CONTEMPT = [*EMOTIONS, "contempt"]
+DATASET = model_results.Split(FACES, LABELS, np.arange(40), lambda: np.zeros(40, np.int8))
 
 
 @pytest.fixture
@@ -37,19 +38,14 @@ def save(tmp_path):
     return write
 
 
-@pytest.fixture
-def dataset():
-    return model_results.Split(FACES, LABELS, np.arange(40), lambda: np.zeros(40, np.int8))
-
-
-def test_a_run_and_a_plain_file_in_another_order_of_rows_and_columns(save, dataset, tmp_path):
+def test_a_run_and_a_plain_file_in_another_order_of_rows_and_columns(save, tmp_path):
     ours = save("ours", OURS, facts={"split": "validation"})
     (ours / "summary.json").write_text(json.dumps({"seconds": 7020}))
     rows, columns = np.random.default_rng(0).permutation(40), [6, 2, 1, 0, 5, 4, 3]
     with open(tmp_path / "keras.csv", "w", newline="") as file:
         table = ([FACES[i], *THEIRS[i, columns]] for i in rows)
         csv.writer(file).writerows([["id", *(EMOTIONS[i] for i in columns)], *table])
-    first, second = model_results.load([ours, tmp_path / "keras.csv"], dataset)
+    first, second = model_results.load([ours, tmp_path / "keras.csv"], DATASET)
     assert (first.name, second.name) == ("ours", "keras")
     assert first.facts["split"] == "validation" and first.facts["run"]["seconds"] == 7020
     np.testing.assert_array_equal(second.predictions.probs, THEIRS)
@@ -86,12 +82,12 @@ def test_other_images(save):
         (lambda ids, labels: labels.__setitem__(2, (labels[2] + 1) % 7), "row 4: face 2 has the label"),
     ],
 )
-def test_a_file_that_does_not_fit_the_dataset(save, dataset, change, expected):
+def test_a_file_that_does_not_fit_the_dataset(save, change, expected):
     ids, wrong = FACES.copy(), LABELS.copy()
     change(ids, wrong)
     path = save("theirs", OURS[: len(ids)], wrong[: len(ids)], ids=ids)
     with pytest.raises(ValueError) as error:
-        model_results.load([path], dataset)
+        model_results.load([path], DATASET)
     assert expected in str(error.value) and str(path) in str(error.value)
 
 

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import ROOT, program, random_case
+from helpers import ROOT, program, random_case, report_facts
 
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import predictions_file
@@ -28,25 +28,7 @@ def test_stored_results_are_small_and_name_no_machine(folder):
     assert all(facts["run"][key] for key in ("command", "commit", "hardware", "seconds"))
 
 
-SPLITS = {"train": {"hash": "t"}, "validation": {"hash": "v"}}
-FACTS = {
-    "model": {"name": "cnn_relu", "kwargs": {}},
-    "config": {"data": {"dir": "/home/someone/data/fer2013"}, "seed": 3},
-    "seed": 3,
-    "parameters": 1_230_000,
-    "emotions": list(EMOTIONS),
-    "data": {"name": "faces", "splits": SPLITS},
-    "data_hash": "a" * 64,
-    "trained_data": {"name": "faces", "splits": SPLITS},
-    "trained_data_hash": "a" * 64,
-    "selection": {"split": "validation", "metric": "accuracy", "value": 0.7, "step": 9},
-    "split": "validation",
-    "tta": "none",
-    "checkpoint": "/home/someone/runs/cnn/best.safetensors",
-    "calibration": None,
-    "annotations": [],
-    "accuracy": 0.123,  # a figure, which is not stored
-}
+FACTS = report_facts(accuracy=0.123)  # a figure, which is not stored
 LABELS = random_case(0, 120)[1]
 
 
@@ -236,8 +218,8 @@ def test_a_stored_result_is_replaced_only_where_that_is_said(root, store):
     write_ablation(root / "runs" / "ablation")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for source in ("other", "ablation"):
-        message = store(source, "--name=cnn", code=2)
-        assert "is not empty (facts.json, predictions.csv.gz): give another --name" in message
+        refused = "is not empty (facts.json, predictions.csv.gz): give another --name"
+        assert refused in store(source, "--name=cnn", code=2)
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     store("ablation", "--name=cnn", "--replace")
     names = [f"{recipe}.{seed}.csv.gz" for recipe in ("baseline", "drop_suspects") for seed in (3, 4)]

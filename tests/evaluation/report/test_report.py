@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from cleanlab.filter import find_label_issues
+from helpers import report_facts
 from markdown_it import MarkdownIt
 from PIL import Image
 from sklearn import metrics
@@ -16,22 +17,7 @@ from fer_jax.evaluation import leakage_policy, predictions_file
 from fer_jax.evaluation.metrics import bootstrap, calibration
 from fer_jax.evaluation.report import report
 
-SPLITS = {"train": {"hash": "t"}, "validation": {"hash": "v"}, "test": {"hash": "w"}}
-FACTS = {
-    "model": {"name": "cnn_relu", "kwargs": {"widths": [8, 16]}},
-    "config": {"seed": 3, "train": {"epochs": 2}},
-    "data_hash": "a" * 64,
-    "selection": {"split": "validation", "metric": "accuracy", "value": 0.7, "step": 1200},
-    "seed": 3,
-    "version": "0.1",
-    "ema": True,
-    "parameters": 12345,
-    "emotions": list(EMOTIONS),
-    "data": {"name": "faces", "splits": SPLITS},
-    "split": "test",
-    "tta": "flip",
-    "checkpoint": "runs/cnn/best.safetensors",
-}
+FACTS = report_facts(split="test", tta="flip")
 
 
 def predictions(count=400, seed=0):
@@ -174,20 +160,15 @@ def test_page_links_pictures_that_are_there(tmp_path):
         assert f"| {name} | {row['precision']:.3f} | {row['recall']:.3f} (" in page
 
 
-def test_most_confident_mistakes_come_first(tmp_path):
+def test_the_most_confident_mistakes_come_first_unless_there_are_none(tmp_path):
+    labels = np.array([0, 2, 3, 4])
     probs = np.full((4, 7), 0.05)
     for row, (predicted, confidence) in enumerate([(0, 0.7), (1, 0.6), (2, 0.7), (3, 0.65)]):
         probs[row] = (1 - confidence) / 6
         probs[row, predicted] = confidence
-    result, _ = write(tmp_path, probs, np.array([0, 2, 3, 4]))
+    images = np.random.default_rng(0).integers(0, 256, (4, 20, 30, 3), np.uint8)
+    result, page = write(tmp_path, probs, labels, images)
     assert result["most_confident_mistakes"] == ["image 2", "image 3", "image 1"]
-
-
-def test_color_faces_with_a_single_mistake_and_then_with_none(tmp_path):
-    labels = np.arange(7)
-    images = np.random.default_rng(0).integers(0, 256, (7, 20, 30, 3), np.uint8)
-    result, page = write(tmp_path, np.eye(7)[[1, 1, 2, 3, 4, 5, 6]], labels, images)
-    assert result["most_confident_mistakes"] == ["image 0"]
     assert (tmp_path / "mistakes.png").exists() and "mistakes.png" in page
     _, page = write(tmp_path, np.eye(7)[labels], labels, images)
     assert not (tmp_path / "mistakes.png").exists() and "mistakes.png" not in page

@@ -125,15 +125,6 @@ def test_behind_dense_layers_it_is_the_gradient_of_the_class():
         np.testing.assert_allclose(maps[i], expected, atol=1e-5)
 
 
-def test_the_marked_features_change_nothing_else():
-    """No parameter, no collection, and a network's own names as they were."""
-    model = models.create("cnn_relu", widths=(4, 8), hidden=8)
-    variables = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 16, 16, 1), np.float32))
-    assert sorted(variables) == ["batch_stats", "params"]
-    names = [f"{kind}_{i}" for kind, n in (("BatchNorm", 5), ("Conv", 4), ("Dense", 2)) for i in range(n)]
-    assert sorted(variables["params"]) == names
-
-
 @pytest.mark.originals
 @pytest.mark.parametrize(("name", "layer"), [("resnet18", "layer4"), ("mobilenet_v3_small", "features")])
 def test_it_is_what_pytorch_gives(name, layer):
