@@ -95,7 +95,7 @@ def serve(*arguments: str) -> Iterator[str]:
     Raises:
       RuntimeError: it did not start, or did not end with code 0.
     """
-    command = [sys.executable, "-m", "fer_jax.cli", "serve", "--port", "0", *arguments]
+    command = [sys.executable, "-m", "fer_jax", "serve", "--port", "0", *arguments]
     server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         address = None

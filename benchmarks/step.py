@@ -68,7 +68,7 @@ def benchmark(options: argparse.Namespace) -> int:
             f"there are {jax.device_count()} devices, and the benchmark is for one: show one, as with "
             "CUDA_VISIBLE_DEVICES=0"
         )
-    print(f"{trainings.called()}, {run_info.describe([run_info.here()])}", flush=True)
+    print(f"{trainings.called()}, {run_info.describe([run_info.current()])}", flush=True)
     if options.profile:
         common.open_folder(options.profile, "--profile")
     manifest, teachers = builder.read_manifest(config.data.dir), build.teachers(config)

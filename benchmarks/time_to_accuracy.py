@@ -51,7 +51,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     """Trains and evaluates in this process.
 
     Returns:
-      "accuracy", in seconds "total", "start" and "compilation", and "origin", see `run_info.here`.
+      "accuracy", in seconds "total", "start" and "compilation", and "origin", see `run_info.current`.
     """
     import jax
 
@@ -81,7 +81,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
             run.close()  # before the folder goes: checkpoints are written behind the scenes
         accuracy = run.facts["evaluation"]["value"]
     figures = {"accuracy": accuracy, "total": total, "start": start, "compilation": compiled[0]}
-    return figures | {"origin": run_info.here()}
+    return figures | {"origin": run_info.current()}
 
 
 def answer(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""fer-jax COMMAND: everything that fer_jax does, one command each."""
+"""The command line, fer-jax COMMAND: a table of commands and their modules in `commands`."""
 
 import importlib
 import sys
@@ -6,50 +6,42 @@ import sys
 from fer_jax import __version__
 
 COMMANDS = {
-    "prepare": "make a dataset of fer2013.csv, image folders or drawn faces",
-    "audit": "find copies, blanks, altered pixels and wrong labels in such a source",
-    "train": "train and evaluate a network as a config says",
-    "train-list": "train a list of configs, one after the other",
+    "prepare": "make a dataset from fer2013.csv, image folders or synthetic faces",
+    "audit": "check a source for duplicates, blank images, altered pixels and wrong labels",
+    "train": "train and evaluate a network by a config",
+    "train-list": "train and evaluate a list of configs, one after the other",
     "sweep": "search over fields of a config",
     "ablate": "train with one change at a time, and compare",
     "label-errors": "find training labels that are probably wrong",
-    "port-weights": "turn ImageNet weights of Keras, timm or torchvision into a file to start from",
-    "evaluate": "score a network on a split, with intervals, calibration and leaks",
+    "port-weights": "convert ImageNet weights of Keras, timm or torchvision to initialize from",
+    "evaluate": "score a network on a split, with intervals, calibration and leakage",
     "calibrate": "fit a network's temperature",
-    "compare": "compare predictions of several networks on one split",
-    "ensemble": "choose networks that are better together",
-    "cross-dataset": "score networks on datasets that they were not trained on",
+    "compare": "compare networks by their predictions on one split",
+    "ensemble": "choose an ensemble by predictions on one split",
+    "cross-dataset": "score networks on several datasets",
     "robustness": "score a network on corrupted faces",
-    "saliency": "draw where a network looks",
-    "check-invariance": "check that predictions do not depend on batches and devices",
+    "saliency": "draw the evidence for a network's predictions (Grad-CAM)",
+    "check-invariance": "check that predictions do not depend on batch size, order or devices",
     "export": "write a network as ONNX, TFLite, StableHLO or safetensors",
-    "predict": "predict emotions in pictures, folders and videos",
+    "predict": "predict emotions in images, folders and videos",
     "serve": "serve predictions over HTTP",
     "app": "open the app in a browser",
 }
 
 
 def main() -> int | None:
-    """Runs the command that the first argument names, with the arguments after it.
-
-    Returns:
-      Its exit code; 2 where there is no such command.
-    """
+    """Runs the command that the first argument names; returns its exit code, 2 for an unknown command."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         width = max(map(len, COMMANDS))
         lines = [f"  {command:{width}}  {what}" for command, what in COMMANDS.items()]
         print("\n".join(["usage: fer-jax COMMAND ...", "", *lines, "", "fer-jax COMMAND --help says more."]))
-        return 0
-    if name == "--version":
+    elif name == "--version":
         print(__version__)
-        return 0
-    if name not in COMMANDS:
+    elif name in COMMANDS:
+        sys.argv = [f"fer-jax {name}", *arguments]
+        return importlib.import_module(f"fer_jax.commands.{name.replace('-', '_')}").main()
+    else:
         print(f"error: there is no command {name!r}; fer-jax --help lists them", file=sys.stderr)
         return 2
-    sys.argv = [f"fer-jax {name}", *arguments]
-    return importlib.import_module(f"fer_jax.commands.{name.replace('-', '_')}").main()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return 0

@@ -16,7 +16,7 @@ def main() -> None:
     root = pathlib.Path(__file__).resolve().parents[1]
     for command in commands:
         print("\n$ fer-jax " + " ".join(command), flush=True)
-        code = subprocess.run([sys.executable, "-m", "fer_jax.cli", *command], cwd=root).returncode
+        code = subprocess.run([sys.executable, "-m", "fer_jax", *command], cwd=root).returncode
         if code:
             sys.exit(code)
     print(

@@ -99,7 +99,7 @@ def run_python(*arguments: Any, timeout: float = 600, **env: str) -> subprocess.
 
 def run_command(name: str, *arguments: Any, **how: Any) -> subprocess.CompletedProcess:
     """Runs `fer-jax NAME ARGUMENTS`, as `run_python`."""
-    return run_python("-m", "fer_jax.cli", name, *arguments, **how)
+    return run_python("-m", "fer_jax", name, *arguments, **how)
 
 
 def script(name: str) -> ModuleType:

@@ -41,7 +41,7 @@ def calibrate(args: argparse.Namespace) -> int:
     judged, facts = common.load_labelled(trained, args.data, args.split)
     if args.split == "test":
         raise ValueError("--split test is for the final score only: fit on validation")
-    if leakage_policy.judge(facts, None)["trained_on_this_split"]:
+    if leakage_policy.assess(facts, None)["trained_on_this_split"]:
         raise ValueError(
             f"{path} was trained on {args.split} of {args.data}, and is too sure of it: fit on validation"
         )

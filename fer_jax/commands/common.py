@@ -50,7 +50,7 @@ def make_evaluation_parser(
     Args:
       doc, out: as `make_parser` takes them.
       batch_size: default of --batch_size.
-      training_data: whether to add --training_data, for `labelled_split.find_copies`.
+      training_data: whether to add --training_data, for `labelled_split.find_duplicates`.
     """
     parser = make_parser(doc, out)
     parser.add_argument(

@@ -66,7 +66,7 @@ def load_split(data_dir: str, split: str):
         for other in SPLITS[: SPLITS.index(split)]:
             if other in manifest["splits"]:
                 others = builder.load(data_dir, other, image_size=size).images
-                kinds = np.maximum(kinds, leakage.find_copies(faces.images, others))
+                kinds = np.maximum(kinds, leakage.find_duplicates(faces.images, others))
         return kinds
 
     return model_results.Split(faces.ids, faces.labels, splits.duplicate_groups(faces.images), copies)

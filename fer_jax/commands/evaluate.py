@@ -79,9 +79,9 @@ def evaluate(args: argparse.Namespace) -> dict:
     }
     if whole.votes is not None:
         facts["annotators"] = annotators.compare(all_probs, whole.labels, whole.votes, groups_of_whole)
-    copies = labelled_split.find_copies(trained, faces.images, facts, [args.data, *args.training_data])
+    copies = labelled_split.find_duplicates(trained, faces.images, facts, [args.data, *args.training_data])
     accuracy = classification.accuracy(probs, faces.labels)
-    facts["test_evaluations"] = leakage_policy.note_test(facts, accuracy, f"tta {args.tta}")
+    facts["test_evaluations"] = leakage_policy.record_test(facts, accuracy, f"tta {args.tta}")
     for name in ("subgroups.md", "subgroups.json", "subgroups.png"):
         (out / name).unlink(missing_ok=True)
     if attributes:

@@ -46,7 +46,7 @@ def measure(args: argparse.Namespace) -> int:
         shares = {"kept": args.limit / size, "rest": 1 - args.limit / size}
         part = splits.stratified_group_split(faces.labels, groups, shares, SEED)["kept"]
         faces, groups, numbers = faces.take(part), groups[part], numbers[part]
-    copies = labelled_split.find_copies(trained, faces.images, facts, [args.data, *args.training_data])
+    copies = labelled_split.find_duplicates(trained, faces.images, facts, [args.data, *args.training_data])
 
     def predict(images):
         return trained.predict(
@@ -60,7 +60,7 @@ def measure(args: argparse.Namespace) -> int:
     )
     predictions = degradation.predict_all(predict, faces.images, numbers=numbers, seed=SEED, keep=keep)
     accuracy = classification.accuracy(predictions[degradation.CLEAN], faces.labels)
-    number = leakage_policy.note_test(facts, accuracy, f"robustness, {len(faces)} faces")
+    number = leakage_policy.record_test(facts, accuracy, f"robustness, {len(faces)} faces")
     facts |= {"split_size": size, "test_evaluations": number}
     report = robustness_report.write_report(
         out, predictions, faces, groups, numbers=numbers, seed=SEED, facts=facts, copies=copies

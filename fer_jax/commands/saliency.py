@@ -33,7 +33,7 @@ def explain(args: argparse.Namespace) -> int:
         num_classes=len(judged.names),
         batch_size=args.batch_size,
     )
-    leakage_policy.note_test(facts, classification.accuracy(probs, faces.labels), "saliency")
+    leakage_policy.record_test(facts, classification.accuracy(probs, faces.labels), "saliency")
     saliency_report.write_report(out, probs, maps, faces, facts)
     print(f"{len(faces):,} faces of {args.split} explained: {out / 'saliency.md'}")
     return 0

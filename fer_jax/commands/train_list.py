@@ -95,7 +95,7 @@ def obtain_weights(commands: trainings.Commands, model: str, wanted: str, folder
         return str(path)
     path = folder / f"{model}_{wanted}.safetensors"
     if not path.is_file():
-        port = ("-m", "fer_jax.cli", "port-weights", "--model", model, "--from", wanted, "--out", str(folder))
+        port = ("-m", "fer_jax", "port-weights", "--model", model, "--from", wanted, "--out", str(folder))
         code = commands.run(sys.executable, *port)
         if code == os.EX_UNAVAILABLE:
             return "none"

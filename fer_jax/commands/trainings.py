@@ -156,7 +156,7 @@ class Commands:
 
 def origin(runs: Iterable[pathlib.Path]) -> str:
     """How the command was called, and at which commits and on what these work directories were trained."""
-    found = [start for run in runs for start in run_info.starts(run)]
+    found = [start for run in runs for start in run_info.read_starts(run)]
     return f"{called()}, {run_info.describe(found)}"
 
 

@@ -95,7 +95,7 @@ def load_labelled(
     return LabelledSplit(ferplus.relabel(faces, rule, len(names)), kept, faces, rule, names)
 
 
-def find_copies(
+def find_duplicates(
     model: LoadedModel, images: Any, facts: dict[str, Any], data_dirs: Iterable[os.PathLike | str]
 ) -> np.ndarray | None:
     """Finds what each image shares with the splits that had a part in the weights.
@@ -105,7 +105,7 @@ def find_copies(
     Args:
       model: the network.
       images: uint8 [N, H, W, C], as `load_split` gives them.
-      facts: as `leakage_policy.judge` takes them.
+      facts: as `leakage_policy.assess` takes them.
       data_dirs: datasets to look for those splits in.
 
     Returns:
@@ -120,6 +120,6 @@ def find_copies(
         at_hand = leakage_policy.find_splits(wanted, builder.describe(builder.read_manifest(data_dir)))
         for found, name in at_hand.items():
             others = load_split(model, data_dir, name).images
-            copies = np.maximum(copies, leakage.find_copies(images, others))
+            copies = np.maximum(copies, leakage.find_duplicates(images, others))
             wanted.remove(found)
     return None if wanted else copies

@@ -15,7 +15,7 @@ KINDS = ("none", "near", "identical")  # by how much is shared
 _TOGETHER = 8192  # of the others; bounds the memory
 
 
-def find_copies(
+def find_duplicates(
     images: np.ndarray, others: np.ndarray, *, threshold: float = NEAR, progress: bool = True
 ) -> np.ndarray:
     """What each image shares with its closest relative among others.
@@ -41,7 +41,7 @@ def find_copies(
     return kinds
 
 
-def find_twins(images: np.ndarray, *, threshold: float = NEAR) -> tuple[np.ndarray, np.ndarray]:
+def find_duplicate_pairs(images: np.ndarray, *, threshold: float = NEAR) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of images of one split that are nearly or wholly the same: their places int64 [M], twice."""
     pairs = [(first, second) for first, second, _ in near_duplicates.near_pairs(_shrunk(images), threshold)]
     first, second = (np.concatenate(part) for part in zip(*pairs, strict=True))

@@ -54,7 +54,7 @@ def _part(facts: dict[str, Any]) -> dict[str, Any]:
     return {key: facts.get(key) for key in ("selection", "steered_by")}
 
 
-def descend(facts: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:
+def inherit(facts: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:
     """The facts of weights that come from others: what had a part in those has a part in them.
 
     Args:
@@ -86,7 +86,7 @@ def split_hash(data: dict[str, Any] | None, split: str) -> str | None:
     return (data or {}).get("splits", {}).get(split, {}).get("hash")
 
 
-def judge(facts: dict[str, Any], copies: np.ndarray | None) -> dict[str, Any]:
+def assess(facts: dict[str, Any], copies: np.ndarray | None) -> dict[str, Any]:
     """What the evaluated split had to do with the weights.
 
     Args:
@@ -175,7 +175,7 @@ def _note(
     )
 
 
-def record_test(folder: pathlib.Path, entry: dict[str, Any]) -> int | None:
+def _append(folder: pathlib.Path, entry: dict[str, Any]) -> int | None:
     """Notes an evaluation on the test split in the ledger of a run.
 
     Args:
@@ -198,7 +198,7 @@ def record_test(folder: pathlib.Path, entry: dict[str, Any]) -> int | None:
         return None
 
 
-def note_test(facts: dict[str, Any], accuracy: float, what: str) -> int | None:
+def record_test(facts: dict[str, Any], accuracy: float, what: str) -> int | None:
     """Notes an evaluation on the test split in the ledger beside the weights; none of another split.
 
     Args:
@@ -221,7 +221,7 @@ def note_test(facts: dict[str, Any], accuracy: float, what: str) -> int | None:
         "what": what,
         "accuracy": accuracy,
     }
-    number = record_test(folder, entry)
+    number = _append(folder, entry)
     if number is None:
         print(f"note: cannot write {folder / LEDGER}: this evaluation is not counted", file=sys.stderr)
     return number

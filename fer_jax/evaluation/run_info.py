@@ -11,7 +11,7 @@ import fer_jax
 STARTS_FILE = "starts.jsonl"
 
 
-def here() -> dict[str, Any]:
+def current() -> dict[str, Any]:
     """What runs in this process: "version" of the package, "commit", "jax", "devices" (a number), "device".
 
     The commit ends in "-dirty" where tracked files have changes that are not in it; it is None where the
@@ -41,14 +41,14 @@ def _commit() -> str | None:
         return None
 
 
-def note_start(workdir: pathlib.Path, step: int) -> None:
+def record_start(workdir: pathlib.Path, step: int) -> None:
     """Adds a line to the run's `starts.jsonl`: what it goes on with from `step`."""
     with open(workdir / STARTS_FILE, "a", encoding="utf-8") as file:
-        file.write(json.dumps({"step": step, **here()}) + "\n")
+        file.write(json.dumps({"step": step, **current()}) + "\n")
 
 
-def starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """What `note_start` noted, in its order; [] where nothing is.
+def read_starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """What `record_start` noted, in its order; [] where nothing is.
 
     A start that a later one undid, which went on from no later step, is left out, and so is a line that was
     cut off.
@@ -65,7 +65,7 @@ def starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def commits(found: Iterable[dict[str, Any]]) -> str | None:
-    """Of several of `here`, each commit once: "1a2b3c4 and 5d6e7f8"; None where none is known."""
+    """Of several of `current`, each commit once: "1a2b3c4 and 5d6e7f8"; None where none is known."""
     found = list(found)
     if not any(one["commit"] for one in found):
         return None
@@ -73,7 +73,7 @@ def commits(found: Iterable[dict[str, Any]]) -> str | None:
 
 
 def describe(found: Iterable[dict[str, Any]]) -> str:
-    """One line for several of `here`, each thing named once: "commit 1a2b3c4, 2 x cpu, jax 0.10.2"."""
+    """One line for several of `current`, each thing named once: "commit 1a2b3c4, 2 x cpu, jax 0.10.2"."""
     found = list(found)
     many = len({one["commit"] for one in found}) > 1
     machines = dict.fromkeys(f"{one['devices']} x {one['device']}, jax {one['jax']}" for one in found)

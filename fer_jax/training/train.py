@@ -180,7 +180,7 @@ class Run:
         parents = [teacher.facts for teacher in teachers]
         parents += [start["run"]] if start and "run" in start else []
         for parent in parents:
-            self.facts = leakage_policy.descend(self.facts, parent)
+            self.facts = leakage_policy.inherit(self.facts, parent)
         self._start(pretrained)
 
     def _pretrained(self) -> Pretrained | None:
@@ -224,7 +224,7 @@ class Run:
         self.state = self.placement.put_state(state)
         self.writers = Writers(self.workdir, self.step) if self.primary else None
         if self.primary:
-            run_info.note_start(self.workdir, self.step)
+            run_info.record_start(self.workdir, self.step)
         if self.primary and not self.step:
             self._show_start()
 
@@ -465,7 +465,9 @@ class Run:
             },
             images=images,
             groups=splits.duplicate_groups(images),
-            copies=leakage.find_copies(images, build.load_split(self.config, "train").images, progress=False),
+            copies=leakage.find_duplicates(
+                images, build.load_split(self.config, "train").images, progress=False
+            ),
         )
         records = list(read_records(self.workdir))
         metric = self.config.selection.metric

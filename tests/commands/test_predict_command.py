@@ -317,7 +317,7 @@ def test_flags_that_make_no_sense_are_refused(arguments, message, capsys):
 
 
 def test_as_a_program(folder, tiny_run):
-    command = ["-m", "fer_jax.cli", "predict", folder / "a.png", "--model", tiny_run, "--detector", "whole"]
+    command = ["-m", "fer_jax", "predict", folder / "a.png", "--model", tiny_run, "--detector", "whole"]
     done = run_python(*command, "--out", folder / "out.jsonl", JAX_COMPILATION_CACHE_DIR="")
     assert done.returncode == 0, done.stderr
     assert len(rows(folder / "out.jsonl")) == 1

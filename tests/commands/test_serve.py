@@ -26,7 +26,7 @@ LONG = 120  # seconds: no test comes near
 @pytest.fixture(scope="module")
 def server(tiny_run):
     """The process and its address, ready to answer."""
-    command = [sys.executable, "-m", "fer_jax.cli", "serve", "--port=0", "--detector=whole", "--timeout=60"]
+    command = [sys.executable, "-m", "fer_jax", "serve", "--port=0", "--detector=whole", "--timeout=60"]
     process = subprocess.Popen(
         [*command, f"--model={tiny_run}"],
         cwd=ROOT,

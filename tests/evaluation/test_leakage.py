@@ -23,7 +23,7 @@ def test_identical_near_and_unrelated(faces):
     test = faces[:9].copy()
     test[3:6] = (faces[3:6] + 6 * noise[3:6]).clip(0, 255).astype(np.uint8)  # near
     others = np.concatenate([faces[20:], faces[:6]])
-    assert leakage.find_copies(test, others, progress=False).tolist() == [2, 2, 2, 1, 1, 1, 0, 0, 0]
+    assert leakage.find_duplicates(test, others, progress=False).tolist() == [2, 2, 2, 1, 1, 1, 0, 0, 0]
 
 
 def test_as_an_exhaustive_comparison(faces, monkeypatch):
@@ -34,21 +34,21 @@ def test_as_an_exhaustive_comparison(faces, monkeypatch):
     images = mixed.clip(0, 255).astype(np.uint8)
     best = np.array([max(correlation(image, other) for other in faces) for image in images])
     threshold = float(np.median(best))
-    found = leakage.find_copies(images, faces, threshold=threshold, progress=False)
+    found = leakage.find_duplicates(images, faces, threshold=threshold, progress=False)
     np.testing.assert_array_equal(found, (best >= threshold).astype(int))
     assert 0 < found.sum() < 12
 
 
 def test_colour_and_other_sizes(faces):
     colour = np.repeat(np.kron(faces[:4], np.ones((1, 2, 2, 1), np.uint8)), 3, axis=-1)
-    assert leakage.find_copies(colour[:2], colour[1:], progress=False).tolist() == [0, 2]
-    grey_too = leakage.find_copies(faces[:2], np.repeat(faces[1:4], 3, axis=-1), progress=False)
+    assert leakage.find_duplicates(colour[:2], colour[1:], progress=False).tolist() == [0, 2]
+    grey_too = leakage.find_duplicates(faces[:2], np.repeat(faces[1:4], 3, axis=-1), progress=False)
     assert grey_too.tolist() == [0, 1]  # other pixels, the same picture
 
 
 def test_twins_of_one_split(faces):
     images = np.concatenate([faces[:5], faces[1:3]])
-    first, second = leakage.find_twins(images)
+    first, second = leakage.find_duplicate_pairs(images)
     assert sorted(zip(first.tolist(), second.tolist(), strict=True)) == [(1, 5), (2, 6)]
-    none, _ = leakage.find_twins(faces[:5])
+    none, _ = leakage.find_duplicate_pairs(faces[:5])
     assert none.shape == (0,)

@@ -21,7 +21,7 @@ HERE = data(train="t", validation="v", test="w")
 
 def judge(split, here=HERE, selection=SELECTION, trained=TRAINED, copies=(0, 0, 0, 0)):
     facts = {"split": split, "data": here, "trained_data": trained, "selection": selection}
-    return leakage_policy.judge(facts, None if copies is None else np.array(copies, np.int8))
+    return leakage_policy.assess(facts, None if copies is None else np.array(copies, np.int8))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_splits_are_found_by_what_they_hold():
 def test_weights_that_others_were_made_from_count():
     """Training B begins with the weights of A: what A has seen is nothing new to B."""
     first = {"data": TRAINED, "selection": SELECTION, "annotations": ["ferplus"]}
-    second = leakage_policy.descend(
+    second = leakage_policy.inherit(
         {"annotations": [], "trained_data": data(train="x", validation="y")}, first
     )
     assert second["annotations"] == ["ferplus"]
@@ -88,37 +88,37 @@ def test_weights_that_others_were_made_from_count():
         ("validation", False, True),
         ("test", False, False),
     ):
-        found = leakage_policy.judge(second | {"split": split, "data": HERE}, np.zeros(4, np.int8))
+        found = leakage_policy.assess(second | {"split": split, "data": HERE}, np.zeros(4, np.int8))
         assert (found["trained_on_this_split"], found["selected_on_this_split"]) == (trained, selected)
         assert (found["headline"] is None) == (split != "test")
     assert (
         "selected the weights that it began with"
-        in leakage_policy.judge(second | {"split": "validation", "data": HERE}, np.zeros(4, np.int8))["note"]
+        in leakage_policy.assess(second | {"split": "validation", "data": HERE}, np.zeros(4, np.int8))["note"]
     )
     # And so for the weights of a third training, on the data of the second.
-    third = leakage_policy.descend(
+    third = leakage_policy.inherit(
         {"annotations": [], "trained_data": data(train="z")}, second | {"data": data(train="x")}
     )
     assert {one.hash for one in leakage_policy.used_splits(third)} == {"z", "x", "t", "v"}
     # Weights of a parent that does not tell.
-    unknown = leakage_policy.descend({"annotations": [], "trained_data": TRAINED}, {})
+    unknown = leakage_policy.inherit({"annotations": [], "trained_data": TRAINED}, {})
     assert (
-        leakage_policy.judge(unknown | {"split": "test", "data": HERE}, np.zeros(4, np.int8))["headline"]
+        leakage_policy.assess(unknown | {"split": "test", "data": HERE}, np.zeros(4, np.int8))["headline"]
         is None
     )
 
 
 def test_scores_that_steer_a_training_have_a_part_in_its_last_weights():
     facts = {"trained_data": TRAINED, "data": HERE, "split": "validation", "selection": None}
-    assert leakage_policy.judge(facts, np.zeros(4, np.int8))["headline"] == "accuracy"
-    found = leakage_policy.judge(facts | {"steered_by": "validation"}, np.zeros(4, np.int8))
+    assert leakage_policy.assess(facts, np.zeros(4, np.int8))["headline"] == "accuracy"
+    found = leakage_policy.assess(facts | {"steered_by": "validation"}, np.zeros(4, np.int8))
     assert found["selected_on_this_split"] and found["headline"] is None and "steered" in found["note"]
 
 
 def test_ledger_counts_and_keeps(tmp_path):
-    assert leakage_policy.record_test(tmp_path, {"accuracy": 0.5}) == 1
-    assert leakage_policy.record_test(tmp_path, {"accuracy": 0.6}) == 2
+    assert leakage_policy._append(tmp_path, {"accuracy": 0.5}) == 1
+    assert leakage_policy._append(tmp_path, {"accuracy": 0.6}) == 2
     lines = (tmp_path / leakage_policy.LEDGER).read_text().splitlines()
     assert [json.loads(line)["accuracy"] for line in lines] == [0.5, 0.6]
     assert json.loads(lines[0])["time"].endswith("+00:00")
-    assert leakage_policy.record_test(tmp_path / "missing", {}) is None
+    assert leakage_policy._append(tmp_path / "missing", {}) is None

@@ -17,7 +17,7 @@ def start(step, **changes):
 
 
 def test_says_what_runs_here():
-    found = run_info.here()
+    found = run_info.current()
     assert (found["devices"], found["device"]) == (jax.device_count(), jax.devices()[0].device_kind)
     assert found["jax"] == jax.__version__
 
@@ -46,9 +46,9 @@ def checkout(tmp_path, monkeypatch):
 
 def test_a_commit_is_told_from_one_with_changes(checkout):
     commit = checkout("rev-parse", "--short", "HEAD")
-    assert run_info.here()["commit"] == commit
+    assert run_info.current()["commit"] == commit
     pathlib.Path(run_info.__file__).write_text("changed")
-    assert run_info.here()["commit"] == f"{commit}-dirty"
+    assert run_info.current()["commit"] == f"{commit}-dirty"
 
 
 def test_an_installed_package_has_no_commit(checkout, tmp_path, monkeypatch):
@@ -56,17 +56,17 @@ def test_an_installed_package_has_no_commit(checkout, tmp_path, monkeypatch):
     site = tmp_path / "site-packages" / "fer_jax" / "evaluation"
     site.mkdir(parents=True)
     monkeypatch.setattr(run_info, "__file__", str(site / "run_info.py"))
-    assert run_info.here()["commit"] is None
+    assert run_info.current()["commit"] is None
 
 
 def test_a_start_undoes_those_that_it_did_not_go_on_from(tmp_path, monkeypatch):
-    assert run_info.starts(tmp_path) == []
+    assert run_info.read_starts(tmp_path) == []
     for step, commit in ((0, "a"), (0, "b"), (20, "c"), (30, "d"), (20, "e")):
-        monkeypatch.setattr(run_info, "here", lambda commit=commit: {"commit": commit})
-        run_info.note_start(tmp_path, step)
+        monkeypatch.setattr(run_info, "current", lambda commit=commit: {"commit": commit})
+        run_info.record_start(tmp_path, step)
     with open(tmp_path / run_info.STARTS_FILE, "a") as file:
         file.write('{"step": 40, "comm')  # killed while it wrote
-    assert run_info.starts(tmp_path) == [{"step": 0, "commit": "b"}, {"step": 20, "commit": "e"}]
+    assert run_info.read_starts(tmp_path) == [{"step": 0, "commit": "b"}, {"step": 20, "commit": "e"}]
 
 
 @pytest.mark.parametrize(

@@ -258,7 +258,7 @@ def test_a_new_run_starts_from_old_weights(tiny_data, tmp_path):
     (line,) = facts["ancestors"]
     assert (line["data"], line["selection"]) == (old_facts["data"], old_facts["selection"])
     elsewhere = facts | {"trained_data": {"splits": {"train": {"hash": "x"}, "validation": {"hash": "y"}}}}
-    judged = leakage_policy.judge(elsewhere | {"split": "train"}, np.zeros(70, np.int8))
+    judged = leakage_policy.assess(elsewhere | {"split": "train"}, np.zeros(70, np.int8))
     assert judged["trained_on_this_split"] is True and judged["headline"] is None
     assert [r["step"] for r in records(new)] == [1, 1]
 

@@ -65,7 +65,7 @@ def evaluate(
     Returns:
       'split'; 'checkpoints' and 'datasets' (names, in order); 'notes' on datasets and checkpoints; 'cells',
       a dictionary for each pair: 'checkpoint', 'dataset', 'part' (one of `_PARTS`), 'copies' (see
-      `leakage_policy.judge`), 'num_examples', 'accuracy' and 'macro_f1' with their 'interval_95' over groups
+      `leakage_policy.assess`), 'num_examples', 'accuracy' and 'macro_f1' with their 'interval_95' over groups
       of identical images, and 'without_near', the same without the images that have a copy in a split that
       influenced the weights; None if that is unknown or no image is left.
 
@@ -96,7 +96,7 @@ def evaluate(
                 "data": builder.describe(manifest),
                 "split": split,
             }
-            copies = labelled_split.find_copies(trained, faces.images, facts, data_dirs)
+            copies = labelled_split.find_duplicates(trained, faces.images, facts, data_dirs)
             groups = splits.duplicate_groups(faces.images)
             folder = out_dir / name
             folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def evaluate(
             drawn = bootstrap.resample(probs, faces.labels, groups)
             found = report.headline_figures(probs, faces.labels, drawn)
             noted = {"checkpoint": trained.source, "labels": GIVEN, "data_hash": manifest["content_hash"]}
-            leakage_policy.note_test(facts | noted, found["accuracy"], f"cross dataset, {dataset}")
+            leakage_policy.record_test(facts | noted, found["accuracy"], f"cross dataset, {dataset}")
             cell = {"checkpoint": name, "dataset": dataset, "num_examples": len(faces)}
             cell |= {"part": part_of(facts, copies), "copies": leakage_policy.count_copies(copies)}
             cell |= report.select(found, tuple(_FIGURES))
@@ -119,10 +119,10 @@ def part_of(facts: dict[str, Any], copies: np.ndarray | None) -> str:
     """Returns how the training of weights used a dataset: one of `_PARTS`.
 
     Args:
-      facts: as `leakage_policy.judge` takes them.
-      copies: from `LoadedModel.find_copies`.
+      facts: as `leakage_policy.assess` takes them.
+      copies: from `LoadedModel.find_duplicates`.
     """
-    judged = leakage_policy.judge(facts, copies)
+    judged = leakage_policy.assess(facts, copies)
     if judged["trained_on_this_split"]:
         return "trained on this split"
     if judged["selected_on_this_split"]:

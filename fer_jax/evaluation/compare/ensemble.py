@@ -168,7 +168,7 @@ def facts_of(names: Sequence[str], members: Sequence[dict[str, Any]]) -> dict[st
         "ancestors": [],
     }
     for one in members:
-        facts = leakage_policy.descend(facts, one | {"data": one["trained_data"]})
+        facts = leakage_policy.inherit(facts, one | {"data": one["trained_data"]})
     return facts
 
 

@@ -47,7 +47,7 @@ class Split:
       ids: N names.
       labels: int [N].
       groups: int [N], equal for identical images.
-      copies: returns int8 [N], see `leakage.find_copies`; called only if they are needed.
+      copies: returns int8 [N], see `leakage.find_duplicates`; called only if they are needed.
     """
 
     ids: Sequence[str]
@@ -157,7 +157,7 @@ def read_facts(file: pathlib.Path) -> dict[str, Any]:
         if "run" not in facts and file.parent.name == "report" and summary.is_file():
             facts["run"] = {
                 "seconds": json.loads(summary.read_text())["seconds"],
-                "commit": run_info.commits(run_info.starts(summary.parent)),
+                "commit": run_info.commits(run_info.read_starts(summary.parent)),
             }
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{place} or what belongs to it is damaged: {error}") from error

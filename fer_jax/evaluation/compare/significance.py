@@ -99,7 +99,7 @@ def _notes(model: ModelResult) -> list[str]:
     """Returns what a reader has to know before comparing this model with the others."""
     facts, notes = model.facts, list(model.notes)
     if facts:
-        judged = leakage_policy.judge(facts, model.predictions.copies)
+        judged = leakage_policy.assess(facts, model.predictions.copies)
         if judged["trained_on_this_split"]:
             notes.append("trained on this split")
         elif judged["selected_on_this_split"]:

@@ -124,7 +124,7 @@ def compare(
       groups: int [N], equal for identical images, which the intervals resample together; None resamples
         images one by one. Copies in different groups of an attribute are drawn apart.
       table: from `read_table`.
-      copies: int8 [N], see `leakage.find_copies`; None where it is not known.
+      copies: int8 [N], see `leakage.find_duplicates`; None where it is not known.
       resamples: of the bootstrap.
 
     Returns:

@@ -94,7 +94,7 @@ def write_twins(
       'pairs', those with different predictions ('predictions_differ'), and those with different labels
       ('labels_differ'); in each of these the model or the labels make at least one mistake.
     """
-    first, second = leakage.find_twins(images)
+    first, second = leakage.find_duplicate_pairs(images)
     predicted = probs.argmax(axis=1)
     differ, labelled = predicted[first] != predicted[second], labels[first] != labels[second]
     # The surest disagreement first.

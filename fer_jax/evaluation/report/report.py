@@ -45,7 +45,7 @@ def write_report(
         with faces; None leaves them out.
       groups: int [N], equal for identical images (see `splits.duplicate_groups`), which the
         intervals resample together; None resamples images one by one.
-      copies: int8 [N], see `leakage.find_copies`, against the splits that influenced the weights;
+      copies: int8 [N], see `leakage.find_duplicates`, against the splits that influenced the weights;
         None if unknown.
 
     Returns:
@@ -61,7 +61,7 @@ def write_report(
     out_dir.mkdir(parents=True, exist_ok=True)
     facts = _complete(facts)
     names = facts["emotions"]
-    report = facts | figures(probs, labels, groups, names) | leakage_policy.judge(facts, copies)
+    report = facts | figures(probs, labels, groups, names) | leakage_policy.assess(facts, copies)
     report["leak_free"] = None if copies is None else leak_free(probs, labels, groups, copies)
     report["calibrated"] = calibrated(probs, labels, groups, facts)
     mistakes = error_analysis.confident_mistakes(probs, labels)

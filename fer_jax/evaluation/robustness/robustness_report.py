@@ -38,8 +38,8 @@ def write_report(
       numbers: int [N], the number of each face, see `corruptions.corrupt`.
       seed: of the corruptions.
       facts: JSON that the report repeats: 'model', 'emotions' (the classes), 'labels', 'checkpoint', 'split',
-        'split_size' (its number of faces), 'data', 'data_hash' and those that `leakage_policy.judge` takes.
-      copies: int8 [N], see `leakage.find_copies`, against the splits that influenced the weights; None if
+        'split_size' (its number of faces), 'data', 'data_hash' and those that `leakage_policy.assess` takes.
+      copies: int8 [N], see `leakage.find_duplicates`, against the splits that influenced the weights; None if
         unknown.
 
     Returns:
@@ -52,7 +52,7 @@ def write_report(
     """
     out_dir = pathlib.Path(out_dir)
     report = facts | degradation.figures(predictions, faces.labels, groups) | {"seed": seed}
-    report["note"] = leakage_policy.judge(facts, copies)["note"]
+    report["note"] = leakage_policy.assess(facts, copies)["note"]
     report["leak_free"] = None if copies is None else _leak_free(predictions, faces.labels, groups, copies)
     report["unit"] = "images" if groups is None else "groups of identical images"
     for name in ("robustness.json", "robustness.md"):

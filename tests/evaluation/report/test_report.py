@@ -230,7 +230,7 @@ def test_the_page_refuses_what_the_policy_refuses(tmp_path):
     copies = np.zeros(30, np.int8)
     result, page = write(tmp_path, probs, labels, copies=copies, split="validation")
     facts = FACTS | {"split": "validation", "trained_data": FACTS["data"]}
-    expected = leakage_policy.judge(facts, copies)
+    expected = leakage_policy.assess(facts, copies)
     assert {key: result[key] for key in expected} == expected
     assert f"**{expected['note']}**" in page and "**Headline" not in page
 
