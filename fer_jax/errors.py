@@ -1,4 +1,4 @@
-"""What went wrong, in a line that says what to do."""
+"""Turns errors into a line that tells the user what to do."""
 
 import errno
 import os
@@ -9,15 +9,15 @@ class ExplainedError(RuntimeError):
 
 
 def explain(error: Exception, folder: str | os.PathLike) -> str | None:
-    """The line about an error that a user can do something about, None about one of the program's own.
+    """Returns a line about an error that the user can fix, None for a bug.
 
     Args:
-      error: as it came; Orbax, TensorStore and TensorFlow have kinds of their own for a full disk.
-      folder: that was being written to.
+      error: the error; Orbax, TensorStore and TensorFlow have their own for a full disk.
+      folder: the folder that was written to.
     """
     text = str(error)
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in text:
-        return f"the disk of {folder} is full: free space and give the same command again; it goes on"
+        return f"the disk of {folder} is full: free space and run the same command to resume"
     if "RESOURCE_EXHAUSTED: Out of memory" in text or isinstance(error, MemoryError):
         return f"out of memory: lower the batch size or the input size ({text.splitlines()[0][:120]})"
     return text if isinstance(error, ExplainedError | OSError | ValueError) else None

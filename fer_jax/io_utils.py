@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and what is said of those that cannot be."""
+"""Atomic writes, and errors about files that cannot be written."""
 
 import contextlib
 import os
@@ -8,29 +8,29 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def named_by(flag: str, path: os.PathLike | str) -> Iterator[None]:
-    """Where `path`, which a flag has named, cannot be written within the context, says so.
+    """Re-raises an OSError within the context as one about `path`, which the user gave by a flag.
 
     Raises:
-      OSError: with a message for who gave the flag; the system's is its cause.
+      OSError: names the path, the reason and the flag.
     """
     try:
         yield
     except OSError as error:
-        in_the_way = isinstance(error, FileExistsError)  # of a folder that is to be made
-        reason = f"{error.filename} is no folder" if in_the_way else error.strerror or str(error)
+        in_the_way = isinstance(error, FileExistsError)  # where a folder is to be made
+        reason = f"{error.filename} is not a folder" if in_the_way else error.strerror or str(error)
         raise OSError(f"cannot write to {path} ({reason}); give another {flag}") from error
 
 
 def partial(path: pathlib.Path) -> pathlib.Path:
-    """Where `write_atomically` writes before it renames: what a process that is killed leaves."""
+    """Returns the file that `write_atomically` writes before it renames; a killed process leaves it."""
     return path.with_name(path.name + ".partial")
 
 
 def write_atomically(path: pathlib.Path, content: bytes) -> None:
-    """Writes or replaces a file; whoever reads it at any moment sees the old content or the new.
+    """Writes or replaces a file such that readers see either the old or the new content.
 
     Raises:
-      OSError: it cannot be written; what was there stays.
+      OSError: it cannot be written; the old content stays.
     """
     partial(path).write_bytes(content)
     os.replace(partial(path), path)

@@ -65,7 +65,10 @@ def csv_text(rows: Iterable[Iterable[Any]]) -> str:
     (https://owasp.org/www-community/attacks/CSV_Injection), and so does one that `csv_value` would change.
     """
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([_csv_cell(str(value)) for value in row] for row in rows)
+    cells = [[_csv_cell(str(value)) for value in row] for row in rows]
+    # By default Python 3.11 does not quote a carriage return, which ends a row.
+    quoting = csv.QUOTE_ALL if any("\r" in cell for row in cells for cell in row) else csv.QUOTE_MINIMAL
+    csv.writer(text, lineterminator="\n", quoting=quoting).writerows(cells)
     return text.getvalue()
 
 

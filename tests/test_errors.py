@@ -7,7 +7,7 @@ import pytest
 from fer_jax import errors
 from fer_jax.training.monitoring import NonFiniteLossError
 
-FULL = "the disk of runs/cnn is full: free space and give the same command again; it goes on"
+FULL = "the disk of runs/cnn is full: free space and run the same command to resume"
 
 
 @pytest.mark.parametrize(

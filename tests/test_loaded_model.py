@@ -1,4 +1,4 @@
-"""A split as a network is judged on it: FER+ labels, and eight classes judged by seven."""
+"""Labels to score a network against: FER+ labels, and seven of the classes of one that has eight."""
 
 import json
 
@@ -38,18 +38,18 @@ def eight(tiny_run, tiny_ferplus, tmp_path_factory):
 
 def test_the_labels_are_those_of_the_training_unless_others_are_asked_for(eight, tiny_ferplus, tiny_data):
     trained, faces = LoadedModel(eight), builder.load(tiny_ferplus, "validation")
-    judged = labelled_split.load_labelled(trained, tiny_ferplus, "validation")
-    assert judged.rule == "ferplus_majority" and judged.names == [*EMOTIONS, "contempt"]
-    assert list(judged.faces.ids) == list(faces.ids)
+    labelled = labelled_split.load_labelled(trained, tiny_ferplus, "validation")
+    assert labelled.rule == "ferplus_majority" and labelled.names == [*EMOTIONS, "contempt"]
+    assert list(labelled.faces.ids) == list(faces.ids)
     # As conftest.py says: every second neutral face has contempt instead.
-    np.testing.assert_array_equal(judged.whole.labels, faces.labels)
-    changed = judged.faces.labels != faces.labels[judged.kept]
-    assert changed.sum() == 2 and (judged.faces.labels[changed] == 7).all()
+    np.testing.assert_array_equal(labelled.whole.labels, faces.labels)
+    changed = labelled.faces.labels != faces.labels[labelled.kept]
+    assert changed.sum() == 2 and (labelled.faces.labels[changed] == 7).all()
     # By seven classes these two are left out.
     seven = labelled_split.load_labelled(trained, tiny_ferplus, "validation", num_classes=7)
     np.testing.assert_array_equal(seven.kept, np.flatnonzero(~changed))
     assert seven.names == list(EMOTIONS) and list(seven.faces.ids) == [faces.ids[i] for i in seven.kept]
-    with pytest.raises(ValueError, match="8 classes to judge by: labels given know 7"):
+    with pytest.raises(ValueError, match="cannot score 8 classes: labels given have 7"):
         labelled_split.load_labelled(trained, tiny_ferplus, "validation", "given", num_classes=8)
     given = labelled_split.load_labelled(trained, tiny_ferplus, "validation", "given")
     assert given.names == list(EMOTIONS)
@@ -85,9 +85,9 @@ def test_the_scripts_judge_by_either(name, rule, names, eight, tiny_ferplus, tmp
     found = json.loads((tmp_path / f"{name}.json").read_text())
     assert found["emotions"] == list(names) and found["labels"] == (rule or "ferplus_majority")
     trained = LoadedModel(eight)
-    judged = labelled_split.load_labelled(trained, tiny_ferplus, "test", rule)
-    predicted = trained.predict(judged.faces.images, num_classes=len(names), progress=False).argmax(axis=1)
-    accuracy = (predicted == judged.faces.labels).mean()
+    labelled = labelled_split.load_labelled(trained, tiny_ferplus, "test", rule)
+    predicted = trained.predict(labelled.faces.images, num_classes=len(names), progress=False).argmax(axis=1)
+    accuracy = (predicted == labelled.faces.labels).mean()
     *_, noted = map(json.loads, ledger.read_text().splitlines())
     assert len(ledger.read_text().splitlines()) == before + 1
     assert noted["accuracy"] == pytest.approx(accuracy) and noted["what"].startswith(name)

@@ -22,14 +22,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def calibrate(args: argparse.Namespace) -> int:
-    """Fits the temperature and writes the weights anew; the exit code.
+    """Fits the temperature and rewrites the weights; returns the exit code.
 
     Raises:
       ValueError: the weights come with the package or are not in a file; the split is the one that was
         trained on, or for the final score.
     """
     from fer_jax import weights_file
-    from fer_jax.evaluation import leakage_policy
+    from fer_jax.evaluation import labelled_split, leakage_policy
     from fer_jax.evaluation.metrics import calibration
 
     trained = common.open_weights(args)
@@ -38,15 +38,16 @@ def calibrate(args: argparse.Namespace) -> int:
         raise ValueError(f"{path} belongs to the package and is calibrated: give a file of your own")
     if not path.is_file():
         raise ValueError(f"{path} is a folder: the temperature is kept in a .safetensors file; give that")
-    judged, facts = common.load_labelled(trained, args.data, args.split)
+    labelled = labelled_split.load_labelled(trained, args.data, args.split)
+    facts = labelled.metadata
     if args.split == "test":
         raise ValueError("--split test is for the final score only: fit on validation")
     if leakage_policy.assess(facts, None)["trained_on_this_split"]:
         raise ValueError(
             f"{path} was trained on {args.split} of {args.data}, and is too sure of it: fit on validation"
         )
-    probs = trained.predict(judged.faces.images, batch_size=args.batch_size)
-    found = calibration.calibrate(probs, judged.faces.labels)
+    probs = trained.predict(labelled.faces.images, batch_size=args.batch_size)
+    found = calibration.calibrate(probs, labelled.faces.labels)
     kept = found | {"split": args.split, "split_hash": leakage_policy.split_hash(facts["data"], args.split)}
     dtype = ((trained.facts.get("config") or {}).get("checkpoint") or {}).get("dtype", "float32")
     weights_file.export_weights(path, trained.variables, trained.facts | {"calibration": kept}, dtype)

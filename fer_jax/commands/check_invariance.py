@@ -1,13 +1,13 @@
-"""Checks that a model's predictions depend on the faces alone.
+"""Checks that a network's predictions depend on the faces alone.
 
     fer-jax check-invariance --workdir runs/cnn --data data/fer2013
     XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu \\
         fer-jax check-invariance --workdir runs/cnn --data data/fer2013   # eight simulated devices
 
-Predicts the split again, in batches of other sizes, in another order and on 2 to all devices of this
-machine, and compares every probability; draws the network's input twice from files read twice, and
-compares every bit. Prints a table. Exit code 0 if nothing moves a probability by more than 1e-5 and no
-prediction changes but between equals, else 1.
+Predicts the split again with other batch sizes, in another order, and on 2 to all devices of this machine,
+and compares every probability; reads and preprocesses faces twice and compares every bit. Prints a table.
+The exit code is 0 if no probability differs by more than 1e-5 and no predicted class changes except where
+two probabilities are equal, else 1.
 """
 
 import argparse
@@ -17,39 +17,38 @@ from fer_jax.commands import common
 
 def main(argv: list[str] | None = None) -> int:
     parser = common.make_parser(__doc__)
-    parser.add_argument(
-        "--limit", type=common.at_least_one, metavar="N", help="only the split's first N faces"
-    )
+    text = "only the split's first N faces"
+    parser.add_argument("--limit", type=common.at_least_one, metavar="N", help=text)
     return common.run(check, parser.parse_args(argv))
 
 
 def check(args: argparse.Namespace) -> int:
-    """Makes the checks and prints them; the exit code."""
+    """Runs the checks and prints them; returns the exit code."""
     import jax
     import numpy as np
 
     from fer_jax import preprocessing, runtime
     from fer_jax.evaluation import invariance, labelled_split
 
-    trained = common.open_weights(args)
-    faces, again = (labelled_split.load_split(trained, args.data, args.split) for _ in range(2))
+    model = common.open_weights(args)
+    faces, again = (labelled_split.load_split(model, args.data, args.split) for _ in range(2))
     if args.limit:
         faces, again = (split.take(np.arange(min(args.limit, len(faces)))) for split in (faces, again))
     devices = jax.local_device_count()
-    print(f"{trained.source} on {len(faces):,} faces of {args.split}, devices: {devices}", flush=True)
+    print(f"{model.source} on {len(faces):,} faces of {args.split}, devices: {devices}", flush=True)
     print(invariance.HEADER)
-    prepare = preprocessing.make_input(**trained.normalization)
+    prepare = preprocessing.make_input(**model.normalization)
     some = np.arange(min(256, len(faces)))
     checks = [invariance.check_transform(prepare, faces.images[some], again.images[some])]
     print(checks[0], flush=True)
-    forward = preprocessing.make_forward(trained.model, **trained.normalization)
+    forward = preprocessing.make_forward(model.model, **model.normalization)
     for found in invariance.check_predictions(
-        forward, trained.variables, faces.images, compiler_options=runtime.compiler_options()
+        forward, model.variables, faces.images, compiler_options=runtime.compiler_options()
     ):
         checks.append(found)
         print(found, flush=True)
     if devices == 1:
-        print("one device here: whether their number matters was not checked")
+        print("there is one device, so the number of devices was not checked")
     failed = [found.name for found in checks if not found.passed]
     if failed:
         print(f"predictions depend on: {', '.join(dict.fromkeys(failed))}")

@@ -1,4 +1,4 @@
-"""What commands share: flags, opening weights and data, and how errors end them.
+"""The flags that commands share, the weights and data that they name, and the handling of errors.
 
 Imports JAX only when there is work to do, so that --help and a wrong flag take no time.
 """
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from fer_jax.loaded_model import LoadedModel
 
 
-def plain_parser(doc: str) -> argparse.ArgumentParser:
+def plain_parser(doc: str | None) -> argparse.ArgumentParser:
     """Returns a parser without flags whose --help shows the command's docstring."""
     return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def make_parser(doc: str, out: str | None = None) -> argparse.ArgumentParser:
+def make_parser(doc: str | None, out: str | None = None) -> argparse.ArgumentParser:
     """Returns a parser with the flags for weights, data, split and output.
 
     Args:
@@ -36,14 +36,15 @@ def make_parser(doc: str, out: str | None = None) -> argparse.ArgumentParser:
     parser = plain_parser(doc)
     add_weights(parser)
     parser.add_argument("--data", required=True, metavar="DATA", help="dataset from fer-jax prepare")
-    parser.add_argument("--split", default="validation", choices=SPLITS, help="(default: validation)")
+    text = "split of the dataset (default: validation)"
+    parser.add_argument("--split", default="validation", choices=SPLITS, help=text)
     if out:
         parser.add_argument("--out", required=True, metavar="OUT", help=out)
     return parser
 
 
 def make_evaluation_parser(
-    doc: str, out: str, batch_size: int = 256, training_data: bool = True
+    doc: str | None, out: str, batch_size: int = 256, training_data: bool = True
 ) -> argparse.ArgumentParser:
     """Returns the parser of `make_parser` with the flags that `open_evaluation` reads, and --batch_size.
 
@@ -57,14 +58,15 @@ def make_evaluation_parser(
         "--labels",
         choices=(GIVEN, *RULES),
         metavar="LABELS",
-        help=f"to judge by: {GIVEN} or a FER+ rule, {', '.join(RULES)} (default: the training's)",
+        help=f"labels to score against: {GIVEN} (those of the dataset) or, from FER+ votes, "
+        f"{', '.join(RULES)} (default: as in the training)",
     )
     parser.add_argument(
         "--classes",
         type=int,
         choices=(7, 8),
-        help="to judge by; 7 rules out contempt and leaves out faces with that label (default: the "
-        "network's, 7 for given labels)",
+        help="number of classes to score; 7 rules out contempt and leaves out faces with that label "
+        f"(default: the network's; 7 with --labels {GIVEN})",
     )
     if training_data:
         parser.add_argument(
@@ -72,7 +74,8 @@ def make_evaluation_parser(
             nargs="+",
             default=[],
             metavar="DATA",
-            help="the training's datasets, if they differ: to look for copies in",
+            help="datasets that the network was trained on, if not --data: faces with a duplicate there "
+            "are counted, and scored apart",
         )
     add_batch_size(parser, batch_size)
     return parser
@@ -81,11 +84,12 @@ def make_evaluation_parser(
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """Adds --workdir and --checkpoint, for `open_weights`."""
     weights = parser.add_mutually_exclusive_group(required=True)
-    weights.add_argument("--workdir", metavar="RUN", help="a run's directory; its best weights")
+    weights.add_argument("--workdir", metavar="RUN", help="directory of a run, whose best weights are used")
     weights.add_argument(
         "--checkpoint",
         metavar="PATH",
-        help=f"weights (.safetensors), one step of a run (RUN/checkpoints/STEP), or {', '.join(BUNDLED)}",
+        help="weights: a .safetensors file, a step of a run (RUN/checkpoints/STEP), or a network of the "
+        f"package: {', '.join(BUNDLED)}",
     )
 
 
@@ -102,7 +106,7 @@ def at_least_one(text: str) -> int:
 
 def add_batch_size(parser: argparse.ArgumentParser, default: int) -> None:
     """Adds --batch_size."""
-    text = f"images at a time (default: {default})"
+    text = f"images per batch (default: {default})"
     parser.add_argument("--batch_size", type=at_least_one, default=default, metavar="N", help=text)
 
 
@@ -128,7 +132,7 @@ def open_weights(args: argparse.Namespace) -> "LoadedModel":
     return LoadedModel(weights)
 
 
-def open_folder(out: str, flag: str = "--out") -> Path:
+def open_folder(out: str | Path, flag: str = "--out") -> Path:
     """Returns the output folder, created if it does not exist.
 
     Raises:
@@ -141,53 +145,19 @@ def open_folder(out: str, flag: str = "--out") -> Path:
     return path
 
 
-def load_labelled(
-    trained: "LoadedModel",
-    data_dir: str,
-    split: str,
-    rule: str | None = None,
-    num_classes: int | None = None,
-) -> tuple["LabelledSplit", dict[str, Any]]:
-    """Loads a split, and the facts that a report repeats.
-
-    Args:
-      trained: the network.
-      data_dir, split, rule, num_classes: as `labelled_split.load_labelled` takes them.
-
-    Returns:
-      The faces and labels, and the metadata of the weights together with that of the evaluation data.
-
-    Raises:
-      As `labelled_split.load_labelled`.
-    """
-    from fer_jax.data.dataset import builder
-    from fer_jax.evaluation import labelled_split
-
-    manifest = builder.read_manifest(data_dir)
-    judged = labelled_split.load_labelled(trained, data_dir, split, rule, num_classes)
-    return judged, trained.facts | {
-        "checkpoint": trained.source,
-        "split": split,
-        "data": builder.describe(manifest),
-        "data_hash": manifest["content_hash"],
-        "trained_data": trained.facts["data"],
-        "trained_data_hash": trained.facts["data_hash"],
-        "emotions": judged.names,
-        "labels": judged.rule,
-    }
-
-
 def open_evaluation(
     args: argparse.Namespace,
 ) -> tuple["LoadedModel", "LabelledSplit", dict[str, Any], Path]:
-    """Opens what the flags of `make_evaluation_parser` name: weights, split, facts, and the folder --out.
+    """Opens what the flags of `make_evaluation_parser` name: weights, split, metadata, and the folder --out.
 
     Raises:
-      As `open_weights`, `load_labelled` and `open_folder`.
+      As `open_weights`, `labelled_split.load_labelled` and `open_folder`.
     """
-    trained = open_weights(args)
-    judged, facts = load_labelled(trained, args.data, args.split, args.labels, args.classes)
-    return trained, judged, facts, open_folder(args.out)
+    from fer_jax.evaluation import labelled_split
+
+    model = open_weights(args)
+    labelled = labelled_split.load_labelled(model, args.data, args.split, args.labels, args.classes)
+    return model, labelled, labelled.metadata, open_folder(args.out)
 
 
 def run(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
@@ -205,4 +175,4 @@ def run(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> 
     except KeyboardInterrupt:
         print("\nstopped before it was done", file=sys.stderr, flush=True)
         sys.stdout.flush()
-        os._exit(130)  # a compilation that still runs would bring down the interpreter's end
+        os._exit(130)  # a compilation that still runs would crash the interpreter at its exit

@@ -61,16 +61,16 @@ def evaluate(args: argparse.Namespace) -> dict:
     from fer_jax.evaluation.metrics import annotators, classification, subgroups
     from fer_jax.evaluation.report import report, subgroups_report
 
-    trained, judged, facts, out = common.open_evaluation(args)
-    faces, whole = judged.faces, judged.whole
+    trained, labelled, facts, out = common.open_evaluation(args)
+    faces, whole = labelled.faces, labelled.whole
     groups_of_whole = splits.duplicate_groups(whole.images)
-    groups = groups_of_whole[judged.kept]
+    groups = groups_of_whole[labelled.kept]
     attributes = subgroups.read_table(args.attributes) if args.attributes else None
     if attributes:
         subgroups.match(attributes, faces.ids)  # raises before the work starts
     # The comparison with the annotators covers the whole split, whatever the labels.
     all_probs = trained.predict(whole.images, batch_size=args.batch_size, tta=args.tta)
-    probs = batch_inference.restrict(all_probs[judged.kept], len(judged.names))
+    probs = batch_inference.restrict(all_probs[labelled.kept], len(labelled.names))
     facts |= {
         "split_size": len(whole),
         "tta": args.tta,

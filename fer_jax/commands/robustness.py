@@ -39,8 +39,8 @@ def measure(args: argparse.Namespace) -> int:
     from fer_jax.evaluation.metrics import classification
     from fer_jax.evaluation.robustness import degradation, robustness_report
 
-    trained, judged, facts, out = common.open_evaluation(args)
-    faces, numbers, size = judged.faces, judged.kept, len(judged.faces)
+    trained, labelled, facts, out = common.open_evaluation(args)
+    faces, numbers, size = labelled.faces, labelled.kept, len(labelled.faces)
     groups = splits.duplicate_groups(faces.images)
     if args.limit and args.limit < size:
         shares = {"kept": args.limit / size, "rest": 1 - args.limit / size}
@@ -50,13 +50,13 @@ def measure(args: argparse.Namespace) -> int:
 
     def predict(images):
         return trained.predict(
-            images, num_classes=len(judged.names), batch_size=args.batch_size, progress=False
+            images, num_classes=len(labelled.names), batch_size=args.batch_size, progress=False
         )
 
     weights = [hashlib.sha256(leaf.tobytes()).hexdigest() for leaf in jax.tree.leaves(trained.variables)]
     images = [facts["data_hash"], facts["split"], numbers.tolist()]
     keep = degradation.keep_for(
-        out / "unfinished", [weights, trained.normalization, judged.names, images, SEED]
+        out / "unfinished", [weights, trained.normalization, labelled.names, images, SEED]
     )
     predictions = degradation.predict_all(predict, faces.images, numbers=numbers, seed=SEED, keep=keep)
     accuracy = classification.accuracy(predictions[degradation.CLEAN], faces.labels)

@@ -23,14 +23,14 @@ def explain(args: argparse.Namespace) -> int:
     from fer_jax.evaluation.metrics import classification
     from fer_jax.evaluation.saliency import heatmaps, saliency_report
 
-    trained, judged, facts, out = common.open_evaluation(args)
-    faces = judged.faces
+    trained, labelled, facts, out = common.open_evaluation(args)
+    faces = labelled.faces
     probs, maps = heatmaps.explain(
         trained.model,
         trained.variables,
         faces.images,
         trained.normalization,
-        num_classes=len(judged.names),
+        num_classes=len(labelled.names),
         batch_size=args.batch_size,
     )
     leakage_policy.record_test(facts, classification.accuracy(probs, faces.labels), "saliency")

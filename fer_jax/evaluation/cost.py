@@ -1,9 +1,10 @@
-"""What a prediction costs: the arithmetic of one face, and how long one face takes on this machine."""
+"""The cost of a prediction: the FLOPs of one face, and its latency on this machine."""
 
 import os
 import pathlib
-import platform as machine
-import time
+import platform
+import re
+import timeit
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,32 +16,24 @@ from fer_jax import preprocessing, runtime
 from fer_jax.data import augment
 from fer_jax.loaded_model import LoadedModel
 
-CALLS, WARM_UP = 200, 20
 
-
-def measure(trained: LoadedModel, face_shape: Sequence[int] | None = None) -> dict[str, Any]:
-    """What a report says of the cost: 'flops', see `flops`, and 'latency', see `latency`.
-
-    Args:
-      trained: the network.
-      face_shape: (H, W, C) of the faces to measure the latency on; None leaves it out (None).
-    """
+def measure(model: LoadedModel, face_shape: Sequence[int] | None = None) -> dict[str, Any]:
+    """Returns a report's 'flops' and 'latency'; the latency of faces (H, W, C), None without a shape."""
     return {
-        "flops": flops(trained.model, trained.variables, trained.input_shape),
-        "latency": latency(trained, face_shape) if face_shape else None,
+        "flops": flops(model.model, model.variables, model.input_shape),
+        "latency": latency(model, face_shape) if face_shape else None,
     }
 
 
 def flops(model: nn.Module, variables: Any, input_shape: Sequence[int]) -> int:
-    """Floating-point operations of one face's forward pass, two for each multiply-add.
+    """Counts the floating-point operations of one face's forward pass, two for each multiply-add.
 
-    The multiply-adds are those of the layers that have a kernel (convolutions and dense layers), each value
-    of whose output takes one for every weight that leads to it: the convention of the papers that publish
-    such numbers. Normalisation, activation and pooling are not counted. Nothing is computed, and how a
-    layer is computed (Winograd's transforms, oneDNN) makes no difference.
+    Counts the multiply-adds of layers that have a kernel (convolutions and dense layers), as papers do;
+    normalization, activation and pooling are left out. Only shapes are traced, so the result does not depend
+    on how a layer is computed (Winograd, oneDNN).
 
     Args:
-      model: the network; its layers have Flax's names and shapes of parameters.
+      model: a network whose layers have Flax's parameter names and shapes.
       variables: {"params", "batch_stats"}, arrays or their shapes (`jax.ShapeDtypeStruct`).
       input_shape: (S, S, C) of the face.
     """
@@ -61,47 +54,39 @@ def flops(model: nn.Module, variables: Any, input_shape: Sequence[int]) -> int:
 
 
 def latency(
-    trained: LoadedModel, face_shape: Sequence[int], *, calls: int = CALLS, warm_up: int = WARM_UP
+    model: LoadedModel, face_shape: Sequence[int], *, calls: int = 200, warm_up: int = 20
 ) -> dict[str, Any]:
-    """How long one face takes by itself: from its pixels in memory to the logits, resizing included.
-
-    Args:
-      trained: the network.
-      face_shape: (H, W, C) of the face.
-      calls: how many are timed, one after the other.
-      warm_up: how many go before them, untimed.
+    """Measures how long a batch of one face takes, from uint8 pixels (H, W, C) in memory to logits.
 
     Returns:
-      'milliseconds', the median; 'quartiles_milliseconds' [lower, upper]; 'calls'; 'hardware'.
+      'milliseconds', the median of `calls` calls after `warm_up` untimed ones; 'quartiles_milliseconds'
+      [lower, upper]; 'calls'; 'hardware'.
     """
     forward = jax.jit(
-        preprocessing.make_forward(trained.model, **trained.normalization),
+        preprocessing.make_forward(model.model, **model.normalization),
         compiler_options=runtime.compiler_options(),
     )
-    variables = jax.device_put(trained.variables)
+    variables = jax.device_put(model.variables)
     face, affine = np.full((1, *face_shape), 128, np.uint8), augment.identity_affine(1)
-    seconds = []
-    for _ in range(warm_up + calls):
-        start = time.perf_counter()
-        np.asarray(forward(variables, face, affine))
-        seconds.append(time.perf_counter() - start)
-    low, middle, high = 1000 * np.quantile(seconds[warm_up:], (0.25, 0.5, 0.75))
+    seconds = timeit.repeat(
+        lambda: np.asarray(forward(variables, face, affine)), number=1, repeat=warm_up + calls
+    )
+    low, middle, high = (1000 * np.quantile(seconds[warm_up:], (0.25, 0.5, 0.75))).tolist()
     return {
-        "milliseconds": float(middle),
-        "quartiles_milliseconds": [float(low), float(high)],
+        "milliseconds": middle,
+        "quartiles_milliseconds": [low, high],
         "calls": calls,
         "hardware": hardware(),
     }
 
 
 def hardware() -> str:
-    """The name of the device that JAX computes on by default, with the number of cores for a CPU."""
+    """Returns the name of JAX's default device, with the number of cores for a CPU."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         return device.device_kind
-    name, cpuinfo = machine.processor() or machine.machine(), pathlib.Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
-        name = next((value.strip() for key, _, value in lines if key.strip() == "model name"), name)
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*:\s*(.*\S)", cpuinfo.read_text() if cpuinfo.is_file() else "", re.M)
+    name = model[1] if model else platform.processor() or platform.machine()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{name}, {cores} core{'s' if cores != 1 else ''}"

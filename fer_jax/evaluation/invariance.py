@@ -1,4 +1,4 @@
-"""Whether predictions depend on what they must not: batch size, order, number of devices, the run."""
+"""Checks that predictions do not depend on batch size, order, number of devices, or the run."""
 
 import dataclasses
 import functools
@@ -21,14 +21,13 @@ HEADER = f"{'check':12}{'compared':34}{'largest deviation':>18}{'changed':>9}"
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What a check found.
+    """The result of one check.
 
     Attributes:
       name: what was varied.
-      compared: what with what.
-      deviation: the largest difference of a probability (of the transform: of an input value).
-      changed: images whose predicted class changed though the two probabilities it was between were
-        further apart than rounding moves them.
+      compared: the two variants.
+      deviation: the largest difference of a probability (in the check of the transform, of an input value).
+      changed: images whose predicted class changed although its margin exceeded what rounding explains.
       limit: the largest deviation that passes.
     """
 
@@ -40,11 +39,11 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether predictions do not depend on it."""
+        """Whether predictions are invariant."""
         return self.deviation <= self.limit and not self.changed
 
     def __str__(self) -> str:
-        """A line under `HEADER`."""
+        """Formats a row under `HEADER`."""
         verdict = "ok" if self.passed else "FAILED"
         return f"{self.name:12}{self.compared:34}{self.deviation:18.1e}{self.changed:9,}  {verdict}"
 
@@ -58,19 +57,19 @@ def check_predictions(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     seed: int = 0,
 ) -> Iterator[Check]:
-    """Predicts a split in many ways and compares each with one device, 256 faces at a time, in order.
+    """Compares predictions of a split with those in order, 256 at a time, on one device.
 
     Args:
       forward: from `preprocessing.make_forward`, not compiled.
-      variables: what it takes.
+      variables: the first argument of `forward`.
       images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
-      compiler_options: for `jax.jit`.
-      batch_sizes: to compare with.
-      seed: of the other order.
+      compiler_options: passed to `jax.jit`.
+      batch_sizes: the batch sizes to compare.
+      seed: seed of the permutation.
 
     Yields:
-      A check as soon as it is made: the same again, each batch size, another order, each number of this
-      process's devices from 2 on.
+      One check each for a second run, every batch size, a permutation, and every number of local devices
+      from 2 on.
 
     Raises:
       ValueError: as `batch_inference.predict`.
@@ -79,17 +78,13 @@ def check_predictions(
     count = images.shape[0]
 
     @functools.cache
-    def compiled(number):
+    def compiled(number: int) -> batch_inference.Forward:
         return batch_inference.compile_forward(forward, compiler_options, devices[:number])
 
-    def run(batch_size=_REFERENCE_SIZE, order=None, number=1):
+    def run(images: Any = images, batch_size: int = _REFERENCE_SIZE, number: int = 1) -> np.ndarray:
+        used = devices[:number]
         return batch_inference.predict(
-            compiled(number),
-            variables,
-            images if order is None else _Reordered(images, order),
-            batch_size=batch_size,
-            progress=False,
-            devices=devices[:number],
+            compiled(number), variables, images, batch_size=batch_size, progress=False, devices=used
         )
 
     reference = run()
@@ -99,7 +94,7 @@ def check_predictions(
             compared = f"{size} at a time and {min(count, _REFERENCE_SIZE)}"
             yield compare("batch size", compared, reference, run(batch_size=size))
     order = np.random.default_rng(seed).permutation(count)
-    yield compare("order", "shuffled and in order", reference[order], run(order=order))
+    yield compare("order", "shuffled and in order", reference[order], run(_Reordered(images, order)))
     for number in range(2, len(devices) + 1):
         yield compare("devices", f"{number} and 1", reference, run(number=number))
 
@@ -107,16 +102,16 @@ def check_predictions(
 def check_transform(
     prepare: Callable[[jax.Array, jax.Array], jax.Array], images: np.ndarray, again: np.ndarray
 ) -> Check:
-    """Whether the evaluation transform gives the same bits twice, compiled anew the second time.
+    """Checks that two compilations of the evaluation transform give the same bits.
 
     Args:
       prepare: from `preprocessing.make_input`.
       images: uint8 [N, H, W, C].
-      again: the same, read a second time.
+      again: the same images, read a second time.
     """
-    whole = augment.identity_affine(len(images))
+    affine = augment.identity_affine(len(images))
     first, second = (
-        np.asarray(jax.jit(lambda images, affine: prepare(images, affine))(faces, whole))
+        np.asarray(jax.jit(lambda images, affine: prepare(images, affine))(faces, affine))
         for faces in (images, again)
     )
     equal = first.tobytes() == second.tobytes()
@@ -126,7 +121,7 @@ def check_transform(
 
 
 def compare(name: str, compared: str, reference: np.ndarray, probs: np.ndarray) -> Check:
-    """A check of probabilities float64 [N, K] against the reference, its images in the same order."""
+    """Compares probabilities float64 [N, K] with a reference in the same order."""
     ours, theirs = probs.argmax(axis=1), reference.argmax(axis=1)
     rows = np.arange(len(probs))
     margin = reference[rows, theirs] - reference[rows, ours]
@@ -135,7 +130,7 @@ def compare(name: str, compared: str, reference: np.ndarray, probs: np.ndarray) 
 
 
 class _Reordered:
-    """Images in another order, read when they are asked for."""
+    """Images in another order, read on demand."""
 
     def __init__(self, images: Any, order: np.ndarray):
         self.shape, self._images, self._order = images.shape, images, order

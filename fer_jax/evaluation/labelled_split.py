@@ -1,7 +1,7 @@
-"""A split of a dataset as a network is judged on it: faces as it takes them, labels that it knows."""
+"""Loads a dataset's split for evaluation: faces at the network's size, with the labels to score against."""
 
 import dataclasses
-import os
+import pathlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,14 +17,15 @@ from fer_jax.loaded_model import LoadedModel
 
 @dataclasses.dataclass(frozen=True)
 class LabelledSplit:
-    """A split as a network is judged on it.
+    """A split and the labels to score a network against.
 
     Attributes:
-      faces: those that have a label, with the labels to judge by.
+      faces: the faces that have a label, with these labels.
       kept: int [N], their places in the split.
-      whole: the split with the labels that it came with.
-      rule: `ferplus.GIVEN` or the name of a FER+ rule: where the labels to judge by are from.
-      names: the classes; a network that tells one more apart is judged by these alone.
+      whole: the split with its own labels.
+      rule: `ferplus.GIVEN` or the name of the FER+ rule that the labels follow.
+      names: the classes that are scored; the network may have one more.
+      metadata: of the weights and of the evaluation, as reports repeat it.
     """
 
     faces: Faces
@@ -32,22 +33,23 @@ class LabelledSplit:
     whole: Faces
     rule: str
     names: list[str]
+    metadata: dict[str, Any]
 
 
-def load_split(model: LoadedModel, data_dir: str, split: str) -> Faces:
-    """Loads a split of a dataset with its given labels, its faces as the network takes them.
+def load_split(model: LoadedModel, data_dir: str | pathlib.Path, split: str) -> Faces:
+    """Loads a split with its own labels, its faces at the size that the network was trained with.
 
     Raises:
       As `builder.load`.
-      ValueError: the faces have colours and the network takes grey ones.
+      ValueError: the faces are in color and the network takes grayscale.
     """
     manifest = builder.read_manifest(data_dir)
     channels = model.input_shape[-1]
     if manifest["channels"] not in (1, channels):
         raise ValueError(
-            f"the faces of {data_dir} have {manifest['channels']} channels (colour) and the model "
-            f"of {model.source} takes {channels} (grey): prepare grey copies of the images, or evaluate "
-            f"a model that was trained in colour"
+            f"the faces of {data_dir} have {manifest['channels']} channels (color) and the model of "
+            f"{model.source} takes {channels} (grayscale): prepare grayscale copies of the images, or "
+            "evaluate a model that was trained in color"
         )
     # The size the training loaded faces at; otherwise their own or, if they differ, the model's.
     size = model.facts.get("loaded_size")
@@ -57,33 +59,48 @@ def load_split(model: LoadedModel, data_dir: str, split: str) -> Faces:
 
 
 def load_labelled(
-    model: LoadedModel, data_dir: str, split: str, rule: str | None = None, num_classes: int | None = None
+    model: LoadedModel,
+    data_dir: str | pathlib.Path,
+    split: str,
+    rule: str | None = None,
+    num_classes: int | None = None,
 ) -> LabelledSplit:
-    """Loads a split with the labels to judge the network by.
+    """Loads a split with the labels to score the network against.
 
     Args:
       model: the network.
       data_dir: the dataset's folder.
       split: its split.
-      rule: `ferplus.GIVEN` or one of `ferplus.RULES`; None for that of the training. Faces that it gives
-        no label are left out.
-      num_classes: to judge by: 8, or 7, which rules out contempt and leaves out faces with that label;
-        None for the network's, and for 7 by given labels, which know no contempt.
+      rule: `ferplus.GIVEN` or one of `ferplus.RULES`; None for the training's. Faces to which it gives no
+        label are left out.
+      num_classes: 8, or 7, which rules out contempt and leaves out faces with that label; None for the
+        network's, and for 7 with given labels, which have no contempt.
 
     Raises:
       As `load_split`.
       ValueError: a FER+ rule for data without votes, or no face has a label by it; more classes than the
-        network or the labels know.
+        network or the labels have.
     """
     faces, names = load_split(model, data_dir, split), model.facts["emotions"]
-    rule = rule or model.facts.get("labels", ferplus.GIVEN)
+    rule = str(rule or model.facts.get("labels", ferplus.GIVEN))
     known = len(EMOTIONS) if rule == ferplus.GIVEN else len(names)
     if (num_classes or known) > known:
         whose = f"labels {rule}" if known < len(names) else f"{model.source}"
-        raise ValueError(f"{num_classes} classes to judge by: {whose} know {known}")
+        raise ValueError(f"cannot score {num_classes} classes: {whose} have {known}")
     names = list(names[: num_classes or known])
+    manifest = builder.read_manifest(data_dir)
+    metadata = model.facts | {
+        "checkpoint": model.source,
+        "split": split,
+        "data": builder.describe(manifest),
+        "data_hash": manifest["content_hash"],
+        "trained_data": model.facts["data"],
+        "trained_data_hash": model.facts["data_hash"],
+        "emotions": names,
+        "labels": rule,
+    }
     if rule == ferplus.GIVEN:
-        return LabelledSplit(faces, np.arange(len(faces)), faces, rule, names)
+        return LabelledSplit(faces, np.arange(len(faces)), faces, rule, names, metadata)
     if faces.votes is None:
         raise ValueError(
             f"labels by {rule} need FER+ votes, and {data_dir} has none: prepare it with "
@@ -92,33 +109,31 @@ def load_labelled(
     kept = np.flatnonzero(ferplus.labels(faces.votes, rule, len(names))[0] != ferplus.LEFT_OUT)
     if not len(kept):
         raise ValueError(f"no face of {split} in {data_dir} has a label by {rule}")
-    return LabelledSplit(ferplus.relabel(faces, rule, len(names)), kept, faces, rule, names)
+    return LabelledSplit(ferplus.relabel(faces, rule, len(names)), kept, faces, rule, names, metadata)
 
 
 def find_duplicates(
-    model: LoadedModel, images: Any, facts: dict[str, Any], data_dirs: Iterable[os.PathLike | str]
+    model: LoadedModel, images: Any, facts: dict[str, Any], data_dirs: Iterable[str | pathlib.Path]
 ) -> np.ndarray | None:
-    """Finds what each image shares with the splits that had a part in the weights.
-
-    The split that the images are of is left out: what it had to do with the weights is said by itself.
+    """Compares images with the splits that influenced the weights, other than their own.
 
     Args:
       model: the network.
-      images: uint8 [N, H, W, C], as `load_split` gives them.
+      images: uint8 [N, H, W, C], from `load_split`.
       facts: as `leakage_policy.assess` takes them.
-      data_dirs: datasets to look for those splits in.
+      data_dirs: datasets in which to look for those splits.
 
     Returns:
-      int8 [N], places in `leakage.KINDS`; None where one of those splits is in none of the datasets.
+      int8 [N], indices into `leakage.KINDS`; None if one of those splits is in none of the datasets.
     """
-    used = {one.hash for one in leakage_policy.used_splits(facts)}
-    wanted = used - {leakage_policy.split_hash(facts["data"], facts["split"])}
+    wanted = {one.hash for one in leakage_policy.used_splits(facts)}
+    wanted.discard(leakage_policy.split_hash(facts["data"], facts["split"]))
     if None in wanted:
         return None
     copies = np.zeros(images.shape[0], np.int8)
     for data_dir in data_dirs:
-        at_hand = leakage_policy.find_splits(wanted, builder.describe(builder.read_manifest(data_dir)))
-        for found, name in at_hand.items():
+        data = builder.describe(builder.read_manifest(data_dir))
+        for found, name in leakage_policy.find_splits(wanted, data).items():
             others = load_split(model, data_dir, name).images
             copies = np.maximum(copies, leakage.find_duplicates(images, others))
             wanted.remove(found)

@@ -1,6 +1,5 @@
-"""What a split had to do with the weights that are judged on it, and what may be said of the score."""
+"""Decides which score may be reported for weights that may have seen the evaluated images."""
 
-import dataclasses
 import datetime
 import fcntl
 import json
@@ -8,7 +7,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,14 +17,13 @@ from fer_jax.weights_file import CHECKPOINTS
 LEDGER = "test_evaluations.jsonl"
 
 
-@dataclasses.dataclass(frozen=True)
-class Used:
-    """A split that had a part in weights, or in weights that these began with.
+class Used(NamedTuple):
+    """A split that influenced weights, directly or through weights that they come from.
 
     Attributes:
       split: its name in the dataset of that training.
-      hash: of its labels and pixels, None where it is not known.
-      trained: whether it was trained on; else its scores selected weights, or steered the training.
+      hash: of its labels and pixels, None if unknown.
+      trained: True if it was trained on; False if its scores selected weights or steered the training.
     """
 
     split: str
@@ -34,186 +32,153 @@ class Used:
 
 
 def used_splits(facts: dict[str, Any]) -> list[Used]:
-    """The splits that had a part in weights.
+    """Returns the splits that influenced weights.
 
     Args:
-      facts: of the weights: 'trained_data' (see `builder.describe`), 'selection', 'steered_by' (a split's
-        name, where its scores lowered the rate or ended the training) and 'ancestors', the same of the
-        trainings that the weights come from (began with or learnt from), which name their data 'data'.
+      facts: metadata of the weights: 'trained_data' (see `builder.describe`), 'selection', 'steered_by'
+        (the split whose scores lowered the learning rate or stopped the training) and 'ancestors', the same
+        of the trainings that the weights come from (initialization, teachers), with 'data' in place of
+        'trained_data'.
     """
     found = []
-    for one in ({"data": facts.get("trained_data")} | _part(facts), *facts.get("ancestors", ())):
+    for one in ({"data": facts.get("trained_data")} | _steering(facts), *facts.get("ancestors", ())):
         found.append(Used("train", split_hash(one["data"], "train"), True))
-        judges = ((one.get("selection") or {}).get("split"), one.get("steered_by"))
-        for name in dict.fromkeys(filter(None, judges)):
+        names = ((one.get("selection") or {}).get("split"), one.get("steered_by"))
+        for name in dict.fromkeys(filter(None, names)):
             found.append(Used(name, split_hash(one["data"], name), False))
     return found
 
 
-def _part(facts: dict[str, Any]) -> dict[str, Any]:
+def _steering(facts: dict[str, Any]) -> dict[str, Any]:
     return {key: facts.get(key) for key in ("selection", "steered_by")}
 
 
 def inherit(facts: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:
-    """The facts of weights that come from others: what had a part in those has a part in them.
-
-    Args:
-      facts: of the new weights.
-      parent: of those that they begin with or learn from, see `weights_file.load_weights`.
-    """
-    line = [
+    """Returns the metadata of weights that start from, or learn from, a parent's: with its ancestors."""
+    ancestors = [
         *facts.get("ancestors", ()),
-        {"data": parent.get("data")} | _part(parent),
+        {"data": parent.get("data")} | _steering(parent),
         *parent.get("ancestors", ()),
     ]
     annotations = dict.fromkeys([*facts["annotations"], *parent.get("annotations", ())])
-    return facts | {"ancestors": line, "annotations": list(annotations)}
+    return facts | {"ancestors": ancestors, "annotations": list(annotations)}
 
 
-def find_splits(wanted: Iterable[str], data: dict[str, Any]) -> dict[str, str]:
-    """Which splits a dataset holds: {hash: name in the dataset}.
-
-    Args:
-      wanted: their hashes.
-      data: facts of the dataset, see `builder.describe`.
-    """
+def find_splits(wanted: Iterable[str | None], data: dict[str, Any]) -> dict[str, str]:
+    """Returns {hash: split name} of those hashes that a dataset (see `builder.describe`) contains."""
     hashes = {split_hash(data, name): name for name in data["splits"]}
-    return {found: hashes[found] for found in wanted if found in hashes}
+    return {found: hashes[found] for found in wanted if found is not None and found in hashes}
 
 
 def split_hash(data: dict[str, Any] | None, split: str) -> str | None:
-    """The hash of a split's labels and pixels, where the facts of a dataset tell it."""
+    """Returns the hash of a split's labels and pixels, None if the dataset's metadata lacks it."""
     return (data or {}).get("splits", {}).get(split, {}).get("hash")
 
 
 def assess(facts: dict[str, Any], copies: np.ndarray | None) -> dict[str, Any]:
-    """What the evaluated split had to do with the weights.
+    """Returns how the evaluated split influenced the weights, and which score may be reported.
 
     Args:
-      facts: of the weights, as `used_splits` takes them, with 'split' and 'data' of what is evaluated.
-      copies: int8 [N], what each image shares with the splits that had a part (places in
-        `leakage.KINDS`); None where that is not known.
+      facts: metadata of the weights, as `used_splits` takes it, with 'split' and 'data' of the evaluation.
+      copies: int8 [N], for each image the closest match in the splits that influenced the weights (indices
+        into `leakage.KINDS`); None if unknown.
 
     Returns:
-      'trained_on_this_split' and 'selected_on_this_split' (bool, None where it is not known); 'copies',
-      how many images are identical to one of those splits, how many near one ('identical', 'near'; None
-      where it is not known); 'headline', the figure that may be quoted as the score on new faces:
-      'accuracy', 'without_near' (the part without copies) or None; 'note', the reason in words.
+      'trained_on_this_split' and 'selected_on_this_split' (bool, None if unknown); 'copies', how many images
+      have an 'identical' and how many a 'near' duplicate in those splits (None if unknown); 'headline', the
+      score that may be reported for new faces: 'accuracy', 'without_near' (without images that have a
+      duplicate) or None; 'note', the reason in words.
     """
-    split, used = facts["split"], used_splits(facts)
-    here = split_hash(facts.get("data"), split)
-    same = [one for one in used if one.hash is not None and one.hash == here]
+    used, here = used_splits(facts), split_hash(facts.get("data"), facts["split"])
     known = here is not None and all(one.hash is not None for one in used)
-    trained = any(one.trained for one in same)
-    selected = any(not one.trained for one in same)
-    counts = count_copies(copies)
-    headline = None
-    if known and not trained and not selected and counts is not None:
-        headline = "without_near" if any(counts.values()) else "accuracy"
-        if (copies > 0).all():  # nothing is left
-            headline = None
-    note = _note(facts, trained, selected, known, counts)
-    if headline is None and not note.startswith("No headline"):
-        note = (
-            f"No headline: every image of `{split}` stands among those of the training or selection: "
-            f"{counts['identical']:,} pixel for pixel, {counts['near']:,} nearly so."
-        )
+    trained, selected = (
+        here is not None and any(one.hash == here and one.trained == way for one in used)
+        for way in (True, False)
+    )
+    headline, note = _headline(facts, trained, selected, known, copies)
     return {
         "trained_on_this_split": trained if known else None,
         "selected_on_this_split": selected if known else None,
-        "copies": counts,
+        "copies": count_copies(copies),
         "headline": headline,
         "note": note,
     }
 
 
 def count_copies(copies: np.ndarray | None) -> dict[str, int] | None:
-    """How many of the images int8 [N] are of each of `leakage.KINDS` but the first; None of None."""
+    """Counts images int8 [N] of each of `leakage.KINDS` but the first; None of None."""
     if copies is None:
         return None
     return {kind: int((copies == i).sum()) for i, kind in enumerate(leakage.KINDS) if i}
 
 
-def _note(
-    facts: dict[str, Any], trained: bool, selected: bool, known: bool, counts: dict[str, int] | None
-) -> str:
-    split, selection = facts["split"], facts.get("selection")
+def _headline(
+    facts: dict[str, Any], trained: bool, selected: bool, known: bool, copies: np.ndarray | None
+) -> tuple[str | None, str]:
+    """Returns 'headline' and 'note' of `assess`."""
+    split, selection, counts = facts["split"], facts.get("selection"), count_copies(copies)
     if trained:
-        return "No headline: the model was trained on this split; the figures say nothing about new faces."
-    if (
+        reason = "the model was trained on this split; the figures say nothing about new faces."
+    elif (
         selected
         and selection
         and split_hash(facts["trained_data"], selection["split"]) == split_hash(facts["data"], split)
     ):
-        return (
-            f"No headline: selected on this split. Of all evaluations of the run on `{split}` this "
-            f"checkpoint's {selection['metric']} was the best, so the figures are optimistic."
+        reason = (
+            f"selected on this split. This checkpoint has the run's best {selection['metric']} on `{split}`, "
+            "so the figures are optimistic."
         )
-    if selected:
-        return (
-            "No headline: the scores on this split steered the training, or selected the weights that it "
-            "began with or learnt from, so the figures are optimistic."
+    elif selected:
+        reason = (
+            "the scores on this split steered the training, or selected the weights that it started or "
+            "learned from, so the figures are optimistic."
         )
-    if not known:
-        return (
-            "No headline: the weights do not tell which images they were trained and selected on, so whether "
-            f"`{split}` had a part in them is not known."
+    elif not known:
+        reason = (
+            "the weights do not record the images that they were trained and selected on, so whether "
+            f"`{split}` influenced them is not known."
         )
-    if counts is None:
-        return (
-            f"No headline: `{split}` is not one of the splits that the weights were trained and selected on, "
-            "but whether its images have copies there is not known; --training_data tells."
+    elif counts is None or copies is None:
+        reason = (
+            f"the weights were neither trained nor selected on `{split}`, but whether its images have "
+            "duplicates in those splits is not known; --training_data tells where to look."
         )
-    text = f"`{split}` had no part in the training"
-    text += f", nor in the selection, which was on `{selection['split']}`" if selection else ""
-    text += ", nor in that of weights it began with or learnt from." if facts.get("ancestors") else "."
-    if not any(counts.values()):
-        return f"{text} None of its images has a copy there."
-    return (
-        f"{text} But {counts['identical']:,} of its images stand there pixel for pixel and "
-        f"{counts['near']:,} nearly so (correlation of 0.9 or more): the headline is the figure without them."
-    )
-
-
-def _append(folder: pathlib.Path, entry: dict[str, Any]) -> int | None:
-    """Notes an evaluation on the test split in the ledger of a run.
-
-    Args:
-      folder: of the weights.
-      entry: what to note; the time (UTC) is added.
-
-    Returns:
-      How many evaluations the ledger holds now; None where it cannot be written.
-    """
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    try:
-        with open(folder / LEDGER, "a+", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.write(json.dumps({"time": now} | entry, sort_keys=True) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-            file.seek(0)
-            return sum(1 for line in file if line.strip())
-    except OSError:
-        return None
+    elif sum(counts.values()) == len(copies):
+        reason = (
+            f"every image of `{split}` has a duplicate in the splits of the training or selection: "
+            f"{counts['identical']:,} identical, {counts['near']:,} near."
+        )
+    else:
+        text = f"`{split}` was not used in the training"
+        text += f", nor in the selection, which was on `{selection['split']}`" if selection else ""
+        text += ", nor for weights it started or learned from." if facts.get("ancestors") else "."
+        if not any(counts.values()):
+            return "accuracy", f"{text} None of its images has a duplicate there."
+        return "without_near", (
+            f"{text} But {counts['identical']:,} of its images have an identical copy there and "
+            f"{counts['near']:,} a near duplicate (correlation of 0.9 or more): the headline is the figure "
+            "without them."
+        )
+    return None, f"No headline: {reason}"
 
 
 def record_test(facts: dict[str, Any], accuracy: float, what: str) -> int | None:
-    """Notes an evaluation on the test split in the ledger beside the weights; none of another split.
+    """Records an evaluation on the test split in the ledger beside the weights; ignores other splits.
 
     Args:
-      facts: of the weights and of what they are judged on.
-      accuracy: that was found.
-      what: was evaluated, such as a kind of test-time augmentation.
+      facts: metadata of the weights and of the evaluation.
+      accuracy: the result.
+      what: what was evaluated, such as a kind of test-time augmentation.
 
     Returns:
-      How many evaluations the ledger holds now; None where none is noted.
+      The number of evaluations in the ledger; None where none is recorded.
     """
     if facts["split"] != "test":
         return None
     weights = pathlib.Path(facts["checkpoint"])
     folder = weights.parent.parent if weights.parent.name == CHECKPOINTS else weights.parent
     entry = {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "weights": weights.name,
         "step": (facts.get("selection") or {}).get("step"),
         "data_hash": facts["data_hash"],
@@ -221,7 +186,14 @@ def record_test(facts: dict[str, Any], accuracy: float, what: str) -> int | None
         "what": what,
         "accuracy": accuracy,
     }
-    number = _append(folder, entry)
-    if number is None:
+    try:
+        with open(folder / LEDGER, "a+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(json.dumps(entry, sort_keys=True) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+            file.seek(0)
+            return sum(1 for line in file if line.strip())
+    except OSError:
         print(f"note: cannot write {folder / LEDGER}: this evaluation is not counted", file=sys.stderr)
-    return number
+        return None

@@ -1,4 +1,4 @@
-"""Of which source and on what a run's figures are."""
+"""Records the commit, JAX version, and devices behind a run's results."""
 
 import json
 import pathlib
@@ -12,12 +12,12 @@ STARTS_FILE = "starts.jsonl"
 
 
 def current() -> dict[str, Any]:
-    """What runs in this process: "version" of the package, "commit", "jax", "devices" (a number), "device".
+    """Returns the "version" of the package, "commit", "jax", "devices" (their number) and "device".
 
-    The commit ends in "-dirty" where tracked files have changes that are not in it; it is None where the
-    package is not in a Git checkout of its own.
+    The commit ends in "-dirty" where tracked files have uncommitted changes; it is None where the package
+    is not in a Git checkout of its own.
     """
-    import jax  # what is noted is read without it
+    import jax  # which readers of the records do not need
 
     devices = jax.devices()
     return {
@@ -42,16 +42,15 @@ def _commit() -> str | None:
 
 
 def record_start(workdir: pathlib.Path, step: int) -> None:
-    """Adds a line to the run's `starts.jsonl`: what it goes on with from `step`."""
+    """Appends `current` and the step that training starts or resumes from to the run's starts.jsonl."""
     with open(workdir / STARTS_FILE, "a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step, **current()}) + "\n")
 
 
 def read_starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """What `record_start` noted, in its order; [] where nothing is.
+    """Returns what `record_start` wrote, in order; [] without a file.
 
-    A start that a later one undid, which went on from no later step, is left out, and so is a line that was
-    cut off.
+    Leaves out starts whose steps a later start trained again, and truncated lines.
     """
     path = workdir / STARTS_FILE
     found: list[dict[str, Any]] = []
@@ -65,18 +64,16 @@ def read_starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def commits(found: Iterable[dict[str, Any]]) -> str | None:
-    """Of several of `current`, each commit once: "1a2b3c4 and 5d6e7f8"; None where none is known."""
-    found = list(found)
-    if not any(one["commit"] for one in found):
-        return None
-    return " and ".join(dict.fromkeys(one["commit"] or "unknown" for one in found))
+    """Returns each commit of several `current` once: "1a2b3c4 and 5d6e7f8"; None where none is known."""
+    unique = dict.fromkeys(one["commit"] for one in found)
+    return " and ".join(commit or "unknown" for commit in unique) if any(unique) else None
 
 
 def describe(found: Iterable[dict[str, Any]]) -> str:
-    """One line for several of `current`, each thing named once: "commit 1a2b3c4, 2 x cpu, jax 0.10.2"."""
+    """Returns one line for several `current`, without repetition: "commit 1a2b3c4, 2 x cpu, jax 0.10.2"."""
     found = list(found)
-    many = len({one["commit"] for one in found}) > 1
-    machines = dict.fromkeys(f"{one['devices']} x {one['device']}, jax {one['jax']}" for one in found)
     if not found:
         return "commit and devices unknown"
+    many = len({one["commit"] for one in found}) > 1
+    machines = dict.fromkeys(f"{one['devices']} x {one['device']}, jax {one['jax']}" for one in found)
     return f"{'commits' if many else 'commit'} {commits(found) or 'unknown'}, {' and '.join(machines)}"

@@ -93,7 +93,7 @@ def test_checkpoint_split_tta_and_batch_sizes(evaluate, run, tmp_path):
         np.testing.assert_allclose(other, results[0], atol=1e-5)
         np.testing.assert_array_equal(other.argmax(axis=1), results[0].argmax(axis=1))
     assert result["tta"] == "flip" and result["selected_on_this_split"] is False
-    assert "`test` had no part in the training" in result["note"]
+    assert "`test` was not used in the training" in result["note"]
     assert result["copies"] == {"near": 0, "identical": 0} and result["headline"] == "accuracy"
     ledger = (run / "test_evaluations.jsonl").read_text().splitlines()
     assert [json.loads(line)["accuracy"] for line in ledger[-3:]] == [result["accuracy"]] * 3
@@ -163,7 +163,7 @@ def test_data_that_cannot_be_used(complaint, tmp_path):
     faces = synthetic_faces(train=1, validation=1)
     color, gray = (build_dataset(tmp_path / str(count), faces, count) for count in (3, 1))
     message = complaint(data=color)
-    assert "3 channels (colour)" in message and "takes 1 (grey)" in message
+    assert "3 channels (color)" in message and "takes 1 (grayscale)" in message
     message = complaint(data=gray, split="test")
     assert "no test split" in message and "train, validation" in message
 

@@ -295,7 +295,7 @@ def test_without_a_table_what_is_found_is_printed(folder, tiny_run, capsys):
         (["{in}/a.png", "--out", "out.xlsx"], "expected a file ending in .csv or .jsonl"),
         (["{in}/a.png", "--out", "{in}/there.csv"], "there.csv exists: go on with it by --resume"),
         (["{in}/a.png", "--annotate", "{in}/a.png/x"], "a.png/x (Not a directory); give another --annotate"),
-        (["{in}/a.png", "--out", "{in}/a.png/x.csv"], "a.png is no folder); give another --out"),
+        (["{in}/a.png", "--out", "{in}/a.png/x.csv"], "a.png is not a folder); give another --out"),
     ],
 )
 def test_what_cannot_be_begun_says_why(arguments, message, folder, tiny_run, capsys):

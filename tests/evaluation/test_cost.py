@@ -7,7 +7,6 @@ import pytest
 from fer_jax import models
 from fer_jax.evaluation import cost
 from fer_jax.loaded_model import LoadedModel
-from fer_jax.weights_file import export_weights
 
 
 def shapes_of(model, *shape):
@@ -38,24 +37,11 @@ def test_flops_of_a_network_counted_by_hand():
     assert cost.flops(model, shapes_of(model, 12, 12, 1), (12, 12, 1)) == expected
 
 
-def test_latency_of_weights_in_a_file(tmp_path):
-    model = models.create("cnn_relu", widths=(4,), hidden=4)
-    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 12, 12, 1), np.float32))
-    preprocess = {"image_size": 12, "channels": 1, "mean": 0.5, "std": 0.25, "fill": "reflect"}
-    facts = {
-        "model": {"name": "cnn_relu", "kwargs": {"widths": [4], "hidden": 4}},
-        "preprocess": preprocess | {"interpolation": "bilinear"},
-        "emotions": "angry disgust fear happy sad surprise neutral".split(),
-        "data": {"name": "faces", "splits": {}},
-        "data_hash": "a" * 64,
-    }
-    export_weights(tmp_path / "w.safetensors", variables, facts)
-    trained = LoadedModel(tmp_path / "w.safetensors")
-    found = cost.latency(trained, (48, 48, 1), calls=5, warm_up=1)
+def test_latency_of_weights_in_a_file(tiny_run):
+    trained = LoadedModel(tiny_run)
+    found = cost.latency(trained, (40, 40, 1), calls=5, warm_up=1)
     low, high = found["quartiles_milliseconds"]
     assert 0 < low <= found["milliseconds"] <= high and found["calls"] == 5
     assert found["hardware"] == cost.hardware() and found["hardware"]
-    assert cost.measure(trained) == {
-        "flops": cost.flops(model, variables, (12, 12, 1)),
-        "latency": None,
-    }
+    flops = cost.flops(trained.model, trained.variables, (48, 48, 1))
+    assert cost.measure(trained) == {"flops": flops, "latency": None}

@@ -1,4 +1,4 @@
-"""The checks pass where predictions depend on the faces alone, and catch what has been planted."""
+"""The checks pass where predictions depend on the faces alone, and catch planted defects."""
 
 import flax.linen as nn
 import jax
@@ -11,6 +11,7 @@ from fer_jax.evaluation import invariance
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 6, 6, 1), np.uint8)
 WEIGHTS = np.random.default_rng(1).normal(size=(36, 7)).astype(np.float32)
+CALLS = np.random.default_rng(2)
 
 
 def prepare(images, affine):
@@ -21,45 +22,36 @@ def sound(weights, images, affine):
     return prepare(images, affine).reshape(len(images), -1) @ weights
 
 
-def by_name(forward):
+def batch_norm(weights, images, affine):
+    """Normalizes a face by the others of its batch; with all faces in one batch order does not matter."""
+    x = prepare(images, affine).reshape(len(images), -1)
+    norm = nn.BatchNorm(use_running_average=False, use_bias=False, use_scale=False)
+    variables = norm.init(jax.random.key(0), x)
+    return norm.apply(variables, x, mutable=["batch_stats"])[0] @ weights
+
+
+def by_place(weights, images, affine):
+    return sound(weights, images, affine) + jnp.eye(7)[jnp.arange(len(images)) % 7]
+
+
+def by_call(weights, images, affine):
+    noise = jax.pure_callback(lambda: np.float32(CALLS.normal()), jax.ShapeDtypeStruct((), np.float32))
+    return sound(weights, images, affine) * noise
+
+
+@pytest.mark.parametrize(
+    ("forward", "failed"),
+    [
+        (sound, set()),
+        (batch_norm, {"batch size"}),
+        (by_place, {"batch size", "order"}),
+        (by_call, {"run", "batch size", "order"}),
+    ],
+)
+def test_what_predictions_depend_on_is_found(forward, failed):
     checks = list(invariance.check_predictions(forward, WEIGHTS, IMAGES))
     assert {check.name for check in checks} == {"run", "batch size", "order"}
-    return {name: all(c.passed for c in checks if c.name == name) for name in ("run", "batch size", "order")}
-
-
-def test_a_model_of_the_faces_alone_passes():
-    assert by_name(sound) == {"run": True, "batch size": True, "order": True}
-
-
-def test_batch_norm_that_was_left_in_training_is_caught():
-    """It normalises a face by the others of its batch; all faces in one batch are in no order."""
-
-    def forward(weights, images, affine):
-        x = prepare(images, affine).reshape(len(images), -1)
-        norm = nn.BatchNorm(use_running_average=False, use_bias=False, use_scale=False)
-        variables = norm.init(jax.random.key(0), x)
-        return norm.apply(variables, x, mutable=["batch_stats"])[0] @ weights
-
-    assert by_name(forward) == {"run": True, "batch size": False, "order": True}
-
-
-def test_a_model_that_looks_at_the_place_in_the_batch_is_caught():
-    def forward(weights, images, affine):
-        return sound(weights, images, affine) + jnp.eye(7)[jnp.arange(len(images)) % 7]
-
-    found = by_name(forward)
-    assert found["run"] and not found["order"] and not found["batch size"]
-
-
-def test_a_model_that_answers_otherwise_each_time_is_caught():
-    calls = np.random.default_rng(2)
-
-    def forward(weights, images, affine):
-        shape = jax.ShapeDtypeStruct((), np.float32)
-        noise = jax.pure_callback(lambda: np.float32(calls.normal()), shape)
-        return sound(weights, images, affine) * noise
-
-    assert not by_name(forward)["run"]
+    assert {check.name for check in checks if not check.passed} == failed
 
 
 def test_deviation_and_changed_classes_by_hand():
@@ -67,7 +59,7 @@ def test_deviation_and_changed_classes_by_hand():
     moved = np.array([[0.4, 0.6], [0.499999, 0.500001], [0.1, 0.9]])
     check = invariance.compare("order", "a and b", reference, moved)
     assert check.deviation == pytest.approx(0.2) and check.changed == 1 and not check.passed
-    # What lay between equals may fall either way.
+    # Two equal probabilities may fall either way.
     check = invariance.compare("order", "a and b", reference[1:], moved[1:])
     assert check.deviation == pytest.approx(2e-6) and check.changed == 0 and check.passed
     assert str(check).endswith("2.0e-06        0  ok")
@@ -79,7 +71,7 @@ def test_the_transform_is_compared_bit_by_bit():
     other[3, 2, 1] ^= 1
     check = invariance.check_transform(prepare, IMAGES, other)
     assert not check.passed and check.deviation == pytest.approx(1 / 255, rel=1e-4)
-    # A transform that draws anew whenever it is compiled.
+    # A transform that differs whenever it is compiled.
     calls = iter((1.0, 1.0 + 1e-6))
     assert not invariance.check_transform(lambda x, a: prepare(x, a) * next(calls), IMAGES, IMAGES).passed
 
@@ -109,24 +101,17 @@ def test_devices_are_compared():
     assert devices == [(name, "True") for name in names] + [(name, str(name == "2 and 1")) for name in names]
 
 
-@pytest.fixture(scope="module")
-def program():
-    return script("check_invariance")
-
-
-def test_the_script_ends_with_the_verdict(program, tiny_run, tiny_data, capsys, monkeypatch):
-    arguments = ["--workdir", str(tiny_run), "--data", str(tiny_data), "--limit", "9"]
-    assert program.main(arguments) == 0
+def test_the_command_ends_with_the_verdict(tiny_run, tiny_data, tmp_path, capsys, monkeypatch):
+    main = script("check_invariance").main
+    arguments = ["--data", str(tiny_data), "--limit", "9", "--workdir"]
+    assert main([*arguments, str(tiny_run)]) == 0
     printed = capsys.readouterr().out
     assert "on 9 faces of validation, devices: 1" in printed and "FAILED" not in printed
-    assert printed.count("  ok\n") == 5 and "their number matters was not checked" in printed
+    assert printed.count("  ok\n") == 5 and "the number of devices was not checked" in printed
     failed = invariance.Check("order", "shuffled and in order", 2e-5)
     monkeypatch.setattr(invariance, "check_predictions", lambda *args, **kwargs: iter([failed]))
-    assert program.main(arguments) == 1
+    assert main([*arguments, str(tiny_run)]) == 1
     printed = capsys.readouterr().out
     assert "2.0e-05        0  FAILED" in printed and "predictions depend on: order" in printed
-
-
-def test_the_script_complains(program, tiny_data, tmp_path, capsys):
-    assert program.main(["--workdir", str(tmp_path), "--data", str(tiny_data)]) == 2
+    assert main([*arguments, str(tmp_path)]) == 2
     assert f"there is no {tmp_path / 'best.safetensors'}" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Copies are found where an exhaustive comparison finds them."""
+"""Duplicates are found where an exhaustive comparison finds them."""
 
 import numpy as np
 import pytest
@@ -9,13 +9,8 @@ from fer_jax.evaluation import leakage
 @pytest.fixture
 def faces():
     """Smooth images uint8 [40, 48, 48, 1], all different."""
-    rng = np.random.default_rng(0)
-    coarse = rng.normal(size=(40, 6, 6))
+    coarse = np.random.default_rng(0).normal(size=(40, 6, 6))
     return (128 + 40 * np.kron(coarse, np.ones((8, 8))))[..., None].clip(0, 255).astype(np.uint8)
-
-
-def correlation(a, b):
-    return np.corrcoef(a.ravel().astype(float), b.ravel().astype(float))[0, 1]
 
 
 def test_identical_near_and_unrelated(faces):
@@ -27,26 +22,26 @@ def test_identical_near_and_unrelated(faces):
 
 
 def test_as_an_exhaustive_comparison(faces, monkeypatch):
-    """Over several parts of the others, at a threshold that splits the images."""
-    monkeypatch.setattr(leakage, "_TOGETHER", 7)
+    """Over several blocks of the others, at a threshold that splits the images."""
+    monkeypatch.setattr(leakage, "_BLOCK", 7)
     rng = np.random.default_rng(2)
     mixed = faces[:12] * 0.6 + faces[12:24] * rng.uniform(0.1, 0.9, (12, 1, 1, 1))
     images = mixed.clip(0, 255).astype(np.uint8)
-    best = np.array([max(correlation(image, other) for other in faces) for image in images])
+    best = np.corrcoef(images.reshape(12, -1), faces.reshape(40, -1))[:12, 12:].max(axis=1)
     threshold = float(np.median(best))
     found = leakage.find_duplicates(images, faces, threshold=threshold, progress=False)
     np.testing.assert_array_equal(found, (best >= threshold).astype(int))
     assert 0 < found.sum() < 12
 
 
-def test_colour_and_other_sizes(faces):
-    colour = np.repeat(np.kron(faces[:4], np.ones((1, 2, 2, 1), np.uint8)), 3, axis=-1)
-    assert leakage.find_duplicates(colour[:2], colour[1:], progress=False).tolist() == [0, 2]
-    grey_too = leakage.find_duplicates(faces[:2], np.repeat(faces[1:4], 3, axis=-1), progress=False)
-    assert grey_too.tolist() == [0, 1]  # other pixels, the same picture
+def test_color_and_other_sizes(faces):
+    color = np.repeat(np.kron(faces[:4], np.ones((1, 2, 2, 1), np.uint8)), 3, axis=-1)
+    assert leakage.find_duplicates(color[:2], color[1:], progress=False).tolist() == [0, 2]
+    grayscale_too = leakage.find_duplicates(faces[:2], np.repeat(faces[1:4], 3, axis=-1), progress=False)
+    assert grayscale_too.tolist() == [0, 1]  # other pixels, the same picture
 
 
-def test_twins_of_one_split(faces):
+def test_pairs_within_a_split(faces):
     images = np.concatenate([faces[:5], faces[1:3]])
     first, second = leakage.find_duplicate_pairs(images)
     assert sorted(zip(first.tolist(), second.tolist(), strict=True)) == [(1, 5), (2, 6)]

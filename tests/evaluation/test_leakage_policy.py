@@ -1,4 +1,4 @@
-"""What may be said of a score follows from what the split had to do with the weights."""
+"""The score that may be reported follows from how the split influenced the weights."""
 
 import json
 import re
@@ -19,45 +19,39 @@ TRAINED = data(train="t", validation="v")
 HERE = data(train="t", validation="v", test="w")
 
 
-def judge(split, here=HERE, selection=SELECTION, trained=TRAINED, copies=(0, 0, 0, 0)):
-    facts = {"split": split, "data": here, "trained_data": trained, "selection": selection}
+def assess(split, copies=(0, 0, 0, 0), **facts):
+    facts = {"data": HERE, "trained_data": TRAINED, "selection": SELECTION} | facts | {"split": split}
     return leakage_policy.assess(facts, None if copies is None else np.array(copies, np.int8))
 
 
 @pytest.mark.parametrize(
-    ("case", "trained", "selected", "headline", "note"),
+    ("found", "trained", "selected", "headline", "note"),
     [
-        ({"split": "test"}, False, False, "accuracy", "no part.*None of its images has a copy"),
+        (assess("test"), False, False, "accuracy", "not used.*None of its images has a duplicate"),
         (
-            {"split": "test", "copies": (0, 2, 1, 2)},
-            False,
-            False,
-            "without_near",
-            "2 of its images stand there pixel for pixel and 1 nearly so .*: the headline is the figure",
+            assess("test", copies=(0, 2, 1, 2)), False, False, "without_near",
+            "2 of its images have an identical copy there and 1 a near duplicate .*: the headline is",
         ),
-        ({"split": "test", "copies": None}, False, False, None, "No headline.*--training_data"),
-        ({"split": "validation"}, False, True, None, "No headline: selected on this split.*optimistic"),
-        ({"split": "train"}, True, False, None, "No headline: the model was trained on this split"),
+        (assess("test", (1, 2, 1, 2)), False, False, None, "No headline: every image.*2 identical, 2 near"),
+        (assess("test", copies=None), False, False, None, "No headline.*--training_data"),
+        (assess("validation"), False, True, None, "No headline: selected on this split.*optimistic"),
+        (assess("train"), True, False, None, "No headline: the model was trained on this split"),
         # The splits that were used, under other names.
-        ({"split": "test", "here": data(train="x", test="v")}, False, True, None, "selected on this split"),
-        ({"split": "test", "here": data(train="x", test="t")}, True, False, None, "trained on this split"),
+        (assess("test", data=data(train="x", test="v")), False, True, None, "selected on this split"),
+        (assess("test", data=data(train="x", test="t")), True, False, None, "trained on this split"),
         # Data of another origin, compared with those of the training.
-        (
-            {"split": "validation", "here": data(validation="y")},
-            False,
-            False,
-            "accuracy",
-            "`validation` had no",
-        ),
-        ({"split": "test", "selection": None}, False, False, "accuracy", "no part in the training\\."),
+        (assess("validation", data=data(validation="y")), False, False, "accuracy", "`validation` was not"),
+        (assess("test", selection=None), False, False, "accuracy", "not used in the training\\."),
+        # The weights of the last step, after scores have steered the training.
+        (assess("validation", selection=None), False, False, "accuracy", "not used"),
+        (assess("validation", selection=None, steered_by="validation"), False, True, None, "steered"),
         # Weights that do not tell.
-        ({"split": "test", "trained": {"name": "old"}}, None, None, None, "not known"),
-        ({"split": "test", "trained": data(train="t")}, None, None, None, "not known"),
-        ({"split": "test", "here": None}, None, None, None, "not known"),
+        (assess("test", trained_data={"name": "old"}), None, None, None, "not known"),
+        (assess("test", trained_data=data(train="t")), None, None, None, "not known"),
+        (assess("test", data=None), None, None, None, "not known"),
     ],
-)
-def test_verdicts(case, trained, selected, headline, note):
-    found = judge(**case)
+)  # fmt: skip
+def test_verdicts(found, trained, selected, headline, note):
     assert found["trained_on_this_split"] is trained
     assert found["selected_on_this_split"] is selected
     assert found["headline"] == headline
@@ -66,8 +60,8 @@ def test_verdicts(case, trained, selected, headline, note):
 
 
 def test_copies_are_counted():
-    assert judge("test", copies=(0, 2, 1, 2))["copies"] == {"near": 1, "identical": 2}
-    assert judge("test", copies=None)["copies"] is None
+    assert assess("test", copies=(0, 2, 1, 2))["copies"] == {"near": 1, "identical": 2}
+    assert assess("test", copies=None)["copies"] is None
 
 
 def test_splits_are_found_by_what_they_hold():
@@ -76,25 +70,21 @@ def test_splits_are_found_by_what_they_hold():
     assert leakage_policy.find_splits(wanted, data(train="z")) == {}
 
 
-def test_weights_that_others_were_made_from_count():
+def test_weights_inherit_what_their_parents_have_seen():
     """Training B begins with the weights of A: what A has seen is nothing new to B."""
     first = {"data": TRAINED, "selection": SELECTION, "annotations": ["ferplus"]}
-    second = leakage_policy.inherit(
-        {"annotations": [], "trained_data": data(train="x", validation="y")}, first
-    )
+    own = {"annotations": [], "trained_data": data(train="x", validation="y")}
+    second = leakage_policy.inherit(own, first)
     assert second["annotations"] == ["ferplus"]
-    for split, trained, selected in (
-        ("train", True, False),
-        ("validation", False, True),
-        ("test", False, False),
+    second["selection"] = None
+    for split, trained, selected, note in (
+        ("train", True, False, "trained on this split"),
+        ("validation", False, True, "selected the weights that it started or learned from"),
+        ("test", False, False, "nor for weights it started or learned from."),
     ):
-        found = leakage_policy.assess(second | {"split": split, "data": HERE}, np.zeros(4, np.int8))
+        found = assess(split, **second)
         assert (found["trained_on_this_split"], found["selected_on_this_split"]) == (trained, selected)
-        assert (found["headline"] is None) == (split != "test")
-    assert (
-        "selected the weights that it began with"
-        in leakage_policy.assess(second | {"split": "validation", "data": HERE}, np.zeros(4, np.int8))["note"]
-    )
+        assert (found["headline"] is None) == (split != "test") and note in found["note"]
     # And so for the weights of a third training, on the data of the second.
     third = leakage_policy.inherit(
         {"annotations": [], "trained_data": data(train="z")}, second | {"data": data(train="x")}
@@ -102,23 +92,21 @@ def test_weights_that_others_were_made_from_count():
     assert {one.hash for one in leakage_policy.used_splits(third)} == {"z", "x", "t", "v"}
     # Weights of a parent that does not tell.
     unknown = leakage_policy.inherit({"annotations": [], "trained_data": TRAINED}, {})
-    assert (
-        leakage_policy.assess(unknown | {"split": "test", "data": HERE}, np.zeros(4, np.int8))["headline"]
-        is None
-    )
+    assert assess("test", **unknown)["headline"] is None
 
 
-def test_scores_that_steer_a_training_have_a_part_in_its_last_weights():
-    facts = {"trained_data": TRAINED, "data": HERE, "split": "validation", "selection": None}
-    assert leakage_policy.assess(facts, np.zeros(4, np.int8))["headline"] == "accuracy"
-    found = leakage_policy.assess(facts | {"steered_by": "validation"}, np.zeros(4, np.int8))
-    assert found["selected_on_this_split"] and found["headline"] is None and "steered" in found["note"]
-
-
-def test_ledger_counts_and_keeps(tmp_path):
-    assert leakage_policy._append(tmp_path, {"accuracy": 0.5}) == 1
-    assert leakage_policy._append(tmp_path, {"accuracy": 0.6}) == 2
-    lines = (tmp_path / leakage_policy.LEDGER).read_text().splitlines()
-    assert [json.loads(line)["accuracy"] for line in lines] == [0.5, 0.6]
-    assert json.loads(lines[0])["time"].endswith("+00:00")
-    assert leakage_policy._append(tmp_path / "missing", {}) is None
+def test_the_ledger_counts_evaluations_on_test(tmp_path, capsys):
+    facts = {"split": "test", "selection": SELECTION, "data_hash": "h", "labels": "given"}
+    facts["checkpoint"] = str(tmp_path / "best.safetensors")
+    step = facts | {"checkpoint": str(tmp_path / "checkpoints" / "9")}  # of the same run
+    assert leakage_policy.record_test(facts, 0.5, "a") == 1
+    assert leakage_policy.record_test(facts | {"split": "validation"}, 0.5, "a") is None
+    assert leakage_policy.record_test(step, 0.6, "b") == 2
+    first, second = map(json.loads, (tmp_path / leakage_policy.LEDGER).read_text().splitlines())
+    assert first.pop("time").endswith("+00:00") and second["accuracy"] == 0.6 and second["weights"] == "9"
+    assert first == {
+        "weights": "best.safetensors", "step": 1200, "data_hash": "h", "labels": "given", "what": "a",
+        "accuracy": 0.5,
+    }  # fmt: skip
+    assert leakage_policy.record_test(facts | {"checkpoint": str(tmp_path / "no" / "w")}, 0.5, "a") is None
+    assert f"cannot write {tmp_path / 'no'}" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What a run notes of the source and the devices that its figures are of."""
+"""What a run records of its source and devices."""
 
 import pathlib
 import shutil
@@ -6,71 +6,75 @@ import subprocess
 
 import jax
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fer_jax.evaluation import run_info
-
-ROOT = pathlib.Path(run_info.__file__).resolve().parents[2]
 
 
 def start(step, **changes):
     return {"step": step, "version": "1", "commit": "a", "jax": "2", "devices": 1, "device": "cpu"} | changes
 
 
-def test_says_what_runs_here():
+def test_records_what_runs_here():
     found = run_info.current()
     assert (found["devices"], found["device"]) == (jax.device_count(), jax.devices()[0].device_kind)
     assert found["jax"] == jax.__version__
 
 
-@pytest.fixture
-def checkout(tmp_path, monkeypatch):
-    """A checkout with one tagged commit that the package seems to lie in; git(...) runs there."""
+def test_a_commit_is_told_from_one_with_changes(tmp_path, monkeypatch):
+    """In a checkout with one tagged commit; an installed package in it has no commit of its own."""
     if not shutil.which("git"):
         pytest.skip("needs git")
     source = tmp_path / "fer_jax" / "evaluation" / "run_info.py"
     source.parent.mkdir(parents=True)
     source.touch()
     monkeypatch.setattr(run_info, "__file__", str(source))
-    own = ["-c", "user.name=a", "-c", "user.email=a@b.example"]
 
     def git(*arguments):
-        command = ["git", "-C", str(tmp_path), *own, *arguments]
+        own = ["-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.example"]
+        command = ["git", *own, *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     git("init")
     git("add", ".")
     git("commit", "--message=first")
     git("tag", "--annotate", "v1", "--message=one")
-    return git
-
-
-def test_a_commit_is_told_from_one_with_changes(checkout):
-    commit = checkout("rev-parse", "--short", "HEAD")
+    commit = git("rev-parse", "--short", "HEAD")
     assert run_info.current()["commit"] == commit
-    pathlib.Path(run_info.__file__).write_text("changed")
+    source.write_text("changed")
     assert run_info.current()["commit"] == f"{commit}-dirty"
-
-
-def test_an_installed_package_has_no_commit(checkout, tmp_path, monkeypatch):
-    """Within another project's checkout, too: that one's commit says nothing of it."""
-    site = tmp_path / "site-packages" / "fer_jax" / "evaluation"
-    site.mkdir(parents=True)
-    monkeypatch.setattr(run_info, "__file__", str(site / "run_info.py"))
+    installed = tmp_path / "site-packages" / "fer_jax" / "evaluation" / "run_info.py"
+    monkeypatch.setattr(run_info, "__file__", str(installed))
     assert run_info.current()["commit"] is None
 
 
-def test_a_start_undoes_those_that_it_did_not_go_on_from(tmp_path, monkeypatch):
-    assert run_info.read_starts(tmp_path) == []
-    for step, commit in ((0, "a"), (0, "b"), (20, "c"), (30, "d"), (20, "e")):
-        monkeypatch.setattr(run_info, "current", lambda commit=commit: {"commit": commit})
-        run_info.record_start(tmp_path, step)
-    with open(tmp_path / run_info.STARTS_FILE, "a") as file:
-        file.write('{"step": 40, "comm')  # killed while it wrote
-    assert run_info.read_starts(tmp_path) == [{"step": 0, "commit": "b"}, {"step": 20, "commit": "e"}]
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory) -> pathlib.Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.lists(st.integers(0, 5)), st.integers(0, 10**6))
+def test_a_start_replaces_those_from_the_same_or_a_later_step(workdir, steps, cut):
+    """And a run that was killed while it wrote, at any byte, loses nothing but that line."""
+    path = workdir / run_info.STARTS_FILE
+    path.unlink(missing_ok=True)
+    assert run_info.read_starts(workdir) == []
+    with pytest.MonkeyPatch.context() as patch:
+        for number, step in enumerate(steps):
+            patch.setattr(run_info, "current", lambda number=number: {"number": number})
+            run_info.record_start(workdir, step)
+    lines = path.read_text().splitlines(keepends=True) if steps else []
+    text = "".join(lines)[: cut % (len("".join(lines)) + 1)]
+    path.write_text(text)
+    whole = sum(len("".join(lines[: i + 1]).rstrip()) <= len(text) for i in range(len(lines)))
+    expected = [i for i in range(whole) if all(steps[i] < later for later in steps[i + 1 : whole])]
+    assert run_info.read_starts(workdir) == [{"step": steps[i], "number": i} for i in expected]
 
 
 @pytest.mark.parametrize(
-    "found, words",
+    ("found", "words"),
     [
         ([], "commit and devices unknown"),
         ([start(0), start(5)], "commit a, 1 x cpu, jax 2"),
@@ -78,6 +82,7 @@ def test_a_start_undoes_those_that_it_did_not_go_on_from(tmp_path, monkeypatch):
             [start(0, commit=None), start(5, devices=8)],
             "commits unknown and a, 1 x cpu, jax 2 and 8 x cpu, jax 2",
         ),
+        ([start(0, commit=None)], "commit unknown, 1 x cpu, jax 2"),
     ],
 )
 def test_names_each_commit_and_machine_once(found, words):

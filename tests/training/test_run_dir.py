@@ -42,7 +42,7 @@ def test_a_directory_is_held_by_one_at_a_time(tmp_path):
 def test_a_directory_that_cannot_be_written_is_named_with_its_flag(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     for path, reason in (
-        (tmp_path / "file", f"{tmp_path / 'file'} is no folder"),
+        (tmp_path / "file", f"{tmp_path / 'file'} is not a folder"),
         (tmp_path / "file" / "x", "Not a directory"),
     ):
         with pytest.raises(OSError, match=rf"^cannot write to {path} \({reason}\); give another --workdir$"):

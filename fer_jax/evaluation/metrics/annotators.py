@@ -1,12 +1,13 @@
-"""Model errors and human disagreement told apart, by FER+'s votes.
+"""Tells model errors from human disagreement, by FER+'s votes.
 
-FER2013 has one label an image, by a search engine's keyword and one person; FER+ asked ten (Barsoum et
-al. 2016, arXiv:1608.01041). Where they do not agree with each other a model cannot agree with them.
+FER2013 has one label per image, by a search engine's keyword and one person; FER+ has ten annotators' votes
+(Barsoum et al. 2016, arXiv:1608.01041). Where annotators disagree, no model can agree with them all.
 """
 
 from typing import Any
 
 import numpy as np
+import scipy  # its submodules load on first use
 
 from fer_jax import batch_inference
 from fer_jax.data import ferplus
@@ -20,37 +21,36 @@ BANDS = ((0.0, 0.5), (0.5, 0.7), (0.7, 0.9), (0.9, 1.0))  # of the agreement; th
 def compare(
     probs: np.ndarray, given: np.ndarray, votes: np.ndarray, groups: np.ndarray | None = None
 ) -> dict[str, Any] | None:
-    """How a model does against the given labels and against the annotators'.
+    """Scores a model against the given labels and against the annotators.
 
     Args:
-      probs: float [N, K], K = 7 or 8 classes as `emotions.class_names`; against the given labels, which know
-        no contempt, by the first 7 alone.
+      probs: float [N, K], K = 7 or 8 classes as `emotions.class_names`; only the first 7 are scored against
+        the given labels, which have no contempt.
       given: int [N], the labels that the images came with.
       votes: int [N, 10], in the order of `ferplus.COLUMNS`; rows of zeros are images without votes.
-      groups: int [N], which the intervals resample together; None resamples images one by one.
+      groups: int [N], which the intervals resample together; None resamples single images.
 
     Returns:
       None where no image has votes; else, over the images with votes,
 
       'against': for 'given' and for `RULE` the number of images with such a label, the accuracy and its
-        interval; 'labels_agree', the share of images on which the two labels are the same, of those with
-        both;
-      'bands': for each of `BANDS` of the agreement (the share of the annotators who chose the most frequent
-        answer) the same two accuracies, 'num_examples', the mean 'agreement' and 'one_annotator', how often
-        an annotator chose what most of the others did;
-      'soft': the mean cross entropy of the model under the annotators' distribution in nats, and 'floor',
-        that distribution's own entropy, below which no model can come; over the images that
-        'ferplus_votes' keeps.
+        interval; 'labels_agree', the share of images with both labels whose labels are equal;
+      'bands': for each of `BANDS` of the agreement (the share of the most frequent vote) the same two
+        accuracies, 'num_examples', the mean 'agreement' and 'one_annotator', see `one_annotator`;
+      'soft': over the images that 'ferplus_votes' keeps, the mean 'cross_entropy' in nats of the model under
+        the annotators' distribution, and its lower bound 'floor', that distribution's entropy.
     """
     voted = np.flatnonzero(votes.any(axis=1))
     if not len(voted):
         return None
     probs, given, votes = probs[voted], given[voted], np.asarray(votes[voted], np.int64)
     groups = np.arange(len(voted)) if groups is None else groups[voted]
-    classes = probs.shape[1]
-    majority = ferplus.labels(votes, RULE, classes)[0]
-    labels = {"given": given, RULE: majority}
-    answers = {"given": batch_inference.restrict(probs, len(EMOTIONS)), RULE: probs}
+    majority = ferplus.labels(votes, RULE, probs.shape[1])[0]
+    scored = {"given": (batch_inference.restrict(probs, len(EMOTIONS)), given), RULE: (probs, majority)}
+
+    def against(chosen: np.ndarray | slice) -> dict[str, Any]:
+        return {name: _accuracy(p[chosen], y[chosen], groups[chosen]) for name, (p, y) in scored.items()}
+
     agreement = votes.max(axis=1) / votes.sum(axis=1)
     annotator = one_annotator(votes)
     both = majority != ferplus.LEFT_OUT
@@ -61,15 +61,12 @@ def compare(
         if band.any():
             row["agreement"] = float(agreement[band].mean())
             row["one_annotator"] = float(annotator[band].mean())
-            row["against"] = {
-                name: _accuracy(answers[name][band], found[band], groups[band])
-                for name, found in labels.items()
-            }
+            row["against"] = against(band)
         bands.append(row)
     return {
         "rule": RULE,
         "num_examples": len(voted),
-        "against": {name: _accuracy(answers[name], found, groups) for name, found in labels.items()},
+        "against": against(slice(None)),
         "labels_agree": float((given == majority)[both].mean()) if both.any() else None,
         "one_annotator": float(annotator.mean()),
         "bands": bands,
@@ -78,22 +75,20 @@ def compare(
 
 
 def title(band: dict[str, Any]) -> str:
-    """What a band of `compare` is called."""
-    if not band["agreement_above"]:
-        return f"up to {band['agreement_up_to']:.0%}"
-    return f"above {band['agreement_above']:.0%}, up to {band['agreement_up_to']:.0%}"
+    """Returns the title of a band of `compare`."""
+    above = f"above {band['agreement_above']:.0%}, " if band["agreement_above"] else ""
+    return f"{above}up to {band['agreement_up_to']:.0%}"
 
 
 def one_annotator(votes: np.ndarray) -> np.ndarray:
-    """How often an annotator drawn at random chose what most of the others did, float64 [N].
+    """Returns how often a random annotator chose the most frequent vote of the others, float64 [N].
 
     Args:
-      votes: int [N, 10], each row with two votes or more; the first of the most frequent answers counts.
+      votes: int [N, 10], each row with two votes or more; the first of equally frequent votes counts.
     """
     found = np.zeros(len(votes))
-    for column in range(votes.shape[1]):
-        others = votes - (np.arange(votes.shape[1]) == column)
-        found += votes[:, column] * (others.argmax(axis=1) == column)
+    for column, vote in enumerate(np.eye(votes.shape[1], dtype=votes.dtype)):
+        found += votes[:, column] * ((votes - vote).argmax(axis=1) == column)
     return found / votes.sum(axis=1)
 
 
@@ -116,9 +111,8 @@ def _soft(probs: np.ndarray, votes: np.ndarray) -> dict[str, float] | None:
     if not kept.any():
         return None
     targets, probs = targets[kept].astype(np.float64), np.clip(probs[kept], np.finfo(float).eps, 1)
-    entropy = -np.sum(targets * np.log(np.where(targets > 0, targets, 1)), axis=1)
     return {
         "num_examples": int(kept.sum()),
-        "cross_entropy": float(-(targets * np.log(probs)).sum(axis=1).mean()),
-        "floor": float(entropy.mean()),
+        "cross_entropy": float(-scipy.special.xlogy(targets, probs).sum(axis=1).mean()),
+        "floor": float(scipy.special.entr(targets).sum(axis=1).mean()),
     }

@@ -1,8 +1,7 @@
-"""What another draw of the images would have given: every figure, over resamples of a split.
+"""Percentile bootstrap of all metrics of a split (Efron & Tibshirani 1993, ch. 13).
 
-Percentile bootstrap (Efron & Tibshirani 1993, ch. 13) over groups of identical images, which tell no
-more than one image does. Figures of two models on the same images and groups are drawn alike by the
-same seed, so that their difference, resample by resample, is the paired bootstrap.
+Groups of identical images are resampled together. The same seed draws two models on the same images and
+groups alike, so that the difference of their resamples is the paired bootstrap.
 """
 
 import functools
@@ -13,8 +12,8 @@ import numpy as np
 from fer_jax.evaluation.metrics import calibration, classification
 
 RESAMPLES = 2000
-_TOGETHER = 100  # resamples at a time, which bounds the memory
-_KEPT = 8_000  # units of the largest split whose draws are kept: 2,000 resamples of it take 32 MB
+_BLOCK = 100  # resamples at a time; bounds the memory
+_CACHED = 8_000  # units of the largest split whose draws are cached: 2,000 resamples of it take 32 MB
 
 PER_CLASS = ("precision", "recall", "f1")
 CALIBRATION_ERRORS = ("ece", "adaptive_ece")
@@ -29,16 +28,15 @@ def resample(
     seed: int = 0,
     bins: int = calibration.BINS,
 ) -> dict[str, np.ndarray]:
-    """Every figure in every resample.
+    """Returns every metric of every resample.
 
     Args:
       probs: float [N, K], rows that sum to 1.
       labels: int [N].
-      groups: int [N]; images of one group (such as exact copies) are drawn together. None draws
-        single images.
-      resamples: how many, R.
-      seed: of the draws.
-      bins: of the calibration errors, whose edges are those of the whole split.
+      groups: int [N]; images of a group (such as exact copies) are drawn together. None draws single images.
+      resamples: the number of resamples, R.
+      seed: seed of the draws.
+      bins: bins of the calibration errors; their edges are those of the whole split.
 
     Returns:
       float64 [R]: 'accuracy', 'balanced_accuracy', 'macro_f1', 'weighted_f1', 'loss' (mean negative
@@ -46,69 +44,56 @@ def resample(
       'recall', 'f1', the last two NaN in a resample without images of the class.
     """
     sums = resample_sums(_sums(probs, labels, bins), groups, resamples=resamples, seed=seed)
-    return _figures(sums, probs.shape[1], bins)
+    return _metrics(sums, probs.shape[1], bins)
 
 
 def resample_sums(
     values: np.ndarray, groups: np.ndarray | None = None, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> np.ndarray:
-    """Sums over the images of every resample, of whatever adds up over images.
-
-    Args:
-      values: float [N, F]; all columns are drawn alike, so that what comes of several is paired.
-      groups, resamples, seed: as `resample` takes them.
-
-    Returns:
-      float64 [R, F].
-    """
+    """Returns the sum of per-image values [N, F] over every resample, float64 [R, F]; see `resample`."""
     sums = values
     if groups is not None:
         order = np.argsort(groups, kind="stable")
         starts = np.flatnonzero(np.diff(np.asarray(groups)[order], prepend=np.min(groups) - 1))
         sums = np.add.reduceat(values[order], starts, axis=0)
-    draw = _kept if len(sums) <= _KEPT else _draw
+    draw = _cached if len(sums) <= _CACHED else _draw
     return np.concatenate([counts.astype(np.float64) @ sums for counts in draw(len(sums), resamples, seed)])
 
 
 def _draw(units: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yields how often each resample contains each unit: uint16 [at most _TOGETHER, units]."""
+    """Yields how often each resample contains each unit: uint16 [at most _BLOCK, units]."""
     rng = np.random.default_rng(seed)
-    for start in range(0, resamples, _TOGETHER):
+    for start in range(0, resamples, _BLOCK):
         counts = [
             np.bincount(rng.integers(units, size=units), minlength=units)
-            for _ in range(min(_TOGETHER, resamples - start))
+            for _ in range(min(_BLOCK, resamples - start))
         ]
         yield np.stack(counts).astype(np.uint16)
 
 
 @functools.lru_cache(maxsize=4)  # models are compared on a split and its leak-free parts
-def _kept(units: int, resamples: int, seed: int) -> tuple[np.ndarray, ...]:
-    """Returns what `_draw` yields."""
+def _cached(units: int, resamples: int, seed: int) -> tuple[np.ndarray, ...]:
     return tuple(_draw(units, resamples, seed))
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> np.ndarray:
-    """The middle share `level` of values [R] or [R, K]: (low, high) as float64 [2] or [2, K].
-
-    NaN, where a resample has none of the images that a figure is about, is left out.
-    """
+    """Returns the central interval of values [R] or [R, K], float64 [2] or [2, K]; NaN is ignored."""
     return np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
 
 def intervals(
     drawn: Mapping[str, np.ndarray], figures: Mapping[str, float], level: float = 0.95
 ) -> dict[str, list[float]]:
-    """The interval of every figure.
+    """Returns the interval of every metric.
 
-    That of a calibration error is the basic bootstrap's (Efron & Tibshirani 1993, ch. 13: as far from the
-    figure as the resamples' quantiles, on the other side), no lower than 0 and no higher bound below the
-    figure. For a resample's error lies above its split's on average, as the split's above the truth, and
-    percentiles of them would lie above both.
+    Calibration errors have the basic bootstrap's interval (Efron & Tibshirani 1993, ch. 13: the quantiles
+    mirrored at the metric), clipped at 0 and with an upper bound no lower than the metric: a resample's
+    calibration error is on average above its split's, so percentiles would exclude it.
 
     Args:
       drawn: from `resample`.
-      figures: of the split, by their names in `drawn`.
-      level: the share of the resamples inside.
+      figures: metrics of the split, by their names in `drawn`.
+      level: the confidence level.
     """
     found = {}
     for name, figure in figures.items():
@@ -120,31 +105,29 @@ def intervals(
 
 
 def p_value(differences: np.ndarray) -> float:
-    """Two-sided, of resampled differences [R] of two models: how often they lie beyond 0."""
+    """Returns the two-sided p-value of the resampled differences [R] of two models."""
     tail = min((differences <= 0).mean(), (differences >= 0).mean())
     return float(min(1.0, 2 * max(tail, 1 / len(differences))))
 
 
 def _sums(probs: np.ndarray, labels: np.ndarray, bins: int) -> np.ndarray:
-    """float64 [N, F]: what of each image adds up to all figures."""
+    """Returns per-image values float64 [N, F] whose sums determine all metrics."""
     count, classes = probs.shape
-    everyone = np.arange(count)
+    rows = np.arange(count)
     confidence = probs.max(axis=1).astype(np.float64)
     predicted = probs.argmax(axis=1)
     cells = np.zeros((count, classes**2))
-    cells[everyone, labels.astype(np.int64) * classes + predicted] = 1
-    gaps = []
-    for adaptive in (False, True):
-        gap = np.zeros((count, bins))
+    cells[rows, labels.astype(np.int64) * classes + predicted] = 1
+    gaps = np.zeros((2, count, bins))
+    for gap, adaptive in zip(gaps, (False, True), strict=True):
         index = calibration.bin_index(confidence, bins, adaptive=adaptive)
-        gap[everyone, index] = (predicted == labels) - confidence
-        gaps.append(gap)
+        gap[rows, index] = (predicted == labels) - confidence
     means = [classification.nll(probs, labels), classification.brier(probs, labels), confidence]
     return np.concatenate([cells, *gaps, np.stack(means, axis=1)], axis=1)
 
 
-def _figures(sums: np.ndarray, classes: int, bins: int) -> dict[str, np.ndarray]:
-    """The figures of sums [R, F] over images."""
+def _metrics(sums: np.ndarray, classes: int, bins: int) -> dict[str, np.ndarray]:
+    """Returns the metrics of sums [R, F] over images."""
     ends = np.cumsum([classes**2, bins, bins])
     cells, even, adaptive, means = np.split(sums, ends, axis=1)
     total = cells.sum(axis=1)

@@ -1,11 +1,11 @@
-"""Whether a confidence means something, what makes it mean more, and what abstaining gains.
+"""Calibration of confidences, temperature scaling, and selective classification.
 
 Every function takes `probs` float [N, K], rows that sum to 1, and `labels` int [N]. An image's
 confidence is its highest probability.
 """
 
 import numpy as np
-import scipy  # whose parts load when they are used
+import scipy  # its submodules load on first use
 
 from fer_jax.data import splits
 from fer_jax.evaluation.metrics import classification
@@ -15,13 +15,13 @@ _SMALLEST = np.finfo(np.float64).tiny
 
 
 def bin_index(confidence: np.ndarray, bins: int = BINS, *, adaptive: bool = False) -> np.ndarray:
-    """The bin of each confidence, int [N] in [0, bins); an edge belongs to the bin below it.
+    """Returns the bin of each confidence, int [N] in [0, bins); an edge belongs to the bin below it.
 
     Args:
       confidence: float [N] in [0, 1].
-      bins: how many.
-      adaptive: edges at the quantiles of the confidences, so that the bins have about equally many,
-        instead of at equal distances in [0, 1].
+      bins: the number of bins.
+      adaptive: whether bins are between quantiles, so that they have about equally many images, instead of
+        equally wide.
     """
     edges = np.linspace(0, 1, bins + 1)
     if adaptive:
@@ -32,11 +32,10 @@ def bin_index(confidence: np.ndarray, bins: int = BINS, *, adaptive: bool = Fals
 def reliability(
     probs: np.ndarray, labels: np.ndarray, bins: int = BINS, *, adaptive: bool = False
 ) -> dict[str, np.ndarray]:
-    """How often predictions of a given confidence are right.
+    """Returns the reliability diagram: 'count' int [bins], 'confidence' and 'accuracy' float [bins].
 
-    Returns:
-      'count' int [bins], 'confidence' and 'accuracy' float [bins] (means over the bin's images, 0
-      where it has none). For the other arguments see `bin_index`.
+    Confidence and accuracy are means over a bin's images, 0 where it has none. For the other arguments see
+    `bin_index`.
     """
     confidence = probs.max(axis=1).astype(np.float64)
     index = bin_index(confidence, bins, adaptive=adaptive)
@@ -50,10 +49,10 @@ def reliability(
 
 
 def ece(probs: np.ndarray, labels: np.ndarray, bins: int = BINS, *, adaptive: bool = False) -> float:
-    """Expected calibration error of the predicted class (Guo et al. 2017, arXiv:1706.04599).
+    """Returns the expected calibration error of the predicted class (Guo et al. 2017, arXiv:1706.04599).
 
-    With `adaptive` over bins of equally many images (Nguyen & O'Connor 2015, arXiv:1508.05154), which
-    no nearly empty bin can sway.
+    `adaptive` takes bins of equally many images (Nguyen & O'Connor 2015, arXiv:1508.05154), in which no
+    nearly empty bin has an influence.
     """
     table = reliability(probs, labels, bins, adaptive=adaptive)
     gaps = abs(table["accuracy"] - table["confidence"])
@@ -61,16 +60,15 @@ def ece(probs: np.ndarray, labels: np.ndarray, bins: int = BINS, *, adaptive: bo
 
 
 def rescale(probs: np.ndarray, temperature: float) -> np.ndarray:
-    """softmax(log(probs) / temperature) float64 [N, K]: no prediction changes, only how sure it is."""
-    scaled = np.log(np.maximum(probs.astype(np.float64), _SMALLEST)) / temperature
-    scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return scaled / scaled.sum(axis=1, keepdims=True)
+    """Returns softmax(log(probs) / temperature), float64 [N, K]; predictions stay the same."""
+    logits = np.log(np.maximum(probs.astype(np.float64), _SMALLEST))
+    return scipy.special.softmax(logits / temperature, axis=1)
 
 
 def fit_temperature(probs: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature, in [0.01, 100], of the least negative log-likelihood (Guo et al. 2017)."""
+    """Returns the temperature in [0.01, 100] of the least negative log-likelihood (Guo et al. 2017)."""
 
-    def loss(log_temperature):
+    def loss(log_temperature: float) -> float:
         return classification.nll(rescale(probs, np.exp(log_temperature)), labels).mean()
 
     bound = np.log(100)
@@ -81,7 +79,7 @@ def fit_temperature(probs: np.ndarray, labels: np.ndarray) -> float:
 
 
 def calibrate(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """What a checkpoint keeps of its calibration: 'temperature', and the mean loss before and after."""
+    """Returns the calibration to store in a checkpoint: 'temperature', 'loss_before' and 'loss_after'."""
     temperature = fit_temperature(probs, labels)
     return {
         "temperature": temperature,
@@ -91,12 +89,9 @@ def calibrate(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def cross_rescale(probs: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Each half of the images rescaled by the temperature of the other, float64 [N, K].
+    """Rescales each half of the images by the temperature fitted on the other half, float64 [N, K].
 
-    What rescaling does to images that the temperature was not fitted on, where there are no others.
-
-    Args:
-      groups: int [N]; the images of a group are in one half.
+    Images of a group, int [N], are in the same half.
     """
     halves = splits.stratified_group_split(labels, groups, {"a": 0.5, "b": 0.5}, seed=0)
     result = np.empty(probs.shape)
@@ -107,14 +102,11 @@ def cross_rescale(probs: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> 
 
 
 def risk_coverage(probs: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """The error rate of the images that are answered, for every threshold on the confidence.
-
-    A classifier that may abstain (El-Yaniv & Wiener 2010) answers the images whose confidence is a
-    threshold at least; images of one confidence are answered together.
+    """Returns the risk-coverage curve of a classifier that may abstain (El-Yaniv & Wiener 2010).
 
     Returns:
-      'threshold' float [M], descending, the confidences that occur; 'coverage' float [M], the share
-      of the images that is answered, ascending to 1; 'risk' float [M], the share of wrong answers.
+      'threshold' float [M], the distinct confidences, descending; 'coverage' float [M], the share of images
+      whose confidence is at least the threshold, ascending to 1; 'risk' float [M], their error rate.
     """
     confidence = probs.max(axis=1).astype(np.float64)
     order = np.argsort(-confidence, kind="stable")
@@ -128,19 +120,15 @@ def risk_coverage(probs: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray
 
 
 def aurc(curve: dict[str, np.ndarray]) -> float:
-    """Area under a curve of `risk_coverage`: the mean risk over all coverages (Geifman et al. 2019)."""
+    """Returns the area under a curve of `risk_coverage`: the mean risk (Geifman et al. 2019)."""
     return float(np.sum(curve["risk"] * np.diff(curve["coverage"], prepend=0)))
 
 
 def answering(curve: dict[str, np.ndarray], coverage: float) -> dict[str, float]:
-    """What answering the surest images gives.
-
-    Args:
-      curve: from `risk_coverage`.
-      coverage: share of the images to answer at least, in (0, 1].
+    """Returns the point of a curve of `risk_coverage` with at least this coverage, in (0, 1].
 
     Returns:
-      'threshold' on the confidence, 'coverage' and 'accuracy' of what is answered.
+      'threshold' on the confidence, 'coverage', and the 'accuracy' of the images it keeps.
     """
     place = int(np.searchsorted(curve["coverage"], coverage - 1e-12))
     return {

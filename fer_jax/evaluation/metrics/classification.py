@@ -1,23 +1,22 @@
-"""Figures of merit, in plain NumPy, over all images of a split at once.
+"""Classification metrics in plain NumPy, over all images of a split at once.
 
-Every function takes `probs` float [N, K], rows that sum to 1, and `labels` int [N]. The prediction
-is the class of the highest probability, the first of equals. Where a class is absent the
-conventions are scikit-learn's with zero_division=0: a precision, recall or F1 without a denominator
-is 0, balanced accuracy is a mean over the classes that have images, macro F1 one over the classes
-that have images or predictions.
+Every function takes `probs` float [N, K], rows that sum to 1, and `labels` int [N]. The prediction is the
+class of the highest probability, the first of equals. Absent classes are treated as by scikit-learn with
+zero_division=0: a precision, recall or F1 without a denominator is 0, balanced accuracy is a mean over the
+classes that have images, macro F1 one over the classes that have images or predictions.
 """
 
 import numpy as np
 
-# scikit-learn's log_loss keeps the logarithm finite in the same way.
+# scikit-learn's log_loss clips at the same value.
 _SMALLEST = np.finfo(np.float64).eps
 
 
 def check(probs: np.ndarray, labels: np.ndarray) -> None:
-    """Checks what all functions here take.
+    """Validates the arguments of all functions here.
 
     Raises:
-      ValueError: no images, other shapes, a label outside [0, K), rows that are no distributions.
+      ValueError: no images, mismatched shapes, a label outside [0, K), or a row that is not a distribution.
     """
     if probs.ndim != 2 or labels.shape != probs.shape[:1]:
         raise ValueError(
@@ -33,27 +32,24 @@ def check(probs: np.ndarray, labels: np.ndarray) -> None:
     if wrong.any():
         row = int(wrong.argmax())
         raise ValueError(
-            f"row {row} is no probability distribution: {probs[row].tolist()} "
+            f"row {row} is not a probability distribution: {probs[row].tolist()} "
             f"({wrong.sum()} of {len(wrong)} rows)"
         )
 
 
 def confusion_matrix(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """int64 [K, K]: row true class, column predicted class."""
+    """Returns counts int64 [K, K], rows by true class, columns by predicted class."""
     classes = probs.shape[1]
     cells = labels.astype(np.int64) * classes + probs.argmax(axis=1)
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
 def per_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores of each class.
-
-    Args:
-      matrix: [..., K, K], one confusion matrix or many.
+    """Returns the scores of each class, of one confusion matrix or many, [..., K, K].
 
     Returns:
       'precision', 'recall', 'f1' float64 [..., K]; 'support' (images of the class) and 'predicted'
-      (images taken for it) [..., K].
+      (predictions of it) [..., K].
     """
     hits = np.diagonal(matrix, axis1=-2, axis2=-1)
     support, predicted = matrix.sum(axis=-1), matrix.sum(axis=-2)
@@ -67,15 +63,12 @@ def per_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def scores(matrix: np.ndarray) -> dict[str, np.ndarray]:
-    """Figures that follow from how often each class was taken for each.
-
-    Args:
-      matrix: [..., K, K], one confusion matrix or many, each of one image at least.
+    """Returns the scores of one confusion matrix or many, [..., K, K], each of one image at least.
 
     Returns:
-      float64 [...]: 'accuracy', the share of right predictions; 'balanced_accuracy', the mean recall
-      of the classes that have images; 'macro_f1', the mean F1 of the classes that have images or
-      predictions; 'weighted_f1', the mean F1 of the classes, each weighted by its images.
+      float64 [...]: 'accuracy'; 'balanced_accuracy', the mean recall of the classes that have images;
+      'macro_f1', the mean F1 of the classes that have images or predictions; 'weighted_f1', the mean F1 of
+      the classes, weighted by their images.
     """
     classes = per_class(matrix)
     support, total = classes["support"], matrix.sum(axis=(-2, -1))
@@ -89,22 +82,22 @@ def scores(matrix: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def accuracy(probs: np.ndarray, labels: np.ndarray) -> float:
-    """Share of the images whose prediction is their label."""
+    """Returns the share of images whose prediction is their label."""
     return float((probs.argmax(axis=1) == labels).mean())
 
 
 def nll(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Negative log-likelihood of each label in nats, float64 [N]; probabilities are clipped at 2.2e-16."""
+    """Returns the negative log-likelihood of each label in nats, at most 36, float64 [N]."""
     likelihood = probs[np.arange(len(labels)), labels].astype(np.float64)
     return -np.log(np.clip(likelihood, _SMALLEST, 1 - _SMALLEST))
 
 
 def brier(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Squared distance of each distribution from its one-hot label, float64 [N], between 0 and 2."""
+    """Returns each distribution's squared distance from its one-hot label, float64 [N] in [0, 2]."""
     target = np.eye(probs.shape[1])[labels]
     return ((probs - target) ** 2).sum(axis=1)
 
 
 def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a / b, and 0 where b is 0."""
+    """Returns a / b, and 0 where b is 0."""
     return np.divide(a, b, out=np.zeros(np.broadcast_shapes(a.shape, b.shape)), where=b != 0)

@@ -1,35 +1,33 @@
-"""The same figures for every group of a split: by age, by source, by whatever a table says of its images."""
+"""Metrics for every subgroup of a split: by age, by source, by any attribute in a table of its images."""
 
 import csv
-import dataclasses
 import itertools
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fer_jax import tables
 from fer_jax.evaluation.metrics import bootstrap, calibration, classification
 
-# Those of a group that are resampled, in the order of tables and pictures.
+# The resampled metrics, in the order of tables and pictures.
 METRICS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
     "ece": "calibration error",
 }
-GAPS = ("accuracy", "balanced_accuracy", "macro_f1")  # the calibration error depends on how many there are
+GAPS = ("accuracy", "balanced_accuracy", "macro_f1")  # the calibration error depends on the number of images
 MIN_IMAGES = 30  # of a group for it to count among the gaps: of fewer, chance makes the largest
 MAX_GROUPS = 50  # an attribute with more values is a number or a name
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Attributes of images.
 
     Attributes:
-      path: of the file, for messages.
+      path: the file, for messages.
       attributes: names of the columns besides 'id'.
       values: for each id the values in their order, '' where nothing is given.
     """
@@ -43,48 +41,39 @@ def read_table(path: os.PathLike | str) -> Table:
     """Reads a CSV file (UTF-8) with a column 'id' and one or more columns of categories.
 
     Raises:
-      OSError: it cannot be read.
+      OSError: the file cannot be read.
       ValueError: it is not such a table; the message names the file, the row and what is wrong.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            return _read(str(path), csv.reader(file, strict=True))
+            lines = csv.reader(file, strict=True)
+            rows = [(lines.line_num, [cell.strip() for cell in row]) for row in lines if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
-
-
-def _read(path: str, rows) -> Table:
-    header = [name.strip() for name in next(rows, [])]
+    header = rows[0][1] if rows else []
+    found = ", ".join(map(repr, header)) or "nothing"
     if header.count("id") != 1:
-        raise ValueError(
-            f"{path}, row 1: expected one column 'id', found {', '.join(map(repr, header)) or 'nothing'}"
-        )
+        raise ValueError(f"{path}, row 1: expected one column 'id', found {found}")
     if len(header) < 2 or len(set(header)) < len(header) or "" in header:
         raise ValueError(
             f"{path}, row 1: expected the column 'id' and columns of attributes, each with its own name, "
-            f"found {', '.join(map(repr, header))}"
+            f"found {found}"
         )
-    place, values, lines = header.index("id"), {}, {}
-    for row in rows:
-        if not row:  # an empty line
-            continue
-        where = f"{path}, row {rows.line_num}"
-        if len(row) != len(header):
-            raise ValueError(f"{where}: {len(row)} cells, expected {len(header)} ({', '.join(header)})")
-        cells = [cell.strip() for cell in row]
+    place, values, places = header.index("id"), {}, {}
+    for number, cells in rows[1:]:
+        if len(cells) != len(header):
+            raise ValueError(
+                f"{path}, row {number}: {len(cells)} cells, expected {len(header)} ({', '.join(header)})"
+            )
         name = tables.csv_value(cells.pop(place))
         if name in values:
-            raise ValueError(f"{where}: the id {name!r} stands in row {lines[name]} already")
-        values[name], lines[name] = tuple(cells), rows.line_num
-    return Table(path, tuple(name for name in header if name != "id"), values)
+            raise ValueError(f"{path}, row {number}: the id {name!r} is already in row {places[name]}")
+        values[name], places[name] = tuple(cells), number
+    return Table(str(path), tuple(name for name in header if name != "id"), values)
 
 
 def match(table: Table, ids: Sequence[str]) -> dict[str, np.ndarray]:
-    """For each attribute the values of the images, str [N], '' where nothing is given.
-
-    Args:
-      table: from `read_table`.
-      ids: of the N images.
+    """Returns for each attribute the values of N images, str [N], '' where nothing is given.
 
     Raises:
       ValueError: no image is in the table, or an attribute has too many values to be categories.
@@ -115,26 +104,25 @@ def compare(
     *,
     resamples: int = bootstrap.RESAMPLES,
 ) -> dict[str, Any]:
-    """Figures by group, and the largest gaps between groups.
+    """Returns the metrics of each subgroup, and the largest gaps between subgroups.
 
     Args:
       probs: float [N, K], rows that sum to 1.
       labels: int [N].
-      ids: of the N images.
+      ids: names of the N images.
       groups: int [N], equal for identical images, which the intervals resample together; None resamples
-        images one by one. Copies in different groups of an attribute are drawn apart.
+        single images. Copies in different subgroups of an attribute are resampled apart.
       table: from `read_table`.
-      copies: int8 [N], see `leakage.find_duplicates`; None where it is not known.
-      resamples: of the bootstrap.
+      copies: int8 [N], see `leakage.find_duplicates`; None if unknown.
+      resamples: resamples of the bootstrap.
 
     Returns:
       'table' (its path), 'in_split' and 'not_in_split' (rows of the table), 'without_row' (images);
-      'attributes': for each 'groups', where each value has 'n', the figures of `METRICS` and
-      'interval_95', by their names, and in 'without_near' the 'n', accuracy and 'interval_95' of its images
-      without near or identical copies (None where that is not known or none is left); 'not_given' (images
-      that have a row but no value); 'gaps': for each of `GAPS` the 'highest' and 'lowest' group of
-      MIN_IMAGES or more, 'value' (their difference) and its 'interval_95', or None where there are no two
-      such groups.
+      'attributes': for each 'groups', where each value has 'n', the `METRICS`, their 'interval_95', and in
+      'without_near' the 'n', accuracy and 'interval_95' of its images without near or identical copies (None
+      if that is unknown or none is left); 'not_given' (images that have a row but no value); 'gaps': for each
+      of `GAPS` the 'highest' and 'lowest' group of MIN_IMAGES or more, 'value' (their difference) and its
+      'interval_95', or None where there are no two such groups.
 
     Raises:
       ValueError: as `classification.check` and `match`.
@@ -143,27 +131,27 @@ def compare(
     classification.check(probs, labels)
     columns = match(table, ids)
     known = np.array([name in table.values for name in ids])
+
+    def resample(chosen: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+        of = None if groups is None else groups[chosen]
+        return bootstrap.resample(probs[chosen], labels[chosen], of, resamples=resamples, seed=seed)
+
     found = {}
     for attribute, column in columns.items():
         rows, drawn = {}, {}
+        # Another seed for each subgroup, since those of one size would be drawn alike.
         for seed, value in enumerate(sorted(set(column) - {""})):
             chosen = column == value
-            own_groups = None if groups is None else groups[chosen]
-            # Another seed for each group, since those of one size would be drawn alike.
-            drawn[value] = bootstrap.resample(
-                probs[chosen], labels[chosen], own_groups, resamples=resamples, seed=seed
-            )
+            drawn[value] = resample(chosen, seed)
             there = np.unique(labels[chosen])
             drawn[value]["macro_f1"] = np.nanmean(drawn[value]["f1"][:, there], axis=1)
-            rows[value] = _figures(probs[chosen], labels[chosen], drawn[value])
+            rows[value] = _metrics(probs[chosen], labels[chosen], drawn[value])
             rows[value]["without_near"] = None
             if copies is not None and (new := chosen & (copies == 0)).any():
-                of = None if groups is None else groups[new]
-                again = bootstrap.resample(probs[new], labels[new], of, resamples=resamples, seed=seed)
                 rows[value]["without_near"] = {
                     "n": int(new.sum()),
                     "accuracy": classification.accuracy(probs[new], labels[new]),
-                    "interval_95": bootstrap.interval(again["accuracy"]).tolist(),
+                    "interval_95": bootstrap.interval(resample(new, seed)["accuracy"]).tolist(),
                 }
         found[attribute] = {
             "groups": rows,
@@ -179,13 +167,13 @@ def compare(
     }
 
 
-def _figures(probs: np.ndarray, labels: np.ndarray, drawn: dict[str, np.ndarray]) -> dict[str, Any]:
+def _metrics(probs: np.ndarray, labels: np.ndarray, drawn: dict[str, np.ndarray]) -> dict[str, Any]:
     matrix = classification.confusion_matrix(probs, labels)
-    found = classification.scores(matrix) | {
+    scores = classification.scores(matrix) | {
         "ece": calibration.ece(probs, labels),
         "macro_f1": classification.per_class(matrix)["f1"][np.unique(labels)].mean(),
     }
-    found = {metric: float(found[metric]) for metric in METRICS}
+    found = {metric: float(scores[metric]) for metric in METRICS}
     return {"n": len(labels)} | found | {"interval_95": bootstrap.intervals(drawn, found)}
 
 

@@ -61,16 +61,16 @@ def load_faces(program: Program, data: str | None = None) -> SampleFaces:
         images, _ = synthetic.generate(-(-FACES // 7), seed=0, split=SPLIT)
         images = program.fit(images[:FACES])
         return SampleFaces(SYNTHETIC, images, None, 0, None, None, run_all(program.run, images))
-    judged = labelled_split.load_labelled(trained, data, SPLIT)
-    images = program.fit(judged.faces.images)
+    labelled = labelled_split.load_labelled(trained, data, SPLIT)
+    images = program.fit(labelled.faces.images)
     training = labelled_split.load_split(trained, data, "train").images
     chosen = np.linspace(0, training.shape[0] - 1, min(CALIBRATION_FACES, training.shape[0])).astype(int)
     return SampleFaces(
         f"{SPLIT} of {builder.read_manifest(data)['name']}",
         images,
-        judged.faces.labels,
-        len(judged.names),
-        splits.duplicate_groups(judged.faces.images),
+        labelled.faces.labels,
+        len(labelled.names),
+        splits.duplicate_groups(labelled.faces.images),
         program.fit(training[chosen]),
         run_all(program.run, images),
     )
