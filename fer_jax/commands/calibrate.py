@@ -1,11 +1,11 @@
-"""Fits the temperature that makes a model's confidence mean what it says, and keeps it with the weights.
+"""Fits the temperature that calibrates a network's confidence, and stores it with the weights.
 
     fer-jax calibrate --workdir runs/cnn --data data/fer2013
     fer-jax calibrate --checkpoint my.safetensors --data data/mine --split validation
 
-Trainings do this by themselves at their end. The weights' file is written anew with the temperature
-among its facts (Guo et al. 2017); predictions stay what they are, and reports show calibrated figures
-beside the raw ones.
+Trainings do this at their end. The file of the weights is rewritten with the temperature in its metadata (Guo
+et al. 2017). Predicted classes stay the same, and reports show calibrated figures beside the raw ones. The
+split must be one that the network was not trained on; test is refused.
 """
 
 import argparse
