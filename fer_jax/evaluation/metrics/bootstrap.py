@@ -26,7 +26,6 @@ def resample(
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    bins: int = calibration.BINS,
 ) -> dict[str, np.ndarray]:
     """Returns every metric of every resample.
 
@@ -36,15 +35,14 @@ def resample(
       groups: int [N]; images of a group (such as exact copies) are drawn together. None draws single images.
       resamples: the number of resamples, R.
       seed: seed of the draws.
-      bins: bins of the calibration errors; their edges are those of the whole split.
 
     Returns:
       float64 [R]: 'accuracy', 'balanced_accuracy', 'macro_f1', 'weighted_f1', 'loss' (mean negative
-      log-likelihood), 'brier', 'mean_confidence', 'ece', 'adaptive_ece'; float64 [R, K]: 'precision',
-      'recall', 'f1', the last two NaN in a resample without images of the class.
+      log-likelihood), 'brier', 'mean_confidence', 'ece', 'adaptive_ece' (in the bins of the whole split);
+      float64 [R, K]: 'precision', 'recall', 'f1', the last two NaN in a resample without images of the class.
     """
-    sums = resample_sums(_sums(probs, labels, bins), groups, resamples=resamples, seed=seed)
-    return _metrics(sums, probs.shape[1], bins)
+    sums = resample_sums(_sums(probs, labels), groups, resamples=resamples, seed=seed)
+    return _metrics(sums, probs.shape[1])
 
 
 def resample_sums(
@@ -76,28 +74,21 @@ def _cached(units: int, resamples: int, seed: int) -> tuple[np.ndarray, ...]:
     return tuple(_draw(units, resamples, seed))
 
 
-def interval(values: np.ndarray, level: float = 0.95) -> np.ndarray:
-    """Returns the central interval of values [R] or [R, K], float64 [2] or [2, K]; NaN is ignored."""
-    return np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+def interval(values: np.ndarray) -> np.ndarray:
+    """Returns the central 95 % of values [R] or [R, K], float64 [2] or [2, K]; NaN is ignored."""
+    return np.nanquantile(values, [(1 - 0.95) / 2, (1 + 0.95) / 2], axis=0)
 
 
-def intervals(
-    drawn: Mapping[str, np.ndarray], figures: Mapping[str, float], level: float = 0.95
-) -> dict[str, list[float]]:
-    """Returns the interval of every metric.
+def intervals(drawn: Mapping[str, np.ndarray], figures: Mapping[str, float]) -> dict[str, list[float]]:
+    """Returns the 95 % interval of every metric of a split, by their names in `drawn`, from `resample`.
 
     Calibration errors have the basic bootstrap's interval (Efron & Tibshirani 1993, ch. 13: the quantiles
     mirrored at the metric), clipped at 0 and with an upper bound no lower than the metric: a resample's
     calibration error is on average above its split's, so percentiles would exclude it.
-
-    Args:
-      drawn: from `resample`.
-      figures: metrics of the split, by their names in `drawn`.
-      level: the confidence level.
     """
     found = {}
     for name, figure in figures.items():
-        low, high = interval(drawn[name], level).tolist()
+        low, high = interval(drawn[name]).tolist()
         if name in CALIBRATION_ERRORS:
             low, high = max(0.0, 2 * figure - high), max(figure, 2 * figure - low)
         found[name] = [low, high]
@@ -110,7 +101,7 @@ def p_value(differences: np.ndarray) -> float:
     return float(min(1.0, 2 * max(tail, 1 / len(differences))))
 
 
-def _sums(probs: np.ndarray, labels: np.ndarray, bins: int) -> np.ndarray:
+def _sums(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns per-image values float64 [N, F] whose sums determine all metrics."""
     count, classes = probs.shape
     rows = np.arange(count)
@@ -118,17 +109,17 @@ def _sums(probs: np.ndarray, labels: np.ndarray, bins: int) -> np.ndarray:
     predicted = probs.argmax(axis=1)
     cells = np.zeros((count, classes**2))
     cells[rows, labels.astype(np.int64) * classes + predicted] = 1
-    gaps = np.zeros((2, count, bins))
+    gaps = np.zeros((2, count, calibration.BINS))
     for gap, adaptive in zip(gaps, (False, True), strict=True):
-        index = calibration.bin_index(confidence, bins, adaptive=adaptive)
+        index = calibration.bin_index(confidence, adaptive=adaptive)
         gap[rows, index] = (predicted == labels) - confidence
     means = [classification.nll(probs, labels), classification.brier(probs, labels), confidence]
     return np.concatenate([cells, *gaps, np.stack(means, axis=1)], axis=1)
 
 
-def _metrics(sums: np.ndarray, classes: int, bins: int) -> dict[str, np.ndarray]:
+def _metrics(sums: np.ndarray, classes: int) -> dict[str, np.ndarray]:
     """Returns the metrics of sums [R, F] over images."""
-    ends = np.cumsum([classes**2, bins, bins])
+    ends = np.cumsum([classes**2, calibration.BINS, calibration.BINS])
     cells, even, adaptive, means = np.split(sums, ends, axis=1)
     total = cells.sum(axis=1)
     matrices = cells.reshape(-1, classes, classes)
