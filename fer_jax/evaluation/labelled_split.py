@@ -113,21 +113,21 @@ def load_labelled(
 
 
 def find_duplicates(
-    model: LoadedModel, images: Any, facts: dict[str, Any], data_dirs: Iterable[str | pathlib.Path]
+    model: LoadedModel, images: Any, metadata: dict[str, Any], data_dirs: Iterable[str | pathlib.Path]
 ) -> np.ndarray | None:
     """Compares images with the splits that influenced the weights, other than their own.
 
     Args:
       model: the network.
       images: uint8 [N, H, W, C], from `load_split`.
-      facts: as `leakage_policy.assess` takes them.
+      metadata: as `leakage_policy.assess` takes them.
       data_dirs: datasets in which to look for those splits.
 
     Returns:
       int8 [N], indices into `leakage.KINDS`; None if one of those splits is in none of the datasets.
     """
-    wanted = {one.hash for one in leakage_policy.used_splits(facts)}
-    wanted.discard(leakage_policy.split_hash(facts["data"], facts["split"]))
+    wanted = {one.hash for one in leakage_policy.used_splits(metadata)}
+    wanted.discard(leakage_policy.split_hash(metadata["data"], metadata["split"]))
     if None in wanted:
         return None
     copies = np.zeros(images.shape[0], np.int8)

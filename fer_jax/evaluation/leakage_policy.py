@@ -31,17 +31,17 @@ class Used(NamedTuple):
     trained: bool
 
 
-def used_splits(facts: dict[str, Any]) -> list[Used]:
+def used_splits(metadata: dict[str, Any]) -> list[Used]:
     """Returns the splits that influenced weights.
 
     Args:
-      facts: metadata of the weights: 'trained_data' (see `builder.describe`), 'selection', 'steered_by'
+      metadata: that of the weights: 'trained_data' (see `builder.describe`), 'selection', 'steered_by'
         (the split whose scores lowered the learning rate or stopped the training) and 'ancestors', the same
         of the trainings that the weights come from (initialization, teachers), with 'data' in place of
         'trained_data'.
     """
     found = []
-    for one in ({"data": facts.get("trained_data")} | _steering(facts), *facts.get("ancestors", ())):
+    for one in ({"data": metadata.get("trained_data")} | _steering(metadata), *metadata.get("ancestors", ())):
         found.append(Used("train", split_hash(one["data"], "train"), True))
         names = ((one.get("selection") or {}).get("split"), one.get("steered_by"))
         for name in dict.fromkeys(filter(None, names)):
@@ -49,19 +49,19 @@ def used_splits(facts: dict[str, Any]) -> list[Used]:
     return found
 
 
-def _steering(facts: dict[str, Any]) -> dict[str, Any]:
-    return {key: facts.get(key) for key in ("selection", "steered_by")}
+def _steering(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {key: metadata.get(key) for key in ("selection", "steered_by")}
 
 
-def inherit(facts: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:
+def inherit(metadata: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:
     """Returns the metadata of weights that start from, or learn from, a parent's: with its ancestors."""
     ancestors = [
-        *facts.get("ancestors", ()),
+        *metadata.get("ancestors", ()),
         {"data": parent.get("data")} | _steering(parent),
         *parent.get("ancestors", ()),
     ]
-    annotations = dict.fromkeys([*facts["annotations"], *parent.get("annotations", ())])
-    return facts | {"ancestors": ancestors, "annotations": list(annotations)}
+    annotations = dict.fromkeys([*metadata["annotations"], *parent.get("annotations", ())])
+    return metadata | {"ancestors": ancestors, "annotations": list(annotations)}
 
 
 def find_splits(wanted: Iterable[str | None], data: dict[str, Any]) -> dict[str, str]:
@@ -75,11 +75,11 @@ def split_hash(data: dict[str, Any] | None, split: str) -> str | None:
     return (data or {}).get("splits", {}).get(split, {}).get("hash")
 
 
-def assess(facts: dict[str, Any], copies: np.ndarray | None) -> dict[str, Any]:
+def assess(metadata: dict[str, Any], copies: np.ndarray | None) -> dict[str, Any]:
     """Returns how the evaluated split influenced the weights, and which score may be reported.
 
     Args:
-      facts: metadata of the weights, as `used_splits` takes it, with 'split' and 'data' of the evaluation.
+      metadata: that of the weights, as `used_splits` takes it, with 'split' and 'data' of the evaluation.
       copies: int8 [N], for each image the closest match in the splits that influenced the weights (indices
         into `leakage.KINDS`); None if unknown.
 
@@ -89,13 +89,13 @@ def assess(facts: dict[str, Any], copies: np.ndarray | None) -> dict[str, Any]:
       score that may be reported for new faces: 'accuracy', 'without_near' (without images that have a
       duplicate) or None; 'note', the reason in words.
     """
-    used, here = used_splits(facts), split_hash(facts.get("data"), facts["split"])
+    used, here = used_splits(metadata), split_hash(metadata.get("data"), metadata["split"])
     known = here is not None and all(one.hash is not None for one in used)
     trained, selected = (
         here is not None and any(one.hash == here and one.trained == way for one in used)
         for way in (True, False)
     )
-    headline, note = _headline(facts, trained, selected, known, copies)
+    headline, note = _headline(metadata, trained, selected, known, copies)
     return {
         "trained_on_this_split": trained if known else None,
         "selected_on_this_split": selected if known else None,
@@ -113,16 +113,16 @@ def count_copies(copies: np.ndarray | None) -> dict[str, int] | None:
 
 
 def _headline(
-    facts: dict[str, Any], trained: bool, selected: bool, known: bool, copies: np.ndarray | None
+    metadata: dict[str, Any], trained: bool, selected: bool, known: bool, copies: np.ndarray | None
 ) -> tuple[str | None, str]:
     """Returns 'headline' and 'note' of `assess`."""
-    split, selection, counts = facts["split"], facts.get("selection"), count_copies(copies)
+    split, selection, counts = metadata["split"], metadata.get("selection"), count_copies(copies)
     if trained:
         reason = "the model was trained on this split; the figures say nothing about new faces."
     elif (
         selected
         and selection
-        and split_hash(facts["trained_data"], selection["split"]) == split_hash(facts["data"], split)
+        and split_hash(metadata["trained_data"], selection["split"]) == split_hash(metadata["data"], split)
     ):
         reason = (
             f"selected on this split. This checkpoint has the run's best {selection['metric']} on `{split}`, "
@@ -151,7 +151,7 @@ def _headline(
     else:
         text = f"`{split}` was not used in the training"
         text += f", nor in the selection, which was on `{selection['split']}`" if selection else ""
-        text += ", nor for weights it started or learned from." if facts.get("ancestors") else "."
+        text += ", nor for weights it started or learned from." if metadata.get("ancestors") else "."
         if not any(counts.values()):
             return "accuracy", f"{text} None of its images has a duplicate there."
         return "without_near", (
@@ -162,27 +162,27 @@ def _headline(
     return None, f"No headline: {reason}"
 
 
-def record_test(facts: dict[str, Any], accuracy: float, what: str) -> int | None:
+def record_test(metadata: dict[str, Any], accuracy: float, what: str) -> int | None:
     """Records an evaluation on the test split in the ledger beside the weights; ignores other splits.
 
     Args:
-      facts: metadata of the weights and of the evaluation.
+      metadata: that of the weights and of the evaluation.
       accuracy: the result.
       what: what was evaluated, such as a kind of test-time augmentation.
 
     Returns:
       The number of evaluations in the ledger; None where none is recorded.
     """
-    if facts["split"] != "test":
+    if metadata["split"] != "test":
         return None
-    weights = pathlib.Path(facts["checkpoint"])
+    weights = pathlib.Path(metadata["checkpoint"])
     folder = weights.parent.parent if weights.parent.name == CHECKPOINTS else weights.parent
     entry = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "weights": weights.name,
-        "step": (facts.get("selection") or {}).get("step"),
-        "data_hash": facts["data_hash"],
-        "labels": facts["labels"],
+        "step": (metadata.get("selection") or {}).get("step"),
+        "data_hash": metadata["data_hash"],
+        "labels": metadata["labels"],
         "what": what,
         "accuracy": accuracy,
     }

@@ -19,9 +19,9 @@ TRAINED = data(train="t", validation="v")
 HERE = data(train="t", validation="v", test="w")
 
 
-def assess(split, copies=(0, 0, 0, 0), **facts):
-    facts = {"data": HERE, "trained_data": TRAINED, "selection": SELECTION} | facts | {"split": split}
-    return leakage_policy.assess(facts, None if copies is None else np.array(copies, np.int8))
+def assess(split, copies=(0, 0, 0, 0), **metadata):
+    metadata = {"data": HERE, "trained_data": TRAINED, "selection": SELECTION} | metadata | {"split": split}
+    return leakage_policy.assess(metadata, None if copies is None else np.array(copies, np.int8))
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_weights_inherit_what_their_parents_have_seen():
 
 
 def test_the_ledger_counts_evaluations_on_test(tmp_path, capsys):
-    facts = {"split": "test", "selection": SELECTION, "data_hash": "h", "labels": "given"}
-    facts["checkpoint"] = str(tmp_path / "best.safetensors")
-    step = facts | {"checkpoint": str(tmp_path / "checkpoints" / "9")}  # of the same run
-    assert leakage_policy.record_test(facts, 0.5, "a") == 1
-    assert leakage_policy.record_test(facts | {"split": "validation"}, 0.5, "a") is None
+    metadata = {"split": "test", "selection": SELECTION, "data_hash": "h", "labels": "given"}
+    metadata["checkpoint"] = str(tmp_path / "best.safetensors")
+    step = metadata | {"checkpoint": str(tmp_path / "checkpoints" / "9")}  # of the same run
+    assert leakage_policy.record_test(metadata, 0.5, "a") == 1
+    assert leakage_policy.record_test(metadata | {"split": "validation"}, 0.5, "a") is None
     assert leakage_policy.record_test(step, 0.6, "b") == 2
     first, second = map(json.loads, (tmp_path / leakage_policy.LEDGER).read_text().splitlines())
     assert first.pop("time").endswith("+00:00") and second["accuracy"] == 0.6 and second["weights"] == "9"
@@ -108,5 +108,5 @@ def test_the_ledger_counts_evaluations_on_test(tmp_path, capsys):
         "weights": "best.safetensors", "step": 1200, "data_hash": "h", "labels": "given", "what": "a",
         "accuracy": 0.5,
     }  # fmt: skip
-    assert leakage_policy.record_test(facts | {"checkpoint": str(tmp_path / "no" / "w")}, 0.5, "a") is None
+    assert leakage_policy.record_test(metadata | {"checkpoint": str(tmp_path / "no" / "w")}, 0.5, "a") is None
     assert f"cannot write {tmp_path / 'no'}" in capsys.readouterr().err
