@@ -32,7 +32,7 @@ import numpy as np  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-from taking_turns import Side, Work, measure, serve  # noqa: E402
+from interleaved import Side, Work, measure, serve  # noqa: E402
 
 from configs.best import NETWORKS  # noqa: E402
 
@@ -315,7 +315,7 @@ def work(side: str, options: argparse.Namespace) -> Work:
 
 
 def device_of(side: str) -> str:
-    """The device that `side` works on, as `taking_turns.serve` takes it."""
+    """The device that `side` works on, as `interleaved.serve` takes it."""
     if side == TENSORFLOW:
         import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""benchmarks/taking_turns.py: a side that talks much, and one that ends early."""
+"""benchmarks/interleaved.py: a side that talks much, and one that ends early."""
 
 import pytest
 from helpers import ROOT, run_python
@@ -6,16 +6,16 @@ from helpers import ROOT, run_python
 TALKER = """
 import sys
 sys.path.insert(0, "benchmarks")
-import taking_turns
+import interleaved
 
 if sys.argv[1:] == ["side"]:
     sys.stderr.write("w" * 1_000_000)
     sys.stderr.flush()
-    taking_turns._SETTLE_SECONDS = 0.0
+    interleaved._SETTLE_SECONDS = 0.0
     print("chatter")
-    taking_turns.serve({"work": lambda: None}, "gpu NVIDIA H100")
+    interleaved.serve({"work": lambda: None}, "gpu NVIDIA H100")
 else:
-    side = taking_turns.Side([__file__, "side"])
+    side = interleaved.Side([__file__, "side"])
     print(len(side.run("work", 3)), side.kind, side.device, sep="|")
     side.close()
 """
@@ -24,7 +24,7 @@ else:
 @pytest.fixture
 def side(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    from taking_turns import Side
+    from interleaved import Side
 
     return Side
 
