@@ -1,8 +1,16 @@
-"""A small CNN at 32 px for a few epochs: what fer-jax ablate compares recipes on.
+"""A small CNN at 32 px for a few epochs, to compare changes of a recipe on.
 
 Run it by `python -m fer_jax.main --config configs/ablation.py`. It is evaluated once, at the end, so that no
-score selects. Cut to six epochs it reaches 54.2 % on PublicTest (results/ablation: three seeds, commit
-11edfe6, 2.5 minutes each on two CPU cores); eight have not been run to their end on all of Training.
+score selects. Recipes against label noise and rare classes are compared with it by
+
+    fer-jax sweep --baseline --config ablation --out runs/ablation --seeds 0 1 2 \\
+        --change loss.label_smoothing 0.1 --change augment.mixup 0.2 --change loss.focal_gamma 2.0 \\
+        --change loss.class_weights balanced --change loss.logit_adjustment 1.0 \\
+        --change data.balanced_sampling 1.0 --change train.ema_decay 0.99 \\
+        --change data.drop_ids runs/label_errors/suspects.csv
+
+Cut to six epochs it reaches 54.2 % on PublicTest (results/ablation: three seeds, commit 11edfe6, 2.5 minutes
+each on two CPU cores); eight have not been run to their end on all of Training.
 """
 
 from configs.default import augmentation

@@ -3,10 +3,10 @@
     python scripts/store_result.py runs/cnn --name cnn --hardware "two CPU cores" \\
         --command "python -m fer_jax.main --config configs/cnn.py" --robustness evaluation/robustness
     python scripts/store_result.py runs/ablation --name ablation --commit fc5796f --hardware "one H100" \\
-        --command "fer-jax ablate"
+        --command "fer-jax sweep --baseline ..."
     make report
 
-An ablation is the folder of fer-jax ablate. --minutes is the duration of the training, unless the source is a
+An ablation is the folder of fer-jax sweep --baseline. --minutes is the duration of the training, unless the source is a
 run's directory, which records both it and the commit. `make report` then updates RESULTS.md and the README's
 table. A name that is already stored is refused without --replace.
 """

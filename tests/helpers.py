@@ -21,6 +21,7 @@ from PIL import Image
 
 from configs.default import get_config
 from fer_jax import errors
+from fer_jax.commands import trainings
 from fer_jax.data.dataset import builder
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.training.metric_writers import read_records
@@ -84,11 +85,13 @@ def environment(**changes: str) -> dict[str, str]:
     return os.environ | ours | changes
 
 
-def run_python(*arguments: Any, timeout: float = 600, **env: str) -> subprocess.CompletedProcess:
-    """Runs `python ARGUMENTS` in the checkout; neither raises nor prints."""
+def run_python(
+    *arguments: Any, timeout: float = 600, cwd: pathlib.Path = ROOT, **env: str
+) -> subprocess.CompletedProcess:
+    """Runs `python ARGUMENTS`, by default in the checkout; neither raises nor prints."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
-        cwd=ROOT,
+        cwd=cwd,
         env=environment(**env),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -147,23 +150,23 @@ class TrainingsWithin:
         self.trained: list[tuple[pathlib.Path, ConfigDict]] = []
         self._load_config = load_config
 
-    def train(self, config: str, workdir: pathlib.Path, *flags: str) -> int:
-        config = self._load_config(config, flags)
-        self.trained.append((workdir, config))
+    def train(self, training: trainings.Training) -> int:
+        config = self._load_config(training.config, training.flags)
+        self.trained.append((training.workdir, config))
         try:
-            train_and_evaluate(config, workdir)
+            train_and_evaluate(config, training.workdir)
         except Exception as error:
-            if (reason := errors.explain(error, workdir)) is None:
+            if (reason := errors.explain(error, training.workdir)) is None:
                 raise
             print(f"error: {reason}", file=sys.stderr)
             return 1
         return 0
 
-    def run(self, python: str, flag: str, module: str, name: str, *arguments: str) -> int:
+    def run(self, python: str, flag: str, module: str, name: str, *arguments: str) -> tuple[int, None]:
         try:
-            return script(name.replace("-", "_")).main(list(arguments))
+            return script(name.replace("-", "_")).main(list(arguments)), None
         except SystemExit as end:
-            return int(end.code or 0)
+            return int(end.code or 0), None
 
 
 def run_within(

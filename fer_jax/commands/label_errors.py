@@ -81,7 +81,7 @@ def find(options: argparse.Namespace) -> int:
         held_out = out / f"{name}.txt"
         write_atomically(held_out, "".join(f"{faces.ids[i]}\n" for i in members).encode())
         flags = [*trainings.data_flags(options), f"--config.data.drop_ids={held_out}", *options.arguments]
-        if code := commands.train(options.config, out / name, *flags):
+        if code := commands.train(trainings.Training(options.config, out / name, tuple(flags))):
             return code
         trained = LoadedModel(out / name / "last.safetensors")
         if trained.facts["labels"] != GIVEN or len(trained.facts["emotions"]) != len(EMOTIONS):

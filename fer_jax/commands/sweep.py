@@ -1,210 +1,250 @@
-"""Searches over the fields of a configuration, on a grid or at random, and ranks what came of it.
+"""Trains a config with other values of its fields, and ranks the trials or compares them with a baseline.
 
-    fer-jax sweep --config configs/cnn_small.py --out runs/sweep \\
-        --grid optim.learning_rate 0.005 0.01 0.02 --grid augment.mixup 0.0 0.2 --seeds 0 1
-    fer-jax sweep --config configs/cnn_small.py --out runs/search --random 20 \\
+    fer-jax sweep --config cnn_small --out runs/sweep --seeds 0 1 \\
+        --grid optim.learning_rate 0.005 0.01 0.02 --grid augment.mixup 0.0 0.2
+    fer-jax sweep --config cnn_small --out runs/search --random 20 \\
         --draw optim.learning_rate log 0.001 0.05 --draw loss.label_smoothing uniform 0.0 0.2 \\
         --draw model.kwargs.widths choice "(24, 48, 64, 96)" "(16, 32, 64, 128)" -- --config.train.epochs=10
+    fer-jax sweep --baseline --out runs/ablation --seeds 0 1 2 \\
+        --change loss.label_smoothing 0.1 --change augment.mixup 0.2 --change data.drop_ids suspects.csv
 
---grid tries every combination of the values given, --random N draws N trials: `uniform LOW HIGH`,
-`log LOW HIGH`, `int LOW HIGH` or `choice VALUE ...` for each --draw; a grid and draws together make every
-combination of both. Values that cannot be are refused before the first training. OUT/TRIAL/seed_N are the
-trainings, one after the other, seed by seed; a trial that fails is named and the others go on. The same
-command again goes on where it stopped, and with more values of the grid, more draws or more seeds it keeps
-what is there. After each training OUT gets results.md, results.json and sweep.png anew: the finished trials,
-ranked on the selection split by the seeds that all of them have, with 95 % intervals. What follows -- is for
-every training.
+--grid tries every combination of the values given. --random N draws N trials: `uniform LOW HIGH`, `log LOW
+HIGH`, `int LOW HIGH` or `choice VALUE ...` for each --draw (Bergstra & Bengio 2012); with --grid, every
+combination of both. --change tries each of its values with every other field as the config has it. All values
+are checked before the first training. OUT/TRIAL/seed_N are the trainings, seed by seed; a trial that fails is
+named, and the others continue. Run the same command to resume, or with more values, draws or seeds to add.
+
+After each training, results.md, results.json and a picture in OUT are rewritten: the finished trials, ranked
+on the selection split by the seeds that all of them have, with 95 % intervals over seeds and images. With
+--baseline the first trial is the config as it is, and the results are the differences of the others from it:
+in accuracy, macro F1, the recall of the worst class and the calibration error.
 """
 
 import argparse
+import hashlib
+import itertools
 import json
-import pathlib
+import math
+import re
 import sys
+from collections.abc import Callable, Mapping, Sequence
 
-from fer_jax import errors
+import numpy as np
+
 from fer_jax.commands import common, trainings
 from fer_jax.data.dataset import builder
-from fer_jax.evaluation.compare import ablation, sweep
+from fer_jax.evaluation.compare import sweep
 from fer_jax.training import validate
 from fer_jax.training.monitoring import EXIT_PREEMPTED
 
-OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.seed")
-# What trials are judged by has to be the same for all.
+DRAWS = ("uniform", "log", "int", "choice")
+# What trials are judged by must be the same for all.
 JUDGED_BY = ("data.labels", "data.num_classes", "selection.split")
+_LONGEST_NAME = 100
+
+Trial = dict[str, str]  # {field: its value as on the command line}; empty for the baseline
+Draw = Callable[[np.random.Generator], str]
+
+
+def make_draw(kind: str = "", *values: str) -> Draw:
+    """Returns a function that draws a field's value.
+
+    Args:
+      kind: 'uniform' between two numbers, 'log' (the logarithm is uniform), 'int' (both ends included) or
+        'choice' from the values. Numbers are drawn to four digits, within the bounds.
+      *values: as on the command line.
+
+    Raises:
+      ValueError: the kind is unknown or the values do not fit it.
+    """
+    if kind not in DRAWS:
+        raise ValueError(f"there is no draw {kind!r}; there are: {', '.join(DRAWS)}")
+    if kind == "choice":
+        if not values:
+            raise ValueError("choice needs values to choose from")
+        return lambda rng: values[rng.integers(len(values))]
+    try:
+        low, high = map(float, values)
+    except ValueError:
+        raise ValueError(f"{kind} needs two numbers, got {' '.join(values)!r}") from None
+    least = " above 0" if kind == "log" else ""
+    if not (np.isfinite([low, high]).all() and low < high and (low > 0 or not least)):
+        raise ValueError(f"{kind} {low:g} {high:g}: expected a low number{least} and a higher one")
+    if kind == "int":
+        if math.ceil(low) > math.floor(high):
+            raise ValueError(f"int {low:g} {high:g}: there is no whole number between them")
+        return lambda rng: str(rng.integers(math.ceil(low), math.floor(high), endpoint=True))
+
+    def draw(rng: np.random.Generator) -> str:
+        value = np.exp(rng.uniform(*np.log([low, high]))) if kind == "log" else rng.uniform(low, high)
+        return f"{min(max(float(f'{value:.4g}'), low), high):g}"
+
+    return draw
+
+
+def trial_name(trial: Trial) -> str:
+    """Returns the name of a trial's folder, which does not depend on the order of the fields."""
+    short = [name.rsplit(".", 1)[-1] for name in sorted(trial)]
+    text = ",".join(f"{name}={trial[field]}" for name, field in zip(short, sorted(trial), strict=True))
+    name = re.sub(r"[^\w.,=+-]", "_", text)
+    if name == text and len(name) <= _LONGEST_NAME and len(set(short)) == len(short):
+        return name or sweep.BASELINE
+    digest = hashlib.sha256(repr(sorted(trial.items())).encode()).hexdigest()[:8]
+    return f"{name[:_LONGEST_NAME]}~{digest}"
 
 
 def parse_args() -> argparse.Namespace:
     parser = trainings.make_parser(__doc__)
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the trainings and results")
+    trainings.add_runs(parser)
     trainings.add_data(parser)
     field = {"nargs": "+", "action": "append", "default": [], "metavar": ("FIELD", "VALUE")}
-    parser.add_argument("--grid", **field, help="a field of the configuration and the values to try")
+    parser.add_argument("--grid", **field, help="a field of the config and the values to combine")
+    parser.add_argument("--change", **field, help="a field and the values to try in it alone")
     parser.add_argument("--draw", **field, help="a field, how it is drawn, and between or from what")
-    parser.add_argument("--random", type=common.at_least_one, metavar="N", help="how many to draw")
+    parser.add_argument("--random", type=common.at_least_one, metavar="N", help="number of draws")
     parser.add_argument("--sweep_seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="(default: 0)")
+    parser.add_argument("--baseline", action="store_true", help="compare with the config as it is")
     parser.add_argument(
-        "--rank_by",
-        choices=ablation.FIGURES,
-        default="accuracy",
-        help="(default: accuracy)",
+        "--rank_by", choices=sweep.FIGURES, default="accuracy", help="without --baseline (default: accuracy)"
     )
     options = parser.parse_args()
-    trainings.refuse(parser, options.arguments, OWN)
+    trainings.refuse(parser, options.arguments)
     if bool(options.draw) != bool(options.random):
         parser.error("--draw and --random go together: --random 20 --draw optim.learning_rate log 0.01 1")
-    if not options.grid and not options.draw:
-        parser.error("nothing to try: give --grid FIELD VALUE ... or --random N --draw FIELD KIND ...")
+    if not options.grid and not options.change and not options.draw:
+        parser.error(
+            "nothing to try: give --grid or --change FIELD VALUE ... or --random N --draw FIELD KIND ..."
+        )
     options.seeds = list(dict.fromkeys(options.seeds))
-    try:
-        options.trials = make_trials(options)
-    except Exception as error:
-        if (reason := errors.explain(error, options.out)) is None:
-            raise
-        parser.error(reason)
     return options
 
 
-def make_trials(options: argparse.Namespace) -> dict[str, sweep.Trial]:
-    """The trials by the names of their folders.
+def make_trials(options: argparse.Namespace) -> dict[str, Trial]:
+    """Returns the trials by the names of their folders; the baseline, if asked for, first.
 
     Raises:
-      ValueError: a field is not in the config or stands twice, or it cannot be drawn so.
-      As `validate.rehearse`: a trial's values cannot be.
+      ValueError: a field is not in the config, is given twice, or cannot be drawn so.
     """
-    config = trainings.load_config(options.config)
-    names = [name for name, *_ in options.grid + options.draw]
-    for name in names:
-        if names.count(name) > 1:
+    config = trainings.load_config(options.config, options.arguments)
+    given = [words for flag in (options.grid, options.change, options.draw) for words in flag]
+    for number, (name, *values) in enumerate(given):
+        if name in [other for other, *_ in given[:number]]:
             raise ValueError(f"{name} is given twice: give all its values at once")
-        if f"config.{name}" in OWN:
+        if f"config.{name}" in trainings.OWN:
             raise ValueError(f"{name}: the command sets this for each training itself")
         if name in JUDGED_BY:
             raise ValueError(f"{name} changes what a trial is judged by: give it after -- for all of them")
+        if not values:
+            raise ValueError(f"{name}: give the values to try")
         try:
             validate.field(config, name)
         except AttributeError:
             raise ValueError(f"{options.config} has no field {name}, see configs/default.py") from None
-    values = {name: values for name, *values in options.grid}
-    if short := [name for name, values in values.items() if not values]:
-        raise ValueError(f"--grid {short[0]}: give the values to try")
     draws = {}
     for name, *how in options.draw:
         try:
-            draws[name] = sweep.Draw(how[0] if how else "", tuple(how[1:]))
+            draws[name] = make_draw(*how)
         except ValueError as error:
             raise ValueError(f"--draw {name}: {error}") from None
-    drawn = sweep.random(draws, options.random, options.sweep_seed) if draws else [{}]
-    trials = [point | chosen for chosen in drawn for point in sweep.grid(values)]
-    flags = [[*options.arguments, *trial_flags(trial)] for trial in trials]
-    trainings.rehearse([trainings.load_config(options.config, own) for own in flags])
-    named = {sweep.trial_name(trial): trial for trial in trials}
+    rng, values = np.random.default_rng(options.sweep_seed), {field: of for field, *of in options.grid}
+    drawn = [{field: draw(rng) for field, draw in draws.items()} for _ in range(options.random or 1)]
+    points = [dict(zip(values, point, strict=True)) for point in itertools.product(*values.values())]
+    trials = [{}] * options.baseline + [{field: value} for field, *of in options.change for value in of]
+    trials += [point | fields for fields in drawn for point in points if point or fields]
+    named: dict[str, Trial] = {}
+    for trial in trials:
+        if named.setdefault(name := trial_name(trial), trial) != trial:
+            raise ValueError(f"two trials would share the folder {name}: give one of them another --out")
     if len(named) < len(trials):
-        print(f"{len(trials) - len(named)} of {len(trials)} draws were there already", file=sys.stderr)
+        print(f"{len(trials) - len(named)} of {len(trials)} trials are repetitions", file=sys.stderr)
     return named
 
 
-def trial_flags(trial: sweep.Trial) -> list[str]:
-    """The flags of a training for the fields of a trial."""
-    return [f"--config.{field}={value}" for field, value in trial.items()]
-
-
 def main() -> int:
-    """The exit code is that of the first training that failed, 2 where the results cannot be compared."""
+    """Returns the exit code of the first training that failed, 2 if the results cannot be compared."""
     return common.run(run_sweep, parse_args())
 
 
 def run_sweep(options: argparse.Namespace) -> int:
-    """Trains all, and goes on without a trial that fails; the exit code."""
+    """Trains all, except trials that fail; returns the exit code."""
+    trials, out = make_trials(options), options.out.resolve()
+    planned = plan(options, trials, options.seeds)
+    earlier = []
+    if (out / "results.json").is_file():
+        results = json.loads((out / "results.json").read_text())
+        fields = {name: row["fields"] for name, row in results.get("trials", {}).items()}
+        earlier = plan(options, fields, results["seeds"])
+    trainings.dry_run(planned + earlier)
     builder.read_manifest(options.data)
-    out = common.open_folder(options.out).resolve()
-    done, failed = dict.fromkeys(options.trials, 0), {}
-    flags = {
-        out / name / f"seed_{seed}": training_flags(options, seed, trial)
-        for seed in options.seeds
-        for name, trial in options.trials.items()
-    }
-    refuse_others(out, options, flags)
-    commands = trainings.Commands()
-    for seed in options.seeds:
-        for number, name in enumerate(options.trials, 1):
-            if name in failed:
-                continue
-            print(f"\ntrial {number} of {len(options.trials)}, seed {seed}: {name}")
-            run = out / name / f"seed_{seed}"
-            code = commands.train(options.config, run, *flags[run])
-            if code == EXIT_PREEMPTED:
-                return code
-            if code:
-                failed[name] = code
-                print(f"\n{name} failed (exit code {code}); the others go on", file=sys.stderr)
-            else:
-                done[name] += 1
-            write_results(
-                out, options, {key: n for key, n in done.items() if key not in failed}, list(failed)
-            )
-    if all(name in failed for name in options.trials):
+    if options.dry_run:
+        print(*planned, sep="\n")
+        return 0
+    common.open_folder(out)
+    commands, failed, done = trainings.Commands(), {}, dict.fromkeys(trials, 0)
+    for number, training in enumerate(planned, 1):
+        name = training.workdir.parent.name
+        if name in failed:
+            continue
+        print(f"\ntraining {number} of {len(planned)}: {name}, {training.workdir.name}")
+        code = commands.train(training)
+        if code == EXIT_PREEMPTED or (code and options.baseline and not trials[name]):
+            return code
+        if code:
+            failed[name] = code
+            print(f"\n{name} failed (exit code {code}); the others continue", file=sys.stderr)
+        else:
+            done[name] += 1
+        finished = {key: trials[key] for key, count in done.items() if count and key not in failed}
+        if finished:
+            seeds = options.seeds[: min(done[key] for key in finished)]
+            write_results(options, finished, seeds, list(failed))
+    if len(failed) == len(trials):
         print("every trial failed", file=sys.stderr)
     else:
         print("\n" + (out / "results.md").read_text())
     return next(iter(failed.values()), 0)
 
 
-def refuse_others(
-    out: pathlib.Path, options: argparse.Namespace, flags: dict[pathlib.Path, list[str]]
-) -> None:
-    """Refuses a folder with trials of another recipe, of this call's or of those that its results tell of.
-
-    Args:
-      out: the folder.
-      options: of the command line.
-      flags: of each training of this call.
-
-    Raises:
-      As `trainings.refuse_others`.
-    """
-    wanted = dict(flags)
-    if (out / "results.json").is_file():
-        results = json.loads((out / "results.json").read_text())
-        for name, row in results["trials"].items():
-            for seed in results["seeds"]:
-                wanted[out / name / f"seed_{seed}"] = training_flags(options, seed, row["fields"])
-    trainings.refuse_others({run: trainings.load_config(options.config, own) for run, own in wanted.items()})
-
-
-def training_flags(options: argparse.Namespace, seed: int, trial: sweep.Trial) -> list[str]:
-    """The flags of a training."""
-    common = [*trainings.data_flags(options), f"--config.seed={seed}", *options.arguments]
-    return common + trial_flags(trial)
+def plan(
+    options: argparse.Namespace, trials: Mapping[str, Trial], seeds: Sequence[int]
+) -> list[trainings.Training]:
+    """Returns the trainings of trials, seed by seed."""
+    planned = []
+    for seed, (name, trial) in itertools.product(seeds, trials.items()):
+        own = [f"--config.{field}={value}" for field, value in trial.items()]
+        flags = (*trainings.data_flags(options), f"--config.seed={seed}", *options.arguments, *own)
+        workdir = options.out.resolve() / name / f"seed_{seed}"
+        planned.append(trainings.Training(options.config, workdir, flags))
+    return planned
 
 
 def write_results(
-    out: pathlib.Path, options: argparse.Namespace, done: dict[str, int], failed: list[str]
+    options: argparse.Namespace, trials: Mapping[str, Trial], seeds: list[int], failed: list[str]
 ) -> None:
-    """Ranks what this call has trained or recognised so far, and writes the table and the picture.
-
-    Args:
-      out: the folder of the trainings.
-      options: of the command line.
-      done: for each trial that counts, the number of seeds, in their order, that are finished.
-      failed: trials that do not count.
-    """
-    names = [name for name, count in done.items() if count]
-    if not names:
-        return
-    seeds = options.seeds[: min(done[name] for name in names)]
-    paths = {name: [out / name / f"seed_{seed}" / "report" for seed in seeds] for name in names}
-    split = json.loads((paths[names[0]][0] / "report.json").read_text())["split"]
-    runs, first = ablation.read_reports(paths)
-    ranking = sweep.rank(runs, first.labels, first.groups, by=options.rank_by)
-    sweep.plot(ranking, options.trials, out / sweep.PICTURE, options.rank_by)
-    origin = trainings.origin(path.parent for reports in paths.values() for path in reports)
-    head = {"origin": origin, "split": split, "images": len(first.ids), "seeds": seeds, "failed": failed}
-    trials = {name: {"fields": options.trials[name], **figures} for name, figures in ranking.items()}
-    (out / "results.json").write_text(json.dumps({**head, "trials": trials}, indent=2) + "\n")
-    count = f"{len(names)} of {len(options.trials)} trials, seeds {', '.join(map(str, seeds))}"
-    lines = [origin, "", f"{len(first.ids):,} images of `{split}`; {count}.", ""]
-    lines += [*sweep.table(ranking, options.trials), ""]
-    if failed:
-        lines += [f"Failed: {', '.join(failed)}.", ""]
-    (out / "results.md").write_text("\n".join([*lines, f"![Trials]({sweep.PICTURE})"]) + "\n")
+    """Compares finished trials under common seeds; writes the page, its figures as JSON and the picture."""
+    out = options.out.resolve()
+    reports = {name: [out / name / f"seed_{seed}" / "report" for seed in seeds] for name in trials}
+    files = {name: [folder / "predictions.csv" for folder in of] for name, of in reports.items()}
+    runs, first = sweep.read_predictions(files)
+    baseline = sweep.BASELINE if options.baseline else None
+    result = sweep.compare(runs, first.labels, first.groups, baseline=baseline, rank_by=options.rank_by)
+    if options.baseline:
+        sweep.plot_differences(result, out / (picture := sweep.DIFFERENCES))
+    else:
+        sweep.plot_ranking(result, trials, out / (picture := sweep.RANKING), options.rank_by)
+    paths = list(itertools.chain.from_iterable(reports.values()))
+    head = {
+        "origin": trainings.origin(path.parent for path in paths),
+        "split": json.loads((paths[0] / "report.json").read_text())["split"],
+        "images": len(first.ids),
+        "seeds": seeds,
+        "failed": failed,
+        "baseline": baseline,
+        "trials": {name: {"fields": trials[name], **figures} for name, figures in result.items()},
+    }
+    (out / "results.json").write_text(json.dumps(head, indent=2) + "\n")
+    page = [head["origin"], "", f"{len(first.ids):,} images of `{head['split']}`, {len(trials)} trials.", ""]
+    page += [*sweep.result_tables(result, seeds, baseline or next(iter(result))), ""]
+    page += [f"Failed: {', '.join(failed)}.", ""] if failed else []
+    (out / "results.md").write_text("\n".join([*page, f"![Trials]({picture})"]) + "\n")

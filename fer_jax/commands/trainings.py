@@ -1,34 +1,39 @@
-"""What the commands that train several times share: the training's command and the figures' origin."""
+"""Shared parts of the commands that train several times: flags, configs, dry run, and processes."""
 
 import argparse
+import dataclasses
 import pathlib
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+import configs
 from fer_jax.evaluation import run_info
 from fer_jax.training.monitoring import EXIT_PREEMPTED
 
+# Flags of a training that the commands set themselves.
+OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.seed")
+
 
 def make_parser(description: str) -> argparse.ArgumentParser:
-    """Returns a parser that shows `description` as it is written, and takes what follows -- for trainings."""
+    """Returns a parser that shows `description` unchanged, and passes what follows -- to the trainings."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
-    parser.add_argument("arguments", nargs="*", help="after --: for fer_jax.main")
+    parser.add_argument("arguments", nargs="*", help="after --: flags of fer-jax train")
     return parser
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """Adds --config, --data and --image_size: what is trained on, and how."""
+    """Adds --config, --data and --image_size."""
     parser.add_argument(
-        "--config", default="configs/ablation.py", metavar="FILE", help="(default: configs/ablation.py)"
+        "--config", default="ablation", metavar="NAME", help="an experiment or a file (default: ablation)"
     )
     parser.add_argument(
         "--data", type=pathlib.Path, default=pathlib.Path("data/fer2013"), help="(default: data/fer2013)"
@@ -36,31 +41,34 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image_size", type=int, metavar="N", help="common side for images of mixed sizes")
 
 
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """Adds --out and --dry-run."""
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the trainings and results")
+    parser.add_argument("--dry-run", action="store_true", help="check and list the trainings, and exit")
+
+
 def data_flags(options: argparse.Namespace) -> list[str]:
-    """The training's flags for what `add_data` adds."""
+    """Returns the training flags for the options that `add_data` adds."""
     size = [f"--config.data.image_size={options.image_size}"] if options.image_size else []
     return [f"--config.data.dir={options.data.resolve()}", *size]
 
 
-def refuse(parser: argparse.ArgumentParser, arguments: Iterable[str], own: Sequence[str]) -> None:
-    """Ends with a line about the first of `arguments` that sets one of the flags `own` to the command."""
+def refuse(parser: argparse.ArgumentParser, arguments: Iterable[str], own: Sequence[str] = OWN) -> None:
+    """Ends the command with an error if one of `arguments` is a flag that the command sets itself."""
     for argument in arguments:
         if argument.split("=")[0].lstrip("-") in own:
             parser.error(f"{argument} after --: the command sets this for each training itself")
 
 
-def load_config(path: str, arguments: Sequence[str] = ()) -> ConfigDict:
-    """The configuration that a training with `--config path` and these flags gets.
+def load_config(name: str, arguments: Sequence[str] = ()) -> ConfigDict:
+    """Returns the config of a training with `--config name` and these flags.
 
     Raises:
-      ValueError: there is no such file, or a flag is not one of its fields.
+      ValueError: there is no such experiment, or a flag does not fit the config.
     """
     own = flags.FlagValues()
-    command = ["", f"--config={path}", *arguments]
+    command = ["", f"--config={configs.find(name)}", *arguments]
     config_flags.DEFINE_config_file("config", flag_values=own, sys_argv=command)
-    file = pathlib.Path(path.partition(":")[0])
-    if not file.is_file():
-        raise ValueError(f"--config {path}: there is no {file.resolve()}")
     try:
         own(command)
         return own.config
@@ -68,53 +76,57 @@ def load_config(path: str, arguments: Sequence[str] = ()) -> ConfigDict:
         reason = error.args[0] if error.args else error
         if isinstance(reason, KeyError):  # whose text would be its quoted message
             reason = reason.args[0]
-        raise ValueError(f"--config {path} {shlex.join(arguments)}: {reason}") from error
+        raise ValueError(f"--config {name} {shlex.join(arguments)}: {reason}") from error
 
 
-def rehearse(configs: Iterable[ConfigDict]) -> None:
-    """Refuses what a training with one of these configurations would refuse, see `validate.rehearse`."""
-    import jax
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A training: an experiment or the file of a config, its run directory, and flags that change fields."""
 
-    from fer_jax.training import validate
+    config: str
+    workdir: pathlib.Path
+    flags: tuple[str, ...]
 
-    jax.config.update("jax_platforms", "cpu")  # the accelerator's memory is for the trainings
-    validate.rehearse(configs)
+    def words(self) -> list[str]:
+        """Returns the arguments of fer-jax train."""
+        return ["--config", configs.find(self.config), "--workdir", str(self.workdir), *self.flags]
+
+    def __str__(self) -> str:
+        return f"$ fer-jax train {shlex.join(self.words())}"
 
 
-def refuse_others(runs: Mapping[pathlib.Path, ConfigDict]) -> None:
-    """Refuses directories that hold trainings with another configuration, or of other data or teachers.
-
-    Args:
-      runs: the configurations to be trained, each rehearsed, by their work directories.
+def dry_run(trainings: Iterable[Training]) -> None:
+    """Raises, before the first training starts, what any of them would raise at its start.
 
     Raises:
-      ValueError: one does; the message names the fields that differ.
-      As `build.teachers` and `train.identity`.
+      ValueError: a directory holds a run with another config, other data or other teachers.
+      As `load_config`, `validate.rehearse`, `build.teachers` and `train.identity`.
     """
+    import jax
+
     from fer_jax.data.dataset import builder
-    from fer_jax.training import build, run_dir
+    from fer_jax.training import build, run_dir, validate
     from fer_jax.training.train import identity
 
+    jax.config.update("jax_platforms", "cpu")  # the accelerator's memory is for the trainings
+    runs = {one.workdir: load_config(one.config, one.flags) for one in trainings}
+    validate.rehearse(config for run, config in runs.items() if not run_dir.finished_summary(run))
     known: dict[Any, Any] = {}
-    for path, config in runs.items():
-        if not (path / run_dir.CONFIG_FILE).is_file():
+    for run, config in runs.items():
+        if not (run / run_dir.CONFIG_FILE).is_file():
             continue
         key = (config.data.dir, tuple(config.distill.teachers), config.data.num_classes)
-        if key not in known:  # most runs have them in common
+        if key not in known:  # most runs share it
             known[key] = builder.read_manifest(config.data.dir), build.teachers(config)
-        wanted = identity(config, *known[key])
-        if other := run_dir.another(path, wanted):
+        if other := run_dir.another(run, identity(config, *known[key])):
             raise ValueError(f"{other}\nNothing was trained or changed: give another --out")
 
 
 class Commands:
-    """Runs commands one after the other; SIGTERM and Ctrl-C reach the one that runs as SIGTERM.
+    """Child processes, one at a time; SIGTERM and Ctrl-C reach the current one as SIGTERM.
 
-    It ends by itself, having saved: a training takes a Ctrl-C at the terminal, which it gets as well, and
-    this SIGTERM for one wish to stop. What this process was started to ignore (nohup) stays ignored.
-
-    Attributes:
-      stopped: whether such a signal came.
+    The child saves and exits by itself: a training that gets both a Ctrl-C from the terminal and this SIGTERM
+    takes them as one request to stop. Signals that this process was started to ignore (nohup) stay ignored.
     """
 
     def __init__(self):
@@ -129,38 +141,41 @@ class Commands:
         if self._child:
             self._child.terminate()
 
-    def run(self, *command: str) -> int:
-        """The exit code; EXIT_PREEMPTED where the command was stopped, whatever it made of that."""
-        return self.ask(*command, stdout=None)[0]
+    def run(self, *command: str, **how: Any) -> tuple[int, str | None]:
+        """Runs a command.
 
-    def ask(self, *command: str, **how: Any) -> tuple[int, str | None]:
-        """The exit code as of `run`, and what the command printed; `how` as `subprocess.Popen` takes it."""
+        Args:
+          *command: its words.
+          **how: for `subprocess.Popen`.
+
+        Returns:
+          The exit code, EXIT_PREEMPTED if the command failed after a signal, and the output if it is piped.
+        """
         if self.stopped:
-            return EXIT_PREEMPTED, ""
-        self._child = subprocess.Popen(command, **{"text": True, "stdout": subprocess.PIPE} | how)
+            return EXIT_PREEMPTED, None
+        self._child = subprocess.Popen(command, text=True, **how)
         if self.stopped:  # between the lines above
             self._child.terminate()
         printed, _ = self._child.communicate()
         code = self._child.returncode
         return (EXIT_PREEMPTED if code and self.stopped else code), printed
 
-    def train(self, config: str, workdir: pathlib.Path, *arguments: str) -> int:
-        """Trains, goes on, or recognises a finished run, in a process of its own; its exit code."""
-        flags = ["--config", config, "--workdir", str(workdir), *arguments]
-        print("\n$ python -m fer_jax.main " + shlex.join(flags), flush=True)
-        code = self.run(sys.executable, "-m", "fer_jax.main", *flags)
+    def train(self, training: Training) -> int:
+        """Starts or resumes a training in its own process; returns its exit code, 0 if it was finished."""
+        print(f"\n{training}", flush=True)
+        code, _ = self.run(sys.executable, "-m", "fer_jax.main", *training.words())
         if code == EXIT_PREEMPTED:
-            print(f"\n{workdir} is stopped; the same command goes on", file=sys.stderr)
+            print(f"\n{training.workdir} is stopped; run the same command to resume", file=sys.stderr)
         return code
 
 
 def origin(runs: Iterable[pathlib.Path]) -> str:
-    """How the command was called, and at which commits and on what these work directories were trained."""
+    """Returns this command's line, and the commits and devices of the trainings in these run directories."""
     found = [start for run in runs for start in run_info.read_starts(run)]
     return f"{called()}, {run_info.describe(found)}"
 
 
 def called() -> str:
-    """How the command was called, as code."""
+    """Returns this command's line as Markdown code."""
     program = f"python {sys.argv[0]}" if sys.argv[0].endswith(".py") else sys.argv[0]
     return f"`{program} {shlex.join(sys.argv[1:])}".rstrip() + "`"

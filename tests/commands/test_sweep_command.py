@@ -2,20 +2,133 @@
 
 import json
 
+import jax
+import numpy as np
 import pytest
 from helpers import TrainingsWithin, call, run_command, run_within, script
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from fer_jax.data import exclude_list
+from fer_jax.data.dataset import builder
 from fer_jax.evaluation import predictions_file
 from fer_jax.evaluation.metrics import classification
+from fer_jax.training.metric_writers import read_records
 from fer_jax.training.monitoring import EXIT_PREEMPTED
 
-pytestmark = pytest.mark.usefixtures("linear_network", "plain_trainings")
-
+command = script("sweep")
 SMALL = ("--config.model.input_size=16", "--config.train.batch_size=14", "--config.train.epochs=2")
 
 
+def make_trials(monkeypatch, *words):
+    monkeypatch.setattr("sys.argv", ["fer-jax sweep", "--out=x", *map(str, words)])
+    return command.make_trials(command.parse_args())
+
+
+# --- what is tried ---
+
+
+def test_a_grid_is_every_combination_and_changes_are_single(monkeypatch):
+    grid = ("--grid", "optim.learning_rate", 0.1, 0.2, "--grid", "model.name", "a", "b")
+    trials = make_trials(monkeypatch, "--baseline", *grid, "--change", "optim.momentum", 0.5, 0.8)
+    combined = [f"name={name},learning_rate={rate}" for rate in (0.1, 0.2) for name in "ab"]
+    assert list(trials) == ["baseline", "momentum=0.5", "momentum=0.8", *combined]
+    assert trials["baseline"] == {} and trials["momentum=0.8"] == {"optim.momentum": "0.8"}
+
+
+def test_draws_have_their_distributions_and_more_begin_alike(monkeypatch):
+    draws = "--draw loss.focal_gamma uniform -1 3 --draw optim.learning_rate log 0.001 10 "
+    draws += "--draw train.batch_size int 2 4 --draw model.name choice x y"
+    trials, few, other = (
+        list(make_trials(monkeypatch, f"--sweep_seed={seed}", f"--random={count}", *draws.split()).values())
+        for seed, count in ((3, 400), (3, 5), (4, 5))
+    )
+    assert trials[:5] == few != other
+    uniform, log, _, _ = zip(*(trial.values() for trial in trials), strict=True)
+    uniform, log = np.array(uniform, float), np.array(log, float)
+    assert -1 <= uniform.min() < -0.9 and 2.9 < uniform.max() <= 3 and abs(uniform.mean() - 1) < 0.2
+    # Of four decades half lies below the middle one.
+    assert 0.001 <= log.min() and log.max() <= 10 and abs((log < 0.1).mean() - 0.5) < 0.08
+    assert {t["train.batch_size"] for t in trials} == {"2", "3", "4"}
+    assert {t["model.name"] for t in trials} == {"x", "y"}
+
+
+def test_a_search_of_an_earlier_version_resumes(monkeypatch):
+    draws = ("--draw", "optim.learning_rate", "log", 0.001, 0.05, "--draw", "train.batch_size", "int", 2, 90)
+    names = ["learning_rate=0.01208,batch_size=47", "learning_rate=0.001174,batch_size=26"]
+    assert list(make_trials(monkeypatch, "--random=2", *draws)) == names
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(
+    st.sampled_from(("uniform", "log", "int")),
+    st.lists(st.integers(1, 10**6), min_size=2, max_size=2, unique=True).map(sorted),
+    st.integers(0, 99),
+)
+def test_rounded_draws_stay_within_the_bounds(kind, bounds, seed):
+    low, high = (bound if kind == "int" else bound / 1000 for bound in bounds)
+    draw = command.make_draw(kind, str(low), str(high))
+    assert low <= float(draw(np.random.default_rng(seed))) <= high
+
+
+def test_every_trial_has_its_own_folder():
+    trials = [
+        {"optim.learning_rate": "0.1", "augment.mixup": "0.2"},
+        {"optim.learning_rate": "0.2", "augment.mixup": "0.1"},
+        {"model.kwargs.widths": "(4, 8)"},
+        {"model.kwargs.widths": "(4,_8)"},
+        {"a.x": "1", "b.x": "2"},
+        {"c.x": "1", "b.x": "2"},
+        {"init_from": "runs/" + 200 * "a"},
+        {"init_from": "runs/" + 201 * "a"},
+        {},
+    ]
+    names = [command.trial_name(trial) for trial in trials]
+    assert names[0] == "mixup=0.2,learning_rate=0.1" and names[-1] == "baseline"
+    assert command.trial_name(dict(reversed(trials[0].items()))) == names[0]
+    assert len(set(names)) == len(names) and all("/" not in n and len(n) < 120 for n in names)
+
+
+def draw(*how):
+    return ("--random", "2", "--draw", "optim.momentum", *how)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((), "nothing to try: give --grid"),
+        (("--random", "3"), "--draw and --random go together"),
+        (("--grid", "optim.lr", "1"), "ablation has no field optim.lr"),
+        (("--grid", "data.labels", "given"), "data.labels changes what a trial is judged by"),
+        (("--grid", "optim.momentum", "0.9", "abc"), "--config.optim.momentum=abc: "),
+        (("--grid", "optim.momentum", "0", "--", "--config.train.stepz=3"), 'Did you mean "steps"'),
+        (("--grid", "seed", "1"), "seed: the command sets this for each training itself"),
+        (("--grid", "optim.momentum", "0", "--grid", "optim.momentum", "1"), "optim.momentum is given twice"),
+        (draw("normal", 0, 1), "there is no draw 'normal'; there are: uniform, log, int, choice"),
+        (draw("uniform", 1), "uniform needs two numbers, got '1'"),
+        (draw("uniform", "a", "b"), "uniform needs two numbers, got 'a b'"),
+        (draw("uniform", 2, 1), "uniform 2 1: expected a low number and a higher one"),
+        (draw("log", 0, 1), "--draw optim.momentum: log 0 1: expected a low number above 0"),
+        (draw("uniform", 0, "inf"), "uniform 0 inf: expected"),
+        (draw("int", 0.2, 0.8), "int 0.2 0.8: there is no whole number"),
+        (draw("choice"), "choice needs values"),
+        (("--config", "none", "--grid", "seed", "1"), "--config none: there is no "),
+        (("--grid", "optim.momentum"), "optim.momentum: give the values to try"),
+        (("--change", "optim.name", "x", "--change", "model.name", "x"), "would share the folder name=x"),
+        (("--change", "data.drop_ids", "a/ids.txt"), "a/ids.txt: config.data.drop_ids takes"),
+        (("--grid", "optim.momentum", "0", "--", "--config.seed=3"), "--config.seed=3 after --: the command"),
+    ],
+)
+def test_refuses(arguments, message, tmp_path, capsys):
+    assert call(command, f"--out={tmp_path / 'out'}", *arguments) == 2
+    assert message in capsys.readouterr().err and not any(tmp_path.iterdir())
+
+
+# --- how it is trained and compared ---
+
+
 @pytest.fixture
-def sweep(monkeypatch, tiny_data):
+def sweep(linear_network, plain_trainings, tiny_data, monkeypatch):
     """sweep(out, ..., flags=()) -> the exit code, and the trials and seeds that were trained."""
 
     def shrink(config):
@@ -23,10 +136,47 @@ def sweep(monkeypatch, tiny_data):
 
     def run(out, *arguments, flags=()):
         words = (f"--data={tiny_data}", f"--out={out}", *arguments, "--", *SMALL, *flags)
-        code, commands = run_within(monkeypatch, script("sweep"), shrink, *words)
+        code, commands = run_within(monkeypatch, command, shrink, *words)
         return code, [(workdir.parent.name, config.seed) for workdir, config in commands.trained]
 
     return run
+
+
+def test_a_baseline_is_compared_with_every_trial_under_every_seed(sweep, tiny_data, tmp_path, capsys):
+    out, listed = tmp_path / "out", tmp_path / "ids.txt"
+    listed.write_text(f"{builder.load(tiny_data, 'train').ids[3]}\n")
+    assert sweep(out, "--baseline", "--seeds", "4", "5", "--change", "data.drop_ids", listed)[0] == 0
+    results = json.loads((out / "results.json").read_text())
+    assert (results["split"], results["images"], results["seeds"]) == ("validation", 28, [4, 5])
+    assert (results["baseline"], results["failed"]) == ("baseline", [])
+    fields = [{}, {"data.drop_ids": str(listed)}]
+    assert [row["fields"] for row in results["trials"].values()] == fields
+    digests = [None, exclude_list.read_ids(listed).digest]
+    for (key, row), digest in zip(results["trials"].items(), digests, strict=True):
+        assert key == command.trial_name(row["fields"])
+        for seed, value in zip((4, 5), row["accuracy"]["values"], strict=True):
+            folder = out / key / f"seed_{seed}"
+            run = json.loads((folder / "config.json").read_text())
+            assert (run["seed"], run["train.epochs"], run["drop_ids_hash"]) == (seed, 2, digest)
+            assert [e["step"] for e in read_records(folder) if e["kind"] == "eval"] == [10]
+            found = predictions_file.read(folder / "report" / "predictions.csv")
+            assert value == pytest.approx(classification.accuracy(found.probs, found.labels))
+    baseline, trial = (row["accuracy"] for row in results["trials"].values())
+    assert trial["difference"] == pytest.approx(trial["mean"] - baseline["mean"])
+    assert trial["interval_95"][0] <= trial["difference"] <= trial["interval_95"][1]
+    page = (out / "results.md").read_text()
+    assert page in capsys.readouterr().out and (out / "differences.png").stat().st_size
+    called, where = page.splitlines()[0].split("`")[1:]
+    assert called.startswith("fer-jax sweep ") and f"--out={out}" in called
+    assert where.endswith(f", {jax.device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}")
+
+
+def test_a_failed_baseline_ends_the_sweep(sweep, tmp_path, capsys):
+    (tmp_path / "baseline" / "seed_0").mkdir(parents=True)
+    (tmp_path / "baseline" / "seed_0" / "notes.txt").touch()
+    code, trained = sweep(tmp_path, "--baseline", "--change", "optim.momentum", "0.5")
+    assert code == 1 and trained == [("baseline", 0)]
+    assert "is not empty and no run of fer_jax" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_is_refused_before_any_training(sweep, tmp_path, capsys):
@@ -35,8 +185,8 @@ def test_a_folder_that_cannot_be_is_refused_before_any_training(sweep, tmp_path,
     assert f"cannot write to {tmp_path / 'file'}" in capsys.readouterr().err
 
 
-def test_trains_ranks_and_goes_on(sweep, tmp_path, capsys, monkeypatch):
-    """A rate so high that the loss is infinite fails, and the others go on; then another seed is added."""
+def test_trains_ranks_and_resumes(sweep, tmp_path, capsys, monkeypatch):
+    """A rate so high that the loss is infinite fails, and the others continue; then another seed is added."""
     out = tmp_path / "out"
     assert sweep(out, "--grid", "optim.learning_rate", "0.01", "0.05", "1e38")[0] == 1
     printed = capsys.readouterr()
@@ -44,15 +194,10 @@ def test_trains_ranks_and_goes_on(sweep, tmp_path, capsys, monkeypatch):
     results = json.loads((out / "results.json").read_text())
     assert results["failed"] == ["learning_rate=1e38"] and results["seeds"] == [0]
     assert set(results["trials"]) == {"learning_rate=0.01", "learning_rate=0.05"}
-    means = []
-    for name, row in results["trials"].items():
-        assert row["fields"] == {"optim.learning_rate": name.partition("=")[2]}
-        found = predictions_file.read(out / name / "seed_0" / "report" / "predictions.csv")
-        means.append(row["accuracy"]["mean"])
-        assert means[-1] == pytest.approx(classification.accuracy(found.probs, found.labels))
-    assert means == sorted(means, reverse=True)
+    means = [row["accuracy"]["mean"] for row in results["trials"].values()]
+    assert means == sorted(means, reverse=True) and (out / "sweep.png").stat().st_size
     page = (out / "results.md").read_text()
-    assert page in printed.out and "2 of 3 trials, seeds 0" in page
+    assert page in printed.out and "28 images of `validation`, 2 trials." in page
     assert "Failed: learning_rate=1e38." in page
 
     # Stopped when one of two trials has its second seed: they are ranked by what both have.
@@ -93,30 +238,12 @@ def test_another_recipe_is_refused_before_anything_is_touched(sweep, tmp_path, c
     assert list(json.loads((tmp_path / "results.json").read_text())["trials"]) == ["momentum=0.9"]
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (("--random", "3"), "--draw and --random go together"),
-        (("--grid", "optim.lr", "1"), "configs/ablation.py has no field optim.lr"),
-        (("--grid", "data.labels", "given"), "data.labels changes what a trial is judged by"),
-        (("--grid", "optim.momentum", "0.9", "abc"), "--config.optim.momentum=abc: "),
-        (("--grid", "train.ema_decay", "2"), "config.train.ema_decay is 2.0; expected 0 to below 1"),
-        (("--grid", "optim.momentum", "0", "--", "--config.train.stepz=3"), 'Did you mean "steps"'),
-        (("--grid", "seed", "1"), "seed: the command sets this for each training itself"),
-        (("--grid", "optim.momentum", "0", "--grid", "optim.momentum", "1"), "optim.momentum is given twice"),
-        (("--random", "2", "--draw", "optim.momentum", "log", "0", "1"), "--draw optim.momentum: log 0 1"),
-        (
-            ("--config", "configs/none.py", "--grid", "seed", "1"),
-            "--config configs/none.py: there is no ",
-        ),
-    ],
-)
-def test_refuses(arguments, message, tmp_path, capsys):
-    assert call(script("sweep"), f"--out={tmp_path}", *arguments) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_nothing_to_try_is_refused(tmp_path):
-    """As a process: the script starts by itself."""
-    process = run_command("sweep", f"--out={tmp_path}")
-    assert process.returncode == 2 and "nothing to try: give --grid" in process.stderr
+def test_a_dry_run_lists_the_trainings_from_any_directory(tiny_data, tmp_path):
+    """As a process, which finds the experiment in the package."""
+    words = (f"--out={tmp_path / 'out'}", f"--data={tiny_data}", "--dry-run", "--seeds", "3", "4")
+    process = run_command("sweep", *words, "--grid", "optim.momentum", "0.5", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    first, second = process.stdout.splitlines()
+    assert f"ablation.py --workdir {tmp_path}/out/momentum=0.5/seed_3 " in first
+    assert first.startswith("$ fer-jax train --config /") and "--config.optim.momentum=0.5" in first
+    assert "seed_4" in second and not any(tmp_path.iterdir())

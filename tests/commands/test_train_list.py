@@ -1,13 +1,15 @@
 """fer-jax train-list at toy size, most of its trainings within this process."""
 
+import argparse
 import json
 import os
 import sys
 
 import numpy as np
 import pytest
-from helpers import call, run_python, run_within, script
+from helpers import ROOT, call, run_command, run_python, run_within, script
 
+import configs
 from configs.default import augmentation
 from fer_jax.training.monitoring import EXIT_PREEMPTED
 
@@ -56,73 +58,77 @@ def test_networks_without_weights_are_trained_from_scratch_and_tabled_over_seeds
 
 
 class Answering:
-    """In the place of `Commands`: every command ends with one code."""
+    """Replaces `Commands`: every command ends with one exit code."""
 
     def __init__(self, code):
         self.code, self.asked = code, []
 
     def run(self, *command):
         self.asked.append(command)
-        return self.code
+        return self.code, None
 
 
-def planned(commands, name, out, folder, scratch):
-    config = train_list.trainings.load_config(train_list.path_of(name))
-    return train_list.plan(commands, name, config, out, folder, scratch)
+def planned(folder, name, code=1, **changes):
+    """Returns the plan for a config with `folder` as --weights, and the commands that were run."""
+    commands = Answering(code)
+    options = {"out": folder / "out", "weights": folder, "arguments": [], "seeds": None, "scratch": False}
+    options = argparse.Namespace(**options | {"dry_run": False} | changes)
+    return list(train_list.plan(commands, name, options)), commands.asked
 
 
 @pytest.mark.parametrize(
-    ("config", "model", "whose"),
+    ("name", "workdir", "weights", "start"),
     [
-        ("effnet_b0", "efficientnet_b0", "timm_tf"),
-        ("effnet_lite0", "efficientnet_lite0", "timm_tf"),
-        ("effnet_lite2", "efficientnet_lite2", "timm_tf"),
-        ("mobilenet_v2", "mobilenet_v2", "keras"),
+        ("effnet_b0", "effnet_b0", "efficientnet_b0_timm_tf", "ImageNet, timm_tf"),
+        ("effnet_b0:cpu", "effnet_b0_cpu", "efficientnet_b0_timm_tf", "ImageNet, timm_tf"),
+        ("effnet_lite0", "effnet_lite0", "efficientnet_lite0_timm_tf", "ImageNet, timm_tf"),
+        ("effnet_lite2", "effnet_lite2", "efficientnet_lite2_timm_tf", "ImageNet, timm_tf"),
+        ("mobilenet_v2", "mobilenet_v2", "mobilenet_v2_keras", "ImageNet, keras"),
+        ("cnn", "cnn", None, "from scratch"),
+        ("cnn_64", "cnn_64", None, "`cnn_again`"),
     ],
 )
-def test_ported_weights_are_taken_from_their_folder(config, model, whose, tmp_path):
-    path = tmp_path / f"{model}_{whose}.safetensors"
+def test_ported_weights_are_taken_from_their_folder(name, workdir, weights, start, tmp_path):
+    path = tmp_path / f"{weights}.safetensors"
     path.touch()
-    commands = Answering(1)
-    (training,) = planned(commands, config, tmp_path / "out", tmp_path, scratch=False)
-    assert config in train_list.CONFIGS
-    assert (training.weights, training.words) == (str(path), f"ImageNet, {whose}")
-    assert training.workdir == tmp_path / "out" / config and not commands.asked
+    (training,), asked = planned(tmp_path, name, scratch=weights is None)
+    assert (training.workdir, training.start) == (tmp_path / "out" / workdir, start) and not asked
+    assert training.flags == (f"--config.init.weights={path if weights else 'none'}",)
 
 
-def test_only_weights_that_no_server_gives_are_done_without(tmp_path):
-    obtain = train_list.obtain_weights
-    arguments = "mobilenet_v2", "keras", tmp_path
-    assert obtain(Answering(os.EX_UNAVAILABLE), *arguments) == "none"
-    with pytest.raises(SystemExit, match="error: keras's weights of mobilenet_v2 are at fault, see above"):
-        obtain(Answering(1), *arguments)
+def test_only_weights_that_no_server_has_are_replaced_by_scratch(tmp_path):
+    """Which is decided once for all seeds."""
+    trainings, asked = planned(tmp_path, "mobilenet_v2", os.EX_UNAVAILABLE, seeds=[3, 4], scratch=True)
+    assert [training.flags for training in trainings] == [
+        ("--config.init.weights=none", f"--config.seed={seed}") for seed in (3, 4)
+    ]
+    assert trainings[0].start == "from scratch (keras's could not be had)" and len(asked) == 1
+    with pytest.raises(SystemExit, match="error: keras's weights of mobilenet_v2 are damaged, see above"):
+        planned(tmp_path, "mobilenet_v2", 1)
     with pytest.raises(SystemExit) as stopped:
-        obtain(Answering(EXIT_PREEMPTED), *arguments)
+        planned(tmp_path, "mobilenet_v2", EXIT_PREEMPTED)
     assert stopped.value.code == EXIT_PREEMPTED
 
 
-def test_a_run_keeps_the_weights_it_began_with(tmp_path):
-    """Begun without a network, and gone on with when the weights can be had."""
+def test_a_run_keeps_the_weights_it_started_with(tmp_path):
+    """Started without a network, and resumed when the weights can be had."""
     (tmp_path / "mobilenet_v2_keras.safetensors").touch()
     (tmp_path / "out" / "mobilenet_v2").mkdir(parents=True)
     (tmp_path / "out" / "mobilenet_v2" / "config.json").write_text('{"init.weights": "none"}')
-    (training,) = planned(Answering(1), "mobilenet_v2", tmp_path / "out", tmp_path, scratch=True)
-    assert (training.weights, training.words) == ("none", "from scratch (keras's could not be had)")
+    (training,), _ = planned(tmp_path, "mobilenet_v2", scratch=True)
+    assert training.flags == ("--config.init.weights=none",)
+    assert training.start == "from scratch (keras's could not be had)"
 
 
 def test_a_partial_file_is_asked_for(tmp_path):
-    arguments = Answering(1), "effnet_b4", tmp_path / "out", tmp_path
     path = tmp_path / "efficientnet_b4_timm.safetensors"
     with pytest.raises(SystemExit, match=f"error: {path} is not there: it is made from a partial file of "):
-        list(planned(*arguments, scratch=False))
+        planned(tmp_path, "effnet_b4")
     path.touch()
-    first, second = planned(*arguments, scratch=True)
-    assert (first.weights, first.words) == (str(path), "ImageNet, a partial file")
-    assert (second.workdir.name, second.weights, second.words) == (
-        "effnet_b4_scratch",
-        "none",
-        "from scratch",
-    )
+    (first, second), _ = planned(tmp_path, "effnet_b4", scratch=True)
+    assert (first.flags, first.start) == ((f"--config.init.weights={path}",), "ImageNet, a partial file")
+    assert (second.workdir.name, second.start) == ("effnet_b4_scratch", "from scratch")
+    assert second.flags == ("--config.init.weights=none",)
 
 
 # Instead of training it sends its parent a signal, if it has one, and waits for SIGTERM; or it fails.
@@ -147,7 +153,7 @@ import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
 from fer_jax.commands import train_list
 
-train_list.trainings.rehearse = lambda configs: None  # of weights that are empty files
+train_list.trainings.dry_run = lambda trainings: None  # of weights that are empty files
 sys.executable = sys.argv.pop(1)
 sys.exit(train_list.main())
 """
@@ -172,7 +178,7 @@ def run_with_stand_in(folder, signal):
 def test_a_signal_to_stop_reaches_the_training_and_is_no_failure(tmp_path, signal):
     process = run_with_stand_in(tmp_path, signal)
     assert process.returncode == EXIT_PREEMPTED, process.stderr
-    assert "mobilenet_v2 is stopped; the same command goes on" in process.stderr
+    assert "mobilenet_v2 is stopped; run the same command to resume" in process.stderr
     begun = [path.name for path in (tmp_path / "out").iterdir()]
     assert begun == ["mobilenet_v2"] and (tmp_path / "out" / "mobilenet_v2" / "saved").exists()
 
@@ -181,15 +187,10 @@ def test_a_training_that_fails_has_a_row_of_its_own(tmp_path):
     process = run_with_stand_in(tmp_path, "")
     assert process.returncode == 3, process.stderr
     _, _, header, _, *rows = (tmp_path / "out" / "results.md").read_text().splitlines()
-    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    cells = [[cell.strip(" `") for cell in row.strip("|").split("|")] for row in rows]
     assert [len(row) for row in cells] == [len(header.strip("|").split("|"))] * 4
-    assert [row[0] for row in cells] == [
-        "`mobilenet_v2`",
-        "`mobilenet_v2_scratch`",
-        "`resnet18`",
-        "`resnet18_scratch`",
-    ]
-    assert {row[2] for row in cells} == {"failed (3)"}
+    names = ["mobilenet_v2", "mobilenet_v2_scratch", "resnet18", "resnet18_scratch"]
+    assert [(row[0], row[2]) for row in cells] == [(name, "failed (3)") for name in names]
 
 
 @pytest.mark.parametrize("code", [os.EX_UNAVAILABLE, 1])
@@ -207,28 +208,38 @@ def test_port_weights_tells_a_missing_network_from_a_wrong_file(tmp_path, monkey
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("configs", "message"),
     [
-        ("resnet50", "error: --config configs/resnet50.py: there is no "),
-        ("effnet_b0:tpu", "configs/effnet_b0.py:tpu: there are gpu, cpu"),
+        (["resnet50"], "error: --config resnet50: there is no "),
+        (["effnet_b0:tpu"], "configs/effnet_b0.py:tpu: there are gpu, cpu"),
+        (["cnn", "configs/cnn.py"], "two of --configs share a folder's name"),
     ],
 )
-def test_a_config_that_is_not_there_is_refused(config, message, tmp_path, capsys):
-    assert call(train_list, f"--out={tmp_path}", "--configs", config) == 2
+def test_configs_that_cannot_be_are_refused(configs, message, tmp_path, capsys):
+    assert call(train_list, f"--out={tmp_path}", "--configs", *configs) == 2
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("config", "workdir", "file", "weights", "words"),
-    [
-        ("effnet_b0:cpu", "effnet_b0_cpu", "configs/effnet_b0.py:cpu", "efficientnet_b0_timm_tf", "ImageNet"),
-        ("cnn", "cnn", "configs/cnn.py", "none", "from scratch"),
-        ("cnn_64", "cnn_64", "configs/cnn_64.py", "none", "`cnn_again`"),
-    ],
-)
-def test_any_config_can_be_in_the_list(config, workdir, file, weights, words, tmp_path):
-    (tmp_path / "efficientnet_b0_timm_tf.safetensors").touch()
-    plan = planned(Answering(1), config, tmp_path / "out", tmp_path, scratch=config == "cnn")
-    (training,) = plan
-    assert (training.workdir, training.config) == (tmp_path / "out" / workdir, file)
-    assert training.words.startswith(words) and weights in training.weights
+def test_a_dry_run_downloads_and_trains_nothing_from_any_directory(tmp_path):
+    """As a process, which finds the experiments in the package; a file is taken from the directory."""
+    (tmp_path / "mine.py").write_text("from configs.cnn_small import get_config  # noqa: F401")
+    words = ("--configs", "mobilenet_v2", "mine.py", "--dry-run", "--seeds", "3", "--out=out")
+    process = run_command("train-list", *words, cwd=tmp_path, FER_JAX_CACHE=str(tmp_path / "cache"))
+    assert process.returncode == 0, process.stderr
+    first, second = process.stdout.splitlines()
+    assert f"/configs/mobilenet_v2.py --workdir {tmp_path}/out/mobilenet_v2_seed_3 " in first
+    assert "--config.init.weights=keras --config.seed=3" in first
+    assert second.startswith(f"$ fer-jax train --config mine.py --workdir {tmp_path}/out/mine_seed_3 ")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.py"]
+
+
+def test_experiments_are_found_by_name_or_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = str(ROOT / "configs" / "effnet_b0.py")
+    assert configs.find("effnet_b0") == configs.find("configs/effnet_b0.py") == expected
+    assert configs.find("effnet_b0:cpu") == f"{expected}:cpu"
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "effnet_b0.py").touch()  # a file takes precedence
+    assert configs.find("configs/effnet_b0.py:cpu") == "configs/effnet_b0.py:cpu"
+    with pytest.raises(ValueError, match=r"--config cn: there is no .*/cn, and no .* there are: ablation, "):
+        configs.find("cn")

@@ -14,10 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from fer_jax.evaluation import predictions_file
-from fer_jax.evaluation.compare import ablation, model_results
+from fer_jax.evaluation.compare import model_results, sweep
 from fer_jax.evaluation.report import report
 from fer_jax.io_utils import write_atomically
 
@@ -149,7 +147,7 @@ def _neutral(value: Any) -> Any:
 def store_ablation(
     source: pathlib.Path, folder: pathlib.Path, run: StoredRun, replace: bool = False
 ) -> dict[str, Any]:
-    """Stores the results of `fer-jax ablate`.
+    """Stores the results of `fer-jax sweep --baseline`.
 
     Args:
       source: its --out.
@@ -163,17 +161,24 @@ def store_ablation(
     Raises:
       FileExistsError: the folder is not empty and `replace` is False, or it holds no result.
       FileNotFoundError: a run or the results are missing.
-      ValueError: a file cannot be read, a recipe has failed, or the results are not an ablation's.
+      ValueError: a file cannot be read, a trial has failed, or the results are not an ablation's.
     """
     results = json.loads((source / "results.json").read_text())
-    if "recipes" not in results:
+    if results.get("baseline"):
+        recipes = [
+            [name, [f"--config.{field}={value}" for field, value in row["fields"].items()]]
+            for name, row in results["trials"].items()
+        ]
+    elif "recipes" in results:  # as fer-jax ablate wrote them
+        recipes = [[name, row["flags"]] for name, row in results["recipes"].items()]
+    else:
         raise ValueError(
-            f"{source / 'results.json'} is not of fer-jax ablate: expected its --out; "
-            "of a sweep store a trial's run, TRIAL/seed_N"
+            f"{source / 'results.json'} has no baseline: expected the --out of fer-jax sweep --baseline; of "
+            "another sweep store a trial's run, TRIAL/seed_N"
         )
     if results["failed"]:
         raise ValueError(f"{source} is not complete: {', '.join(results['failed'])} failed")
-    runs = [(name, seed) for name in results["recipes"] for seed in results["seeds"]]
+    runs = [(name, seed) for name, _ in recipes for seed in results["seeds"]]
     files = [model_results.find(source / name / f"seed_{seed}") for name, seed in runs]
     first = model_results.read_facts(files[0])
     facts = {
@@ -181,7 +186,7 @@ def store_ablation(
     }
     facts |= {
         "seeds": results["seeds"],
-        "recipes": [[name, row["flags"]] for name, row in results["recipes"].items()],
+        "recipes": recipes,
         "run": _run({}, run),
     }
     found = [predictions_file.read(file) for file in files]
@@ -199,7 +204,7 @@ class Ablation:
       facts: 'model', 'parameters', 'config', 'data', 'data_hash', 'split' and 'emotions' of the baseline,
         'seeds', 'recipes' (pairs of a name and the flags that it adds), 'run' (see `StoredRun`).
       images: number of predicted images.
-      figures: of `ablation.compare`.
+      figures: of `sweep.compare`.
     """
 
     facts: dict[str, Any]
@@ -214,17 +219,11 @@ def load_ablation(folder: pathlib.Path) -> Ablation:
       ValueError: a file cannot be read, or has other images than the first.
     """
     facts = json.loads((folder / ABLATION).read_text())
-    runs: dict[str, list[np.ndarray]] = {name: [] for name, _ in facts["recipes"]}
-    first = None
-    for name in runs:
-        for seed in facts["seeds"]:
-            path = folder / f"{name}.{seed}.csv.gz"
-            found = predictions_file.read(path, facts["emotions"])
-            first = first or found
-            if found.ids != first.ids or (found.labels != first.labels).any():
-                raise ValueError(f"{path} is of other images than the first run: store the ablation again")
-            runs[name].append(found.probs)
-    return Ablation(facts, len(first.ids), ablation.compare(runs, first.labels, first.groups))
+    files = {
+        name: [folder / f"{name}.{seed}.csv.gz" for seed in facts["seeds"]] for name, _ in facts["recipes"]
+    }
+    runs, first = sweep.read_predictions(files, facts["emotions"])
+    return Ablation(facts, len(first.ids), sweep.compare(runs, first.labels, first.groups))
 
 
 def ablations(root: pathlib.Path) -> list[pathlib.Path]:

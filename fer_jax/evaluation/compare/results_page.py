@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from fer_jax.evaluation.compare import ablation, comparison_page, model_results, result_store, significance
+from fer_jax.evaluation.compare import comparison_page, model_results, result_store, significance, sweep
 from fer_jax.evaluation.metrics import annotators
 from fer_jax.evaluation.robustness.corruptions import CORRUPTIONS
 
@@ -81,7 +81,7 @@ def draw(root: pathlib.Path, results: Results) -> None:
     for title, group in results.compared.items():
         comparison_page.draw(root / FOLDER / PICTURES / title, group.found)
     for name, one in results.ablations.items():
-        ablation.plot_differences(one.figures, root / FOLDER / PICTURES / name / ablation.PICTURE)
+        sweep.plot_differences(one.figures, root / FOLDER / PICTURES / name / sweep.DIFFERENCES)
 
 
 def pages(root: pathlib.Path, results: Results) -> dict[pathlib.Path, str]:
@@ -113,5 +113,5 @@ def _render(name: str, results: Results) -> str:
         corruptions=CORRUPTIONS,
         best_first=significance.best_first,
         band_title=annotators.title,
-        ablation_tables=lambda one: "\n".join(ablation.result_tables(one.figures, one.facts["seeds"])),
+        ablation_tables=lambda one: "\n".join(sweep.result_tables(one.figures, one.facts["seeds"])),
     )

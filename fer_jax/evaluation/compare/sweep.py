@@ -1,192 +1,265 @@
-"""A search over the fields of a configuration: what is tried, and the ranking of what came of it."""
+"""Trials compared with a baseline or ranked: figures with intervals, tables and pictures."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import itertools
-import math
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy  # whose parts load when they are used
 
 from fer_jax import tables
-from fer_jax.evaluation import plots
-from fer_jax.evaluation.compare import ablation
+from fer_jax.evaluation import plots, predictions_file
+from fer_jax.evaluation.metrics import bootstrap, calibration, classification
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DRAWS = ("uniform", "log", "int", "choice")
-PICTURE = "sweep.png"
-_LONGEST_NAME = 100
+BASELINE = "baseline"
+DIFFERENCES, RANKING = "differences.png", "sweep.png"
+FIGURES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "worst_recall": "recall of the worst class",
+    "ece": "expected calibration error",
+}
 _MOST_TICKS = 8
 
-Trial = dict[str, str]  # a value, as the command line takes it, for each field
 
+def read_predictions(
+    files: Mapping[str, Sequence[pathlib.Path]], emotions: Sequence[str] | None = None
+) -> tuple[dict[str, list[np.ndarray]], predictions_file.Predictions]:
+    """Reads the predictions of every trial's runs.
 
-@dataclasses.dataclass(frozen=True)
-class Draw:
-    """How a field's value is drawn.
+    Args:
+      files: by trial, one per seed.
+      emotions: the classes' names, as `predictions_file.read` takes them.
 
-    Attributes:
-      kind: 'uniform' between two numbers, 'log' (its logarithm is uniform), 'int' (a whole number, both ends
-        possible) or 'choice' of the values.
-      values: of the command line.
+    Returns:
+      The probabilities float [N, K] by trial and seed, and the first run's predictions (for labels, groups).
+
+    Raises:
+      ValueError: two files differ in their images or labels.
     """
-
-    kind: str
-    values: tuple[str, ...]
-
-    def __post_init__(self):
-        if self.kind not in DRAWS:
-            raise ValueError(f"{self.kind!r} is no way to draw; there are: {', '.join(DRAWS)}")
-        if self.kind == "choice":
-            if not self.values:
-                raise ValueError("choice needs values to choose from")
-            return
-        try:
-            low, high = self._bounds()
-        except ValueError:
-            raise ValueError(f"{self.kind} needs two numbers, got {' '.join(self.values)!r}") from None
-        least = " above 0" if self.kind == "log" else ""
-        if not (np.isfinite([low, high]).all() and low < high and (low > 0 or not least)):
-            raise ValueError(f"{self.kind} {low:g} {high:g}: expected a low number{least} and a higher one")
-        if self.kind == "int" and math.ceil(low) > math.floor(high):
-            raise ValueError(f"int {low:g} {high:g}: there is no whole number between them")
-
-    def _bounds(self) -> tuple[float, float]:
-        low, high = (float(value) for value in self.values)
-        return low, high
-
-    def sample(self, rng: np.random.Generator) -> str:
-        """One value; of numbers four digits, within the bounds."""
-        if self.kind == "choice":
-            return self.values[rng.integers(len(self.values))]
-        low, high = self._bounds()
-        if self.kind == "int":
-            return str(rng.integers(math.ceil(low), math.floor(high), endpoint=True))
-        value = np.exp(rng.uniform(*np.log([low, high]))) if self.kind == "log" else rng.uniform(low, high)
-        return f"{min(max(float(f'{value:.4g}'), low), high):g}"
+    runs, first = {}, None
+    for name, paths in files.items():
+        runs[name] = []
+        for path in paths:
+            found = predictions_file.read(path, emotions)
+            first = first or found
+            if found.ids != first.ids or (found.labels != first.labels).any():
+                raise ValueError(f"{path} is of other images or labels than the first run: expected the same")
+            runs[name].append(found.probs)
+    return runs, first
 
 
-def grid(fields: Mapping[str, Sequence[str]]) -> list[Trial]:
-    """Every combination of the fields' values, the last field changing fastest."""
-    return [dict(zip(fields, values, strict=True)) for values in itertools.product(*fields.values())]
-
-
-def random(fields: Mapping[str, Draw], count: int, seed: int) -> list[Trial]:
-    """`count` draws of all fields (Bergstra & Bengio 2012); a larger count begins with the same ones."""
-    rng = np.random.default_rng(seed)
-    return [{name: draw.sample(rng) for name, draw in fields.items()} for _ in range(count)]
-
-
-def trial_name(trial: Trial) -> str:
-    """A name for the folder of a trial, of its own, whatever the order of the fields."""
-    text = ",".join(f"{name.rsplit('.', 1)[-1]}={value}" for name, value in sorted(trial.items()))
-    name = re.sub(r"[^\w.,=+-]", "_", text)
-    if (
-        name == text
-        and len(name) <= _LONGEST_NAME
-        and len({n.rsplit(".", 1)[-1] for n in trial}) == len(trial)
-    ):
-        return name
-    digest = hashlib.sha256(repr(sorted(trial.items())).encode()).hexdigest()[:8]
-    return f"{name[:_LONGEST_NAME]}~{digest}"
-
-
-def rank(
+def compare(
     runs: Mapping[str, Sequence[np.ndarray]],
     labels: np.ndarray,
     groups: np.ndarray,
     *,
-    by: str = "accuracy",
+    baseline: str | None = BASELINE,
+    rank_by: str = "accuracy",
     resamples: int = 2000,
+    seed: int = 0,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """The figures of every trial, the best first, and how far each lies from the first.
+    """Returns the `FIGURES` of every trial, and their differences from those of a baseline.
+
+    A difference is the mean over the seeds of a trial's figure minus the baseline's under the same seed. Its
+    interval counts two independent sources of chance: the images, whose variance is that of the paired
+    bootstrap over groups of identical images, and the seeds, whose variance is that of a sample. The sum of
+    both has Student's t distribution with Satterthwaite's degrees of freedom (1946, doi:10.2307/3002019):
+    with few seeds that differ much the interval is wide. With one seed only the images vary.
 
     Args:
-      runs: the probabilities float [N, K] of each trial's runs, one for each seed.
-      labels, groups, resamples: as `ablation.compare` takes them.
-      by: the figure to rank by, one of `ablation.FIGURES`.
+      runs: the probabilities float [N, K] of each trial's runs, in the same order of seeds.
+      labels: int [N].
+      groups: int [N], one number for identical images.
+      baseline: the trial to compare with; None for the best, which makes the result a ranking, best first.
+      rank_by: one of the `FIGURES`.
+      resamples: number of bootstrap resamples.
+      seed: of the resampling.
 
     Returns:
-      As `ablation.compare`, with the first in the role of the baseline.
+      For each trial and figure "values" (of each seed), their "mean", its "mean_interval_95" [low, high] in
+      [0, 1], which no figure leaves, and their "std" (of a sample; None for one seed), and, except for the
+      baseline, "difference" and its "interval_95" [low, high] in [-1, 1].
+
+    Raises:
+      ValueError: two trials differ in their number of runs, or as `classification.check`.
     """
-    means = {
-        name: np.mean([ablation.figures_of(run, labels)[by] for run in probs]) for name, probs in runs.items()
-    }
-    order = sorted(runs, key=means.get, reverse=by != "ece")
-    ranked = {name: runs[name] for name in order}
-    return ablation.compare(ranked, labels, groups, baseline=order[0], resamples=resamples)
+    first, *_ = runs
+    seeds = len(runs[first])
+    drawn = {}
+    for name, probs in runs.items():
+        if len(probs) != seeds:
+            raise ValueError(f"{name} has {len(probs)} runs and {first} {seeds}: expected one for each seed")
+        drawn[name] = [_resampled_figures(run, labels, groups, resamples, seed) for run in probs]
+    if baseline is None:
+        means = {name: np.mean([run[rank_by][0] for run in of]) for name, of in drawn.items()}
+        runs = sorted(runs, key=means.__getitem__, reverse=rank_by != "ece")
+        baseline = runs[0]
+    result: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in runs}
+    for name, figure in itertools.product(runs, FIGURES):
+        ours, theirs = (np.array([run[figure] for run in drawn[trial]]) for trial in (name, baseline))
+        result[name][figure] = row = {
+            "values": ours[:, 0].tolist(),
+            "mean": ours[:, 0].mean().item(),
+            "mean_interval_95": np.clip(_interval(ours), 0, 1).tolist(),
+            "std": ours[:, 0].std(ddof=1).item() if seeds > 1 else None,
+        }
+        if name != baseline:
+            row["difference"] = (ours - theirs)[:, 0].mean().item()
+            row["interval_95"] = np.clip(_interval(ours - theirs), -1, 1).tolist()
+    return result
 
 
-def table(ranking: Mapping[str, Mapping[str, Any]], trials: Mapping[str, Trial]) -> list[str]:
-    """The lines of a page: the trials by rank, in percent, with intervals.
+def _resampled_figures(
+    probs: np.ndarray, labels: np.ndarray, groups: np.ndarray, resamples: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Returns the `FIGURES` float64 [1 + R] of a run: of the images as they are, then of every resample."""
+    classification.check(probs, labels)
+    matrix = classification.confusion_matrix(probs, labels)
+    plain = classification.scores(matrix) | {"ece": calibration.ece(probs, labels)}
+    drawn = bootstrap.resample(probs, labels, groups, resamples=resamples, seed=seed)
+    present = matrix.sum(axis=1) > 0
+    plain["worst_recall"] = np.nanmin(classification.per_class(matrix)["recall"][present])
+    drawn["worst_recall"] = np.nanmin(drawn["recall"][:, present], axis=1)
+    return {name: np.append(plain[name], drawn[name]) for name in FIGURES}
+
+
+def _interval(figures: np.ndarray, level: float = 0.95) -> list[float]:
+    """Returns [low, high] of the mean of figures [S, 1 + R] of S seeds, each with R resamples."""
+    seeds, mean = len(figures), figures[:, 0].mean()
+    of_images = figures[:, 1:].mean(axis=0).var(ddof=1)
+    of_seeds = figures[:, 0].var(ddof=1) / seeds if seeds > 1 else 0.0
+    total = of_images + of_seeds
+    freedom = (seeds - 1) * (total / of_seeds) ** 2 if of_seeds else np.inf
+    reach = scipy.stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(total)
+    return [float(mean - reach), float(mean + reach)]
+
+
+def result_tables(
+    result: Mapping[str, Mapping[str, Any]], seeds: Sequence[int], baseline: str = BASELINE
+) -> list[str]:
+    """Returns the lines of a page: every trial's figures, and their differences from the baseline's.
 
     Args:
-      ranking: from `rank`.
-      trials: the fields of each.
+      result: from `compare`.
+      seeds: of the runs.
+      baseline: the trial that it compares with.
     """
-    fields = list(next(iter(trials.values())))
-    first = next(iter(ranking))
-    rows = []
-    for number, (name, row) in enumerate(ranking.items(), 1):
-        apart = "" if name == first else ablation.difference(row["accuracy"])
-        figures = [ablation.with_interval(row[key]) for key in ablation.FIGURES]
-        rows.append((str(number), *(trials[name][field] for field in fields), *figures, apart))
-    columns = ("rank", *fields, *ablation.FIGURES.values(), "accuracy, points from the first")
+    rows = [(name, *(_mean(row[key]) for key in FIGURES)) for name, row in result.items()]
+    others = {name: row for name, row in result.items() if name != baseline}
+    apart = [(name, *(_difference(row[key]) for key in FIGURES)) for name, row in others.items()]
+    columns = ("trial", *FIGURES.values())
     return [
+        f"In percent: mean ± standard deviation over the seeds {', '.join(map(str, seeds))}, with the 95 % "
+        "interval over seeds and groups of identical images.",
+        "",
         *tables.table(columns, rows),
         "",
-        "In percent, with 95 % intervals over seeds and groups of identical images. A difference in bold "
-        "leaves out 0; of many trials the first is so in part by luck, which these intervals do not count.",
+        f"Difference from {baseline} in points, with the 95 % interval, in bold where it excludes 0: of "
+        f"{len(others) * len(FIGURES)} intervals about one in twenty does so by chance. The best of many "
+        "trials is best in part by luck, which no interval counts.",
+        "",
+        *tables.table(columns, apart),
     ]
 
 
-def plot(
-    ranking: Mapping[str, Mapping[str, Any]], trials: Mapping[str, Trial], path: pathlib.Path, by: str
-) -> Figure:
-    """The figure ranked by, against each field that differs: one panel each, all trials with intervals."""
-    fields = list(next(iter(trials.values())))
-    fields = [field for field in fields if len({trials[name][field] for name in ranking}) > 1] or fields[:1]
-    figure, axes = plots.new_figure(max(4.2 * len(fields), 6), 4.2, columns=len(fields), sharey=True)
-    for axis, field in zip(np.atleast_1d(axes), fields, strict=True):
-        values = [trials[name][field] for name in ranking]
-        ticks = _ticks(values)
-        # Trials of one value stand side by side, the better the further left.
-        places = [ticks.index(v) + _aside(values, i) for i, v in enumerate(values)] if ticks else values
-        for i, (place, row) in enumerate(zip(map(float, places), ranking.values(), strict=True)):
-            low, high = (100 * bound for bound in row[by]["mean_interval_95"])
-            axis.plot([place, place], [low, high], color="0.7", linewidth=1.5, zorder=1)
-            axis.plot(place, 100 * row[by]["mean"], "o", color="C0" if i else "C3", markersize=5)
-        if ticks:
-            axis.set_xticks(range(len(ticks)), ticks, rotation=20, ha="right", rotation_mode="anchor")
-            axis.set_xlim(-0.5, len(ticks) - 0.5)
-        elif min(map(float, values)) > 0 and max(map(float, values)) / min(map(float, values)) >= 8:
-            axis.set_xscale("log")
-        axis.set_xlabel(field)
-        axis.grid(axis="y", alpha=0.3)
-    np.atleast_1d(axes)[0].set_ylabel(f"{ablation.FIGURES[by]} in percent")
-    figure.suptitle("Every trial with its 95 % interval, the first in red", fontsize=11)
+def _mean(row: Mapping[str, Any]) -> str:
+    spread = "" if row["std"] is None else f" ± {100 * row['std']:.2f}"
+    low, high = row["mean_interval_95"]
+    return f"{100 * row['mean']:.2f}{spread} ({100 * low:.2f} to {100 * high:.2f})"
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    low, high = row["interval_95"]
+    text = f"{100 * row['difference']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})"
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+def plot_differences(result: Mapping[str, Mapping[str, Mapping[str, Any]]], path: pathlib.Path) -> Figure:
+    """Draws every trial's difference from the baseline with its interval, in points, one panel per figure.
+
+    Args:
+      result: from `compare`.
+      path: of the picture.
+    """
+    trials = [name for name in result if name != BASELINE]
+    height = 1.6 + 0.38 * max(len(trials), 2)
+    figure, axes = plots.new_figure(13, height, columns=len(FIGURES), sharey=True)
+    places = np.arange(len(trials))[::-1]
+    for axis, (key, title) in zip(axes, FIGURES.items(), strict=True):
+        for place, name in zip(places, trials, strict=True):
+            row = result[name][key]
+            low, high = (100 * bound for bound in row["interval_95"])
+            color = "C2" if (row["difference"] > 0) != (key == "ece") else "C3"
+            color = color if low > 0 or high < 0 else "0.5"
+            axis.plot([low, high], [place, place], color=color, linewidth=2)
+            axis.plot(100 * row["difference"], place, "o", color=color, markersize=5)
+        axis.axvline(0, color="0.4", linestyle="--", linewidth=1)
+        better = "lower" if key == "ece" else "higher"
+        own = 100 * result[BASELINE][key]["mean"]
+        axis.set_title(f"{title}\n({own:.1f}, {better} is better)", fontsize=10)
+        axis.set_xlabel("difference in points")
+        axis.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(places, [name.replace("_", " ") for name in trials])
+    axes[0].set_ylim(-0.6, len(trials) - 0.4)
+    title = "Difference from the baseline (its figure in brackets), with 95 % intervals"
+    figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=110)
     return figure
 
 
-def _ticks(values: Sequence[str]) -> list[str]:
-    """The distinct values in their order; none where they are more numbers than an axis has names for."""
-    distinct = sorted(set(values))
+def plot_ranking(
+    result: Mapping[str, Any], trials: Mapping[str, Mapping[str, str]], path: pathlib.Path, by: str
+) -> Figure:
+    """Draws one of the `FIGURES` with its intervals against each field that differs, one panel per field.
+
+    Args:
+      result: from `compare`, best first.
+      trials: {field: value} by name.
+      path: of the picture.
+      by: the figure.
+    """
+    fields: dict[str, dict[str, str]] = {}
+    for name in result:
+        for field, value in trials[name].items():
+            fields.setdefault(field, {})[name] = value
+    fields = {field: values for field, values in fields.items() if len(set(values.values())) > 1} or fields
+    width = max(4.2 * len(fields), 6)
+    figure, axes = plots.new_figure(width, 4.2, columns=len(fields), sharey=True, squeeze=False)
+    for axis, (field, values) in zip(axes[0], fields.items(), strict=True):
+        for name, place in zip(values, _set_places(axis, list(values.values())), strict=True):
+            low, high = (100 * bound for bound in result[name][by]["mean_interval_95"])
+            axis.plot([place, place], [low, high], color="0.7", linewidth=1.5, zorder=1)
+            color = "C3" if name == next(iter(result)) else "C0"
+            axis.plot(place, 100 * result[name][by]["mean"], "o", color=color, markersize=5)
+        axis.set_xlabel(field)
+        axis.grid(axis="y", alpha=0.3)
+    axes[0, 0].set_ylabel(f"{FIGURES[by]} in percent")
+    figure.suptitle("Every trial with its 95 % interval, the best in red", fontsize=11)
+    figure.savefig(path, dpi=110)
+    return figure
+
+
+def _set_places(axis: Axes, values: Sequence[str]) -> list[float]:
+    """Prepares an axis for a field's values; returns where each trial stands: at its number or its tick."""
     try:
-        distinct.sort(key=float)
+        numbers = [float(value) for value in values]
     except ValueError:
-        return distinct
-    return distinct if len(distinct) <= _MOST_TICKS else []
-
-
-def _aside(values: Sequence[str], place: int) -> float:
-    """How far from its value's tick the trial at `place` stands, between -0.3 and 0.3."""
-    count = values.count(values[place])
-    return 0.6 * (values[:place].count(values[place]) + 0.5) / count - 0.3
+        numbers = []
+    if len(set(numbers)) > _MOST_TICKS:
+        if min(numbers) > 0 and max(numbers) / min(numbers) >= 8:
+            axis.set_xscale("log")
+        return numbers
+    ticks = sorted(set(values), key=float if numbers else str)
+    axis.set_xticks(range(len(ticks)), ticks, rotation=20, ha="right", rotation_mode="anchor")
+    axis.set_xlim(-0.5, len(ticks) - 0.5)
+    # Trials with the same value stand side by side, the best first.
+    aside = [(values[:i].count(value) + 0.5) / values.count(value) for i, value in enumerate(values)]
+    return [ticks.index(value) + 0.6 * a - 0.3 for value, a in zip(values, aside, strict=True)]

@@ -172,41 +172,49 @@ def test_the_commit_is_the_one_that_the_run_notes(root, store):
 
 
 def write_ablation(folder):
-    """Two recipes with two seeds each as fer-jax ablate leaves them; their accuracies."""
+    """Two trials with two seeds each as fer-jax sweep --baseline leaves them; their accuracies."""
     accuracies = {}
     for number, name in enumerate(("baseline", "drop_suspects")):
         for seed in (3, 4):
             write_run(folder / name / f"seed_{seed}", 10 * number + seed)
             accuracies.setdefault(name, []).append(accuracy(10 * number + seed))
-    flags = {"baseline": [], "drop_suspects": ["--config.data.drop_ids=/home/someone/runs/suspects.csv"]}
-    recipes = {name: {"flags": of} for name, of in flags.items()}
-    (folder / "results.json").write_text(json.dumps({"seeds": [3, 4], "failed": [], "recipes": recipes}))
+    fields = {"baseline": {}, "drop_suspects": {"data.drop_ids": "/home/someone/runs/suspects.csv"}}
+    results = {"seeds": [3, 4], "failed": [], "baseline": "baseline"}
+    results["trials"] = {name: {"fields": of} for name, of in fields.items()}
+    (folder / "results.json").write_text(json.dumps(results))
     return accuracies
 
 
 def test_an_ablation_is_stored_and_its_tables_are_generated(root, store, capsys):
     accuracies = write_ablation(root / "runs" / "ablation")
-    flags = ("--name=ablation", "--commit=abc", "--hardware=a laptop", "--command=fer-jax ablate")
+    flags = ("--name=ablation", "--commit=abc", "--hardware=a laptop", "--command=fer-jax sweep")
     store("ablation", *flags)
     facts = (root / "results" / "ablation" / "ablation.json").read_text()
     assert "--config.data.drop_ids=suspects.csv" in facts and "/home" not in facts
     results = results_page.collect(root / "results")
     page = results_page.pages(root, results)[root / "RESULTS.md"]
-    assert "`fer-jax ablate`, commit abc, a laptop." in page and "120 images of `validation`" in page
+    assert "`fer-jax sweep`, commit abc, a laptop." in page and "120 images of `validation`" in page
     for name, two in accuracies.items():
         spread = np.std(two, ddof=1)
-        assert f"| {name} | {np.mean(two):.2f} ± {spread:.2f} ({two[0]:.2f}, {two[1]:.2f}) |" in page
+        assert f"| {name} | {np.mean(two):.2f} ± {spread:.2f} (" in page
     results_page.draw(root, results)
     picture = "results/pictures/ablation/differences.png"
     assert f"({picture})" in page and (root / picture).is_file()
+
+    # As the former fer-jax ablate wrote them.
+    old, recipes = root / "runs" / "ablation" / "results.json", {"baseline": {"flags": []}}
+    recipes["drop_suspects"] = {"flags": ["--config.data.drop_ids=/home/someone/runs/suspects.csv"]}
+    old.write_text(json.dumps({"seeds": [3, 4], "failed": [], "recipes": recipes}))
+    store("ablation", *flags, "--replace")
+    assert (root / "results" / "ablation" / "ablation.json").read_text() == facts
 
     run = root / "results" / "ablation" / "drop_suspects.4.csv.gz"
     run.write_bytes(gzip.compress(gzip.decompress(run.read_bytes()).replace(b"face 7,", b"face 700,")))
     assert program("scripts/results.py").main(["--check", "--root", str(root)]) == 2
     assert "drop_suspects.4.csv.gz is of other images" in capsys.readouterr().err
     for written, message in (
-        ('{"failed": ["mixup"], "recipes": {}}', "is not complete: mixup failed"),
-        ('{"failed": [], "trials": {}}', "results.json is not of fer-jax ablate: expected its --out"),
+        ('{"failed": ["mixup"], "baseline": "baseline", "trials": {}}', "is not complete: mixup failed"),
+        ('{"failed": [], "trials": {}}', "has no baseline: expected the --out of fer-jax sweep --baseline"),
     ):
         (root / "runs" / "ablation" / "results.json").write_text(written)
         assert message in store("ablation", *flags, code=2)

@@ -1,77 +1,170 @@
-"""What a search tries, and how it ranks."""
+"""Trials compared: figures against scikit-learn, intervals against SciPy and hand-computed cases."""
 
 import numpy as np
 import pytest
+import scipy.stats
+from sklearn import metrics
 
 from fer_jax.evaluation.compare import sweep
 
-
-def test_a_grid_is_every_combination():
-    trials = sweep.grid({"optim.learning_rate": ["0.1", "0.2"], "model.name": ["a", "b"]})
-    pairs = [(t["optim.learning_rate"], t["model.name"]) for t in trials]
-    assert pairs == [("0.1", "a"), ("0.1", "b"), ("0.2", "a"), ("0.2", "b")]
+SHARES = (0.14, 0.02, 0.14, 0.25, 0.17, 0.11, 0.17)
 
 
-def test_draws_lie_where_they_should_and_more_begin_alike():
-    fields = {
-        "u": sweep.Draw("uniform", ("-1", "3")),
-        "l": sweep.Draw("log", ("0.001", "10")),
-        "i": sweep.Draw("int", ("2", "4")),
-        "c": sweep.Draw("choice", ("x", "y")),
+def predict(labels, strength, seed):
+    """Probabilities [N, 7] that favor the label more, the greater the strength."""
+    logits = np.random.default_rng(seed).normal(0, 1, (len(labels), 7))
+    logits[np.arange(len(labels)), labels] += strength
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return np.random.default_rng(1).choice(7, 400, p=SHARES)
+
+
+@pytest.fixture(scope="module")
+def pair(labels):
+    """One run of the baseline and one of a better trial."""
+    return {"baseline": [predict(labels, 1.0, 1)], "after": [predict(labels, 1.5, 2)]}
+
+
+def ece_by_hand(probs, labels):
+    total = 0.0
+    for low in np.arange(15) / 15:
+        inside = (probs.max(axis=1) > low) & (probs.max(axis=1) <= low + 1 / 15)
+        if inside.any():
+            right = (probs.argmax(axis=1) == labels)[inside].mean()
+            total += inside.mean() * abs(right - probs.max(axis=1)[inside].mean())
+    return total
+
+
+def test_figures_match_scikit_learn(labels):
+    strengths = {"baseline": 1.0, "better": 1.6}
+    runs = {name: [predict(labels, x, s) for s in (1, 2, 3)] for name, x in strengths.items()}
+    result = sweep.compare(runs, labels, np.arange(400), resamples=50)
+    for name, probs in runs.items():
+        predicted = [p.argmax(axis=1) for p in probs]
+        recalls = [metrics.recall_score(labels, p, average=None) for p in predicted]
+        expected = {
+            "accuracy": [metrics.accuracy_score(labels, p) for p in predicted],
+            "macro_f1": [metrics.f1_score(labels, p, average="macro") for p in predicted],
+            "worst_recall": [recall.min() for recall in recalls],
+            "ece": [ece_by_hand(p, labels) for p in probs],
+        }
+        for figure, values in expected.items():
+            row = result[name][figure]
+            np.testing.assert_allclose(row["values"], values, atol=1e-12)
+            assert row["mean"] == pytest.approx(np.mean(values))
+            assert row["std"] == pytest.approx(np.std(values, ddof=1))
+    assert "difference" not in result["baseline"]["accuracy"]
+    for figure, row in result["better"].items():
+        assert row["difference"] == pytest.approx(row["mean"] - result["baseline"][figure]["mean"])
+
+
+def test_a_class_without_images_is_ignored(labels):
+    few = labels[labels != 1]
+    probs = predict(few, 1.0, 5)
+    row = sweep.compare({"baseline": [probs]}, few, np.arange(len(few)), resamples=2)["baseline"]
+    present = [0, 2, 3, 4, 5, 6]
+    recall = metrics.recall_score(few, probs.argmax(axis=1), labels=present, average=None)
+    assert row["worst_recall"]["mean"] == pytest.approx(recall.min())
+    f1 = metrics.f1_score(few, probs.argmax(axis=1), average="macro", zero_division=0)
+    assert row["macro_f1"]["mean"] == pytest.approx(f1)
+    assert row["accuracy"]["std"] is None
+
+
+def test_the_interval_of_one_seed_is_scipys_paired_bootstrap(labels, pair):
+    row = sweep.compare(pair, labels, np.arange(400), resamples=8000)["after"]["accuracy"]
+    right = [(pair[name][0].argmax(axis=1) == labels).astype(float) for name in ("after", "baseline")]
+    expected = scipy.stats.bootstrap(
+        right,
+        lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=8000,
+        method="percentile",
+        rng=0,
+    ).confidence_interval
+    np.testing.assert_allclose(row["interval_95"], expected, atol=0.004)
+
+
+def test_duplicates_count_as_one_draw(labels, pair):
+    """Every image twice, as groups of two, tells no more than every image once."""
+    twice = {name: [np.repeat(p, 2, axis=0) for p in probs] for name, probs in pair.items()}
+    once = sweep.compare(pair, labels, np.arange(400))["after"]
+    pairs = sweep.compare(twice, np.repeat(labels, 2), np.repeat(np.arange(400), 2) + 7)["after"]
+    single = sweep.compare(twice, np.repeat(labels, 2), np.arange(800))["after"]
+    for figure in sweep.FIGURES:
+        np.testing.assert_allclose(pairs[figure]["interval_95"], once[figure]["interval_95"], atol=1e-9)
+    widths = [np.ptp(r["accuracy"]["interval_95"]) for r in (single, once)]
+    assert widths[0] == pytest.approx(widths[1] / np.sqrt(2), rel=0.1)
+
+
+def test_the_interval_over_seeds_is_students(labels):
+    """With all images in one group only the seeds vary, as a sample of two differences."""
+    runs = {
+        "baseline": [predict(labels, 1.0, 1), predict(labels, 1.0, 2)],
+        "after": [predict(labels, 1.5, 3), predict(labels, 1.6, 4)],
     }
-    trials = sweep.random(fields, 400, seed=3)
-    assert trials[:5] == sweep.random(fields, 5, seed=3) != sweep.random(fields, 5, seed=4)
-    uniform, log = (np.array([float(t[key]) for t in trials]) for key in "ul")
-    assert -1 <= uniform.min() < -0.9 and 2.9 < uniform.max() <= 3 and abs(uniform.mean() - 1) < 0.2
-    # Of four decades half lies below the middle one.
-    assert 0.001 <= log.min() and log.max() <= 10 and abs((log < 0.1).mean() - 0.5) < 0.08
-    assert {t["i"] for t in trials} == {"2", "3", "4"} and {t["c"] for t in trials} == {"x", "y"}
+    result = sweep.compare(runs, labels, np.zeros(400, int))
+    row = result["after"]["accuracy"]
+    apart = np.subtract(row["values"], result["baseline"]["accuracy"]["values"])
+    assert row["difference"] == pytest.approx(apart.mean())
+    expected = scipy.stats.ttest_1samp(apart, 0).confidence_interval(0.95)
+    assert min(expected) > -1 and max(expected) < 1
+    np.testing.assert_allclose(row["interval_95"], expected)
 
 
-@pytest.mark.parametrize(
-    "kind, values, message",
-    [
-        ("normal", ("0", "1"), "'normal' is no way to draw; there are: uniform, log, int, choice"),
-        ("uniform", ("1",), "uniform needs two numbers, got '1'"),
-        ("uniform", ("a", "b"), "uniform needs two numbers, got 'a b'"),
-        ("uniform", ("2", "1"), "uniform 2 1: expected a low number and a higher one"),
-        ("log", ("0", "1"), "log 0 1: expected a low number above 0"),
-        ("uniform", ("0", "inf"), "uniform 0 inf: expected"),
-        ("int", ("0.2", "0.8"), "int 0.2 0.8: there is no whole number"),
-        ("choice", (), "choice needs values"),
-    ],
-)
-def test_draws_that_cannot_be_are_refused(kind, values, message):
-    with pytest.raises(ValueError, match=message):
-        sweep.Draw(kind, values)
+def test_intervals_end_where_the_figure_does(labels):
+    """Two seeds that differ much: Student's t with one degree of freedom reaches below 0 and above 1."""
+    runs = {"baseline": [predict(labels, 0.3, 1), predict(labels, 9.0, 2)]}
+    runs["after"] = runs["baseline"][::-1]
+    result = sweep.compare(runs, labels, np.zeros(400, int))
+    row = result["baseline"]["accuracy"]
+    low, high = scipy.stats.ttest_1samp(row["values"], 0).confidence_interval(0.95)
+    assert low < 0 and high > 1 and row["mean_interval_95"] == [0, 1]
+    apart = np.subtract(row["values"], row["values"][::-1])
+    low, high = scipy.stats.ttest_1samp(apart, 0).confidence_interval(0.95)
+    assert low < -1 and high > 1 and result["after"]["accuracy"]["interval_95"] == [-1, 1]
 
 
-def test_rounding_keeps_to_the_bounds():
-    draw = sweep.Draw("uniform", ("0.99991", "0.99996"))
-    values = [float(draw.sample(np.random.default_rng(seed))) for seed in range(20)]
-    assert min(values) >= 0.99991 and max(values) <= 0.99996
+def test_seeds_and_images_together_widen_the_interval(labels):
+    """As Welch's test of two samples: the seeds, and very many with the variance of a mean over images."""
+    runs = {
+        "baseline": [predict(labels, 1.0, s) for s in range(3)],
+        "after": [predict(labels, strength, 9 + s) for s, strength in enumerate((1.1, 1.5, 1.9))],
+    }
+    both = sweep.compare(runs, labels, np.arange(400), resamples=6000)["after"]["accuracy"]
+    right = {name: np.array([p.argmax(axis=1) == labels for p in of], float) for name, of in runs.items()}
+    apart = right["after"] - right["baseline"]  # [seeds, images]
+    error = apart.mean(axis=0).std() / np.sqrt(400)
+    many = np.tile([-1.0, 1.0], 50_000) * error * np.sqrt(100_000)
+    expected = scipy.stats.ttest_ind(apart.mean(axis=1), many, equal_var=False).confidence_interval(0.95)
+    np.testing.assert_allclose(both["interval_95"], expected, rtol=0.03)
 
 
-def test_every_trial_has_a_folder_of_its_own():
-    trials = [
-        {"optim.learning_rate": "0.1", "augment.mixup": "0.2"},
-        {"optim.learning_rate": "0.2", "augment.mixup": "0.1"},
-        {"model.kwargs.widths": "(4, 8)"},
-        {"model.kwargs.widths": "(4,_8)"},
-        {"a.x": "1", "b.x": "2"},
-        {"c.x": "1", "b.x": "2"},
-        {"init_from": "runs/" + 200 * "a"},
-        {"init_from": "runs/" + 201 * "a"},
-    ]
-    names = [sweep.trial_name(trial) for trial in trials]
-    assert names[0] == "mixup=0.2,learning_rate=0.1"
-    assert sweep.trial_name(dict(reversed(trials[0].items()))) == names[0]
-    assert len(set(names)) == len(names) and all("/" not in n and len(n) < 120 for n in names)
+def test_trials_without_all_seeds_are_refused(labels, pair):
+    with pytest.raises(ValueError, match="after has 1 runs and baseline 2: expected one for each seed"):
+        sweep.compare(pair | {"baseline": pair["baseline"] * 2}, labels, np.arange(400))
 
 
-@pytest.fixture
+def test_the_picture_of_differences_shows_every_trial_in_every_figure(labels, tmp_path):
+    runs = {"baseline": [predict(labels, 1.0, 1)], "with_mixup": [predict(labels, 3.0, 2)]}
+    runs["worse"] = [predict(labels, 0.1, 3)]
+    result = sweep.compare(runs, labels, np.arange(400), resamples=200)
+    figure = sweep.plot_differences(result, tmp_path / "d.png")
+    assert (tmp_path / "d.png").stat().st_size
+    assert len(figure.axes) == len(sweep.FIGURES)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["with mixup", "worse"]
+    points = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    for point, name, color in zip(points, ("with_mixup", "worse"), ("C2", "C3"), strict=True):
+        assert point.get_xdata()[0] == pytest.approx(100 * result[name]["accuracy"]["difference"])
+        assert point.get_color() == color
+
+
+@pytest.fixture(scope="module")
 def ranking():
-    """Three trials on 200 images, of which 100, 160 and 130 are right, with two seeds alike."""
+    """Three trials on 200 images, of which 100, 160 and 130 are right, with two identical seeds."""
     labels = np.arange(200) % 7
     runs = {}
     for name, right in (("x=1", 100), ("x=2", 160), ("x=3", 130)):
@@ -79,10 +172,10 @@ def ranking():
         said = np.where(np.arange(200) < right, labels, (labels + 1) % 7)
         probs[np.arange(200), said] += 0.86
         runs[name] = [probs, probs]
-    return sweep.rank(runs, labels, np.arange(200), resamples=500)
+    return sweep.compare(runs, labels, np.arange(200), baseline=None, resamples=500)
 
 
-def test_ranks_by_the_mean_with_intervals_and_differences_from_the_first(ranking):
+def test_without_a_baseline_trials_are_ranked_and_compared_with_the_best(ranking):
     assert list(ranking) == ["x=2", "x=3", "x=1"]
     assert [row["accuracy"]["mean"] for row in ranking.values()] == [0.8, 0.65, 0.5]
     low, high = ranking["x=2"]["accuracy"]["mean_interval_95"]
@@ -90,15 +183,35 @@ def test_ranks_by_the_mean_with_intervals_and_differences_from_the_first(ranking
     assert (high - low) / 2 == pytest.approx(1.96 * (0.8 * 0.2 / 200) ** 0.5, rel=0.15)
     assert "difference" not in ranking["x=2"]["accuracy"]
     assert ranking["x=1"]["accuracy"]["difference"] == pytest.approx(-0.3)
-    trials = {name: {"data.x": name[-1]} for name in ranking}
-    lines = sweep.table(ranking, trials)
-    assert lines[0].startswith("| rank | data.x | accuracy |")
-    assert lines[2].startswith("| 1 | 2 | 80.00 (") and "**-30.00 (" in lines[4]
+    lines = sweep.result_tables(ranking, (0, 1), "x=2")
+    rows = [line for line in lines if line.startswith("| x=")]
+    assert rows[0].startswith(f"| x=2 | 80.00 ± 0.00 ({100 * low:.2f} to {100 * high:.2f}) |")
+    assert [row[:9] for row in rows[3:]] == ["| x=3 | *", "| x=1 | *"] and "**-30.00 (" in rows[4]
 
 
-def test_the_picture_has_a_panel_for_each_field_that_differs(ranking, tmp_path):
+def test_the_calibration_error_ranks_from_low_to_high(labels):
+    runs = {name: [predict(labels, strength, 1)] for name, strength in (("a", 0.1), ("b", 2.0), ("c", 0.5))}
+    result = sweep.compare(runs, labels, np.arange(400), baseline=None, rank_by="ece", resamples=2)
+    means = [row["ece"]["mean"] for row in result.values()]
+    assert means == sorted(means) and len(set(means)) == 3
+
+
+def test_the_picture_of_a_ranking_has_a_panel_for_each_field_that_differs(ranking, tmp_path):
     trials = {name: {"data.x": name[-1], "same": "1", "kind": "ab"[i % 2]} for i, name in enumerate(ranking)}
-    figure = sweep.plot(ranking, trials, tmp_path / "sweep.png", "accuracy")
+    figure = sweep.plot_ranking(ranking, trials, tmp_path / "sweep.png", "accuracy")
     assert [axis.get_xlabel() for axis in figure.axes] == ["data.x", "kind"]
     assert [tick.get_text() for tick in figure.axes[1].get_xticklabels()] == ["a", "b"]
+    points = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert [point.get_xdata()[0] for point in points] == pytest.approx([1, 2, 0])
+    assert [point.get_color() for point in points] == ["C3", "C0", "C0"]
     assert (tmp_path / "sweep.png").stat().st_size
+
+
+def test_many_numbers_stand_on_an_axis_of_numbers(ranking, tmp_path):
+    """On a logarithmic one if they span it, and a field that a trial lacks has no point."""
+    row, numbers = ranking["x=2"], [str(2.0**i) for i in range(10)]
+    trials = {number: {"rate": number} for number in numbers} | {"baseline": {}}
+    figure = sweep.plot_ranking(dict.fromkeys(trials, row), trials, tmp_path / "sweep.png", "ece")
+    (axis,) = figure.axes
+    points = [line.get_xdata()[0] for line in axis.lines if line.get_marker() == "o"]
+    assert points == list(map(float, numbers)) and axis.get_xscale() == "log"
