@@ -1,4 +1,4 @@
-"""Exports a trained network in every format and precision, and compares them all with it.
+"""Exports a trained network in every format and precision, and compares each export with it.
 
     python benchmarks/exports.py --checkpoint my.safetensors --data data/fer2013 --out exports
 
@@ -8,25 +8,21 @@ face and for 64. The exports and the network take turns, three rounds; the figur
 medians. Measure with nothing else running.
 """
 
-import argparse
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
+from interleaved import make_parser
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from fer_jax.commands import common  # noqa: E402
+from fer_jax import tables
+from fer_jax.commands import common
 
 ROUNDS = 3
 OURS = "fer_jax"
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     common.add_weights(parser)
     parser.add_argument("--data", required=True, metavar="DATA", help="made by fer-jax prepare")
     parser.add_argument("--out", required=True, metavar="OUT", help="folder for the exports and the table")
@@ -39,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def benchmark(args) -> str:
-    """Writes everything; returns the table."""
+    """Writes the exports and their figures; returns the table."""
     from fer_jax.evaluation import cost
     from fer_jax.inference.export import check, export
     from fer_jax.inference.export.program import Program
@@ -71,24 +67,21 @@ def benchmark(args) -> str:
 
 
 def table(result: dict) -> str:
-    """The figures as a Markdown table."""
-    first = result["exports"][0]
-    lines = [
-        f"On {first['of']}, {result['hardware']}.",
-        "",
-        "| format | precision | MB | largest difference | same prediction | accuracy | 1 face, ms | 64, ms |",
-        "|---|---|---|---|---|---|---|---|",
-        f"| {OURS} | float32 | | | | {first['accuracy_of_the_network']:.2%} | "
-        f"{result['milliseconds']['1']:.2f} | {result['milliseconds']['64']:.0f} |",
-    ]
+    """Returns the figures as a Markdown table."""
+    head = ("format", "precision", "MB", "largest difference", "same prediction", "accuracy")
+    first, own = result["exports"][0], result["milliseconds"]
+    rows = [(OURS, "float32", "", "", "", f"{first['accuracy_of_the_network']:.2%}", *_times(own))]
     for row in result["exports"]:
-        lines.append(
-            f"| {row['format']} | {row['precision']} | {row['bytes'] / 1e6:.1f} | "
-            f"{row['largest_difference']:.1e} | {row['same_prediction']:.2%} | {row['accuracy']:.2%} "
-            f"({100 * row['accuracy_change']:+.2f}) | {row['milliseconds']['1']:.2f} | "
-            f"{row['milliseconds']['64']:.0f} |"
-        )
-    return "\n".join(lines)
+        accuracy = f"{row['accuracy']:.2%} ({100 * row['accuracy_change']:+.2f})"
+        figures = (f"{row['bytes'] / 1e6:.1f}", f"{row['largest_difference']:.1e}")
+        cells = (*figures, f"{row['same_prediction']:.2%}", accuracy, *_times(row["milliseconds"]))
+        rows.append((row["format"], row["precision"], *cells))
+    lines = [f"On {first['of']}, {result['hardware']}.", ""]
+    return "\n".join([*lines, *tables.table((*head, "1 face, ms", "64, ms"), rows)])
+
+
+def _times(milliseconds: dict[str, float]) -> tuple[str, str]:
+    return f"{milliseconds['1']:.2f}", f"{milliseconds['64']:.0f}"
 
 
 if __name__ == "__main__":

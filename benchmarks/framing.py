@@ -1,22 +1,19 @@
-"""Where the faces of a dataset lie in their pictures, by a face detector, and what another framing costs.
+"""Measures how a dataset frames its faces, by a face detector, and what other framings cost in accuracy.
 
     python benchmarks/framing.py --checkpoint cnn.safetensors --data data/fer2013 --detector yunet
 
-A network wants faces cut out as those that it was trained on. The images of a dataset are set into a wider
-grey picture, a detector looks for the face, and quantiles tell how much larger than its box the image is and
-where its centre lies: SCALE and DOWN in `fer_jax/inference/detection/detectors.py`. Then the faces are cut
-out anew about the box, with several margins, as they lean and turned upright, and the accuracy is
-compared with that of the images as they are.
+A network expects faces cropped as in its training data. Each image of a dataset is padded with gray, and a
+detector looks for the face. Quantiles tell how much larger than the face's box the image is, and where its
+center lies: SCALE and DOWN in `fer_jax/inference/detection/detectors.py`. Then the faces are cropped again
+around their boxes, with several margins, as they lean and turned upright, and the accuracy is compared with
+that of the original images.
 """
 
 import argparse
 import dataclasses
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from fer_jax.commands import common  # noqa: E402
+from fer_jax.commands import common
 
 SIDE, AROUND = 192, 96  # pixels: of an image enlarged, and of the grey on each side
 MARGINS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
@@ -31,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def study(args: argparse.Namespace) -> int:
-    """Prints both tables; the exit code.
+    """Prints both tables; returns the exit code.
 
     Raises:
       ValueError: the detector finds no face in any image.
@@ -67,7 +64,7 @@ def study(args: argparse.Namespace) -> int:
 
 
 def enlarge(image):
-    """A face uint8 [H, W, 1] as uint8 [SIDE, SIDE]."""
+    """Returns a face uint8 [H, W, 1] as uint8 [SIDE, SIDE]."""
     import numpy as np
     from PIL import Image
 
@@ -75,7 +72,7 @@ def enlarge(image):
 
 
 def print_frames(found) -> None:
-    """The table of where the boxes lie in the images, in units of their sides."""
+    """Prints where the boxes lie in the images, in units of their sides."""
     import numpy as np
 
     boxes = np.array([one.box for one in found])
@@ -93,7 +90,7 @@ def print_frames(found) -> None:
 
 
 def cut(found, classifier, margin, upright):
-    """Faces uint8 [N, S, S, C] cut out of their enlarged images about the detector's boxes."""
+    """Returns faces uint8 [N, S, S, C], cropped from their enlarged images around the detector's boxes."""
     import numpy as np
 
     from fer_jax.inference.detection.cropping import crop
@@ -109,7 +106,7 @@ def cut(found, classifier, margin, upright):
 
 
 def _centred(one) -> bool:
-    """Whether a detection's centre lies in the image, not in the grey around it."""
+    """Returns whether a detection's center lies in the image, not in the gray around it."""
     return all(AROUND < value < AROUND + SIDE for value in one.box.centre)
 
 

@@ -1,17 +1,16 @@
-"""How fast the input pipeline is, beside tf.data and torch.
+"""Measures the throughput of the input pipeline, beside tf.data and torch.
 
     python benchmarks/input.py
 
-First the host side alone: shuffled batches of faces with their augmentation parameters drawn. The
-peers do the same work: they shuffle the same faces, gather and batch them, and draw the same
-parameters with the same function once a batch, either gathering a batch at once or face by face. A
-peer that is not installed is skipped. Bar: 50,000 faces of 48x48 a second per core.
+First the host side alone: shuffled batches of faces with their augmentation parameters drawn. The peers do
+the same work: they shuffle the same faces, gather and batch them, and draw the same parameters with the same
+function once per batch, either gathering a whole batch or face by face. A peer that is not installed is
+skipped. Bar: 50,000 faces of 48x48 per second and core.
 
-Then the device's half of the augmentation on this machine's default device. How long training waits for
-its input, benchmarks/step.py says.
+Then the device side of the augmentation, on the default device. benchmarks/step.py measures how long training
+waits for its input.
 """
 
-import argparse
 import functools
 import importlib.util
 import itertools
@@ -20,14 +19,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
+from interleaved import make_parser, medians  # noqa: E402
 
 from fer_jax.data import augment, pipeline  # noqa: E402
 from fer_jax.data.faces import Faces, one_hot  # noqa: E402
@@ -39,7 +36,7 @@ ROUNDS = 3
 
 
 def random_faces() -> Faces:
-    """Noise in the shape of FER2013's training split: no step here depends on what a face shows."""
+    """Returns noise in the shape of FER2013's training split; speed does not depend on what a face shows."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 7, COUNT).astype(np.int32)
     images = rng.integers(0, 256, (COUNT, SIDE, SIDE, 1), dtype=np.uint8)
@@ -47,46 +44,35 @@ def random_faces() -> Faces:
 
 
 def fer_jax_stream(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Iterator:
-    """What training uses."""
+    """Returns the stream that training uses."""
     return pipeline.TrainStream(faces, batch_size, ranges, seed=0)
 
 
 def tf_whole_batches(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Iterator:
-    """tf.data over indices; each batch gathered at once."""
+    """Returns a tf.data stream over indices; each batch is gathered at once."""
     import tensorflow as tf
 
     with tf.device("CPU"):
         images, targets = tf.constant(faces.images), tf.constant(faces.targets)
     draw = _tf_draw(batch_size, ranges)
-    return (
-        tf.data.Dataset.range(len(faces))
-        .shuffle(len(faces))
-        .repeat()
-        .batch(batch_size)
-        .map(lambda i: (tf.gather(images, i), tf.gather(targets, i), *draw()))
-        .prefetch(pipeline.READ_AHEAD)
-        .as_numpy_iterator()
-    )
+    dataset = tf.data.Dataset.range(len(faces)).shuffle(len(faces)).repeat().batch(batch_size)
+    dataset = dataset.map(lambda i: (tf.gather(images, i), tf.gather(targets, i), *draw()))
+    return dataset.prefetch(pipeline.READ_AHEAD).as_numpy_iterator()
 
 
 def tf_face_by_face(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Iterator:
-    """tf.data over faces, batched by copying."""
+    """Returns a tf.data stream over faces, which are copied into batches."""
     import tensorflow as tf
 
     draw = _tf_draw(batch_size, ranges)
-    return (
-        tf.data.Dataset.from_tensor_slices((faces.images, faces.targets))
-        .shuffle(len(faces))
-        .repeat()
-        .batch(batch_size)
-        .map(lambda images, targets: (images, targets, *draw()))
-        .prefetch(pipeline.READ_AHEAD)
-        .as_numpy_iterator()
-    )
+    dataset = tf.data.Dataset.from_tensor_slices((faces.images, faces.targets))
+    dataset = dataset.shuffle(len(faces)).repeat().batch(batch_size)
+    dataset = dataset.map(lambda images, targets: (images, targets, *draw()))
+    return dataset.prefetch(pipeline.READ_AHEAD).as_numpy_iterator()
 
 
 def _tf_draw(batch_size: int, ranges: augment.Ranges) -> Callable:
-    """`augment.draw` as an operation of a TensorFlow graph."""
+    """Returns `augment.draw` as an operation of a TensorFlow graph."""
     import tensorflow as tf
 
     rng = np.random.default_rng(0)
@@ -95,7 +81,7 @@ def _tf_draw(batch_size: int, ranges: augment.Ranges) -> Callable:
 
 
 def torch_whole_batches(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Iterator:
-    """torch's DataLoader over batches of indices; each batch gathered at once."""
+    """Returns a torch DataLoader stream over batches of indices; each batch is gathered at once."""
     import torch
     from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
@@ -106,7 +92,7 @@ def torch_whole_batches(faces: Faces, batch_size: int, ranges: augment.Ranges) -
         def __getitem__(self, indices):
             drawn = augment.draw(ranges, len(indices), rng)
             tensors = {name: torch.from_numpy(value) for name, value in drawn.items()}
-            # Far faster here than images[indices].
+            # Much faster here than images[indices].
             indices = torch.tensor(indices)
             image, target = images.index_select(0, indices), targets.index_select(0, indices)
             return {"image": image, "target": target, **tensors}
@@ -117,7 +103,7 @@ def torch_whole_batches(faces: Faces, batch_size: int, ranges: augment.Ranges) -
 
 
 def torch_face_by_face(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Iterator:
-    """torch's DataLoader over faces, collated into batches."""
+    """Returns a torch DataLoader stream over faces, which are collated into batches."""
     import torch
     from torch.utils.data import DataLoader, TensorDataset, default_collate
 
@@ -132,7 +118,7 @@ def torch_face_by_face(faces: Faces, batch_size: int, ranges: augment.Ranges) ->
     return itertools.chain.from_iterable(itertools.repeat(loader))
 
 
-# Name, the module it needs, how to make its endless stream.
+# Name, required module, function that makes the endless stream.
 STREAMS = (
     ("fer_jax (Grain)", "grain", fer_jax_stream),
     ("tf.data, whole batches", "tensorflow", tf_whole_batches),
@@ -143,7 +129,7 @@ STREAMS = (
 
 
 def measure(stream: Iterator, batch_size: int, seconds: float) -> tuple[float, float]:
-    """Faces a second of wall time, and of processor time over all threads, which is per core."""
+    """Returns faces per second of wall time, and of processor time over all threads, which is per core."""
     started, used, batches = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - started < seconds:
         next(stream)
@@ -155,7 +141,7 @@ def measure(stream: Iterator, batch_size: int, seconds: float) -> tuple[float, f
 def compare_streams(
     faces: Faces, batch_size: int, ranges: augment.Ranges, seconds: float
 ) -> dict[str, float]:
-    """Prints the rates of all streams, in alternating rounds; returns the medians per core."""
+    """Prints the rates of all streams, measured in turns; returns the medians per core."""
     streams = {}
     for name, module, make in STREAMS:
         if importlib.util.find_spec(module) is None:
@@ -176,28 +162,21 @@ def compare_streams(
 
 
 def measure_augmentation(faces: Faces, batch_size: int, ranges: augment.Ranges) -> None:
-    """Prints what the device's half of the augmentation costs."""
+    """Prints how long the device side of the augmentation takes."""
     stream = fer_jax_stream(faces, batch_size, ranges)
     batch = jax.device_put(next(stream))
     stream.close()
     apply = jax.jit(functools.partial(augment.apply, size=SIDE))
-    jax.block_until_ready(apply(batch))
-    times = []
-    for _ in range(50):
-        started = time.perf_counter()
-        jax.block_until_ready(apply(batch))
-        times.append(time.perf_counter() - started)
+    seconds = medians({"apply": lambda: jax.block_until_ready(apply(batch))}, rounds=50)["apply"]
     print(
-        f"all augmentations on {jax.default_backend()}: {1e3 * statistics.median(times):.2f} ms "
+        f"all augmentations on {jax.default_backend()}: {1e3 * seconds:.2f} ms "
         f"for {batch_size} faces of {SIDE}x{SIDE}"
     )
 
 
 def main() -> int:
-    """Prints all measurements; the exit code is 1 when the bar is missed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Prints all measurements; returns 1 if the bar is missed."""
+    parser = make_parser(__doc__)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--preset", choices=sorted(augment.PRESETS), default="cnn")
     parser.add_argument("--seconds", type=float, default=6, help="to measure each stream for")

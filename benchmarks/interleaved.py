@@ -1,31 +1,54 @@
-"""Sides of a benchmark as processes that take turns: whatever else a machine does meets all of them."""
+"""Timing of peers in turns, in this process or one process each: other load meets all of them alike."""
 
+import argparse
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-# A process that was idle often finds its threads on one core at first, and OpenMP's keep theirs busy for a
-# while when the work is done: what the first seconds take is not what it takes.
+# After an idle phase the threads of a process often start on one core, and those of OpenMP stay busy for a
+# while after their work: the first seconds are not representative.
 _SETTLE_SECONDS = 2.0
-_QUOTED_BYTES = 4000  # of what a process that failed said last
+_QUOTED_BYTES = 4000  # of the last output of a process that failed
 
 Work = dict[str, Callable[[], object]]  # what a side can do, by name
 
 
-def serve(actions: Work, device: str) -> None:
-    """A side's process: for a line "train 3" from the parent settles, does it that often, answers seconds.
+def make_parser(doc: str) -> argparse.ArgumentParser:
+    """Returns a parser that shows a benchmark's docstring unchanged."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def medians(sides: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, float]:
+    """Calls every side once per round, in this process; returns each one's median seconds.
 
     Args:
-      actions: what it can do.
-      device: that it does it on: "cpu", or the kind and the name, such as "gpu NVIDIA H100".
+      sides: the calls, by name.
+      rounds: number of timed rounds.
+      warm_up: number of rounds before them.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(warm_up + rounds):
+        for name, call in sides.items():
+            started = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(of[warm_up:]) for name, of in seconds.items()}
+
+
+def serve(actions: Work, device: str) -> None:
+    """Runs a side's process: for each line "ACTION COUNT" of the parent, answers the seconds of each call.
+
+    Args:
+      actions: what the side can do.
+      device: where: "cpu", or a kind and a name, such as "gpu NVIDIA H100".
     """
     for action in actions.values():
         action()  # which compiles it
-    # Libraries print to stdout too.
+    # Libraries print to stdout, too.
     print("serving", device, flush=True)
     for line in sys.stdin:
         name, count = line.split()
@@ -41,15 +64,15 @@ def serve(actions: Work, device: str) -> None:
 
 
 class Side:
-    """A process that works when asked to.
+    """A process that works on request.
 
     Attributes:
-      device: that it works on, as it told `serve`.
+      device: that it works on, as passed to `serve`.
     """
 
     def __init__(self, arguments: Sequence[str]):
         """Starts `python ARGUMENTS`, which calls `serve`, and waits until it has compiled everything."""
-        # A file: nobody reads a pipe while the process works, and when it is full the process waits for that.
+        # A file, because nobody reads a pipe while the process works, and a full one would block it.
         self._stderr = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
@@ -62,11 +85,11 @@ class Side:
 
     @property
     def kind(self) -> str:
-        """Of its device, such as "cpu" or "gpu"."""
+        """The kind of its device, such as "cpu" or "gpu"."""
         return self.device.split()[0]
 
     def run(self, action: str, count: int) -> list[float]:
-        """Seconds of each of `count` turns."""
+        """Returns the seconds of each of `count` calls."""
         self.process.stdin.write(f"{action} {count}\n")
         self.process.stdin.flush()
         return [float(value) for value in self._answer("seconds").split()]
@@ -86,13 +109,17 @@ class Side:
         raise RuntimeError(f"a side ended early:\n{self._stderr.read().decode(errors='replace')}")
 
 
-def measure(sides: dict[str, Side], action: str, rounds: int, turns: int) -> dict[str, float]:
-    """Seconds of an action by side, doing it `turns` times in each round: the median of the best round.
+def measure(sides: Mapping[str, Side], action: str, rounds: int, turns: int) -> dict[str, float]:
+    """Returns each side's median seconds of an action in its best round; disturbances only add to a round.
 
-    Whatever disturbs a round only adds to it.
+    Args:
+      sides: by name.
+      action: what each is asked for.
+      rounds: how often the sides take turns.
+      turns: number of calls in each.
     """
-    medians = {name: [] for name in sides}
+    found = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
-            medians[name].append(statistics.median(side.run(action, turns)))
-    return {name: min(found) for name, found in medians.items()}
+            found[name].append(statistics.median(side.run(action, turns)))
+    return {name: min(of) for name, of in found.items()}

@@ -1,19 +1,18 @@
-"""How fast the networks are, beside stock Flax layers, Keras on TensorFlow, and PyTorch.
+"""Measures the speed of the networks, beside stock Flax layers, Keras on TensorFlow, and PyTorch.
 
     python benchmarks/models.py
     python benchmarks/models.py --models efficientnet_b0 --size 240 --batch_size 256 --dtype bfloat16
     python benchmarks/models.py --models cnn_residual --size 48 --batch_size 256 --dtype bfloat16
 
-Images a second of a bare training step and of inference, the whole machine for each side; the sides take
-turns in processes of their own. The bare step is the same work on all sides: forward, cross entropy, backward
-and SGD with Nesterov momentum. What fer_jax's training does besides (augmentation, averaged weights, metrics)
-is in benchmarks/step.py. "stock Flax" is fer_jax's network with XLA's own convolutions and
-`flax.linen.BatchNorm`. PyTorch's networks are torchvision's, channels last; on a GPU timm's, compiled, with
-autocast for bfloat16, and products of float32 in TF32 as in JAX. The CNNs are written out below: cnn_relu and
-cnn_elu for Keras; for PyTorch cnn_residual, that of configs/best.py without skipped branches. They take grey
-faces, the others colour. Sides that are not installed are named and left out (the extra `originals` has
-PyTorch's). Bar: the faster of TensorFlow and PyTorch on fer_jax's kind of device; the verdict names who took
-part, and without either there is none.
+Images per second of a bare training step and of inference, with the whole machine for each side; the sides
+take turns, in one process each. The bare step is the same work on all sides: forward, cross entropy,
+backward, and SGD with Nesterov momentum; benchmarks/step.py adds fer_jax's augmentation, EMA and metrics.
+"stock Flax" is fer_jax's network with XLA's own convolutions and `flax.linen.BatchNorm`. PyTorch's networks
+are torchvision's, channels last; on a GPU timm's, compiled, with autocast for bfloat16, and float32 products
+in TF32 as in JAX. The CNNs are written out below: cnn_relu and cnn_elu for Keras; for PyTorch cnn_residual,
+that of configs/best.py without skipped branches. They take gray faces, the others color. Sides that are not
+installed are named and left out (the extra `originals` has PyTorch's). Bar: the faster of TensorFlow and
+PyTorch on fer_jax's kind of device.
 """
 
 import argparse
@@ -23,18 +22,15 @@ import os
 import sys
 from collections.abc import Sequence
 
+import numpy as np
+from interleaved import Side, Work, make_parser, measure, serve
+
+from configs.best import NETWORKS
+
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 # The sides share one GPU's memory.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-
-import numpy as np  # noqa: E402
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
-from interleaved import Side, Work, measure, serve  # noqa: E402
-
-from configs.best import NETWORKS  # noqa: E402
 
 CLASSES = 7
 OURS, STOCK, TENSORFLOW, TORCH = "fer_jax", "stock Flax", "TensorFlow", "PyTorch"
@@ -60,7 +56,7 @@ DTYPES = ("float32", "bfloat16")
 
 
 def random_batch(model_name: str, batch_size: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise, for no step depends on what a face shows: float32 [B, S, S, C], one-hot float32 [B, K]."""
+    """Returns noise float32 [B, S, S, C], on which speed does not depend, and one-hot targets [B, K]."""
     rng = np.random.default_rng(0)
     channels = 1 if model_name in CNNS else 3
     images = rng.normal(size=(batch_size, size, size, channels)).astype(np.float32)
@@ -68,7 +64,7 @@ def random_batch(model_name: str, batch_size: int, size: int) -> tuple[np.ndarra
 
 
 def use_stock_layers() -> None:
-    """Puts XLA's convolutions and Flax's BatchNorm in the places of fer_jax's."""
+    """Replaces fer_jax's convolutions and BatchNorm by XLA's and Flax's."""
     import flax.linen as nn
     import jax
 
@@ -77,13 +73,9 @@ def use_stock_layers() -> None:
 
     def convolve(x, kernel, stride=1, padding="same", groups=1):
         pads = [convolution.padding_of(n, kernel.shape[0], stride, padding) for n in x.shape[1:3]]
+        names, strides = ("NHWC", "HWIO", "NHWC"), (stride, stride)
         return jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            (stride, stride),
-            pads,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=groups,
+            x, kernel, strides, pads, dimension_numbers=names, feature_group_count=groups
         )
 
     def depthwise(x, kernel, stride=1, padding="same"):
@@ -108,7 +100,7 @@ def use_stock_layers() -> None:
 
 
 def jax_work(model_name: str, batch_size: int, size: int, dtype: str, stock: bool) -> Work:
-    """fer_jax's networks, or the same of stock layers."""
+    """Returns the work of fer_jax's networks, or of the same ones of stock layers."""
     import jax
     import optax
 
@@ -127,27 +119,23 @@ def jax_work(model_name: str, batch_size: int, size: int, dtype: str, stock: boo
 
     def update(run, x, targets):
         def objective(params):
-            logits, updated = model.apply(
-                {"params": params, "batch_stats": run.batch_stats},
-                x,
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": jax.random.fold_in(jax.random.wrap_key_data(run.rng), run.step)},
-            )
+            rngs = {"dropout": jax.random.fold_in(jax.random.wrap_key_data(run.rng), run.step)}
+            variables = {"params": params, "batch_stats": run.batch_stats}
+            logits, updated = model.apply(variables, x, train=True, mutable=["batch_stats"], rngs=rngs)
             total, count = losses.cross_entropy(logits, targets)
             return total / count, updated.get("batch_stats", {})
 
         (loss, batch_stats), grads = jax.value_and_grad(objective, has_aux=True)(run.params)
         updates, opt_state = tx.update(grads, run.opt_state, run.params)
         params = optax.apply_updates(run.params, updates)
-        return run.replace(
-            step=run.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
-        ), loss
+        changed = {"params": params, "batch_stats": batch_stats, "opt_state": opt_state}
+        return run.replace(step=run.step + 1, **changed), loss
+
+    def predict(variables, x):
+        return jax.nn.softmax(model.apply(variables, x))
 
     step = jax.jit(update, donate_argnums=0, compiler_options=options)
-    forward = jax.jit(
-        lambda variables, x: jax.nn.softmax(model.apply(variables, x)), compiler_options=options
-    )
+    forward = jax.jit(predict, compiler_options=options)
     variables = jax.device_put(jax.tree.map(np.asarray, run.variables()))
 
     def train():
@@ -159,7 +147,7 @@ def jax_work(model_name: str, batch_size: int, size: int, dtype: str, stock: boo
 
 
 def keras_network(model_name: str, size: int):
-    """The network `model_name` of fer_jax, `CnnRelu` or `CnnElu`, built of Keras layers."""
+    """Returns fer_jax's `CnnRelu` or `CnnElu`, built of Keras layers."""
     from keras import Input, Model, layers
 
     def norm(x):
@@ -186,7 +174,7 @@ def keras_network(model_name: str, size: int):
 
 
 def tensorflow_work(model_name: str, batch_size: int, size: int, dtype: str) -> Work:
-    """Keras on TensorFlow: keras.applications', or `keras_network`."""
+    """Returns the work of Keras on TensorFlow, with keras.applications or `keras_network`."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras
     import tensorflow as tf
@@ -212,7 +200,7 @@ def tensorflow_work(model_name: str, batch_size: int, size: int, dtype: str) -> 
 
 
 def torch_residual(widths: Sequence[int], blocks: Sequence[int], squeeze: int, dropout: float):
-    """`fer_jax.models.cnn.CnnResidual`, of which no branch is skipped."""
+    """Returns `fer_jax.models.cnn.CnnResidual` of PyTorch layers, without skipped branches."""
     import torch
     from torch import nn
 
@@ -246,13 +234,13 @@ def torch_residual(widths: Sequence[int], blocks: Sequence[int], squeeze: int, d
 
 
 def torch_network(model_name: str, cuda: bool):
-    """torchvision's network, on a GPU timm's; VGG16 with averaged features like ours."""
+    """Returns torchvision's network, on a GPU timm's; VGG16 with averaged features like ours."""
     import torch
 
     if model_name == "cnn_residual":
         return torch_residual(**KWARGS[model_name])
     library = torch.library.Library("torchvision", "FRAGMENT")
-    for operator in ("nms", "qnms"):  # not needed, but declared by a torchvision without its compiled part
+    for operator in ("nms", "qnms"):  # unused, but torchvision without its compiled part expects them
         try:
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         except RuntimeError:
@@ -271,12 +259,12 @@ def torch_network(model_name: str, cuda: bool):
 
 
 def torch_work(model_name: str, batch_size: int, size: int, dtype: str) -> Work:
-    """PyTorch as its users run it: channels last, on a GPU compiled."""
+    """Returns the work of PyTorch as its users run it: channels last, on a GPU compiled."""
     import torch
 
     cuda = torch.cuda.is_available()
     device = "cuda" if cuda else "cpu"
-    torch.backends.cudnn.benchmark = True  # cuDNN's fastest ways are tried, as XLA tries them
+    torch.backends.cudnn.benchmark = True  # cuDNN tries its algorithms, as XLA does
     torch.set_float32_matmul_precision("high")  # TF32
     images, targets = random_batch(model_name, batch_size, size)
     network = torch_network(model_name, cuda).to(device, memory_format=torch.channels_last)
@@ -305,17 +293,14 @@ def torch_work(model_name: str, batch_size: int, size: int, dtype: str) -> Work:
 
 
 def work(side: str, options: argparse.Namespace) -> Work:
-    """What `side` does in a turn, with the first of the models."""
+    """Returns the work of a side with the first of the models."""
     shape = options.models[0], options.batch_size, options.size, options.dtype
-    if side == TENSORFLOW:
-        return tensorflow_work(*shape)
-    if side == TORCH:
-        return torch_work(*shape)
-    return jax_work(*shape, stock=side == STOCK)
+    peers = {TENSORFLOW: tensorflow_work, TORCH: torch_work}
+    return peers[side](*shape) if side in peers else jax_work(*shape, stock=side == STOCK)
 
 
 def device_of(side: str) -> str:
-    """The device that `side` works on, as `interleaved.serve` takes it."""
+    """Returns the device that a side works on, as `interleaved.serve` takes it."""
     if side == TENSORFLOW:
         import tensorflow as tf
 
@@ -333,83 +318,51 @@ def device_of(side: str) -> str:
 
 
 def missing(side: str) -> list[str]:
-    """The packages that a side needs and that are not installed."""
+    """Returns the packages that a side needs and that are not installed."""
     return [name for name in NEEDS[side] if importlib.util.find_spec(name) is None]
 
 
 def sides_of(model_name: str, options: argparse.Namespace) -> list[str]:
-    """The sides that take part with a model."""
+    """Returns the sides that take part with a model."""
     return [side for side in options.sides if not missing(side) and model_name not in LACKS.get(side, ())]
 
 
-def compare(model_name: str, options: argparse.Namespace) -> tuple[float | None, list[str], dict[str, str]]:
+def compare(model_name: str, options: argparse.Namespace) -> tuple[bool, list[str], dict[str, str]]:
     """Prints a model's rows.
 
     Returns:
-      The lower ratio of fer_jax to its faster peer, None without peers; the peers that it is to, which work
-      on the same kind of device; and the device of each side.
+      Whether the bar is met, the lines that say so or why there is no verdict, and the device of each side.
     """
     names = sides_of(model_name, options)
     shape = ["--batch_size", str(options.batch_size), "--size", str(options.size), "--dtype", options.dtype]
     sides = {name: Side([__file__, "--side", name, "--models", model_name, *shape]) for name in names}
-    peers = [
-        name for name in PEERS if name in sides and OURS in sides and sides[name].kind == sides[OURS].kind
-    ]
+    devices = {name: side.device for name, side in sides.items()}
+    peers = [name for name in PEERS if {name, OURS} <= sides.keys() and sides[name].kind == sides[OURS].kind]
     ratios = []
     for action in (TRAIN, INFER):
         seconds = measure(sides, action, options.rounds, options.turns)
         rates = {name: options.batch_size / taken for name, taken in seconds.items()}
-        ratios.append(rates[OURS] / max(rates[name] for name in peers) if peers else None)
+        ratios.append(rates[OURS] / max(rates[name] for name in peers) if peers else 0.0)
         cells = [f"{rates[name]:.0f}" if name in rates else "" for name in NEEDS]
         cells.append(f"{ratios[-1]:.2f}" if peers else "")
         print(f"| {model_name}, {action} | {' | '.join(cells)} |", flush=True)
     for side in sides.values():
         side.close()
-    return min(ratios) if peers else None, peers, {name: side.device for name, side in sides.items()}
-
-
-def elsewhere(devices: dict[str, str]) -> list[str]:
-    """A line about each peer whose kind of device is not that of fer_jax.
-
-    Args:
-      devices: of the sides that took part.
-    """
-    return [
-        f"no verdict against {name}: it ran on {devices[name]} and fer_jax on {devices[OURS]}; install "
-        "builds of both for one kind of device, or hide the GPU from both by CUDA_VISIBLE_DEVICES=-1"
+    lines = [
+        f"{model_name}: no verdict against {name}: it ran on {devices[name]} and fer_jax on {devices[OURS]}; "
+        "install builds of both for one kind of device, or hide the GPU by CUDA_VISIBLE_DEVICES=-1"
         for name in PEERS
-        if OURS in devices and name in devices and devices[name].split()[0] != devices[OURS].split()[0]
+        if {name, OURS} <= sides.keys() and name not in peers
     ]
-
-
-def verdict(ratios: dict[str, float | None], peers: dict[str, list[str]]) -> tuple[str, bool]:
-    """What to say of the bar, and whether it is met.
-
-    Args:
-      ratios: of each model to its faster peer, None without peers.
-      peers: that took part with each model, on fer_jax's kind of device.
-    """
-    lines = []
-    for group in dict.fromkeys(map(tuple, peers.values())):
-        names = [name for name in ratios if tuple(peers[name]) == group]
-        if not group:
-            lines.append(
-                f"bar not judged, for neither {' nor '.join(PEERS)} took part on fer_jax's kind of device: "
-                f"{', '.join(names)}"
-            )
-            continue
-        least = min(ratios[name] for name in names)
-        against = f"the faster of {' and '.join(group)}" if len(group) > 1 else f"{group[0]} alone"
-        word = "met" if least >= 1 else "missed"
-        lines.append(f"bar (1.00 or more of {against}): {word} at {least:.2f}: {', '.join(names)}")
-    return "\n".join(lines), all(ratio is not None and ratio >= 1 for ratio in ratios.values())
+    ratio = min(ratios)
+    verdict = f"{'met' if ratio >= 1 else 'missed'} at {ratio:.2f} of the faster of {', '.join(peers)}"
+    lines.append(f"{model_name}: bar {verdict if peers else 'not judged: no peer on that kind of device'}")
+    return ratio >= 1, lines, devices
 
 
 def main() -> int:
-    """Prints all measurements as a table; the exit code is 1 when the bar is missed or cannot be judged."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Prints all measurements as a table; returns 1 if the bar is missed or cannot be judged."""
+    parser = make_parser(__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--sides", nargs="+", choices=NEEDS, default=list(NEEDS))
     parser.add_argument("--batch_size", type=int, default=32)
@@ -423,21 +376,20 @@ def main() -> int:
         serve(work(options.side, options), device_of(options.side))
         return 0
     print(
-        "train is a bare step on a batch that lies on the device: forward, cross entropy, backward, SGD with "
-        "Nesterov momentum, and the loss as a number; no augmentation, averaged weights or metrics. infer is "
-        f"forward and softmax. batch {options.batch_size}, {options.size} px, {options.dtype}\n"
+        "train is a bare step on a batch on the device: forward, cross entropy, backward, SGD with Nesterov "
+        "momentum, and the loss as a number; no augmentation, EMA or metrics. infer is forward and softmax. "
+        f"batch {options.batch_size}, {options.size} px, {options.dtype}\n"
     )
     print(f"| images/s | {' | '.join(NEEDS)} | fer_jax / faster peer |\n|{'---|' * (len(NEEDS) + 2)}")
-    ratios, peers, devices = {}, {}, {}
+    met, words, devices = True, [], {}
     for name in options.models:
-        ratios[name], peers[name], found = compare(name, options)
-        devices |= found
-    words, met = verdict(ratios, peers)
+        well, lines, found = compare(name, options)
+        met, words, devices = met and well, words + lines, devices | found
     print("\n" + "; ".join(f"{side} on {device}" for side, device in devices.items()))
     for side in options.sides:
         if missing(side):
             print(f"{side} left out, not installed: {', '.join(missing(side))}")
-    print("\n".join([*elsewhere(devices), words]))
+    print("\n".join(words))
     return int(not met)
 
 

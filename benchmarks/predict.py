@@ -13,20 +13,17 @@ from the file to the probabilities of every face, in one run and in turns:
 The first round is a warm-up. Needs the extra `test`. Measure with nothing else running.
 """
 
-import argparse
 import os
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cv2  # noqa: E402
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
+from interleaved import make_parser, medians  # noqa: E402
 
 from fer_jax import runtime  # noqa: E402
 from fer_jax.commands.common import at_least_one  # noqa: E402
@@ -43,9 +40,7 @@ from fer_jax.pretrained.registry import find_weights  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--video", required=True, metavar="FILE")
     parser.add_argument("--rounds", type=at_least_one, default=3, help="after the warm-up (default: 3)")
     args = parser.parse_args(argv)
@@ -59,52 +54,49 @@ def main(argv: list[str] | None = None) -> int:
     def by_keras(face: np.ndarray) -> np.ndarray:
         return network.predict((face[None] / np.float32(255) - mean) / std, verbose=0)
 
-    sides: dict[str, Callable[[], int]] = {
-        "fer_jax": lambda: run_ours(args.video, predictor),
-        "keras": lambda: run_frame_by_frame(args.video, by_keras),
-        "one by one": lambda: run_frame_by_frame(args.video, lambda face: one(face[None])),
+    faces: dict[str, int] = {}  # of each side
+    sides: dict[str, Callable[[], None]] = {
+        "fer_jax": lambda: faces.update(fer_jax=run_ours(args.video, predictor)),
+        "keras": lambda: faces.update(keras=run_frame_by_frame(args.video, by_keras)),
+        "one by one": lambda: faces.update(
+            {"one by one": run_frame_by_frame(args.video, lambda face: one(face[None]))}
+        ),
     }
-    seconds, faces = {name: [] for name in sides}, {}
-    for turn in range(args.rounds + 1):
-        for name, run in sides.items():
-            start = time.perf_counter()
-            faces[name] = run()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    ours = np.median(seconds["fer_jax"])
+    seconds = medians(sides, args.rounds)
     print(f"{args.video}, {frames(args.video)} frames, {cost.hardware()}, median of {args.rounds} rounds")
     print("| way | faces | frames a second | fer_jax is faster by |\n| --- | --- | --- | --- |")
-    for name, times in seconds.items():
-        median = np.median(times)
-        print(f"| {name} | {faces[name]} | {frames(args.video) / median:.1f} | {median / ours:.2f} |")
+    for name, median in seconds.items():
+        speed = frames(args.video) / median
+        print(f"| {name} | {faces[name]} | {speed:.1f} | {median / seconds['fer_jax']:.2f} |")
     return 0
 
 
 def build_keras(trained: LoadedModel) -> keras.Model:
-    """The network of `cnn_relu` in Keras, with its weights."""
+    """Returns the network of `cnn_relu` in Keras, with its weights."""
     params, statistics = trained.variables["params"], trained.variables["batch_stats"]
+
+    def norm_relu(number):
+        norm = keras.layers.BatchNormalization(epsilon=1e-3, name=f"BatchNorm_{number}")
+        return norm, keras.layers.ReLU()
+
     layers, number = [keras.Input(trained.input_shape)], 0
     for depth in trained.model.depths:
         for _ in range(depth):
-            width = params[f"Conv_{number}"]["kernel"].shape[-1]
-            layers.append(
-                keras.layers.Conv2D(width, 3, padding="same", use_bias=False, name=f"Conv_{number}")
-            )
-            layers.append(keras.layers.BatchNormalization(epsilon=1e-3, name=f"BatchNorm_{number}"))
-            layers.append(keras.layers.ReLU())
+            name = f"Conv_{number}"
+            width = params[name]["kernel"].shape[-1]
+            layers.append(keras.layers.Conv2D(width, 3, padding="same", use_bias=False, name=name))
+            layers += norm_relu(number)
             number += 1
         layers.append(keras.layers.MaxPooling2D())
     layers.append(keras.layers.GlobalAveragePooling2D())
     layers.append(keras.layers.Dense(trained.model.hidden, use_bias=False, name="Dense_0"))
-    layers.append(keras.layers.BatchNormalization(epsilon=1e-3, name=f"BatchNorm_{number}"))
-    layers.append(keras.layers.ReLU())
+    layers += norm_relu(number)
     layers.append(keras.layers.Dense(trained.model.num_classes, activation="softmax", name="Dense_1"))
     network = keras.Sequential(layers)
     for name, own in params.items():
-        more = statistics.get(name, {})
-        order = ("scale", "bias") if more else ("kernel", "bias")
-        values = [own[key] for key in order if key in own] + [more[key] for key in ("mean", "var") if more]
-        network.get_layer(name).set_weights(values)
+        values = own | statistics.get(name, {})
+        order = ("scale", "bias", "mean", "var") if "mean" in values else ("kernel", "bias")
+        network.get_layer(name).set_weights([values[key] for key in order if key in values])
     return network
 
 

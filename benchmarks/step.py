@@ -1,15 +1,14 @@
-"""How fast a configuration's training step is on this device, and how near to what the device can do.
+"""Measures a config's training step on this device, beside the device's rate of matrix products.
 
     python benchmarks/step.py --config configs/best.py
     python benchmarks/step.py --config configs/best.py:deep --profile traces -- \\
         --config.train.batch_size=512
 
-The step is the one that training compiles, made by the same code from the same configuration, at the end of
-the run: its last stage, its full input size. It is timed by itself, with a batch that lies on the device, and
-as training feeds it, from the input pipeline. Its operations are those of the matrix products and
-convolutions as the network defines them, two a multiply-add. Beside them stands the device's rate at a large
-matrix product in the configuration's dtype, measured here. --profile writes a trace for XProf or Perfetto.
-For one device. Flags after -- go to the configuration.
+The step is the one that training compiles at the end of a run: last stage, full input size. It is timed
+alone, with a batch on the device, and with the input pipeline. Its operations are those of the matrix
+products and convolutions as the network defines them, two per multiply-add. The device's rate is that of a
+large matrix product in the config's dtype, measured here. --profile writes a trace for XProf or Perfetto. For
+one device. Flags after -- change the config.
 """
 
 import argparse
@@ -21,10 +20,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from fer_jax.commands import common, trainings  # noqa: E402
+from fer_jax.commands import common, trainings
 
 if TYPE_CHECKING:
     from fer_jax.training.train import Run
@@ -46,10 +42,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def benchmark(options: argparse.Namespace) -> int:
-    """Prints everything; the exit code.
+    """Prints everything; returns the exit code.
 
     Raises:
-      ValueError: the configuration cannot work, or there are several devices.
+      ValueError: the config is invalid, or there are several devices.
     """
     flags = [*trainings.data_flags(options), "--config.parallel=jit", *options.arguments]
     config = trainings.load_config(options.config, flags)
@@ -82,7 +78,7 @@ def benchmark(options: argparse.Namespace) -> int:
 
 
 def measure(run: "Run", options: argparse.Namespace) -> None:
-    """Prints the speeds beside the device's rate, and writes the trace if asked for."""
+    """Prints the speeds beside the device's rate, and writes the trace if requested."""
     import ceilings
 
     from fer_jax.evaluation import cost
@@ -117,7 +113,7 @@ def measure(run: "Run", options: argparse.Namespace) -> None:
 
 
 def contents(config: Any) -> Iterable[str]:
-    """What a training step of a configuration consists of."""
+    """Yields the parts of a config's training step."""
     yield "resampling and augmentation of uint8 faces"
     if config.distill.teachers and config.distill.views != "plain":
         yield "the teachers' forward pass"
@@ -132,11 +128,11 @@ def contents(config: Any) -> Iterable[str]:
 def timed(
     run: "Run", step: Callable, feed: Callable[[], Any], options: argparse.Namespace
 ) -> tuple[float, float]:
-    """Trains on what `feed` gives.
+    """Trains on the batches that `feed` returns.
 
     Returns:
-      The seconds of a step in the best round, for whatever disturbs a round only adds to it, and the share
-      of them spent waiting for input.
+      The seconds per step in the best round (disturbances only ever add to a round), and the share of them
+      spent waiting for input.
     """
     advance(run, step, feed, WARM_UP)
     rounds = []
@@ -149,20 +145,20 @@ def timed(
 
 
 def advance(run: "Run", step: Callable, feed: Callable[[], Any], count: int) -> None:
-    """Trains `count` steps, queued as training queues them, and waits for the last."""
+    """Runs `count` steps, queued as in training, and waits for the last."""
     for _ in range(count):
         run.state, metrics = step(run.state, feed())
     metrics["loss"].block_until_ready()
 
 
 def amount_of(value: float, unit: str) -> str:
-    """Four digits with the prefix of the unit."""
+    """Formats a value with four digits and a metric prefix."""
     power = min(4, max(0, math.floor(math.log10(value) / 3))) if value > 0 else 0
     return f"{value / 1000**power:.4g} {' kMGT'[power].strip()}{unit}"
 
 
 def trace(run: "Run", step: Callable, batch: Any, folder: pathlib.Path) -> pathlib.Path:
-    """Writes a trace of a few steps; returns its file."""
+    """Writes a trace of a few steps; returns its path."""
     import jax
 
     options = jax.profiler.ProfileOptions()

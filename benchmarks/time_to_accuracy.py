@@ -1,37 +1,36 @@
-"""How long a fixed recipe takes to an accuracy: wall time from the start of the program to its evaluation.
+"""Measures the time of a fixed recipe to an accuracy, from the start of the program to its evaluation.
 
     python benchmarks/time_to_accuracy.py --config configs/cnn_small.py --target 0.67
     python benchmarks/time_to_accuracy.py --config configs/fast.py:72 --target 0.72 --seeds 0 1 2
 
-Each seed trains in a process of its own, from random weights to the recipe's end, and is evaluated once, with
+Each seed trains in its own process, from random weights to the end of the recipe, and is evaluated once, with
 one view of each face, on --config.selection.split: no score of the split steers or selects anything. The
-clock starts before the interpreter does and stops when the evaluation is done. Of the seconds are told: the
-start (imports, data, parameters), the compilation of steps and evaluation, and what is left: tracing,
-training, the evaluation and the writing of its checkpoint. Compiled programs are not kept from one process to
-the next. The target counts as reached where the mean over the seeds reaches it; the exit code is 1 where it
-does not. What follows -- is for the configuration, such as --config.train.epochs=1.
+clock starts before the interpreter and stops after the evaluation. The seconds are split into the start
+(imports, data, parameters), the compilation of steps and evaluation, and the rest: tracing, training,
+evaluation, and writing the checkpoint. Processes share no compiled programs. The target is reached if the
+mean over the seeds reaches it; otherwise the exit code is 1. Flags after -- change the config, such as
+--config.train.epochs=1.
 """
 
 import argparse
 import json
 import os
 import pathlib
+import subprocess
 import sys
 import tempfile
 import time
 from typing import Any
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import numpy as np
+from ml_collections import ConfigDict
 
-from ml_collections import ConfigDict  # noqa: E402
-
-from fer_jax.commands import common, trainings  # noqa: E402
-from fer_jax.evaluation import run_info  # noqa: E402
-from fer_jax.training.monitoring import EXIT_PREEMPTED, StopSignal  # noqa: E402
+from fer_jax import tables
+from fer_jax.commands import common, trainings
+from fer_jax.evaluation import run_info
+from fer_jax.training.monitoring import EXIT_PREEMPTED, StopSignal
 
 COMPILATION = "/jax/core/compile/backend_compile_duration"
-OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.seed")
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,7 +42,7 @@ def parse_args() -> argparse.Namespace:
     options = parser.parse_args()
     if not 0 < options.target <= 1:
         parser.error(f"--target {options.target:g}: expected a share, such as 0.7 for 70 %")
-    trainings.refuse(parser, options.arguments, OWN)
+    trainings.refuse(parser, options.arguments)
     return options
 
 
@@ -85,7 +84,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def answer(options: argparse.Namespace) -> int:
-    """Prints what `train` gives; the exit code."""
+    """Prints what `train` returns; returns the exit code."""
     print(json.dumps(train(options)))
     return 0
 
@@ -93,57 +92,48 @@ def answer(options: argparse.Namespace) -> int:
 def measure(
     commands: trainings.Commands, options: argparse.Namespace, seed: int
 ) -> tuple[int, dict[str, Any]]:
-    """The exit code of a training in a process of its own, and what `train` gives there, {} if it failed."""
+    """Returns the exit code of a training in its own process, and what `train` returns, {} if it failed."""
     line = [sys.executable, __file__, "--config", options.config, "--data", str(options.data)]
     line += ["--target", str(options.target), "--seeds", str(seed)]
     line += ["--image_size", str(options.image_size)] if options.image_size else []
     environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     started = ["--started", str(time.time()), "--", *options.arguments]
-    code, printed = commands.ask(*line, *started, env=environment)
+    code, printed = commands.run(*line, *started, env=environment, stdout=subprocess.PIPE)
     return code, {} if code else json.loads(printed.splitlines()[-1])
 
 
 def table(rows: dict[int, dict[str, Any]], target: float) -> tuple[list[str], bool]:
-    """The lines to print, and whether the target is reached.
+    """Returns the lines to print, and whether the target is reached.
 
     Args:
-      rows: what `train` gives, by seed.
+      rows: what `train` returned, by seed.
       target: accuracy in [0, 1].
     """
-    import numpy as np
-
-    lines = [
-        "| seed | accuracy, % | seconds in all | start | compilation | without both |",
-        "|---|---|---|---|---|---|",
-    ]
-    columns = []
-    for seed, row in rows.items():
-        rest = row["total"] - row["start"] - row["compilation"]
-        columns.append((100 * row["accuracy"], row["total"], row["start"], row["compilation"], rest))
-        lines.append(f"| {seed} | " + " | ".join(_cells(columns[-1])) + " |")
-    means = np.mean(columns, axis=0)
-    lines.append("| mean | " + " | ".join(_cells(means)) + " |")
+    columns = [
+        (100 * row["accuracy"], row["total"], row["start"], row["compilation"],
+         row["total"] - row["start"] - row["compilation"])
+        for row in rows.values()
+    ]  # fmt: skip
+    accuracies, means = [column[0] for column in columns], np.mean(columns, axis=0)
+    titled = zip([*map(str, rows), "mean"], [*columns, means], strict=True)
+    cells = [(title, f"{first:.2f}", *(f"{other:.1f}" for other in rest)) for title, (first, *rest) in titled]
+    head = ("seed", "accuracy, %", "seconds in all", "start", "compilation", "without both")
     reached = bool(means[0] >= 100 * target)
-    hits = sum(row["accuracy"] >= target for row in rows.values())
-    spread = f" ± {np.std([c[0] for c in columns], ddof=1):.2f}" if len(columns) > 1 else ""
-    lines += [
-        "",
+    hits = sum(accuracy >= 100 * target for accuracy in accuracies)
+    spread = f" ± {np.std(accuracies, ddof=1):.2f}" if len(columns) > 1 else ""
+    verdict = (
         f"{100 * target:g} % {'reached' if reached else 'missed'}: {means[0]:.2f} %{spread} in "
         f"{means[1]:.0f} s, {means[4]:.0f} s without start and compilation; reached by {hits} of {len(rows)} "
-        "seeds",
-    ]
-    return lines, reached
-
-
-def _cells(values) -> list[str]:
-    return [f"{values[0]:.2f}", *(f"{value:.1f}" for value in values[1:])]
+        "seeds"
+    )
+    return [*tables.table(head, cells), "", verdict], reached
 
 
 def check(config: ConfigDict) -> None:
-    """Refuses what is not a training from random weights that is judged by its accuracy.
+    """Checks that a config trains from random weights and selects by accuracy.
 
     Raises:
-      ValueError: it is not; the message names the field.
+      ValueError: it does not; the message names the field.
     """
     from fer_jax.training import validate
 
@@ -168,7 +158,7 @@ def main() -> int:
         print(f"seed {seed}", file=sys.stderr, flush=True)
         code, rows[seed] = measure(commands, options, seed)
         if code == EXIT_PREEMPTED:
-            print("stopped: nothing is kept; the same command begins anew", file=sys.stderr)
+            print("stopped: nothing is kept; run the same command to start over", file=sys.stderr)
         if code:
             return code
     lines, reached = table(rows, options.target)

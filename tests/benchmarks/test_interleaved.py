@@ -1,4 +1,4 @@
-"""benchmarks/interleaved.py: a side that talks much, and one that ends early."""
+"""benchmarks/interleaved.py: peers in this process, and sides that print a lot or end early."""
 
 import pytest
 from helpers import ROOT, run_python
@@ -22,14 +22,29 @@ else:
 
 
 @pytest.fixture
-def side(monkeypatch):
+def interleaved(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    from interleaved import Side
+    import interleaved
 
-    return Side
+    return interleaved
 
 
-def test_a_side_tells_its_device_and_may_say_more_than_a_pipe_holds(tmp_path):
+def test_peers_take_turns_and_the_median_counts(interleaved, monkeypatch):
+    """Each call moves the clock by its next duration; the first round is a warm-up."""
+    now, turns = [0.0], []
+    durations = {"a": iter((9.0, 1.0, 5.0, 2.0)), "b": iter((9.0, 3.0, 3.0, 8.0))}
+    monkeypatch.setattr(interleaved.time, "perf_counter", lambda: now[0])
+
+    def call(name):
+        turns.append(name)
+        now[0] += next(durations[name])
+
+    sides = {"a": lambda: call("a"), "b": lambda: call("b")}
+    assert interleaved.medians(sides, rounds=3) == {"a": 2.0, "b": 3.0}
+    assert "".join(turns) == "abababab"
+
+
+def test_a_side_names_its_device_and_may_print_more_than_a_pipe_holds(tmp_path):
     path = tmp_path / "talker.py"
     path.write_text(TALKER)
     process = run_python(path, timeout=120)
@@ -37,7 +52,7 @@ def test_a_side_tells_its_device_and_may_say_more_than_a_pipe_holds(tmp_path):
     assert process.stdout == "3|gpu|gpu NVIDIA H100\n"
 
 
-def test_what_a_side_said_last_is_quoted(side):
+def test_the_last_output_of_a_failed_side_is_quoted(interleaved):
     program = "import sys; sys.stderr.write('w' * 10_000 + 'out of memory')"
     with pytest.raises(RuntimeError, match="a side ended early:\nw{3987}out of memory$"):
-        side(["-c", program])
+        interleaved.Side(["-c", program])
