@@ -1,4 +1,4 @@
-"""Trains and evaluates a small CNN on the built-in synthetic faces, and says what to do next."""
+"""Trains and evaluates a small CNN on synthetic faces, and says what to do next."""
 
 import pathlib
 import subprocess
@@ -22,9 +22,9 @@ def main() -> None:
     print(
         f"""
 Done. Look at
-  {RUN}/test/report.md             scores on 700 faces that took no part in training, with pictures
+  {RUN}/test/report.md             scores on 700 faces that were not used in training, with pictures
   {RUN}/training_curves.png        loss, accuracy, learning rate, speed
-  {RUN}/augmented_faces.png        what the network saw
+  {RUN}/augmented_faces.png        training faces as the network sees them
   .venv/bin/tensorboard --logdir {RUN}
 
 Next, with the real FER2013 (fer2013.csv, icml_face_data.csv or the image folders):

@@ -1,54 +1,38 @@
 """Paints faces with NumPy, many at once: a shape is a signed distance, softened over one pixel.
 
-Arrays are float32 [B, S, S], numbers of a face [B, 1, 1]. Lengths are in half the picture's side,
-with x to the right and y down from the middle of the face. Nothing but sums, products,
-quotients and square roots reaches a pixel, so every machine draws the same faces.
+Arrays are float32 [B, S, S], numbers of a face [B, 1, 1]. Lengths are in half the image's side, with x to the
+right and y down from the middle of the face. Only sums, products, quotients and square roots reach a pixel,
+so every machine draws the same faces.
 """
 
 import numpy as np
 
 SIDE = 48
-BATCH = 16
-NUM_DICE = 192  # random numbers enough for one face
+NUM_DICE = 192  # random numbers that are enough for one face
 
 
 class Dice:
-    """Hands out the faces' random numbers, one column after the other."""
+    """The faces' random numbers, uniform in [0, 1), float32 [B, K], taken one column after the other."""
 
     def __init__(self, uniform: np.ndarray):
-        """Takes uniform numbers in [0, 1), float32 [B, K], enough of them for one face."""
         self._columns = iter(uniform.T)
 
     def between(self, low: float, high: float) -> np.ndarray:
-        """One number a face, uniform; float32 [B, 1, 1]."""
+        """Returns uniform numbers, float32 [B, 1, 1]."""
         column = next(self._columns)[:, None, None]
         return np.float32(low) + np.float32(high - low) * column
 
     def jitter(self, size: float) -> np.ndarray:
-        """One number a face around 0, triangular between -size and size; float32 [B, 1, 1]."""
+        """Returns triangular numbers between -size and size, float32 [B, 1, 1]."""
         return self.between(-size / 2, size / 2) + self.between(-size / 2, size / 2)
 
     def chance(self, probability: float) -> np.ndarray:
-        """1 with this probability, else 0; float32 [B, 1, 1]."""
+        """Returns 1 with this probability, else 0; float32 [B, 1, 1]."""
         return (next(self._columns)[:, None, None] < probability).astype(np.float32)
 
 
-def photograph(e: dict[str, np.ndarray], dice: Dice, noise: np.ndarray) -> np.ndarray:
-    """The picture of faces with the expression `e`; everything else is up to the dice.
-
-    Args:
-      e: the expression's numbers, each float32 [B, 1, 1]; see `synthetic._REST`.
-      dice: `NUM_DICE` numbers a face, less those that the expression took.
-      noise: standard normal, float32 [B, S, S].
-
-    Returns:
-      uint8 [B, S, S].
-    """
-    return _Painter(dice, len(noise)).paint(e, noise)
-
-
-class _Painter:
-    """One batch of canvases and the people on them."""
+class Painter:
+    """A batch of people and the canvases on which they are painted."""
 
     def __init__(self, dice: Dice, batch: int):
         self.dice = dice
@@ -60,8 +44,25 @@ class _Painter:
         self.ink = self.skin * 0.30
         self._pose(batch)
 
+    def paint(self, e: dict[str, np.ndarray], noise: np.ndarray) -> np.ndarray:
+        """Returns images uint8 [B, S, S] of faces with an expression; the dice decide everything else.
+
+        Args:
+          e: the expression's numbers, each float32 [B, 1, 1]; see `synthetic._REST`.
+          noise: standard normal, float32 [B, S, S].
+        """
+        e = {name: value * (1 + self.dice.jitter(0.15)) for name, value in e.items()}
+        self._background()
+        self._head()
+        for feature in (self._lines, self._nose, self._eyes, self._brows, self._beard, self._mouth):
+            feature(e)
+        self._hair()
+        self._glasses()
+        self._occlusion()
+        return self._develop(noise)
+
     def _pose(self, batch: int):
-        """Sets the face's own coordinates x, y of every pixel, and the frame's u, v."""
+        """Sets each pixel's coordinates x, y in the face and u, v in the image."""
         dice = self.dice
         line = (np.arange(SIDE, dtype=np.float32) + 0.5) * (2 / SIDE) - 1
         self.u, self.v = line[None, None, :], line[None, :, None]
@@ -78,25 +79,12 @@ class _Painter:
         self.yaw, self.pitch = dice.jitter(1.0), dice.jitter(1.0)
 
     def cover(self, distance: np.ndarray) -> np.ndarray:
-        """How much of each pixel a shape covers, from the distance to its edge (inside: > 0)."""
-        out = distance * self.pixels
-        out += 0.5
-        return np.clip(out, 0, 1, out=out)
+        """Returns the share of each pixel that a shape covers, from the distance to its edge (> 0 inside)."""
+        return np.clip(distance * self.pixels + 0.5, 0, 1)
 
     def put(self, cover: np.ndarray, shade: np.ndarray):
-        """Paints a shade over the canvas where it is covered."""
+        """Paints a shade on the canvas."""
         self.canvas += cover * (shade - self.canvas)
-
-    def paint(self, e: dict[str, np.ndarray], noise: np.ndarray) -> np.ndarray:
-        """Everything from the back to the front."""
-        e = {name: value * (1 + self.dice.jitter(0.15)) for name, value in e.items()}
-        self._background()
-        self._head()
-        self._features(e)
-        self._hair()
-        self._glasses()
-        self._occlusion()
-        return self._develop(noise)
 
     def _background(self):
         dice = self.dice
@@ -120,7 +108,7 @@ class _Painter:
         self.inside = 1 - (x / self.head_width) ** 2 - tall * (1 - self.jaw + self.jaw * tall)
         ears = 0.13 - np.sqrt((abs(x) - self.head_width) ** 2 + 0.4 * (y + 0.03) ** 2)
         self.put(self.cover(ears), self.skin * 0.85)
-        # The side turned from the light is darker, the rim darker than the middle.
+        # The side away from the light is darker, and the rim darker than the middle.
         side, round_ = dice.jitter(0.3), dice.between(0.1, 0.35)
         self.light = side
         shade = self.skin * (1.04 + side * x - round_ * (1 - self.inside) ** 2)
@@ -130,24 +118,15 @@ class _Painter:
         self.fx = self.fx * (1 + 0.18 * self.yaw * self.fx)
         self.fy = y - 0.07 * self.pitch
 
-    def _features(self, e: dict[str, np.ndarray]):
-        self._lines(e)
-        self._nose(e)
-        self._eyes(e)
-        self._brows(e)
-        self._beard(e)
-        self._mouth(e)
-
     def _lines(self, e):
-        """Wrinkles and folds: thin and a little darker than the skin."""
+        """Paints wrinkles and folds, thin and a little darker than the skin."""
         x, y = abs(self.fx), self.fy
         ink = self.skin * 0.55
-        level = abs((y + 0.62) / 0.085 - np.rint(np.clip((y + 0.62) / 0.085, -1, 1))) * 0.085
+        level = _distance_from_three(y + 0.62, 0.085)
         self.put(0.6 * e["forehead"] * self.cover(np.minimum(0.006 - level, 0.26 - x) + 0.01), ink)
         frown = np.minimum(0.016 - abs(x - 0.055 - 0.1 * (y + 0.3)), 0.10 - abs(y + 0.33))
         self.put(0.8 * e["frown"] * self.cover(frown), ink)
-        ridge = y + 0.10 + 0.5 * x
-        level = abs(ridge / 0.075 - np.rint(np.clip(ridge / 0.075, -1, 1))) * 0.075
+        level = _distance_from_three(y + 0.10 + 0.5 * x, 0.075)
         self.put(0.9 * e["wrinkle"] * self.cover(np.minimum(0.008 - level, 0.12 - x) + 0.01), ink)
         fold = x - 0.17 - 0.32 * (y - 0.20) + 0.3 * (y - 0.35) ** 2
         fold = np.minimum(0.016 - 0.9 * abs(fold), 0.17 - abs(y - 0.35))
@@ -242,11 +221,8 @@ class _Painter:
         seam = np.minimum(0.022 - abs(y + top), ends + 0.015)
         parted = np.clip((e["open_top"] + e["open_bottom"]) / 0.1, 0, 1)
         self.put((0.9 - 0.6 * parted) * self.cover(seam), self.ink * 0.8)
-        self.put(
-            0.4
-            * self.cover(np.minimum(0.02 - abs(y - bottom - 1.2 * e["lip"] - 0.07), 0.4 * width - abs(x))),
-            self.skin * 0.6,
-        )
+        chin = np.minimum(0.02 - abs(y - bottom - 1.2 * e["lip"] - 0.07), 0.4 * width - abs(x))
+        self.put(0.4 * self.cover(chin), self.skin * 0.6)
 
     def _hair(self):
         dice, x, y = self.dice, self.x, self.y
@@ -269,7 +245,7 @@ class _Painter:
         self.put(worn * 0.9 * self.cover(frame), dice.between(0.05, 0.35))
 
     def _occlusion(self):
-        """A strand of hair across the face, or a hand at its edge."""
+        """Paints a strand of hair across the face, or a hand at its edge."""
         dice, x, y = self.dice, self.x, self.y
         strand = dice.chance(0.12)
         path = x - dice.jitter(0.9) - dice.jitter(0.8) * y - dice.jitter(0.8) * y * y
@@ -284,7 +260,7 @@ class _Painter:
         self.put(hand * self.cover(reach), self.skin * (1.0 - 3.5 * np.maximum(finger - 0.045, 0)))
 
     def _develop(self, noise: np.ndarray) -> np.ndarray:
-        """Light, lens and sensor."""
+        """Applies light, lens and sensor."""
         dice, image = self.dice, self.canvas
         image *= 1 + dice.jitter(0.45) * self.u + dice.jitter(0.35) * self.v
         image = _blur(image, 0.22 * dice.between(0, 1) * dice.between(0, 1))
@@ -293,12 +269,16 @@ class _Painter:
         return np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
+def _distance_from_three(place: np.ndarray, spacing: float) -> np.ndarray:
+    """Returns the distance from the nearest of three lines."""
+    return abs(place / spacing - np.rint(np.clip(place / spacing, -1, 1))) * spacing
+
+
 def _blur(image: np.ndarray, side: np.ndarray) -> np.ndarray:
-    """Mixes each pixel with its neighbours, whose weight is `side`, twice along each axis."""
+    """Mixes each pixel with its neighbors, whose weight is `side`, twice along each axis."""
     for _ in range(2):
-        for axis in (1, 2):
-            padded = np.pad(image, [(0, 0)] + [(1, 1) if a == axis else (0, 0) for a in (1, 2)], "edge")
-            low = padded[:, :-2] if axis == 1 else padded[:, :, :-2]
-            high = padded[:, 2:] if axis == 1 else padded[:, :, 2:]
-            image = image + side * (low + high - 2 * image)
+        padded = np.pad(image, ((0, 0), (1, 1), (0, 0)), "edge")
+        image = image + side * (padded[:, :-2] + padded[:, 2:] - 2 * image)
+        padded = np.pad(image, ((0, 0), (0, 0), (1, 1)), "edge")
+        image = image + side * (padded[:, :, :-2] + padded[:, :, 2:] - 2 * image)
     return image

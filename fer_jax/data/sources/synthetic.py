@@ -1,12 +1,11 @@
-"""Synthetic faces: a seeded stand-in for a real dataset, for quickstart, tests and demo.
+"""Synthetic faces: a seeded stand-in for a real dataset, for the quickstart, tests and the app.
 
-A face is an identity (head, hair, skin, glasses, ...), a pose, an expression and a photograph of
-the three (light, blur, noise). Only the expression depends on the class; everything else is drawn
-from the same distribution for all seven, so brightness, hair or pose give nothing away.
-`face_drawing` paints.
+A face is an identity (head, hair, skin, glasses, ...), a pose, an expression, and a photograph of the three
+(light, blur, noise). Only the expression depends on the class; the distribution of everything else is the
+same for all seven, so that brightness, hair or pose reveal nothing. `face_drawing` paints.
 
-Expressions follow the Facial Action Coding System (Ekman & Friesen, 1978): a few ways each, at
-varying strength, each of their numbers a little different on every face.
+Expressions follow the Facial Action Coding System (Ekman & Friesen, 1978): a few variants each, of varying
+strength, each of their numbers a little different on every face.
 """
 
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from fer_jax.data.sources.record import SPLITS
 
 PER_CLASS = {"train": 500, "validation": 100, "test": 100}
 SIDE = face_drawing.SIDE
+_BATCH = 16  # few faces, so that the intermediate arrays stay in the processor's cache
 
 # A face at rest. Lengths are in units of half the picture's side, y points down; switches run from
 # 0 to 1.
@@ -53,9 +53,8 @@ _REST = {
 _EXPRESSIONS = {
     "angry": (
         # glaring, lips pressed
-        dict(brow_y=-0.27, brow_slope=0.50, brow_arch=0.0, brow_gap=0.28, eye_top=0.055,
-             eye_bottom=0.04, lid_slope=0.35, mouth_width=0.22, mouth_curve=-0.05, lip=0.022,
-             frown=1.0, folds=0.3),
+        dict(brow_y=-0.27, brow_slope=0.5, brow_arch=0.0, brow_gap=0.28, eye_top=0.055, eye_bottom=0.04,
+             lid_slope=0.35, mouth_width=0.22, mouth_curve=-0.05, lip=0.022, frown=1.0, folds=0.3),
         # shouting, teeth bared
         dict(brow_y=-0.27, brow_slope=0.55, brow_arch=0.0, brow_gap=0.28, eye_top=0.065,
              eye_bottom=0.04, lid_slope=0.4, mouth_width=0.27, mouth_curve=-0.07, open_top=0.07,
@@ -64,7 +63,7 @@ _EXPRESSIONS = {
     "disgust": (
         # nose wrinkled, upper lip drawn up to one side
         dict(brow_y=-0.29, brow_slope=0.18, brow_arch=0.0, brow_gap=0.31, eye_top=0.03,
-             eye_bottom=0.025, mouth_width=0.22, mouth_curve=-0.10, mouth_skew=0.25, open_top=0.05,
+             eye_bottom=0.025, mouth_width=0.22, mouth_curve=-0.1, mouth_skew=0.25, open_top=0.05,
              open_bottom=0.0, teeth=1.0, lip=0.05, wrinkle=1.0, nose_up=0.06, folds=1.0, cheeks=0.5,
              mouth_y=0.47),
         # tongue out
@@ -75,13 +74,13 @@ _EXPRESSIONS = {
     ),
     "fear": (
         # mouth drawn wide open sideways, brows high and pinched
-        dict(brow_y=-0.47, brow_slope=-0.30, brow_arch=-0.02, brow_gap=0.29, eye_top=0.13,
+        dict(brow_y=-0.47, brow_slope=-0.3, brow_arch=-0.02, brow_gap=0.29, eye_top=0.13,
              eye_bottom=0.065, mouth_width=0.31, mouth_curve=-0.07, open_top=0.03, open_bottom=0.08,
              square=0.8, lip=0.035, teeth=0.5, forehead=1.0, frown=0.4),
         # mouth drawn wide, barely open
         dict(brow_y=-0.47, brow_slope=-0.33, brow_arch=-0.02, brow_gap=0.29, eye_top=0.13,
-             eye_bottom=0.065, mouth_width=0.33, mouth_curve=-0.09, open_top=0.015,
-             open_bottom=0.035, square=0.9, lip=0.03, teeth=1.0, forehead=1.0, frown=0.4),
+             eye_bottom=0.065, mouth_width=0.33, mouth_curve=-0.09, open_top=0.015, open_bottom=0.035,
+             square=0.9, lip=0.03, teeth=1.0, forehead=1.0, frown=0.4),
     ),
     "happy": (
         # smile
@@ -89,18 +88,17 @@ _EXPRESSIONS = {
              mouth_curve=0.14, folds=0.8, cheeks=0.8, lip=0.045),
         # laugh
         dict(brow_y=-0.39, brow_arch=0.07, eye_top=0.045, eye_bottom=0.0, mouth_width=0.33,
-             mouth_curve=0.13, open_top=0.03, open_bottom=0.18, square=0.25, lip=0.03, teeth=0.6,
-             folds=1.0, cheeks=1.0),
+             mouth_curve=0.13, open_top=0.03, open_bottom=0.18, square=0.25, lip=0.03, teeth=0.6, folds=1.0,
+             cheeks=1.0),
         # grin
         dict(brow_y=-0.38, brow_arch=0.07, eye_top=0.055, eye_bottom=0.015, mouth_width=0.32,
-             mouth_curve=0.13, open_top=0.03, open_bottom=0.10, lip=0.035, teeth=1.0, folds=1.0,
-             cheeks=0.9),
+             mouth_curve=0.13, open_top=0.03, open_bottom=0.1, lip=0.035, teeth=1.0, folds=1.0, cheeks=0.9),
     ),
     "sad": (
         # looking down, corners of the mouth down
         dict(brow_y=-0.38, brow_slope=-0.48, brow_arch=-0.01, brow_gap=0.31, eye_top=0.04,
-             eye_bottom=0.045, lid_slope=-0.45, gaze_y=0.03, mouth_width=0.20, mouth_curve=-0.12,
-             lip=0.05, frown=0.4),
+             eye_bottom=0.045, lid_slope=-0.45, gaze_y=0.03, mouth_width=0.2, mouth_curve=-0.12, lip=0.05,
+             frown=0.4),
         # crying
         dict(brow_y=-0.38, brow_slope=-0.52, brow_arch=-0.01, brow_gap=0.31, eye_top=0.02,
              eye_bottom=0.03, lid_slope=-0.4, gaze_y=0.02, mouth_width=0.22, mouth_curve=-0.14,
@@ -109,7 +107,7 @@ _EXPRESSIONS = {
     "surprise": (
         # the round mouth
         dict(brow_y=-0.52, brow_arch=0.12, brow_gap=0.36, eye_top=0.135, eye_bottom=0.095,
-             mouth_width=0.15, mouth_y=0.54, open_top=0.10, open_bottom=0.16, square=0.6, lip=0.04,
+             mouth_width=0.15, mouth_y=0.54, open_top=0.1, open_bottom=0.16, square=0.6, lip=0.04,
              forehead=0.7),
         # a small gasp
         dict(brow_y=-0.52, brow_arch=0.12, brow_gap=0.36, eye_top=0.13, eye_bottom=0.09,
@@ -123,17 +121,16 @@ _EXPRESSIONS = {
 def generate(per_class: int | Sequence[int], seed: int, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Draws synthetic faces.
 
-    The n-th face of a class depends on `seed`, `split`, its class and n alone: asking for more
-    faces or for other numbers of the other classes, leaves it as it is. Classes take turns, in the
-    order of `EMOTIONS`, until each has its number.
+    The n-th face of a class depends only on `seed`, `split`, its class and n. Classes take turns, in the
+    order of `EMOTIONS`, until each has its number of faces.
 
     Args:
-      per_class: faces of each class, one number for all or seven; `PER_CLASS` holds the usual ones.
-      seed: any integer from 0 on; another seed shows other people.
-      split: one of `record.SPLITS`; no face is in two of them.
+      per_class: number of faces of each class, one for all or seven; `PER_CLASS` has the usual ones.
+      seed: an integer from 0 on; another seed gives other people.
+      split: one of `record.SPLITS`, which share no faces.
 
     Returns:
-      Images uint8 [N, 48, 48, 1] and labels int32 [N] (ids of `EMOTIONS`).
+      Images uint8 [N, 48, 48, 1] and labels int32 [N] (indices of `EMOTIONS`).
 
     Raises:
       ValueError: for an unknown split, a negative number or seed, or not seven numbers.
@@ -151,19 +148,18 @@ def generate(per_class: int | Sequence[int], seed: int, split: str) -> tuple[np.
     order = np.lexsort((labels, turn))
     turn, labels = turn[order], labels[order]
     images = np.empty((len(labels), SIDE, SIDE, 1), np.uint8)
-    # A few faces at a time, so that the intermediate pictures stay in the processor's cache.
-    for start in range(0, len(labels), face_drawing.BATCH):
-        part = slice(start, start + face_drawing.BATCH)
+    for start in range(0, len(labels), _BATCH):
+        part = slice(start, start + _BATCH)
         seeds = [(seed, SPLITS.index(split), c, n) for c, n in zip(labels[part], turn[part], strict=True)]
         uniform, noise = _randomness(seeds)
         dice = face_drawing.Dice(uniform)
         expression = _expression(labels[part], dice)
-        images[part, :, :, 0] = face_drawing.photograph(expression, dice, noise)
+        images[part, :, :, 0] = face_drawing.Painter(dice, len(noise)).paint(expression, noise)
     return images, labels
 
 
 def _randomness(seeds: list[tuple[int, ...]]) -> tuple[np.ndarray, np.ndarray]:
-    """Each face's own uniform numbers [B, K] and its camera's normal noise [B, S, S]."""
+    """Returns each face's uniform numbers [B, K] and its camera's normal noise [B, S, S]."""
     uniform = np.empty((len(seeds), face_drawing.NUM_DICE), np.float32)
     noise = np.empty((len(seeds), SIDE, SIDE), np.float32)
     for i, entropy in enumerate(seeds):
@@ -174,15 +170,11 @@ def _randomness(seeds: list[tuple[int, ...]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _expression(labels: np.ndarray, dice: face_drawing.Dice) -> dict[str, np.ndarray]:
-    """The numbers of `_REST`, each float32 [B, 1, 1], for one way of showing each expression."""
-    names = tuple(_REST)
-    rest = np.array([_REST[name] for name in names], np.float32)
-    way = dice.between(0, 1).ravel()
-    target = np.empty((len(labels), len(names)), np.float32)
-    for i, label in enumerate(labels):
-        ways = _EXPRESSIONS[EMOTIONS[label]]
-        chosen = ways[int(way[i] * len(ways))]
-        target[i] = [chosen.get(name, _REST[name]) for name in names]
+    """Returns the numbers of `_REST`, each float32 [B, 1, 1], for a variant of each face's expression."""
+    rest, chosen = np.array(list(_REST.values()), np.float32), []
+    for label, drawn in zip(labels, dice.between(0, 1).ravel(), strict=True):
+        variants = _EXPRESSIONS[EMOTIONS[label]]
+        chosen.append(list((_REST | variants[int(drawn * len(variants))]).values()))
     strength = dice.between(0.75, 1.2)[:, :, 0]
-    values = rest + strength * (target - rest)
-    return {name: values[:, i, None, None] for i, name in enumerate(names)}
+    values = rest + strength * (np.array(chosen, np.float32) - rest)
+    return {name: values[:, i, None, None] for i, name in enumerate(_REST)}

@@ -1,8 +1,7 @@
-"""Synthetic faces: reproducible, varied, telling apart by expression and by nothing else."""
+"""Synthetic faces: reproducible, varied, and distinguished by expression alone."""
 
 import hashlib
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -24,27 +23,18 @@ def test():
     return synthetic.generate(100, seed=0, split="test")
 
 
-def test_form(train):
+def test_the_same_faces_on_every_machine(train):
     images, labels = train
-    assert images.shape == (1400, 48, 48, 1) and images.dtype == np.uint8
-    assert labels.dtype == np.int32
-    np.testing.assert_array_equal(np.bincount(labels), np.full(7, 200))
-    np.testing.assert_array_equal(labels[:8], [0, 1, 2, 3, 4, 5, 6, 0])
-
-
-def test_same_on_every_machine():
-    images, _ = synthetic.generate(10, seed=0, split="train")
-    digest = hashlib.sha256(images.tobytes()).hexdigest()
-    assert digest[:16] == "e542ad16380ce2ef"
+    assert images.shape == (1400, 48, 48, 1) and images.dtype == np.uint8 and labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, np.tile(np.arange(7), 200))
+    assert hashlib.sha256(images[:70].tobytes()).hexdigest()[:16] == "e542ad16380ce2ef"
 
 
 def test_a_face_does_not_depend_on_how_many_are_drawn(train):
-    images, labels = synthetic.generate(3, seed=0, split="train")
-    np.testing.assert_array_equal(images, train[0][:21])
-    uneven, uneven_labels = synthetic.generate([0, 1, 0, 5, 0, 0, 2], seed=0, split="train")
-    assert uneven_labels.tolist() == [1, 3, 6, 3, 6, 3, 3, 3]
+    uneven, labels = synthetic.generate([0, 1, 0, 5, 0, 0, 2], seed=0, split="train")
+    assert labels.tolist() == [1, 3, 6, 3, 6, 3, 3, 3]
     for label in range(7):
-        mine = uneven[uneven_labels == label]
+        mine = uneven[labels == label]
         np.testing.assert_array_equal(mine, train[0][train[1] == label][: len(mine)])
 
 
@@ -54,7 +44,7 @@ def test_no_face_twice_across_splits_and_seeds():
     assert len(np.unique(together, axis=0)) == len(together)
 
 
-def test_pictures_use_the_range_and_vary(train):
+def test_images_use_the_range_and_vary(train):
     images = train[0].astype(np.float32)
     means, spreads = images.mean(axis=(1, 2, 3)), images.std(axis=(1, 2, 3))
     assert 90 < means.mean() < 150 and means.std() > 20
@@ -63,7 +53,7 @@ def test_pictures_use_the_range_and_vary(train):
     assert images.std(axis=0).min() > 25
 
 
-def test_brightness_and_contrast_give_nothing_away(train, test):
+def test_brightness_and_contrast_reveal_nothing(train, test):
     def tones(images):
         flat = images.reshape(len(images), -1)
         return np.concatenate(
@@ -85,23 +75,14 @@ def test_a_linear_model_is_not_enough_but_better_than_chance(train, test):
 
 def test_only_the_expression_depends_on_the_class():
     """One person, one photograph, seven expressions: all differ, but not in hair or background."""
-    middle = np.full((7, face_drawing.NUM_DICE), 0.5, np.float32)
-    dice = face_drawing.Dice(middle)
+    dice = face_drawing.Dice(np.full((7, face_drawing.NUM_DICE), 0.5, np.float32))
     expression = synthetic._expression(np.arange(7), dice)
-    pictures = face_drawing.photograph(expression, dice, np.zeros((7, 48, 48), np.float32))
-    pictures = pictures.astype(int)
+    pictures = face_drawing.Painter(dice, 7).paint(expression, np.zeros((7, 48, 48), np.float32)).astype(int)
     for a, b in itertools.combinations(range(7), 2):
         difference = abs(pictures[a] - pictures[b])
         assert difference[10:44, 10:38].max() > 60, (EMOTIONS[a], EMOTIONS[b])
         difference[6:48, 8:40] = 0
         assert difference.max() == 0, (EMOTIONS[a], EMOTIONS[b])
-
-
-def test_fast_enough_for_the_quickstart():
-    start = time.process_time()
-    synthetic.generate(100, seed=5, split="train")
-    # Measured: about 2,400 a second on one core; the bound leaves room for a busy machine.
-    assert 700 / (time.process_time() - start) > 400
 
 
 @pytest.mark.parametrize(
