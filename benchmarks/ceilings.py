@@ -1,14 +1,14 @@
-"""Counts the operations of a program, and measures the rate at which a device multiplies matrices.
+"""Counts the operations of a program, and measures a device's rate of matrix products.
 
-XLA's own cost analysis leaves out what cuDNN and cuBLAS compute on a GPU, most of a training step, and what
-oneDNN computes on a CPU.
+XLA's cost analysis of a compiled program omits what cuDNN and cuBLAS compute on a GPU, most of a training
+step, and what oneDNN computes on a CPU.
 """
 
+import functools
 import math
 import time
 
 import jax
-import numpy as np
 from jax.extend import core
 
 from fer_jax import runtime
@@ -19,10 +19,11 @@ _SIDE = 8192  # on all others
 
 
 def operations(jaxpr: core.Jaxpr) -> int:
-    """Floating-point operations of the matrix products and convolutions in a program, two a multiply-add.
+    """Returns the floating-point operations of a program's matrix products and convolutions.
 
-    Products with the zeros of paddings and dilations are not counted, nor anything element by element. A loop
-    of unknown length counts once, and of the branches of a condition the largest.
+    A multiply-add counts as two, as in XLA's cost analysis of each product by itself; products with the zeros
+    of paddings and dilations do not count, nor elementwise operations. A loop of unknown length counts once,
+    and of the branches of a condition the largest.
 
     Args:
       jaxpr: such as `jax.make_jaxpr(function)(*arguments).jaxpr`.
@@ -30,12 +31,10 @@ def operations(jaxpr: core.Jaxpr) -> int:
     total = 0
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
-        if name == "dot_general":
-            ((contracted, _), _) = params["dimension_numbers"]
-            sides = equation.invars[0].aval.shape
-            total += 2 * equation.outvars[0].aval.size * math.prod(sides[axis] for axis in contracted)
-        elif name == "conv_general_dilated":
-            total += 2 * _multiply_adds(equation)
+        if name in ("dot_general", "conv_general_dilated"):
+            product = jax.jit(functools.partial(equation.primitive.bind, **params))
+            lowered = product.lower(*(variable.aval for variable in equation.invars))
+            total += int(lowered.cost_analysis()["flops"])
         elif name == "cond":
             total += max(operations(branch.jaxpr) for branch in params["branches"])
         else:
@@ -45,38 +44,13 @@ def operations(jaxpr: core.Jaxpr) -> int:
     return total
 
 
-def _multiply_adds(convolution: core.JaxprEqn) -> int:
-    params = convolution.params
-    left, right, out = (
-        [variable.aval.shape[axis] for axis in spec]
-        for variable, spec in zip(
-            (*convolution.invars, *convolution.outvars), params["dimension_numbers"], strict=True
-        )
-    )  # as (batch, features, *space), the kernel as (features out, features in, *space)
-    taps = 1
-    axes = zip(
-        left[2:],
-        right[2:],
-        out[2:],
-        params["window_strides"],
-        params["padding"],
-        params["lhs_dilation"],
-        params["rhs_dilation"],
-        strict=True,
-    )
-    for size, kernel, places, stride, (before, _), apart, kernel_apart in axes:
-        reached = stride * np.arange(places)[:, None] + kernel_apart * np.arange(kernel) - before
-        taps *= int(((reached >= 0) & (reached % apart == 0) & (reached // apart < size)).sum())
-    return out[0] * out[1] * right[1] * taps
-
-
 def matrix_product_rate(dtype: str) -> float:
-    """Measures the default device's rate at a large matrix product, in floating-point operations a second.
+    """Returns the default device's rate at a large matrix product, in floating-point operations per second.
 
-    The product is as precise as JAX makes it by default: a GPU rounds the factors of float32 to TF32.
+    The product has JAX's default precision: a GPU rounds float32 factors to TF32.
     """
     side = SIDES.get(jax.default_backend(), _SIDE)
-    # Noise: of constants the products take less power, and a GPU is clocked higher than any training sees.
+    # Noise: products of constants take less power, and a GPU clocks higher than in any training.
     matrix = jax.random.normal(jax.random.key(0), (side, side), dtype)
     product = jax.jit(lambda a: a @ a, compiler_options=runtime.compiler_options())
     product(matrix).block_until_ready()

@@ -20,14 +20,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+import jax
+import numpy as np
+from interleaved import make_parser, medians
+
+from fer_jax.data import augment, pipeline
+from fer_jax.data.faces import Faces, one_hot
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from interleaved import make_parser, medians  # noqa: E402
-
-from fer_jax.data import augment, pipeline  # noqa: E402
-from fer_jax.data.faces import Faces, one_hot  # noqa: E402
 
 RATE_BAR = 50_000
 COUNT, SIDE = 28_709, 48  # the training split of FER2013

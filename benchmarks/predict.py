@@ -1,42 +1,46 @@
-"""How fast a video is predicted, against the usual way: frame by frame and face by face.
+"""Measures the speed of predicting a video, beside the usual way: frame by frame and face by face.
 
     python benchmarks/predict.py --video clip.mp4
 
-The same detector (YuNet, looking at a copy of the frame of the same size), network and weights in all rows,
-from the file to the probabilities of every face, in one run and in turns:
+The same detector (YuNet, on a copy of the frame of the same size), network, and weights in all rows, from the
+file to the probabilities of every face; the sides take turns in one process:
 
-* fer_jax: what `fer-jax predict` does, but for writing the rows.
-* keras: OpenCV reads a frame, YuNet looks at it, and Keras' `predict` gets one face after the other, as FER
-  packages do.
+* fer_jax: what `fer-jax predict` does, except for writing the rows.
+* keras: OpenCV reads a frame, YuNet detects faces, and Keras' `predict` gets one face at a time, as in FER
+  packages.
 * one by one: the same with fer_jax's own network, compiled for one face.
 
 The first round is a warm-up. Needs the extra `test`. Measure with nothing else running.
 """
 
+import itertools
 import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from interleaved import make_parser, medians
+
+from fer_jax import runtime
+from fer_jax.commands.common import at_least_one
+from fer_jax.evaluation import cost
+from fer_jax.inference.classifier import Classifier
+from fer_jax.inference.detection import assets
+from fer_jax.inference.detection.detectors import LONGEST_IN_VIDEO, YuNet
+from fer_jax.inference.media import stream, tracking
+from fer_jax.inference.media.inputs import Input
+from fer_jax.inference.output import table
+from fer_jax.inference.predictor import Predictor
+from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.registry import find_weights
+
+if TYPE_CHECKING:
+    import keras
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import cv2  # noqa: E402
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-from interleaved import make_parser, medians  # noqa: E402
-
-from fer_jax import runtime  # noqa: E402
-from fer_jax.commands.common import at_least_one  # noqa: E402
-from fer_jax.evaluation import cost  # noqa: E402
-from fer_jax.inference.classifier import Classifier  # noqa: E402
-from fer_jax.inference.detection import assets  # noqa: E402
-from fer_jax.inference.detection.detectors import LONGEST_IN_VIDEO, YuNet  # noqa: E402
-from fer_jax.inference.media import stream, tracking  # noqa: E402
-from fer_jax.inference.media.inputs import Input  # noqa: E402
-from fer_jax.inference.output import table  # noqa: E402
-from fer_jax.inference.predictor import Predictor  # noqa: E402
-from fer_jax.loaded_model import LoadedModel  # noqa: E402
-from fer_jax.pretrained.registry import find_weights  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,28 +75,27 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def build_keras(trained: LoadedModel) -> keras.Model:
+def build_keras(trained: LoadedModel) -> "keras.Model":
     """Returns the network of `cnn_relu` in Keras, with its weights."""
+    from keras import Input, Sequential, layers
+
     params, statistics = trained.variables["params"], trained.variables["batch_stats"]
+    names = map("BatchNorm_{}".format, itertools.count())
 
-    def norm_relu(number):
-        norm = keras.layers.BatchNormalization(epsilon=1e-3, name=f"BatchNorm_{number}")
-        return norm, keras.layers.ReLU()
+    def norm_relu():
+        return layers.BatchNormalization(epsilon=1e-3, name=next(names)), layers.ReLU()
 
-    layers, number = [keras.Input(trained.input_shape)], 0
+    stack, number = [Input(trained.input_shape)], itertools.count()
     for depth in trained.model.depths:
         for _ in range(depth):
-            name = f"Conv_{number}"
+            name = f"Conv_{next(number)}"
             width = params[name]["kernel"].shape[-1]
-            layers.append(keras.layers.Conv2D(width, 3, padding="same", use_bias=False, name=name))
-            layers += norm_relu(number)
-            number += 1
-        layers.append(keras.layers.MaxPooling2D())
-    layers.append(keras.layers.GlobalAveragePooling2D())
-    layers.append(keras.layers.Dense(trained.model.hidden, use_bias=False, name="Dense_0"))
-    layers += norm_relu(number)
-    layers.append(keras.layers.Dense(trained.model.num_classes, activation="softmax", name="Dense_1"))
-    network = keras.Sequential(layers)
+            stack += [layers.Conv2D(width, 3, padding="same", use_bias=False, name=name), *norm_relu()]
+        stack.append(layers.MaxPooling2D())
+    hidden = layers.Dense(trained.model.hidden, use_bias=False, name="Dense_0")
+    stack += [layers.GlobalAveragePooling2D(), hidden, *norm_relu()]
+    stack.append(layers.Dense(trained.model.num_classes, activation="softmax", name="Dense_1"))
+    network = Sequential(stack)
     for name, own in params.items():
         values = own | statistics.get(name, {})
         order = ("scale", "bias", "mean", "var") if "mean" in values else ("kernel", "bias")
@@ -101,7 +104,7 @@ def build_keras(trained: LoadedModel) -> keras.Model:
 
 
 def run_ours(path: str, predictor: Predictor) -> int:
-    """Predicts a video as the command line does; how many faces it has."""
+    """Predicts a video as the command line does; returns the number of faces."""
     tracker, faces = tracking.Tracker(), 0
     seen = stream.look([Input(path, path)], predictor)
     for one, found in stream.classify(stream.ahead(seen), predictor):
@@ -114,7 +117,7 @@ def run_ours(path: str, predictor: Predictor) -> int:
 
 
 def run_frame_by_frame(path: str, classify: Callable[[np.ndarray], np.ndarray]) -> int:
-    """Predicts a video frame by frame and face by face; how many faces it has."""
+    """Predicts a video frame by frame and face by face; returns the number of faces."""
     video, faces, detector = cv2.VideoCapture(path), 0, None
     while True:
         whole, frame = video.read()
@@ -134,7 +137,7 @@ def run_frame_by_frame(path: str, classify: Callable[[np.ndarray], np.ndarray]) 
 
 
 def frames(path: str) -> int:
-    """How many frames OpenCV counts."""
+    """Returns the number of frames that OpenCV counts."""
     return int(cv2.VideoCapture(path).get(cv2.CAP_PROP_FRAME_COUNT))
 
 

@@ -1,4 +1,4 @@
-"""benchmarks/ceilings.py: operations of programs, against XLA's counts and hand counts."""
+"""benchmarks/ceilings.py: operations of programs, against hand counts."""
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,8 @@ def operations(ceilings, function, *arguments):
 
 @pytest.mark.parametrize("stride, groups", [(1, 1), (2, 3), (3, 1)])
 def test_operations_of_a_convolution_and_its_gradients(ceilings, stride, groups):
-    """With uneven padding, whose products are not counted."""
-    x = jax.ShapeDtypeStruct((2, 9, 8, 6), "float32")
-    kernel = jax.ShapeDtypeStruct((3, 3, 6 // groups, 6), "float32")
+    """With uneven padding, whose products are not counted: of ones, each product adds 1 to the result."""
+    x, kernel = jnp.ones((2, 9, 8, 6)), jnp.ones((3, 3, 6 // groups, 6))
 
     def convolve(x, kernel):
         names, pads = ("NHWC", "HWIO", "NHWC"), [(1, 1), (0, 2)]
@@ -32,10 +31,10 @@ def test_operations_of_a_convolution_and_its_gradients(ceilings, stride, groups)
     def to_kernel(gradient, x):
         return jax.linear_transpose(lambda kernel: convolve(x, kernel), kernel)(gradient)
 
-    y = jax.eval_shape(convolve, x, kernel)
+    y = jnp.ones_like(convolve(x, kernel))
     for function, *arguments in ((convolve, x, kernel), (to_x, y, kernel), (to_kernel, y, x)):
-        by_xla = jax.jit(function).lower(*arguments).cost_analysis()["flops"]
-        assert operations(ceilings, function, *arguments) == by_xla > 0
+        products = sum(part.sum() for part in jax.tree.leaves(function(*arguments)))
+        assert operations(ceilings, function, *arguments) == 2 * products > 0
 
 
 def test_operations_of_products(ceilings):

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT, call, run_command, run_python, run_within, script
+from helpers import ROOT, call, run_python, run_within, script
 
 import configs
 from configs.default import augmentation
@@ -211,7 +211,7 @@ def test_port_weights_tells_a_missing_network_from_a_wrong_file(tmp_path, monkey
     ("configs", "message"),
     [
         (["resnet50"], "error: --config resnet50: there is no "),
-        (["effnet_b0:tpu"], "configs/effnet_b0.py:tpu: there are gpu, cpu"),
+        (["effnet_b0:tpu"], "configs/effnet_b0.py:tpu: expected gpu or cpu"),
         (["cnn", "configs/cnn.py"], "two of --configs share a folder's name"),
     ],
 )
@@ -220,13 +220,14 @@ def test_configs_that_cannot_be_are_refused(configs, message, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_a_dry_run_downloads_and_trains_nothing_from_any_directory(tmp_path):
-    """As a process, which finds the experiments in the package; a file is taken from the directory."""
+def test_a_dry_run_downloads_and_trains_nothing_from_any_directory(tmp_path, monkeypatch, capsys):
+    """Experiments are found in the package, and a file in the directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FER_JAX_CACHE", str(tmp_path / "cache"))
     (tmp_path / "mine.py").write_text("from configs.cnn_small import get_config  # noqa: F401")
     words = ("--configs", "mobilenet_v2", "mine.py", "--dry-run", "--seeds", "3", "--out=out")
-    process = run_command("train-list", *words, cwd=tmp_path, FER_JAX_CACHE=str(tmp_path / "cache"))
-    assert process.returncode == 0, process.stderr
-    first, second = process.stdout.splitlines()
+    assert call(train_list, *words) == 0
+    first, second = capsys.readouterr().out.splitlines()
     assert f"/configs/mobilenet_v2.py --workdir {tmp_path}/out/mobilenet_v2_seed_3 " in first
     assert "--config.init.weights=keras --config.seed=3" in first
     assert second.startswith(f"$ fer-jax train --config mine.py --workdir {tmp_path}/out/mine_seed_3 ")
