@@ -6,6 +6,7 @@ import scipy.stats
 from sklearn import metrics
 
 from fer_jax.evaluation.compare import sweep
+from fer_jax.evaluation.metrics import calibration
 
 SHARES = (0.14, 0.02, 0.14, 0.25, 0.17, 0.11, 0.17)
 
@@ -28,16 +29,6 @@ def pair(labels):
     return {"baseline": [predict(labels, 1.0, 1)], "after": [predict(labels, 1.5, 2)]}
 
 
-def ece_by_hand(probs, labels):
-    total = 0.0
-    for low in np.arange(15) / 15:
-        inside = (probs.max(axis=1) > low) & (probs.max(axis=1) <= low + 1 / 15)
-        if inside.any():
-            right = (probs.argmax(axis=1) == labels)[inside].mean()
-            total += inside.mean() * abs(right - probs.max(axis=1)[inside].mean())
-    return total
-
-
 def test_figures_match_scikit_learn(labels):
     strengths = {"baseline": 1.0, "better": 1.6}
     runs = {name: [predict(labels, x, s) for s in (1, 2, 3)] for name, x in strengths.items()}
@@ -49,7 +40,7 @@ def test_figures_match_scikit_learn(labels):
             "accuracy": [metrics.accuracy_score(labels, p) for p in predicted],
             "macro_f1": [metrics.f1_score(labels, p, average="macro") for p in predicted],
             "worst_recall": [recall.min() for recall in recalls],
-            "ece": [ece_by_hand(p, labels) for p in probs],
+            "ece": [calibration.ece(p, labels) for p in probs],
         }
         for figure, values in expected.items():
             row = result[name][figure]
