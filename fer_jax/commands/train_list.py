@@ -54,7 +54,7 @@ def obtain_weights(
     It is a file in the folder, which is made if it is not there, or none. A dry run makes no file.
 
     Raises:
-      SystemExit: the weights are damaged or missing, or the command was stopped.
+      SystemExit: the weights cannot be used or are missing, or the command was stopped.
     """
     if wanted not in ECOSYSTEMS:
         path = folder / pathlib.Path(wanted).name
@@ -75,8 +75,7 @@ def obtain_weights(
         sys.exit(code)
     if code not in (0, os.EX_UNAVAILABLE):
         sys.exit(
-            f"error: {wanted}'s weights of {model} are damaged, see above: correct that, or leave its config "
-            "out of --configs"
+            f"error: {wanted}'s weights of {model} failed, see above: fix that, or omit it from --configs"
         )
     return "none" if code else str(path)
 

@@ -103,7 +103,7 @@ def test_only_weights_that_no_server_has_are_replaced_by_scratch(tmp_path):
         ("--config.init.weights=none", f"--config.seed={seed}") for seed in (3, 4)
     ]
     assert trainings[0].start == "from scratch (keras's could not be had)" and len(asked) == 1
-    with pytest.raises(SystemExit, match="error: keras's weights of mobilenet_v2 are damaged, see above"):
+    with pytest.raises(SystemExit, match="error: keras's weights of mobilenet_v2 failed, see above"):
         planned(tmp_path, "mobilenet_v2", 1)
     with pytest.raises(SystemExit) as stopped:
         planned(tmp_path, "mobilenet_v2", EXIT_PREEMPTED)

@@ -64,7 +64,6 @@ def compare(
     baseline: str | None = BASELINE,
     rank_by: str = "accuracy",
     resamples: int = 2000,
-    seed: int = 0,
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Returns the `FIGURES` of every trial, and their differences from those of a baseline.
 
@@ -81,7 +80,6 @@ def compare(
       baseline: the trial to compare with; None for the best, which makes the result a ranking, best first.
       rank_by: one of the `FIGURES`.
       resamples: number of bootstrap resamples.
-      seed: of the resampling.
 
     Returns:
       For each trial and figure "values" (of each seed), their "mean", its "mean_interval_95" [low, high] in
@@ -97,7 +95,7 @@ def compare(
     for name, probs in runs.items():
         if len(probs) != seeds:
             raise ValueError(f"{name} has {len(probs)} runs and {first} {seeds}: expected one for each seed")
-        drawn[name] = [_resampled_figures(run, labels, groups, resamples, seed) for run in probs]
+        drawn[name] = [_resampled_figures(run, labels, groups, resamples) for run in probs]
     if baseline is None:
         means = {name: np.mean([run[rank_by][0] for run in of]) for name, of in drawn.items()}
         runs = sorted(runs, key=means.__getitem__, reverse=rank_by != "ece")
@@ -118,27 +116,27 @@ def compare(
 
 
 def _resampled_figures(
-    probs: np.ndarray, labels: np.ndarray, groups: np.ndarray, resamples: int, seed: int
+    probs: np.ndarray, labels: np.ndarray, groups: np.ndarray, resamples: int
 ) -> dict[str, np.ndarray]:
     """Returns the `FIGURES` float64 [1 + R] of a run: of the images as they are, then of every resample."""
     classification.check(probs, labels)
     matrix = classification.confusion_matrix(probs, labels)
     plain = classification.scores(matrix) | {"ece": calibration.ece(probs, labels)}
-    drawn = bootstrap.resample(probs, labels, groups, resamples=resamples, seed=seed)
+    drawn = bootstrap.resample(probs, labels, groups, resamples=resamples, seed=0)
     present = matrix.sum(axis=1) > 0
     plain["worst_recall"] = np.nanmin(classification.per_class(matrix)["recall"][present])
     drawn["worst_recall"] = np.nanmin(drawn["recall"][:, present], axis=1)
     return {name: np.append(plain[name], drawn[name]) for name in FIGURES}
 
 
-def _interval(figures: np.ndarray, level: float = 0.95) -> list[float]:
-    """Returns [low, high] of the mean of figures [S, 1 + R] of S seeds, each with R resamples."""
+def _interval(figures: np.ndarray) -> list[float]:
+    """Returns the 95 % interval of the mean of figures [S, 1 + R] of S seeds, each with R resamples."""
     seeds, mean = len(figures), figures[:, 0].mean()
     of_images = figures[:, 1:].mean(axis=0).var(ddof=1)
     of_seeds = figures[:, 0].var(ddof=1) / seeds if seeds > 1 else 0.0
     total = of_images + of_seeds
     freedom = (seeds - 1) * (total / of_seeds) ** 2 if of_seeds else np.inf
-    reach = scipy.stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(total)
+    reach = scipy.stats.t.ppf(0.975, freedom) * np.sqrt(total)
     return [float(mean - reach), float(mean + reach)]
 
 
