@@ -6,9 +6,9 @@
         --command "fer-jax sweep --baseline ..."
     make report
 
-An ablation is the folder of fer-jax sweep --baseline. --minutes is the duration of the training, unless the source is a
-run's directory, which records both it and the commit. `make report` then updates RESULTS.md and the README's
-table. A name that is already stored is refused without --replace.
+An ablation is the folder of fer-jax sweep --baseline. --minutes is the duration of the training, unless the
+source is a run's directory, which records both it and the commit. `make report` then updates RESULTS.md and
+the README's table. A name that is already stored is refused without --replace.
 """
 
 import argparse
