@@ -54,7 +54,7 @@ def benchmark(options: argparse.Namespace) -> int:
     from fer_jax import runtime
 
     runtime.tune_cpu()
-    from fer_jax.data.dataset import builder
+    from fer_jax.data.dataset import read
     from fer_jax.evaluation import run_info
     from fer_jax.training import build
     from fer_jax.training.train import Run
@@ -67,7 +67,7 @@ def benchmark(options: argparse.Namespace) -> int:
     print(f"{trainings.called()}, {run_info.describe([run_info.current()])}", flush=True)
     if options.profile:
         common.open_folder(options.profile, "--profile")
-    manifest, teachers = builder.read_manifest(config.data.dir), build.teachers(config)
+    manifest, teachers = read.read_manifest(config.data.dir), build.teachers(config)
     with tempfile.TemporaryDirectory() as folder:
         run = Run(config, pathlib.Path(folder), manifest, teachers)
         try:

@@ -64,13 +64,13 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     runtime.tune_cpu()
-    from fer_jax.data.dataset import builder
+    from fer_jax.data.dataset import read
     from fer_jax.training.train import Run
 
     flags = [*trainings.data_flags(options), f"--config.seed={options.seeds[0]}", *options.arguments]
     config = trainings.load_config(options.config, flags)
     with tempfile.TemporaryDirectory() as folder, StopSignal() as stop:
-        run = Run(config, pathlib.Path(folder), builder.read_manifest(config.data.dir), [])
+        run = Run(config, pathlib.Path(folder), read.read_manifest(config.data.dir), [])
         try:
             start, compiled[0] = time.time() - options.started, 0.0
             run.train_until(run.total_steps, stop)

@@ -26,7 +26,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from fer_jax import batch_inference  # noqa: E402
-from fer_jax.data.dataset import builder  # noqa: E402
+from fer_jax.data.dataset import read  # noqa: E402
 from fer_jax.data.emotions import EMOTIONS, class_names  # noqa: E402
 from fer_jax.data.sources.record import SPLITS  # noqa: E402
 from fer_jax.evaluation import predictions_file  # noqa: E402
@@ -74,7 +74,7 @@ def judge(args: argparse.Namespace) -> predictions_file.Predictions:
 
     model = keras.saving.load_model(args.model, compile=False)
     _, height, width, channels = model.input_shape
-    faces = builder.load(args.data, args.split, image_size=None if _are_alike(args.data) else height or 48)
+    faces = read.load(args.data, args.split, image_size=None if _are_alike(args.data) else height or 48)
     factor, offset = SCALES[args.scale]
     probs = []
     for start in range(0, len(faces), 256):
@@ -98,7 +98,7 @@ def judge(args: argparse.Namespace) -> predictions_file.Predictions:
 
 def _are_alike(data_dir: str) -> bool:
     """Whether all faces of a dataset have one size."""
-    return builder.read_manifest(data_dir)["image_shape"] is not None
+    return read.read_manifest(data_dir)["image_shape"] is not None
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from fer_jax import models, weights_file
 from fer_jax.data import ferplus
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import build, read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import synthetic
 
@@ -143,7 +143,7 @@ def _build(folder: pathlib.Path, votes: bool = False) -> pathlib.Path:
     with open(folder / "fer2013new.csv", "w", newline="") as file:
         csv.writer(file).writerows(voted)
     ferplus_csv = folder / "fer2013new.csv" if votes else None
-    builder.build(folder / "fer2013.csv", folder / "data", ferplus_csv=ferplus_csv, progress=False)
+    build.build(folder / "fer2013.csv", folder / "data", ferplus_csv=ferplus_csv, progress=False)
     return folder / "data"
 
 
@@ -156,13 +156,13 @@ def tiny_run(tmp_path_factory, tiny_data) -> pathlib.Path:
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 48, 48, 1)))
     # A fresh network gives all classes about the same: spread them.
     variables["params"]["Dense_1"]["kernel"] *= 20
-    manifest = builder.read_manifest(tiny_data)
+    manifest = read.read_manifest(tiny_data)
     preprocess = {"image_size": 48, "channels": 1, "mean": 0.5, "std": 0.25, "fill": "reflect"}
     facts = {
         "model": {"name": "cnn_relu", "kwargs": kwargs},
         "preprocess": preprocess | {"interpolation": "bilinear"},
         "emotions": list(EMOTIONS),
-        "data": builder.describe(manifest),
+        "data": read.describe(manifest),
         "data_hash": manifest["content_hash"],
         "selection": {"split": "validation", "metric": "accuracy", "value": 0.5, "step": 10},
     }

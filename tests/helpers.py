@@ -22,7 +22,7 @@ from PIL import Image
 from configs.default import get_config
 from fer_jax import errors
 from fer_jax.commands import trainings
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import build
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.training.metric_writers import read_records
 from fer_jax.training.train import train_and_evaluate
@@ -289,7 +289,7 @@ def build_dataset(
             if channels == 3:
                 picture = Image.merge("RGB", [picture, picture, Image.new("L", picture.size)])
             picture.save(path)
-    builder.build(source, folder, progress=False, **how)
+    build.build(source, folder, progress=False, **how)
     return folder
 
 

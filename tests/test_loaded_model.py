@@ -8,7 +8,7 @@ import pytest
 from helpers import script
 
 from fer_jax import models, weights_file
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS, class_names
 from fer_jax.evaluation import labelled_split
 from fer_jax.evaluation.saliency import heatmaps
@@ -23,21 +23,19 @@ def eight(tiny_run, tiny_ferplus, tmp_path_factory):
     variables = jax.jit(model.init)(jax.random.key(1), np.zeros((1, 48, 48, 1), np.float32))
     head = variables["params"]["Dense_1"]
     head["kernel"] *= 20
-    manifest = builder.read_manifest(tiny_ferplus)
+    manifest = read.read_manifest(tiny_ferplus)
     facts |= {"emotions": list(class_names(8)), "labels": "ferplus_majority", "annotations": ["ferplus"]}
-    facts |= {"data": builder.describe(manifest), "data_hash": manifest["content_hash"]}
+    facts |= {"data": read.describe(manifest), "data_hash": manifest["content_hash"]}
     path = tmp_path_factory.mktemp("eight") / "eight.safetensors"
     weights_file.export_weights(path, variables, facts)
-    logits = np.log(
-        LoadedModel(path).predict(builder.load(tiny_ferplus, "validation").images, progress=False)
-    )
+    logits = np.log(LoadedModel(path).predict(read.load(tiny_ferplus, "validation").images, progress=False))
     head["bias"] = head["bias"].at[7].add(np.median(logits[:, :7].max(axis=1) - logits[:, 7]))
     weights_file.export_weights(path, variables, facts)
     return path
 
 
 def test_the_labels_are_those_of_the_training_unless_others_are_asked_for(eight, tiny_ferplus, tiny_data):
-    trained, faces = LoadedModel(eight), builder.load(tiny_ferplus, "validation")
+    trained, faces = LoadedModel(eight), read.load(tiny_ferplus, "validation")
     labelled = labelled_split.load_labelled(trained, tiny_ferplus, "validation")
     assert labelled.rule == "ferplus_majority" and labelled.names == [*EMOTIONS, "contempt"]
     assert list(labelled.faces.ids) == list(faces.ids)
@@ -59,7 +57,7 @@ def test_the_labels_are_those_of_the_training_unless_others_are_asked_for(eight,
 
 
 def test_fewer_classes_are_renormalised(eight, tiny_ferplus):
-    trained, images = LoadedModel(eight), builder.load(tiny_ferplus, "validation").images
+    trained, images = LoadedModel(eight), read.load(tiny_ferplus, "validation").images
     whole = trained.predict(images, progress=False)
     assert 8 < (whole.argmax(axis=1) == 7).sum() < 20
     seven = trained.predict(images, num_classes=7, progress=False)

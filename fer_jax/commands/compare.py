@@ -52,20 +52,20 @@ def load_split(data_dir: str, split: str):
     import numpy as np
 
     from fer_jax.data import near_duplicates, splits
-    from fer_jax.data.dataset import builder
+    from fer_jax.data.dataset import read
     from fer_jax.evaluation import leakage
     from fer_jax.evaluation.compare import model_results
 
-    manifest = builder.read_manifest(data_dir)
+    manifest = read.read_manifest(data_dir)
     size = None if manifest["image_shape"] else near_duplicates.SIDE
-    faces = builder.load(data_dir, split, image_size=size)
+    faces = read.load(data_dir, split, image_size=size)
 
     @functools.cache
     def copies() -> np.ndarray:
         kinds = np.zeros(len(faces), np.int8)
         for other in SPLITS[: SPLITS.index(split)]:
             if other in manifest["splits"]:
-                others = builder.load(data_dir, other, image_size=size).images
+                others = read.load(data_dir, other, image_size=size).images
                 kinds = np.maximum(kinds, leakage.find_duplicates(faces.images, others))
         return kinds
 

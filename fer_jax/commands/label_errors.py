@@ -61,7 +61,7 @@ def find(options: argparse.Namespace) -> int:
 
     from fer_jax import runtime
     from fer_jax.data import splits
-    from fer_jax.data.dataset import builder
+    from fer_jax.data.dataset import read
     from fer_jax.data.emotions import EMOTIONS
     from fer_jax.data.ferplus import GIVEN
     from fer_jax.evaluation import label_errors, predictions_file
@@ -71,7 +71,7 @@ def find(options: argparse.Namespace) -> int:
     runtime.tune_cpu()
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    faces = builder.load(options.data, "train", image_size=options.image_size)
+    faces = read.load(options.data, "train", image_size=options.image_size)
     shares = {f"fold_{number}": 1 / options.folds for number in range(options.folds)}
     groups = splits.duplicate_groups(faces.images)
     folds = splits.stratified_group_split(faces.labels, groups, shares, options.seed)

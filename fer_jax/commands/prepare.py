@@ -34,7 +34,7 @@ import sys
 from pathlib import Path
 
 from configs import cnn
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import build, read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import folders
 from fer_jax.data.sources.record import BadRecordError, SourceError
@@ -86,7 +86,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
-        manifest = builder.build(
+        manifest = build.build(
             args.source,
             args.out,
             class_map=folders.parse_map(args.map),
@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    except (SourceError, builder.DatasetError) as error:
+    except (SourceError, read.DatasetError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -32,7 +32,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from fer_jax.commands import common, trainings
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import read
 from fer_jax.evaluation.compare import sweep
 from fer_jax.training import validate
 from fer_jax.training.monitoring import EXIT_PREEMPTED
@@ -176,7 +176,7 @@ def run_sweep(options: argparse.Namespace) -> int:
         fields = {name: row["fields"] for name, row in results.get("trials", {}).items()}
         earlier = plan(options, fields, results["seeds"])
     trainings.dry_run(planned + earlier)
-    builder.read_manifest(options.data)
+    read.read_manifest(options.data)
     if options.dry_run:
         print(*planned, sep="\n")
         return 0

@@ -104,7 +104,7 @@ def dry_run(trainings: Iterable[Training]) -> None:
     """
     import jax
 
-    from fer_jax.data.dataset import builder
+    from fer_jax.data.dataset import read
     from fer_jax.training import build, run_dir, validate
     from fer_jax.training.train import identity
 
@@ -117,7 +117,7 @@ def dry_run(trainings: Iterable[Training]) -> None:
             continue
         key = (config.data.dir, tuple(config.distill.teachers), config.data.num_classes)
         if key not in known:  # most runs share it
-            known[key] = builder.read_manifest(config.data.dir), build.teachers(config)
+            known[key] = read.read_manifest(config.data.dir), build.teachers(config)
         if other := run_dir.another(run, identity(config, *known[key])):
             raise ValueError(f"{other}\nNothing was trained or changed: give another --out")
 

@@ -16,7 +16,7 @@ COLUMN = "id"
 
 
 @dataclasses.dataclass(frozen=True)
-class IdList:
+class ExcludeList:
     """The ids in a file.
 
     Attributes:
@@ -30,7 +30,7 @@ class IdList:
     digest: str
 
 
-def read_ids(path: os.PathLike | str) -> IdList:
+def read(path: os.PathLike | str) -> ExcludeList:
     """Reads a CSV whose header names a column `id`, or, without such a header, a text with one id a line.
 
     Empty lines are skipped, and an id may stand there twice.
@@ -62,7 +62,7 @@ def read_ids(path: os.PathLike | str) -> IdList:
     rows: dict[str, int] = {}
     for row, name in entries:
         rows.setdefault(name, row)
-    return IdList(str(path), rows, hashlib.sha256(content).hexdigest())
+    return ExcludeList(str(path), rows, hashlib.sha256(content).hexdigest())
 
 
 def _cell(path: pathlib.Path, row: int, line: list[str], column: int) -> str:
@@ -73,7 +73,7 @@ def _cell(path: pathlib.Path, row: int, line: list[str], column: int) -> str:
     return tables.csv_value(name)
 
 
-def leave_out(faces: Faces, listed: IdList) -> Faces:
+def exclude(faces: Faces, listed: ExcludeList) -> Faces:
     """The faces that are not listed, in their order.
 
     Raises:

@@ -89,7 +89,7 @@ def stratified_group_split(
     return {name: np.flatnonzero(split_of_image == i) for i, name in enumerate(names)}
 
 
-def clean_train(faces: Faces, *, drop_blank: bool, merge_twins: bool) -> tuple[Faces, dict[str, int]]:
+def clean_train(faces: Faces, *, drop_blank: bool, merge_duplicates: bool) -> tuple[Faces, dict[str, int]]:
     """Drops blank images and merges pixel-identical ones of a training split.
 
     Merged twins become one face, at the place of the first copy and with its id. Its targets are
@@ -105,7 +105,7 @@ def clean_train(faces: Faces, *, drop_blank: bool, merge_twins: bool) -> tuple[F
         counts["blank"] = len(faces) - len(keep)
         if counts["blank"]:
             faces = faces.take(keep)
-    if merge_twins:
+    if merge_duplicates:
         groups = duplicate_groups(faces.images)
         first = np.unique(groups, return_index=True)[1]
         counts["twin"] = len(faces) - len(first)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fer_jax.data import ferplus
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces
 from fer_jax.evaluation import leakage, leakage_policy
@@ -40,10 +40,10 @@ def load_split(model: LoadedModel, data_dir: str | pathlib.Path, split: str) -> 
     """Loads a split with its own labels, its faces at the size that the network was trained with.
 
     Raises:
-      As `builder.load`.
+      As `read.load`.
       ValueError: the faces are in color and the network takes grayscale.
     """
-    manifest = builder.read_manifest(data_dir)
+    manifest = read.read_manifest(data_dir)
     channels = model.input_shape[-1]
     if manifest["channels"] not in (1, channels):
         raise ValueError(
@@ -55,7 +55,7 @@ def load_split(model: LoadedModel, data_dir: str | pathlib.Path, split: str) -> 
     size = model.facts.get("loaded_size")
     if not size and not manifest["image_shape"]:
         size = model.input_shape[0]
-    return builder.load(data_dir, split, image_size=size)
+    return read.load(data_dir, split, image_size=size)
 
 
 def load_labelled(
@@ -88,11 +88,11 @@ def load_labelled(
         whose = f"labels {rule}" if known < len(names) else f"{model.source}"
         raise ValueError(f"cannot score {num_classes} classes: {whose} have {known}")
     names = list(names[: num_classes or known])
-    manifest = builder.read_manifest(data_dir)
+    manifest = read.read_manifest(data_dir)
     metadata = model.facts | {
         "checkpoint": model.source,
         "split": split,
-        "data": builder.describe(manifest),
+        "data": read.describe(manifest),
         "data_hash": manifest["content_hash"],
         "trained_data": model.facts["data"],
         "trained_data_hash": model.facts["data_hash"],
@@ -132,7 +132,7 @@ def find_duplicates(
         return None
     copies = np.zeros(images.shape[0], np.int8)
     for data_dir in data_dirs:
-        data = builder.describe(builder.read_manifest(data_dir))
+        data = read.describe(read.read_manifest(data_dir))
         for found, name in leakage_policy.find_splits(wanted, data).items():
             others = load_split(model, data_dir, name).images
             copies = np.maximum(copies, leakage.find_duplicates(images, others))

@@ -35,7 +35,7 @@ def used_splits(metadata: dict[str, Any]) -> list[Used]:
     """Returns the splits that influenced weights.
 
     Args:
-      metadata: that of the weights: 'trained_data' (see `builder.describe`), 'selection', 'steered_by'
+      metadata: that of the weights: 'trained_data' (see `read.describe`), 'selection', 'steered_by'
         (the split whose scores lowered the learning rate or stopped the training) and 'ancestors', the same
         of the trainings that the weights come from (initialization, teachers), with 'data' in place of
         'trained_data'.
@@ -65,7 +65,7 @@ def inherit(metadata: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_splits(wanted: Iterable[str | None], data: dict[str, Any]) -> dict[str, str]:
-    """Returns {hash: split name} of those hashes that a dataset (see `builder.describe`) contains."""
+    """Returns {hash: split name} of those hashes that a dataset (see `read.describe`) contains."""
     hashes = {split_hash(data, name): name for name in data["splits"]}
     return {found: hashes[found] for found in wanted if found is not None and found in hashes}
 

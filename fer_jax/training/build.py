@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 import fer_jax
 from fer_jax import models
 from fer_jax.data import augment, exclude_list, fer2013_reference, ferplus, splits
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import read
 from fer_jax.data.emotions import class_names
 from fer_jax.data.faces import Faces
 from fer_jax.loaded_model import LoadedModel
@@ -48,7 +48,7 @@ def load_split(config: ConfigDict, split: str) -> Faces:
     Raises:
       ValueError: its faces have colours that the model does not take, or no votes to label them by.
     """
-    faces = builder.load(config.data.dir, split, image_size=config.data.image_size)
+    faces = read.load(config.data.dir, split, image_size=config.data.image_size)
     logging.info("%s: %d faces of %s", split, len(faces), faces.image_shape)
     if faces.image_shape[-1] not in (1, config.model.channels):
         raise ValueError(
@@ -70,13 +70,13 @@ def load_split(config: ConfigDict, split: str) -> Faces:
     return labelled
 
 
-def drop_list(config: ConfigDict) -> exclude_list.IdList | None:
+def drop_list(config: ConfigDict) -> exclude_list.ExcludeList | None:
     """The ids in the file `config.data.drop_ids`, None without one.
 
     Raises:
-      As `exclude_list.read_ids`.
+      As `exclude_list.read`.
     """
-    return exclude_list.read_ids(config.data.drop_ids) if config.data.drop_ids else None
+    return exclude_list.read(config.data.drop_ids) if config.data.drop_ids else None
 
 
 def load_training(config: ConfigDict) -> tuple[Faces, dict[str, Any]]:
@@ -87,14 +87,14 @@ def load_training(config: ConfigDict) -> tuple[Faces, dict[str, Any]]:
       "drop_ids_hash": of the list of ids, None without one}.
 
     Raises:
-      As `load_split`, `drop_list` and `exclude_list.leave_out`.
+      As `load_split`, `drop_list` and `exclude_list.exclude`.
     """
     train, data = load_split(config, "train"), config.data
     left_out, listed = {"listed": 0}, drop_list(config)
     if listed:  # before twins merge, so that a copy whose label is trusted stays
-        count, train = len(train), exclude_list.leave_out(train, listed)
+        count, train = len(train), exclude_list.exclude(train, listed)
         left_out["listed"] = count - len(train)
-    train, counts = splits.clean_train(train, drop_blank=data.drop_blank, merge_twins=data.merge_twins)
+    train, counts = splits.clean_train(train, drop_blank=data.drop_blank, merge_duplicates=data.merge_twins)
     left_out |= counts
     if any(left_out.values()):
         logging.info("training faces after cleaning: %d, left out: %s", len(train), left_out)
@@ -396,7 +396,7 @@ def teachers(config: ConfigDict) -> list[LoadedModel]:
     if len({teacher.digest for teacher in found}) < len(found):
         raise ValueError(f"config.distill.teachers is {config.distill.teachers}: one of them is there twice")
     names = list(class_names(config.data.num_classes))
-    channels = builder.read_manifest(config.data.dir)["channels"]
+    channels = read.read_manifest(config.data.dir)["channels"]
     for teacher in found:
         if teacher.facts["emotions"] != names:
             raise ValueError(
@@ -480,7 +480,7 @@ def facts(
         "emotions": list(class_names(config.data.num_classes)),
         "config": json.loads(config.to_json_best_effort()),
         "data_hash": manifest["content_hash"],
-        "data": builder.describe(manifest),
+        "data": read.describe(manifest),
         "training": training,
         "loaded_size": config.data.image_size,
         "faces": {

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from fer_jax import batch_inference, preprocessing, runtime
 from fer_jax.data import augment, pipeline, splits
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import read
 from fer_jax.evaluation import leakage, leakage_policy, run_info
 from fer_jax.evaluation.metrics import calibration, classification
 from fer_jax.evaluation.report import report, training_curves
@@ -65,7 +65,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
       PreemptedError: SIGTERM or Ctrl-C came; the state is saved.
     """
     workdir = pathlib.Path(workdir)
-    manifest = builder.read_manifest(config.data.dir)
+    manifest = read.read_manifest(config.data.dir)
     with contextlib.ExitStack() as held:
         with _all_or_none():
             teachers = build.teachers(config)

@@ -10,7 +10,7 @@ from helpers import script
 from scipy import optimize, special
 from sklearn import metrics
 
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import read
 from fer_jax.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import BUNDLED
 from fer_jax.weights_file import load_weights
@@ -31,7 +31,7 @@ def test_the_temperature_of_the_least_loss_is_kept(weights, tiny_data, capsys):
     kept = new.pop("calibration")
     assert new == facts
 
-    faces = builder.load(tiny_data, "validation")
+    faces = read.load(tiny_data, "validation")
     probs = LoadedModel(weights).predict(faces.images, progress=False)
     logits = np.log(probs)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import random_case, script
 
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation.report import report
 
@@ -15,7 +15,7 @@ from fer_jax.evaluation.report import report
 @pytest.fixture
 def models(tiny_data, tmp_path):
     """A report and a plain file on the validation split of 28 faces."""
-    faces = builder.load(tiny_data, "validation")
+    faces = read.load(tiny_data, "validation")
     ours, theirs = random_case(0, 28)[0], random_case(1, 28)[0]
     facts = {"emotions": list(EMOTIONS), "split": "validation", "tta": "none", "checkpoint": "w"}
     report.write_report(tmp_path / "ours", ours, faces.labels, faces.ids, facts=facts)

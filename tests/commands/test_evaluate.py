@@ -11,7 +11,7 @@ from helpers import build_dataset, named, plain_trainings, run_python, script
 
 from fer_jax import models
 from fer_jax.data import ferplus
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import build, read
 from fer_jax.data.sources import synthetic
 from fer_jax.evaluation import predictions_file
 from fer_jax.pretrained.registry import BUNDLED, find_weights
@@ -65,9 +65,9 @@ def test_workdir_to_report(evaluate, run, tiny_data, tmp_path, capsys):
     assert result["selected_on_this_split"] is True
     variables, facts = load_weights(run)
     assert result["parameters"] == sum(x.size for x in jax.tree.leaves(variables["params"]))
-    assert result["data_hash"] == builder.read_manifest(tiny_data)["content_hash"]
+    assert result["data_hash"] == read.read_manifest(tiny_data)["content_hash"]
 
-    faces = builder.load(tiny_data, "validation")
+    faces = read.load(tiny_data, "validation")
     got = predictions_file.read(tmp_path / "out" / "predictions.csv")
     assert got.ids == list(faces.ids)
     model = models.create("cnn_relu", **facts["model"]["kwargs"])
@@ -101,7 +101,7 @@ def test_checkpoint_split_tta_and_batch_sizes(evaluate, run, tmp_path):
 
 
 def test_other_data_than_the_training_with_copies_of_it(evaluate, tiny_data, tmp_path):
-    train, faces = builder.load(tiny_data, "train"), synthetic_faces(test=2)
+    train, faces = read.load(tiny_data, "train"), synthetic_faces(test=2)
     faces["test"] += named(train.images[:2], train.labels[:2])
     data = build_dataset(tmp_path / "data", faces)
     result = evaluate(data=data, split="test")
@@ -181,7 +181,7 @@ def test_figures_by_group(evaluate, complaint, tiny_data, tmp_path):
     message = complaint(attributes=table)
     assert f"{table}: none of its ids is in the split; it has 'another', the split '" in message
     assert "No such file" in complaint(attributes=tmp_path / "none.csv")
-    ids = builder.load(tiny_data, "validation").ids
+    ids = read.load(tiny_data, "validation").ids
     rows = [f"{name},{('young', 'old')[i % 2]}" for i, name in enumerate(ids)]
     table.write_text("\n".join(["id,age", *rows, "another,old"]))
     whole = evaluate(attributes=table)
@@ -222,7 +222,7 @@ def test_the_annotators_labels(evaluate, complaint, run, tmp_path):
             row = np.zeros(10, int)
             row[columns[label]], row[8] = (10, 0) if i % 4 else (3, 7)  # every fourth: nobody knows
             votes.write(f"PublicTest,fer{i:07}.png,{','.join(map(str, row))}\n")
-    builder.build(source, tmp_path / "voted", ferplus_csv=source_votes, progress=False)
+    build.build(source, tmp_path / "voted", ferplus_csv=source_votes, progress=False)
     result = evaluate(checkpoint=weights, data=tmp_path / "voted")
     assert result["labels"] == "ferplus_majority" and result["num_examples"] == 21
     page = (tmp_path / "out" / "report.md").read_text()

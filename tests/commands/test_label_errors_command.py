@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import call, run_command, run_within, script
 
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import predictions_file
 from fer_jax.evaluation.label_errors import find_suspects
@@ -43,7 +43,7 @@ def done(linear_network, plain_trainings, tiny_data, tmp_path_factory):
 
 def test_each_fold_answers_for_what_its_training_left_out(done, tiny_data):
     out, _ = done
-    faces = builder.load(tiny_data, "train")
+    faces = read.load(tiny_data, "train")
     found = predictions_file.read(out / "predictions.csv")
     probs, labels, ids = found.probs, found.labels, found.ids
     assert ids == list(faces.ids)

@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from fer_jax.commands import predict
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.inference.media import video
 from fer_jax.inference.output.annotations import Annotations
@@ -47,7 +47,7 @@ def one_predictor(tiny_run):
 @pytest.fixture
 def folder(tmp_path, tiny_data):
     """Three faces, one broken file among them, and a clip of 12 frames."""
-    images = builder.load(tiny_data, "validation").images
+    images = read.load(tiny_data, "validation").images
     root = tmp_path / "in"
     (root / "more").mkdir(parents=True)
     for i, name in enumerate(("a.png", "c.png", "more/d.png")):
@@ -89,7 +89,7 @@ def test_a_table_has_a_row_for_every_picture_frame_and_error(folder, tiny_run, t
     assert names == ["a.png", "b.png", "c.png", "more/d.png"] + 12 * ["more/e.mp4"]
     assert [row["status"] for row in found] == ["face", "error"] + 14 * ["face"]
     assert "cannot be decoded" in found[1]["error"]
-    expected = LoadedModel(tiny_run).predict(builder.load(tiny_data, "validation").images[:3], progress=False)
+    expected = LoadedModel(tiny_run).predict(read.load(tiny_data, "validation").images[:3], progress=False)
     for row, probabilities in zip([found[0], found[2], found[3]], expected, strict=True):
         written = [float(row[f"p_{name}"]) for name in EMOTIONS]
         np.testing.assert_allclose(written, probabilities, atol=2e-6)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_jax.data import exclude_list
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import read
 from fer_jax.evaluation import predictions_file
 from fer_jax.evaluation.metrics import classification
 from fer_jax.training.metric_writers import read_records
@@ -144,7 +144,7 @@ def sweep(linear_network, plain_trainings, tiny_data, monkeypatch):
 
 def test_a_baseline_is_compared_with_every_trial_under_every_seed(sweep, tiny_data, tmp_path, capsys):
     out, listed = tmp_path / "out", tmp_path / "ids.txt"
-    listed.write_text(f"{builder.load(tiny_data, 'train').ids[3]}\n")
+    listed.write_text(f"{read.load(tiny_data, 'train').ids[3]}\n")
     assert sweep(out, "--baseline", "--seeds", "4", "5", "--change", "data.drop_ids", listed)[0] == 0
     results = json.loads((out / "results.json").read_text())
     assert (results["split"], results["images"], results["seeds"]) == ("validation", 28, [4, 5])

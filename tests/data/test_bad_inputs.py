@@ -14,7 +14,7 @@ import pytest
 from helpers import script
 from PIL import Image
 
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import build, read
 from fer_jax.data.sources.recognize import open_source
 from fer_jax.data.sources.record import BadRecordError, SourceError
 
@@ -71,7 +71,7 @@ def test_bad_row_can_be_skipped(csv_with, row, reason):
 
 
 def test_skipped_rows_are_listed_in_the_manifest(csv_with, tmp_path):
-    manifest = builder.build(
+    manifest = build.build(
         csv_with(BAD_ROWS[0][0]),
         tmp_path / "data",
         skip_bad=True,
@@ -89,7 +89,7 @@ def test_nothing_but_bad_rows(tmp_path):
     path = tmp_path / "fer2013.csv"
     path.write_text("emotion,pixels,Usage\n9,1 2,Training\n")
     with pytest.raises(SourceError, match=r"fer2013.csv: no image in it could be used \(1 were bad\)"):
-        builder.build(path, tmp_path / "data", skip_bad=True, progress=False)
+        build.build(path, tmp_path / "data", skip_bad=True, progress=False)
 
 
 # --- sources as a whole ---
@@ -320,7 +320,7 @@ def test_prepare_data_summary(faces, write_csv, tmp_path, capsys):
     assert ["train", "validation", "test"] in table
     assert ["happy", "2", "0", "0"] in table
     assert ["all", "2", "1", "1"] in table
-    manifest = builder.read_manifest(out)
+    manifest = read.read_manifest(out)
     assert f"content hash  {manifest['content_hash']}" in lines
     assert any("fer-jax audit --source" in line for line in lines)
     assert any("fer_jax.main --config" in line and str(out) in line for line in lines)
@@ -333,7 +333,7 @@ def test_prepare_data_prints_what_training_on_other_data_needs(faces, write_imag
     assert script("prepare").main(["--source", str(root), "--out", f"{out}/"]) == 0
     *_, audit, train = capsys.readouterr().out.splitlines()
     assert shlex.split(audit)[2:] == ["--source", str(root), "--out", f"{out}_audit"]
-    manifest = builder.read_manifest(out)
+    manifest = read.read_manifest(out)
     assert shlex.split(train) == [
         *("python", "-m", "fer_jax.main", "--config", "configs/cnn.py", f"--config.data.dir={out}/"),
         "--config.model.channels=3",

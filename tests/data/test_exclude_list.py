@@ -30,10 +30,10 @@ def faces():
 def test_forms(faces, content, tmp_path):
     path = tmp_path / "ids"
     path.write_bytes(content.encode())
-    listed = exclude_list.read_ids(path)
+    listed = exclude_list.read(path)
     assert list(listed.rows) == ["a/1", "a/4"]
     assert listed.digest == hashlib.sha256(content.encode()).hexdigest()
-    kept = exclude_list.leave_out(faces, listed)
+    kept = exclude_list.exclude(faces, listed)
     assert kept.ids == ["a/0", "a/2", "a/3", "a/5"]
     np.testing.assert_array_equal(kept.labels, [0, 2, 3, 5])
     np.testing.assert_array_equal(kept.images.ravel(), [0, 2, 3, 5])
@@ -56,12 +56,12 @@ def test_refuses(faces, content, message, tmp_path):
     path = tmp_path / "ids"
     path.write_text(content)
     with pytest.raises(ValueError, match=message):
-        exclude_list.leave_out(faces, exclude_list.read_ids(path))
+        exclude_list.exclude(faces, exclude_list.read(path))
 
 
 def test_a_file_that_is_not_there_or_no_text(tmp_path):
     with pytest.raises(FileNotFoundError, match=re.escape(f"no file {tmp_path / 'ids'}: config.data")):
-        exclude_list.read_ids(tmp_path / "ids")
+        exclude_list.read(tmp_path / "ids")
     (tmp_path / "ids").write_bytes(b"\x89PNG\xff")
     with pytest.raises(ValueError, match="ids is no UTF-8 text"):
-        exclude_list.read_ids(tmp_path / "ids")
+        exclude_list.read(tmp_path / "ids")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fer_jax.data import augment, pipeline
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import read
 from fer_jax.data.faces import Faces, one_hot
 
 RANGES = augment.Ranges(flip=0.5, rotation=15, contrast=(0.6, 1.4), erasing=0.25, mixup=0.4)
@@ -167,7 +167,7 @@ def test_workers_do_not_change_the_stream(reference):
 
 
 def test_a_worker_reads_a_streamed_split(tiny_data):
-    memory, streamed = (builder.load(tiny_data, "train", max_bytes=limit) for limit in (2**30, 0))
+    memory, streamed = (read.load(tiny_data, "train", max_bytes=limit) for limit in (2**30, 0))
     assert isinstance(memory.images, np.ndarray) and not isinstance(streamed.images, np.ndarray)
     assert_same(take(stream(streamed, num_workers=1), 7), take(stream(memory), 7))
 

@@ -99,7 +99,7 @@ def test_clean_train_by_hand(faces):
     blank = np.zeros_like(a)
     images = np.stack([a, blank, b, a, blank, a, b, c])
     train = make_faces(images, [2, 0, 5, 1, 3, 1, 4, 6])
-    clean, counts = splits.clean_train(train, drop_blank=True, merge_twins=True)
+    clean, counts = splits.clean_train(train, drop_blank=True, merge_duplicates=True)
     assert counts == {"blank": 2, "twin": 3}
     np.testing.assert_array_equal(clean.images, [a, b, c])
     # a was called 2, 1, 1; b 5 and 4, a tie that goes to the first copy
@@ -117,13 +117,13 @@ def test_clean_train_by_hand(faces):
 def test_clean_train_switches(faces):
     a = faces(1, shape=(4, 4, 1))[0]
     train = make_faces(np.stack([a, np.zeros_like(a), a, np.zeros_like(a)]), [1, 2, 1, 3])
-    same, counts = splits.clean_train(train, drop_blank=False, merge_twins=False)
+    same, counts = splits.clean_train(train, drop_blank=False, merge_duplicates=False)
     assert same is train
     assert counts == {"blank": 0, "twin": 0}
-    no_blanks, counts = splits.clean_train(train, drop_blank=True, merge_twins=False)
+    no_blanks, counts = splits.clean_train(train, drop_blank=True, merge_duplicates=False)
     assert no_blanks.ids == ["id0", "id2"]
     assert counts == {"blank": 2, "twin": 0}
-    no_twins, counts = splits.clean_train(train, drop_blank=False, merge_twins=True)
+    no_twins, counts = splits.clean_train(train, drop_blank=False, merge_duplicates=True)
     assert no_twins.ids == ["id0", "id1"]
     assert counts == {"blank": 0, "twin": 2}
     np.testing.assert_array_equal(no_twins.labels, [1, 2])
@@ -140,5 +140,5 @@ def test_ties_do_not_depend_on_rounding(faces):
     soft[:, 4] += 0.15
     soft[:, 2] += 0.15
     train = Faces(train.images, train.labels, soft, train.ids)
-    clean, _ = splits.clean_train(train, drop_blank=False, merge_twins=True)
+    clean, _ = splits.clean_train(train, drop_blank=False, merge_duplicates=True)
     assert clean.labels.tolist() == [4]

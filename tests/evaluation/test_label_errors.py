@@ -70,7 +70,7 @@ def test_the_file_is_a_list_to_leave_out_and_the_sheet_is_drawn(planted, tmp_pat
     probs, labels, ids, _ = planted
     suspects = label_errors.find_suspects(probs, labels, ids)
     label_errors.write_suspects(tmp_path / "suspects.csv", suspects, EMOTIONS)
-    assert list(exclude_list.read_ids(tmp_path / "suspects.csv").rows) == [s.id for s in suspects]
+    assert list(exclude_list.read(tmp_path / "suspects.csv").rows) == [s.id for s in suspects]
     with open(tmp_path / "suspects.csv") as file:
         rows = list(csv.DictReader(file))
     pairs = {(row["suggested"], row["label"]) for row in rows[:30]}

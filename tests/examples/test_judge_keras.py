@@ -11,7 +11,7 @@ keras = needed("keras", "test")
 
 import importlib.util  # noqa: E402
 
-from fer_jax.data.dataset import builder  # noqa: E402
+from fer_jax.data.dataset import read  # noqa: E402
 from fer_jax.data.emotions import EMOTIONS  # noqa: E402
 from fer_jax.evaluation.compare import model_results  # noqa: E402
 
@@ -45,7 +45,7 @@ def test_the_predictions_are_the_models(judge, model_file, tiny_data, tmp_path, 
     path, (kernel, bias) = model_file
     flags = ["--data", str(tiny_data), "--out", str(tmp_path / "k.csv"), "--scale", "sign", "--logits"]
     assert judge.main(["--model", str(path), *flags, "--classes", *ALPHABETICAL]) == 0
-    faces = builder.load(tiny_data, "validation")
+    faces = read.load(tiny_data, "validation")
     brightness = (faces.images / 127.5 - 1).mean(axis=(1, 2)) @ np.ones((1, 3))
     odds = np.exp(brightness @ kernel + bias)[:, [ALPHABETICAL.index(name) for name in EMOTIONS]]
     expected = odds / odds.sum(axis=1, keepdims=True)  # without contempt

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fer_jax import weights_file
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import read
 from fer_jax.evaluation.metrics import calibration
 from fer_jax.inference.classifier import Classifier, divide
 from fer_jax.loaded_model import LoadedModel
@@ -35,7 +35,7 @@ def changed(tiny_run, path, **facts):
 
 @pytest.mark.parametrize("count", (1, 3, 4, 8, 9, 28))
 def test_probabilities_are_those_of_an_evaluation(count, tiny_run, tiny_data):
-    images = builder.load(tiny_data, "validation").images[:count]
+    images = read.load(tiny_data, "validation").images[:count]
     found = Classifier(LoadedModel(tiny_run), sizes=(1, 4, 8))(images)
     expected = LoadedModel(tiny_run).predict(images, progress=False)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -43,7 +43,7 @@ def test_probabilities_are_those_of_an_evaluation(count, tiny_run, tiny_data):
 
 
 def test_a_large_batch_in_parts_gives_the_same(tiny_run, tiny_data):
-    images = np.tile(builder.load(tiny_data, "validation").images, (5, 1, 1, 1))
+    images = np.tile(read.load(tiny_data, "validation").images, (5, 1, 1, 1))
     found = Classifier(LoadedModel(tiny_run), sizes=(128,))(images)
     np.testing.assert_allclose(found, np.tile(found[:28], (5, 1)), rtol=1e-5)
     np.testing.assert_allclose(
@@ -98,7 +98,7 @@ def test_nothing_is_compiled_after_the_warm_up(tiny_run, compilations):
 
 def test_the_checkpoints_temperature_is_applied(tiny_run, tiny_data, tmp_path):
     path = changed(tiny_run, tmp_path / "warm.safetensors", calibration={"temperature": 2.5})
-    images = builder.load(tiny_data, "validation").images
+    images = read.load(tiny_data, "validation").images
     plain, warm = Classifier(LoadedModel(tiny_run))(images), Classifier(LoadedModel(path))(images)
     np.testing.assert_allclose(warm, calibration.rescale(plain, 2.5), rtol=1e-6)
 
@@ -108,7 +108,7 @@ def test_faces_are_no_sharper_than_in_training(tiny_run, tiny_data, tmp_path):
     path = changed(tiny_run, tmp_path / "small.safetensors", faces={"side": 24, "channels": 1})
     classifier = Classifier(LoadedModel(path))
     assert (classifier.side, classifier.channels) == (24, 1)
-    faces = builder.load(tiny_data, "validation", image_size=24).images
+    faces = read.load(tiny_data, "validation", image_size=24).images
     np.testing.assert_allclose(classifier(faces), LoadedModel(path).predict(faces, progress=False), rtol=1e-5)
     # And where they were larger than the network's input there is no use in more than it takes.
     path = changed(tiny_run, tmp_path / "large.safetensors", faces={"side": 300, "channels": 1})

@@ -8,7 +8,7 @@ from PIL import Image
 
 import fer_jax
 from fer_jax import Predictor
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import read
 from fer_jax.data.decoding import PictureError
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation.saliency import heatmaps
@@ -27,7 +27,7 @@ class Corners(Detector):
 
 @pytest.fixture(scope="module")
 def faces(tiny_data):
-    return builder.load(tiny_data, "validation").images
+    return read.load(tiny_data, "validation").images
 
 
 def test_faces_get_the_probabilities_of_an_evaluation(tiny_predictor, faces):

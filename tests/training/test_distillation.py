@@ -12,7 +12,7 @@ from scipy.special import log_softmax, softmax
 
 from fer_jax import models, weights_file
 from fer_jax.data import augment
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces, one_hot
 from fer_jax.evaluation import predictions_file
@@ -204,7 +204,7 @@ def test_a_run_in_bfloat16_is_judged_and_served_in_float32(tiny_data, tmp_path):
     summary = train_and_evaluate(config, tmp_path / "run")
     trained = LoadedModel(tmp_path / "run")
     assert trained.model.dtype == jnp.float32
-    faces = builder.load(tiny_data, "validation")
+    faces = read.load(tiny_data, "validation")
     probs = trained.predict(faces.images, progress=False)
     assert np.mean(probs.argmax(1) == faces.labels) == summary["accuracy"]
     report = predictions_file.read(tmp_path / "run" / "report" / "predictions.csv")
@@ -212,8 +212,8 @@ def test_a_run_in_bfloat16_is_judged_and_served_in_float32(tiny_data, tmp_path):
 
 
 def test_a_colour_blind_teacher_is_named(tiny_run, tiny_data, tmp_path, monkeypatch):
-    manifest = builder.read_manifest(tiny_data)
-    monkeypatch.setattr(builder, "read_manifest", lambda folder: manifest | {"channels": 3})
+    manifest = read.read_manifest(tiny_data)
+    monkeypatch.setattr(read, "read_manifest", lambda folder: manifest | {"channels": 3})
     config = tiny_config(tiny_data, **{"distill.teachers": (str(tiny_run),)})
     with pytest.raises(ValueError, match=r"config.distill.teachers: .* takes 1 channel \(grey\)"):
         train_and_evaluate(config, tmp_path / "run")

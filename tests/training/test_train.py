@@ -26,7 +26,8 @@ from PIL import Image
 from tensorboard.backend.event_processing import event_accumulator
 
 from fer_jax import models
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import build as dataset_build
+from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import leakage_policy
 from fer_jax.pretrained import registry
@@ -116,7 +117,7 @@ def test_a_run_leaves_what_it_promises(whole, tiny_data):
     report = json.loads((workdir / "report" / "report.json").read_text())
     assert report["accuracy"] == best["accuracy"]
     assert report["split"] == "validation" and report["num_examples"] == 28
-    assert report["data_hash"] == builder.read_manifest(tiny_data)["content_hash"]
+    assert report["data_hash"] == read.read_manifest(tiny_data)["content_hash"]
     assert report["emotions"] == list(EMOTIONS)
     assert (report["labels"], report["annotations"]) == ("given", [])
     # Newest two and best.
@@ -145,7 +146,7 @@ def test_a_run_on_ferplus_with_eight_classes(tiny_ferplus, tmp_path):
 @pytest.mark.parametrize("classes, train, validation", [(7, 65, 26), (8, 70, 28)])
 def test_soft_labels_reach_the_batches(classes, train, validation, tiny_ferplus, tmp_path):
     config = simple_config(tiny_ferplus, **{"data.labels": "ferplus_votes", "data.num_classes": classes})
-    run = Run(config, tmp_path / "run", builder.read_manifest(tiny_ferplus), [])
+    run = Run(config, tmp_path / "run", read.read_manifest(tiny_ferplus), [])
     try:
         assert run.stream.batches_per_epoch == train / config.train.batch_size
         assert len(run.selection) == validation
@@ -213,7 +214,7 @@ def test_the_best_weights_give_the_reported_predictions(whole, tiny_data):
     assert facts["selection"] == summary["best"] and facts["ema"] is True
     assert facts["parameters"] == sum(p.size for p in jax.tree.leaves(variables["params"]))
     model = models.create(facts["model"]["name"], **facts["model"]["kwargs"])
-    faces = builder.load(tiny_data, "validation")
+    faces = read.load(tiny_data, "validation")
     # 48 to 16 pixels is a mean over 3 x 3.
     x = faces.images.reshape(-1, 16, 3, 16, 3, 1).mean(axis=(2, 4)) / 255
     x = (x - facts["preprocess"]["mean"]) / facts["preprocess"]["std"]
@@ -305,7 +306,7 @@ def test_a_constant_model_gives_the_metrics_computed_by_hand(tiny_data, tmp_path
     assert summary["accuracy"] == report["accuracy"] == record["accuracy"]
     # The training loss likewise, with smoothing .1: one step, whatever faces it saw.
     (train,) = [r for r in records(tmp_path) if r["kind"] == "train"]
-    labels = first_labels(config, builder.load(tiny_data, "train"))
+    labels = first_labels(config, read.load(tiny_data, "train"))
     smoothed = 0.9 * np.take(BIASES, labels).mean() + 0.1 * np.mean(BIASES)
     assert train["loss"] == pytest.approx(total - smoothed, rel=1e-5)
     assert train["accuracy"] == np.mean(np.array(labels) == 3)
@@ -384,7 +385,7 @@ def test_sizes_grow_and_mixing_ends(tiny_data, tmp_path, monkeypatch):
 
 
 def test_listed_images_are_left_out(tiny_data, tmp_path, caplog):
-    faces = builder.load(tiny_data, "train")
+    faces = read.load(tiny_data, "train")
     listed = tmp_path / "suspects.csv"
     rows = [f"{EMOTIONS[faces.labels[i]]},{faces.ids[i]}" for i in (3, 33, 69)]
     listed.write_text("\n".join(["label,id", *rows]) + "\n")
@@ -411,9 +412,9 @@ def test_listed_images_are_left_out(tiny_data, tmp_path, caplog):
 
 
 def test_a_listed_twin_leaves_the_other_copy(tiny_data, tmp_path, monkeypatch):
-    faces = builder.load(tiny_data, "train")
+    faces = read.load(tiny_data, "train")
     faces.images[1] = faces.images[0]
-    monkeypatch.setattr(builder, "load", lambda *args, **kwargs: faces)
+    monkeypatch.setattr(read, "load", lambda *args, **kwargs: faces)
     config = simple_config(tiny_data, **{"data.merge_twins": True, "data.drop_ids": str(tmp_path / "ids")})
     (tmp_path / "ids").write_text(faces.ids[0])
     train, facts = build.load_training(config)
@@ -426,7 +427,7 @@ def test_a_listed_twin_leaves_the_other_copy(tiny_data, tmp_path, monkeypatch):
 @pytest.fixture
 def two_angry(tiny_data, tmp_path):
     """A file that leaves 2 of the 10 angry faces, of 70."""
-    faces = builder.load(tiny_data, "train")
+    faces = read.load(tiny_data, "train")
     (tmp_path / "ids").write_text("\n".join(np.array(faces.ids)[faces.labels == 0][:8]))
     return str(tmp_path / "ids")
 
@@ -546,7 +547,7 @@ def test_colour_needs_a_model_that_takes_it(tmp_path):
             path.parent.mkdir(parents=True)
             color = (len(name), len(split), 9)
             Image.new("RGB", (24, 24), color).save(path)
-    builder.build(tmp_path / "images", tmp_path / "data", progress=False)
+    dataset_build.build(tmp_path / "images", tmp_path / "data", progress=False)
     config = simple_config(tmp_path / "data")
     with pytest.raises(ValueError, match="have 3 channels and config.model.channels is 1: set --config"):
         train_and_evaluate(config, tmp_path / "run")
@@ -599,7 +600,7 @@ def test_a_report_is_of_the_weights_that_are_kept(tiny_data, tmp_path):
     variables, _ = load_weights(tmp_path)
     kernel = variables["params"]["Dense_0"]["kernel"]
     assert np.array_equal(kernel, kernel.astype(np.float16)) and np.any(kernel)
-    faces = builder.load(tiny_data, "validation")
+    faces = read.load(tiny_data, "validation")
     x = (faces.images.mean(axis=(1, 2)) / 255 - 0.5077) / 0.2550
     probs = nn.softmax(x @ kernel + variables["params"]["Dense_0"]["bias"])
     rows = np.loadtxt(

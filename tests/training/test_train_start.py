@@ -10,7 +10,7 @@ from helpers import assert_same_run, tiny_config
 
 from fer_jax import batch_inference, models
 from fer_jax.data import pipeline
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import predictions_file
 from fer_jax.loaded_model import LoadedModel
@@ -48,13 +48,13 @@ def write_parent(path, data, channels=3, normalized=IMAGENET, kwargs=KERAS, **fa
     variables["params"]["head"]["kernel"] *= 3
     variables["params"]["stem"]["kernel"] *= 0.1  # its outputs vary by about epsilon
     variables["batch_stats"]["stem_norm"]["var"][:] = (1e-3, 2e-3, 3e-3, 4e-3)
-    manifest = builder.read_manifest(data)
+    manifest = read.read_manifest(data)
     kept = {
         "model": {"name": "strided", "kwargs": kwargs},
         "preprocess": {"image_size": 16, "channels": channels, "fill": "reflect", "interpolation": "bicubic"}
         | normalized,
         "emotions": list(EMOTIONS),
-        "data": builder.describe(manifest),
+        "data": read.describe(manifest),
         "data_hash": manifest["content_hash"],
         "selection": {"split": "validation", "metric": "accuracy", "value": 0.5, "step": 10},
         "pretrained": BEGAN_WITH,
@@ -79,11 +79,11 @@ def child_config(data, parent, channels=3, **changes):
 
 def begin(config, workdir):
     """What a run answers before its first step, and its facts."""
-    manifest = builder.read_manifest(config.data.dir)
+    manifest = read.read_manifest(config.data.dir)
     run = Run(config, workdir, manifest, [])
     try:
         variables = run.placement.fetch(run.state.variables())
-        faces = builder.load(config.data.dir, "validation").images
+        faces = read.load(config.data.dir, "validation").images
         return batch_inference.predict(run.forward, variables, faces, progress=False), run.facts
     finally:
         run.close()
@@ -97,7 +97,7 @@ def test_a_run_begins_with_its_parents_answers(channels, normalized, tiny_data, 
     draw = pipeline.contact_sheet
     monkeypatch.setattr(pipeline, "contact_sheet", lambda *given: erased.append(given[-1]) or draw(*given))
     ours, facts = begin(child_config(tiny_data, path, channels), tmp_path / "run")
-    faces = builder.load(tiny_data, "validation").images
+    faces = read.load(tiny_data, "validation").images
     theirs = LoadedModel(path).predict(faces, progress=False)
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
     # Each convention shows in the answers.
@@ -143,7 +143,7 @@ def test_a_stopped_run_goes_on_without_its_parent(parent, tiny_data, tmp_path, m
     trained = LoadedModel(tmp_path / "cut")
     assert trained.facts["model"]["kwargs"] == KERAS
     report = predictions_file.read(tmp_path / "cut" / "report" / "predictions.csv")
-    faces = builder.load(tiny_data, "validation").images
+    faces = read.load(tiny_data, "validation").images
     np.testing.assert_allclose(trained.predict(faces, progress=False), report.probs, atol=1e-6)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from fer_jax import tables
 from fer_jax.data import splits
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import read
 from fer_jax.data.emotions import CONTEMPT, EMOTIONS, class_names
 from fer_jax.data.ferplus import GIVEN
 from fer_jax.evaluation import labelled_split, leakage_policy, plots, predictions_file
@@ -55,7 +55,7 @@ def evaluate(
 
     Args:
       checkpoints: as `LoadedModel` takes them.
-      data_dirs: datasets written by `builder.build`.
+      data_dirs: datasets written by `build.build`.
       split: of each of them.
       out_dir: folder for the predictions.
       contempt: one of `CONTEMPT_CHOICES`, for networks that have this eighth class.
@@ -73,11 +73,11 @@ def evaluate(
       As `LoadedModel` and `labelled_split.load_split`; a missing split is reported before any prediction.
     """
     models = dict(zip(_names(checkpoints), map(LoadedModel, checkpoints), strict=True))
-    manifests = dict(zip(_names(data_dirs), map(builder.read_manifest, data_dirs), strict=True))
+    manifests = dict(zip(_names(data_dirs), map(read.read_manifest, data_dirs), strict=True))
     for name, manifest in manifests.items():
         if split not in manifest["splits"]:
             there = ", ".join(manifest["splits"])
-            raise builder.DatasetError(f"{name} has no {split} split; it has: {there}")
+            raise read.DatasetError(f"{name} has no {split} split; it has: {there}")
     notes = [f"{name}: {note}" for name, manifest in manifests.items() for note in manifest["notes"]]
     cells = []
     for name, trained in models.items():
@@ -93,7 +93,7 @@ def evaluate(
             )
             facts = trained.facts | {
                 "trained_data": trained.facts["data"],
-                "data": builder.describe(manifest),
+                "data": read.describe(manifest),
                 "split": split,
             }
             copies = labelled_split.find_duplicates(trained, faces.images, facts, data_dirs)

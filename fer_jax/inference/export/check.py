@@ -9,7 +9,7 @@ import numpy as np
 
 from fer_jax import batch_inference
 from fer_jax.data import splits
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import read
 from fer_jax.data.sources import synthetic
 from fer_jax.evaluation import labelled_split
 from fer_jax.evaluation.metrics import bootstrap, classification
@@ -66,7 +66,7 @@ def load_faces(program: Program, data: str | None = None) -> SampleFaces:
     training = labelled_split.load_split(trained, data, "train").images
     chosen = np.linspace(0, training.shape[0] - 1, min(CALIBRATION_FACES, training.shape[0])).astype(int)
     return SampleFaces(
-        f"{SPLIT} of {builder.read_manifest(data)['name']}",
+        f"{SPLIT} of {read.read_manifest(data)['name']}",
         images,
         labelled.faces.labels,
         len(labelled.names),

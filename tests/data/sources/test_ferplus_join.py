@@ -9,7 +9,8 @@ from PIL import Image
 
 from fer_jax.commands import prepare
 from fer_jax.data import ferplus, near_duplicates
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import build as dataset_build
+from fer_jax.data.dataset import read
 from fer_jax.data.sources import ferplus_join, synthetic
 from fer_jax.data.sources.recognize import open_source
 from fer_jax.data.sources.record import SourceError
@@ -44,7 +45,8 @@ def write_votes(tmp_path):
 
 
 def build(source, out, votes, pixels=None, **options):
-    return builder.build(source, out, ferplus_csv=votes, ferplus_pixels=pixels, progress=False, **options)
+    options |= {"ferplus_csv": votes, "ferplus_pixels": pixels, "progress": False}
+    return dataset_build.build(source, out, **options)
 
 
 # --- by row ---
@@ -59,7 +61,7 @@ def test_by_row(faces, write_csv, write_votes, tmp_path, encoding):
     assert manifest["notes"] == ["FER+ votes of fer2013new.csv joined by row"]
     for split, mine in (("train", slice(0, 2)), ("validation", slice(2, 4))):
         for max_bytes in (2**30, 0):  # in memory, streamed
-            found = builder.load(tmp_path / "data", split, max_bytes=max_bytes)
+            found = read.load(tmp_path / "data", split, max_bytes=max_bytes)
             np.testing.assert_array_equal(found.votes, VOTES[mine])
             assert found.votes.dtype == np.int32
             np.testing.assert_array_equal(found.labels, LABELS[mine])
@@ -73,15 +75,15 @@ def test_by_row(faces, write_csv, write_votes, tmp_path, encoding):
 def test_missing_last_splits_are_fine(faces, write_csv, write_votes, tmp_path):
     source = write_csv(faces(2), LABELS[:2], USAGES[:2])
     build(source, tmp_path / "data", write_votes(USAGES, VOTES), validation_fraction=0, test_fraction=0)
-    np.testing.assert_array_equal(builder.load(tmp_path / "data", "train").votes, VOTES[:2])
+    np.testing.assert_array_equal(read.load(tmp_path / "data", "train").votes, VOTES[:2])
 
 
 def test_a_bad_row_keeps_the_others_in_step(faces, write_csv, write_votes, tmp_path):
     source = write_csv(faces(4), [3, 9, 6, 2], USAGES)
     manifest = build(source, tmp_path / "data", write_votes(USAGES, VOTES), skip_bad=True)
     assert [bad["where"] for bad in manifest["skipped"]] == ["fer2013.csv row 3"]
-    np.testing.assert_array_equal(builder.load(tmp_path / "data", "train").votes, VOTES[:1])
-    np.testing.assert_array_equal(builder.load(tmp_path / "data", "validation").votes, VOTES[2:])
+    np.testing.assert_array_equal(read.load(tmp_path / "data", "train").votes, VOTES[:1])
+    np.testing.assert_array_equal(read.load(tmp_path / "data", "validation").votes, VOTES[2:])
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,7 @@ def test_by_pixels(drawn, reference, write_images, tmp_path):
         "by a correlation of 0.97 and more; without votes are 1 images that are not in it and 1 that fit "
         "rows with different votes"
     )
-    train, test = (builder.load(tmp_path / "data", split, image_size=48) for split in ("train", "test"))
+    train, test = (read.load(tmp_path / "data", split, image_size=48) for split in ("train", "test"))
     found = {name.split("/")[-1][0]: row for name, row in zip(train.ids, train.votes, strict=True)}
     for name, row in dict(a=0, b=1, c=3, d=4, g=0).items():
         np.testing.assert_array_equal(found[name], votes[row], err_msg=name)
@@ -216,7 +218,7 @@ def test_kaggles_names_tell_the_split(drawn, reference, write_images, tmp_path):
         }
     )
     build(folder, tmp_path / "data", csv_of_votes, pixels)
-    found = {name: builder.load(tmp_path / "data", name).votes[0] for name in ("train", "validation", "test")}
+    found = {name: read.load(tmp_path / "data", name).votes[0] for name in ("train", "validation", "test")}
     np.testing.assert_array_equal(found["train"], votes[0])
     np.testing.assert_array_equal(found["validation"], votes[5])
     assert not found["test"].any()
@@ -231,7 +233,7 @@ def test_what_cannot_be_joined_by_pixels(faces, drawn, reference, write_images, 
         build(folder, tmp_path / "data", csv_of_votes, pixels)
     with pytest.raises(SourceError, match="is not the challenge's fer2013.csv"):
         build(folder, tmp_path / "data", csv_of_votes, folder)
-    with pytest.raises(builder.DatasetError, match="name their file with --ferplus"):
+    with pytest.raises(read.DatasetError, match="name their file with --ferplus"):
         build(folder, tmp_path / "data", None, pixels)
 
 
@@ -253,29 +255,29 @@ def test_pairs_of_two_sets(drawn):
 def test_votes_are_part_of_the_hashes(faces, write_csv, write_votes, tmp_path):
     images = faces(4)
     source = write_csv(images, LABELS, USAGES)
-    plain = builder.build(source, tmp_path / "plain", progress=False)
+    plain = dataset_build.build(source, tmp_path / "plain", progress=False)
     # As before there were votes, so that what is on disk keeps its name.
     assert plain["content_hash"] == "b2126dabd04bedab329332ea2e441f40e3cf7b0a0393bcdd39f784fe29f55757"
     assert plain["splits"]["train"]["order_hash"].startswith("0587a708ebe938d5")
     assert plain["annotations"] == []
-    assert builder.load(tmp_path / "plain", "train").votes is None
+    assert read.load(tmp_path / "plain", "train").votes is None
     voted = build(source, tmp_path / "data", write_votes(USAGES, VOTES))
     other = build(source, tmp_path / "other", write_votes(USAGES, VOTES[[1, 0, 2, 3]]))
     assert len({m["content_hash"] for m in (plain, voted, other)}) == 3
     assert len({m["splits"]["train"]["order_hash"] for m in (plain, voted, other)}) == 3
     # The images and labels are the same ones.
     assert len({m["splits"]["train"]["hash"] for m in (plain, voted, other)}) == 1
-    with pytest.raises(builder.DatasetError, match="holds another dataset"):
+    with pytest.raises(read.DatasetError, match="holds another dataset"):
         build(source, tmp_path / "plain", write_votes(USAGES, VOTES))
 
 
 def test_a_manifest_of_before_has_no_annotations(faces, write_csv, tmp_path):
-    builder.build(write_csv(faces(4), LABELS, USAGES), tmp_path / "data", progress=False)
+    dataset_build.build(write_csv(faces(4), LABELS, USAGES), tmp_path / "data", progress=False)
     path = tmp_path / "data" / "manifest.json"
     path.write_text(path.read_text().replace('"annotations": [],', ""))
     assert "annotations" not in path.read_text()
-    assert builder.read_manifest(tmp_path / "data")["annotations"] == []
-    assert builder.load(tmp_path / "data", "train").votes is None
+    assert read.read_manifest(tmp_path / "data")["annotations"] == []
+    assert read.load(tmp_path / "data", "train").votes is None
 
 
 def test_merged_twins_have_all_votes(faces, write_csv, write_votes, tmp_path):
@@ -289,7 +291,7 @@ def test_merged_twins_have_all_votes(faces, write_csv, write_votes, tmp_path):
         validation_fraction=0,
         test_fraction=0,
     )
-    clean, counts = clean_train(builder.load(tmp_path / "data", "train"), drop_blank=True, merge_twins=True)
+    clean, counts = clean_train(read.load(tmp_path / "data", "train"), drop_blank=True, merge_duplicates=True)
     assert counts["twin"] == 1
     np.testing.assert_array_equal(clean.votes, [VOTES[0] + VOTES[1], VOTES[2], VOTES[3]])
 

@@ -8,7 +8,7 @@ import pytest
 from helpers import build_dataset, named, script
 
 from fer_jax import models
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import folders, synthetic
 from fer_jax.evaluation import predictions_file
@@ -31,12 +31,12 @@ def mine(tmp_path_factory):
 def weights(tmp_path_factory, tiny_data):
     """A network of seven classes selected on the tiny data's validation split, and one of eight."""
     folder = tmp_path_factory.mktemp("weights")
-    manifest = builder.read_manifest(tiny_data)
+    manifest = read.read_manifest(tiny_data)
     kwargs = {"widths": [4], "depths": [1], "hidden": 4}
     preprocess = {"image_size": 12, "channels": 1, "mean": 0.5, "std": 0.25}
     preprocess |= {"fill": "reflect", "interpolation": "bilinear"}
     same = {"model": {"name": "cnn_relu", "kwargs": kwargs}, "preprocess": preprocess}
-    same |= {"data": builder.describe(manifest), "data_hash": manifest["content_hash"]}
+    same |= {"data": read.describe(manifest), "data_hash": manifest["content_hash"]}
     same |= {"selection": {"split": "validation", "metric": "accuracy", "value": 0.5, "step": 3}}
     for count, name in ((7, "seven"), (8, "eight")):
         model = models.create("cnn_relu", count, **kwargs)
@@ -71,7 +71,7 @@ def test_the_matrix(cross, weights, tiny_data, mine, tmp_path, capsys):
         ("seven", "data", "trained on this dataset"), ("seven", "mine", "no part"),
         ("eight", "data", "trained on this dataset"), ("eight", "mine", "no part"),
     ]  # fmt: skip
-    faces = builder.load(mine, "test")
+    faces = read.load(mine, "test")
     probs = LoadedModel(weights[1]).predict(faces.images, progress=False)
     expected = probs[:, :7] / probs[:, :7].sum(axis=1, keepdims=True)
     stored = predictions_file.read(tmp_path / "out" / "eight" / "mine.csv")
@@ -93,7 +93,7 @@ def test_the_matrix(cross, weights, tiny_data, mine, tmp_path, capsys):
 def test_contempt_as_a_wrong_answer_of_a_network_of_the_package(cross, weights, mine, monkeypatch):
     monkeypatch.setitem(registry.BUNDLED, "ours", str(weights[1]))
     found, page = cross(["ours"], [mine], "--contempt", "wrong")
-    faces = builder.load(mine, "test")
+    faces = read.load(mine, "test")
     probs = LoadedModel(weights[1]).predict(faces.images, progress=False)
     (cell,) = found["cells"]
     assert cell["accuracy"] == np.mean(probs.argmax(1) == faces.labels)
@@ -103,7 +103,7 @@ def test_contempt_as_a_wrong_answer_of_a_network_of_the_package(cross, weights, 
 
 def test_copies_of_the_training_are_found_and_the_test_is_noted(cross, weights, tiny_data, tmp_path):
     """Another dataset whose test split is half of this training's faces."""
-    train, (images, labels) = builder.load(tiny_data, "train"), synthetic.generate(1, 5, "test")
+    train, (images, labels) = read.load(tiny_data, "train"), synthetic.generate(1, 5, "test")
     faces = [*named(train.images[:7], train.labels[:7]), *named(images, labels)]
     copied = build_dataset(tmp_path / "copied", {"test": faces})
     ledger = weights[0].with_name("test_evaluations.jsonl")

@@ -8,7 +8,7 @@ import pytest
 from helpers import script
 from PIL import Image
 
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import read
 from fer_jax.evaluation.robustness import degradation, robustness_plots
 from fer_jax.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from fer_jax.loaded_model import LoadedModel
@@ -120,9 +120,9 @@ def test_the_command_writes_a_report(report, tiny_run, tiny_data):
     out, found = report
     assert found["num_examples"] == 28 and found["split_size"] == 28 and found["split"] == "validation"
     assert found["model"]["name"] == "cnn_relu" and found["unit"] == "groups of identical images"
-    assert found["data_hash"] == builder.read_manifest(tiny_data)["content_hash"]
+    assert found["data_hash"] == read.read_manifest(tiny_data)["content_hash"]
     # The clean accuracy is that of the evaluation, and so is one of the others.
-    faces, trained = builder.load(tiny_data, "validation"), LoadedModel(tiny_run)
+    faces, trained = read.load(tiny_data, "validation"), LoadedModel(tiny_run)
     hits = trained.predict(faces.images, progress=False).argmax(axis=1) == faces.labels
     assert found["clean"]["accuracy"] == pytest.approx(hits.mean())
     darker = np.clip(faces.images.astype(int) - 51, 0, 255).astype(np.uint8)
@@ -155,7 +155,7 @@ def test_the_command_takes_a_part_and_says_so(tiny_data, tmp_path, monkeypatch, 
 
     monkeypatch.setattr(degradation, "predict_all", predict_all)
     assert run(tiny_data, tmp_path, "--checkpoint", "cnn_250k", "--limit", 14) == 0
-    labels = builder.load(tiny_data, "validation").labels[kept[0]]
+    labels = read.load(tiny_data, "validation").labels[kept[0]]
     assert np.bincount(labels, minlength=7).tolist() == [2] * 7
     assert "cnn_250k on 14 of 28 faces" in capsys.readouterr().out
     page = (tmp_path / "robustness.md").read_text()

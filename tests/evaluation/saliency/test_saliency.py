@@ -13,7 +13,7 @@ from helpers import needed, script
 from PIL import Image
 
 from fer_jax import models, preprocessing, runtime
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces, one_hot
 from fer_jax.evaluation.saliency import heatmaps, saliency_report
@@ -163,7 +163,7 @@ def test_it_is_what_pytorch_gives(name, layer):
 
 
 def test_a_split_is_explained_face_by_face(tiny_run, tiny_data):
-    trained, faces = LoadedModel(tiny_run), builder.load(tiny_data, "validation")
+    trained, faces = LoadedModel(tiny_run), read.load(tiny_data, "validation")
     network, how = (trained.model, trained.variables), {"batch_size": 12, "progress": False}
     probs, maps = heatmaps.explain(*network, faces.images, trained.normalization, **how)
     assert probs.shape == (28, 7) and maps.shape == (28, 24, 24)

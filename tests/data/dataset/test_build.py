@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_jax.data.dataset import builder
+from fer_jax.data.dataset import build as dataset_build
+from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources.record import SourceError
 from fer_jax.data.splits import clean_train
@@ -33,7 +34,7 @@ def csv_source(faces, write_csv):
 
 
 def build(source, out, **options):
-    return builder.build(source, out, progress=False, **options)
+    return dataset_build.build(source, out, progress=False, **options)
 
 
 def run(code: str, *args: object) -> subprocess.CompletedProcess:
@@ -50,7 +51,7 @@ def test_round_trip(csv_source, tmp_path):
     path, images, labels, names = csv_source
     manifest = build(path, tmp_path / "data")
     for split, count in COUNTS.items():
-        faces = builder.load(tmp_path / "data", split)
+        faces = read.load(tmp_path / "data", split)
         mine = names == split
         assert faces.images.shape == (count, 48, 48, 1)
         assert faces.images.dtype == np.uint8
@@ -69,7 +70,7 @@ def test_round_trip(csv_source, tmp_path):
     assert manifest["image_shape"] == [48, 48, 1]
     assert manifest["source_kind"] == "fer2013_csv"
     assert manifest["drawn_splits"] is None
-    assert builder.read_manifest(tmp_path / "data") == manifest
+    assert read.read_manifest(tmp_path / "data") == manifest
     assert list(tmp_path.glob(".*")) == []
 
 
@@ -103,9 +104,9 @@ def test_building_and_reading_need_no_tensorflow(csv_source, tmp_path):
         )
         sys.meta_path.insert(0, NoTensorFlow())
 
-        from fer_jax.data.dataset import builder
-        builder.build(sys.argv[1], sys.argv[2], progress=False)
-        print(len(builder.load(sys.argv[2], "train")), "tensorflow" in sys.modules)
+        from fer_jax.data.dataset import build, read
+        build.build(sys.argv[1], sys.argv[2], progress=False)
+        print(len(read.load(sys.argv[2], "train")), "tensorflow" in sys.modules)
     """
     done = run(code, csv_source[0], tmp_path / "data")
     assert done.stdout.strip() == "30 False", done.stderr
@@ -113,8 +114,8 @@ def test_building_and_reading_need_no_tensorflow(csv_source, tmp_path):
 
 def test_streamed_split_gives_the_same(csv_source, tmp_path):
     build(csv_source[0], tmp_path / "data")
-    memory = builder.load(tmp_path / "data", "train")
-    streamed = builder.load(tmp_path / "data", "train", max_bytes=1000)
+    memory = read.load(tmp_path / "data", "train")
+    streamed = read.load(tmp_path / "data", "train", max_bytes=1000)
     assert not isinstance(streamed.images, np.ndarray)
     assert streamed.images.shape == memory.images.shape
     for index in ([7, 0, 7], np.array([[1, 2], [3, -1]]), slice(25, None), 4, []):
@@ -131,7 +132,7 @@ def test_cleaning_a_streamed_split_leaves_it_on_disk(faces, write_csv, tmp_path)
     build(path, tmp_path / "data")
     memory, streamed = (
         clean_train(
-            builder.load(tmp_path / "data", "train", max_bytes=limit), drop_blank=True, merge_twins=True
+            read.load(tmp_path / "data", "train", max_bytes=limit), drop_blank=True, merge_duplicates=True
         )[0]
         for limit in (2**30, 0)
     )
@@ -149,7 +150,7 @@ def test_colour_and_grey_images_become_colour(faces, write_images, tmp_path):
     root = write_images({"train/sad/a.png": colour, "train/sad/b.png": grey})
     manifest = build(root, tmp_path / "data", validation_fraction=0, test_fraction=0)
     assert manifest["image_shape"] == [9, 9, 3]
-    found = builder.load(tmp_path / "data", "train").images
+    found = read.load(tmp_path / "data", "train").images
     np.testing.assert_array_equal(found, [colour, np.stack([grey] * 3, axis=-1)])
     pixels = np.stack([colour, np.stack([grey] * 3, axis=-1)]) / 255
     assert manifest["pixel_mean"] == pytest.approx(pixels.mean(), abs=1e-12)
@@ -161,9 +162,9 @@ def test_mixed_sizes_need_an_image_size(faces, write_images, tmp_path):
     root = write_images({"train/sad/a.png": small, "train/sad/b.png": large})
     manifest = build(root, tmp_path / "data", validation_fraction=0, test_fraction=0)
     assert manifest["image_shape"] is None
-    with pytest.raises(builder.DatasetError, match="give image_size, .*--config.data.image_size=48"):
-        builder.load(tmp_path / "data", "train")
-    found = builder.load(tmp_path / "data", "train", image_size=16).images
+    with pytest.raises(read.DatasetError, match="give image_size, .*--config.data.image_size=48"):
+        read.load(tmp_path / "data", "train")
+    found = read.load(tmp_path / "data", "train", image_size=16).images
     np.testing.assert_array_equal(found[0, ..., 0], small)
     expected = Image.fromarray(large).resize((16, 16), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(found[1, ..., 0], expected)
@@ -225,7 +226,7 @@ def test_splits_are_drawn_group_safely_where_there_are_none(faces, write_images,
     assert manifest["drawn_splits"] == {"fractions": {"validation": 0.2, "test": 0.2}, "seed": 4}
     pixels = {}
     for split, share in (("train", 0.6), ("validation", 0.2), ("test", 0.2)):
-        loaded = builder.load(tmp_path / "data", split)
+        loaded = read.load(tmp_path / "data", split)
         pixels[split] = {image.tobytes() for image in loaded.images}
         np.testing.assert_allclose(np.bincount(loaded.labels), 35 * share, atol=2)
     assert not pixels["train"] & pixels["validation"]
@@ -246,7 +247,7 @@ def test_validation_is_drawn_out_of_train_only(faces, write_images, tmp_path):
     assert counts["test"] == 6
     assert counts["train"] + counts["validation"] == 7 * 35
     assert counts["validation"] == pytest.approx(49, abs=7)
-    train, validation = (builder.load(tmp_path / "data", name) for name in ("train", "validation"))
+    train, validation = (read.load(tmp_path / "data", name) for name in ("train", "validation"))
     twins = {i.tobytes() for i in train.images} & {i.tobytes() for i in validation.images}
     assert not twins
 
@@ -260,7 +261,7 @@ def test_too_few_images_to_draw_from(faces, write_images, tmp_path):
 
 @pytest.mark.parametrize("fractions", [(-0.1, 0.1), (0.5, 0.5)])
 def test_fractions_out_of_range(csv_source, tmp_path, fractions):
-    with pytest.raises(builder.DatasetError, match="must be 0 or more and leave something"):
+    with pytest.raises(read.DatasetError, match="must be 0 or more and leave something"):
         build(
             csv_source[0],
             tmp_path / "data",
@@ -275,7 +276,7 @@ def test_fractions_out_of_range(csv_source, tmp_path, fractions):
 def test_same_dataset_is_kept(csv_source, tmp_path, capsys):
     build(csv_source[0], tmp_path / "data")
     before = (tmp_path / "data/manifest.json").stat().st_mtime_ns
-    builder.build(csv_source[0], tmp_path / "data")
+    dataset_build.build(csv_source[0], tmp_path / "data")
     assert "already holds this dataset" in capsys.readouterr().out
     assert (tmp_path / "data/manifest.json").stat().st_mtime_ns == before
 
@@ -283,12 +284,12 @@ def test_same_dataset_is_kept(csv_source, tmp_path, capsys):
 def test_other_dataset_is_kept_unless_overwrite(csv_source, faces, write_csv, tmp_path):
     old = build(csv_source[0], tmp_path / "data")
     other = write_csv(faces(5, 9), [1] * 5, ["Training"] * 4 + ["PublicTest"], name="other.csv")
-    with pytest.raises(builder.DatasetError, match=r"holds another dataset .*--overwrite"):
+    with pytest.raises(read.DatasetError, match=r"holds another dataset .*--overwrite"):
         build(other, tmp_path / "data")
-    assert builder.read_manifest(tmp_path / "data") == old
+    assert read.read_manifest(tmp_path / "data") == old
     new = build(other, tmp_path / "data", overwrite=True)
-    assert builder.read_manifest(tmp_path / "data") == new
-    assert len(builder.load(tmp_path / "data", "train")) == 4
+    assert read.read_manifest(tmp_path / "data") == new
+    assert len(read.load(tmp_path / "data", "train")) == 4
     assert list(tmp_path.glob(".*")) == []
 
 
@@ -297,22 +298,22 @@ def test_foreign_files_are_never_touched(csv_source, tmp_path):
     out.mkdir()
     (out / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(builder.DatasetError, match=r"holds other things \(thesis.tex\)"):
+        with pytest.raises(read.DatasetError, match=r"holds other things \(thesis.tex\)"):
             build(csv_source[0], out, overwrite=overwrite)
     assert (out / "thesis.tex").read_text() == "years of work"
-    with pytest.raises(builder.DatasetError, match="is a file; choose another --out"):
+    with pytest.raises(read.DatasetError, match="is a file; choose another --out"):
         build(csv_source[0], out / "thesis.tex")
 
 
 def test_empty_folder_is_used(csv_source, tmp_path):
     (tmp_path / "data").mkdir()
     build(csv_source[0], tmp_path / "data")
-    assert len(builder.load(tmp_path / "data", "test")) == 8
+    assert len(read.load(tmp_path / "data", "test")) == 8
 
 
 def test_out_inside_the_source_is_refused(faces, write_images):
     root = write_images({"sad/1.png": faces(1)[0]})
-    with pytest.raises(builder.DatasetError, match="lies inside the source"):
+    with pytest.raises(read.DatasetError, match="lies inside the source"):
         build(root, root / "data")
 
 
@@ -336,12 +337,12 @@ def test_damage_is_found_and_a_rerun_tells_how_to_repair(csv_source, tmp_path, d
     else:
         path.write_text(json.dumps({**manifest, "format_version": 99}))
         message = "has format version 99, expected 2"
-    with pytest.raises(builder.DatasetError, match=message):
-        builder.load(tmp_path / "data", "train")
-    with pytest.raises(builder.DatasetError, match="with --overwrite"):
+    with pytest.raises(read.DatasetError, match=message):
+        read.load(tmp_path / "data", "train")
+    with pytest.raises(read.DatasetError, match="with --overwrite"):
         build(csv_source[0], tmp_path / "data")
     build(csv_source[0], tmp_path / "data", overwrite=True)
-    assert len(builder.load(tmp_path / "data", "train")) == 30
+    assert len(read.load(tmp_path / "data", "train")) == 30
 
 
 @pytest.mark.parametrize("name", ["fer-train.array_record-00000-of-00001", "features.json"])
@@ -353,28 +354,28 @@ def test_other_bytes_in_a_file_are_found(csv_source, tmp_path, name, max_bytes):
     content[500:600] = bytes(100)
     path.write_bytes(content)
     message = f"train split in {tmp_path}/data/fer cannot be read.*run fer-jax prepare again"
-    with pytest.raises(builder.DatasetError, match=message):
-        builder.load(tmp_path / "data", "train", max_bytes=max_bytes).images[0]
+    with pytest.raises(read.DatasetError, match=message):
+        read.load(tmp_path / "data", "train", max_bytes=max_bytes).images[0]
 
 
 def test_missing_dataset_names_the_command(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
-        builder.load(tmp_path / "nowhere", "train")
+        read.load(tmp_path / "nowhere", "train")
     command = f"fer-jax prepare --source PATH/TO/fer2013.csv --out {tmp_path}/nowhere"
     assert command in str(caught.value)
 
 
 def test_missing_split_names_those_there_are(faces, write_csv, tmp_path):
     build(write_csv(faces(2), [0, 1], ["Training", "PublicTest"]), tmp_path / "data")
-    with pytest.raises(builder.DatasetError, match="no test split; it has: train, validation"):
-        builder.load(tmp_path / "data", "test")
+    with pytest.raises(read.DatasetError, match="no test split; it has: train, validation"):
+        read.load(tmp_path / "data", "test")
 
 
 # --- killed, disturbed, out of space ---
 
 KILLED = """
     import os, sys
-    from fer_jax.data.dataset import builder, staging
+    from fer_jax.data.dataset import build, read, staging
     calls, method = 0, getattr(staging.Spool, sys.argv[3])
 
     def then_die(*args):
@@ -385,7 +386,7 @@ KILLED = """
         return method(*args)
 
     setattr(staging.Spool, sys.argv[3], then_die)
-    builder.build(sys.argv[1], sys.argv[2], progress=False)
+    build.build(sys.argv[1], sys.argv[2], progress=False)
 """
 
 
@@ -397,10 +398,10 @@ def test_killed_build_leaves_no_dataset_and_the_next_one_finishes(csv_source, tm
     assert (tmp_path / ".data.building").exists()
     assert not out.exists()
     with pytest.raises(FileNotFoundError):
-        builder.load(out, "train")
+        read.load(out, "train")
     manifest = build(csv_source[0], out)
     assert manifest == {**build(csv_source[0], tmp_path / "clean"), "files": manifest["files"]}
-    assert len(builder.load(out, "train")) == 30
+    assert len(read.load(out, "train")) == 30
     assert list(tmp_path.glob(".*")) == []
 
 
@@ -411,7 +412,7 @@ def test_second_build_of_the_same_dataset_waits_its_turn(csv_source, tmp_path):
     lock = os.open(folder, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:
-        with pytest.raises(builder.DatasetError, match="another process is building"):
+        with pytest.raises(read.DatasetError, match="another process is building"):
             build(csv_source[0], tmp_path / "data")
     finally:
         os.close(lock)
@@ -434,12 +435,12 @@ def test_full_disk_while_reading_and_while_writing(csv_source, tmp_path, monkeyp
     ):
         with monkeypatch.context() as patch:
             patch.setattr(where, name, failure)
-            with pytest.raises(builder.DatasetError, match=expected):
+            with pytest.raises(read.DatasetError, match=expected):
                 build(csv_source[0], tmp_path / "data")
         assert list(tmp_path.glob("*data*")) == []
 
 
 def test_unwritable_place(csv_source, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(builder.DatasetError, match=r"cannot write \S*file/data: Not a directory"):
+    with pytest.raises(read.DatasetError, match=r"cannot write \S*file/data: Not a directory"):
         build(csv_source[0], tmp_path / "file" / "data")

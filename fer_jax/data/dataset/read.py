@@ -30,7 +30,7 @@ class DatasetError(ValueError):
 
 
 def read_manifest(data_dir: str | Path) -> dict[str, Any]:
-    """The manifest of a dataset, see `builder.build`.
+    """The manifest of a dataset, see `build.build`.
 
     Raises:
       FileNotFoundError: when `data_dir` is not a dataset; the message holds the command that makes
@@ -72,7 +72,7 @@ def describe(manifest: dict[str, Any]) -> dict[str, Any]:
 def load(
     data_dir: str | Path, split: str, *, image_size: int | None = None, max_bytes: int = 8 * 2**30
 ) -> faces_lib.Faces:
-    """A split of a dataset made by `builder.build`, in the order of its source.
+    """A split of a dataset made by `build.build`, in the order of its source.
 
     Args:
       data_dir: the dataset's folder.

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from fer_jax.data import ferplus
 from fer_jax.data.dataset import staging as spools
-from fer_jax.data.dataset.reader import (
+from fer_jax.data.dataset.read import (
     FORMAT_VERSION,
     MANIFEST,
     TFDS_FOLDER,
