@@ -1,19 +1,19 @@
-"""Finds training images whose label is probably wrong, by confident learning on out-of-fold predictions.
+"""Finds training labels that are probably wrong, by confident learning on out-of-fold predictions.
 
     fer-jax label-errors --data data/fer2013 --out runs/label_errors
     fer-jax label-errors --out runs/label_errors -- --config.train.epochs=12
 
-Splits the training images into folds, identical ones together, trains --config once for each fold on all the
-others, and asks it about the fold. Its last weights answer, which no score has selected. OUT gets
+Splits the training images into folds, duplicates together, trains --config once per fold on all the
+others, and predicts the fold with the last weights, which no score has selected. OUT gets
 
   predictions.csv   each training image's probabilities by the model that has not seen it
   suspects.csv      id, label, suggested, quality (the probability of the label): the most doubtful first
   suspects.png      the first of them
-  fold_0 ...        the trainings, and in fold_0.txt ... the ids each was not shown
+  fold_0 ...        the trainings, and in fold_0.txt ... the ids that each has not seen
 
-The same command again goes on where it stopped. suspects.csv is what --config.data.drop_ids takes; look at
-it first. A network that is often wrong doubts many labels that are right: --at_most 0.05 keeps the most
-doubtful ones, 5 % of all images. What follows -- is for every training.
+Run the same command to resume. --config.data.drop_ids takes suspects.csv; look at it first. An inaccurate
+network doubts many correct labels: --at_most 0.05 keeps the most doubtful ones, 5 % of all images.
+Arguments after -- are passed to every training.
 """
 
 import argparse
@@ -22,25 +22,19 @@ import pathlib
 from fer_jax.commands import common, trainings
 
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.data.drop_ids")
-OWN += ("config.data.labels", "config.data.num_classes")  # which it looks for errors in: the given ones
+OWN += ("config.data.labels", "config.data.num_classes")  # errors are searched in the given labels
 
 
 def parse_args() -> argparse.Namespace:
     parser = trainings.make_parser(__doc__)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the trainings and results")
     trainings.add_data(parser)
-    parser.add_argument("--folds", type=int, default=5, metavar="K", help="how many, 2 or more (default: 5)")
-    parser.add_argument("--seed", type=int, default=0, help="of the folds (default: 0)")
-    parser.add_argument(
-        "--at_most",
-        type=float,
-        default=1.0,
-        metavar="SHARE",
-        help="of the images, in suspects.csv: the most doubtful (default: 1, all suspects)",
-    )
-    parser.add_argument(
-        "--show", type=int, default=64, metavar="N", help="suspects on the picture, at most (default: 64)"
-    )
+    add = parser.add_argument
+    add("--folds", type=int, default=5, metavar="K", help="number of folds, 2 or more (default: 5)")
+    add("--seed", type=int, default=0, help="of the folds (default: 0)")
+    text = "largest share of the images in suspects.csv, the most doubtful ones (default: 1, all suspects)"
+    add("--at_most", type=float, default=1.0, metavar="SHARE", help=text)
+    add("--show", type=int, default=64, metavar="N", help="most suspects in the picture (default: 64)")
     options = parser.parse_args()
     trainings.refuse(parser, options.arguments, OWN)
     if options.folds < 2:
@@ -51,12 +45,12 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> int:
-    """The exit code is that of the first training that fails, 2 where the data cannot be used."""
+    """Returns the exit code of the first training that fails, 2 where the data cannot be used."""
     return common.run(find, parse_args())
 
 
 def find(options: argparse.Namespace) -> int:
-    """Trains, predicts, ranks and writes; the exit code."""
+    """Trains, predicts, ranks, and writes; returns the exit code."""
     import numpy as np
 
     from fer_jax import runtime
@@ -86,7 +80,7 @@ def find(options: argparse.Namespace) -> int:
         trained = LoadedModel(out / name / "last.safetensors")
         if trained.facts["labels"] != GIVEN or len(trained.facts["emotions"]) != len(EMOTIONS):
             raise ValueError(
-                f"{options.config} trains on FER+'s labels; errors are looked for in the given ones"
+                f"{options.config} trains on FER+'s labels; errors are searched in the given labels"
             )
         probs[members] = trained.predict(faces.images[members], progress=False)
     table = predictions_file.Predictions(list(faces.ids), probs, faces.labels, list(EMOTIONS), groups)

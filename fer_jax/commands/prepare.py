@@ -1,4 +1,4 @@
-"""Turns what you have on disk into a dataset to train on.
+"""Prepares a dataset for training from files on disk.
 
     fer-jax prepare --source fer2013.csv --out data/fer2013
     fer-jax prepare --source folder/of/images --out data/mine
@@ -8,15 +8,17 @@ SOURCE is one of
   fer2013.csv             the challenge's file; or icml_face_data.csv, or a folder that holds
                           one of them
   SPLIT/CLASS/... images  splits are train, validation (or val, valid) and test; Kaggle's
-                          FER2013 folders are recognised by their file names (Training_,
-                          PublicTest_, PrivateTest_), which decide the split
+                          FER2013 folders are recognized by their file names (Training_,
+                          PublicTest_, PrivateTest_), which decide the split unless a
+                          folder is a validation split (--splits chooses)
   CLASS/... images        without splits: they are drawn, class by class, identical images
                           kept together
   synthetic               drawn faces, to try everything without data
 
-Classes go by name: angry/anger, disgust/disgusted, fear/fearful, happy/happiness, sad/sadness,
+Classes are matched by name: angry/anger, disgust/disgusted, fear/fearful, happy/happiness, sad/sadness,
 surprise/surprised, neutral; Training is train, PublicTest validation, PrivateTest test. A folder of
-another class, such as contempt or unknown, is refused until --map says what to do with it:
+another class, such as contempt or unknown, is refused until --map says what to do with it. Folders 0 to 6
+are in FER2013's order unless --map says otherwise:
 
     fer-jax prepare --source folder --map contempt=drop --map unknown=drop --out data/mine
     fer-jax prepare --source folder --map contempt=disgust --out data/mine
@@ -34,62 +36,44 @@ import sys
 from pathlib import Path
 
 from configs import cnn
-from fer_jax.data.dataset import build, read
+from fer_jax.data.dataset.build import build
+from fer_jax.data.dataset.read import DatasetError
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import folders
 from fer_jax.data.sources.record import BadRecordError, SourceError
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--source", required=True, help="CSV file, folder, or the word synthetic")
-    parser.add_argument("--out", required=True, metavar="DATA", help="folder for the dataset")
-    parser.add_argument(
-        "--map",
-        action="append",
-        default=[],
-        metavar="CLASS=EMOTION",
-        help="take a class folder for an emotion, or leave it out: CLASS=drop; repeatable",
-    )
-    parser.add_argument(
-        "--ferplus", metavar="VOTES", help="FER+'s fer2013new.csv, whose votes are joined to the images"
-    )
-    parser.add_argument(
-        "--ferplus_pixels",
-        metavar="CSV",
-        help="fer2013.csv, in which images are looked for by their pixels: for sources of image files",
-    )
-    parser.add_argument(
-        "--skip_bad", action="store_true", help="leave out bad rows and images, and list them"
-    )
-    parser.add_argument(
-        "--validation_fraction",
-        type=float,
-        default=0.1,
-        metavar="F",
-        help="share of the images for validation where the source has no such split (default: 0.1)",
-    )
-    parser.add_argument(
-        "--test_fraction",
-        type=float,
-        default=0.1,
-        metavar="F",
-        help="share of the images for test where the source has no splits at all (default: 0.1)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the drawn splits (default: 0)")
-    parser.add_argument("--overwrite", action="store_true", help="replace another dataset at DATA")
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    add = parser.add_argument
+    add("--source", required=True, help="CSV file, folder, or the word synthetic")
+    add("--out", required=True, metavar="DATA", help="folder for the dataset")
+    text = "the emotion of a class folder, or CLASS=drop to leave it out; repeatable"
+    add("--map", action="append", default=[], metavar="CLASS=EMOTION", help=text)
+    text = "what decides the split of Kaggle's files (default: names, unless a folder is a validation split)"
+    add("--splits", choices=("folders", "names"), help=text)
+    add("--ferplus", metavar="VOTES", help="FER+'s fer2013new.csv, whose votes are joined to the images")
+    text = "fer2013.csv, in which images are looked for by their pixels: for sources of image files"
+    add("--ferplus_pixels", metavar="CSV", help=text)
+    add("--skip_bad", action="store_true", help="leave out bad rows and images, and list them")
+    text = "share of the images for {} where the source has no {} (default: 0.1)"
+    for name, lacking in (("validation", "such split"), ("test", "splits at all")):
+        flag, help_text = f"--{name}_fraction", text.format(name, lacking)
+        add(flag, type=float, default=0.1, metavar="F", help=help_text)
+    add("--seed", type=int, default=0, help="of the drawn splits (default: 0)")
+    add("--overwrite", action="store_true", help="replace another dataset at DATA")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     try:
-        manifest = build.build(
+        manifest = build(
             args.source,
             args.out,
             class_map=folders.parse_map(args.map),
+            splits=args.splits,
             ferplus_csv=args.ferplus,
             ferplus_pixels=args.ferplus_pixels,
             skip_bad=args.skip_bad,
@@ -98,14 +82,10 @@ def main(argv: list[str] | None = None) -> int:
             seed=args.seed,
             overwrite=args.overwrite,
         )
-    except BadRecordError as error:
-        print(
-            f"error: {error}\nfix or remove it, or leave bad ones out with --skip_bad",
-            file=sys.stderr,
-        )
-        return 2
-    except (SourceError, read.DatasetError) as error:
+    except (BadRecordError, SourceError, DatasetError) as error:
         print(f"error: {error}", file=sys.stderr)
+        if isinstance(error, BadRecordError):
+            print("fix or remove it, or leave bad ones out with --skip_bad", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\nstopped; nothing was left at {args.out}", file=sys.stderr)
@@ -115,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def summary(manifest: dict, out: str, class_map: list[str]) -> str:
-    """What the dataset holds and what to run next."""
+    """Returns what the dataset holds and what to run next."""
     splits = manifest["splits"]
     lines = [f"{manifest['name']} ({manifest['source_kind']}) at {out}", ""]
     lines.append("".join([f"{'':10}", *(f"{name:>12}" for name in splits)]))
@@ -124,24 +104,18 @@ def summary(manifest: dict, out: str, class_map: list[str]) -> str:
         lines.append("".join([f"{emotion:10}", *(f"{count:12,}" for count in counts)]))
     lines.append("".join([f"{'all':10}", *(f"{split['count']:12,}" for split in splits.values())]))
     shape = manifest["image_shape"]
-    colour = "grey" if manifest["channels"] == 1 else "RGB"
+    color = "grey" if manifest["channels"] == 1 else "RGB"
     size = f"{shape[0]} x {shape[1]}" if shape else "of different sizes"
     mean, std = manifest["pixel_mean"], manifest["pixel_std"]
     measured = manifest["pixel_statistics_split"]
-    lines += [
-        "",
-        f"images        {size}, {colour}; pixel mean {mean:.4f}, std {std:.4f} ({measured})",
-    ]
+    lines += ["", f"images        {size}, {color}; pixel mean {mean:.4f}, std {std:.4f} ({measured})"]
     lines += [f"content hash  {manifest['content_hash']}"]
     if drawn := manifest["drawn_splits"]:
         shares = ", ".join(f"{name} {share:g}" for name, share in drawn["fractions"].items())
         lines += [f"splits drawn  {shares} (seed {drawn['seed']}), identical images kept together"]
     lines += [f"note          {note}" for note in manifest["notes"]]
     if skipped := manifest["skipped"]:
-        lines += [
-            "",
-            f"left out {len(skipped)} bad rows or images (all are in {out}/manifest.json):",
-        ]
+        lines += ["", f"left out {len(skipped)} bad rows or images (all are in {out}/manifest.json):"]
         lines += [f"  {bad['where']}: {bad['reason']}" for bad in skipped[:10]]
     audit = ["fer-jax", "audit", "--source", manifest["source"]]
     audit += [word for pair in class_map for word in ("--map", pair)] + ["--out", f"{Path(out)}_audit"]
@@ -152,7 +126,7 @@ def summary(manifest: dict, out: str, class_map: list[str]) -> str:
 
 
 def overrides(manifest: dict) -> list[str]:
-    """What the configs of the CNN, which are for FER2013, have to be told of other data."""
+    """Returns the flags by which the CNN's configs, written for FER2013, fit other data."""
     model = cnn.get_config().model
     mean, std = round(manifest["pixel_mean"], 4), round(manifest["pixel_std"], 4)
     fields = {"channels": manifest["channels"], "mean": mean, "std": std}

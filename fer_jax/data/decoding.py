@@ -1,90 +1,202 @@
-"""Pictures as people have them -> arrays."""
+"""Decodes images: a file, bytes, a Pillow image, or an array becomes a uint8 array."""
 
 import io
 import os
-from pathlib import Path
+import re
+import struct
+import warnings
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from fer_jax.data.sources import folders
-from fer_jax.data.sources.record import BadRecordError
+Picture = np.ndarray | Image.Image | str | os.PathLike | bytes | io.IOBase
 
-Picture = np.ndarray | Image.Image | str | os.PathLike
+IMAGE_ENDINGS = (
+    ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".avif",
+    ".jp2",
+)  # fmt: skip
+# Pillow's names of their formats. It reads more: for one of them it starts another program.
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+MAX_PIXELS = 80_000_000  # a large photograph; a file that declares more is refused before it is decoded
+
+# Files and folders of operating systems, NAS devices and archives, in lower case.
+_SYSTEM_NAMES = {
+    "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",
+    "lost+found", "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "#recently-snapshot",
+}  # fmt: skip
+_DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits that cameras, scanners and programs use
+_DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error)  # what Pillow raises
 
 
 class PictureError(ValueError):
-    """A picture that cannot be used; the message names it and says what was expected."""
+    """An image that cannot be used.
+
+    Attributes:
+      where: the file's path, or what the image is called.
+      reason: what was found and what was expected.
+    """
+
+    def __init__(self, where: str, reason: str):
+        self.where, self.reason = where, reason
+        super().__init__(f"{where}: {reason}")
 
 
-def read(picture: Picture, name: str = "the picture") -> np.ndarray:
-    """A picture as an array, turned upright as its EXIF data say.
+def is_system_name(name: str) -> bool:
+    """Returns whether a file or folder of this name never holds a user's images.
+
+    True for hidden names, the thumbnails and recycle bins of operating systems and NAS devices, and what
+    archives leave behind.
+    """
+    return name.startswith(".") or name.casefold() in _SYSTEM_NAMES
+
+
+def read(picture: Picture, name: str = "the image") -> np.ndarray:
+    """Returns an image as an array, turned upright as its EXIF data says.
 
     Args:
-      picture: a path, a Pillow image, or uint8 [H, W], [H, W, 1], [H, W, 3] (RGB) or [H, W, 4] (RGBA, the
-        last left out).
+      picture: a path, the bytes of a file, an open binary file, a Pillow image, or an array [H, W],
+        [H, W, 1], [H, W, 3] (RGB), or [H, W, 4] (RGBA, whose alpha is ignored); see `to_uint8` for dtypes.
       name: what to call it in a message, where it has no path.
 
     Returns:
       uint8 [H, W] when grey, else [H, W, 3].
 
     Raises:
-      PictureError: it is none of these, or a file that is missing, damaged or too large.
+      PictureError: it is none of these, or a file that is missing, damaged, or too large.
     """
+    if isinstance(picture, str) and re.match(r"https?://|data:", picture, re.IGNORECASE):
+        raise PictureError(repr(picture[:60]), "is no file; download or decode it first")
     if isinstance(picture, str | os.PathLike):
-        return _read_file(Path(picture))
+        return _read_file(os.fspath(picture))
+    if isinstance(picture, bytes | io.IOBase):
+        return decode(picture, name)
     if isinstance(picture, Image.Image):
         try:
-            picture = folders.to_array(ImageOps.exif_transpose(picture))
-        except folders.DECODING_ERRORS as error:  # a lazily opened file that is damaged
-            raise PictureError(f"{name} cannot be decoded: {error}") from error
+            return _from_pillow(picture, name)
+        except _DECODING_ERRORS as error:  # a lazily opened file that is damaged
+            raise _explained(error, name) from error
     if not isinstance(picture, np.ndarray):
         raise PictureError(
-            f"{name} is a {type(picture).__name__}; expected a path, a Pillow image or a uint8 array"
+            name,
+            f"a {type(picture).__name__}; expected a path, bytes, a binary file, a Pillow image, or an array",
         )
-    return _check(picture, name)
+    array = picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
+    in_color = array.ndim == 3 and array.shape[2] in (3, 4)
+    if not array.size or not (array.ndim == 2 or in_color):
+        raise PictureError(
+            name, f"{array.dtype} {list(array.shape)}; expected [H, W], [H, W, 1], [H, W, 3], or [H, W, 4]"
+        )
+    return to_uint8(array[..., :3] if in_color else array, name)
 
 
-def decode(data: bytes, name: str, max_pixels: int = folders.MAX_PIXELS) -> np.ndarray:
-    """An encoded picture as an array, see `folders.decode`.
+def _read_file(path: str) -> np.ndarray:
+    if os.path.isdir(path):
+        raise PictureError(path, "is a folder; expected an image file")
+    try:
+        with open(path, "rb") as file:
+            return decode(file, path)
+    except FileNotFoundError as error:
+        raise PictureError(path, "does not exist") from error
+    except PermissionError as error:
+        raise PictureError(path, "no permission to read it; check the file's permissions") from error
+    except OSError as error:
+        raise PictureError(path, f"cannot be read: {error.strerror or error}") from error
+
+
+def decode(file: BinaryIO | bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decodes an image file, turned upright as its EXIF data says; safe to call from several threads.
 
     Args:
-      data: what its file would hold.
+      file: the encoded image, or its bytes; of several frames the first is taken.
       name: what to call it in a message.
-      max_pixels: what declares more is refused before it is decoded.
+      max_pixels: an image that declares more is refused before it is decoded.
+
+    Returns:
+      uint8 [H, W] when grey (also when stored as RGB with equal channels), else [H, W, 3].
 
     Raises:
-      PictureError: it cannot be decoded, or is too large.
+      PictureError: it cannot be decoded, is truncated, or is too large.
     """
     try:
-        return folders.decode(io.BytesIO(data), name, max_pixels)
-    except BadRecordError as error:
-        raise PictureError(str(error)) from error
+        # Above its own limits Pillow warns, then refuses. The filters of warnings are the whole process's, so
+        # the warning stays one: what it is about is refused just below.
+        image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
+        if image.width * image.height > max_pixels:
+            raise PictureError(name, _too_large(f"{image.width} x {image.height} pixels", max_pixels))
+        return _from_pillow(image, name)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        count = re.search(r"\d+", str(error))
+        found = f"{count[0]} pixels" if count else str(error)
+        raise PictureError(name, _too_large(found, max_pixels)) from error
+    except _DECODING_ERRORS as error:
+        raise _explained(error, name) from error
 
 
-def _read_file(path: Path) -> np.ndarray:
-    if path.is_dir():
-        raise PictureError(f"{path} is a folder; expected an image file")
-    if not path.exists():
-        raise PictureError(f"{path} does not exist")
-    try:
-        return folders.read_image(path)
-    except BadRecordError as error:
-        raise PictureError(str(error)) from error
+def _too_large(found: str, max_pixels: int) -> str:
+    return f"declares {found}, more than the limit of {max_pixels:,}; it was not decoded"
 
 
-def _check(array: np.ndarray, name: str) -> np.ndarray:
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    colours = array.ndim == 3 and array.shape[2] in (3, 4)
-    if array.dtype != np.uint8 or not array.size or not (array.ndim == 2 or colours):
+def _explained(error: Exception, name: str) -> PictureError:
+    if isinstance(error, PictureError):
+        return error
+    reason = "it is not an image that can be read" if "identify" in str(error) else str(error)
+    return PictureError(name, f"cannot be decoded: {reason}; expected a whole image file")
+
+
+def _from_pillow(image: Image.Image, name: str) -> np.ndarray:
+    # Pillow keeps the high bytes only.
+    deep_color = ";16" in str(getattr(image, "tile", "")) and image.mode == "RGB"
+    image = ImageOps.exif_transpose(image)
+    if not image.width or not image.height:
+        raise PictureError(name, f"{image.width} x {image.height} pixels; expected at least one")
+    if image.mode in ("1", "L", "F") or image.mode.startswith("I"):
+        return to_uint8(np.asarray(image), name)
+    array = np.asarray(image.convert("RGB"))
+    if deep_color and array.max() < 16:
         raise PictureError(
-            f"{name} is {array.dtype} {list(array.shape)}; expected uint8 [H, W], [H, W, 1], [H, W, 3] (RGB) "
-            "or [H, W, 4], values 0 to 255"
+            name, "16-bit color whose values are all below 4096; save it with 8 bits a channel, scaled to 255"
         )
-    return array[..., :3] if colours else array
+    grey = (array[..., :1] == array).all()
+    return np.ascontiguousarray(array[..., 0]) if grey else array
+
+
+def to_uint8(values: np.ndarray, name: str) -> np.ndarray:
+    """Returns pixel values as uint8 from 0 (black) to 255, scaled by what their type and range say.
+
+    Booleans are black or white, floats are taken as 0 to 1, and integers other than uint8 by the bits in
+    use: values up to 4095, for example, as 12 bits. Where the type alone does not decide, a `UserWarning`
+    says what was assumed.
+
+    Args:
+      values: bool, integer, or float, of any shape, not empty.
+      name: what to call the image in a message.
+
+    Raises:
+      PictureError: values that are negative, not finite, or floats above 1.
+    """
+    if values.dtype == np.uint8:
+        return values
+    kind, low, high = values.dtype.kind, values.min(), values.max()
+    if kind not in "biuf" or not (low >= 0 and high <= (1 if kind == "f" else 2**32 - 1)):
+        expected = "uint8, integers of 0 or more, or floats from 0 to 1"
+        raise PictureError(name, f"{values.dtype} from {low} to {high}; expected {expected}")
+    if kind == "b":
+        return np.where(values, np.uint8(255), np.uint8(0))
+    if kind == "f":
+        white = 1
+        warnings.warn("float pixels are taken as 0 (black) to 1 (white)", stacklevel=2)
+    else:
+        bits = next(depth for depth in _DEPTHS if int(high) < 2**depth)
+        white = 2**bits - 1
+        if bits not in (16, 8 * values.dtype.itemsize):
+            warnings.warn(
+                f"{values.dtype} pixels that use {bits} bits are taken as 0 (black) to {white} (white)",
+                stacklevel=2,
+            )
+    return (values.astype(np.float64) * (255 / white)).round().astype(np.uint8)
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
-    """uint8 [H, W] or [H, W, 3] -> uint8 [H, W, 3]."""
+    """Returns an image uint8 [H, W] or [H, W, 3] as uint8 [H, W, 3]."""
     return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)

@@ -1,9 +1,9 @@
-"""The seven emotions, and contempt: their names, their ids and the names other datasets give them."""
+"""Names the seven emotions and contempt, their ids, and what other datasets call them."""
 
 import re
 
-# The order of the FER2013 challenge; an emotion's id is its place here. Folder copies sort
-# alphabetically (neutral 4, sad 5, surprise 6), so everything in this project maps by name.
+# In the order of the FER2013 challenge; an emotion's id is its index. Copies in folders sort
+# alphabetically (neutral 4, sad 5, surprise 6), so this project maps classes by name.
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 CONTEMPT = "contempt"  # FER+'s eighth
 
@@ -20,10 +20,10 @@ _CANONICAL = {alias: name for name, others in _ALIASES.items() for alias in (nam
 
 
 def class_names(num_classes: int) -> tuple[str, ...]:
-    """What a network with so many outputs tells apart, in the order of its outputs.
+    """Returns the classes of a network with so many outputs, in the order of its outputs.
 
     Raises:
-      ValueError: when it is neither 7 (`EMOTIONS`) nor 8 (these and contempt).
+      ValueError: the number is neither 7 (`EMOTIONS`) nor 8 (these and contempt).
     """
     names = (*EMOTIONS, CONTEMPT)[:num_classes]
     if num_classes not in (7, 8):
@@ -38,14 +38,13 @@ class UnknownEmotionError(ValueError):
 
 
 def canonical(name: str) -> str:
-    """The emotion that `name` stands for, as written in `EMOTIONS`.
+    """Returns the emotion that `name` stands for, as written in `EMOTIONS`.
 
-    Case, surrounding blanks and `_`, `-` or blanks inside do not matter. Numbers are not names:
-    which order they count in differs between datasets (see `folders` for the one case in which they
-    are accepted).
+    Case, blanks, `_` and `-` do not matter. Numbers are not names, as their order differs between datasets
+    (`folders` accepts them in one case).
 
     Raises:
-      UnknownEmotionError: when it is none of them (contempt, for one, is not among the seven).
+      UnknownEmotionError: it is none of them (contempt, for example, is not among the seven).
     """
     key = re.sub(r"[\s_-]+", "", name).casefold()
     if key not in _CANONICAL:
@@ -55,9 +54,9 @@ def canonical(name: str) -> str:
 
 
 def emotion_id(name: str) -> int:
-    """The id (0-6, the challenge's order) of an emotion's name or variant.
+    """Returns the id (0-6, the challenge's order) of an emotion's name or variant.
 
     Raises:
-      UnknownEmotionError: see `canonical`.
+      UnknownEmotionError: as `canonical`.
     """
     return EMOTIONS.index(canonical(name))

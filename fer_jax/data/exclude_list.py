@@ -1,4 +1,4 @@
-"""A file of ids of training images that are left out, such as suspected label errors."""
+"""Reads a list of training images to exclude, such as suspected label errors, and applies it."""
 
 import csv
 import dataclasses
@@ -10,6 +10,7 @@ import pathlib
 import numpy as np
 
 from fer_jax import tables
+from fer_jax.data.csv_file import find_delimiter, find_encoding
 from fer_jax.data.faces import Faces
 
 COLUMN = "id"
@@ -21,7 +22,7 @@ class ExcludeList:
 
     Attributes:
       path: of the file.
-      rows: the number of the row (from 1) where each id stands first.
+      rows: the number of the row (from 1) in which each id first stands.
       digest: SHA-256 of the file's bytes, hexadecimal.
     """
 
@@ -31,9 +32,9 @@ class ExcludeList:
 
 
 def read(path: os.PathLike | str) -> ExcludeList:
-    """Reads a CSV whose header names a column `id`, or, without such a header, a text with one id a line.
+    """Reads a CSV whose header names a column `id`, or, without such a header, a text with one id per line.
 
-    Empty lines are skipped, and an id may stand there twice.
+    Empty lines are skipped, and an id may occur twice.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -47,34 +48,32 @@ def read(path: os.PathLike | str) -> ExcludeList:
         )
     content = path.read_bytes()
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode(find_encoding(content))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no UTF-8 text ({error}): save the list of ids as plain text") from None
-    lines = csv.reader(io.StringIO(text, newline=""))
+    first_line = next(io.StringIO(text, newline=None), "")
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=find_delimiter(first_line))
     header = [name.strip() for name in next(lines, [])]
+    rows: dict[str, int] = {}
     if COLUMN in header:
         column = header.index(COLUMN)
-        entries = [(lines.line_num, _cell(path, lines.line_num, line, column)) for line in lines if line]
+        for line in filter(None, lines):
+            name = line[column].strip() if column < len(line) else ""
+            if not name:
+                where = f"column {column + 1}, the one named {COLUMN}"
+                raise ValueError(f"{path}, row {lines.line_num}: no id in {where}; got {line}")
+            rows.setdefault(tables.csv_value(name), lines.line_num)
     else:
-        entries = [(row, line.strip()) for row, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not entries:
-        raise ValueError(f"{path} names no id: set config.data.drop_ids='' to leave out no image")
-    rows: dict[str, int] = {}
-    for row, name in entries:
-        rows.setdefault(name, row)
+        for number, line in enumerate(io.StringIO(text, newline=None), 1):
+            if name := line.strip():
+                rows.setdefault(name, number)
+    if not rows:
+        raise ValueError(f"{path} names no id: set config.data.drop_ids='' to exclude no image")
     return ExcludeList(str(path), rows, hashlib.sha256(content).hexdigest())
 
 
-def _cell(path: pathlib.Path, row: int, line: list[str], column: int) -> str:
-    name = line[column].strip() if column < len(line) else ""
-    if not name:
-        where = f"column {column + 1}, the one named {COLUMN}"
-        raise ValueError(f"{path}, row {row}: no id in {where}; got {line}")
-    return tables.csv_value(name)
-
-
 def exclude(faces: Faces, listed: ExcludeList) -> Faces:
-    """The faces that are not listed, in their order.
+    """Returns the faces that are not listed, in their order.
 
     Raises:
       ValueError: an id is none of the faces' (the message names file and row), or no face remains.

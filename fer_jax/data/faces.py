@@ -1,4 +1,4 @@
-"""The one in-memory form of a split: faces, labels and ids side by side."""
+"""Defines the in-memory form of a split."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ class Faces:
     """A split of a dataset.
 
     Attributes:
-      images: uint8 [N, H, W, C] with C = 1 (grey) or 3 (RGB). An array, or, when the split is streamed
+      images: uint8 [N, H, W, C] with C = 1 (grey) or 3 (RGB): an array, or, for a split that is streamed
         from disk, an object with `shape`, NumPy-style indexing by an integer array, and
-        `take(indices)`, which returns such an object again.
+        `take(indices)`, which returns such an object.
       labels: int32 [N], ids of `emotions.class_names(K)` (the challenge's order).
       targets: float32 [N, K], the label distribution to train on: one-hot unless labels are soft.
-      ids: N strings, each stable across runs and machines (where the image came from in its source).
-      votes: int32 [N, 10], FER+'s, in the order of `ferplus.COLUMNS`, zeros for images without any; None
+      ids: N strings, stable across runs and machines (where each image came from in its source).
+      votes: int32 [N, 10], FER+'s, in the order of `ferplus.COLUMNS`, zeros for images without votes; None
         where the dataset has none.
     """
 
@@ -31,14 +31,10 @@ class Faces:
     votes: np.ndarray | None = None
 
     def __post_init__(self):
-        counts = {len(self.labels), len(self.targets), len(self.ids), self.images.shape[0]}
-        counts |= set() if self.votes is None else {len(self.votes)}
-        if len(counts) != 1:
-            raise ValueError(
-                f"images, labels, targets, ids and votes must have one length, got {self.images.shape[0]}, "
-                f"{len(self.labels)}, {len(self.targets)}, {len(self.ids)}, "
-                f"{'none' if self.votes is None else len(self.votes)}"
-            )
+        counts = [self.images.shape[0], len(self.labels), len(self.targets), len(self.ids)]
+        counts += [] if self.votes is None else [len(self.votes)]
+        if len(set(counts)) != 1:
+            raise ValueError(f"images, labels, targets, ids and votes must have one length, got {counts}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,7 +45,7 @@ class Faces:
         return tuple(self.images.shape[1:])
 
     def take(self, indices: np.ndarray) -> "Faces":
-        """The faces at `indices` (int [M]), in that order; a streamed split remains one."""
+        """Returns the faces at `indices` (int [M]), in that order; a streamed split stays on disk."""
         indices = np.asarray(indices)
         in_memory = isinstance(self.images, np.ndarray)
         images = self.images[indices] if in_memory else self.images.take(indices)
@@ -59,5 +55,5 @@ class Faces:
 
 
 def one_hot(labels: np.ndarray, num_classes: int = len(EMOTIONS)) -> np.ndarray:
-    """Labels int [N] as float32 [N, num_classes]."""
+    """Returns labels int [N] as float32 [N, num_classes]."""
     return np.eye(num_classes, dtype=np.float32)[labels]

@@ -1,8 +1,8 @@
-"""FER+: ten annotators' votes for each image of FER2013, and the rules that turn votes into labels.
+"""Turns FER+'s votes of ten annotators for each image of FER2013 into labels.
 
 Barsoum et al., "Training deep networks for facial expression recognition with crowd-sourced label
-distribution" (2016, arXiv:1608.01041). The rules keep different numbers of images, so a score on FER+
-means nothing without its rule. Official counts of Training, PublicTest, PrivateTest:
+distribution" (2016, arXiv:1608.01041). Rules keep different numbers of images, so a score on FER+ has no
+meaning without its rule. Official counts of Training, PublicTest, PrivateTest:
 
     ferplus_majority    25,060  3,199  3,153
     ferplus_argmax8     28,559  3,579  3,573
@@ -18,14 +18,14 @@ import numpy as np
 from fer_jax.data.emotions import class_names
 from fer_jax.data.faces import Faces
 
-GIVEN = "given"  # where the name of a rule is expected: the labels that images came with, no rule's
-ANNOTATION = "ferplus"  # what manifests and checkpoints call these votes
+GIVEN = "given"  # in place of a rule: the labels that images came with
+ANNOTATION = "ferplus"  # the name of these votes in manifests and checkpoints
 
 # The order of fer2013new.csv.
 COLUMNS = (
     "neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF",
 )  # fmt: skip
-_EMOTIONS = 8  # columns; the other two say that there is no emotion to be seen, or no face
+_EMOTIONS = 8  # columns; the other two say that the image shows no clear emotion, or no face
 LEFT_OUT = -1
 
 # In the order of `emotions.class_names(8)`.
@@ -60,18 +60,18 @@ def _distribution(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _without_outliers(votes: np.ndarray) -> np.ndarray:
-    """Microsoft's outlier removal: what a single annotator saw does not count."""
+    """Removes outliers as Microsoft does: single votes do not count."""
     return np.where(votes > 1, votes, 0)
 
 
 def _one_hot(winner: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Columns int [N] that win where `chosen`, as columns and shares of the emotions."""
+    """Returns the winners (columns int [N]), `LEFT_OUT` where not `chosen`, and one-hot emotions."""
     winner = np.where(chosen & (winner < _EMOTIONS), winner, LEFT_OUT)
     return winner, (winner[:, None] == np.arange(_EMOTIONS)).astype(np.float64)
 
 
-# Each takes votes int [N, 10] and gives the winning column int [N], `LEFT_OUT` where there is none, and the
-# shares of the 8 emotions' columns float64 [N, 8], 0 there.
+# Each takes votes int [N, 10] and returns the winning column int [N], `LEFT_OUT` where there is none, and the
+# shares of the 8 emotions' columns float64 [N, 8], all 0 there.
 RULES: dict[str, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]] = {
     # Microsoft's "majority" (microsoft/FERPlus, src/ferplus.py): single votes are dropped; the winner has
     # more than half of what remains, and is neither unknown nor NF.
@@ -87,26 +87,26 @@ RULES: dict[str, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]] = {
 
 
 def labels(votes: np.ndarray, rule: str, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and label distributions by a rule.
+    """Returns labels and label distributions by a rule.
 
     Args:
       votes: int [N, 10], in the order of `COLUMNS`; rows of zeros are images without votes.
       rule: one of `RULES`.
       num_classes: 8, or 7 to leave out the images whose label is contempt; the distributions of the others
-        are then renormalised without it.
+        are then renormalized without it.
 
     Returns:
       Labels int32 [N], ids of `emotions.class_names(num_classes)`, `LEFT_OUT` for images that the rule does
       not keep; and distributions float32 [N, num_classes], zeros for these.
 
     Raises:
-      ValueError: there is no such rule or number of classes.
+      ValueError: no such rule or number of classes.
     """
     if rule not in RULES:
         raise ValueError(f"there is no FER+ rule {rule!r}; there are: {', '.join(RULES)}")
     columns = _COLUMN_OF_CLASS[: len(class_names(num_classes))]
     winner, shares = RULES[rule](np.asarray(votes, np.int64))
-    class_of_column = np.full(_EMOTIONS + 1, LEFT_OUT, np.int32)  # the last place is where LEFT_OUT points
+    class_of_column = np.full(_EMOTIONS + 1, LEFT_OUT, np.int32)  # LEFT_OUT, -1, indexes the last
     class_of_column[columns] = np.arange(num_classes)
     found = class_of_column[winner]
     shares = np.where(found[:, None] == LEFT_OUT, 0, shares[:, columns])
@@ -115,7 +115,7 @@ def labels(votes: np.ndarray, rule: str, num_classes: int) -> tuple[np.ndarray, 
 
 
 def relabel(faces: Faces, rule: str, num_classes: int) -> Faces:
-    """The faces that a rule keeps, in their order, with its labels and targets; arguments as `labels`'.
+    """Returns the faces that a rule keeps, in their order, with its labels and targets; see `labels`.
 
     Raises:
       ValueError: the faces have no votes; or as `labels`.

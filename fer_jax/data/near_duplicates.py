@@ -1,4 +1,4 @@
-"""All pairs of images that are nearly the same, by zero-mean normalised correlation.
+"""Finds all pairs of images that are nearly the same, by zero-mean normalized correlation.
 
 The correlation of two images is the dot product of their pixels after subtracting each one's mean
 and dividing by its norm. With P the projection on the low frequencies of the discrete cosine
@@ -10,10 +10,12 @@ The right side is one dot product of vectors with 145 numbers instead of 2,304; 
 the threshold are the pixels themselves compared.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
+import scipy.fft
 from PIL import Image
+from tqdm import tqdm
 
 SIDE = 48
 _LOW = 12  # frequencies kept along each axis
@@ -23,7 +25,7 @@ _SLACK = 1e-5  # of float32 sums; candidates only
 
 
 def shrink(image: np.ndarray) -> np.ndarray:
-    """uint8 [H, W] or [H, W, 3] as grey uint8 [48, 48], in which copies are looked for."""
+    """Returns uint8 [H, W] or [H, W, 3] as grey uint8 [48, 48], in which duplicates are searched."""
     if image.shape == (SIDE, SIDE):
         return image
     grey = Image.fromarray(image).convert("L")
@@ -31,87 +33,58 @@ def shrink(image: np.ndarray) -> np.ndarray:
 
 
 def near_pairs(
-    images: np.ndarray,
-    threshold: float,
-    each: Callable[[], None] = lambda: None,
-    *,
-    others: np.ndarray | None = None,
+    images: np.ndarray, threshold: float, *, others: np.ndarray | None = None, progress: bool = False
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Finds all pairs whose correlation is at least `threshold`.
+    """Finds all pairs whose correlation is at least `threshold`, block by block.
 
     Args:
-      images: uint8 [N, H, W]. Blank ones correlate with nothing.
+      images: uint8 [N, H, W]. Blank images correlate with nothing.
       threshold: above 0, at most 1.
-      each: called after each of the `block_count` blocks of pairs.
-      others: uint8 [L, H, W]; the pairs are then of an image and one of these.
+      others: uint8 [L, H, W]; pairs are then of an image and one of these.
+      progress: whether to show a progress bar.
 
     Yields:
-      First and second index int64 [M], first < second but with `others`, and correlation float32 [M];
-      M may be 0.
+      First and second index int64 [M], first < second unless `others` is given, and correlation
+      float32 [M]; M may be 0.
     """
-    pixels = _normalised(images)
-    bounds = _bound_vectors(pixels, images.shape[1:])
-    pixels2, bounds2 = pixels, bounds
-    if others is not None:
-        pixels2 = _normalised(others)
-        bounds2 = _bound_vectors(pixels2, others.shape[1:])
-    for i, j in _blocks(len(pixels), None if others is None else len(pixels2)):
+    pixels, bounds = _normalize(images)
+    pixels2, bounds2 = (pixels, bounds) if others is None else _normalize(others)
+    blocks = [
+        (i, j)
+        for i in range(0, len(pixels), _BLOCK)
+        for j in range(i if others is None else 0, len(pixels2), _BLOCK)
+    ]
+    for i, j in tqdm(blocks, "comparing", unit=" blocks", disable=not progress):
         product = bounds[i : i + _BLOCK] @ bounds2[j : j + _BLOCK].T
-        hits = np.flatnonzero(product >= threshold - _SLACK)
-        first, second = hits // product.shape[1] + i, hits % product.shape[1] + j
+        first, second = np.nonzero(product >= threshold - _SLACK)
+        first, second = first + i, second + j
         if others is None:
             once = first < second
             first, second = first[once], second[once]
-        yield _compare(pixels, pixels2, first, second, threshold)
-        each()
+        values = np.empty(len(first), np.float32)
+        for start in range(0, len(first), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            np.einsum("nd,nd->n", pixels[first[part]], pixels2[second[part]], out=values[part])
+        near = values >= threshold - 1e-6  # identical images may come out one rounding below 1
+        yield first[near], second[near], np.minimum(values[near], 1)
 
 
-def block_count(count: int, others: int | None = None) -> int:
-    """How many blocks `near_pairs` works through for `count` images, or for these and so many others."""
-    return sum(1 for _ in _blocks(count, others))
+def _normalize(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images uint8 [N, H, W] as two arrays.
 
-
-def _blocks(count: int, others: int | None) -> Iterator[tuple[int, int]]:
-    for i in range(0, count, _BLOCK):
-        for j in range(i if others is None else 0, count if others is None else others, _BLOCK):
-            yield i, j
-
-
-def _normalised(images: np.ndarray) -> np.ndarray:
-    """float32 [N, H * W] with mean 0 and norm 1 (0 for blank images)."""
+    Returns:
+      float32 [N, H * W] with mean 0 and norm 1 (all 0 for blank images), and float32 [N, K + 1], the low
+      frequencies of each and the norm of its rest.
+    """
     pixels = images.reshape(len(images), -1).astype(np.float32)
     pixels -= pixels.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(pixels, axis=1, keepdims=True)
     pixels /= np.where(norms > 1e-3, norms, np.inf)
-    return pixels
-
-
-def _bound_vectors(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """float32 [N, K + 1]: the low frequencies of each image and the norm of its rest."""
-    rows, columns = (_low_frequencies(n) for n in shape)
-    low = np.concatenate(
-        [
-            np.einsum("kh,nhw,lw->nkl", rows, part, columns, optimize=True).reshape(len(part), -1)
-            for part in np.split(pixels.reshape(-1, *shape), range(_BLOCK, len(pixels), _BLOCK))
-        ]
-    )
-    energy = np.einsum("nd,nd->n", pixels, pixels) - np.einsum("nk,nk->n", low, low)
-    return np.concatenate([low, np.sqrt(np.maximum(energy, 0))[:, None]], axis=1)
-
-
-def _low_frequencies(n: int) -> np.ndarray:
-    """The first rows of the orthonormal DCT-II matrix of size n, float32 [K, n]."""
-    k, x = np.arange(min(_LOW, n))[:, None], np.arange(n) + 0.5
-    scale = np.where(k == 0, np.sqrt(1 / n), np.sqrt(2 / n))
-    return (scale * np.cos(np.pi / n * k * x)).astype(np.float32)
-
-
-def _compare(
-    pixels: np.ndarray, pixels2: np.ndarray, first: np.ndarray, second: np.ndarray, threshold: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    values = np.empty(len(first), np.float32)
-    for start in range(0, len(first), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        np.einsum("nd,nd->n", pixels[first[part]], pixels2[second[part]], out=values[part])
-    near = values >= threshold - 1e-6  # identical images may come out one rounding below 1
-    return first[near], second[near], np.minimum(values[near], 1)
+    bounds = []
+    for start in range(0, max(len(pixels), 1), _BLOCK):
+        part = pixels[start : start + _BLOCK]
+        waves = scipy.fft.dctn(part.reshape(len(part), *images.shape[1:]), axes=(1, 2), norm="ortho")
+        low = waves[:, :_LOW, :_LOW].reshape(len(part), -1)
+        energy = np.einsum("nd,nd->n", part, part) - np.einsum("nk,nk->n", low, low)
+        bounds.append(np.concatenate([low, np.sqrt(np.maximum(energy, 0))[:, None]], axis=1))
+    return pixels, np.concatenate(bounds)

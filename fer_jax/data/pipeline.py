@@ -1,9 +1,9 @@
-"""The input pipeline: Grain decides which faces come when and how each is augmented.
+"""Feeds training: Grain decides the order of faces and how each is augmented.
 
-A batch is a pure function of (seed, global batch size, its number): batch k holds the same faces
-with the same parameters whatever the number of processes or workers, and however often the run was
-resumed. That is why the position in the stream is a single number, and why each process draws the
-parameters of the whole global batch (microseconds) before it takes its own part.
+A batch is a pure function of (seed, global batch size, its number): batch k has the same faces
+with the same parameters for any number of processes, workers, and resumptions. Therefore the position
+in the stream is a single number, and each process draws the parameters of the whole global batch
+(microseconds) before it takes its own part.
 """
 
 import dataclasses
@@ -25,12 +25,11 @@ READ_AHEAD = 8  # batches
 
 
 class TrainStream(Iterator[dict[str, np.ndarray]]):
-    """Endless shuffled, augmented batches for one process.
+    """An endless stream of shuffled, augmented batches for one process.
 
-    Epochs follow each other without a seam, each in a new order: a batch may hold the last faces of
-    one epoch and the first of the next, nothing is dropped, and every epoch shows every face once,
-    unless the classes are balanced: then as many faces, see `sampling.EpochOrder`. With fewer faces than
-    a batch, a face comes several times in one batch.
+    Each epoch has a new order. A batch may span two epochs, no face is dropped, and every epoch shows
+    every face once, or as many faces where classes are balanced (see `sampling.EpochOrder`). With fewer
+    faces than a batch, a face occurs several times in one batch.
 
     Yields dicts: 'image' uint8 [b, H, W, C], 'target' float32 [b, K], and 'affine', 'color',
     'erase' and, where the ranges mix faces, 'mix' as drawn by `augment.draw`, where
@@ -38,7 +37,7 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
 
     Attributes:
       batches_per_epoch: float, how many global batches show as many faces as there are.
-      wait_seconds: total time the consumer has waited in `next`; reset it at will.
+      wait_seconds: total time the consumer has waited in `next`; may be reset.
     """
 
     def __init__(
@@ -62,18 +61,18 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
           balancing: how far the classes' shares are evened out, in [0, 1]; see `sampling.class_shares`.
           process_index: this process.
           process_count: number of processes that share the global batch.
-          num_workers: 0 reads in a thread of this process (best for faces in memory), more in that
-            many child processes (for faces streamed from disk).
+          num_workers: child processes that read (for faces streamed from disk); 0 reads in a thread of
+            this process (best for faces in memory).
 
         Raises:
-          ValueError: when the batch does not divide or there are no faces.
+          ValueError: the batch does not divide among the processes, or there are no faces.
         """
         local = _local_part(batch_size, ranges, process_index, process_count)
         if not len(faces):
             raise ValueError("there are no faces to train on: the split is empty")
         order_seed, draw_seed = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
-        # Element e is the order of epoch e. Whole orders, and below them whole batches, because
-        # Grain's work on each element (7 us for shuffle and batch) would be most of a face's work.
+        # Element e is the order of epoch e. Elements are whole orders, and below whole batches, because
+        # Grain's overhead on each (7 us for shuffle and batch) would be most of the cost of a face.
         orders = (
             grain.MapDataset.source([len(faces)])
             .repeat()
@@ -99,7 +98,7 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
         return batch
 
     def state(self) -> dict[str, int]:
-        """The position, fit for JSON: valid for any number of workers and processes."""
+        """Returns the position, fit for JSON: valid for any number of workers and processes."""
         return {"next_batch": self._next_batch}
 
     def restore(self, state: dict[str, int]) -> None:
@@ -107,17 +106,17 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
         self.close()
         self._next_batch = int(state["next_batch"])
         rest = self._batches.slice(slice(self._next_batch, None))
-        # One thread: more would only fight over the interpreter lock, and order costs nothing with
-        # one.
+        # More threads would contend for the interpreter lock, and with one keeping the order is free.
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=READ_AHEAD)
         stream = rest.to_iter_dataset(options)
         if self._num_workers:
-            _parse_no_flags()
+            if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags; an app may have none
+                flags.FLAGS.mark_as_parsed()
             stream = stream.mp_prefetch(grain.MultiprocessingOptions(self._num_workers))
         self._iterator = iter(stream)
 
     def close(self) -> None:
-        """Ends the read-ahead; the stream yields nothing more until `restore`."""
+        """Stops reading ahead; the stream yields nothing until `restore`."""
         if self._iterator is not None:
             self._iterator.close()
             self._iterator = None
@@ -131,22 +130,20 @@ def contact_sheet(
     columns: int = 16,
     max_faces: int = 64,
 ) -> np.ndarray:
-    """A picture of the faces as the model gets them, before normalisation.
+    """Draws the faces as the model gets them, before normalization.
 
     Args:
       batch: from `TrainStream`.
       size: the model's input size.
-      fill: as for `augment.apply`.
-      mean: as for `augment.apply`.
-      columns: faces a row.
+      fill, mean: as for `augment.apply`.
+      columns: faces per row.
       max_faces: how many to show at most, an even number.
 
     Returns:
-      uint8 [rows * (size + 1), columns * (size + 1), C], faces in reading order, a black line
-      between.
+      uint8 [rows * (size + 1), columns * (size + 1), C], faces in reading order, separated by black lines.
     """
     first = {name: value[:max_faces] for name, value in batch.items()}
-    # Compiled as a whole: a compilation for each operation would take seconds.
+    # Compiled as a whole: compiling each operation by itself would take seconds.
     apply = jax.jit(augment.apply, static_argnums=(1, 2, 3))
     x = np.asarray(apply(first, size, fill, mean)[0])
     rows = -(-len(x) // columns)
@@ -158,10 +155,10 @@ def contact_sheet(
 
 @dataclasses.dataclass
 class _Indices:
-    """The number of a global batch -> the indices of its faces, int64 [B].
+    """A map from the number of a global batch to the indices of its faces, int64 [B].
 
     Attributes:
-      orders: dataset of indices int64 [count], one an epoch.
+      orders: dataset of indices int64 [count], one element per epoch.
       count: number of faces.
       batch_size: of the global batch.
     """
@@ -174,7 +171,7 @@ class _Indices:
     def __call__(self, number: int) -> np.ndarray:
         places = number * self.batch_size + np.arange(self.batch_size)
         epochs, places = np.divmod(places, self.count)
-        # Read and replaced whole: the thread that a `restore` ended may still be at its last batch.
+        # Read and replaced as a whole: the thread that `restore` stopped may still compute its last batch.
         known = self._recent
         recent = {e: known[e] if e in known else self.orders[e] for e in range(epochs[0], epochs[-1] + 1)}
         self._recent = recent
@@ -185,7 +182,7 @@ class _Indices:
 
 @dataclasses.dataclass(frozen=True)
 class _Draw:
-    """Indices of a global batch -> the same with augmentation parameters."""
+    """A map from the indices of a global batch to these with augmentation parameters."""
 
     ranges: augment.Ranges
 
@@ -195,7 +192,7 @@ class _Draw:
 
 @dataclasses.dataclass(frozen=True)
 class _Fetch:
-    """A global batch of indices and parameters -> this process's part with its faces."""
+    """A map from a global batch of indices and parameters to this process's part with its faces."""
 
     faces: Faces
     local: slice
@@ -207,7 +204,7 @@ class _Fetch:
 
 
 def _local_part(batch_size: int, ranges: augment.Ranges, process_index: int, process_count: int) -> slice:
-    """Which faces of a global batch belong to this process."""
+    """Returns which faces of a global batch belong to this process."""
     if batch_size < 1 or batch_size % process_count:
         raise ValueError(
             f"a batch of {batch_size} faces does not divide among {process_count} processes: "
@@ -221,9 +218,3 @@ def _local_part(batch_size: int, ranges: augment.Ranges, process_index: int, pro
             f"{2 * process_count}, or switch both off"
         )
     return slice(process_index * local, (process_index + 1) * local)
-
-
-def _parse_no_flags() -> None:
-    """Grain's workers read absl flags, which raises where no absl app has parsed them."""
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()

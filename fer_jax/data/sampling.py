@@ -1,4 +1,4 @@
-"""Which faces an epoch shows, and in which order."""
+"""Draws the faces of an epoch and their order."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def class_shares(labels: np.ndarray, balancing: float) -> np.ndarray:
-    """How often each class is drawn: its number of faces to the power 1 - balancing, normalised.
+    """Returns how often each class is drawn: its number of faces to the power 1 - balancing, normalized.
 
     Args:
       labels: int [N].
@@ -14,7 +14,7 @@ def class_shares(labels: np.ndarray, balancing: float) -> np.ndarray:
         root (Mahajan et al. 2018, arXiv:1805.00932).
 
     Returns:
-      float64 [K] for the classes up to the highest label; one without faces has 0.
+      float64 [K] for the classes up to the highest label; 0 for a class without faces.
     """
     counts = np.bincount(labels)
     weights = np.where(counts > 0, np.maximum(counts, 1.0) ** (1 - balancing), 0.0)
@@ -23,11 +23,11 @@ def class_shares(labels: np.ndarray, balancing: float) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class EpochOrder:
-    """Draws the faces of one epoch, as many as there are, in random order.
+    """A drawing of the N faces of one epoch, in random order.
 
-    Without balancing that is every face once. With it each class gets its share of the epoch (see
-    `class_shares`), rounded up or down at random so that it is right on average and the epoch has N faces;
-    and of a class that is drawn n times, no face comes more than once more often than another.
+    Without balancing every face is drawn once. With it each class gets its share of the epoch (see
+    `class_shares`), rounded up or down at random so that it is exact on average and the epoch has N faces.
+    Faces of one class are drawn equally often, or some once more than the others.
 
     Attributes:
       labels: int [N].
@@ -38,7 +38,7 @@ class EpochOrder:
     balancing: float
 
     def __call__(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Indices int64 [count], all randomness from `rng`; `count` is N."""
+        """Returns indices int64 [count], all randomness from `rng`; `count` is N."""
         if not self.balancing:
             return rng.permutation(count)
         # Systematic rounding: steps of a whole number over the running sum, from a random start.
@@ -52,7 +52,7 @@ class EpochOrder:
 
 
 def _draw_evenly(members: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
-    """`number` of the members, each as often as any other or once more."""
+    """Returns `number` of the members, each as often as any other or once more."""
     if not number:
         return members[:0]
     whole, rest = divmod(number, len(members))

@@ -1,4 +1,4 @@
-"""Splits that do not leak, and a training split without blanks and twins."""
+"""Splits that do not leak, and a training split without blanks and duplicates."""
 
 import hashlib
 from collections.abc import Hashable, Iterable, Mapping
@@ -7,42 +7,39 @@ import numpy as np
 
 from fer_jax.data.faces import Faces
 
-_BLOCK = 1024  # images looked at together; bounds the memory of streamed splits
+_BLOCK = 1024  # images in memory together, of streamed splits
 
 
 def duplicate_groups(images: np.ndarray) -> np.ndarray:
-    """Numbers groups of pixel-identical images in order of first appearance.
+    """Returns int32 [N]: images with equal numbers, in order of first appearance, are pixel-identical.
 
     Args:
       images: uint8 [N, H, W, C], or an object with `shape` and NumPy-style indexing.
-
-    Returns:
-      int32 [N]; images with one number are identical.
     """
     digests = (pixel_digest(image) for block in blocks(images) for image in block)
     return first_appearance(digests)
 
 
 def pixel_digest(image: np.ndarray) -> bytes:
-    """16 bytes that only an image of the same shape and pixels shares."""
+    """Returns 16 bytes that only images of the same shape and pixels share."""
     shape = ",".join(map(str, image.shape)).encode()
     return hashlib.blake2b(np.ascontiguousarray(image), digest_size=16, key=shape).digest()
 
 
 def first_appearance(keys: Iterable[Hashable]) -> np.ndarray:
-    """int32 [N]: equal keys get equal numbers, counted in order of first appearance."""
+    """Returns int32 [N]: equal keys get equal numbers, counted in order of first appearance."""
     seen: dict[Hashable, int] = {}
     return np.array([seen.setdefault(key, len(seen)) for key in keys], dtype=np.int32)
 
 
 def blank_mask(images: np.ndarray) -> np.ndarray:
-    """bool [N]: whether all pixels of images uint8 [N, H, W, C] are one value (one colour)."""
+    """Returns bool [N]: whether all pixels of images uint8 [N, H, W, C] are one color."""
     masks = [(block == block[:, :1, :1]).all(axis=(1, 2, 3)) for block in blocks(images)]
     return np.concatenate(masks) if masks else np.zeros(0, bool)
 
 
 def blocks(images: np.ndarray) -> Iterable[np.ndarray]:
-    """The images [N, ...] in parts of bounded size, in order; for splits that stay on disk."""
+    """Yields the images [N, ...] in parts of bounded size, in order; for splits that stay on disk."""
     for start in range(0, images.shape[0], _BLOCK):
         yield images[np.arange(start, min(start + _BLOCK, images.shape[0]))]
 
@@ -52,9 +49,9 @@ def stratified_group_split(
 ) -> dict[str, np.ndarray]:
     """Splits images at random: no group in two splits, and each class's share in every split.
 
-    A group belongs to its most frequent class. Class by class, the groups, shuffled, the largest
-    ones first, each go to the split that lacks most images of that class. Where groups are small
-    (twins), a split's share of a class is exact to within a group.
+    A group belongs to its most frequent class. Class by class, the groups are shuffled, and each, the
+    largest first, goes to the split that lacks most images of that class. Where groups are small
+    (duplicates), a split's share of a class is exact to within a group.
 
     Args:
       labels: int [N].
@@ -66,7 +63,7 @@ def stratified_group_split(
       Sorted indices int64 [M] for each name in `fractions`.
 
     Raises:
-      ValueError: when the fractions are not positive or do not sum to 1.
+      ValueError: the fractions are not positive or do not sum to 1.
     """
     names, shares = list(fractions), np.array(list(fractions.values()))
     if (shares <= 0).any() or abs(shares.sum() - 1) > 1e-6:
@@ -90,14 +87,15 @@ def stratified_group_split(
 
 
 def clean_train(faces: Faces, *, drop_blank: bool, merge_duplicates: bool) -> tuple[Faces, dict[str, int]]:
-    """Drops blank images and merges pixel-identical ones of a training split.
+    """Drops blank images of a training split and merges pixel-identical ones.
 
-    Merged twins become one face, at the place of the first copy and with its id. Its targets are
-    the mean of the copies' targets, its label the largest of these; where several are largest, the
-    first copy's label if it is among them, else the lowest id. Its votes are the sum of the copies' votes.
+    Merged duplicates become one face, at the place of the first and with its id. Its targets are the mean
+    of theirs, its label the class of the largest target; where several are largest, the first face's label
+    if it is among them, else the lowest id. Its votes are the sum of theirs.
 
     Returns:
-      The faces kept, in their order, and how many were left out: {"blank": n, "twin": n}.
+      The remaining faces, in their order, and how many were removed: {"blank": n, "twin": n}, where "twin"
+      (the name in stored metadata) counts duplicates.
     """
     counts = {"blank": 0, "twin": 0}
     if drop_blank:
@@ -115,18 +113,14 @@ def clean_train(faces: Faces, *, drop_blank: bool, merge_duplicates: bool) -> tu
 
 
 def _merge(faces: Faces, groups: np.ndarray, first: np.ndarray) -> Faces:
+    merged, sizes = faces.take(first), np.bincount(groups)
     sums = np.zeros((len(first), faces.targets.shape[1]))
     np.add.at(sums, groups, faces.targets.astype(np.float64))
-    sizes = np.bincount(groups)[:, None]
-    merged = faces.take(first)
-    targets = (sums / sizes).astype(np.float32)
-    # A tie must not depend on rounding: of the largest to within float32's error, the first copy's
-    # wins.
-    near_top = targets >= targets.max(axis=1, keepdims=True) - 1e-6
-    own = near_top[np.arange(len(first)), merged.labels]
-    labels = np.where(own, merged.labels, near_top.argmax(axis=1)).astype(np.int32)
-    untouched = sizes[:, 0] == 1  # a single face keeps what it had
-    labels = np.where(untouched, merged.labels, labels)
+    targets = (sums / sizes[:, None]).astype(np.float32)
+    # A tie must not depend on rounding: targets that equal the largest to within float32's error tie.
+    largest = targets >= targets.max(axis=1, keepdims=True) - 1e-6
+    keeps_label = largest[np.arange(len(first)), merged.labels] | (sizes == 1)
+    labels = np.where(keeps_label, merged.labels, largest.argmax(axis=1)).astype(np.int32)
     votes = None
     if faces.votes is not None:
         votes = np.zeros_like(merged.votes)

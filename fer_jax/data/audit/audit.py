@@ -222,18 +222,16 @@ def _near(data: Collection, threshold: float, progress: bool) -> dict[str, Any]:
     pairs = agreeing = 0
     across = collections.Counter()
     best: list[tuple[float, int, int]] = []
-    blocks = near_duplicates.block_count(len(data))
-    with tqdm(total=blocks, unit=" blocks", desc="comparing", disable=not progress) as bar:
-        for first, second, values in near_duplicates.near_pairs(data.small, threshold, bar.update):
-            has_copy[first, data.splits[second]] = has_copy[second, data.splits[first]] = True
-            other = data.groups[first] != data.groups[second]
-            first, second, values = first[other], second[other], values[other]
-            touched[first] = touched[second] = True
-            pairs += len(first)
-            agreeing += int((data.labels[first] == data.labels[second]).sum())
-            across.update(_split_pairs(data, first, second))
-            best += zip(values.tolist(), first.tolist(), second.tolist(), strict=True)
-            best = sorted(best, reverse=True)[:LISTED]
+    for first, second, values in near_duplicates.near_pairs(data.small, threshold, progress=progress):
+        has_copy[first, data.splits[second]] = has_copy[second, data.splits[first]] = True
+        other = data.groups[first] != data.groups[second]
+        first, second, values = first[other], second[other], values[other]
+        touched[first] = touched[second] = True
+        pairs += len(first)
+        agreeing += int((data.labels[first] == data.labels[second]).sum())
+        across.update(_split_pairs(data, first, second))
+        best += zip(values.tolist(), first.tolist(), second.tolist(), strict=True)
+        best = sorted(best, reverse=True)[:LISTED]
     return {
         "threshold": threshold,
         "pairs": pairs,

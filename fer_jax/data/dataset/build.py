@@ -1,7 +1,7 @@
-"""From a source to a dataset on disk; `load` reads it back (see `reader`).
+"""Builds a dataset on disk from a source; `read.load` reads it back.
 
 A dataset is a folder with a TFDS dataset (ArrayRecord, in fer/) and a manifest.json. It is built
-beside its place and moved there when whole, so a build that is killed leaves nothing that looks
+beside its place and moved there when complete, so a build that is killed leaves nothing that looks
 like a dataset.
 """
 
@@ -21,23 +21,13 @@ import numpy as np
 from tqdm import tqdm
 
 from fer_jax.data import ferplus
-from fer_jax.data.dataset import staging as spools
-from fer_jax.data.dataset.read import (
-    FORMAT_VERSION,
-    MANIFEST,
-    TFDS_FOLDER,
-    DatasetError,
-    describe,
-    load,
-    read_manifest,
-)
+from fer_jax.data.dataset.read import FORMAT_VERSION, MANIFEST, TFDS_FOLDER, DatasetError, read_manifest
+from fer_jax.data.dataset.staging import Entry, Staging, content_hash, split_hashes, statistics
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import ferplus_join
 from fer_jax.data.sources.recognize import open_source
-from fer_jax.data.sources.record import SPLITS, Source, SourceError
+from fer_jax.data.sources.record import SPLITS, BadRecordError, Source, SourceError
 from fer_jax.data.splits import first_appearance, stratified_group_split
-
-__all__ = ["DatasetError", "build", "describe", "load", "read_manifest"]  # reading is in reader.py
 
 
 def build(
@@ -45,6 +35,7 @@ def build(
     out_dir: str | Path,
     *,
     class_map: Mapping[str, str] | None = None,
+    splits: str | None = None,
     ferplus_csv: str | Path | None = None,
     ferplus_pixels: str | Path | None = None,
     skip_bad: bool = False,
@@ -61,7 +52,8 @@ def build(
     `splits.stratified_group_split`. Where `out_dir` already holds the same dataset it is kept.
 
     Args:
-      class_map: what class folders other than the seven emotions are taken for, see `folders.parse_map`.
+      class_map: what class folders are taken for, see `folders.parse_map`.
+      splits: "folders" or "names", what decides the split of Kaggle's files, see `folders.open_folders`.
       ferplus_csv: FER+'s fer2013new.csv, whose votes are joined to the images, see `ferplus_join.join`.
       ferplus_pixels: fer2013.csv, to join them by pixels.
       skip_bad: leave out bad rows and images (the manifest lists them) instead of stopping at the
@@ -82,9 +74,9 @@ def build(
       files {path: bytes}; format_version.
 
     Raises:
-      SourceError: when the source cannot be used.
+      SourceError: the source cannot be used.
       BadRecordError: at the first bad row or image, unless `skip_bad`.
-      DatasetError: when `out_dir` is occupied or cannot be written.
+      DatasetError: `out_dir` is occupied or cannot be written.
     """
     if not (validation_fraction >= 0 and test_fraction >= 0 and validation_fraction + test_fraction < 1):
         raise DatasetError(
@@ -93,7 +85,7 @@ def build(
         )
     if seed < 0:
         raise DatasetError(f"seed {seed} must be 0 or more")
-    source = open_source(source_path, class_map)
+    source = open_source(source_path, class_map, splits)
     out = Path(out_dir).expanduser().resolve()
     _check_place(out, source)
     if ferplus_csv:
@@ -102,27 +94,29 @@ def build(
         raise DatasetError("--ferplus_pixels only says how votes are joined; name their file with --ferplus")
     skipped: list[dict[str, str]] = []
 
-    def note_bad(error):
+    def note_bad(error: BadRecordError) -> None:
         skipped.append({"where": error.where, "reason": error.reason})
 
-    with _building_folder(out) as folder, _explaining_os_errors(out):
-        spool = spools.Spool(folder / "spool")
-        with tqdm(total=source.total, unit=" images", desc="reading", disable=not progress) as bar:
-            spool.fill(source.records(note_bad if skip_bad else None), bar.update)
-        if not spool.entries:
+    with _explaining_os_errors(out), _building_folder(out) as folder:
+        staging = Staging(folder / "staging")
+        records = source.records(note_bad if skip_bad else None)
+        for record in tqdm(records, "reading", source.total, unit=" images", disable=not progress):
+            staging.add(record)
+        if not staging.entries:
             raise SourceError(f"{source.path}: no image in it could be used ({len(skipped)} were bad)")
         fractions = {"validation": validation_fraction, "test": test_fraction}
-        splits, drawn = _assign_splits(spool.entries, fractions, seed)
-        manifest = _describe(source, spool.entries, splits, skipped)
+        split_of, drawn = _assign_splits(staging.entries, fractions, seed)
+        manifest = _describe(source, staging.entries, split_of, skipped)
         manifest["drawn_splits"] = {"fractions": drawn, "seed": seed} if drawn else None
         kept = _existing(out, manifest["content_hash"], overwrite)
         if kept is not None:
             if progress:
                 print(f"{out} already holds this dataset (the same images, labels and splits): kept as it is")
             return kept
-        _write_tfds(folder, spool, splits, manifest, progress)
-        spool.remove()
-        manifest["files"] = _file_sizes(folder)
+        _write_tfds(folder, staging, split_of, manifest, progress)
+        staging.remove()
+        files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+        manifest["files"] = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         _move_into_place(folder, out)
     return manifest
@@ -141,17 +135,17 @@ def _check_place(out: Path, source: Source) -> None:
         return
     if not out.is_dir():
         raise DatasetError(f"{out} is a file; choose another --out")
-    strangers = sorted({entry.name for entry in out.iterdir()} - {MANIFEST, TFDS_FOLDER})
-    if strangers or (any(out.iterdir()) and not (out / MANIFEST).is_file()):
-        held = ", ".join(strangers[:3]) or TFDS_FOLDER
+    found = {entry.name for entry in out.iterdir()}
+    others = sorted(found - {MANIFEST, TFDS_FOLDER})
+    if others or (found and not (out / MANIFEST).is_file()):
         raise DatasetError(
-            f"{out} exists and holds other things ({held}), which are left alone; choose another "
-            "--out or empty the folder yourself"
+            f"{out} exists and holds other things ({', '.join(others[:3]) or TFDS_FOLDER}), which are left "
+            "alone; choose another --out or empty the folder yourself"
         )
 
 
-def _existing(out: Path, content_hash: str, overwrite: bool) -> dict[str, Any] | None:
-    """The manifest at `out` if it is this dataset, whole; None if there is nothing to be kept."""
+def _existing(out: Path, new_hash: str, overwrite: bool) -> dict[str, Any] | None:
+    """Returns the manifest at `out` if it is this dataset, complete; None if there is nothing to be kept."""
     if not (out / MANIFEST).is_file():
         return None
     try:
@@ -160,24 +154,23 @@ def _existing(out: Path, content_hash: str, overwrite: bool) -> dict[str, Any] |
         if overwrite:
             return None
         raise DatasetError(f"{error}, with --overwrite") from error
-    if manifest["content_hash"] == content_hash:
+    if manifest["content_hash"] == new_hash:
         return manifest
     if overwrite:
         return None
     raise DatasetError(
         f"{out} holds another dataset (made from {manifest['source']}, content hash "
-        f"{manifest['content_hash'][:12]}; this one has {content_hash[:12]}); choose another "
+        f"{manifest['content_hash'][:12]}; this one has {new_hash[:12]}); choose another "
         "--out, or give --overwrite to replace it"
     )
 
 
 @contextlib.contextmanager
 def _building_folder(out: Path) -> Iterator[Path]:
-    """An empty folder beside `out`, locked, and removed at the end if it is still there."""
+    """Yields an empty folder beside `out`, locked, and removes it at the end if it is still there."""
     folder = out.parent / f".{out.name}.building"
-    with _explaining_os_errors(out):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder, os.O_RDONLY)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -215,25 +208,18 @@ def _move_into_place(folder: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _file_sizes(folder: Path) -> dict[str, int]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-
-
 # --- what it holds ---
 
 
 def _assign_splits(
-    entries: list[spools.Entry], fractions: dict[str, float], seed: int
+    entries: list[Entry], fractions: dict[str, float], seed: int
 ) -> tuple[list[str], dict[str, float]]:
-    """Each entry's split, and the fractions of the splits that had to be drawn ({} when none)."""
-    given = {entry.split for entry in entries}
+    """Returns each entry's split, and the fractions of the splits that had to be drawn ({} when none)."""
+    given, drawn = {entry.split for entry in entries}, {}
     if given <= {None, "train"}:
         drawn = {name: share for name, share in fractions.items() if share}
     elif given == {"train", "test"} and fractions["validation"]:
         drawn = {"validation": fractions["validation"]}
-    else:
-        drawn = {}
     splits = np.array([entry.split or "train" for entry in entries], dtype=object)
     if drawn:
         pool = np.flatnonzero(splits == "train")
@@ -251,35 +237,39 @@ def _assign_splits(
 
 
 def _describe(
-    source: Source, entries: list[spools.Entry], splits: list[str], skipped: list[dict[str, str]]
+    source: Source, entries: list[Entry], splits: list[str], skipped: list[dict[str, str]]
 ) -> dict[str, Any]:
-    """The manifest, but for the files."""
+    """Returns the manifest without drawn splits and files."""
     channels = 3 if any(len(entry.shape) == 3 for entry in entries) else 1
     sizes = {entry.shape[:2] for entry in entries}
-    counts = {}
-    for name in SPLITS:
-        members = [e for e, split in zip(entries, splits, strict=True) if split == name]
-        if members:
-            of_class = np.bincount([e.label for e in members], minlength=len(EMOTIONS)).tolist()
-            counts[name] = {
-                "count": len(members),
-                "class_counts": dict(zip(EMOTIONS, of_class, strict=True)),
-                **spools.split_hashes(members),
-            }
-    measured = "train" if "train" in counts else next(iter(counts))
-    mean, std = spools.statistics(e for e, split in zip(entries, splits, strict=True) if split == measured)
+    members: dict[str, list[Entry]] = {name: [] for name in SPLITS}
+    for entry, split in zip(entries, splits, strict=True):
+        members[split].append(entry)
+    members = {name: found for name, found in members.items() if found}
+    measured = next(iter(members))
+    mean, std = statistics(members[measured])
     return {
         "format_version": FORMAT_VERSION,
         "name": Path(source.path).resolve().name.removesuffix(".csv"),
         "source_kind": source.kind,
         "source": source.path,
-        "splits": counts,
+        "splits": {
+            name: {
+                "count": len(found),
+                "class_counts": {
+                    emotion: sum(entry.label == label for entry in found)
+                    for label, emotion in enumerate(EMOTIONS)
+                },
+                **split_hashes(found),
+            }
+            for name, found in members.items()
+        },
         "image_shape": [*sizes.pop(), channels] if len(sizes) == 1 else None,
         "channels": channels,
         "pixel_mean": mean,
         "pixel_std": std,
         "pixel_statistics_split": measured,
-        "content_hash": spools.content_hash(entries, splits),
+        "content_hash": content_hash(entries, splits),
         "skipped": skipped,
         "notes": source.notes,
         "annotations": [ferplus.ANNOTATION] if entries[0].votes is not None else [],
@@ -287,7 +277,7 @@ def _describe(
 
 
 def _write_tfds(
-    folder: Path, spool: spools.Spool, splits: list[str], manifest: dict[str, Any], progress: bool
+    folder: Path, staging: Staging, splits: list[str], manifest: dict[str, Any], progress: bool
 ) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow_datasets as tfds
@@ -298,20 +288,19 @@ def _write_tfds(
     channels, votes = manifest["channels"], ferplus.ANNOTATION in manifest["annotations"]
     bar = tqdm(total=len(splits), unit=" images", desc="writing", disable=not progress)
 
-    def examples_of(name):
-        for entry, split in zip(spool.entries, splits, strict=True):
+    def examples_of(name: str) -> Iterator[dict[str, Any]]:
+        for entry, split in zip(staging.entries, splits, strict=True):
             if split == name:
-                example = {"image": spool.png(entry, channels), "label": entry.label, "id": entry.id}
+                example = {"image": staging.png(entry, channels), "label": entry.label, "id": entry.id}
                 yield example | ({"votes": np.frombuffer(entry.votes, np.uint8)} if votes else {})
                 bar.update()
 
     examples = {name: lambda name=name: examples_of(name) for name in manifest["splits"]}
+    builder = FerBuilder(examples=examples, channels=channels, votes=votes, data_dir=folder)
     try:
         # TFDS announces the temporary folder on stdout
         with bar, contextlib.redirect_stdout(io.StringIO()):
-            FerBuilder(
-                examples=examples, channels=channels, votes=votes, data_dir=folder
-            ).download_and_prepare()
+            builder.download_and_prepare()
     except RuntimeError as error:  # what ArrayRecord raises when it cannot write
         cause = re.search(r"No space left on device", str(error))
         raise OSError(errno.ENOSPC, cause[0]) if cause else error from error

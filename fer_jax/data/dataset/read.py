@@ -1,4 +1,4 @@
-"""Reads a prepared dataset into memory, or as a stream if it does not fit. Needs no TensorFlow."""
+"""Reads a prepared dataset into memory, or streams it if it does not fit. Needs no TensorFlow."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ from fer_jax.data import ferplus
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
-TFDS_FOLDER = "fer"  # tfds_builder.FerBuilder.name
+TFDS_FOLDER = "fer"  # tfds.FerBuilder.name
 
 _BATCH = 512  # records fetched together
 _FIELDS = frozenset(
@@ -26,11 +26,11 @@ _FIELDS = frozenset(
 
 
 class DatasetError(ValueError):
-    """A dataset cannot be written, or what is on disk not be used; the message says what to do."""
+    """A dataset that cannot be written or used; the message says what to do."""
 
 
 def read_manifest(data_dir: str | Path) -> dict[str, Any]:
-    """The manifest of a dataset, see `build.build`.
+    """Returns the manifest of a dataset, see `build.build`.
 
     Raises:
       FileNotFoundError: when `data_dir` is not a dataset; the message holds the command that makes
@@ -44,47 +44,47 @@ def read_manifest(data_dir: str | Path) -> dict[str, Any]:
             f"fer-jax prepare --source PATH/TO/fer2013.csv --out {data_dir}\nor, without "
             "data of your own, with --source synthetic"
         )
-    again = _again(data_dir)
+    advice = _repair(data_dir)
     try:
         manifest = json.loads(path.read_text())
         version = manifest["format_version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{path} is damaged ({error}); {again}") from error
+        raise DatasetError(f"{path} is damaged ({error}); {advice}") from error
     if version != FORMAT_VERSION:
-        raise DatasetError(f"{path} has format version {version}, expected {FORMAT_VERSION}; {again}")
-    manifest.setdefault("annotations", [])  # datasets built before there were any do not say
+        raise DatasetError(f"{path} has format version {version}, expected {FORMAT_VERSION}; {advice}")
+    manifest.setdefault("annotations", [])  # missing in datasets built before FER+ was read
     if missing := sorted(_FIELDS - manifest.keys()):
-        raise DatasetError(f"{path} is damaged (it lacks {', '.join(missing)}); {again}")
+        raise DatasetError(f"{path} is damaged (it lacks {', '.join(missing)}); {advice}")
     for name, size in manifest["files"].items():
         file = path.parent / name
         found = file.stat().st_size if file.is_file() else None
         if found != size:
             state = "is missing" if found is None else f"has {found} bytes"
-            raise DatasetError(f"{file} {state}, expected {size} bytes; {again}")
+            raise DatasetError(f"{file} {state}, expected {size} bytes; {advice}")
     return manifest
 
 
 def describe(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What the facts of checkpoints and reports keep of a manifest."""
+    """Returns what the metadata of checkpoints and reports keeps of a manifest."""
     return {key: manifest[key] for key in ("name", "source_kind", "splits")}
 
 
 def load(
     data_dir: str | Path, split: str, *, image_size: int | None = None, max_bytes: int = 8 * 2**30
 ) -> faces_lib.Faces:
-    """A split of a dataset made by `build.build`, in the order of its source.
+    """Loads a split of a dataset made by `build.build`, in the order of its source.
 
     Args:
       data_dir: the dataset's folder.
       split: "train", "validation" or "test".
       image_size: side in pixels to which each face is resized (antialiased, without keeping its
-        aspect); needed only where the images differ in size.
-      max_bytes: a split that takes more when decoded is not held in memory: its `images` then
-        decode what is asked for at each access.
+        aspect ratio); needed only where the images differ in size.
+      max_bytes: a split that takes more when decoded is not kept in memory: its `images` then
+        decode what is accessed.
 
     Raises:
-      FileNotFoundError: when `data_dir` is not a dataset.
-      DatasetError: when it is damaged, has no such split, or needs an `image_size`.
+      FileNotFoundError: `data_dir` is not a dataset.
+      DatasetError: it is damaged, has no such split, or needs an `image_size`.
     """
     manifest = read_manifest(data_dir)
     if split not in manifest["splits"]:
@@ -102,7 +102,7 @@ def load(
     count = manifest["splits"][split]["count"]
     if len(source) != count:
         raise DatasetError(
-            f"{data_dir}: {split} holds {len(source)} images, its manifest says {count}; {_again(data_dir)}"
+            f"{data_dir}: {split} holds {len(source)} images, its manifest says {count}; {_repair(data_dir)}"
         )
     keep = count * int(np.prod(shape)) <= max_bytes
     images = np.empty((count, *shape), np.uint8) if keep else StreamedImages(source, np.arange(count), shape)
@@ -128,7 +128,6 @@ class StreamedImages:
     dtype = np.dtype(np.uint8)
 
     def __init__(self, source: "_Source", places: np.ndarray, shape: tuple[int, int, int]):
-        """The images [H, W, C] at `places` (int [N]) of `source`."""
         self._source = source
         self._places = places
         self.shape = (len(places), *shape)
@@ -137,7 +136,7 @@ class StreamedImages:
         return self.shape[0]
 
     def take(self, indices: np.ndarray) -> "StreamedImages":
-        """The images at `indices` (int [M]), in that order, still on disk."""
+        """Returns the images at `indices` (int [M]), in that order, still on disk."""
         return StreamedImages(self._source, self._places[indices], self.shape[1:])
 
     def __getitem__(self, index: int | slice | Iterable[int]) -> np.ndarray:
@@ -172,7 +171,7 @@ class _Source:
         return len(self._records)
 
     def fetch(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The records at `indices`: "image" (PNG), "label", "id" and, where there are any, "votes"."""
+        """Returns the records at `indices`: "image" (PNG), "label", "id", and "votes", if there are any."""
         with self._naming_damage():
             return self._records.__getitems__(indices)
 
@@ -183,11 +182,11 @@ class _Source:
         except Exception as error:  # TFDS and ArrayRecord raise many kinds and name no file.
             place = Path(self._data_dir, TFDS_FOLDER)
             raise DatasetError(
-                f"the {self._split} split in {place} cannot be read ({error}); {_again(self._data_dir)}"
+                f"the {self._split} split in {place} cannot be read ({error}); {_repair(self._data_dir)}"
             ) from error
 
 
-def _again(data_dir: str | Path) -> str:
+def _repair(data_dir: str | Path) -> str:
     return f"delete {data_dir} and run fer-jax prepare again"
 
 

@@ -1,13 +1,13 @@
-"""The first pass over a source: every image checked, PNG-encoded to one file, measured.
+"""Stages a source on disk: every image checked, PNG-encoded to one file, and measured.
 
-Deciding on splits, statistics and the content hash needs all records, the pixels of none: what
-stays in memory is about half a kilobyte an image, whatever its size.
+Splits, statistics, and the content hash need all records but no pixels: about half a kilobyte an image
+stays in memory, whatever its size.
 """
 
 import dataclasses
 import hashlib
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from fer_jax.data.splits import pixel_digest
 
 @dataclasses.dataclass(slots=True)
 class Entry:
-    """What is kept of a record: all but the pixels, which lie in the spool file."""
+    """A record without its pixels, which are in the staging file."""
 
     label: int
     split: str | None
@@ -33,39 +33,30 @@ class Entry:
     votes: bytes | None  # FER+'s, ten counts
 
 
-class Spool:
-    """PNG files end to end in one file, and an `Entry` for each."""
+class Staging:
+    """A file with PNG images end to end, and an `Entry` for each."""
 
     def __init__(self, path: Path):
         self.entries: list[Entry] = []
         self._file = open(path, "w+b")  # noqa: SIM115 (`remove` closes it)
         self._path = path
-        self._end = 0
-
-    def fill(self, records: Iterable[Record], each: Callable[[], None]) -> None:
-        """Writes all records, calling `each` after every one."""
-        for record in records:
-            self.add(record)
-            each()
 
     def add(self, record: Record) -> None:
-        png = encode_png(record.image)
-        values = record.image.astype(np.float64)
-        self._file.write(png)
+        png, values = _encode_png(record.image), record.image.astype(np.float64)
         entry = Entry(
             record.label, record.split, record.id, record.image.shape, pixel_digest(record.image),
-            float(values.mean()), float((values**2).mean()), self._end, len(png),
+            float(values.mean()), float((values**2).mean()), self._file.tell(), len(png),
             None if record.votes is None else record.votes.tobytes(),
         )  # fmt: skip
+        self._file.write(png)
         self.entries.append(entry)
-        self._end += len(png)
 
     def png(self, entry: Entry, channels: int) -> bytes:
-        """The image as PNG with `channels` (1 or 3) channels."""
+        """Returns the image as PNG with `channels` (1 or 3) channels."""
         self._file.seek(entry.offset)
         png = self._file.read(entry.length)
         if channels == 3 and len(entry.shape) == 2:
-            return encode_png(np.asarray(Image.open(io.BytesIO(png)).convert("RGB")))
+            return _encode_png(np.asarray(Image.open(io.BytesIO(png)).convert("RGB")))
         return png
 
     def remove(self) -> None:
@@ -73,15 +64,14 @@ class Spool:
         self._path.unlink(missing_ok=True)
 
 
-def encode_png(image: np.ndarray) -> bytes:
-    """uint8 [H, W] or [H, W, 3] as a PNG file."""
+def _encode_png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
 
 
 def statistics(entries: Iterable[Entry]) -> tuple[float, float]:
-    """Mean and standard deviation of all pixel values, scaled to [0, 1]."""
+    """Returns mean and standard deviation of all pixel values, scaled to [0, 1]."""
     numbers = np.array([(e.shape[0] * e.shape[1], e.mean, e.mean_square) for e in entries])
     weights = numbers[:, 0] / numbers[:, 0].sum()
     mean = float(weights @ numbers[:, 1])
@@ -90,17 +80,16 @@ def statistics(entries: Iterable[Entry]) -> tuple[float, float]:
 
 
 def content_hash(entries: Iterable[Entry], splits: Iterable[str]) -> str:
-    """SHA-256 over each image's split, label, pixels and votes; order and names do not matter."""
+    """Returns SHA-256 over each image's split, label, pixels, and votes; order and ids do not matter."""
     lines = (f"{s} {_line(e, e.votes)}" for e, s in zip(entries, splits, strict=True))
     return _sha256(sorted(lines))
 
 
 def split_hashes(entries: Iterable[Entry]) -> dict[str, str]:
-    """SHA-256 over the images of one split.
+    """Returns SHA-256 over the images of one split.
 
-    "hash" is of labels and pixels in any order: that of a split stays when votes are joined to it, so that
-    what was trained on the one is known to have seen the other. "order_hash" is of labels, pixels and votes
-    in this order.
+    "hash" is of labels and pixels in any order. Votes do not change it, so that leaks are found between
+    datasets with and without them. "order_hash" is of labels, pixels, and votes in this order.
     """
     entries = list(entries)
     return {

@@ -1,4 +1,4 @@
-"""The dataset as TensorFlow Datasets sees it. This module imports TFDS (but not TensorFlow)."""
+"""Defines the dataset for TensorFlow Datasets. This module imports TFDS (but not TensorFlow)."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -14,9 +14,9 @@ Example = dict[str, Any]
 
 
 class FerBuilder(tfds.core.GeneratorBasedBuilder):
-    """Writes faces, already PNG-encoded, as ArrayRecord files.
+    """A builder that writes faces, already PNG-encoded, as ArrayRecord files.
 
-    PNG bytes go in as they are: TFDS would need TensorFlow to encode arrays.
+    PNG bytes are written as they are: TFDS would need TensorFlow to encode arrays.
     """
 
     name = "fer"

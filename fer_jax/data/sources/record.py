@@ -1,4 +1,4 @@
-"""What a source of images yields.
+"""Defines what a source of images yields.
 
 A reader yields, for each row or file, either a `Record` or the `BadRecordError` that says what is
 wrong with it, so that one bad image does not end the stream; `Source.records` decides whether it
@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from fer_jax.data.csv_file import CsvError
+
 SPLITS = ("train", "validation", "test")
 
 _SPLIT_NAMES = {
@@ -18,10 +20,11 @@ _SPLIT_NAMES = {
     "test": ("test", "testing", "privatetest"),
 }
 _SPLIT_OF = {name: split for split, names in _SPLIT_NAMES.items() for name in names}
+KNOWN_SPLITS = "; ".join(f"{split}: {', '.join(names)}" for split, names in _SPLIT_NAMES.items())
 
 
 class SourceError(ValueError):
-    """The source as a whole cannot be used; the message says why and what to do."""
+    """A source that cannot be used as a whole; the message says why and what to do."""
 
 
 class BadRecordError(ValueError):
@@ -39,7 +42,7 @@ class BadRecordError(ValueError):
 
 @dataclasses.dataclass
 class Record:
-    """One labelled image.
+    """One labeled image.
 
     Attributes:
       image: uint8 [H, W] (grey) or [H, W, 3] (RGB).
@@ -47,8 +50,8 @@ class Record:
       split: "train", "validation", "test", or None when the source does not say.
       id: stable name within the source, such as "Training/000123" or a relative path.
       where: file and row or path, for messages.
-      votes: FER+'s, uint8 [10] (see `ferplus.COLUMNS`), zeros where it has none for this image; None when
-        there are none to be known.
+      votes: FER+'s, uint8 [10] (see `ferplus.COLUMNS`), zeros for an image that has none; None when the
+        source has no votes.
     """
 
     image: np.ndarray
@@ -67,8 +70,8 @@ class Source:
       kind: "fer2013_csv", "icml_csv", "kaggle_folders", "split_folders", "class_folders" or
         "synthetic".
       path: where it is, as the user gave it.
-      total: how many records to expect (for a progress bar; bad ones included).
-      read: starts a reading; yields a `Record` or a `BadRecordError` for each row or image.
+      total: how many records to expect, including bad ones (for a progress bar).
+      read: starts reading; yields a `Record` or a `BadRecordError` for each row or image.
       notes: what the user should know about how the source was understood.
     """
 
@@ -85,27 +88,20 @@ class Source:
           BadRecordError: for the first bad row or image, when `on_bad` is None.
           SourceError: when the source itself can no longer be read.
         """
-        items = self.read()
-        while True:
-            try:
-                item = next(items)
-            except StopIteration:
-                return
-            except OSError as error:
-                raise SourceError(f"{self.path} cannot be read: {error.strerror or error}") from error
-            if isinstance(item, Record):
-                yield item
-            elif on_bad is None:
-                raise item
-            else:
-                on_bad(item)
+        try:
+            for item in self.read():
+                if isinstance(item, Record):
+                    yield item
+                elif on_bad is None:
+                    raise item
+                else:
+                    on_bad(item)
+        except OSError as error:
+            raise SourceError(f"{self.path} cannot be read: {error.strerror or error}") from error
+        except CsvError as error:
+            raise SourceError(str(error)) from error
 
 
 def split_name(word: str) -> str | None:
-    """The split that a folder or Usage word stands for (PublicTest is validation), or None."""
+    """Returns the split that a folder or Usage word stands for (PublicTest is validation), or None."""
     return _SPLIT_OF.get(word.strip().casefold())
-
-
-def known_splits() -> str:
-    """The accepted split words, for messages."""
-    return "; ".join(f"{split}: {', '.join(names)}" for split, names in _SPLIT_NAMES.items())

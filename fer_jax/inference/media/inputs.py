@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fer_jax.data.sources.folders import IMAGE_ENDINGS
+from fer_jax.data.decoding import IMAGE_ENDINGS
 from fer_jax.inference.media.video import VIDEO_ENDINGS
 
 
