@@ -1,11 +1,12 @@
 """Small sources on disk, shared by the tests of fer_jax.data."""
 
 import csv
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 SIDE = 48
 
@@ -15,14 +16,32 @@ def random_faces(count: int, seed: int = 0, shape: tuple[int, ...] = (SIDE, SIDE
     return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def faces():
     return random_faces
 
 
+@pytest.fixture(scope="session")
+def related_faces():
+    """uint8 [240, 48, 48]: smooth, each third a disturbed copy of the next, two of them blank."""
+    rng = np.random.default_rng(3)
+    images = np.stack(
+        [
+            np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(3)))
+            for image in random_faces(240)
+        ]
+    ).astype(float)
+    images = 128 + 6 * (images - images.mean())
+    for i in range(0, 240, 3):
+        noise = rng.normal(0, rng.uniform(2, 40), (48, 48))
+        images[i] = rng.uniform(0.5, 1.5) * images[i + 1] + rng.uniform(-20, 20) + noise
+    images[[100, 200]] = 77
+    return images.clip(0, 255).round().astype(np.uint8)
+
+
 @pytest.fixture
 def write_csv(tmp_path):
-    """write(images, labels, usages) -> path; `header` and `order` say how the columns are named and lie."""
+    """write(images, labels, usages) -> path; `header` is that of the columns, `form` for csv.writer."""
 
     def write(
         images,
@@ -32,30 +51,28 @@ def write_csv(tmp_path):
         name="fer2013.csv",
         header=("emotion", "pixels", "Usage"),
         encoding="utf-8",
+        **form,
     ) -> Path:
-        path = tmp_path / name
-        with open(path, "w", newline="", encoding=encoding) as file:
-            writer = csv.writer(file)
+        with open(tmp_path / name, "w", newline="", encoding=encoding) as file:
+            writer = csv.writer(file, **form)
             writer.writerow(header)
             for image, label, usage in zip(images, labels, usages, strict=True):
-                row = {
-                    "emotion": label,
-                    "pixels": " ".join(map(str, np.ravel(image))),
-                    "usage": usage,
-                }
+                row = {"emotion": label, "pixels": " ".join(map(str, np.ravel(image))), "usage": usage}
                 writer.writerow([row[column.strip().lower()] for column in header])
-        return path
+        return tmp_path / name
 
     return write
 
 
 @pytest.fixture
 def write_images(tmp_path):
-    """write({"train/happy/1.png": array, ...}) -> the folder."""
+    """write({"train/happy/1.png": array, ...}) -> the folder; of names alone it writes random faces."""
 
-    def write(files: dict[str, np.ndarray], root: str = "images") -> Path:
+    def write(files: Mapping[str, np.ndarray] | Iterable[str], root: str = "images") -> Path:
         folder = tmp_path / root
-        folder.mkdir(exist_ok=True)
+        if not isinstance(files, Mapping):
+            names = list(files)
+            files = dict(zip(names, random_faces(len(names)), strict=True))
         for name, image in files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)

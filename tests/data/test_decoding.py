@@ -1,22 +1,29 @@
-"""Pictures in every form that people have them in."""
+"""Images in every form that people have them in."""
 
 import io
+import struct
+import warnings
+import zlib
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from fer_jax.data import decoding
 from fer_jax.data.decoding import PictureError
 
 RNG = np.random.default_rng(0)
-COLOUR = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
-GREY = COLOUR[..., 0]
+COLOR = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+GREY = COLOR[..., 0]
 
 
-def saved(image, tmp_path, name, **options):
-    image.save(tmp_path / name, **options)
-    return tmp_path / name
+def encoded(image, kind, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -24,78 +31,213 @@ def saved(image, tmp_path, name, **options):
     [
         (GREY, GREY),
         (GREY[..., None], GREY),
-        (COLOUR, COLOUR),
-        (np.dstack([COLOUR, GREY]), COLOUR),  # transparency is left out
-        (Image.fromarray(COLOUR), COLOUR),
+        (COLOR, COLOR),
+        (np.dstack([COLOR, GREY]), COLOR),  # alpha is ignored
+        (GREY > 128, np.where(GREY > 128, 255, 0)),
+        (Image.fromarray(COLOR), COLOR),
         (Image.fromarray(GREY), GREY),
-        (Image.fromarray(np.dstack([COLOUR, GREY])), COLOUR),
+        (Image.fromarray(np.dstack([COLOR, GREY])), COLOR),
         (Image.fromarray(GREY > 128), np.where(GREY > 128, 255, 0)),
-        (Image.fromarray(COLOUR).quantize(256), None),
+        (Image.fromarray(GREY).convert("RGB"), GREY),
+        (Image.fromarray(GREY).convert("RGBA"), GREY),
+        (Image.fromarray(GREY).convert("P"), GREY),
+        (
+            Image.fromarray(COLOR).quantize(256),
+            np.asarray(Image.fromarray(COLOR).quantize(256).convert("RGB")),
+        ),
     ],
 )
-def test_arrays_and_pillow_images(given, expected):
-    found = decoding.read(given)
-    assert found.dtype == np.uint8
-    if expected is None:
-        expected = np.asarray(given.convert("RGB"))
-    np.testing.assert_array_equal(found, expected)
+def test_arrays_images_and_files(given, expected, tmp_path):
+    forms = [given]
+    if isinstance(given, Image.Image):
+        content = encoded(given, "PNG")
+        given.save(tmp_path / "a.png")
+        forms += [content, io.BytesIO(content), tmp_path / "a.png", str(tmp_path / "a.png")]
+    for form in forms:
+        found = decoding.read(form)
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000"])
+def test_every_format_has_an_ending_and_is_read(kind, tmp_path):
+    image = Image.fromarray(np.tile(np.uint8([[90]]), (32, 32)))
+    ending = {"JPEG": "jfif", "TIFF": "tif", "JPEG2000": "jp2"}.get(kind, kind.lower())
+    image.save(tmp_path / f"a.{ending}", kind)
+    assert ending in ("ppm", "pgm") or f".{ending}" in decoding.IMAGE_ENDINGS
+    np.testing.assert_allclose(decoding.read(tmp_path / f"a.{ending}"), 90, atol=2)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_what_exif_says_of_the_camera_is_undone(orientation, tmp_path):
+def test_what_exif_says_of_the_camera_is_undone(orientation):
     # What a camera so held writes, by the EXIF standard: row 0 and column 0 are these sides of the scene.
     stored = {
-        1: COLOUR,
-        2: COLOUR[:, ::-1],
-        3: COLOUR[::-1, ::-1],
-        4: COLOUR[::-1],
-        5: COLOUR.swapaxes(0, 1),
-        6: COLOUR.swapaxes(0, 1)[::-1],
-        7: COLOUR.swapaxes(0, 1)[::-1, ::-1],
-        8: COLOUR.swapaxes(0, 1)[:, ::-1],
+        1: COLOR,
+        2: COLOR[:, ::-1],
+        3: COLOR[::-1, ::-1],
+        4: COLOR[::-1],
+        5: COLOR.swapaxes(0, 1),
+        6: COLOR.swapaxes(0, 1)[::-1],
+        7: COLOR.swapaxes(0, 1)[::-1, ::-1],
+        8: COLOR.swapaxes(0, 1)[:, ::-1],
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = saved(Image.fromarray(np.ascontiguousarray(stored)), tmp_path, "a.png", exif=exif)
-    np.testing.assert_array_equal(decoding.read(path), COLOUR)
-    np.testing.assert_array_equal(decoding.read(str(path)), COLOUR)
-    with Image.open(path) as image:
-        np.testing.assert_array_equal(decoding.read(image), COLOUR)
+    content = encoded(Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif)
+    np.testing.assert_array_equal(decoding.read(content), COLOR)
+    np.testing.assert_array_equal(decoding.read(Image.open(io.BytesIO(content))), COLOR)
+
+
+# --- other types of pixels ---
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    bits=st.sampled_from([8, 10, 12, 14, 16]),
+    dtype=st.sampled_from([np.uint16, np.int32, np.int64]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_integers_are_scaled_by_the_bits_in_use_in_arrays_images_and_files_alike(bits, dtype, seed):
+    white = 2**bits - 1
+    values = np.random.default_rng(seed).integers(0, white + 1, (6, 5)).astype(dtype)
+    values[0, :2] = 0, white
+    expected = np.rint(values / white * 255)
+    forms = [values, Image.fromarray(values.astype(np.uint16)), Image.fromarray(values.astype(np.int32))]
+    forms += [encoded(forms[1], "PNG"), encoded(forms[1], "TIFF")]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for form in forms:
+            np.testing.assert_array_equal(decoding.read(form), expected)
+    assert (len(told) == len(forms)) == (bits != 16)
+    assert all(
+        f"use {bits} bits are taken as 0 (black) to {white} (white)" in str(one.message) for one in told
+    )
+
+
+def test_floats_are_taken_as_0_to_1():
+    values = np.float32([[0, 0.25], [0.5, 1]])
+    for form in (
+        values,
+        values.astype(np.float64),
+        Image.fromarray(values),
+        encoded(Image.fromarray(values), "TIFF"),
+    ):
+        with pytest.warns(UserWarning, match=r"float pixels are taken as 0 \(black\) to 1 \(white\)"):
+            np.testing.assert_array_equal(decoding.read(form), [[0, 64], [128, 255]])
+    color = np.float32(COLOR) / 255
+    with pytest.warns(UserWarning, match="float pixels"):
+        np.testing.assert_array_equal(decoding.read(color), COLOR)
+
+
+def test_16_bit_color_is_scaled_or_refused_where_pillow_would_turn_it_black():
+    deep = cv2.imencode(".png", COLOR[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
+    np.testing.assert_array_equal(decoding.read(deep), COLOR)
+    dark = cv2.imencode(".png", COLOR.astype(np.uint16) * 16)[1].tobytes()
+    with pytest.raises(PictureError, match="the image: 16-bit color whose values are all below 4096"):
+        decoding.read(dark)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (COLOR.astype(np.float32), "picture 3: float32 from .* to .*; expected uint8, integers of 0 or more"),
+        (np.float64([[0, np.nan]]), "picture 3: float64 from nan"),
+        (np.int16([[-1, 7]]), "picture 3: int16 from -1 to 7"),
+        (np.int64([[2**40]]), "picture 3: int64"),
+        (np.complex64([[1]]), "picture 3: complex64"),
+        (Image.fromarray(np.float32([[0, 255]])), "picture 3: float32 from 0.0 to 255.0"),
+    ],
+)
+def test_pixels_that_say_nothing_of_black_and_white_are_refused(values, message):
+    with pytest.raises(PictureError, match=message):
+        decoding.read(values, "picture 3")
+
+
+# --- what is refused ---
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (COLOUR.astype(np.float32), r"picture 3 is float32 \[5, 7, 3\]; expected uint8"),
-        (np.zeros((0, 4), np.uint8), r"picture 3 is uint8 \[0, 4\]"),
+        (np.zeros((0, 4), np.uint8), r"picture 3: uint8 \[0, 4\]; expected \[H, W\]"),
         (np.zeros((2, 2, 2), np.uint8), r"uint8 \[2, 2, 2\]"),
         (np.zeros(4, np.uint8), r"uint8 \[4\]"),
-        (None, "picture 3 is a NoneType; expected a path, a Pillow image or a uint8 array"),
-        (b"bytes", "picture 3 is a bytes"),
-        ("nothere.png", "nothere.png does not exist"),
+        (Image.new("RGB", (0, 5)), "picture 3: 0 x 5 pixels"),
+        (None, "picture 3: a NoneType; expected a path, bytes, a binary file, a Pillow image, or an array"),
+        (b"bytes", "picture 3: cannot be decoded: it is not an image"),
+        ("https://a.org/b.jpg", "'https://a.org/b.jpg': is no file; download"),
+        ("data:image/png;base64,iVBORw0KGgo=", "'data:image/png;base64,.*': is no file; .* decode it"),
+        ("nothere.png", "nothere.png: does not exist"),
         (".", "is a folder; expected an image file"),
     ],
 )
-def test_what_is_no_picture_is_refused_by_name(given, message):
+def test_what_is_no_image_is_refused_by_name(given, message):
     with pytest.raises(PictureError, match=message):
         decoding.read(given, "picture 3")
 
 
-def test_damaged_files_are_refused_by_name(tmp_path):
-    path = saved(Image.fromarray(np.repeat(np.repeat(COLOUR, 20, 0), 20, 1)), tmp_path, "a.jpg")
-    whole = path.read_bytes()
-    for name, content in {
-        "cut.jpg": whole[: len(whole) // 2],
-        "text.png": b"hello",
-        "empty.png": b"",
-    }.items():
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(PictureError, match=f"{name}: cannot be decoded"):
-            decoding.read(tmp_path / name)
-    with pytest.raises(PictureError, match="the picture cannot be decoded"):
-        decoding.read(Image.open(io.BytesIO(whole[: len(whole) // 2])))
+def png_bomb(width, height):
+    """A few dozen bytes of PNG that declare a huge image."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(1000))), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def test_grey_becomes_colour_where_it_must():
+def jpeg_with_damaged_exif():
+    """Its orientation can be read, but not the rest of what stands beside it."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "abc"
+    content = bytearray(encoded(Image.new("L", (8, 8), 7), "JPEG", exif=exif.tobytes()))
+    content[content.index(b"Exif") + 17] = 0
+    return bytes(content)
+
+
+TRUNCATED = encoded(Image.fromarray(RNG.integers(0, 256, (48, 48), dtype=np.uint8)), "JPEG")[:1000]
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("exif.jpg", jpeg_with_damaged_exif(), "cannot be decoded: required argument is not an integer"),
+        ("truncated.jpg", TRUNCATED, "cannot be decoded: image file is truncated"),
+        ("bomb.png", png_bomb(40_000, 40_000), "pixels, more than the limit of 80,000,000; it was not"),
+        ("big.png", png_bomb(10_000, 10_000), "pixels, more than the limit of 80,000,000; it was not"),
+        ("large.png", png_bomb(9_000, 9_000), "declares 9000 x 9000 pixels, more than the limit of"),
+        ("text.jpg", b"this is no image", "it is not an image that can be read"),
+        ("empty.png", b"", "it is not an image that can be read"),
+        ("page.gif", b"GIF89a\x01\x00", "cannot be decoded"),
+    ],
+)
+def test_damaged_files_are_refused_by_name(tmp_path, name, content, reason):
+    path = tmp_path / name
+    path.write_bytes(content)
+    for form, called in ((path, str(path)), (content, name), (io.BytesIO(content), name)):
+        with pytest.raises(PictureError) as caught:
+            decoding.read(form, name)
+        assert caught.value.where == called and reason in caught.value.reason
+        assert str(caught.value) == f"{called}: {caught.value.reason}"
+
+
+def test_a_damaged_image_that_pillow_opened_lazily():
+    with pytest.raises(PictureError, match="the image: cannot be decoded: image file is truncated"):
+        decoding.read(Image.open(io.BytesIO(TRUNCATED)))
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    def deny(path, *_):  # tests may run as root, whom no permission stops
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("builtins.open", deny)
+    with pytest.raises(PictureError, match=r"locked\.png: no permission to read it; check"):
+        decoding.read(tmp_path / "locked.png")
+
+
+def test_grey_becomes_color_where_it_must():
     np.testing.assert_array_equal(decoding.to_rgb(GREY), np.dstack([GREY] * 3))
-    assert decoding.to_rgb(COLOUR) is COLOUR
+    assert decoding.to_rgb(COLOR) is COLOR

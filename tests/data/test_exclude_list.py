@@ -1,12 +1,18 @@
-"""Lists of ids to leave out: their forms, and errors that name file and row."""
+"""Lists of ids to exclude: their forms, and errors that name file and row."""
 
+import csv
 import hashlib
+import io
 import re
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from fer_jax import tables
 from fer_jax.data import exclude_list
+from fer_jax.data.csv_file import DELIMITERS
 from fer_jax.data.faces import Faces, one_hot
 
 
@@ -18,21 +24,45 @@ def faces():
     return Faces(images, labels, one_hot(labels), [f"a/{i}" for i in range(6)])
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        "a/1\n\n  a/4\na/1\n",
-        "id\na/1\na/4",
-        "\ufefflabel, id ,quality\r\nhappy,a/1,0.1\r\n\r\nsad,a/4,0.2\r\n",
-        'label,id\n"angry,\nor sad",a/1\nsad,"a/4"\n',
-    ],
+# Ids without a blank at either end; one per line they hold no line end.
+IDS = st.text("aZ/_. ,;\t|\"'\u00e9\u4e16\U0001f600", min_size=1, max_size=6).map(str.strip).filter(bool)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_forms(faces, content, tmp_path):
+@given(
+    ids=st.lists(IDS, min_size=1, max_size=5),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+    end=st.sampled_from(["\n", "\r", "\r\n"]),
+    form=st.sampled_from([None, *DELIMITERS]),
+)
+def test_what_is_written_is_read(tmp_path, ids, encoding, end, form):
+    """As a CSV with the ids in its second column, or one a line, with an empty line before each."""
+    if form:
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, delimiter=form, lineterminator=end)
+        writer.writerows([["label", "id", "quality"], *(["sad", name, 0.5] for name in ids)])
+        content, first = text.getvalue(), 2
+    else:
+        content, first = "".join(end + name + end for name in ids), 2
     path = tmp_path / "ids"
-    path.write_bytes(content.encode())
+    path.write_bytes(content.encode(encoding))
     listed = exclude_list.read(path)
-    assert list(listed.rows) == ["a/1", "a/4"]
-    assert listed.digest == hashlib.sha256(content.encode()).hexdigest()
+    if form:
+        ids = list(map(tables.csv_value, ids))  # a quote before what would be a formula is not the id's
+    rows = {name: (1 if form else 2) * i + first for i, name in reversed(list(enumerate(ids)))}
+    assert listed.rows == rows  # of an id that comes twice, the first
+    assert listed.digest == hashlib.sha256(content.encode(encoding)).hexdigest()
+
+
+def test_listed_faces_are_excluded(faces, tmp_path):
+    (tmp_path / "ids").write_text('label,id\n"angry,\nor sad",a/1\nsad,"a/4"\n')
+    listed = exclude_list.read(tmp_path / "ids")
+    assert listed.rows == {"a/1": 3, "a/4": 4}
     kept = exclude_list.exclude(faces, listed)
     assert kept.ids == ["a/0", "a/2", "a/3", "a/5"]
     np.testing.assert_array_equal(kept.labels, [0, 2, 3, 5])
@@ -53,10 +83,9 @@ def test_forms(faces, content, tmp_path):
     ],
 )
 def test_refuses(faces, content, message, tmp_path):
-    path = tmp_path / "ids"
-    path.write_text(content)
+    (tmp_path / "ids").write_text(content)
     with pytest.raises(ValueError, match=message):
-        exclude_list.exclude(faces, exclude_list.read(path))
+        exclude_list.exclude(faces, exclude_list.read(tmp_path / "ids"))
 
 
 def test_a_file_that_is_not_there_or_no_text(tmp_path):
