@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from fer_jax.commands import prepare
-from fer_jax.data import ferplus, near_duplicates
-from fer_jax.data.dataset import build as dataset_build
+from fer_jax.data import ferplus
 from fer_jax.data.dataset import read
+from fer_jax.data.dataset.build import build
+from fer_jax.data.dataset.read import DatasetError
 from fer_jax.data.sources import ferplus_join, synthetic
 from fer_jax.data.sources.recognize import open_source
 from fer_jax.data.sources.record import SourceError
@@ -32,10 +33,10 @@ VOTES = np.array(
 def write_votes(tmp_path):
     """write(usages, votes) -> path; votes of "NF" alone have no image name, as in Microsoft's file."""
 
-    def write(usages, votes, *, encoding="utf-8", columns=ferplus.COLUMNS, name="fer2013new.csv"):
-        path = tmp_path / name
+    def write(usages, votes, *, encoding="utf-8", columns=ferplus.COLUMNS, **form):
+        path = tmp_path / "fer2013new.csv"
         with open(path, "w", newline="", encoding=encoding) as file:
-            writer = csv.writer(file)
+            writer = csv.writer(file, **form)
             writer.writerow(["Usage", "Image name", *columns])
             for index, (usage, row) in enumerate(zip(usages, votes, strict=True)):
                 writer.writerow([usage, "" if row[9] == 10 else f"fer{index:07d}.png", *row])
@@ -44,46 +45,33 @@ def write_votes(tmp_path):
     return write
 
 
-def build(source, out, votes, pixels=None, **options):
-    options |= {"ferplus_csv": votes, "ferplus_pixels": pixels, "progress": False}
-    return dataset_build.build(source, out, **options)
+def joined(source, votes, pixels=None, on_bad=None):
+    """{id: votes}, and the notes."""
+    source = ferplus_join.join(open_source(source), votes, pixels, progress=False)
+    return {record.id: record.votes for record in source.records(on_bad)}, source.notes
 
 
 # --- by row ---
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_by_row(faces, write_csv, write_votes, tmp_path, encoding):
-    images = faces(4)
-    source, votes = write_csv(images, LABELS, USAGES), write_votes(USAGES, VOTES, encoding=encoding)
-    manifest = build(source, tmp_path / "data", votes)
-    assert manifest["annotations"] == ["ferplus"]
-    assert manifest["notes"] == ["FER+ votes of fer2013new.csv joined by row"]
-    for split, mine in (("train", slice(0, 2)), ("validation", slice(2, 4))):
-        for max_bytes in (2**30, 0):  # in memory, streamed
-            found = read.load(tmp_path / "data", split, max_bytes=max_bytes)
-            np.testing.assert_array_equal(found.votes, VOTES[mine])
-            assert found.votes.dtype == np.int32
-            np.testing.assert_array_equal(found.labels, LABELS[mine])
-            np.testing.assert_array_equal(found.take([1]).votes, VOTES[mine][1:])
-            kept = ferplus.relabel(found, "ferplus_majority", 8)
-            expected = {"train": [3, 0], "validation": [2]}
-            assert kept.labels.tolist() == expected[split]
-            np.testing.assert_array_equal(kept.images[:][..., 0], images[mine][-len(kept.labels) :])
+def test_by_row(faces, write_csv, write_votes):
+    found, notes = joined(write_csv(faces(4), LABELS, USAGES), write_votes(USAGES, VOTES))
+    np.testing.assert_array_equal(list(found.values()), VOTES)
+    assert notes == ["FER+ votes of fer2013new.csv joined by row"]
 
 
-def test_missing_last_splits_are_fine(faces, write_csv, write_votes, tmp_path):
-    source = write_csv(faces(2), LABELS[:2], USAGES[:2])
-    build(source, tmp_path / "data", write_votes(USAGES, VOTES), validation_fraction=0, test_fraction=0)
-    np.testing.assert_array_equal(read.load(tmp_path / "data", "train").votes, VOTES[:2])
+def test_missing_last_splits_are_fine(faces, write_csv, write_votes):
+    found, _ = joined(write_csv(faces(2), LABELS[:2], USAGES[:2]), write_votes(USAGES, VOTES))
+    np.testing.assert_array_equal(list(found.values()), VOTES[:2])
 
 
-def test_a_bad_row_keeps_the_others_in_step(faces, write_csv, write_votes, tmp_path):
-    source = write_csv(faces(4), [3, 9, 6, 2], USAGES)
-    manifest = build(source, tmp_path / "data", write_votes(USAGES, VOTES), skip_bad=True)
-    assert [bad["where"] for bad in manifest["skipped"]] == ["fer2013.csv row 3"]
-    np.testing.assert_array_equal(read.load(tmp_path / "data", "train").votes, VOTES[:1])
-    np.testing.assert_array_equal(read.load(tmp_path / "data", "validation").votes, VOTES[2:])
+def test_a_bad_row_keeps_the_others_in_step(faces, write_csv, write_votes):
+    bad = []
+    found, _ = joined(
+        write_csv(faces(4), [3, 9, 6, 2], USAGES), write_votes(USAGES, VOTES), on_bad=bad.append
+    )
+    assert [error.where for error in bad] == ["fer2013.csv row 3"]
+    np.testing.assert_array_equal(list(found.values()), VOTES[[0, 2, 3]])
 
 
 @pytest.mark.parametrize(
@@ -92,33 +80,33 @@ def test_a_bad_row_keeps_the_others_in_step(faces, write_csv, write_votes, tmp_p
         (
             4,
             ["Training"] + ["PublicTest"] * 3,
-            r"fer2013.csv row 3 is of train, fer2013new.csv row 3 of validation",
+            r"fer2013.csv row 3 is of train, fer2013new.csv row 3 of v",
         ),
-        (3, USAGES, r"fer2013.csv ends where fer2013new.csv row 5 goes on with the same Usage"),
+        (3, USAGES, r"fer2013.csv ends where fer2013new.csv row 5 continues with the same Usage"),
         (4, USAGES[:3], r"more rows than .*fer2013new.csv, which ends with row 4"),
     ],
 )
-def test_rows_that_do_not_fit(faces, write_csv, write_votes, tmp_path, rows, usages, message):
-    source = write_csv(faces(rows), LABELS[:rows], USAGES[:rows])
+def test_rows_that_do_not_fit(faces, write_csv, write_votes, rows, usages, message):
     with pytest.raises(SourceError, match=message):
-        build(source, tmp_path / "data", write_votes(usages, VOTES[: len(usages)]))
-    assert not (tmp_path / "data").exists()
+        joined(
+            write_csv(faces(rows), LABELS[:rows], USAGES[:rows]), write_votes(usages, VOTES[: len(usages)])
+        )
 
 
-def test_rows_in_another_order_are_found_out(faces, write_csv, write_votes, tmp_path):
+def test_rows_in_another_order_are_found_out(faces, write_csv, write_votes):
     labels = np.random.default_rng(0).integers(0, 7, 120)
     columns = [4, 5, 6, 1, 3, 2, 0]  # of the classes
     votes = 10 * np.eye(10, dtype=int)[[columns[label] for label in labels]]
     source = write_csv(faces(120), labels, ["Training"] * 120)
-    build(source, tmp_path / "data", write_votes(["Training"] * 120, votes))
+    joined(source, write_votes(["Training"] * 120, votes))
     with pytest.raises(SourceError, match="do not belong together: their emotions agree for [12]?[0-9]% of"):
-        build(source, tmp_path / "other", write_votes(["Training"] * 120, np.roll(votes, 1, axis=0)))
+        joined(source, write_votes(["Training"] * 120, np.roll(votes, 1, axis=0)))
 
 
-def test_a_csv_without_usage_needs_pixels(faces, write_csv, write_votes, tmp_path):
+def test_a_csv_without_usage_needs_pixels(faces, write_csv, write_votes):
     source = write_csv(faces(2), [0, 1], ["", ""], header=("emotion", "pixels"))
     with pytest.raises(SourceError, match="fer2013.csv row 2 has no Usage .*--ferplus_pixels"):
-        build(source, tmp_path / "data", write_votes(USAGES, VOTES))
+        joined(source, write_votes(USAGES, VOTES))
 
 
 # --- the votes' file ---
@@ -132,6 +120,7 @@ def test_a_csv_without_usage_needs_pixels(faces, write_csv, write_votes, tmp_pat
         ("{header}Training,a,1,2,0,0,0,0,0,0,0,x\n", "row 2: NF is 'x', expected a number"),
         ("{header}Training,a,-1,2,0,0,0,0,0,0,0,0\n", "row 2: neutral is '-1', expected a number"),
         ("{header}\nHoliday,a,1,2,0,0,0,0,0,0,0,0\n", "row 3: Usage is 'Holiday', expected Training"),
+        ('{header}Training,"' + "a" * 2**24 + "\n", "row 2: not CSV"),
         ("{header}", "has a header and no votes"),
         ("", "row 1: the header has no column usage"),
     ],
@@ -143,8 +132,10 @@ def test_a_bad_votes_file(tmp_path, text, message):
         ferplus_join.read_votes(tmp_path / "votes.csv")
 
 
-def test_columns_go_by_name(write_votes):
-    votes = ferplus_join.read_votes(write_votes(USAGES, VOTES[:, ::-1], columns=ferplus.COLUMNS[::-1]))
+@pytest.mark.parametrize("encoding, delimiter", [("utf-8", ","), ("utf-8-sig", ";"), ("utf-16", "\t")])
+def test_columns_go_by_name_in_any_form(write_votes, encoding, delimiter):
+    form = {"columns": ferplus.COLUMNS[::-1], "encoding": encoding, "delimiter": delimiter}
+    votes = ferplus_join.read_votes(write_votes(USAGES, VOTES[:, ::-1], **form))
     np.testing.assert_array_equal(votes.counts, VOTES)
 
 
@@ -170,7 +161,7 @@ def drawn():
 
 @pytest.fixture
 def reference(drawn, write_csv, write_votes):
-    """(fer2013.csv, fer2013new.csv, votes): images 1 and 2 are twins, 3 and 4 too but for label and votes."""
+    """(fer2013.csv, fer2013new.csv, votes): images 1 and 2 are duplicates, as are 3 and 4 of two labels."""
     images = drawn[[0, 1, 1, 2, 2, 3]]
     labels = [0, 1, 1, 2, 4, 5]
     votes = 10 * np.eye(10, dtype=int)[[4, 5, 5, 6, 3, 2]]
@@ -178,7 +169,7 @@ def reference(drawn, write_csv, write_votes):
     return write_csv(images, labels, usages), write_votes(usages, votes), votes
 
 
-def test_by_pixels(drawn, reference, write_images, tmp_path):
+def test_by_pixels(drawn, reference, write_images):
     pixels, csv_of_votes, votes = reference
     large = np.asarray(Image.fromarray(drawn[0]).resize((96, 96), Image.Resampling.BILINEAR))
     folder = write_images(
@@ -193,103 +184,87 @@ def test_by_pixels(drawn, reference, write_images, tmp_path):
             "test/surprise/h.png": jpeg(drawn[3]),
         }
     )
-    manifest = build(folder, tmp_path / "data", csv_of_votes, pixels, validation_fraction=0)
-    assert manifest["notes"][-1] == (
+    joint, notes = joined(folder, csv_of_votes, pixels)
+    assert notes[-1] == (
         "FER+ votes of fer2013new.csv joined by the pixels in fer2013.csv: 2 images by the same pixels, 4 "
         "by a correlation of 0.97 and more; without votes are 1 images that are not in it and 1 that fit "
         "rows with different votes"
     )
-    train, test = (read.load(tmp_path / "data", split, image_size=48) for split in ("train", "test"))
-    found = {name.split("/")[-1][0]: row for name, row in zip(train.ids, train.votes, strict=True)}
-    for name, row in dict(a=0, b=1, c=3, d=4, g=0).items():
+    found = {name.split("/")[-1][0]: row for name, row in joint.items()}
+    for name, row in dict(a=0, b=1, c=3, d=4, g=0, h=5).items():
         np.testing.assert_array_equal(found[name], votes[row], err_msg=name)
     assert not found["e"].any() and not found["f"].any()
-    np.testing.assert_array_equal(test.votes, votes[[5]])
 
 
-def test_kaggles_names_tell_the_split(drawn, reference, write_images, tmp_path):
+def test_kaggles_names_tell_the_split(drawn, reference, write_images):
     """An image of PrivateTest does not get the votes of its copy in Training."""
     pixels, csv_of_votes, votes = reference
-    folder = write_images(
-        {
-            "train/angry/Training_1.jpg": drawn[0],
-            "test/angry/PrivateTest_2.png": drawn[0],
-            "test/surprise/PublicTest_3.jpg": drawn[3],
-        }
-    )
-    build(folder, tmp_path / "data", csv_of_votes, pixels)
-    found = {name: read.load(tmp_path / "data", name).votes[0] for name in ("train", "validation", "test")}
-    np.testing.assert_array_equal(found["train"], votes[0])
-    np.testing.assert_array_equal(found["validation"], votes[5])
-    assert not found["test"].any()
+    files = {
+        "train/angry/Training_1.jpg": drawn[0],
+        "test/angry/PrivateTest_2.png": drawn[0],
+        "test/surprise/PublicTest_3.jpg": drawn[3],
+    }
+    found, _ = joined(write_images(files), csv_of_votes, pixels)
+    np.testing.assert_array_equal([found[name] for name in files], [votes[0], [0] * 10, votes[5]])
 
 
-def test_what_cannot_be_joined_by_pixels(faces, drawn, reference, write_images, tmp_path):
+def test_what_cannot_be_joined_by_pixels(reference, write_images, tmp_path):
     pixels, csv_of_votes, _ = reference
-    folder = write_images({f"train/happy/{i}.png": image for i, image in enumerate(faces(3))})
+    folder = write_images([f"train/happy/{i}.png" for i in range(3)])
     with pytest.raises(SourceError, match="has no rows .*--ferplus_pixels fer2013.csv"):
-        build(folder, tmp_path / "data", csv_of_votes)
+        joined(folder, csv_of_votes)
     with pytest.raises(SourceError, match="no image of .* is in .*fer2013.csv"):
-        build(folder, tmp_path / "data", csv_of_votes, pixels)
+        joined(folder, csv_of_votes, pixels)
     with pytest.raises(SourceError, match="is not the challenge's fer2013.csv"):
-        build(folder, tmp_path / "data", csv_of_votes, folder)
-    with pytest.raises(read.DatasetError, match="name their file with --ferplus"):
-        build(folder, tmp_path / "data", None, pixels)
-
-
-def test_pairs_of_two_sets(drawn):
-    """Against the correlation matrix of NumPy."""
-    changed = np.stack([jpeg(image) for image in drawn[:5]])
-    (first, second, values), *more = near_duplicates.near_pairs(changed, 0.5, others=drawn)
-    expected = np.corrcoef(changed.reshape(5, -1), drawn.reshape(14, -1))[:5, 5:]
-    assert not more
-    assert set(zip(first.tolist(), second.tolist(), strict=True)) == set(
-        zip(*(axis.tolist() for axis in np.nonzero(expected >= 0.5)), strict=True)
-    )
-    np.testing.assert_allclose(values, expected[first, second], atol=1e-5)
+        joined(folder, csv_of_votes, folder)
+    with pytest.raises(DatasetError, match="name their file with --ferplus"):
+        build(folder, tmp_path / "data", ferplus_pixels=pixels)
 
 
 # --- the dataset ---
 
 
-def test_votes_are_part_of_the_hashes(faces, write_csv, write_votes, tmp_path):
+def test_votes_are_in_the_dataset_and_part_of_its_hashes(faces, write_csv, write_votes, tmp_path):
     images = faces(4)
     source = write_csv(images, LABELS, USAGES)
-    plain = dataset_build.build(source, tmp_path / "plain", progress=False)
+
+    def built(name, **options):
+        return build(source, tmp_path / name, progress=False, **options)
+
+    plain = built("plain")
     # As before there were votes, so that what is on disk keeps its name.
     assert plain["content_hash"] == "b2126dabd04bedab329332ea2e441f40e3cf7b0a0393bcdd39f784fe29f55757"
     assert plain["splits"]["train"]["order_hash"].startswith("0587a708ebe938d5")
     assert plain["annotations"] == []
     assert read.load(tmp_path / "plain", "train").votes is None
-    voted = build(source, tmp_path / "data", write_votes(USAGES, VOTES))
-    other = build(source, tmp_path / "other", write_votes(USAGES, VOTES[[1, 0, 2, 3]]))
+    voted = built("data", ferplus_csv=write_votes(USAGES, VOTES))
+    assert voted["annotations"] == ["ferplus"]
+    other = built("other", ferplus_csv=write_votes(USAGES, VOTES[[1, 0, 2, 3]]))
     assert len({m["content_hash"] for m in (plain, voted, other)}) == 3
     assert len({m["splits"]["train"]["order_hash"] for m in (plain, voted, other)}) == 3
     # The images and labels are the same ones.
     assert len({m["splits"]["train"]["hash"] for m in (plain, voted, other)}) == 1
-    with pytest.raises(read.DatasetError, match="holds another dataset"):
-        build(source, tmp_path / "plain", write_votes(USAGES, VOTES))
+    with pytest.raises(DatasetError, match="holds another dataset"):
+        built("plain", ferplus_csv=write_votes(USAGES, VOTES))
+    for split, mine, kept_labels in (("train", slice(0, 2), [3, 0]), ("validation", slice(2, 4), [2])):
+        for max_bytes in (2**30, 0):  # in memory, streamed
+            found = read.load(tmp_path / "data", split, max_bytes=max_bytes)
+            np.testing.assert_array_equal(found.votes, VOTES[mine])
+            assert found.votes.dtype == np.int32
+            np.testing.assert_array_equal(found.labels, LABELS[mine])
+            np.testing.assert_array_equal(found.take([1]).votes, VOTES[mine][1:])
+            kept = ferplus.relabel(found, "ferplus_majority", 8)
+            assert kept.labels.tolist() == kept_labels
+            np.testing.assert_array_equal(kept.images[:][..., 0], images[mine][-len(kept_labels) :])
 
 
-def test_a_manifest_of_before_has_no_annotations(faces, write_csv, tmp_path):
-    dataset_build.build(write_csv(faces(4), LABELS, USAGES), tmp_path / "data", progress=False)
-    path = tmp_path / "data" / "manifest.json"
-    path.write_text(path.read_text().replace('"annotations": [],', ""))
-    assert "annotations" not in path.read_text()
-    assert read.read_manifest(tmp_path / "data")["annotations"] == []
-    assert read.load(tmp_path / "data", "train").votes is None
-
-
-def test_merged_twins_have_all_votes(faces, write_csv, write_votes, tmp_path):
+def test_merged_duplicates_have_all_votes(faces, write_csv, write_votes, tmp_path):
     images = faces(4)
     images[1] = images[0]
-    source = write_csv(images, LABELS, ["Training"] * 4)
+    usages = ["Training"] * 4
+    source, votes = write_csv(images, LABELS, usages), write_votes(usages, VOTES)
     build(
-        source,
-        tmp_path / "data",
-        write_votes(["Training"] * 4, VOTES),
-        validation_fraction=0,
-        test_fraction=0,
+        source, tmp_path / "data", ferplus_csv=votes, validation_fraction=0, test_fraction=0, progress=False
     )
     clean, counts = clean_train(read.load(tmp_path / "data", "train"), drop_blank=True, merge_duplicates=True)
     assert counts["twin"] == 1

@@ -132,10 +132,10 @@ def test_an_explicit_map_goes_before_names_and_numbers(write_images, files, word
 @pytest.mark.parametrize(
     ("files", "words", "message"),
     [
-        (["contempt/1.png", "sad/1.png"], [], "unknown emotion 'contempt'; known.*--map contempt=drop leaves"),
+        (["contempt/1.png", "sad/1.png"], [], "unknown emotion 'contempt'; known.*--map contempt=drop"),
         (["train/happy/1.png", "happy/1.png"], [], r"images/happy is not a split, but beside it train is"),
         (FROM_ONE, [], "only understood as 0 to 6, all seven.*RAF-DB's, give --map 1=surprise"),
-        ([f"{i}/a.png" for i in range(8)], [], "AffectNet's, give --map 0=neutral .* --map 6=angry --map 7=drop"),
+        ([f"{i}/a.png" for i in range(8)], [], "AffectNet's, give --map 0=neutral .*6=angry --map 7=drop"),
         ([f"{i}/a.png" for i in range(8)], ["7=drop"], "numbers are only understood.*--map 0=EMOTION"),
         (NUMBERED, ["0=neutral"], "unknown emotion '1'.*--map 1=EMOTION"),
         ([f"AffectNet7/{name}" for name in NUMBERED], [], "give --map 0=neutral --map 1=happy"),
