@@ -124,7 +124,7 @@ def decode(file: BinaryIO | bytes, name: str, max_pixels: int = MAX_PIXELS) -> n
         image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
         if image.width * image.height > max_pixels:
             raise PictureError(name, _too_large(f"{image.width} x {image.height} pixels", max_pixels))
-        return _from_pillow(image, name)
+        return _from_pillow(image, name, in_place=True)  # a copy of a large image takes 100 MB
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         count = re.search(r"\d+", str(error))
         found = f"{count[0]} pixels" if count else str(error)
@@ -144,15 +144,15 @@ def _explained(error: Exception, name: str) -> PictureError:
     return PictureError(name, f"cannot be decoded: {reason}; expected a whole image file")
 
 
-def _from_pillow(image: Image.Image, name: str) -> np.ndarray:
+def _from_pillow(image: Image.Image, name: str, *, in_place: bool = False) -> np.ndarray:
     # Pillow keeps the high bytes only.
     deep_color = ";16" in str(getattr(image, "tile", "")) and image.mode == "RGB"
-    image = ImageOps.exif_transpose(image)
+    image = ImageOps.exif_transpose(image, in_place=in_place) or image
     if not image.width or not image.height:
         raise PictureError(name, f"{image.width} x {image.height} pixels; expected at least one")
     if image.mode in ("1", "L", "F") or image.mode.startswith("I"):
         return to_uint8(np.asarray(image), name)
-    array = np.asarray(image.convert("RGB"))
+    array = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     if deep_color and array.max() < 16:
         raise PictureError(
             name, "16-bit color whose values are all below 4096; save it with 8 bits a channel, scaled to 255"

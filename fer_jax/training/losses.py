@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fer_jax.data.emotions import class_names
+
 NORMALIZATIONS = ("examples", "weights")
 
 
@@ -14,12 +16,7 @@ def balanced_class_weights(counts: np.ndarray) -> np.ndarray:
       ValueError: a class has no example, so that its weight would be infinite.
     """
     counts = np.asarray(counts, np.float64)
-    if (counts == 0).any():
-        empty = np.flatnonzero(counts == 0).tolist()
-        raise ValueError(
-            f"classes {empty} have no training example: class weights need at least one of each; "
-            "set config.loss.class_weights='none'"
-        )
+    _require_examples(counts, "class weights", "class_weights='none'")
     return (counts.sum() / (len(counts) * counts)).astype(np.float32)
 
 
@@ -30,13 +27,17 @@ def log_priors(targets: np.ndarray) -> np.ndarray:
       ValueError: a class has no example, so that its logarithm would be infinite.
     """
     shares = np.asarray(targets).mean(axis=0, dtype=np.float64)
-    if (shares == 0).any():
-        empty = np.flatnonzero(shares == 0).tolist()
-        raise ValueError(
-            f"classes {empty} have no training example: logit adjustment needs at least one of each; "
-            "set config.loss.logit_adjustment=0"
-        )
+    _require_examples(shares, "logit adjustment", "logit_adjustment=0")
     return np.log(shares).astype(np.float32)
+
+
+def _require_examples(shares: np.ndarray, what: str, setting: str) -> None:
+    if (shares == 0).any():
+        empty = ", ".join(np.array(class_names(len(shares)))[shares == 0])
+        raise ValueError(
+            f"there is no training image of {empty}, of which {what} would need one; "
+            f"set config.loss.{setting}"
+        )
 
 
 def cross_entropy(

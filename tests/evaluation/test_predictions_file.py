@@ -96,6 +96,10 @@ def test_classes_go_by_their_usual_names_and_rounded_rows_are_renormalized(tmp_p
         (f"{HEADER}\n{ROW}\n{ROW}\n", ", row 3: the id 'a' was in row 2"),
         (f"{HEADER},copy\n{ROW},twin\n", ", row 2: copy is 'twin', expected one of none, near, identical"),
         (f"{HEADER},group\n{ROW},x\n", ", row 2: group is 'x', expected a number"),
+        (f"{HEADER},group\n{ROW},{'9' * 5000}\n", r", row 2: group is '9{40}', expected .* below 10\*\*18"),
+        (f"{HEADER}\na,{'9' * 5000}{ROW[3:]}\n", ", row 2: the label is '9{40}', expected a number"),
+        (f'{HEADER}\na,"{"9" * 2**25}', "cannot be read as text: field larger than field limit"),
+        (f"{','.join(map(str, range(10_000)))}\n", "has 10,000 columns; expected id and one for each class"),
     ],
 )
 def test_refuses(text, message, tmp_path):

@@ -142,7 +142,9 @@ def test_balanced_weights_are_scikit_learns():
 
 
 def test_balanced_weights_refuse_an_empty_class():
-    with pytest.raises(ValueError, match=r"classes \[1, 5\] have no training example.*class_weights='none'"):
+    with pytest.raises(
+        ValueError, match="no training image of disgust, surprise, .*class_weights='none'"
+    ):
         losses.balanced_class_weights(np.array([3, 0, 1, 1, 1, 0, 1]))
 
 
@@ -192,7 +194,7 @@ def test_priors_are_shares_of_soft_labels_too(soft):
 
 
 def test_priors_refuse_an_empty_class():
-    with pytest.raises(ValueError, match=r"classes \[2, 6\] have no training example.*logit_adjustment=0"):
+    with pytest.raises(ValueError, match="no training image of fear, neutral, of which.*logit_adjustment=0"):
         losses.log_priors(np.eye(7)[[0, 1, 3, 4, 5]])
 
 
