@@ -142,9 +142,7 @@ def test_balanced_weights_are_scikit_learns():
 
 
 def test_balanced_weights_refuse_an_empty_class():
-    with pytest.raises(
-        ValueError, match="no training image of disgust, surprise, .*class_weights='none'"
-    ):
+    with pytest.raises(ValueError, match="no training image of disgust, surprise, .*class_weights='none'"):
         losses.balanced_class_weights(np.array([3, 0, 1, 1, 1, 0, 1]))
 
 

@@ -12,7 +12,6 @@ from helpers import environment
 from fer_jax.data.dataset import read
 from fer_jax.data.dataset.build import build
 from fer_jax.data.dataset.read import DatasetError
-from fer_jax.data.splits import clean_train
 
 
 def test_what_was_written_is_read(built):
@@ -61,26 +60,6 @@ def test_streamed_split_gives_the_same(built):
     for index in (np.array([7, 0, 7]), np.array([[1, 2], [3, -1]]), slice(25, None), 4, np.array([], int)):
         np.testing.assert_array_equal(streamed.images[index], memory.images[index])
     np.testing.assert_array_equal(streamed.labels, memory.labels)
-    assert streamed.ids == memory.ids
-
-
-def test_cleaning_a_streamed_split_leaves_it_on_disk(faces, write_csv, tmp_path):
-    images = faces(9)
-    images[3], images[5] = images[0], 77
-    path = write_csv(images, [0, 1, 2, 3, 4, 5, 6, 0, 0], ["Training"] * 8 + ["PublicTest"])
-    build(path, tmp_path / "data", progress=False)
-    memory, streamed = (
-        clean_train(
-            read.load(tmp_path / "data", "train", max_bytes=limit), drop_blank=True, merge_duplicates=True
-        )[0]
-        for limit in (2**30, 0)
-    )
-    assert isinstance(memory.images, np.ndarray) and not isinstance(streamed.images, np.ndarray)
-    np.testing.assert_array_equal(memory.images[..., 0], images[[0, 1, 2, 4, 6, 7]])
-    np.testing.assert_array_equal(streamed.images[:], memory.images)
-    np.testing.assert_array_equal(streamed.images[[-1, 1]], memory.images[[-1, 1]])
-    np.testing.assert_array_equal(streamed.labels, memory.labels)
-    np.testing.assert_array_equal(streamed.targets, memory.targets)
     assert streamed.ids == memory.ids
 
 

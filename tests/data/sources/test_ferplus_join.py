@@ -258,17 +258,24 @@ def test_votes_are_in_the_dataset_and_part_of_its_hashes(faces, write_csv, write
             np.testing.assert_array_equal(kept.images[:][..., 0], images[mine][-len(kept_labels) :])
 
 
-def test_merged_duplicates_have_all_votes(faces, write_csv, write_votes, tmp_path):
+def test_merged_duplicates_have_all_votes_and_a_streamed_split_stays_on_disk(
+    faces, write_csv, write_votes, tmp_path
+):
     images = faces(4)
     images[1] = images[0]
+    images[3] = 77
     usages = ["Training"] * 4
     source, votes = write_csv(images, LABELS, usages), write_votes(usages, VOTES)
-    build(
-        source, tmp_path / "data", ferplus_csv=votes, validation_fraction=0, test_fraction=0, progress=False
-    )
-    clean, counts = clean_train(read.load(tmp_path / "data", "train"), drop_blank=True, merge_duplicates=True)
-    assert counts["twin"] == 1
-    np.testing.assert_array_equal(clean.votes, [VOTES[0] + VOTES[1], VOTES[2], VOTES[3]])
+    build(source, tmp_path / "data", ferplus_csv=votes, validation_fraction=0, test_fraction=0)
+    for max_bytes in (2**30, 0):
+        train = read.load(tmp_path / "data", "train", max_bytes=max_bytes)
+        clean, counts = clean_train(train, drop_blank=True, merge_duplicates=True)
+        assert counts == {"blank": 1, "twin": 1}
+        assert isinstance(clean.images, np.ndarray) == bool(max_bytes)
+        for index in (slice(None), [-1, 0]):
+            np.testing.assert_array_equal(clean.images[index][..., 0], images[[0, 2]][index])
+        np.testing.assert_array_equal(clean.votes, [VOTES[0] + VOTES[1], VOTES[2]])
+        assert clean.ids == ["Training/000000", "Training/000002"]
 
 
 def test_the_command(faces, write_csv, write_votes, tmp_path, capsys):
