@@ -104,7 +104,7 @@ def summary(manifest: dict, out: str, class_map: list[str]) -> str:
         lines.append("".join([f"{emotion:10}", *(f"{count:12,}" for count in counts)]))
     lines.append("".join([f"{'all':10}", *(f"{split['count']:12,}" for split in splits.values())]))
     shape = manifest["image_shape"]
-    color = "grey" if manifest["channels"] == 1 else "RGB"
+    color = "gray" if manifest["channels"] == 1 else "RGB"
     size = f"{shape[0]} x {shape[1]}" if shape else "of different sizes"
     mean, std = manifest["pixel_mean"], manifest["pixel_std"]
     measured = manifest["pixel_statistics_split"]

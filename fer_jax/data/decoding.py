@@ -60,7 +60,7 @@ def read(picture: Picture, name: str = "the image") -> np.ndarray:
       name: what to call it in a message, where it has no path.
 
     Returns:
-      uint8 [H, W] when grey, else [H, W, 3].
+      uint8 [H, W] when gray, else [H, W, 3].
 
     Raises:
       PictureError: it is none of these, or a file that is missing, damaged, or too large.
@@ -69,7 +69,7 @@ def read(picture: Picture, name: str = "the image") -> np.ndarray:
         raise PictureError(repr(picture[:60]), "is no file; download or decode it first")
     if isinstance(picture, str | os.PathLike):
         return _read_file(os.fspath(picture))
-    if isinstance(picture, bytes | io.IOBase):
+    if isinstance(picture, bytes | io.IOBase) and not isinstance(picture, io.TextIOBase):
         return decode(picture, name)
     if isinstance(picture, Image.Image):
         try:
@@ -113,7 +113,7 @@ def decode(file: BinaryIO | bytes, name: str, max_pixels: int = MAX_PIXELS) -> n
       max_pixels: an image that declares more is refused before it is decoded.
 
     Returns:
-      uint8 [H, W] when grey (also when stored as RGB with equal channels), else [H, W, 3].
+      uint8 [H, W] when gray (also when stored as RGB with equal channels), else [H, W, 3].
 
     Raises:
       PictureError: it cannot be decoded, is truncated, or is too large.
@@ -157,8 +157,8 @@ def _from_pillow(image: Image.Image, name: str, *, in_place: bool = False) -> np
         raise PictureError(
             name, "16-bit color whose values are all below 4096; save it with 8 bits a channel, scaled to 255"
         )
-    grey = (array[..., :1] == array).all()
-    return np.ascontiguousarray(array[..., 0]) if grey else array
+    gray = (array[..., :1] == array).all()
+    return np.ascontiguousarray(array[..., 0]) if gray else array
 
 
 def to_uint8(values: np.ndarray, name: str) -> np.ndarray:
@@ -194,7 +194,7 @@ def to_uint8(values: np.ndarray, name: str) -> np.ndarray:
                 f"{values.dtype} pixels that use {bits} bits are taken as 0 (black) to {white} (white)",
                 stacklevel=2,
             )
-    return (values.astype(np.float64) * (255 / white)).round().astype(np.uint8)
+    return (values.astype(np.float32) * np.float32(255 / white)).round().astype(np.uint8)
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:

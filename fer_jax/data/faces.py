@@ -14,7 +14,7 @@ class Faces:
     """A split of a dataset.
 
     Attributes:
-      images: uint8 [N, H, W, C] with C = 1 (grey) or 3 (RGB): an array, or, for a split that is streamed
+      images: uint8 [N, H, W, C] with C = 1 (gray) or 3 (RGB): an array, or, for a split that is streamed
         from disk, an object with `shape`, NumPy-style indexing by an integer array, and
         `take(indices)`, which returns such an object.
       labels: int32 [N], ids of `emotions.class_names(K)` (the challenge's order).

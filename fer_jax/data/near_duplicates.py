@@ -25,11 +25,11 @@ _SLACK = 1e-5  # of float32 sums; candidates only
 
 
 def shrink(image: np.ndarray) -> np.ndarray:
-    """Returns uint8 [H, W] or [H, W, 3] as grey uint8 [48, 48], in which duplicates are searched."""
+    """Returns uint8 [H, W] or [H, W, 3] as gray uint8 [48, 48], in which duplicates are searched."""
     if image.shape == (SIDE, SIDE):
         return image
-    grey = Image.fromarray(image).convert("L")
-    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX))
+    gray = Image.fromarray(image).convert("L")
+    return np.asarray(gray.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
 def near_pairs(

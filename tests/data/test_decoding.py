@@ -17,7 +17,7 @@ from fer_jax.data.decoding import PictureError
 
 RNG = np.random.default_rng(0)
 COLOR = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
-GREY = COLOR[..., 0]
+GRAY = COLOR[..., 0]
 
 
 def encoded(image, kind, **options):
@@ -29,18 +29,18 @@ def encoded(image, kind, **options):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (GREY, GREY),
-        (GREY[..., None], GREY),
+        (GRAY, GRAY),
+        (GRAY[..., None], GRAY),
         (COLOR, COLOR),
-        (np.dstack([COLOR, GREY]), COLOR),  # alpha is ignored
-        (GREY > 128, np.where(GREY > 128, 255, 0)),
+        (np.dstack([COLOR, GRAY]), COLOR),  # alpha is ignored
+        (GRAY > 128, np.where(GRAY > 128, 255, 0)),
         (Image.fromarray(COLOR), COLOR),
-        (Image.fromarray(GREY), GREY),
-        (Image.fromarray(np.dstack([COLOR, GREY])), COLOR),
-        (Image.fromarray(GREY > 128), np.where(GREY > 128, 255, 0)),
-        (Image.fromarray(GREY).convert("RGB"), GREY),
-        (Image.fromarray(GREY).convert("RGBA"), GREY),
-        (Image.fromarray(GREY).convert("P"), GREY),
+        (Image.fromarray(GRAY), GRAY),
+        (Image.fromarray(np.dstack([COLOR, GRAY])), COLOR),
+        (Image.fromarray(GRAY > 128), np.where(GRAY > 128, 255, 0)),
+        (Image.fromarray(GRAY).convert("RGB"), GRAY),
+        (Image.fromarray(GRAY).convert("RGBA"), GRAY),
+        (Image.fromarray(GRAY).convert("P"), GRAY),
         (
             Image.fromarray(COLOR).quantize(256),
             np.asarray(Image.fromarray(COLOR).quantize(256).convert("RGB")),
@@ -165,6 +165,7 @@ def test_pixels_that_say_nothing_of_black_and_white_are_refused(values, message)
         (Image.new("RGB", (0, 5)), "picture 3: 0 x 5 pixels"),
         (None, "picture 3: a NoneType; expected a path, bytes, a binary file, a Pillow image, or an array"),
         (b"bytes", "picture 3: cannot be decoded: it is not an image"),
+        (io.StringIO("text"), "picture 3: a StringIO; expected a path, bytes, a binary file"),
         ("https://a.org/b.jpg", "'https://a.org/b.jpg': is no file; download"),
         ("data:image/png;base64,iVBORw0KGgo=", "'data:image/png;base64,.*': is no file; .* decode it"),
         ("nothere.png", "nothere.png: does not exist"),
@@ -239,5 +240,5 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 
 
 def test_grey_becomes_color_where_it_must():
-    np.testing.assert_array_equal(decoding.to_rgb(GREY), np.dstack([GREY] * 3))
+    np.testing.assert_array_equal(decoding.to_rgb(GRAY), np.dstack([GRAY] * 3))
     assert decoding.to_rgb(COLOR) is COLOR

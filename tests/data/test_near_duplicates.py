@@ -63,5 +63,5 @@ def test_shrink_gives_grey_at_48_pixels(faces):
     large = np.repeat(np.repeat(image, 2, axis=0), 2, axis=1)
     np.testing.assert_array_equal(near_duplicates.shrink(large), image)
     color = faces(1, shape=(50, 40, 3))[0]
-    grey = Image.fromarray(color).convert("L").resize((48, 48), Image.Resampling.BOX)
-    np.testing.assert_array_equal(near_duplicates.shrink(color), grey)
+    gray = Image.fromarray(color).convert("L").resize((48, 48), Image.Resampling.BOX)
+    np.testing.assert_array_equal(near_duplicates.shrink(color), gray)

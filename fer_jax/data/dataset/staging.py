@@ -42,6 +42,7 @@ class Staging:
         self._path = path
 
     def add(self, record: Record) -> None:
+        """Writes a record's image and keeps the rest."""
         png, values = _encode_png(record.image), record.image.astype(np.float64)
         entry = Entry(
             record.label, record.split, record.id, record.image.shape, pixel_digest(record.image),
@@ -60,6 +61,7 @@ class Staging:
         return png
 
     def remove(self) -> None:
+        """Deletes the file."""
         self._file.close()
         self._path.unlink(missing_ok=True)
 

@@ -46,6 +46,7 @@ class Votes:
     rows: list[int]
 
     def where(self, index: int) -> str:
+        """Returns the file and row of an image's votes, for messages."""
         return f"{self.path.name} row {self.rows[index]}"
 
 

@@ -135,7 +135,7 @@ def _parse_pixels(text: str, shape: tuple[int, ...] | None, where: str) -> np.nd
 
 
 def _square(count: int) -> tuple[int, ...] | None:
-    """Returns the shape of a square image of `count` numbers, grey or RGB, or None."""
+    """Returns the shape of a square image of `count` numbers, gray or RGB, or None."""
     for channels in ((), (3,)):
         side = math.isqrt(count // math.prod(channels))
         shape = (side, side, *channels)

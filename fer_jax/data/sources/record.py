@@ -45,7 +45,7 @@ class Record:
     """One labeled image.
 
     Attributes:
-      image: uint8 [H, W] (grey) or [H, W, 3] (RGB).
+      image: uint8 [H, W] (gray) or [H, W, 3] (RGB).
       label: id of `emotions.EMOTIONS`.
       split: "train", "validation", "test", or None when the source does not say.
       id: stable name within the source, such as "Training/000123" or a relative path.

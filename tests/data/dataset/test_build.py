@@ -55,11 +55,11 @@ def test_building_and_reading_need_no_tensorflow(built, tmp_path):
 
 
 def test_color_and_grey_images_become_color(faces, write_images, tmp_path):
-    color, grey = faces(1, shape=(9, 9, 3))[0], faces(1, 1, shape=(9, 9))[0]
-    root = write_images({"train/sad/a.png": color, "train/sad/b.png": grey})
+    color, gray = faces(1, shape=(9, 9, 3))[0], faces(1, 1, shape=(9, 9))[0]
+    root = write_images({"train/sad/a.png": color, "train/sad/b.png": gray})
     manifest = build(root, tmp_path / "data", validation_fraction=0, test_fraction=0)
     assert manifest["image_shape"] == [9, 9, 3]
-    found, expected = read.load(tmp_path / "data", "train").images, [color, np.stack([grey] * 3, axis=-1)]
+    found, expected = read.load(tmp_path / "data", "train").images, [color, np.stack([gray] * 3, axis=-1)]
     np.testing.assert_array_equal(found, expected)
     assert manifest["pixel_mean"] == pytest.approx(np.mean(expected) / 255, abs=1e-12)
     assert manifest["pixel_std"] == pytest.approx(np.std(expected) / 255, abs=1e-12)
