@@ -26,7 +26,8 @@ _SYSTEM_NAMES = {
     "lost+found", "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "#recently-snapshot",
 }  # fmt: skip
 _DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits that cameras, scanners and programs use
-_DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error)  # what Pillow raises
+# What Pillow raises; RuntimeError is of its AVIF decoder.
+_DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error)
 
 
 class PictureError(ValueError):

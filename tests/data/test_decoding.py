@@ -199,6 +199,7 @@ def jpeg_with_damaged_exif():
 
 
 TRUNCATED = encoded(Image.fromarray(RNG.integers(0, 256, (48, 48), dtype=np.uint8)), "JPEG")[:1000]
+AVIF = encoded(Image.new("L", (8, 8), 7), "AVIF")
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -213,6 +214,7 @@ TRUNCATED = encoded(Image.fromarray(RNG.integers(0, 256, (48, 48), dtype=np.uint
         ("text.jpg", b"this is no image", "it is not an image that can be read"),
         ("empty.png", b"", "it is not an image that can be read"),
         ("page.gif", b"GIF89a\x01\x00", "cannot be decoded"),
+        ("a.avif", AVIF.replace(b"pitm", b"none"), "cannot be decoded: Failed to decode image"),
     ],
 )
 def test_damaged_files_are_refused_by_name(tmp_path, name, content, reason):
