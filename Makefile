@@ -20,7 +20,7 @@ app: .venv/with_app
 	$(BIN)/fer-jax app
 
 web: .venv/with_export
-	npm install --prefix web --ignore-scripts
+	npm install --prefix examples/browser --ignore-scripts
 	$(BIN)/python scripts/build_web.py --checkpoint cnn_1m_64 --out dist/web
 
 docs: .venv/with_docs

@@ -1,6 +1,6 @@
 """Builds the page that recognizes emotions in the browser, as a folder for any static file host.
 
-    npm install --prefix web
+    npm install --prefix examples/browser
     python scripts/build_web.py --checkpoint my.safetensors --out dist/web
     python -m http.server --directory dist/web
 

@@ -13,7 +13,7 @@ from fer_jax.inference.export.program import Program
 from fer_jax.inference.predictor import UNSURE_BELOW
 from fer_jax.io_utils import write_atomically
 
-SOURCE = pathlib.Path(__file__).resolve().parents[3] / "web"
+SOURCE = pathlib.Path(__file__).resolve().parents[3] / "examples" / "browser"
 RUNTIME = pathlib.Path("node_modules", "onnxruntime-web", "dist")
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 PAGE_FILES = ("*.html", "*.css", "*.js", "*.svg")

@@ -26,7 +26,7 @@ expect = playwright.expect
 pytestmark = pytest.mark.browser
 
 CHROMIUM = shutil.which("chromium")
-RUNTIME = ROOT / "web" / "node_modules" / "onnxruntime-web"
+RUNTIME = ROOT / "examples" / "browser" / "node_modules" / "onnxruntime-web"
 SHIPPED = ROOT / "fer_jax" / "pretrained" / "cnn_1m_64_fer2013.safetensors"
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update"),
@@ -48,7 +48,7 @@ def photos(shared_dir) -> pathlib.Path:
 def site(shared_dir, tmp_path_factory) -> pathlib.Path:
     """The built folder."""
     if not CHROMIUM or not RUNTIME.is_dir():
-        pytest.skip("needs Chromium and the page's packages: apt install chromium; npm install --prefix web")
+        pytest.skip("needs Chromium and the page's packages: apt install chromium; npm install --prefix examples/browser")
     cache, out = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("site")
     shutil.copytree(shared_dir / "assets" / "detectors", cache / "detectors")
     with pytest.MonkeyPatch.context() as patch:
@@ -343,6 +343,6 @@ def test_a_double_click_on_the_file_is_explained(browser, site):
 def test_without_the_runtime_the_script_says_how_to_get_it(tmp_path, monkeypatch, capsys):
     from fer_jax.inference.export import page
 
-    monkeypatch.setattr(page, "SOURCE", tmp_path / "web")
+    monkeypatch.setattr(page, "SOURCE", tmp_path / "browser")
     assert build_web.main(["--checkpoint", str(SHIPPED), "--out", str(tmp_path / "out")]) == 2
     assert "npm install --prefix" in capsys.readouterr().err
