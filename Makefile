@@ -21,7 +21,7 @@ app: .venv/with_app
 
 web: .venv/with_export
 	npm install --prefix examples/browser --ignore-scripts
-	$(BIN)/python scripts/build_web.py --checkpoint cnn_1m_64 --out dist/web
+	$(BIN)/python examples/browser/build.py --checkpoint cnn_1m_64 --out dist/web
 
 docs: .venv/with_docs
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs dist/docs

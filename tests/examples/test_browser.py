@@ -36,7 +36,7 @@ FLAGS = [
 SIDE = 640
 TIMEOUT = 120_000  # milliseconds; only a failure takes them
 
-build_web = program("scripts/build_web.py")
+build_web = program("examples/browser/build.py")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,8 @@ def photos(shared_dir) -> pathlib.Path:
 def site(shared_dir, tmp_path_factory) -> pathlib.Path:
     """The built folder."""
     if not CHROMIUM or not RUNTIME.is_dir():
-        pytest.skip("needs Chromium and the page's packages: apt install chromium; npm install --prefix examples/browser")
+        reason = "needs Chromium and the page's packages: apt install chromium; npm install --prefix"
+        pytest.skip(f"{reason} examples/browser")
     cache, out = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("site")
     shutil.copytree(shared_dir / "assets" / "detectors", cache / "detectors")
     with pytest.MonkeyPatch.context() as patch:
@@ -341,8 +342,6 @@ def test_a_double_click_on_the_file_is_explained(browser, site):
 
 
 def test_without_the_runtime_the_script_says_how_to_get_it(tmp_path, monkeypatch, capsys):
-    from fer_jax.inference.export import page
-
-    monkeypatch.setattr(page, "SOURCE", tmp_path / "browser")
+    monkeypatch.setattr(build_web, "SOURCE", tmp_path / "browser")
     assert build_web.main(["--checkpoint", str(SHIPPED), "--out", str(tmp_path / "out")]) == 2
     assert "npm install --prefix" in capsys.readouterr().err
