@@ -43,7 +43,7 @@ def study(args: argparse.Namespace) -> int:
     classifier = Classifier(common.open_weights(args), sizes=(256,))
     faces = labelled_split.load_split(classifier.trained, args.data, args.split)
     faces = faces.take(np.sort(np.random.default_rng(0).permutation(len(faces))[: args.limit]))
-    detector, found = detectors.create(args.detector, least_tilt=0.0), {}
+    detector, found = detectors.create(args.detector, min_roll=0.0), {}
     for i in tqdm(range(len(faces)), "looking for faces", unit=" images"):
         wide = enlarge(faces.images[[i]][0])
         inside = [one for one in detector.detect(np.pad(wide, AROUND, constant_values=128)) if _centred(one)]
@@ -82,7 +82,7 @@ def print_frames(found) -> None:
         "image's side / box's longer side": SIDE / longer,
         "image's centre right of box's, over the image's side": 0.5 - centres[:, 0] / SIDE,
         "image's centre below box's, over the image's side": 0.5 - centres[:, 1] / SIDE,
-        "tilt in degrees": np.array([one.tilt for one in found]),
+        "roll in degrees": np.array([one.roll for one in found]),
     }
     print(f"| quantile | {' | '.join(f'{q:g}' for q in QUANTILES)} |\n|{' --- |' * (len(QUANTILES) + 1)}")
     for name, values in rows.items():
@@ -98,16 +98,16 @@ def cut(found, classifier, margin, upright):
 
     faces = []
     for image, one in found:
-        side, (x, y) = margin * one.frame.width, one.frame.centre
+        side, (x, y) = margin * one.frame.width, one.frame.center
         frame = Box(x - side / 2 - AROUND, y - side / 2 - AROUND, side, side)
-        one = dataclasses.replace(one, frame=frame, tilt=one.tilt if upright else 0.0)
+        one = dataclasses.replace(one, frame=frame, roll=one.roll if upright else 0.0)
         faces.append(crop(image, one, classifier.side, classifier.channels))
     return np.stack(faces)
 
 
 def _centred(one) -> bool:
     """Returns whether a detection's center lies in the image, not in the gray around it."""
-    return all(AROUND < value < AROUND + SIDE for value in one.box.centre)
+    return all(AROUND < value < AROUND + SIDE for value in one.box.center)
 
 
 def _percent(probabilities, labels) -> str:

@@ -28,7 +28,7 @@ from fer_jax.commands.common import at_least_one
 from fer_jax.evaluation import cost
 from fer_jax.inference.classifier import Classifier
 from fer_jax.inference.detection import assets
-from fer_jax.inference.detection.detectors import LONGEST_IN_VIDEO, YuNet
+from fer_jax.inference.detection.detectors import MAX_SIDE_IN_VIDEO, YuNet
 from fer_jax.inference.media import stream, tracking
 from fer_jax.inference.media.inputs import Input
 from fer_jax.inference.output import table
@@ -123,7 +123,7 @@ def run_frame_by_frame(path: str, classify: Callable[[np.ndarray], np.ndarray]) 
         whole, frame = video.read()
         if not whole:
             return faces
-        scale = min(1.0, LONGEST_IN_VIDEO / max(frame.shape[:2]))
+        scale = min(1.0, MAX_SIDE_IN_VIDEO / max(frame.shape[:2]))
         small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         if detector is None:
             model = str(assets.fetch_yunet())

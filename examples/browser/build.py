@@ -71,7 +71,7 @@ def build(args: argparse.Namespace) -> int:
 
 def _page_facts(metadata: dict[str, Any]) -> dict[str, Any]:
     from fer_jax.inference.detection import assets
-    from fer_jax.inference.detection.detectors import LEAST_TILT, YuNet
+    from fer_jax.inference.detection.detectors import MIN_ROLL, YuNet
     from fer_jax.inference.predictor import UNSURE_BELOW
 
     return {
@@ -82,7 +82,7 @@ def _page_facts(metadata: dict[str, Any]) -> dict[str, Any]:
             "overlap": OVERLAP,
             "frame_scale": YuNet.SCALE,
             "frame_down": YuNet.DOWN,
-            "least_tilt": LEAST_TILT,
+            "min_roll": MIN_ROLL,
         },
         "unsure_below": UNSURE_BELOW,
     }

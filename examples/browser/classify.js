@@ -28,12 +28,12 @@ function mirror(i, size) {
   return Math.min(place, period - 1 - place);
 }
 
-/** The square in a frame, turned back by its tilt: as many pixels as it has in the picture, at least `least`. */
+/** The square in a frame, turned back by its roll: as many pixels as it has in the picture, at least `least`. */
 export function cut(plane, frame, least) {
   const size = Math.max(least, Math.round(frame.side));
   const { values, width, height } = plane;
   const step = frame.side / size;
-  const [cos, sin] = [Math.cos(frame.tilt), Math.sin(frame.tilt)];
+  const [cos, sin] = [Math.cos(frame.roll), Math.sin(frame.roll)];
   const square = new Float32Array(size * size);
   for (let i = 0; i < size; i++) {
     for (let j = 0; j < size; j++) {

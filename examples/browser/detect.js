@@ -90,14 +90,14 @@ export async function detect(session, facts, picture) {
       x: box.left + box.width / 2,
       y: box.top + box.height / 2 + facts.frame_down * side,
       side,
-      tilt: leaning(Math.atan2(second.y - first.y, second.x - first.x), facts.least_tilt),
+      roll: leaning(Math.atan2(second.y - first.y, second.x - first.x), facts.min_roll),
     };
     return { box, score: one.score, frame };
   });
   return faces.sort((a, b) => b.box.width * b.box.height - a.box.width * a.box.height);
 }
 
-/** A tilt in radians, or 0 where it is less than so many degrees: the network saw such faces in its training. */
-function leaning(tilt, least) {
-  return Math.abs(tilt) * 180 >= least * Math.PI ? tilt : 0;
+/** A roll in radians, or 0 where it is less than so many degrees: the network saw such faces in its training. */
+function leaning(roll, least) {
+  return Math.abs(roll) * 180 >= least * Math.PI ? roll : 0;
 }

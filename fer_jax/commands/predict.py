@@ -67,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="what the network sees of a face over what it saw in training (default: 1)",
     )
     parser.add_argument(
-        "--any_turn",
+        "--any_rotation",
         action="store_true",
         help="find faces that lie on their side or head, too; four times the work",
     )
@@ -117,7 +117,7 @@ def predict(args: argparse.Namespace) -> int:
     # Of many faces few sizes are worth their compilation.
     sizes = (1, 8, 64) if alone else (64, 256)
     predictor = Predictor.load(
-        args.model, args.detector, margin=args.margin, any_turn=args.any_turn, batch_sizes=sizes
+        args.model, args.detector, margin=args.margin, any_rotation=args.any_rotation, batch_sizes=sizes
     )
     # Before what is done is left out: copies have the same names when the run goes on.
     annotations = None
@@ -183,7 +183,8 @@ def _made_by(args: argparse.Namespace) -> dict[str, Any]:
     known = {"model": download.digest(weights) if weights.is_file() else str(weights)}
     # A copy of a video cannot be begun in its middle, so a run with copies is gone on with as one.
     known["annotate"] = bool(args.annotate)
-    return known | {name: getattr(args, name) for name in ("detector", "margin", "any_turn", "every")}
+    known["any_turn"] = args.any_rotation  # as tables that exist already name it
+    return known | {name: getattr(args, name) for name in ("detector", "margin", "every")}
 
 
 class _Run:

@@ -51,7 +51,7 @@ class Predictor:
         detector: str = "yunet",
         *,
         margin: float = 1.0,
-        any_turn: bool = False,
+        any_rotation: bool = False,
         unsure_below: float = UNSURE_BELOW,
         batch_sizes: Sequence[int] = SIZES,
     ) -> "Predictor":
@@ -62,7 +62,7 @@ class Predictor:
             the package, see `pretrained.registry.BUNDLED`.
           detector: 'yunet', 'mediapipe', or 'whole' where each picture is one face.
           margin: size of what the network sees over what it saw in training; 1 is the same.
-          any_turn: whether to find faces in pictures that lie on their side or head, at four times the cost.
+          any_rotation: also find faces in images that lie on their side or head, at four times the cost.
           unsure_below: see the class.
           batch_sizes: that faces are classified in, see `Classifier`.
 
@@ -75,7 +75,7 @@ class Predictor:
         """
         weights = find_weights(source)
         options = {} if detector == "whole" else {"margin": margin}
-        found = detectors.create(detector, any_turn=any_turn, **options)
+        found = detectors.create(detector, any_rotation=any_rotation, **options)
         return cls(Classifier(LoadedModel(weights), batch_sizes), found, unsure_below)
 
     def __call__(

@@ -15,7 +15,7 @@ class Box(NamedTuple):
     height: float
 
     @property
-    def centre(self) -> tuple[float, float]:
+    def center(self) -> tuple[float, float]:
         """(x, y)."""
         return self.left + self.width / 2, self.top + self.height / 2
 
@@ -36,16 +36,16 @@ class Detection:
       box: as the detector draws it.
       score: how sure it is, in [0, 1].
       frame: what of the picture the network is to see.
-      turn: by how many degrees, counterclockwise, the picture has to be turned for the face to stand
+      rotation: by how many degrees, counterclockwise, the picture has to be turned for the face to stand
         upright: 0, 90, 180 or 270.
-      tilt: degrees by which the face so turned leans clockwise; its frame is turned back by them.
+      roll: degrees by which the face so turned leans clockwise; its frame is turned back by them.
     """
 
     box: Box
     score: float
     frame: Box
-    turn: int = 0
-    tilt: float = 0.0
+    rotation: int = 0
+    roll: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

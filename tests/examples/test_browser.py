@@ -206,8 +206,8 @@ def test_faces_are_where_opencv_finds_them(name, count, ready, photos):
         np.testing.assert_allclose(boxes, expected[:, :4], atol=0.5)
         np.testing.assert_allclose([one["score"] for one in found], expected[:, 14], atol=0.01)
         eyes = expected[:, 4:8].reshape(-1, 2, 2)
-        tilts = np.arctan2(*(eyes[:, 1] - eyes[:, 0]).T[::-1])
-        np.testing.assert_allclose([one["frame"]["tilt"] for one in found], tilts, atol=0.05)
+        rolls = np.arctan2(*(eyes[:, 1] - eyes[:, 0]).T[::-1])
+        np.testing.assert_allclose([one["frame"]["roll"] for one in found], rolls, atol=0.05)
 
 
 def test_a_small_picture_is_enlarged_for_the_detector(ready, photos):
@@ -225,13 +225,13 @@ def test_a_leaning_face_is_turned_upright(angle, ready, photos):
     image = Image.open(photos / "grace_hopper.png").convert("RGB")
     body = """
       const [{ frame }] = await detect(detector, facts.detector, canvas);
-      const [turned, left] = crops(canvas, [frame, { ...frame, tilt: 0 }], facts.model);
-      return [frame.tilt, Array.from(turned[0]), Array.from(left[0])];
+      const [turned, left] = crops(canvas, [frame, { ...frame, roll: 0 }], facts.model);
+      return [frame.roll, Array.from(turned[0]), Array.from(left[0])];
     """
     _, upright, _ = _evaluate(ready, body, np.asarray(image))
     tilted = image.rotate(angle, Image.Resampling.BICUBIC, expand=True)  # counterclockwise
-    tilt, turned, left = _evaluate(ready, body, np.asarray(tilted))
-    assert np.degrees(tilt) == pytest.approx(-angle, abs=6)
+    roll, turned, left = _evaluate(ready, body, np.asarray(tilted))
+    assert np.degrees(roll) == pytest.approx(-angle, abs=6)
     close, far = (np.corrcoef(upright, face)[0, 1] for face in (turned, left))
     assert close > far + 0.15
 

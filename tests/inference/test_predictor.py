@@ -20,7 +20,7 @@ from fer_jax.pretrained.registry import BUNDLED
 class Corners(Detector):
     """As many faces as the first pixel says, in the picture's upper left corner, each of 48 pixels."""
 
-    def detect(self, image, longest=0):
+    def detect(self, image, max_side=0):
         box = Box(0, 0, 48, 48)
         return [Detection(box, 0.5, box)] * int(image.flat[0])
 

@@ -14,7 +14,7 @@ from PIL import Image
 from fer_jax.inference.app import analysis, uploads, views
 from fer_jax.inference.app.model_choice import TURN
 from fer_jax.inference.app.uploads import UploadError, plain
-from fer_jax.inference.detection.detectors import LONGEST_IN_VIDEO
+from fer_jax.inference.detection.detectors import MAX_SIDE_IN_VIDEO
 from fer_jax.inference.media import tracking, video
 from fer_jax.inference.output import drawing, table
 from fer_jax.inference.predictor import Predictor
@@ -93,7 +93,7 @@ def _look_at(
     frame: video.Frame, name: str, predictor: Predictor, tracker: tracking.Tracker
 ) -> tuple[list[dict[str, Any]], bytes]:
     """The rows of a frame, and its picture."""
-    found = predictor.detector.detect(frame.image, LONGEST_IN_VIDEO)
+    found = predictor.detector.detect(frame.image, MAX_SIDE_IN_VIDEO)
     faces = predictor.classify(predictor.crop(frame.image, found), found)
     tracks = tracker.update([f.box for f in faces], [f.probabilities for f in faces], frame.seconds)
     numbers = [track.number for track in tracks]

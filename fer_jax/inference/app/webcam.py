@@ -21,7 +21,7 @@ import streamlit as st
 
 from fer_jax.inference.app import analysis
 from fer_jax.inference.classifier import Classifier
-from fer_jax.inference.detection.detectors import LONGEST_IN_VIDEO
+from fer_jax.inference.detection.detectors import MAX_SIDE_IN_VIDEO
 from fer_jax.inference.predictor import Predictor
 
 ICE_VARIABLE = "FER_JAX_ICE_SERVERS"
@@ -104,7 +104,7 @@ def _latest_of(predictor: Predictor) -> Any:
 
     async def annotate(frames: Sequence[av.VideoFrame]) -> list[av.VideoFrame]:
         image = frames[-1].to_ndarray(format="rgb24")
-        found = predictor.detector.detect(image, LONGEST_IN_VIDEO)[:_MOST_FACES]
+        found = predictor.detector.detect(image, MAX_SIDE_IN_VIDEO)[:_MOST_FACES]
         faces = predictor.classify(predictor.crop(image, found), found)
         shown = av.VideoFrame.from_ndarray(analysis.draw(image, faces), format="rgb24")
         return [shown]

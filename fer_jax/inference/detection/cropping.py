@@ -22,21 +22,21 @@ def crop(image: np.ndarray, detection: Detection, side: int, channels: int) -> n
     Returns:
       uint8 [side, side, channels].
     """
-    frame, tilt = detection.frame, np.deg2rad(detection.tilt)
-    reach = abs(np.cos(tilt)) + abs(np.sin(tilt))
-    (x, y), width, height = frame.centre, frame.width * reach, frame.height * reach
+    frame, roll = detection.frame, np.deg2rad(detection.roll)
+    reach = abs(np.cos(roll)) + abs(np.sin(roll))
+    (x, y), width, height = frame.center, frame.width * reach, frame.height * reach
     left, top = int(np.floor(x - width / 2)), int(np.floor(y - height / 2))
     right = max(left + 1, int(np.ceil(x + width / 2)))
     bottom = max(top + 1, int(np.ceil(y + height / 2)))
     picture = Image.fromarray(_cut(image, left, top, right, bottom)).convert("L" if channels == 1 else "RGB")
     inside = Box(frame.left - left, frame.top - top, frame.width, frame.height)
-    if detection.tilt:
-        picture, inside = _turn_back(picture, inside, detection.tilt, side)
+    if detection.roll:
+        picture, inside = _rotate_back(picture, inside, detection.roll, side)
     edges = (inside.left, inside.top, inside.left + inside.width, inside.top + inside.height)
     # Sums of fractions may pass the patch's edge by a rounding, which Pillow refuses.
     edges = np.clip(edges, 0, [*picture.size, *picture.size])
     face = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR, box=tuple(edges)))
-    return np.rot90(face.reshape(side, side, channels), detection.turn // 90)
+    return np.rot90(face.reshape(side, side, channels), detection.rotation // 90)
 
 
 def _cut(image: np.ndarray, left: int, top: int, right: int, bottom: int) -> np.ndarray:
@@ -53,9 +53,9 @@ def _mirrored(start: int, stop: int, length: int) -> np.ndarray:
     return np.minimum(places, 2 * length - 1 - places)
 
 
-def _turn_back(picture: Image.Image, inside: Box, tilt: float, side: int) -> tuple[Image.Image, Box]:
-    """The picture turned by `tilt` degrees about the box's centre, and the box; shrunk if much too large."""
+def _rotate_back(picture: Image.Image, inside: Box, roll: float, side: int) -> tuple[Image.Image, Box]:
+    """The picture turned by `roll` degrees about the box's centre, and the box; shrunk if much too large."""
     factor = max(1, int(min(inside.width, inside.height) / (_SHARPER * side)))
     if factor > 1:
         picture, inside = picture.reduce(factor), Box(*(value / factor for value in inside))
-    return picture.rotate(tilt, Image.Resampling.BICUBIC, center=inside.centre), inside
+    return picture.rotate(roll, Image.Resampling.BICUBIC, center=inside.center), inside

@@ -18,9 +18,9 @@ from fer_jax.data.decoding import to_rgb
 from fer_jax.inference.detection import assets
 from fer_jax.inference.structures import Box, Detection
 
-LONGEST, LONGEST_IN_VIDEO = 1280, 640  # pixels; a frame has few small faces, and many frames come
+MAX_SIDE, MAX_SIDE_IN_VIDEO = 1280, 640  # pixels; a frame has few small faces, and many frames come
 # Nine of ten faces of FER2013 lean less: what networks saw leaning is left so.
-LEAST_TILT = 15.0  # degrees
+MIN_ROLL = 15.0  # degrees
 _SHORTEST = 320  # what is smaller is enlarged
 
 
@@ -28,12 +28,12 @@ class Detector(abc.ABC):
     """Finds faces."""
 
     @abc.abstractmethod
-    def detect(self, image: np.ndarray, longest: int = LONGEST) -> list[Detection]:
+    def detect(self, image: np.ndarray, max_side: int = MAX_SIDE) -> list[Detection]:
         """The faces of a picture, the largest first; safe to call from several threads.
 
         Args:
           image: uint8 [H, W] or [H, W, 3] (RGB), of any size.
-          longest: pixels of its longer side beyond which a detector that has the choice looks at a smaller
+          max_side: pixels of its longer side beyond which a detector that has the choice looks at a smaller
             copy, where it finds large faces as well and sooner.
         """
 
@@ -41,7 +41,7 @@ class Detector(abc.ABC):
 class FullImage(Detector):
     """Takes every picture for one face, as the images of a dataset are: nothing is looked for."""
 
-    def detect(self, image: np.ndarray, longest: int = LONGEST) -> list[Detection]:
+    def detect(self, image: np.ndarray, max_side: int = MAX_SIDE) -> list[Detection]:
         box = Box(0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
         return [Detection(box, 1.0, box)]
 
@@ -57,20 +57,20 @@ class YuNet(Detector):
     SCALE, DOWN = 0.97, 0.0
     MIN_SCORE = 0.6
 
-    def __init__(self, margin: float = 1.0, min_score: float = MIN_SCORE, least_tilt: float = LEAST_TILT):
+    def __init__(self, margin: float = 1.0, min_score: float = MIN_SCORE, min_roll: float = MIN_ROLL):
         """Opens the model.
 
         Args:
           margin: the frame's side over that of the frames in training.
           min_score: what scores less is no face.
-          least_tilt: degrees from which on a face that leans is turned upright.
+          min_roll: degrees from which on a face that leans is turned upright.
 
         Raises:
           DownloadError, WrongFileError: see `download.fetch`.
           ValueError: `margin` or `min_score` is out of range.
         """
         _check(margin, min_score)
-        self._margin, self._least_tilt = margin, least_tilt
+        self._margin, self._min_roll = margin, min_roll
         path = assets.fetch_yunet()
         model = np.fromfile(path, np.uint8)
         with _quiet():
@@ -79,8 +79,8 @@ class YuNet(Detector):
             )
         self._lock = threading.Lock()
 
-    def detect(self, image: np.ndarray, longest: int = LONGEST) -> list[Detection]:
-        small, scale = _rescale(image, longest)
+    def detect(self, image: np.ndarray, max_side: int = MAX_SIDE) -> list[Detection]:
+        small, scale = _rescale(image, max_side)
         bgr = np.ascontiguousarray(to_rgb(small)[..., ::-1])
         with self._lock:
             self._model.setInputSize((bgr.shape[1], bgr.shape[0]))
@@ -89,7 +89,7 @@ class YuNet(Detector):
         for row in () if found is None else found.astype(np.float64):
             box, eyes = Box(*(row[:4] / scale).tolist()), row[4:8].reshape(2, 2)
             frame = _frame(box, self.SCALE * self._margin, self.DOWN)
-            detections.append(Detection(box, float(row[14]), frame, tilt=_tilt(*eyes, self._least_tilt)))
+            detections.append(Detection(box, float(row[14]), frame, roll=_roll(*eyes, self._min_roll)))
         return _largest_first(detections)
 
 
@@ -104,18 +104,18 @@ class MediaPipe(Detector):
     SCALE, DOWN = 1.18, -0.09
     MIN_SCORE = 0.7
 
-    def __init__(self, margin: float = 1.0, min_score: float = MIN_SCORE, least_tilt: float = LEAST_TILT):
+    def __init__(self, margin: float = 1.0, min_score: float = MIN_SCORE, min_roll: float = MIN_ROLL):
         """Opens the model; arguments and errors as of `YuNet`.
 
         Raises:
           DetectorError: mediapipe cannot be loaded; the message says how to install it.
         """
         _check(margin, min_score)
-        self._margin, self._least_tilt = margin, least_tilt
+        self._margin, self._min_roll = margin, min_roll
         self._model, self._to_image = assets.open_blazeface(min_score)
         self._lock = threading.Lock()
 
-    def detect(self, image: np.ndarray, longest: int = LONGEST) -> list[Detection]:
+    def detect(self, image: np.ndarray, max_side: int = MAX_SIDE) -> list[Detection]:
         rgb = np.ascontiguousarray(to_rgb(image))
         with self._lock:
             found = self._model.detect(self._to_image(rgb)).detections
@@ -127,37 +127,38 @@ class MediaPipe(Detector):
             eyes = [np.array([point.x, point.y]) * size for point in one.keypoints[:2]]
             frame = _frame(box, self.SCALE * self._margin, self.DOWN)
             score = float(one.categories[0].score)
-            detections.append(Detection(box, score, frame, tilt=_tilt(*eyes, self._least_tilt)))
+            detections.append(Detection(box, score, frame, roll=_roll(*eyes, self._min_roll)))
         return _largest_first(detections)
 
 
 class RotatedSearch(Detector):
     """Looks for upright faces in the picture as it is and turned by 90, 180 and 270 degrees.
 
-    For photographs that lie on their side and have lost the note about it. The turn in which another
+    For photographs that lie on their side and have lost the note about it. The rotation in which another
     detector is surest of a face is taken for the whole picture. Takes four times as long.
     """
 
     def __init__(self, detector: Detector):
         self._detector = detector
 
-    def detect(self, image: np.ndarray, longest: int = LONGEST) -> list[Detection]:
+    def detect(self, image: np.ndarray, max_side: int = MAX_SIDE) -> list[Detection]:
         found = {
-            turn: self._detector.detect(np.rot90(image, turn // 90), longest) for turn in (0, 90, 180, 270)
+            rotation: self._detector.detect(np.rot90(image, rotation // 90), max_side)
+            for rotation in (0, 90, 180, 270)
         }
-        best = max(found, key=lambda turn: max((one.score for one in found[turn]), default=0.0))
-        return [_turned(one, best, *image.shape[:2]) for one in found[best]]
+        best = max(found, key=lambda rotation: max((one.score for one in found[rotation]), default=0.0))
+        return [_rotated_back(one, best, *image.shape[:2]) for one in found[best]]
 
 
 DETECTORS: dict[str, type[Detector]] = {"mediapipe": MediaPipe, "whole": FullImage, "yunet": YuNet}
 
 
-def create(name: str, *, any_turn: bool = False, **options: Any) -> Detector:
+def create(name: str, *, any_rotation: bool = False, **options: Any) -> Detector:
     """The detector `name`, one of `DETECTORS`.
 
     Args:
       name: of it.
-      any_turn: whether to look for faces that lie on their side or head, too (`RotatedSearch`).
+      any_rotation: whether to look for faces that lie on their side or head, too (`RotatedSearch`).
       **options: what its constructor takes.
 
     Raises:
@@ -167,7 +168,7 @@ def create(name: str, *, any_turn: bool = False, **options: Any) -> Detector:
     if name not in DETECTORS:
         raise ValueError(f"unknown face detector {name!r}; there are: {', '.join(DETECTORS)}")
     detector = DETECTORS[name](**options)
-    return RotatedSearch(detector) if any_turn and name != "whole" else detector
+    return RotatedSearch(detector) if any_rotation and name != "whole" else detector
 
 
 @contextlib.contextmanager
@@ -188,10 +189,10 @@ def _check(margin: float, min_score: float) -> None:
         raise ValueError(f"min_score {min_score}: expected a number between 0 and 1")
 
 
-def _rescale(image: np.ndarray, longest: int) -> tuple[np.ndarray, float]:
+def _rescale(image: np.ndarray, max_side: int) -> tuple[np.ndarray, float]:
     """The picture at a size to look for faces in, and its size over the original's."""
     height, width = image.shape[:2]
-    scale = float(np.clip(max(height, width), _SHORTEST, longest)) / max(height, width)
+    scale = float(np.clip(max(height, width), _SHORTEST, max_side)) / max(height, width)
     if scale == 1:
         return image, 1.0
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -202,11 +203,11 @@ def _rescale(image: np.ndarray, longest: int) -> tuple[np.ndarray, float]:
 def _frame(box: Box, scale: float, down: float) -> Box:
     """The square about a box: its side over the box's longer one, its centre lower by a share of its side."""
     side = scale * max(box.width, box.height)
-    x, y = box.centre
+    x, y = box.center
     return Box(x - side / 2, y - side / 2 + down * side, side, side)
 
 
-def _tilt(left_eye: Iterable[float], right_eye: Iterable[float], least: float) -> float:
+def _roll(left_eye: Iterable[float], right_eye: Iterable[float], least: float) -> float:
     """Degrees by which the line from eye to eye (x, y) leans clockwise, in (-180, 180]; 0 below the least."""
     across, down = np.subtract(right_eye, left_eye)
     degrees = float(np.degrees(np.arctan2(down, across)))
@@ -217,8 +218,8 @@ def _largest_first(detections: list[Detection]) -> list[Detection]:
     return sorted(detections, key=lambda one: -one.box.width * one.box.height)
 
 
-def _turned(one: Detection, turn: int, height: int, width: int) -> Detection:
-    """What was found in a picture turned by `turn`, as it lies in the original of the given size."""
+def _rotated_back(one: Detection, rotation: int, height: int, width: int) -> Detection:
+    """What was found in a picture turned by `rotation`, as it lies in the original of the given size."""
 
     def back(box: Box) -> Box:
         left, top, across, down = box
@@ -227,6 +228,6 @@ def _turned(one: Detection, turn: int, height: int, width: int) -> Detection:
             90: Box(width - top - down, left, down, across),
             180: Box(width - left - across, height - top - down, across, down),
             270: Box(top, height - left - across, down, across),
-        }[turn]
+        }[rotation]
 
-    return Detection(back(one.box), one.score, back(one.frame), turn, one.tilt)
+    return Detection(back(one.box), one.score, back(one.frame), rotation, one.roll)

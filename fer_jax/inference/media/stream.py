@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from fer_jax.data import decoding
-from fer_jax.inference.detection.detectors import LONGEST, LONGEST_IN_VIDEO
+from fer_jax.inference.detection.detectors import MAX_SIDE, MAX_SIDE_IN_VIDEO
 from fer_jax.inference.media import video
 from fer_jax.inference.media.inputs import Input
 from fer_jax.inference.predictor import Predictor
@@ -82,7 +82,7 @@ def _look_at_video(
 ) -> Iterator[DetectedFrame]:
     try:
         for frame in video.read_frames(source.path, every_seconds, start):
-            seen = _look_at(frame.image, source, predictor, keep_images, LONGEST_IN_VIDEO)
+            seen = _look_at(frame.image, source, predictor, keep_images, MAX_SIDE_IN_VIDEO)
             yield dataclasses.replace(seen, frame=frame.number, seconds=frame.seconds, ends=False)
     except video.VideoError as error:
         yield DetectedFrame(source, error=str(error))
@@ -91,9 +91,9 @@ def _look_at_video(
 
 
 def _look_at(
-    image: np.ndarray, source: Input, predictor: Predictor, keep_image: bool, longest: int = LONGEST
+    image: np.ndarray, source: Input, predictor: Predictor, keep_image: bool, max_side: int = MAX_SIDE
 ) -> DetectedFrame:
-    found = predictor.detector.detect(image, longest)
+    found = predictor.detector.detect(image, max_side)
     crops = predictor.crop(image, found)
     size = image.shape[1], image.shape[0]
     return DetectedFrame(source, size, tuple(found), crops, image=image if keep_image else None)

@@ -59,10 +59,10 @@ def test_frames_larger_than_the_picture_and_single_pixels():
     assert crop(PICTURE, at(50.2, 40.7, 0.3, 0.3), 8, 3).shape == (8, 8, 3)
 
 
-@pytest.mark.parametrize("turn", (0, 90, 180, 270))
-def test_a_picture_on_its_side_is_turned(turn):
+@pytest.mark.parametrize("rotation", (0, 90, 180, 270))
+def test_a_picture_on_its_side_is_rotated_back(rotation):
     upright = PICTURE[20:60, 30:70]
-    lying = np.rot90(PICTURE, -turn // 90)  # has to be turned counterclockwise by `turn`
+    lying = np.rot90(PICTURE, -rotation // 90)  # has to be turned counterclockwise by `rotation`
     height, width = PICTURE.shape[:2]
     # Where the corner of the square (30, 20) with its side of 40 comes to lie, by hand.
     left, top = {
@@ -70,21 +70,21 @@ def test_a_picture_on_its_side_is_turned(turn):
         90: (height - 60, 30),
         180: (width - 70, height - 60),
         270: (20, width - 70),
-    }[turn]
-    np.testing.assert_array_equal(crop(lying, at(left, top, 40, 40, turn=turn), 40, 3), upright)
+    }[rotation]
+    np.testing.assert_array_equal(crop(lying, at(left, top, 40, 40, rotation=rotation), 40, 3), upright)
 
 
 def test_a_tilt_is_turned_back_about_the_frames_centre():
     tilted = ndimage.rotate(PICTURE[..., 0].astype(float), -20, reshape=False, order=3, mode="mirror")
     tilted = tilted.clip(0, 255).astype(np.uint8)  # clockwise by 20 degrees about the picture's centre
     centre = PICTURE[35:85, 55:105, 0].astype(float)
-    upright = crop(tilted, at(55, 35, 50, 50, tilt=20.0), 50, 1)[..., 0].astype(float)
+    upright = crop(tilted, at(55, 35, 50, 50, roll=20.0), 50, 1)[..., 0].astype(float)
     leaning = crop(tilted, at(55, 35, 50, 50), 50, 1)[..., 0].astype(float)
     assert abs(upright - centre).mean() < 2 < abs(leaning - centre).mean()
 
 
 def test_a_large_tilted_face_is_shrunk_first_and_comes_out_alike():
     large = np.asarray(Image.fromarray(PICTURE).resize((1600, 1200), Image.Resampling.BICUBIC))
-    small = crop(PICTURE, at(50, 30, 60, 60, tilt=15.0), 24, 3).astype(float)
-    found = crop(large, at(500, 300, 600, 600, tilt=15.0), 24, 3).astype(float)
+    small = crop(PICTURE, at(50, 30, 60, 60, roll=15.0), 24, 3).astype(float)
+    found = crop(large, at(500, 300, 600, 600, roll=15.0), 24, 3).astype(float)
     assert abs(found - small).mean() < 2

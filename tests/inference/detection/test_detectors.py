@@ -41,7 +41,7 @@ def assert_covers(found, features, least=1.0):
 def test_one_face(name, photos):
     (face,) = detectors.create(name).detect(decoding.read(photos / "grace_hopper.png"))
     assert_covers([face], GRACE_HOPPER)
-    assert face.score > 0.9 and face.turn == 0 and face.tilt == 0
+    assert face.score > 0.9 and face.rotation == 0 and face.roll == 0
 
 
 def test_several_faces_the_largest_first(name, photos):
@@ -81,7 +81,7 @@ def test_frames_are_squares_about_the_boxes(detector_cache, photos):
     assert one.frame.width == one.frame.height == pytest.approx(0.97 * max(one.box.width, one.box.height))
     assert wide.frame.width == pytest.approx(1.5 * one.frame.width)
     for frame in (one.frame, wide.frame):
-        assert frame.centre == pytest.approx(one.box.centre)
+        assert frame.center == pytest.approx(one.box.center)
 
 
 def test_large_and_small_pictures_are_searched_at_a_size_that_suits(detector_cache, photos):
@@ -95,7 +95,7 @@ def test_large_and_small_pictures_are_searched_at_a_size_that_suits(detector_cac
 
 def test_a_smaller_copy_shows_large_faces_only(detector_cache, photos):
     image, detector = decoding.read(photos / "face.jpg"), detectors.create("yunet")
-    every, large = detector.detect(image), detector.detect(image, longest=60)
+    every, large = detector.detect(image), detector.detect(image, max_side=60)
     assert len(every) == 4 and len(large) < 4
 
 
@@ -105,38 +105,38 @@ def test_a_face_cut_by_the_border_has_a_frame_beyond_it(detector_cache, photos):
     assert face.frame.left < 0
 
 
-@pytest.mark.parametrize("turn", (0, 90, 180, 270))
-def test_faces_in_a_picture_on_its_side(turn, name, photos):
+@pytest.mark.parametrize("rotation", (0, 90, 180, 270))
+def test_faces_in_a_picture_on_its_side(rotation, name, photos):
     image = decoding.read(photos / "grace_hopper.png")
-    lying = np.rot90(image, -turn // 90)
-    (face,) = detectors.create(name, any_turn=True).detect(lying)
-    assert face.turn == turn and abs(face.tilt) < 10
+    lying = np.rot90(image, -rotation // 90)
+    (face,) = detectors.create(name, any_rotation=True).detect(lying)
+    assert face.rotation == rotation and abs(face.roll) < 10
     # The features' rectangle, turned with the picture.
     mask = np.zeros(image.shape[:2], bool)
     x0, y0, x1, y1 = GRACE_HOPPER[0]
     mask[y0:y1, x0:x1] = True
-    rows, columns = np.nonzero(np.rot90(mask, -turn // 90))
+    rows, columns = np.nonzero(np.rot90(mask, -rotation // 90))
     assert_covers([face], [(columns.min(), rows.min(), columns.max(), rows.max())])
 
 
 def test_a_tilted_face_is_seen_as_one(detector_cache, photos):
     image = Image.open(photos / "grace_hopper.png").convert("RGB").rotate(-25, expand=True)
     (face,) = detectors.create("yunet").detect(np.asarray(image))
-    assert 15 < face.tilt < 35  # clockwise
+    assert 15 < face.roll < 35  # clockwise
     # What leans as many faces of the training do is left so.
     slightly = Image.open(photos / "grace_hopper.png").convert("RGB").rotate(-8, expand=True)
     (face,), (measured,) = (
         detectors.create("yunet", **options).detect(np.asarray(slightly))
-        for options in ({}, {"least_tilt": 0})
+        for options in ({}, {"min_roll": 0})
     )
-    assert face.tilt == 0 and 3 < measured.tilt < 15 and face.box == measured.box
+    assert face.roll == 0 and 3 < measured.roll < 15 and face.box == measured.box
 
 
 def test_the_whole_picture():
     image = np.zeros((30, 20, 3), np.uint8)
     box = Box(0, 0, 20, 30)
     assert detectors.create("whole").detect(image) == [Detection(box, 1.0, box)]
-    assert detectors.create("whole", any_turn=True).detect(image) == [Detection(box, 1.0, box)]
+    assert detectors.create("whole", any_rotation=True).detect(image) == [Detection(box, 1.0, box)]
 
 
 def test_threads_may_share_a_detector(name, photos):
