@@ -104,16 +104,10 @@ def build_keras(trained: LoadedModel) -> "keras.Model":
 
 
 def run_ours(path: str, predictor: Predictor) -> int:
-    """Predicts a video as the command line does; returns the number of faces."""
-    tracker, faces = tracking.Tracker(), 0
-    seen = stream.look([Input(path, path)], predictor)
-    for one, found in stream.classify(stream.ahead(seen), predictor):
-        tracks = []
-        if one.frame is not None:
-            boxes, seen_now = [face.box for face in found], [face.probabilities for face in found]
-            tracks = tracker.update(boxes, seen_now, one.seconds)
-        faces += sum(row["status"] == table.FACE for row in table.rows(one, found, tracks))
-    return faces
+    """Predicts a video as the command line does; returns how many faces it has."""
+    frames = stream.ahead(stream.detect([Input(path, path)], predictor))
+    results = stream.classify(frames, predictor, tracking.Tracker())
+    return sum(row["status"] == table.FACE for result in results for row in table.rows(*result))
 
 
 def run_frame_by_frame(path: str, classify: Callable[[np.ndarray], np.ndarray]) -> int:

@@ -8,7 +8,7 @@ APP = pathlib.Path(__file__).resolve().parents[1] / "inference" / "app" / "app.p
 
 
 def main() -> int | None:
-    """Runs the app until it is told to stop; returns the exit code."""
+    """Runs the app until it is stopped; returns the exit code."""
     if sys.argv[1:] in (["-h"], ["--help"]):
         print(__doc__)
         return 0

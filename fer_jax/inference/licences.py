@@ -1,4 +1,4 @@
-"""What is to be said of weights wherever they are offered: what for, and on what terms."""
+"""Intended use and licences of weights, for every place that offers them."""
 
 import os
 import pathlib
@@ -10,13 +10,13 @@ from fer_jax.pretrained.download import digest
 CODE_LICENCE = "Apache-2.0"
 INTENDED_USE = (
     "For research and teaching. The network names the expression that a face shows, not what a person feels. "
-    "Its training's labels are noisy and its faces are no sample of any population: do not use it to judge "
+    "Its training labels are noisy and its faces are no sample of any population: do not use it to judge "
     "people."
 )
 
 
 def checkpoint(source: os.PathLike | str) -> dict[str, str | None]:
-    """Name and SHA-256 of a file of weights; a checkpoint that is a folder has no checksum of its own."""
+    """Returns name and SHA-256 of a weights file; a checkpoint that is a folder has no SHA-256."""
     path = pathlib.Path(source)
     best = path / weights_file.BEST_WEIGHTS
     path = best if best.is_file() else path
@@ -24,11 +24,11 @@ def checkpoint(source: os.PathLike | str) -> dict[str, str | None]:
 
 
 def weights_licence(source: os.PathLike | str, began_with: dict[str, Any] | None) -> str:
-    """That of weights: this project's own have one, others' are for whoever trained them to say.
+    """Returns the licence of weights: this project's own have one, others' is up to whoever trained them.
 
     Args:
-      source: of the weights.
-      began_with: the fact 'pretrained' of them.
+      source: path of the weights.
+      began_with: 'pretrained' of their metadata.
     """
     own = [digest(path) for path in pathlib.Path(pretrained.__file__).parent.glob("*.safetensors")]
     text = CODE_LICENCE if checkpoint(source)["sha256"] in own else "for whoever trained them to say"

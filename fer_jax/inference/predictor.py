@@ -1,22 +1,27 @@
-"""The way from pictures to emotions in one object."""
+"""The predictor: images in, faces and their emotions out."""
 
+import dataclasses
+import io
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from fer_jax.data import decoding
+from fer_jax.data.sources.folders import MAX_PIXELS
 from fer_jax.inference.classifier import SIZES, Classifier
 from fer_jax.inference.detection import cropping, detectors
-from fer_jax.inference.structures import Detection, Face, Prediction
+from fer_jax.inference.structures import DetectedFrame, Detection, Face, Prediction
 from fer_jax.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import DEFAULT, find_weights
 
 UNSURE_BELOW = 0.5
+Image = decoding.Picture | bytes | io.IOBase
 
 
 class Predictor:
-    """Finds faces in pictures and tells their emotions.
+    """Finds the faces in images and classifies their emotions.
 
         predictor = Predictor.load()
         for prediction in predictor(["photo.jpg", "other.png"]):
@@ -26,8 +31,8 @@ class Predictor:
     Safe to use from several threads.
 
     Attributes:
-      classifier: tells the emotions of faces.
-      detector: finds the faces.
+      classifier: classifies faces.
+      detector: finds faces.
       unsure_below: confidence below which a face is marked as unsure. With 0.5, the default, these are the
         answers that by the network's own (calibrated) estimate are more likely wrong than right.
     """
@@ -35,10 +40,10 @@ class Predictor:
     def __init__(
         self, classifier: Classifier, detector: detectors.Detector, unsure_below: float = UNSURE_BELOW
     ):
-        """Puts the parts together; see `load`.
+        """Combines a classifier and a detector; see `load`.
 
         Raises:
-          ValueError: `unsure_below` is not in [0, 1].
+          ValueError: if `unsure_below` is not in [0, 1].
         """
         if not 0 <= unsure_below <= 1:
             raise ValueError(f"unsure_below {unsure_below}: expected a confidence, 0 to 1")
@@ -55,23 +60,23 @@ class Predictor:
         unsure_below: float = UNSURE_BELOW,
         batch_sizes: Sequence[int] = SIZES,
     ) -> "Predictor":
-        """A predictor from weights; all that their preprocessing needs is in the file.
+        """Loads a predictor from weights, whose file holds all that preprocessing needs.
 
         Args:
           source: a safetensors file of fer_jax, a run's directory, or the name of a network that comes with
             the package, see `pretrained.registry.BUNDLED`.
-          detector: 'yunet', 'mediapipe', or 'whole' where each picture is one face.
-          margin: size of what the network sees over what it saw in training; 1 is the same.
+          detector: 'yunet', 'mediapipe', or 'whole' if each image is one face.
+          margin: size of the frame around a face relative to training's; 1 is the same.
           any_rotation: also find faces in images that lie on their side or head, at four times the cost.
           unsure_below: see the class.
-          batch_sizes: that faces are classified in, see `Classifier`.
+          batch_sizes: batch sizes of the classifier, see `Classifier`.
 
         Raises:
-          FileNotFoundError: there are no such weights.
-          DamagedCheckpointError: they cannot be read.
-          DownloadError: the detector's file is not in the cache and there is no network.
-          DetectorError: the detector's package is not installed.
-          ValueError: the file does not say how to use the weights, or another argument is out of range.
+          FileNotFoundError: if there are no such weights.
+          DamagedCheckpointError: if the weights cannot be read.
+          DownloadError: if the detector's file is not in the cache and there is no network.
+          DetectorError: if the detector's package is not installed.
+          ValueError: if the file does not say how to use the weights, or an argument is out of range.
         """
         weights = find_weights(source)
         options = {} if detector == "whole" else {"margin": margin}
@@ -79,73 +84,76 @@ class Predictor:
         return cls(Classifier(LoadedModel(weights), batch_sizes), found, unsure_below)
 
     def __call__(
-        self, images: decoding.Picture | Iterable[decoding.Picture], *, detected: bool = True
+        self, images: Image | Iterable[Image], *, detected: bool = True
     ) -> list[Prediction]:
-        """Faces and emotions of pictures; the faces of all are classified together.
+        """Returns a prediction for each image, in order; the faces of all are classified together.
 
         Args:
-          images: one picture or several: paths, Pillow images, or arrays uint8 [H, W], [H, W, 1], [H, W, 3]
-            (RGB) or [H, W, 4], of any size; an array uint8 [N, H, W, C] is N pictures.
-          detected: False takes each picture for one face, whatever the detector.
-
-        Returns:
-          One prediction for each picture, in order.
+          images: one image or several, each as `detect` takes it; an array uint8 [N, H, W, C] is N images.
+          detected: False takes each image for one face, whatever the detector.
 
         Raises:
-          PictureError: a picture cannot be used; the message names it.
+          PictureError: if an image cannot be used; the message names it.
         """
-        detector = self.detector if detected else detectors.FullImage()
-        sources, sizes, found, crops = [], [], [], []
-        for number, picture in enumerate(_several(images)):
-            image = decoding.read(picture, f"picture {number}")
-            sources.append(str(picture) if isinstance(picture, str | os.PathLike) else None)
-            sizes.append(image.shape[1::-1])
-            found.append(detector.detect(image))
-            crops.append(self.crop(image, found[-1]))
-        faces = iter(self.classify(np.concatenate(crops) if crops else self.crop(None, []), sum(found, [])))
+        is_one = isinstance(images, Image) or not isinstance(images, Iterable)
+        if is_one and getattr(images, "ndim", 0) != 4:
+            images = [images]
+        frames = [
+            dataclasses.replace(self.detect(image, f"image {i}", detected=detected), image=None)
+            for i, image in enumerate(images)
+        ]
+        faces = self.classify_frames(frames)
         return [
-            Prediction(source, *size, tuple(next(faces) for _ in detections))
-            for source, size, detections in zip(sources, sizes, found, strict=True)
+            Prediction(frame.source, *frame.size, found) for frame, found in zip(frames, faces, strict=True)
         ]
 
-    def crop(self, image: np.ndarray, found: Sequence[Detection]) -> np.ndarray:
-        """The faces of a picture as the network takes them.
+    def detect(
+        self,
+        image: Image,
+        name: str = "the image",
+        *,
+        detected: bool = True,
+        max_side: int = detectors.MAX_SIDE,
+        max_pixels: int = MAX_PIXELS,
+    ) -> DetectedFrame:
+        """Decodes an image, finds its faces and crops them for the classifier.
 
         Args:
-          image: uint8 [H, W] or [H, W, 3].
-          found: what the detector found in it.
+          image: a path, a Pillow image, an encoded image as bytes or as a binary file, or an array uint8
+            [H, W], [H, W, 1], [H, W, 3] (RGB) or [H, W, 4], of any size. EXIF rotation is undone.
+          name: what error messages call an image that is not a path.
+          detected: False takes the image for one face, whatever the detector.
+          max_side: the detector searches a smaller copy if the longer side has more pixels.
+          max_pixels: an encoded image with more pixels is refused before it is decoded.
 
-        Returns:
-          uint8 [N, side, side, channels].
+        Raises:
+          PictureError: if the image cannot be used; the message names it.
         """
+        if isinstance(image, bytes | io.IOBase):
+            pixels = decoding.decode(image, name, max_pixels)
+        else:
+            pixels = decoding.read(image, name)
+        found = (self.detector if detected else detectors.FullImage()).detect(pixels, max_side)
         side, channels = self.classifier.side, self.classifier.channels
-        faces = [cropping.crop(image, one, side, channels) for one in found]
-        return np.stack(faces) if faces else np.empty((0, side, side, channels), np.uint8)
+        crops = [cropping.crop(pixels, one, side, channels) for one in found]
+        stacked = np.stack(crops) if crops else np.empty((0, side, side, channels), np.uint8)
+        source = os.fspath(image) if isinstance(image, str | os.PathLike) else None
+        return DetectedFrame(pixels.shape[1::-1], tuple(found), stacked, pixels, source)
 
-    def classify(self, crops: np.ndarray, found: Sequence[Detection]) -> list[Face]:
-        """The emotions of faces that `crop` gave.
+    def classify(self, crops: np.ndarray, detections: Sequence[Detection]) -> list[Face]:
+        """Classifies faces.
 
         Args:
-          crops: uint8 [N, side, side, channels].
-          found: where they are, N of them.
+          crops: uint8 [N, side, side, channels], from `detect`.
+          detections: where the N faces are.
         """
         emotions, unsure_below = self.classifier.emotions, self.unsure_below
         rows = self.classifier(crops)
-        return [Face(one, emotions, row, unsure_below) for one, row in zip(found, rows, strict=True)]
+        return [Face(one, emotions, row, unsure_below) for one, row in zip(detections, rows, strict=True)]
 
-    def explain(self, crops: np.ndarray) -> np.ndarray:
-        """Where in faces the evidence for their likeliest emotion lies (Grad-CAM).
-
-        Args:
-          crops: uint8 [N, side, side, channels], N at least 1.
-
-        Returns:
-          float32 [N, h, w], 0 or more.
-        """
-        return self.classifier.explain(crops)
-
-
-def _several(images: decoding.Picture | Iterable[decoding.Picture]) -> Iterator[decoding.Picture]:
-    is_stack = isinstance(images, np.ndarray) and images.ndim == 4
-    one = isinstance(images, decoding.Picture) and not is_stack
-    return iter([images] if one else images)
+    def classify_frames(self, frames: Sequence[DetectedFrame]) -> list[tuple[Face, ...]]:
+        """Classifies the faces of several frames together; returns the faces of each."""
+        detections = [detection for frame in frames for detection in frame.detections]
+        crops = [frame.crops for frame in frames if frame.detections]
+        faces = iter(self.classify(np.concatenate(crops), detections) if crops else ())
+        return [tuple(itertools.islice(faces, len(frame.detections))) for frame in frames]

@@ -1,4 +1,4 @@
-"""What a prediction is: pictures, faces in them, and how likely each emotion is."""
+"""What inference passes on: boxes, detections, detected frames, faces with emotions, and predictions."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Box(NamedTuple):
-    """A rectangle in pixels of the upright picture, fractions included; it may reach beyond the border."""
+    """A rectangle in pixels of the upright image, fractions included; it may reach beyond the border."""
 
     left: float
     top: float
@@ -16,29 +16,46 @@ class Box(NamedTuple):
 
     @property
     def center(self) -> tuple[float, float]:
-        """(x, y)."""
+        """(x, y) of the center."""
         return self.left + self.width / 2, self.top + self.height / 2
 
+    @property
+    def edges(self) -> tuple[float, float, float, float]:
+        """(left, top, right, bottom)."""
+        return self.left, self.top, self.left + self.width, self.top + self.height
+
+    @property
+    def area(self) -> float:
+        """Width times height."""
+        return self.width * self.height
+
+    def intersection(self, other: "Box") -> float:
+        """Returns the area that both boxes cover."""
+        width = min(self.edges[2], other.edges[2]) - max(self.left, other.left)
+        height = min(self.edges[3], other.edges[3]) - max(self.top, other.top)
+        return max(width, 0.0) * max(height, 0.0)
+
     def overlap(self, other: "Box") -> float:
-        """Intersection over union, in [0, 1]; 0 for boxes without area."""
-        width = min(self.left + self.width, other.left + other.width) - max(self.left, other.left)
-        height = min(self.top + self.height, other.top + other.height) - max(self.top, other.top)
-        shared = max(width, 0.0) * max(height, 0.0)
-        union = self.width * self.height + other.width * other.height - shared
+        """Returns the intersection over union, in [0, 1]; 0 for boxes without area."""
+        shared = self.intersection(other)
+        union = self.area + other.area - shared
         return shared / union if union > 0 else 0.0
+
+    def scaled(self, factor: float) -> "Box":
+        """Returns the box in an image resized by a factor."""
+        return Box(*(factor * value for value in self))
 
 
 @dataclasses.dataclass(frozen=True)
 class Detection:
-    """Where a detector sees a face.
+    """A face found by a detector.
 
     Attributes:
-      box: as the detector draws it.
-      score: how sure it is, in [0, 1].
-      frame: what of the picture the network is to see.
-      rotation: by how many degrees, counterclockwise, the picture has to be turned for the face to stand
-        upright: 0, 90, 180 or 270.
-      roll: degrees by which the face so turned leans clockwise; its frame is turned back by them.
+      box: the detector's box.
+      score: the detector's confidence, in [0, 1].
+      frame: the part of the image that the classifier sees.
+      rotation: degrees to rotate the image counterclockwise so that the face is upright: 0, 90, 180 or 270.
+      roll: degrees by which the face, after `rotation`, leans clockwise; its crop is rotated back by them.
     """
 
     box: Box
@@ -49,14 +66,41 @@ class Detection:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Face:
-    """A face and its emotions.
+class DetectedFrame:
+    """An image or video frame with its detected faces; or the end of a file, or the error that ended it.
 
     Attributes:
-      detection: where it is.
-      emotions: names of the classes, in the order of the probabilities.
-      probabilities: float64 [K], calibrated by the checkpoint's temperature where it has one; sum to 1.
-      unsure_below: the confidence below which no answer should be trusted.
+      size: (width, height) of the upright image; None where there is no image.
+      detections: the faces, largest first.
+      crops: uint8 [N, side, side, channels], the faces as the classifier takes them; None without an image.
+      image: uint8 [H, W] or [H, W, 3]; None where it was not kept.
+      source: path or name of the image's file; None for an image from memory.
+      frame: frame number in a video; None for an image.
+      seconds: time at which the frame is shown; None for an image.
+      error: why the file, or the rest of it, cannot be read.
+      ends: whether it is the last of its file.
+    """
+
+    size: tuple[int, int] | None = None
+    detections: tuple[Detection, ...] = ()
+    crops: np.ndarray | None = None
+    image: np.ndarray | None = None
+    source: str | None = None
+    frame: int | None = None
+    seconds: float | None = None
+    error: str | None = None
+    ends: bool = True
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Face:
+    """A face and its emotion probabilities.
+
+    Attributes:
+      detection: where the face is.
+      emotions: class names, in the order of the probabilities.
+      probabilities: float64 [K], calibrated by the checkpoint's temperature if it has one; they sum to 1.
+      unsure_below: the confidence below which the network abstains.
     """
 
     detection: Detection
@@ -71,26 +115,26 @@ class Face:
 
     @property
     def emotion(self) -> str:
-        """The likeliest one."""
+        """The most likely emotion."""
         return self.emotions[int(self.probabilities.argmax())]
 
     @property
     def confidence(self) -> float:
-        """Its probability."""
+        """The probability of `emotion`."""
         return float(self.probabilities.max())
 
     @property
     def unsure(self) -> bool:
-        """Whether the network should rather abstain."""
+        """Whether the confidence is below `unsure_below`."""
         return self.confidence < self.unsure_below
 
     def top(self, count: int = 3) -> list[tuple[str, float]]:
-        """The likeliest emotions with their probabilities, best first."""
+        """Returns the most likely emotions and their probabilities, most likely first."""
         order = np.argsort(-self.probabilities, kind="stable")[:count]
         return [(self.emotions[i], float(self.probabilities[i])) for i in order]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it: box in pixels, detector's score, emotion, confidence, unsure, probabilities."""
+        """Returns the face as JSON types; its box is in pixels."""
         return {
             "box": {name: round(value, 1) for name, value in self.box._asdict().items()},
             "detection_score": round(self.detection.score, 4),
@@ -105,12 +149,13 @@ class Face:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prediction:
-    """A picture's faces.
+    """The faces of an image.
 
     Attributes:
-      source: the picture's path, None for one from memory.
-      width, height: of the upright picture, in pixels.
-      faces: the largest first; none where the detector sees none.
+      source: the image's path; None for an image from memory.
+      width: of the upright image, in pixels.
+      height: of the upright image, in pixels.
+      faces: largest first; empty if the detector found none.
     """
 
     source: str | None
@@ -119,7 +164,7 @@ class Prediction:
     faces: tuple[Face, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Returns the prediction as JSON types."""
         return {
             "source": self.source,
             "width": self.width,

@@ -7,10 +7,13 @@ import logging
 import os
 import pathlib
 import re
+import tempfile
 from collections.abc import Iterator
 
 import requests
 from tqdm import tqdm
+
+from fer_jax import io_utils
 
 CACHE_VARIABLE = "FER_JAX_CACHE"
 _CHUNK = 1 << 20
@@ -26,8 +29,17 @@ class WrongFileError(OSError):
 
 
 def cache_dir() -> pathlib.Path:
-    """Where downloads are kept: $FER_JAX_CACHE, else ~/.cache/fer_jax."""
-    return pathlib.Path(os.environ.get(CACHE_VARIABLE) or pathlib.Path.home() / ".cache" / "fer_jax")
+    """Returns the folder of downloads: $FER_JAX_CACHE, else ~/.cache/fer_jax.
+
+    Raises:
+      DownloadError: if the variable is not set and there is no home folder.
+    """
+    if folder := os.environ.get(CACHE_VARIABLE):
+        return pathlib.Path(folder)
+    try:
+        return pathlib.Path.home() / ".cache" / "fer_jax"
+    except RuntimeError as error:
+        raise DownloadError(f"there is no home folder: set ${CACHE_VARIABLE} to a writable folder") from error
 
 
 def fetch(url: str, *, checksum: str, folder: str, megabytes: float) -> pathlib.Path:
@@ -46,11 +58,14 @@ def fetch(url: str, *, checksum: str, folder: str, megabytes: float) -> pathlib.
 
     Raises:
       DownloadError: there is no network, or the server refuses.
+      OSError: the cache cannot be written; the message names $FER_JAX_CACHE.
       WrongFileError: what is there, or what came, is another file.
     """
     target = cache_dir() / folder / url.rsplit("/", 1)[1]
     if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
+        with io_utils.named_by(f"${CACHE_VARIABLE}", target.parent):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=target.parent).close()
         with _alone_in(target.parent):
             if not target.is_file():  # another process may have fetched it meanwhile
                 _fetch_new(url, target, checksum, megabytes)

@@ -1,5 +1,6 @@
 """Small videos made by FFmpeg's libraries, for tests."""
 
+import io
 from fractions import Fraction
 
 import av
@@ -37,6 +38,19 @@ def write_clip(path, images, times=None, *, rate=10, sound=None, rotate=None):
         if audio:
             _write_tone(file, audio, times[-1] / 1000 + 1 / rate)
     return path
+
+
+def encode_clip(seconds=1, size=(64, 48), rate=4, kind="mp4", codec="mpeg4"):
+    """The bytes of a black video."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for _ in range(int(seconds * rate)):
+            frame = av.VideoFrame.from_ndarray(np.zeros((size[1], size[0], 3), np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return file.getvalue()
 
 
 def _write_tone(file, stream, seconds):

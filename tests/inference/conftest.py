@@ -3,9 +3,14 @@
 import pathlib
 import shutil
 
+import numpy as np
 import pytest
 
+from fer_jax.data.dataset import read
+from fer_jax.inference.classifier import Classifier
+from fer_jax.inference.detection.detectors import FullImage
 from fer_jax.inference.predictor import Predictor
+from fer_jax.loaded_model import LoadedModel
 from fer_jax.pretrained import download
 
 
@@ -24,6 +29,24 @@ def detector_cache(shared_dir, tmp_path, monkeypatch) -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_predictor(tiny_run) -> Predictor:
-    """The tiny network, each picture a face, in batches of 1, 4 and 8."""
-    return Predictor.load(tiny_run, "whole", batch_sizes=(1, 4, 8))
+def tiny_model(tiny_run) -> LoadedModel:
+    """The tiny network."""
+    return LoadedModel(tiny_run)
+
+
+@pytest.fixture(scope="session")
+def tiny_predictor(tiny_model) -> Predictor:
+    """The tiny network, each image a face, in batches of 1, 4 and 8."""
+    return Predictor(Classifier(tiny_model, (1, 4, 8)), FullImage())
+
+
+@pytest.fixture(scope="session")
+def faces(tiny_data) -> np.ndarray:
+    """28 faces, uint8 [N, 48, 48, 1]."""
+    return read.load(tiny_data, "validation").images
+
+
+@pytest.fixture(scope="session")
+def expected(tiny_model, faces) -> np.ndarray:
+    """Their probabilities by an evaluation, float64 [N, 7]."""
+    return tiny_model.predict(faces, progress=False)

@@ -1,6 +1,7 @@
-"""From pictures to emotions in one object."""
+"""From images to emotions in one object."""
 
-import threading
+import pathlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,7 +9,6 @@ from PIL import Image
 
 import fer_jax
 from fer_jax import Predictor
-from fer_jax.data.dataset import read
 from fer_jax.data.decoding import PictureError
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation.saliency import heatmaps
@@ -18,118 +18,114 @@ from fer_jax.pretrained.registry import BUNDLED
 
 
 class Corners(Detector):
-    """As many faces as the first pixel says, in the picture's upper left corner, each of 48 pixels."""
+    """Finds as many faces as the first pixel says, in the image's upper left corner, each of 48 pixels."""
 
     def detect(self, image, max_side=0):
         box = Box(0, 0, 48, 48)
         return [Detection(box, 0.5, box)] * int(image.flat[0])
 
 
-@pytest.fixture(scope="module")
-def faces(tiny_data):
-    return read.load(tiny_data, "validation").images
-
-
-def test_faces_get_the_probabilities_of_an_evaluation(tiny_predictor, faces):
+def test_faces_get_the_probabilities_of_an_evaluation(tiny_predictor, faces, expected):
     predictions = tiny_predictor(faces)
-    assert len(predictions) == len(faces)
     found = np.stack([one.faces[0].probabilities for one in predictions])
-    expected = tiny_predictor.classifier.trained.predict(faces, progress=False)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     (face,) = predictions[0].faces
     assert face.emotions == EMOTIONS and face.emotion == EMOTIONS[expected[0].argmax()]
     assert face.box == Box(0, 0, 48, 48)
 
 
-def test_every_form_of_a_picture_gives_the_same(tiny_predictor, faces, tmp_path):
-    image = Image.fromarray(faces[0, ..., 0])
-    image.save(tmp_path / "face.png")
-    forms = [faces[0], faces[0, ..., 0], np.repeat(faces[0], 3, 2), image, tmp_path / "face.png"]
-    forms.append(str(tmp_path / "face.png"))
+def test_every_form_of_an_image_gives_the_same(tiny_predictor, faces, expected, tmp_path):
+    image, path = Image.fromarray(faces[0, ..., 0]), tmp_path / "face.png"
+    image.save(path)
+    forms = [faces[0], faces[0, ..., 0], np.repeat(faces[0], 3, 2), image, path.read_bytes(), path, str(path)]
     found = tiny_predictor(forms)
-    for one in found:
-        np.testing.assert_allclose(one.faces[0].probabilities, found[0].faces[0].probabilities, rtol=1e-6)
-    assert [one.source for one in found[3:]] == [None] + [str(tmp_path / "face.png")] * 2
-    for form in forms:  # alone, too
-        (one,) = tiny_predictor(form)
+    assert [one.source for one in found] == [None] * 5 + [str(path)] * 2
+    for one in [*found, *(tiny_predictor(form)[0] for form in forms)]:  # together and alone
+        np.testing.assert_allclose(one.faces[0].probabilities, expected[0], rtol=1e-5)
         assert (one.width, one.height) == (48, 48) and len(one.faces) == 1
     assert tiny_predictor([]) == []
 
 
-def test_the_faces_of_all_pictures_keep_to_their_pictures(tiny_predictor, faces):
+def test_a_detected_frame_holds_what_the_classifier_takes(tiny_predictor, faces):
+    predictor = Predictor(tiny_predictor.classifier, Corners())
+    image = np.pad(faces[0], ((0, 12), (0, 2), (0, 0)))
+    image.flat[0] = 2
+    frame = predictor.detect(image)
+    assert frame.size == (50, 60) and len(frame.detections) == 2 and frame.source is None
+    np.testing.assert_array_equal(frame.image, image[..., 0])
+    np.testing.assert_array_equal(frame.crops, [image[:48, :48]] * 2)
+    assert predictor.detect(np.zeros((5, 5), np.uint8)).crops.shape == (0, 48, 48, 1)
+    assert [one.box for one in predictor.detect(image, detected=False).detections] == [Box(0, 0, 50, 60)]
+
+
+def test_the_faces_of_all_images_stay_with_their_images(tiny_predictor, faces):
     predictor = Predictor(tiny_predictor.classifier, Corners())
     counts = [0, 2, 0, 1, 9, 0]
-    images = [faces[i].copy() for i in range(len(counts))]
-    for image, count in zip(images, counts, strict=True):
-        image.flat[0] = count
+    images = faces[: len(counts)].copy()
+    images[:, 0, 0, 0] = counts
     found = predictor(images)
     assert [len(one.faces) for one in found] == counts
-    alone = [predictor.classifier(image[None])[0] for image in images]
-    for one, expected in zip(found, alone, strict=True):
+    for one, alone in zip(found, predictor.classifier(images), strict=True):
         for face in one.faces:
-            np.testing.assert_allclose(face.probabilities, expected, rtol=1e-5)
+            np.testing.assert_allclose(face.probabilities, alone, rtol=1e-5)
     # And each as one face, whatever the detector.
     assert [len(one.faces) for one in predictor(images, detected=False)] == [1] * len(counts)
 
 
-def test_a_picture_of_any_size_is_a_face_or_none(tiny_predictor):
+def test_an_image_of_any_size_is_a_face(tiny_predictor):
     sizes = [(1, 1), (1, 500), (8000, 3), (8000, 8000), (49, 47)]
     found = tiny_predictor([np.zeros(size, np.uint8) for size in sizes])
     assert [(one.height, one.width) for one in found] == sizes
     assert all(np.isfinite(one.faces[0].probabilities).all() for one in found)
 
 
-def test_a_picture_that_cannot_be_used_is_named(tiny_predictor, faces, tmp_path):
+def test_an_image_that_cannot_be_used_is_named(tiny_predictor, faces, tmp_path):
     (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(PictureError, match="text.png: cannot be decoded"):
-        tiny_predictor([faces[0], tmp_path / "text.png"])
-    with pytest.raises(PictureError, match="picture 0: 0 x 5 pixels"):
-        tiny_predictor(Image.new("RGB", (0, 5)))
-    with pytest.raises(PictureError, match="picture 1: float64 from"):
-        tiny_predictor([faces[0], faces[0] * 1.0])
+    for images, message in (
+        ([faces[0], tmp_path / "text.png"], "text.png: cannot be decoded"),
+        ([faces[0], b"hello"], "image 1: cannot be decoded"),
+        (Image.new("RGB", (0, 5)), "image 0.* "),
+        ([faces[0], faces[0] / -255], "image 1.*float64"),
+        (None, "image 0.*NoneType"),
+        (7, "image 0.*int"),
+    ):
+        with pytest.raises(PictureError, match=message):
+            tiny_predictor(images)
+    with pytest.raises(PictureError, match="snapshot: declares 48 x 48 pixels, more than the limit of 100"):
+        Image.fromarray(faces[0, ..., 0]).save(tmp_path / "a.png")
+        tiny_predictor.detect((tmp_path / "a.png").read_bytes(), "snapshot", max_pixels=100)
 
 
-def test_confidence_below_the_threshold_is_unsure(tiny_run, faces):
-    confidence = [one.faces[0].confidence for one in Predictor.load(tiny_run, "whole")(faces)]
-    middle = float(np.median(confidence))
-    predictor = Predictor.load(tiny_run, "whole", unsure_below=middle)
-    assert [one.faces[0].unsure for one in predictor(faces)] == [value < middle for value in confidence]
+def test_confidence_below_the_threshold_is_unsure(tiny_predictor, faces, expected):
+    middle = float(np.median(expected.max(axis=1)))
+    predictor = Predictor(tiny_predictor.classifier, tiny_predictor.detector, unsure_below=middle)
+    found = [one.faces[0] for one in predictor(faces)]
+    assert [face.unsure for face in found] == [face.confidence < middle for face in found]
+    assert 10 < sum(face.unsure for face in found) < 18
     with pytest.raises(ValueError, match="unsure_below 50: expected a confidence, 0 to 1"):
-        Predictor.load(tiny_run, "whole", unsure_below=50)
+        Predictor(tiny_predictor.classifier, tiny_predictor.detector, unsure_below=50)
 
 
-def test_threads_may_share_a_predictor(tiny_predictor, faces):
-    expected = [one.faces[0].probabilities for one in tiny_predictor(faces[:8])]
-    found = [None] * 8
-
-    def work(i):
-        found[i] = tiny_predictor(faces[i])[0].faces[0].probabilities
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+def test_threads_may_share_a_predictor(tiny_predictor, faces, expected):
+    with ThreadPoolExecutor(8) as pool:
+        found = [one.faces[0].probabilities for (one,) in pool.map(tiny_predictor, faces[:8])]
+    np.testing.assert_allclose(found, expected[:8], rtol=1e-5)
 
 
-def test_explanations_are_grad_cam_of_the_likeliest_emotion(tiny_predictor, faces):
-    trained = tiny_predictor.classifier.trained
-    _, expected = heatmaps.explain(
-        trained.model, trained.variables, faces[:3], trained.normalization, progress=False
-    )
-    found = tiny_predictor.explain(faces[:3])
-    np.testing.assert_array_equal(found, expected)
+def test_explanations_are_grad_cam_of_the_most_likely_emotion(tiny_model, tiny_predictor, faces):
+    arguments = tiny_model.model, tiny_model.variables, faces[:3], tiny_model.normalization
+    _, explained = heatmaps.explain(*arguments, progress=False)
+    np.testing.assert_array_equal(tiny_predictor.classifier.explain(faces[:3]), explained)
 
 
-@pytest.mark.parametrize("name", BUNDLED)
-def test_a_bundled_network_needs_no_download(name, monkeypatch):
+def test_networks_of_the_package_need_no_download(monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens
-    assert Predictor.load(name, "whole").classifier.emotions == EMOTIONS
+    for name in BUNDLED:
+        assert Predictor.load(name, "whole").classifier.emotions == EMOTIONS
 
 
 def test_unknown_weights_are_refused_with_the_names_there_are(monkeypatch, tmp_path):
-    """Before a detector is fetched."""
+    """Before a detector is downloaded."""
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("FER_JAX_CACHE", str(tmp_path))
     names = ", ".join(BUNDLED)
@@ -137,10 +133,26 @@ def test_unknown_weights_are_refused_with_the_names_there_are(monkeypatch, tmp_p
         Predictor.load("resnet")
 
 
-def test_the_package_offers_the_predictor_and_nothing_that_is_not_there():
+def test_the_package_offers_the_predictor_and_nothing_that_does_not_exist():
     assert fer_jax.Predictor is Predictor
     with pytest.raises(AttributeError, match="no attribute 'Trainer'"):
         fer_jax.Trainer  # noqa: B018
+
+
+def test_without_a_home_or_a_writable_cache_a_detector_names_the_variable(tmp_path, monkeypatch, faces):
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("FER_JAX_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))  # where no folder can be made
+    with pytest.raises(OSError, match="FER_JAX_CACHE"):
+        Predictor.load("cnn_250k")
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(pathlib.Path, "home", no_home)
+    with pytest.raises(OSError, match="FER_JAX_CACHE"):
+        Predictor.load("cnn_250k")
+    assert len(Predictor.load("cnn_250k", "whole", batch_sizes=(1,))(faces[0])) == 1  # which needs no cache
 
 
 def test_real_photos(detector_cache, photos):

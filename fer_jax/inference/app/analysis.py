@@ -1,106 +1,79 @@
-"""A picture of a visitor and what was found in it: all that the app keeps of it, in the visitor's session."""
+"""Analyses of a visitor's images: all that the app keeps of them, in the visitor's session."""
 
-import csv
 import dataclasses
-import io
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from fer_jax.inference.app.model_choice import TURN
-from fer_jax.inference.app.uploads import UploadError
-from fer_jax.inference.output import drawing, table
+from fer_jax.data.decoding import PictureError
+from fer_jax.inference.app import uploads
+from fer_jax.inference.app.model_choice import LOCK
+from fer_jax.inference.media.tracking import Track
+from fer_jax.inference.output import drawing
 from fer_jax.inference.predictor import Predictor
-from fer_jax.inference.structures import Face
+from fer_jax.inference.structures import DetectedFrame, Face
 
 _SHOWN = (480, 1280)  # pixels of the longer side of what is shown
 _KEPT = "analyses"  # in the session
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Analysis:
-    """What was found in a picture.
+class Analysis(NamedTuple):
+    """The faces of an image.
 
     Attributes:
-      name: of the picture.
-      image: uint8 [H, W, 3], with boxes and labels, as large as it is shown; None where there is an error.
-      faces: the largest first.
-      crops: uint8 [N, side, side, channels], as the network saw them.
-      error: why the picture cannot be used, in words for a visitor, or ''.
+      frame: of the image; its `image` is uint8 [H, W, 3] with boxes and labels, in the size in which it is
+        shown. If the image cannot be used, `error` says why.
+      faces: largest first.
     """
 
-    name: str
-    image: np.ndarray | None = None
-    faces: tuple[Face, ...] = ()
-    crops: np.ndarray | None = None
-    error: str = ""
+    frame: DetectedFrame
+    faces: Sequence[Face] = ()
 
 
-def analyse(name: str, read: Callable[[], np.ndarray], predictor: Predictor) -> Analysis:
-    """Finds the faces of a picture and their emotions.
+def analyze(name: str, image: bytes | np.ndarray, predictor: Predictor, detected: bool = True) -> Analysis:
+    """Finds the faces of an image and classifies them.
 
     Args:
-      name: of the picture.
-      read: gives it, uint8 [H, W] or [H, W, 3], or raises `UploadError`.
-      predictor: looks at it.
+      name: of the image.
+      image: encoded, or uint8 [H, W] or [H, W, 3].
+      predictor: finds and classifies.
+      detected: False takes the image for one face.
     """
-    with TURN:
+    with LOCK:
         try:
-            image = read()
-        except UploadError as error:
-            return Analysis(name, error=str(error))
-        found = predictor.detector.detect(image)
-        crops = predictor.crop(image, found)
-        faces = predictor.classify(crops, found)
-        return Analysis(name, draw(image, faces), tuple(faces), crops)
+            if isinstance(image, bytes):
+                uploads.check_size(image, uploads.MEGABYTES, name)
+            frame = predictor.detect(image, name, detected=detected, max_pixels=uploads.MAX_PIXELS)
+        except (uploads.UploadError, PictureError) as error:
+            return Analysis(DetectedFrame(source=name, error=str(error)))
+        faces = predictor.classify(frame.crops, frame.detections)
+        return Analysis(dataclasses.replace(frame, source=name, image=draw(frame.image, faces)), faces)
 
 
-def draw(image: np.ndarray, faces: Sequence[Face], numbers: Sequence[int] | None = None) -> np.ndarray:
-    """`drawing.draw` on a picture of the size in which it is shown."""
+def draw(image: np.ndarray, faces: Sequence[Face], tracks: Sequence[Track] = ()) -> np.ndarray:
+    """Draws as `drawing.draw_tracks`, on an image in the size in which it is shown."""
     longer = max(image.shape[:2])
     scale = np.clip(longer, *_SHOWN) / longer
     if scale != 1:
         size = [max(1, round(scale * side)) for side in image.shape[1::-1]]
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         image = cv2.resize(np.ascontiguousarray(image), size, interpolation=how)
-        faces = [_scaled(face, scale) for face in faces]
-    return drawing.draw(image, faces, numbers)
-
-
-def _scaled(face: Face, scale: float) -> Face:
-    box = type(face.box)(*(scale * value for value in face.box))
-    return dataclasses.replace(face, detection=dataclasses.replace(face.detection, box=box))
+        boxes = [dataclasses.replace(face.detection, box=face.box.scaled(scale)) for face in faces]
+        faces = [dataclasses.replace(face, detection=box) for face, box in zip(faces, boxes, strict=True)]
+    return drawing.draw_tracks(image, faces, tracks)
 
 
 def remember(
     session: MutableMapping[str, Any], wanted: Mapping[Hashable, Callable[[], Analysis]]
 ) -> list[Analysis]:
-    """The analyses that are wanted, made where the session does not hold them; it forgets all others.
+    """Returns the wanted analyses, made unless the session holds them; it forgets all others.
 
     Args:
       session: the visitor's `st.session_state`.
-      wanted: what makes each, by what it depends on.
+      wanted: a function that makes each analysis, by what it depends on.
     """
     known = session.get(_KEPT, {})
     session[_KEPT] = {key: known[key] if key in known else make() for key, make in wanted.items()}
     return list(session[_KEPT].values())
-
-
-def rows(analysis: Analysis) -> list[dict[str, Any]]:
-    """What the table says of a picture, as the command line's table does."""
-    place = {"source": analysis.name}
-    return (
-        [table.error_row(place, analysis.error)] if analysis.error else table.face_rows(place, analysis.faces)
-    )
-
-
-def to_csv(found: Sequence[Mapping[str, Any]], emotions: Sequence[str]) -> bytes:
-    """Rows as a CSV file in UTF-8, with the columns that some row has."""
-    used = [name for name in table.columns(emotions) if any(name in row for row in found)]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, used, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(found)
-    return text.getvalue().encode()

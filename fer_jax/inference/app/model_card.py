@@ -1,4 +1,4 @@
-"""The app's model card: what a model was trained on, how often it is right, and what it is not for."""
+"""The app's model card: training data, accuracy, intended use and limits of a model."""
 
 from pathlib import Path
 from typing import Any
@@ -18,57 +18,57 @@ NOT_FOR = (
 )
 
 LIMITS = """
-**What it is for.** Research, teaching, trying things out; on pictures of people who agreed to it.
+**Intended use.** Research, teaching, experiments; on images of people who consented.
 
 **What it is not for.** Decisions about people: hiring, grading, policing, care, insurance, advertising. A
 face does not tell what someone feels, and in some places the law forbids reading emotions at work or in
 schools.
 
 **Where it fails.**
-- *The labels are noisy.* People who look at FER2013's faces agree with its labels about two times in
-  three, so a figure near 70 % is near what these labels allow.
+- *The labels are noisy.* People who label FER2013's faces agree with its labels about two times in
+  three, so an accuracy near 70 % is close to what these labels allow.
 - *The faces are no sample of any population.* They came from web searches for emotion words: many are
-  posed, and nobody wrote down who is in them. How well it works for a group of people is unknown.
-- *Classes it confuses.* Disgust is rare in the data and often taken for anger; fear is taken for sadness,
-  sadness for neutral or fear. Happy and surprise are told best.
-- *Pictures unlike the data.* Faces turned away, covered, in poor light or smaller than about 48 pixels;
+  posed, and who is in them was not recorded. How accurate it is for a group of people is unknown.
+- *Confused classes.* Disgust is rare in the data and often taken for anger; fear is taken for sadness,
+  sadness for neutral or fear. Happy and surprise are recognized best.
+- *Images unlike the data.* Faces turned away, covered, in poor light or smaller than about 48 pixels;
   drawings.
-- *Confidence* was adjusted (calibrated) on the same kind of data; on other pictures it may be too high.
+- *Confidence* was adjusted (calibrated) on the same kind of data; on other images it may be too high.
 """
 
 
 def show(trained: LoadedModel) -> None:
-    """The card of a model, closed until someone opens it."""
+    """Shows the model card, closed until it is opened."""
     with st.expander("About this model: accuracy, intended use, limits", icon=":material/description:"):
         st.table(_cells(facts(trained)), border="horizontal")
         st.markdown(LIMITS)
         if name := name_of(trained.source):
             card = Path(find_weights(name)).with_suffix(".md")
-            if st.toggle("The whole model card", key="whole_card"):
+            if st.toggle("Full model card", key="whole_card"):
                 st.markdown("###" + card.read_text())
 
 
 def headline(trained: LoadedModel) -> str:
-    """A sentence on how often a model is right, as far as its file says."""
-    return facts(trained).get("accuracy", "How often it is right is not known: its file does not say.")
+    """Returns a sentence about the model's accuracy."""
+    return facts(trained).get("accuracy", "Its accuracy is not known: its file does not say.")
 
 
 def facts(trained: LoadedModel) -> dict[str, str]:
-    """What a model's file says of it, in words; what it does not say is left out."""
+    """Returns what the model's file says about it, in words."""
     held, parameters = trained.facts, f"{trained.parameters / 1e6:.1f} million parameters"
     found = {"network": f"{held['model']['name']}, {parameters}, faces of {trained.input_shape[0]} pixels"}
-    found["tells apart"] = ", ".join(held["emotions"])
+    found["classes"] = ", ".join(held["emotions"])
     if "train" in held["data"].get("splits", {}):
         found["trained on"] = _split(held, "train")
     if start := held.get("pretrained"):
         origin = ", ".join(filter(None, [start.get("ecosystem"), start.get("licence")]))
-        found["began with"] = f"ImageNet weights ({origin})"
+        found["initialized from"] = f"ImageNet weights ({origin})"
     found |= _accuracy(held)
     if calibration := held.get("calibration"):
         where = _split(held, calibration["split"])
         found["calibration"] = f"temperature {calibration['temperature']:.2f}, fitted on {where}"
     if name_of(trained.source):
-        found["licence"] = "Apache-2.0, as fer_jax; FER2013's pictures have terms of their own"
+        found["licence"] = "Apache-2.0, as fer_jax; FER2013's images have terms of their own"
     return found
 
 
@@ -78,7 +78,7 @@ def _accuracy(held: dict[str, Any]) -> dict[str, str]:
         return {}
     words = f"{scored['metric']} {scored['value']:.1%} on {_split(held, scored['split'])}"
     if selected and selected["split"] == scored["split"]:
-        words += "; the same split chose the weights, so the figure is optimistic"
+        words += "; the same split selected the weights, so the figure is optimistic"
     return {"accuracy": words[0].upper() + words[1:] + "."}
 
 

@@ -16,28 +16,26 @@ from fer_jax.pretrained.registry import BUNDLED, find_weights
 from fer_jax.weights_file import DamagedCheckpointError
 
 MODELS_VARIABLE = "FER_JAX_MODELS"
-WHOLE = "whole"
 DETECTORS = {
-    "yunet": "YuNet (small and leaning faces, too)",
+    "yunet": "YuNet (also small and leaning faces)",
     "mediapipe": "MediaPipe (faces near the camera)",
-    WHOLE: "none: each picture is one face",
+    "whole": "none: each image is one face",
 }
-_BUNDLED_NAME = "{} (comes with fer_jax)"
-_MOST_MODELS = 4  # that are kept loaded
-_TRY_AGAIN = 300  # seconds after which a detector that could not be had is looked for again
+_MAX_MODELS = 4  # that are kept loaded
+_RETRY = 300  # seconds after which an unavailable detector is tried again
 
-# Pictures are worked on one at a time: memory then holds one large picture, however many visitors there are.
-TURN = threading.Lock()
+# Images are processed one at a time, so that memory holds one large image, however many visitors there are.
+LOCK = threading.Lock()
 
 
 def models_folder(arguments: Sequence[str]) -> Path | None:
-    """The folder with further models that whoever starts the app names; None where they name none.
+    """Returns the folder with further models that --models or $FER_JAX_MODELS names, or None.
 
     Args:
-      arguments: what stands after `--` in `streamlit run app.py -- --models DIR`.
+      arguments: what follows `--` in `streamlit run app.py -- --models DIR`.
 
     Raises:
-      ValueError: they are not understood, or there is no such folder.
+      ValueError: if the arguments are not understood, or there is no such folder.
     """
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--models", default=os.environ.get(MODELS_VARIABLE) or None)
@@ -49,42 +47,42 @@ def models_folder(arguments: Sequence[str]) -> Path | None:
         raise ValueError(f"{' '.join(others)} is not understood; expected --models DIR")
     if known.models and not Path(known.models).is_dir():
         raise ValueError(
-            f"there is no folder {known.models}: give one with .safetensors files by --models or "
+            f"there is no folder {known.models}: give one with .safetensors files in --models or "
             f"${MODELS_VARIABLE}"
         )
     return Path(known.models) if known.models else None
 
 
 def find(folder: Path | None) -> dict[str, str]:
-    """Paths of the models on offer by their names: those that come with the package, and the folder's."""
-    found = {_BUNDLED_NAME.format(name): find_weights(name) for name in BUNDLED}
+    """Returns the paths of the models by their names: those of the package, and the folder's."""
+    found = {f"{name} (comes with fer_jax)": find_weights(name) for name in BUNDLED}
     others = sorted(folder.glob("**/*.safetensors")) if folder else []
     return found | {str(path.relative_to(folder).with_suffix("")): str(path) for path in others}
 
 
 def find_detectors() -> list[str]:
-    """The detectors whose packages are installed; the one to take first."""
-    there = importlib.util.find_spec("mediapipe") is not None
-    return [name for name in DETECTORS if name != "mediapipe" or there]
+    """Returns the detectors whose packages are installed, the default first."""
+    installed = importlib.util.find_spec("mediapipe") is not None
+    return [name for name in DETECTORS if name != "mediapipe" or installed]
 
 
 def load_classifier(path: str) -> tuple[Classifier | None, str]:
-    """A model, or None and why it cannot be used."""
+    """Returns a model and '', or None and why it cannot be used."""
     try:
         return _load_classifier(path, os.stat(path).st_mtime_ns), ""
     except (OSError, ValueError, DamagedCheckpointError) as error:
         return None, str(error)
 
 
-@st.cache_resource(show_spinner="Loading the model ...", max_entries=_MOST_MODELS)
+@st.cache_resource(show_spinner="Loading the model ...", max_entries=_MAX_MODELS)
 def _load_classifier(path: str, changed: int) -> Classifier:
-    """The model as the file was when it was last changed: one that is trained on is loaded anew."""
+    """Returns the model; a file that was `changed` at another time is loaded again."""
     return Classifier(LoadedModel(path))
 
 
-@st.cache_resource(show_spinner="Loading the face detector ...", ttl=_TRY_AGAIN)
+@st.cache_resource(show_spinner="Loading the face detector ...", ttl=_RETRY)
 def load_detector(name: str) -> tuple[detectors.Detector, str]:
-    """A detector, and why it is not the one asked for but `FullImage`, or ''."""
+    """Returns a detector and '', or `FullImage` and why the detector is not available."""
     try:
         return detectors.create(name), ""
     except (OSError, ImportError) as error:

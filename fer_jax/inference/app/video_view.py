@@ -1,46 +1,45 @@
-"""The app's short videos: a few frames a second, the emotions over time."""
+"""The app's view of a short video: a few frames per second, and the emotions over time."""
 
 import collections
 import dataclasses
 import io
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import altair
 import streamlit as st
 from PIL import Image
 
 from fer_jax.inference.app import analysis, uploads, views
-from fer_jax.inference.app.model_choice import TURN
-from fer_jax.inference.app.uploads import UploadError, plain
+from fer_jax.inference.app.model_choice import LOCK
+from fer_jax.inference.app.uploads import plain
 from fer_jax.inference.detection.detectors import MAX_SIDE_IN_VIDEO
 from fer_jax.inference.media import tracking, video
 from fer_jax.inference.output import drawing, table
 from fer_jax.inference.predictor import Predictor
 
-_EVERY = 0.25  # seconds between the frames that are looked at
-_MOST_FRAMES = math.ceil(uploads.VIDEO_SECONDS / _EVERY) + 1
+_EVERY = 0.25  # seconds between the frames that are analyzed
+_MAX_FRAMES = math.ceil(uploads.VIDEO_SECONDS / _EVERY) + 1
 _KEPT = "video"  # in the session
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class AnalyzedVideo:
-    """What was found in a video.
+    """The faces of a video.
 
     Attributes:
-      rows: of the table, a row for a face in a frame.
-      pictures: {seconds: JPEG of the frame with boxes}.
-      fault: why the video ends early, in words for a visitor, or ''.
+      rows: of the table, one per face in a frame.
+      images: {seconds: JPEG of the frame with boxes}.
+      fault: why the video ends early, for the visitor; empty if it does not.
     """
 
-    rows: list[dict[str, Any]]
-    pictures: dict[float, bytes]
+    rows: list[table.Row] = dataclasses.field(default_factory=list)
+    images: dict[float, bytes] = dataclasses.field(default_factory=dict)
     fault: str = ""
 
 
 def show(predictor: Predictor, key: tuple[str, str]) -> None:
-    """A video of the visitor's, and what was found in it."""
+    """Shows the visitor's video and its faces."""
     file = st.file_uploader(
         f"A video, up to {uploads.VIDEO_SECONDS} seconds and {uploads.VIDEO_MEGABYTES} MB",
         list(uploads.VIDEO_ENDINGS),
@@ -50,82 +49,75 @@ def show(predictor: Predictor, key: tuple[str, str]) -> None:
     if file is None:
         st.session_state.pop(_KEPT, None)
         return
-    known, seen = st.session_state.get(_KEPT, (None, None))
+    known, found = st.session_state.get(_KEPT, (None, None))
     if known != (file.file_id, *key):
-        seen = _look(file.getvalue(), file.name, predictor)
-        st.session_state[_KEPT] = ((file.file_id, *key), seen)
-    if seen.fault:
-        st.error(plain(seen.fault), icon=":material/error:")
-    if seen.pictures:
-        _show_seen(seen, predictor.classifier.emotions)
+        found = _analyze(file.getvalue(), file.name, predictor)
+        st.session_state[_KEPT] = ((file.file_id, *key), found)
+    if found.fault:
+        st.error(plain(found.fault), icon=":material/error:")
+    if found.images:
+        _show_found(found, predictor.classifier.emotions)
 
 
-def _look(content: bytes, name: str, predictor: Predictor) -> AnalyzedVideo:
-    rows, pictures = [], {}
+def _analyze(content: bytes, name: str, predictor: Predictor) -> AnalyzedVideo:
+    found, tracker = AnalyzedVideo(), tracking.Tracker()
+    bar = st.progress(0.0, "Detecting faces ...")
     try:
-        file, lasts = uploads.open_video(content, name)
-    except UploadError as error:
-        return AnalyzedVideo([], {}, str(error))
-    bar = st.progress(0.0, "Looking for faces ...")
-    tracker, fault = tracking.Tracker(), ""
-    frames = video.read_frames(file, _EVERY)
-    try:
+        duration = uploads.check_video(content, name)
+        frames = video.read_frames(uploads.named(content, name), _EVERY)
         while True:
-            with TURN:
-                frame = next(frames, None)
-                if frame is None:
+            with LOCK:
+                if (frame := next(frames, None)) is None:
                     break
-                if len(pictures) >= _MOST_FRAMES or frame.seconds > uploads.VIDEO_SECONDS:
-                    fault = f"{name} lasts more than {uploads.VIDEO_SECONDS} seconds: the rest was left out"
+                if len(found.images) >= _MAX_FRAMES or frame.seconds > uploads.VIDEO_SECONDS:
+                    limit = f"{uploads.VIDEO_SECONDS} seconds: the rest is left out"
+                    found.fault = f"{name} lasts more than {limit}"
                     break
-                found, picture = _look_at(frame, name, predictor, tracker)
-            rows += found
-            pictures[round(frame.seconds, 2)] = picture
-            done = frame.seconds / lasts if lasts else len(pictures) / _MOST_FRAMES
-            bar.progress(min(done, 1.0), f"{frame.seconds:.1f} seconds seen")
-    except video.VideoError:
-        fault = f"{name} is damaged or cut off" + ("; this is what could be seen" if pictures else "")
+                _add_frame(found, frame, name, predictor, tracker)
+            done = frame.seconds / duration if duration else len(found.images) / _MAX_FRAMES
+            bar.progress(min(done, 1.0), f"{frame.seconds:.1f} seconds analyzed")
+    except (uploads.UploadError, video.VideoError) as error:
+        found.fault = str(error)
     bar.empty()
-    return AnalyzedVideo(rows, pictures, fault)
+    return found
 
 
-def _look_at(
-    frame: video.Frame, name: str, predictor: Predictor, tracker: tracking.Tracker
-) -> tuple[list[dict[str, Any]], bytes]:
-    """The rows of a frame, and its picture."""
-    found = predictor.detector.detect(frame.image, MAX_SIDE_IN_VIDEO)
-    faces = predictor.classify(predictor.crop(frame.image, found), found)
-    tracks = tracker.update([f.box for f in faces], [f.probabilities for f in faces], frame.seconds)
-    numbers = [track.number for track in tracks]
-    place = {"source": name, "seconds": round(frame.seconds, 2)}
+def _add_frame(
+    found: AnalyzedVideo, frame: video.Frame, name: str, predictor: Predictor, tracker: tracking.Tracker
+) -> None:
+    detected = predictor.detect(frame.image, max_side=MAX_SIDE_IN_VIDEO)
+    faces = predictor.classify(detected.crops, detected.detections)
+    tracks = tracker.update(faces, frame.seconds)
+    detected = dataclasses.replace(detected, source=name, frame=frame.number, seconds=frame.seconds)
+    found.rows += table.rows(detected, faces, tracks)
     file = io.BytesIO()
-    Image.fromarray(analysis.draw(frame.image, faces, numbers)).save(file, "JPEG", quality=80)
-    return table.face_rows(place, faces, tracks), file.getvalue()
+    Image.fromarray(analysis.draw(frame.image, faces, tracks)).save(file, "JPEG", quality=80)
+    found.images[round(frame.seconds, 2)] = file.getvalue()
 
 
-def _show_seen(seen: AnalyzedVideo, emotions: Sequence[str]) -> None:
+def _show_found(found: AnalyzedVideo, emotions: Sequence[str]) -> None:
     left, right = st.columns(2, gap="medium")
     with left:
-        _show_emotions(seen, emotions)
+        _show_emotions(found, emotions)
     with right:
-        times = list(seen.pictures)
+        times = list(found.images)
         when = st.select_slider("Second", times, key="second") if len(times) > 1 else times[0]
-        st.image(seen.pictures[when], width="stretch", alt=f"The frame at {when} seconds")
-    views.show_table(seen.rows, emotions, "video.csv")
+        st.image(found.images[when], width="stretch", alt=f"The frame at {when} seconds")
+    views.show_table(found.rows, emotions, "video.csv")
 
 
-def _show_emotions(seen: AnalyzedVideo, emotions: Sequence[str]) -> None:
-    frames = collections.Counter(row["track"] for row in seen.rows if "track" in row)
+def _show_emotions(found: AnalyzedVideo, emotions: Sequence[str]) -> None:
+    frames = collections.Counter(row["track"] for row in found.rows if "track" in row)
     if not frames:
-        st.info(f"**No face found** in {len(seen.pictures)} frames.", icon=":material/person_off:")
+        st.info(f"**No face found** in {len(found.images)} frames.", icon=":material/person_off:")
         return
     order = [track for track, _ in frames.most_common()]
     chosen = st.selectbox(
-        "Face, by its number in the picture",
+        "Face, by its track ID",
         order,
-        format_func=lambda track: f"{track}, seen in {frames[track]} of {len(seen.pictures)} frames",
+        format_func=lambda track: f"{track}, seen in {frames[track]} of {len(found.images)} frames",
     )
-    faces = [row for row in seen.rows if row.get("track") == chosen]
+    faces = [row for row in found.rows if row.get("track") == chosen]
     st.altair_chart(chart(faces, emotions))
     means = {name: sum(row[f"p_{name}"] for row in faces) / len(faces) for name in emotions}
     st.caption("On average:")
@@ -134,19 +126,19 @@ def _show_emotions(seen: AnalyzedVideo, emotions: Sequence[str]) -> None:
         st.warning(f"The model is **unsure** in {unsure} of {len(faces)} frames.", icon=":material/help:")
 
 
-def chart(rows: Sequence[dict[str, Any]], emotions: Sequence[str]) -> altair.Chart:
-    """The emotions of a face over time, stacked to 100 %.
+def chart(rows: Sequence[table.Row], emotions: Sequence[str]) -> altair.Chart:
+    """Returns a chart of a face's emotions over time, stacked to 100 %.
 
     Args:
-      rows: of the table, of one face, at least one.
-      emotions: all of them.
+      rows: of the table, for one track, at least one.
+      emotions: class names.
     """
     points = []
     for row in rows:
         period = round(row["seconds"] / _EVERY)
         span = {"from": period * _EVERY, "to": (period + 1) * _EVERY}
         points += [span | {"emotion": name, "probability": row[f"p_{name}"]} for name in emotions]
-    colours = altair.Scale(domain=list(emotions), range=[drawing.COLOURS[name] for name in emotions])
+    colors = altair.Scale(domain=list(emotions), range=[drawing.COLORS[name] for name in emotions])
     return (
         altair.Chart(altair.Data(values=points))
         .mark_bar()
@@ -154,7 +146,7 @@ def chart(rows: Sequence[dict[str, Any]], emotions: Sequence[str]) -> altair.Cha
             x=altair.X("from:Q", bin="binned", title="seconds"),
             x2="to:Q",
             y=altair.Y("probability:Q", title="probability", stack=True).axis(format="%"),
-            color=altair.Color("emotion:N", scale=colours, legend=altair.Legend(orient="top", columns=4)),
+            color=altair.Color("emotion:N", scale=colors, legend=altair.Legend(orient="top", columns=4)),
             tooltip=["from:Q", "emotion:N", altair.Tooltip("probability:Q", format=".0%")],
         )
         .properties(height=300)

@@ -1,12 +1,12 @@
 """The app's live webcam, through the extra streamlit-webrtc.
 
-A browser reaches a server elsewhere only by way of a STUN or TURN server, which whoever runs the app names in
-$FER_JAX_ICE_SERVERS or as `ice_servers` in Streamlit's secrets.toml: a JSON list (in secrets.toml a list of
-tables) as WebRTC knows it, such as
+A browser reaches a server in another network only through a STUN or TURN server. The operator of the app
+names it in $FER_JAX_ICE_SERVERS or as `ice_servers` in Streamlit's secrets.toml: a JSON list (in secrets.toml
+a list of tables) in WebRTC's format, such as
 
     [{"urls": "turn:turn.example.org:3478", "username": "name", "credential": "secret"}]
 
-Without it only browsers on this machine or in its network connect, and nobody else is asked.
+Without it only browsers on this machine or in its network can connect.
 """
 
 import importlib.util
@@ -26,14 +26,14 @@ from fer_jax.inference.predictor import Predictor
 
 ICE_VARIABLE = "FER_JAX_ICE_SERVERS"
 _CAMERA = {"video": {"width": {"ideal": 640}, "frameRate": {"ideal": 15}}, "audio": False}
-_MOST_FACES = 8  # in a frame, the largest
+_MAX_FACES = 8  # of a frame, the largest
 
 
 def show(predictor: Predictor) -> bool:
-    """The live picture, or what keeps it from being there; whether it runs."""
+    """Shows the live video, or why there is none; returns whether it runs."""
     if importlib.util.find_spec("streamlit_webrtc") is None:
         st.info(
-            "**The live picture is not installed here.** Whoever runs this app can add it: "
+            "**Live video is not installed here.** The operator of this app can add it: "
             "`pip install 'fer_jax[webrtc]'`. A snapshot works without it.",
             icon=":material/videocam_off:",
         )
@@ -41,11 +41,11 @@ def show(predictor: Predictor) -> bool:
     try:
         servers = ice_servers()
     except ValueError as error:
-        st.error(f"The live picture is set up wrongly: {error}")
+        st.error(f"Live video is misconfigured: {error}")
         return False
     from streamlit_webrtc import WebRtcMode, webrtc_streamer
 
-    with st.spinner("Preparing the live picture ..."):
+    with st.spinner("Preparing the live video ..."):
         _warm_up(predictor.classifier)
     context = webrtc_streamer(
         "live",
@@ -55,22 +55,22 @@ def show(predictor: Predictor) -> bool:
         queued_video_frames_callback=_latest_of(predictor),
         async_processing=True,
     )
-    st.caption("Frames are looked at as they come, the latest first; none is kept.")
+    st.caption("Each time the latest frame is analyzed; none is kept.")
     if context.state.playing:
         return True
     st.info(
-        "Press START and allow the camera. If no picture comes within ten seconds, this browser cannot reach "
-        "the server by WebRTC (a firewall, or no TURN server is set up): take a snapshot instead.",
+        "Press START and allow the camera. If no video appears within ten seconds, this browser cannot reach "
+        "the server by WebRTC (a firewall, or no TURN server is configured): take a snapshot instead.",
         icon=":material/videocam:",
     )
     return False
 
 
 def ice_servers() -> list[dict[str, Any]]:
-    """The STUN and TURN servers that whoever runs the app has set up; none where they have not.
+    """Returns the configured STUN and TURN servers, or an empty list.
 
     Raises:
-      ValueError: what is set up is no list of servers; the message says what was expected.
+      ValueError: if the configuration is not a list of servers; the message says what was expected.
     """
     text = os.environ.get(ICE_VARIABLE)
     try:
@@ -93,20 +93,19 @@ def _secret() -> Any:
 
 
 def _warm_up(classifier: Classifier) -> None:
-    """Has the network compiled for the batches that frames need, which takes seconds the first time."""
+    """Compiles the network for the batches that frames need, which takes seconds the first time."""
     shape = classifier.side, classifier.side, classifier.channels
-    for count in (1, _MOST_FACES):
+    for count in (1, _MAX_FACES):
         classifier(np.zeros((count, *shape), np.uint8))
 
 
 def _latest_of(predictor: Predictor) -> Any:
-    """A function of the frames that wait: only the latest is looked at, so that none pile up."""
+    """Returns a callback that analyzes the latest of the waiting frames, so that none pile up."""
 
     async def annotate(frames: Sequence[av.VideoFrame]) -> list[av.VideoFrame]:
         image = frames[-1].to_ndarray(format="rgb24")
-        found = predictor.detector.detect(image, MAX_SIDE_IN_VIDEO)[:_MOST_FACES]
-        faces = predictor.classify(predictor.crop(image, found), found)
-        shown = av.VideoFrame.from_ndarray(analysis.draw(image, faces), format="rgb24")
-        return [shown]
+        found = predictor.detect(image, max_side=MAX_SIDE_IN_VIDEO)
+        faces = predictor.classify(found.crops[:_MAX_FACES], found.detections[:_MAX_FACES])
+        return [av.VideoFrame.from_ndarray(analysis.draw(image, faces), format="rgb24")]
 
     return annotate

@@ -1,4 +1,4 @@
-"""The detectors' models: where they come from, and what MediaPipe's tasks API wants to know about its own."""
+"""Models of the face detectors: their sources, and the metadata that MediaPipe's tasks API requires."""
 
 import contextlib
 import pathlib
@@ -9,7 +9,7 @@ import numpy as np
 
 from fer_jax.pretrained import download
 
-FOLDER = "detectors"  # of the cache
+FOLDER = "detectors"  # in the cache
 YUNET_URL = (
     "https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/"
     "face_detection_yunet_2023mar.onnx"
@@ -18,7 +18,7 @@ YUNET_CHECKSUM = "sha256:8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804
 BLAZEFACE_URL = "https://storage.googleapis.com/mediapipe-assets/face_detection_short_range.tflite"
 BLAZEFACE_CHECKSUM = "sha256:3bc182eb9f33925d9e58b5c8d59308a760f4adea8f282370e428c51212c26633"
 
-_LEVEL = 127.5  # BlazeFace takes (pixel - _LEVEL) / _LEVEL, in [-1, 1]
+_LEVEL = 127.5  # BlazeFace's input is (pixel - _LEVEL) / _LEVEL, in [-1, 1]
 _OUTPUTS = 2  # boxes and scores
 
 
@@ -27,38 +27,38 @@ class DetectorError(OSError):
 
 
 def fetch(url: str, checksum: str) -> pathlib.Path:
-    """A detector's file, from the cache or the network.
+    """Returns the path of a detector's file, downloaded if it is not in the cache.
 
     Raises:
-      DownloadError, WrongFileError: see `download.fetch`; the message names another way, too.
+      DownloadError, WrongFileError: see `download.fetch`; the message names an alternative.
     """
     try:
         return download.fetch(url, checksum=checksum, folder=FOLDER, megabytes=0.2)
     except download.DownloadError as error:
         raise download.DownloadError(
-            f"{error}, or take the detector whole, for which every picture is one face"
+            f"{error}, or use the detector whole, which takes every image for one face"
         ) from error
 
 
 def fetch_yunet() -> pathlib.Path:
-    """YuNet's ONNX file; errors as of `fetch`."""
+    """Returns the path of YuNet's ONNX file; raises as `fetch`."""
     return fetch(YUNET_URL, YUNET_CHECKSUM)
 
 
 def open_blazeface(min_score: float) -> tuple[Any, Callable[[np.ndarray], Any]]:
-    """The detector of MediaPipe's tasks API, and what makes an image for it of uint8 [H, W, 3].
+    """Returns the detector of MediaPipe's tasks API, and a function from uint8 [H, W, 3] to its images.
 
     Raises:
-      DetectorError: mediapipe cannot be loaded; the message says how to install it.
+      DetectorError: if mediapipe cannot be loaded; the message says how to install it.
       As `fetch`.
     """
     try:
         import mediapipe
         from mediapipe.tasks.python import BaseOptions, vision
-    except (ImportError, OSError) as error:  # OSError: it is there, but a system library is not
+    except (ImportError, OSError) as error:  # OSError: a system library is missing
         raise DetectorError(
             f"the detector mediapipe needs the package of this name ({error}): pip install --no-deps "
-            "mediapipe, and on Debian apt install libegl1 libgles2; or take the detector yunet"
+            "mediapipe, and on Debian apt install libegl1 libgles2; or use the detector yunet"
         ) from error
     path = fetch(BLAZEFACE_URL, BLAZEFACE_CHECKSUM)
     options = vision.FaceDetectorOptions(
@@ -70,7 +70,7 @@ def open_blazeface(min_score: float) -> tuple[Any, Callable[[np.ndarray], Any]]:
         return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)
 
     class FaceDetector(vision.FaceDetector):
-        """Says nothing where it outlives what it needs to be closed, at the interpreter's end."""
+        """Is silent if nobody closed it before the interpreter ends, when it cannot be closed any more."""
 
         def __del__(self):
             with contextlib.suppress(RuntimeError, TypeError):
@@ -80,7 +80,7 @@ def open_blazeface(min_score: float) -> tuple[Any, Callable[[np.ndarray], Any]]:
 
 
 def describe_input(model: bytes) -> bytes:
-    """A TFLite file with the metadata about its input that the tasks API asks for and the old files lack."""
+    """Returns a TFLite file with the input metadata that the tasks API requires and the old file lacks."""
     import flatbuffers
     from mediapipe.tasks.metadata import metadata_schema_py_generated as metadata
     from mediapipe.tasks.metadata import schema_py_generated as tflite

@@ -1,4 +1,10 @@
-"""Exports: a trained network as a file for other runtimes, one format a module.
+"""Exports: a trained network as a file for other runtimes, one format per module.
 
-Every format's module has the same four functions: `write`, `load`, `annotate` and `read_metadata`.
+The module of a format lists its PRECISIONS and has these functions:
+
+* `write(program, path, precision, calibration)` writes the model; int8 takes its ranges from the faces uint8
+  [N, S, S, C] of `calibration`.
+* `load(path)` returns the model as a function of a batch of inputs.
+* `versions()` returns the versions of the format and of the tools that write it.
+* `annotate(path, metadata)` adds the metadata, JSON types, to the file; `read_metadata(path)` returns it.
 """

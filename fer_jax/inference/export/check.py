@@ -1,4 +1,4 @@
-"""Whether an export does what the network does, how accurate it is, and how long it takes."""
+"""Compares exports with the network: probabilities, accuracy and latency."""
 
 import dataclasses
 import time
@@ -17,28 +17,28 @@ from fer_jax.inference.export.program import Program
 
 Run = Callable[[np.ndarray], np.ndarray]
 
-TOLERANCE = 1e-4  # of probabilities, in float32
+TOLERANCE = 1e-4  # for probabilities, in float32
 FACES, CALIBRATION_FACES, BATCH, TIMED = 512, 512, 64, (1, 64)
 CALLS, CALLS_OF_BATCHES, WARM_UP = 50, 7, 2
 SPLIT, SYNTHETIC = "validation", "synthetic faces"
 
 
 class MismatchError(ValueError):
-    """An export in float32 does not give the network's numbers."""
+    """An export in float32 whose outputs differ from the network's."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleFaces:
-    """What exports are tried on.
+    """Faces that exports are verified on.
 
     Attributes:
-      name: where the faces are from.
+      name: origin of the faces.
       images: uint8 [N, S, S, C].
-      labels: int [N], None for faces that say nothing about accuracy.
-      classes: that the labels know.
-      groups: int [N], exact copies of one image have one number.
-      calibration: faces uint8 [M, S, S, C] of the training, None without data.
-      expected: the network's own probabilities float64 [N, K].
+      labels: int [N]; None for synthetic faces.
+      classes: number of classes of the labels.
+      groups: int [N], equal for exact duplicates.
+      calibration: training faces uint8 [M, S, S, C]; None without data.
+      expected: the network's probabilities float64 [N, K].
     """
 
     name: str
@@ -51,7 +51,7 @@ class SampleFaces:
 
 
 def load_faces(program: Program, data: str | None = None) -> SampleFaces:
-    """The faces of a dataset's validation split, or synthetic ones; the test split is for the final score.
+    """Loads a dataset's validation split, or synthetic faces; the test split is for the final score only.
 
     Raises:
       As `labelled_split.load_labelled`.
@@ -77,17 +77,17 @@ def load_faces(program: Program, data: str | None = None) -> SampleFaces:
 
 
 def run_all(run: Run, inputs: np.ndarray) -> np.ndarray:
-    """The outputs of a batch of any size, computed `BATCH` at a time."""
+    """Returns the outputs for a batch of any size, computed `BATCH` at a time."""
     return np.concatenate([run(inputs[start : start + BATCH]) for start in range(0, len(inputs), BATCH)])
 
 
 def compare(program: Program, run: Run, faces: SampleFaces) -> dict[str, Any]:
-    """An export beside the network.
+    """Compares an export with the network.
 
     Returns:
-      'faces', how many, the first of them; 'of', where they are from; 'largest_difference' of probabilities;
-      'same_prediction', the share of faces; and where there are labels 'accuracy' of the export on all
-      faces, 'accuracy_of_the_network' with its 'interval_95', and 'accuracy_change'.
+      'faces', the number of faces compared; 'of', their origin; 'largest_difference' of probabilities;
+      'same_prediction', the share of faces; and if there are labels, 'accuracy' of the export on all faces,
+      'accuracy_of_the_network' with its 'interval_95', and 'accuracy_change'.
     """
     count = FACES if faces.labels is None else len(faces.images)
     inputs = program.prepare(faces.images[:count])
@@ -113,13 +113,10 @@ def compare(program: Program, run: Run, faces: SampleFaces) -> dict[str, Any]:
 
 
 def require_same(found: dict[str, Any]) -> None:
-    """Refuses an export in float32 that does not give the network's numbers.
-
-    Args:
-      found: from `compare`.
+    """Checks the result of `compare` for an export in float32.
 
     Raises:
-      MismatchError: a probability differs by more than `TOLERANCE`, or a prediction differs.
+      MismatchError: if a probability differs by more than `TOLERANCE`, or a prediction differs.
     """
     if not found["largest_difference"] <= TOLERANCE or found["same_prediction"] < 1:
         raise MismatchError(
@@ -130,12 +127,12 @@ def require_same(found: dict[str, Any]) -> None:
 
 
 def latency(run: Run, inputs: np.ndarray, batch_sizes: Sequence[int] = TIMED) -> dict[str, float]:
-    """How long a batch takes, in milliseconds: {batch size: median}.
+    """Returns the median time of a batch in milliseconds, by batch size.
 
     Args:
-      run: takes the batch.
-      inputs: as it takes them.
-      batch_sizes: to time, the least first.
+      run: a network or an export.
+      inputs: a batch that it takes.
+      batch_sizes: to time, ascending.
     """
     found = {}
     for size in batch_sizes:

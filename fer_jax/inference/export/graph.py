@@ -1,73 +1,68 @@
-"""A JAX function as a graph of a few operations, which a format's writer puts into its own words.
+"""Converts a JAX function to a graph of a few operations, which a format's writer expresses in its own terms.
 
-The networks need some twenty primitives. Constants are computed here, and what scales and shifts the outcome
-of a convolution or a matrix product (bias, BatchNorm, temperature) is worked into its weights.
+The networks need some twenty primitives. Constants are computed here, and what scales and shifts the output
+of a convolution or a matrix product (bias, BatchNorm, temperature) is folded into its weights.
 """
 
 import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
 Handle = Any  # a value in a writer's graph
 Shape = tuple[int, ...]  # of a value; -1 stands for the batch, always the first axis
-Pads = tuple[tuple[int, int], ...]
 
 BATCH = -1
+UNARY = ("exp", "logistic", "neg", "rsqrt", "sqrt", "tanh")
+BINARY = ("add", "sub", "mul", "div", "max", "min")
+
+
+class Window(NamedTuple):
+    """Size, strides, and (before, after) padding of a window over the two spatial axes."""
+
+    size: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[tuple[int, int], ...]
 
 
 class Writer(Protocol):
-    """A format's words. Shapes and axes are those of JAX, with images as [N, H, W, C]."""
+    """Writes the operations of a format. Shapes and axes are JAX's, with images as [N, H, W, C]."""
 
     def constant(self, value: np.ndarray) -> Handle:
-        """An array."""
+        """Writes an array."""
 
     def cast(self, x: Handle, dtype: np.dtype) -> Handle:
-        """`x` in another type."""
+        """Writes a conversion to another dtype."""
 
-    def unary(self, name: str, x: Handle) -> Handle:
-        """One of `UNARY`, or 'elu', 'relu', 'softmax' (over the last axis)."""
-
-    def binary(self, name: str, x: Handle, y: Handle) -> Handle:
-        """One of `BINARY`, with NumPy's broadcasting."""
+    def apply(self, name: str, *inputs: Handle) -> Handle:
+        """Writes one of `UNARY`, 'elu', 'relu', 'softmax' (last axis), or of `BINARY` (with broadcasting)."""
 
     def bound(self, name: str, x: Handle, limit: float) -> Handle:
-        """The 'max' or 'min' of `x` and a number."""
+        """Writes the 'max' or 'min' of `x` and a number."""
 
     def reshape(self, x: Handle, old: Shape, new: Shape) -> Handle:
-        """The values in JAX's order."""
+        """Writes a reshape in JAX's order of values."""
 
     def broadcast(self, x: Handle, shape: Shape) -> Handle:
-        """Axes of 1 repeated."""
+        """Writes the repetition of axes of 1."""
 
     def reduce(self, name: str, x: Handle, shape: Shape, axes: Sequence[int]) -> Handle:
-        """The 'sum' or 'mean' of `x`, of a shape, over axes, which go."""
+        """Writes the 'sum' or 'mean' of `x`, of a shape, over axes, which are dropped."""
 
-    def max_pool(self, x: Handle, window: Sequence[int], strides: Sequence[int], pads: Pads) -> Handle:
-        """Over windows of the two spatial axes; outside is less than anything."""
+    def max_pool(self, x: Handle, window: Window) -> Handle:
+        """Writes a max pooling whose padding never wins."""
 
     def convolve(
-        self,
-        x: Handle,
-        shape: Shape,
-        kernel: np.ndarray,
-        bias: np.ndarray,
-        strides: Sequence[int],
-        pads: Pads,
-        groups: int,
+        self, x: Handle, shape: Shape, kernel: np.ndarray, bias: np.ndarray, window: Window, groups: int
     ) -> Handle:
-        """[N, H, W, C] by a kernel [h, w, C / groups, D], plus a bias [D]."""
+        """Writes the convolution of `x`, of a shape, with a kernel [h, w, C / groups, D], plus a bias [D]."""
 
     def multiply(self, x: Handle, kernel: np.ndarray, bias: np.ndarray) -> Handle:
-        """[N, C] by a matrix [C, D], plus a bias [D]."""
-
-
-UNARY = ("exp", "logistic", "neg", "rsqrt", "sqrt", "tanh")
-BINARY = ("add", "sub", "mul", "div", "max", "min")
+        """Writes [N, C] times a matrix [C, D], plus a bias [D]."""
 
 
 @dataclasses.dataclass
@@ -75,8 +70,8 @@ class Tensor:
     """A value that depends on the input.
 
     Attributes:
-      make: writes it, once.
-      shape: of what is written: where a value is only repeated along an axis, that axis is left at 1.
+      make: writes it; called once.
+      shape: of what is written: along an axis where the value is only repeated, it is 1.
     """
 
     make: Callable[[], Handle]
@@ -92,8 +87,9 @@ class Linear(Tensor):
     """A convolution or a matrix product that is not written yet: its weights may still change.
 
     Attributes:
-      write: makes it of a kernel [..., D] and a bias [D].
-      kernel, bias: as they are now.
+      write: writes it with a kernel [..., D] and a bias [D].
+      kernel: its present kernel.
+      bias: its present bias.
     """
 
     write: Callable[[np.ndarray, np.ndarray], Handle] = None
@@ -101,7 +97,7 @@ class Linear(Tensor):
     bias: np.ndarray = None
 
     def change(self, name: str, by: np.ndarray) -> "Linear":
-        """With the outcome multiplied or divided by, or increased or decreased by, numbers [D] or one."""
+        """Returns it followed by the operation `name` with numbers [D] or one number."""
         kernel, bias = self.kernel, self.bias
         if name in ("mul", "div"):
             by = by if name == "mul" else 1 / by
@@ -112,17 +108,17 @@ class Linear(Tensor):
 
 
 def linear(write: Callable, shape: Shape, kernel: np.ndarray, bias: np.ndarray) -> Linear:
-    """A `Linear` that is written as it stands when it is needed."""
+    """Returns a `Linear` that is written with these weights when it is needed."""
     return Linear(lambda: write(kernel, bias), shape, write, kernel, bias)
 
 
 @dataclasses.dataclass
 class Sum(Tensor):
-    """A sum over axes, which becomes a mean where it is divided by their size.
+    """A sum over axes, which becomes a mean if it is divided by their size.
 
     Attributes:
-      mean: writes that.
-      count: their size.
+      mean: writes the mean.
+      count: size of the axes.
     """
 
     mean: Callable[[], Handle] = None
@@ -133,14 +129,14 @@ Value = np.ndarray | Tensor
 
 
 class UnsupportedError(ValueError):
-    """A network needs an operation that the exports do not know."""
+    """A network needs an operation that the exports do not support."""
 
 
 def convert(function: Callable, shape: Shape, dtype: Any, writer: Writer, x: Handle) -> Handle:
     """Writes a function of one array.
 
     Args:
-      function: of an array, made of `UNARY`, `BINARY` and what networks are made of.
+      function: of an array.
       shape: of the input; the first axis is the batch, of any size.
       dtype: of the input.
       writer: of the graph.
@@ -150,23 +146,23 @@ def convert(function: Callable, shape: Shape, dtype: Any, writer: Writer, x: Han
       The output in that graph.
 
     Raises:
-      UnsupportedError: it needs an operation that there is none of here.
+      UnsupportedError: if it needs an operation that is not supported.
     """
     (batch,) = jax.export.symbolic_shape("batch")
     closed = jax.make_jaxpr(function)(jax.ShapeDtypeStruct((batch, *shape[1:]), dtype))
     walker = _Walker(writer)
     (out,) = walker.walk(closed, [Tensor(lambda: x, (BATCH, *shape[1:]))])
-    return walker.full(out, _shape(closed.out_avals[0].shape))
+    return walker.full(out, _shape(closed.out_avals[0]))
 
 
 class _Walker:
-    """Goes through a jaxpr and tells a writer."""
+    """Evaluates a jaxpr with a writer."""
 
     def __init__(self, writer: Writer):
         self.writer = writer
 
     def walk(self, closed: jax.extend.core.ClosedJaxpr, arguments: Sequence[Value]) -> list[Value]:
-        """The outputs of a jaxpr."""
+        """Returns the outputs of a jaxpr."""
         jaxpr = closed.jaxpr
         values = dict(zip(jaxpr.constvars, map(np.asarray, closed.consts), strict=True))
         values |= dict(zip(jaxpr.invars, arguments, strict=True))
@@ -184,7 +180,7 @@ class _Walker:
         return [read(atom) for atom in jaxpr.outvars]
 
     def full(self, value: Value, shape: Shape) -> Handle:
-        """A value in the shape that JAX says it has."""
+        """Writes a value in the shape that JAX gives it."""
         if isinstance(value, np.ndarray):
             return self.writer.constant(np.broadcast_to(value, shape))
         return value.handle if value.shape == shape else self.writer.broadcast(value.handle, shape)
@@ -200,7 +196,7 @@ class _Walker:
             if called in ("elu", "softmax") and np.all(np.asarray(operands[1:]) == 1):
                 return [self._unary(called, operands[0])]
             return self.walk(inner[0], [_settled(value) for value in operands])
-        shape = _shape(eqn.outvars[0].aval.shape)
+        shape = _shape(eqn.outvars[0].aval)
         if name == "broadcast_in_dim":
             return [self._broadcast(operands[0], shape, eqn.params["broadcast_dimensions"])]
         if all(isinstance(value, np.ndarray) for value in operands):
@@ -219,11 +215,11 @@ class _Walker:
             "reshape": self._reshape,
         }
         if name not in handlers:
-            raise UnsupportedError(f"the network needs the operation {name}, which exports do not know")
+            raise UnsupportedError(f"the network needs the operation {name}, which exports do not support")
         return [handlers[name](eqn, operands, shape)]
 
     def _unary(self, name: str, x: Tensor) -> Tensor:
-        return Tensor(lambda: self.writer.unary(name, x.handle), x.shape)
+        return Tensor(lambda: self.writer.apply(name, x.handle), x.shape)
 
     def _binary(self, name: str, x: Value, y: Value, alone: bool) -> Tensor:
         if isinstance(x, np.ndarray) and name in ("add", "mul", "max", "min"):
@@ -233,13 +229,15 @@ class _Walker:
                 return x.change(name, y.reshape(-1))
             if isinstance(x, Sum) and name == "div" and y.size == 1 and y == x.count:
                 return Tensor(x.mean, x.shape)
+            if name == "max" and y.size == 1 and y == 0:
+                return self._unary("relu", x)
             if name in ("max", "min") and y.size == 1:
                 return Tensor(lambda: self.writer.bound(name, x.handle, float(y)), x.shape)
         shape = _broadcast_shapes(x.shape, y.shape)
-        return Tensor(lambda: self.writer.binary(name, self._handle(x), self._handle(y)), shape)
+        return Tensor(lambda: self.writer.apply(name, self._handle(x), self._handle(y)), shape)
 
     def _broadcast(self, x: Value, shape: Shape, dimensions: Sequence[int]) -> Value:
-        """Axes of 1 where the value is repeated: the operations that follow repeat it."""
+        """Adds axes of 1 where the value is repeated: the operations that follow repeat it."""
         new = [1] * len(shape)
         for axis, size in zip(dimensions, x.shape, strict=True):
             new[axis] = size
@@ -255,18 +253,16 @@ class _Walker:
 
     def _convolve(self, eqn: Any, operands: list[Value], shape: Shape) -> Linear:
         x, kernel = operands
-        params = eqn.params
-        layout = params["dimension_numbers"]
+        params, old = eqn.params, _shape(eqn.invars[0].aval)
+        layout, groups = params["dimension_numbers"], params["feature_group_count"]
         expected = (0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2)
         dilations = {*params["lhs_dilation"], *params["rhs_dilation"], params["batch_group_count"]}
         if tuple(layout) != expected or dilations != {1} or not isinstance(kernel, np.ndarray):
-            raise UnsupportedError("the network has a convolution of a kind that exports do not know")
-        old = _shape(eqn.invars[0].aval.shape)
-        strides, groups = params["window_strides"], params["feature_group_count"]
+            raise UnsupportedError("the network has a kind of convolution that exports do not support")
+        window = Window(kernel.shape[:2], params["window_strides"], tuple(params["padding"]))
 
         def write(kernel, bias):
-            pads = tuple(params["padding"])
-            return self.writer.convolve(self.full(x, old), old, kernel, bias, strides, pads, groups)
+            return self.writer.convolve(self.full(x, old), old, kernel, bias, window, groups)
 
         return linear(write, shape, kernel, np.zeros(shape[-1], np.float32))
 
@@ -275,8 +271,8 @@ class _Walker:
         contracted, batched = eqn.params["dimension_numbers"]
         plain = [list(axes) for axes in (*contracted, *batched)] == [[1], [0], [], []]
         if not plain or not isinstance(kernel, np.ndarray):
-            raise UnsupportedError("the network has a matrix product of a kind that exports do not know")
-        old = _shape(eqn.invars[0].aval.shape)
+            raise UnsupportedError("the network has a kind of matrix product that exports do not support")
+        old = _shape(eqn.invars[0].aval)
 
         def write(kernel, bias):
             return self.writer.multiply(self.full(x, old), kernel, bias)
@@ -285,7 +281,7 @@ class _Walker:
 
     def _sum(self, eqn: Any, operands: list[Value], shape: Shape) -> Sum:
         (x,), axes = operands, eqn.params["axes"]
-        old = _shape(eqn.invars[0].aval.shape)
+        old = _shape(eqn.invars[0].aval)
 
         def write(name):
             return lambda: self.writer.reduce(name, self.full(x, old), old, axes)
@@ -293,33 +289,31 @@ class _Walker:
         return Sum(write("sum"), shape, write("mean"), int(np.prod([old[axis] for axis in axes])))
 
     def _max_pool(self, eqn: Any, operands: list[Value], shape: Shape) -> Tensor:
-        (x,), old = operands, _shape(eqn.invars[0].aval.shape)
-        params = eqn.params
-        window, strides, pads = (
-            tuple(params[name][1:3]) for name in ("window_dimensions", "window_strides", "padding")
-        )
-        return Tensor(lambda: self.writer.max_pool(self.full(x, old), window, strides, pads), shape)
+        (x,), old = operands, _shape(eqn.invars[0].aval)
+        names = ("window_dimensions", "window_strides", "padding")
+        window = Window(*(tuple(eqn.params[name][1:3]) for name in names))
+        return Tensor(lambda: self.writer.max_pool(self.full(x, old), window), shape)
 
     def _reshape(self, eqn: Any, operands: list[Value], shape: Shape) -> Tensor:
-        (x,), old = operands, _shape(eqn.invars[0].aval.shape)
+        (x,), old = operands, _shape(eqn.invars[0].aval)
         return Tensor(lambda: self.writer.reshape(self.full(x, old), old, shape), shape)
 
 
 def _settled(value: Value) -> Value:
-    """A value whose weights do not change any more: in a function it may be used more than once."""
+    """Returns a value whose weights no longer change: a called function may use it more than once."""
     return value if isinstance(value, np.ndarray) else Tensor(lambda: value.handle, value.shape)
 
 
 def _is_row(constant: np.ndarray, x: Linear) -> bool:
-    """Whether a constant has one number for each channel, or one for all."""
+    """Returns whether a constant has one number per channel, or one for all."""
     return constant.size == 1 or constant.size == constant.shape[-1] == x.shape[-1]
 
 
-def _shape(shape: Sequence[Any]) -> Shape:
-    return tuple(size if isinstance(size, int) else BATCH for size in shape)
+def _shape(aval: Any) -> Shape:
+    return tuple(size if isinstance(size, int) else BATCH for size in aval.shape)
 
 
 def _broadcast_shapes(x: Shape, y: Shape) -> Shape:
     if len(x) != len(y):
-        return max(x, y, key=len)  # the other is a number
+        return max(x, y, key=len)  # the other is a scalar
     return tuple(b if a == 1 else a for a, b in zip(x, y, strict=True))

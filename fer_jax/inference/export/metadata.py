@@ -1,4 +1,4 @@
-"""What an export says of itself: how to use it, how good it is, where it comes from, on what terms."""
+"""Metadata of an export: how to use it, its accuracy, its origin and its licence."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from fer_jax.pretrained.registry import network_name
 
 
 def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict[str, Any]:
-    """The metadata of an export but for what is measured on it; JSON.
+    """Returns the metadata of an export without its verification, as JSON types.
 
     Args:
-      program: what is exported.
+      program: the exported network.
       precision: of the file.
       versions: of the format and its tools.
     """
@@ -42,7 +42,7 @@ def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict
             ),
             "colours": "grey" if channels == 1 else "RGB; a grey face is repeated three times",
             "preprocessing": program.preprocessing,
-            # What was enlarged to the input's size in training is best shrunk to this first.
+            # Faces that were enlarged to the input's size in training are best shrunk to this first.
             "side_in_training": (facts.get("faces") or {}).get("side"),
             "mean": preprocess["mean"],
             "std": preprocess["std"],

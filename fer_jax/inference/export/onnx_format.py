@@ -1,6 +1,6 @@
 """ONNX, for ONNX Runtime in all its languages and in the browser.
 
-Images lie as [N, C, H, W] in the graph, as ONNX's convolutions take them, whatever the input's layout.
+Images are [N, C, H, W] in the graph, as ONNX's convolutions take them, whatever the input's layout.
 """
 
 import json
@@ -18,7 +18,7 @@ from onnxruntime import quantization
 from onnxruntime.transformers import float16
 
 from fer_jax import __version__
-from fer_jax.inference.export.graph import BATCH, Pads, Shape, convert
+from fer_jax.inference.export.graph import BATCH, Shape, Window, convert
 from fer_jax.inference.export.program import INPUT, Program
 from fer_jax.io_utils import write_atomically
 
@@ -26,32 +26,21 @@ PRECISIONS = ("float32", "float16", "int8")
 # Old enough for runtimes of 2022, new enough for all that is written here.
 OPSET, IR_VERSION = 17, 8
 
-_UNARY = {
-    "elu": "Elu",
-    "exp": "Exp",
-    "logistic": "Sigmoid",
-    "neg": "Neg",
-    "softmax": "Softmax",
-    "sqrt": "Sqrt",
-    "tanh": "Tanh",
-}
-_BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min"}
 _QUANTIZED = ["Conv", "Gemm", "MaxPool", "GlobalAveragePool", "Add", "Mul"]
-_AXES = (0, 2, 3, 1)  # where JAX's axes of an image lie here
+_AXES = (0, 2, 3, 1)  # the places of JAX's axes of an image
 
 
-def _laid(shape: Shape) -> Shape:
-    """A shape as it lies here."""
+def _to_nchw(shape: Shape) -> Shape:
     return (shape[0], shape[3], shape[1], shape[2]) if len(shape) == 4 else shape
 
 
 def _is_free(shape: Shape) -> bool:
-    """Whether the values of a shape come in the same order in both layouts."""
+    """Returns whether the values of a shape have the same order in both layouts."""
     return len(shape) != 4 or shape[1] * shape[2] == 1 or shape[3] == 1
 
 
 class _Graph:
-    """Collects the nodes; a handle is a value's name."""
+    """Collects nodes; a handle is a value's name."""
 
     def __init__(self):
         self.nodes: list[onnx.NodeProto] = []
@@ -64,7 +53,7 @@ class _Graph:
         return name
 
     def array(self, value: np.ndarray) -> str:
-        """An initializer; equal ones are one."""
+        """Adds an initializer; equal ones are shared."""
         value = np.asarray(value, order="C")
         key = value.tobytes(), value.shape, value.dtype
         if key not in self._names:
@@ -78,17 +67,12 @@ class _Graph:
     def cast(self, x: str, dtype: np.dtype) -> str:
         return self.node("Cast", x, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
-    def unary(self, name: str, x: str) -> str:
+    def apply(self, name: str, *inputs: str) -> str:
         if name == "rsqrt":
-            return self.node("Reciprocal", self.node("Sqrt", x))
-        return self.node(_UNARY[name], x)
-
-    def binary(self, name: str, x: str, y: str) -> str:
-        return self.node(_BINARY[name], x, y)
+            return self.node("Reciprocal", self.node("Sqrt", *inputs))
+        return self.node("Sigmoid" if name == "logistic" else name.capitalize(), *inputs)
 
     def bound(self, name: str, x: str, limit: float) -> str:
-        if name == "max" and limit == 0:
-            return self.node("Relu", x)
         number = self.array(np.float32(limit))
         return self.node("Clip", x, number) if name == "max" else self.node("Clip", x, "", number)
 
@@ -97,48 +81,40 @@ class _Graph:
             x = self.node("Transpose", x, perm=_AXES)
             old = (old[0], math.prod(old[1:]))
         if _is_free(new):
-            return self._reshape(x, _laid(new))
+            return self._reshape(x, _to_nchw(new))
         return self.node("Transpose", self._reshape(x, new), perm=(0, 3, 1, 2))
 
     def _reshape(self, x: str, shape: Shape) -> str:
         return self.node("Reshape", x, self.array(np.array(shape, np.int64)))
 
     def broadcast(self, x: str, shape: Shape) -> str:
-        sizes = [1 if size == BATCH else size for size in _laid(shape)]
+        sizes = [1 if size == BATCH else size for size in _to_nchw(shape)]
         return self.node("Expand", x, self.array(np.array(sizes, np.int64)))
 
     def reduce(self, name: str, x: str, shape: Shape, axes: Sequence[int]) -> str:
         is_image = len(shape) == 4
         if name == "mean" and is_image and tuple(axes) == (1, 2):
             return self.node("Flatten", self.node("GlobalAveragePool", x))
-        laid = [_AXES[axis] if is_image else axis for axis in axes]
+        axes = [_AXES[axis] if is_image else axis for axis in axes]
         if name == "mean":
-            return self.node("ReduceMean", x, axes=laid, keepdims=0)
-        return self.node("ReduceSum", x, self.array(np.array(laid, np.int64)), keepdims=0)
+            return self.node("ReduceMean", x, axes=axes, keepdims=0)
+        return self.node("ReduceSum", x, self.array(np.array(axes, np.int64)), keepdims=0)
 
-    def max_pool(self, x: str, window: Sequence[int], strides: Sequence[int], pads: Pads) -> str:
-        return self.node("MaxPool", x, kernel_shape=window, strides=strides, pads=_pads(pads))
+    def max_pool(self, x: str, window: Window) -> str:
+        return self.node("MaxPool", x, **_attributes(window))
 
     def convolve(
-        self,
-        x: str,
-        shape: Shape,
-        kernel: np.ndarray,
-        bias: np.ndarray,
-        strides: Sequence[int],
-        pads: Pads,
-        groups: int,
+        self, x: str, shape: Shape, kernel: np.ndarray, bias: np.ndarray, window: Window, groups: int
     ) -> str:
         weights = self.array(kernel.transpose(3, 2, 0, 1))
-        attributes = {"kernel_shape": kernel.shape[:2], "strides": strides, "pads": _pads(pads)}
-        return self.node("Conv", x, weights, self.array(bias), group=groups, **attributes)
+        return self.node("Conv", x, weights, self.array(bias), group=groups, **_attributes(window))
 
     def multiply(self, x: str, kernel: np.ndarray, bias: np.ndarray) -> str:
         return self.node("Gemm", x, self.array(kernel), self.array(bias))
 
 
 def build(program: Program) -> onnx.ModelProto:
-    """The model in float32, its batch of any size."""
+    """Returns the model in float32, for batches of any size."""
     graph, shape = _Graph(), (BATCH, *program.trained.input_shape)
     x = graph.node("Transpose", INPUT, perm=(0, 3, 1, 2))
     out = convert(program, shape, program.dtype, graph, x)
@@ -163,12 +139,8 @@ def build(program: Program) -> onnx.ModelProto:
 def write(program: Program, path: pathlib.Path, precision: str, calibration: np.ndarray | None) -> None:
     """Writes the model.
 
-    Args:
-      program: the network.
-      path: the file.
-      precision: 'float32'; 'float16', of weights and activations, the output stays float32; or 'int8', by
-        static quantisation of weights (a scale for each channel) and activations.
-      calibration: faces uint8 [N, S, S, C] that show int8 how large the activations become.
+    'float16' is the precision of weights and activations, the output stays float32; 'int8' is a static
+    quantization of weights (a scale per channel) and activations.
     """
     model = build(program)
     if precision == "int8":
@@ -179,7 +151,7 @@ def write(program: Program, path: pathlib.Path, precision: str, calibration: np.
 
 
 class _Faces(quantization.CalibrationDataReader):
-    """Gives the calibration what the network takes, some faces at a time."""
+    """Gives the calibration the network's inputs, 32 faces at a time."""
 
     def __init__(self, inputs: np.ndarray):
         self._parts = iter(np.array_split(inputs, -(-len(inputs) // 32)))
@@ -206,23 +178,18 @@ def _quantize(model: onnx.ModelProto, program: Program, calibration: np.ndarray)
 
 
 def load(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
-    """The model in ONNX Runtime on the CPU: a function of a batch."""
+    """Returns the model in ONNX Runtime on the CPU."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda batch: session.run(None, {INPUT: batch})[0]
 
 
 def versions() -> dict[str, Any]:
-    """What the file was written with, and asks for."""
-    return {
-        "opset": OPSET,
-        "ir": IR_VERSION,
-        "onnx": onnx.__version__,
-        "onnxruntime": onnxruntime.__version__,
-    }
+    tools = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
+    return {"opset": OPSET, "ir": IR_VERSION} | tools
 
 
 def annotate(path: pathlib.Path, metadata: dict[str, Any]) -> None:
-    """Writes metadata into the model's properties, what is no text as JSON, and a summary as its text."""
+    """Writes the metadata into the model's properties, as JSON unless it is text."""
     model = onnx.load(path)
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
     helper.set_model_props(model, texts)
@@ -231,7 +198,6 @@ def annotate(path: pathlib.Path, metadata: dict[str, Any]) -> None:
 
 
 def read_metadata(path: pathlib.Path) -> dict[str, Any]:
-    """What `annotate` wrote."""
     properties = onnx.load(path, load_external_data=False).metadata_props
     return {one.key: _parse(one.value) for one in properties}
 
@@ -248,6 +214,6 @@ def _value(name: str, dtype: Any, shape: Shape) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), sizes)
 
 
-def _pads(pads: Pads) -> list[int]:
-    """First all that come before, then all that come after."""
-    return [before for before, _ in pads] + [after for _, after in pads]
+def _attributes(window: Window) -> dict[str, Sequence[int]]:
+    before, after = zip(*window.pads, strict=True)
+    return {"kernel_shape": window.size, "strides": window.strides, "pads": [*before, *after]}

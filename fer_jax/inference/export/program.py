@@ -1,4 +1,4 @@
-"""What is exported: a trained network as one function of a batch of faces."""
+"""A trained network with its pre- and postprocessing as one function of a batch: what is exported."""
 
 import dataclasses
 import functools
@@ -16,28 +16,26 @@ from fer_jax.loaded_model import LoadedModel
 from fer_jax.models.ops.portable import portable
 
 INPUT = "faces"
-PLACES = ("inside", "outside")
 
 
 @jax.jit
 def softmax(logits: jax.Array) -> jax.Array:
-    """A function of its own, so that a format that has a softmax finds it by its name."""
+    """Returns the softmax; a function of its own, so that formats recognize it by its name."""
     return jax.nn.softmax(logits)
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A network with what is to be done before and after it.
+    """A network with its pre- and postprocessing.
 
-    Called with a batch it computes in float32, of standard operations alone, whatever type the network was
-    trained in.
+    A call computes in float32 and uses only standard operations, whatever dtype the network was trained in.
 
     Attributes:
       trained: the network and its weights.
-      preprocessing: 'inside', and it takes uint8 [N, S, S, C] in [0, 255]; or 'outside', and it takes
-        float32 [N, S, S, C], the pixels in [0, 1] less the mean, divided by the standard deviation.
-      softmax: 'inside', and it gives probabilities float32 [N, K] at `temperature`; or 'outside', and it
-        gives the logits, which no temperature has touched.
+      preprocessing: 'inside' takes uint8 [N, S, S, C] in [0, 255]; 'outside' takes float32 [N, S, S, C], the
+        pixels in [0, 1] minus the mean, divided by the standard deviation.
+      softmax: 'inside' returns probabilities float32 [N, K] at `temperature`; 'outside' returns the logits,
+        without the temperature.
     """
 
     trained: LoadedModel
@@ -46,17 +44,17 @@ class Program:
 
     @property
     def dtype(self) -> Any:
-        """Of the input."""
+        """Dtype of the input."""
         return np.uint8 if self.preprocessing == "inside" else np.float32
 
     @property
     def output(self) -> str:
-        """What it gives: 'probabilities' or 'logits'."""
+        """Name of the output: 'probabilities' or 'logits'."""
         return "probabilities" if self.softmax == "inside" else "logits"
 
     @property
     def temperature(self) -> float:
-        """By which logits are divided before the softmax, 1 where the weights have not been calibrated."""
+        """What divides the logits before the softmax; 1 if the weights are not calibrated."""
         return (self.trained.facts.get("calibration") or {}).get("temperature", 1.0)
 
     @functools.cached_property
@@ -66,12 +64,12 @@ class Program:
 
     @property
     def levels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of the pixels in [0, 1], float32, of all channels or one for each."""
+        """Mean and standard deviation of the pixels in [0, 1], float32, for all channels or per channel."""
         preprocess = self.trained.facts["preprocess"]
         return np.float32(preprocess["mean"]), np.float32(preprocess["std"])
 
     def __call__(self, faces: jax.Array) -> jax.Array:
-        """Faces as `preprocessing` says -> what `output` says."""
+        """Returns the `output` of a batch of faces."""
         if self.preprocessing == "inside":
             pixels = faces.astype(jnp.float32) * augment.PIXEL
             faces = preprocessing.normalize(pixels, *self.levels, self.trained.input_shape[-1])
@@ -80,14 +78,14 @@ class Program:
         return softmax(logits / np.float32(self.temperature)) if self.softmax == "inside" else logits
 
     def fit(self, images: Any, batch_size: int = 256) -> np.ndarray:
-        """Faces in the size and with the channels that the network takes.
+        """Resizes faces to the network's size and channels.
 
         Args:
           images: uint8 [N, H, W, 1 or C], an array or an object that integer arrays index.
-          batch_size: how many are resized at a time.
+          batch_size: number of faces resized at a time.
 
         Returns:
-          uint8 [N, S, S, C]; the very pixels where nothing is to be done.
+          uint8 [N, S, S, C]; unchanged if they fit already.
         """
         side, _, channels = self.trained.input_shape
         preprocess = self.trained.facts["preprocess"]
@@ -107,14 +105,14 @@ class Program:
         return np.concatenate(parts)
 
     def prepare(self, faces: np.ndarray) -> np.ndarray:
-        """What this program takes of faces uint8 [N, S, S, C]."""
+        """Returns faces uint8 [N, S, S, C] as this program takes them."""
         if self.preprocessing == "inside":
             return faces
         mean, std = self.levels
         return (faces.astype(np.float32) / 255 - mean) / std
 
     def probabilities(self, outputs: np.ndarray) -> np.ndarray:
-        """Probabilities float64 [N, K] of what an export of this program gave."""
+        """Returns the probabilities float64 [N, K] for the outputs of an export of this program."""
         outputs = np.asarray(outputs, np.float64)
         return outputs if self.softmax == "inside" else batch_inference.softmax(outputs)
 
@@ -125,13 +123,13 @@ class Program:
         return functools.partial(compiled, jax.device_put(self.trained.variables))
 
     def run(self, faces: np.ndarray) -> np.ndarray:
-        """The evaluation's own pass, compiled as everywhere else, which exports are compared with.
+        """Returns probabilities by the evaluation's forward pass, which exports are compared with.
 
         Args:
           faces: uint8 [N, S, S, C].
 
         Returns:
-          Probabilities float64 [N, K], at `temperature` where the softmax is inside.
+          Probabilities float64 [N, K], at `temperature` if the softmax is inside.
         """
         logits = np.asarray(self._forward(faces, augment.identity_affine(len(faces))), np.float64)
         return batch_inference.softmax(logits / self.temperature if self.softmax == "inside" else logits)

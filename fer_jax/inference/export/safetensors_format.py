@@ -1,4 +1,4 @@
-"""safetensors: the weights and the facts about them, which this project reads like any checkpoint."""
+"""safetensors: the weights and their metadata, which fer_jax reads like any checkpoint."""
 
 import json
 import pathlib
@@ -18,22 +18,20 @@ PRECISIONS = ("float32", "float16")
 
 
 def write(program: Program, path: pathlib.Path, precision: str, calibration: np.ndarray | None) -> None:
-    """Writes the weights, with 'float16' the kernels in half the space; see `onnx_format.write`."""
+    """Writes the weights; 'float16' is the precision of the kernels."""
     export_weights(path, program.trained.variables, program.trained.facts, precision)
 
 
 def load(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
-    """The network read again: a function of a batch of faces uint8 [N, S, S, C] that gives probabilities."""
+    """Returns the network with the weights of the file."""
     return Program(LoadedModel(path)).run
 
 
 def versions() -> dict[str, Any]:
-    """What the file was written with."""
     return {"safetensors": safetensors.__version__}
 
 
 def annotate(path: pathlib.Path, metadata: dict[str, Any]) -> None:
-    """Adds the metadata to the file's own, beside the facts."""
     with safetensors.safe_open(path, "numpy") as file:
         own = file.metadata()
     content = arrays.save(arrays.load_file(path), own | {"export": json.dumps(metadata)})
@@ -41,6 +39,5 @@ def annotate(path: pathlib.Path, metadata: dict[str, Any]) -> None:
 
 
 def read_metadata(path: pathlib.Path) -> dict[str, Any]:
-    """What `annotate` wrote."""
     with safetensors.safe_open(path, "numpy") as file:
         return json.loads(file.metadata()["export"])

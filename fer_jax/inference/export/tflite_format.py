@@ -1,8 +1,8 @@
 """TensorFlow Lite, for LiteRT on phones and small computers.
 
-The network is written as TensorFlow's operations, which TensorFlow's own converter turns into a model. The
-metadata are files in a zip archive behind the model, where TensorFlow Lite's tools keep those of a model:
-labels.txt and metadata.json; runtimes do not see it, `unzip -p model.tflite labels.txt` does.
+The network is written as TensorFlow operations, which TensorFlow's own converter turns into a model. The
+metadata are files in a zip archive appended to the model, as TensorFlow Lite's tools have it: labels.txt and
+metadata.json. Runtimes ignore it; `unzip -p model.tflite labels.txt` reads it.
 """
 
 import json
@@ -10,14 +10,14 @@ import os
 import pathlib
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from fer_jax.inference.export.graph import BATCH, Pads, Shape, convert
+from fer_jax.inference.export.graph import BATCH, Shape, Window, convert
 from fer_jax.inference.export.program import INPUT, Program
 from fer_jax.io_utils import write_atomically
 from fer_jax.models.ops.convolution import padding_of
@@ -25,8 +25,8 @@ from fer_jax.models.ops.convolution import padding_of
 PRECISIONS = ("float32", "float16", "int8")
 LABELS, METADATA = "labels.txt", "metadata.json"
 
-_UNARY = {"elu": "nn.elu", "logistic": "sigmoid", "neg": "negative", "softmax": "nn.softmax"}
-_BINARY = {"sub": "subtract", "mul": "multiply", "div": "divide", "max": "maximum", "min": "minimum"}
+_NAMES = {"logistic": "sigmoid", "neg": "negative", "sub": "subtract", "mul": "multiply", "div": "divide"}
+_NAMES |= {"max": "maximum", "min": "minimum"}
 
 
 class _Graph:
@@ -35,28 +35,18 @@ class _Graph:
     def __init__(self, tf: Any):
         self.tf = tf
 
-    def _named(self, name: str) -> Callable:
-        found = self.tf
-        for part in name.split("."):
-            found = getattr(found, part)
-        return found
-
     def constant(self, value: np.ndarray) -> Any:
         return self.tf.constant(value)
 
     def cast(self, x: Any, dtype: np.dtype) -> Any:
         return self.tf.cast(x, np.dtype(dtype).name)
 
-    def unary(self, name: str, x: Any) -> Any:
-        return self._named(_UNARY.get(name, f"math.{name}"))(x)
-
-    def binary(self, name: str, x: Any, y: Any) -> Any:
-        return self._named(_BINARY.get(name, name))(x, y)
+    def apply(self, name: str, *inputs: Any) -> Any:
+        module = self.tf.nn if name in ("elu", "relu", "softmax") else self.tf.math
+        return getattr(module, _NAMES.get(name, name))(*inputs)
 
     def bound(self, name: str, x: Any, limit: float) -> Any:
-        if name == "max" and limit == 0:
-            return self.tf.nn.relu(x)
-        return self.binary(name, x, self.tf.constant(limit, x.dtype))
+        return self.apply(name, x, self.tf.constant(limit, x.dtype))
 
     def reshape(self, x: Any, old: Shape, new: Shape) -> Any:
         return self.tf.reshape(x, new)
@@ -65,28 +55,20 @@ class _Graph:
         return self.tf.broadcast_to(x, [self.tf.shape(x)[0] if size == BATCH else size for size in shape])
 
     def reduce(self, name: str, x: Any, shape: Shape, axes: Sequence[int]) -> Any:
-        return self._named(f"reduce_{name}")(x, axes)
+        return getattr(self.tf, f"reduce_{name}")(x, axes)
 
-    def max_pool(self, x: Any, window: Sequence[int], strides: Sequence[int], pads: Pads) -> Any:
-        if any(map(any, pads)):
+    def max_pool(self, x: Any, window: Window) -> Any:
+        if any(map(any, window.pads)):
             # Pixels mirrored at the edge lie in the same window as those they mirror.
-            x = self.tf.pad(x, [(0, 0), *pads, (0, 0)], "SYMMETRIC")
-        return self.tf.nn.max_pool2d(x, window, strides, "VALID")
+            x = self.tf.pad(x, [(0, 0), *window.pads, (0, 0)], "SYMMETRIC")
+        return self.tf.nn.max_pool2d(x, window.size, window.strides, "VALID")
 
     def convolve(
-        self,
-        x: Any,
-        shape: Shape,
-        kernel: np.ndarray,
-        bias: np.ndarray,
-        strides: Sequence[int],
-        pads: Pads,
-        groups: int,
+        self, x: Any, shape: Shape, kernel: np.ndarray, bias: np.ndarray, window: Window, groups: int
     ) -> Any:
-        size, (stride, _) = kernel.shape[0], strides
-        padding = "SAME"
-        if any(pad != padding_of(n, size, stride, "same") for n, pad in zip(shape[1:3], pads, strict=True)):
-            x, padding = self.tf.pad(x, [(0, 0), *pads, (0, 0)]), "VALID"
+        (size, _), (stride, _), padding = window.size, window.strides, "SAME"
+        if window.pads != tuple(padding_of(n, size, stride, "same") for n in shape[1:3]):
+            x, padding = self.tf.pad(x, [(0, 0), *window.pads, (0, 0)]), "VALID"
         if groups == 1:
             y = self.tf.nn.conv2d(x, kernel, stride, padding)
         else:
@@ -98,7 +80,7 @@ class _Graph:
 
 
 def _tensorflow() -> Any:
-    """TensorFlow, kept off the GPU; imported late, for it takes seconds."""
+    """Imports TensorFlow, which takes seconds, and keeps it off the GPU."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
@@ -109,12 +91,8 @@ def _tensorflow() -> Any:
 def write(program: Program, path: pathlib.Path, precision: str, calibration: np.ndarray | None) -> None:
     """Writes the model.
 
-    Args:
-      program: the network.
-      path: the file.
-      precision: 'float32'; 'float16', of the stored weights; or 'int8', by full-integer quantisation after
-        the training, of weights (a scale for each channel) and activations.
-      calibration: faces uint8 [N, S, S, C] that show int8 how large the activations become.
+    'float16' is the precision of the stored weights; 'int8' is a full-integer quantization of weights (a
+    scale per channel) and activations.
     """
     tf = _tensorflow()
     shape = BATCH, *program.trained.input_shape
@@ -134,17 +112,14 @@ def write(program: Program, path: pathlib.Path, precision: str, calibration: np.
         if precision == "float16":
             converter.target_spec.supported_types = [tf.float16]
         if precision == "int8":
-            converter.representative_dataset = lambda: _one_by_one(program.prepare(calibration))
+            inputs = program.prepare(calibration)
+            converter.representative_dataset = lambda: ({INPUT: one[None]} for one in inputs)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         write_atomically(path, converter.convert())
 
 
-def _one_by_one(inputs: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-    return ({INPUT: inputs[i : i + 1]} for i in range(len(inputs)))
-
-
 def load(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
-    """The model in LiteRT on the CPU: a function of a batch."""
+    """Returns the model in LiteRT on the CPU."""
     interpreter = Interpreter(str(path), num_threads=os.cpu_count())
     (given,), (wanted,) = interpreter.get_input_details(), interpreter.get_output_details()
     size = None
@@ -163,18 +138,15 @@ def load(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def versions() -> dict[str, Any]:
-    """What the file was written with."""
     return {"tensorflow": _tensorflow().__version__, "litert": version("ai-edge-litert")}
 
 
 def annotate(path: pathlib.Path, metadata: dict[str, Any]) -> None:
-    """Appends the archive with the metadata."""
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(LABELS, "\n".join(metadata["labels"]) + "\n")
         archive.writestr(METADATA, json.dumps(metadata, indent=2) + "\n")
 
 
 def read_metadata(path: pathlib.Path) -> dict[str, Any]:
-    """What `annotate` wrote."""
     with zipfile.ZipFile(path) as archive:
         return json.loads(archive.read(METADATA))

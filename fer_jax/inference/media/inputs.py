@@ -1,5 +1,6 @@
-"""What the command line names -> the pictures and videos to look at."""
+"""Finds the images and videos that the command line names."""
 
+import collections
 import dataclasses
 import glob
 import os
@@ -11,16 +12,16 @@ from fer_jax.inference.media.video import VIDEO_ENDINGS
 
 
 class InputError(ValueError):
-    """An input that is not there, or in which there is nothing to look at."""
+    """An input that does not exist, or in which there is no image or video."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-    """A file to look at.
+    """A file to process.
 
     Attributes:
       path: as it was reached; the source in results.
-      name: below the folder that was named, or the file's own: where an annotated copy goes.
+      name: path below the folder that was named, or the file's own name: where an annotated copy goes.
     """
 
     path: str
@@ -28,35 +29,37 @@ class Input:
 
     @property
     def is_video(self) -> bool:
-        """Whether its ending is a video's; all else is taken for a picture."""
+        """Whether its ending is a video's; any other file is taken for an image."""
         return self.path.lower().endswith(VIDEO_ENDINGS)
 
 
-def find(words: Sequence[str]) -> list[Input]:
-    """The files that words name, each once, in the words' order and sorted within a folder.
+def find(words: Sequence[str]) -> tuple[list[Input], collections.Counter[str]]:
+    """Finds the files that words name, each once, in the words' order and sorted within a folder.
 
     Args:
-      words: files, folders (searched at any depth for the usual endings, hidden ones left out) and patterns
-        with *, ? or [...], where ** stands for folders at any depth.
+      words: files, folders (searched at any depth for the usual endings, without hidden ones; links are
+        followed) and patterns with *, ? or [...], where ** stands for folders at any depth.
+
+    Returns:
+      The files, and how many others the folders hold, by their endings.
 
     Raises:
-      InputError: nothing is there.
+      InputError: if a word names nothing.
     """
-    found: dict[str, Input] = {}
+    found, skipped = {}, collections.Counter()
     for word in words:
-        expanded = os.path.expanduser(word)
-        for one in _find(expanded, word):
+        for one in _find(os.path.expanduser(word), word, skipped):
             found.setdefault(os.path.abspath(one.path), one)
-    return list(found.values())
+    return list(found.values()), skipped
 
 
-def _find(path: str, word: str) -> Iterator[Input]:
+def _find(path: str, word: str, skipped: collections.Counter[str]) -> Iterator[Input]:
     if os.path.isdir(path):
-        below = [Input(os.path.join(path, name), name) for name in _below(path)]
+        below = [Input(os.path.join(path, name), name) for name in _below(path, skipped)]
         if not below:
             raise InputError(
-                f"there is no picture or video in {word}; expected files ending in "
-                f"{', '.join(IMAGE_ENDINGS + VIDEO_ENDINGS)}"
+                f"there is no image or video in {word}; expected files ending in "
+                f"{', '.join(IMAGE_ENDINGS + VIDEO_ENDINGS)}{describe(skipped)}"
             )
         yield from below
     elif os.path.exists(path):
@@ -69,14 +72,38 @@ def _find(path: str, word: str) -> Iterator[Input]:
         raise InputError(f"{word} does not exist")
 
 
-def _below(folder: str) -> list[str]:
-    """Paths relative to the folder."""
-    found = []
-    for parent, folders, files in os.walk(folder, onerror=_refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        kept = (name for name in files if name.lower().endswith(IMAGE_ENDINGS + VIDEO_ENDINGS))
-        found += [Path(parent, name).relative_to(folder).as_posix() for name in kept if name[0] != "."]
+def describe(skipped: collections.Counter[str]) -> str:
+    """Returns how many files were skipped, by their endings, to append to a message; '' if none was."""
+    order = sorted(skipped.items(), key=lambda pair: (-pair[1], pair[0]))
+    counts = ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in order)
+    return f"; skipped: {counts}" if counts else ""
+
+
+def _below(folder: str, skipped: collections.Counter[str]) -> list[str]:
+    """Returns paths relative to the folder; each folder that links lead to is entered once."""
+    found, entered = [], {_identity(folder)}
+    for parent, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        visible = sorted(name for name in folders if not name.startswith("."))
+        inside = {_identity(os.path.join(parent, name)): name for name in reversed(visible)}
+        folders[:] = sorted(name for identity, name in inside.items() if identity not in entered)
+        entered |= inside.keys()
+        for name in files:
+            if name.startswith("."):
+                continue
+            if name.lower().endswith(IMAGE_ENDINGS + VIDEO_ENDINGS):
+                found.append(Path(parent, name).relative_to(folder).as_posix())
+            else:
+                skipped[os.path.splitext(name)[1].lower()] += 1
     return sorted(found)
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    """Returns what a folder and the links to it have in common."""
+    try:
+        status = os.stat(folder)
+    except OSError as error:
+        _refuse(error)
+    return status.st_dev, status.st_ino
 
 
 def _refuse(error: OSError) -> None:

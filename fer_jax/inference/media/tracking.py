@@ -1,4 +1,4 @@
-"""Which face of a frame is which of the frames before, and what it showed over time."""
+"""Tracks the faces of a video, and smooths their probabilities over time."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from fer_jax.inference.structures import Box
+from fer_jax.inference.structures import Box, Face
 
-_MIN_OVERLAP = 0.25  # of two boxes of one face in successive frames, intersection over union
-_MAX_GAP = 1.0  # seconds for which a face may be out of sight and keep its number
-_MEMORY = 0.5  # seconds after which an observation weighs 1 / e
+_MIN_OVERLAP = 0.25  # intersection over union of a face's boxes in successive frames
+_MAX_GAP = 1.0  # seconds for which a face may be out of sight and keep its track ID
+_TIME_CONSTANT = 0.5  # seconds after which an observation weighs 1 / e
 
 
 @dataclasses.dataclass
@@ -19,10 +19,10 @@ class Track:
     """A face over time.
 
     Attributes:
-      number: its own, from 1.
-      box: where it was last seen.
-      seconds: when.
-      probabilities: float64 [K], the average over what was seen, older observations weighing less.
+      number: track ID, from 1.
+      box: where the face was last seen.
+      seconds: when it was last seen.
+      probabilities: float64 [K], exponential moving average over time.
     """
 
     number: int
@@ -30,42 +30,47 @@ class Track:
     seconds: float
     probabilities: np.ndarray
 
+    def smooth(self, face: Face) -> Face:
+        """Returns the face with the track's smoothed probabilities."""
+        return dataclasses.replace(face, probabilities=self.probabilities)
+
 
 class Tracker:
-    """Numbers the faces of a video and smooths their probabilities.
+    """Assigns track IDs to the faces of a video and smooths their probabilities.
 
-    The faces of a frame go to the faces known so that the sum of the boxes' overlaps (intersection over
-    union) is greatest (Hungarian method, as in SORT, Bewley et al. 2016, arXiv:1602.00763, without its
-    motion model); what overlaps with none is new.
+    Faces are matched to tracks so that the sum of the boxes' intersections over union is greatest (Hungarian
+    algorithm, as in SORT, Bewley et al. 2016, arXiv:1602.00763, without its motion model); a face that
+    overlaps with no track begins a new one.
     """
 
     def __init__(self):
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets all tracks; IDs begin at 1 again."""
         self._tracks: list[Track] = []
         self._count = 0
 
-    def update(
-        self, boxes: Sequence[Box], probabilities: Sequence[np.ndarray], seconds: float
-    ) -> list[Track]:
-        """The track of each face of the next frame.
+    def update(self, faces: Sequence[Face], seconds: float) -> list[Track]:
+        """Returns the track of each face of the next frame.
 
         Args:
-          boxes: of its faces.
-          probabilities: of them, each float64 [K].
-          seconds: when it is shown; not before the frame before.
+          faces: of the frame.
+          seconds: time at which the frame is shown; not before the previous frame's.
         """
         self._tracks = [track for track in self._tracks if seconds - track.seconds <= _MAX_GAP]
-        known = self._match(boxes)
+        known = self._match([face.box for face in faces])
         found = []
-        for place, (box, seen) in enumerate(zip(boxes, probabilities, strict=True)):
-            track = known.get(place)
+        for index, face in enumerate(faces):
+            track = known.get(index)
             if track is None:
                 self._count += 1
-                track = Track(self._count, box, seconds, np.array(seen, np.float64))
+                track = Track(self._count, face.box, seconds, np.array(face.probabilities, np.float64))
                 self._tracks.append(track)
             else:
-                kept = np.exp(-(seconds - track.seconds) / _MEMORY)
-                track.probabilities = kept * track.probabilities + (1 - kept) * seen
-                track.box, track.seconds = box, seconds
+                kept = np.exp(-(seconds - track.seconds) / _TIME_CONSTANT)
+                track.probabilities = kept * track.probabilities + (1 - kept) * face.probabilities
+                track.box, track.seconds = face.box, seconds
             found.append(dataclasses.replace(track))
         return found
 
@@ -73,30 +78,23 @@ class Tracker:
         if not (self._tracks and boxes):
             return {}
         overlaps = np.array([[box.overlap(track.box) for track in self._tracks] for box in boxes])
-        # What overlaps too little counts as nothing, so that it cannot take a better match away.
+        # Set to 0, so that a pair that overlaps too little cannot displace a better match.
         overlaps[overlaps < _MIN_OVERLAP] = 0
         rows, columns = linear_sum_assignment(overlaps, maximize=True)
         pairs = zip(rows.tolist(), columns.tolist(), strict=True)
         return {row: self._tracks[column] for row, column in pairs if overlaps[row, column]}
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs to go on from here, as JSON has it."""
-        tracks = [
-            {
-                **dataclasses.asdict(track),
-                "box": list(track.box),
-                "probabilities": track.probabilities.tolist(),
-            }
-            for track in self._tracks
-        ]
+        """Returns the state as JSON types, for `restore`."""
+        tracks = [vars(track) | {"probabilities": track.probabilities.tolist()} for track in self._tracks]
         return {"count": self._count, "tracks": tracks}
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> "Tracker":
-        """A tracker that goes on from what `state` gave."""
+        """Returns a tracker that continues from a `state`."""
         tracker = cls()
         tracker._count = state["count"]
         for fields in state["tracks"]:
-            box, seen = Box(*fields["box"]), np.array(fields["probabilities"])
-            tracker._tracks.append(Track(fields["number"], box, fields["seconds"], seen))
+            box, probabilities = Box(*fields["box"]), np.array(fields["probabilities"])
+            tracker._tracks.append(Track(**fields | {"box": box, "probabilities": probabilities}))
         return tracker

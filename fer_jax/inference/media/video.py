@@ -1,4 +1,4 @@
-"""Frames of video files, one after the other, and annotated copies that keep the sound."""
+"""Reads the frames of videos, and writes annotated copies that keep the sound."""
 
 import contextlib
 import dataclasses
@@ -7,33 +7,33 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import av
 import numpy as np
 
 from fer_jax import io_utils
 
-VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp")
+VIDEO_ENDINGS = tuple(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .wmv .flv .3gp .ts .mts .m2ts".split())
 COPY_ENDINGS = (".mp4", ".mkv")
-# Sound that an MP4 file may hold; beside other sound the copy is a Matroska file.
+# Audio codecs that an MP4 file may hold; with another one the copy is a Matroska file.
 _MP4_SOUND = {"aac", "mp3", "ac3", "eac3", "opus", "alac", "flac"}
-_USUAL_RATE = 25.0  # frames a second, where a file does not say
-_MAY_LACK = 1.0  # seconds by which the pictures may end before the sound does
-_QUALITY = "20"  # x264's constant rate factor: hardly to be told from the original
+_DEFAULT_RATE = 25.0  # frames per second, if a file does not say
+_MAX_MISSING = 1.0  # seconds by which the frames may end before the sound does
+_QUALITY = "20"  # x264's constant rate factor: visually near the original
 
 
 class VideoError(ValueError):
-    """A video that cannot be read, or not to its end; the message names it."""
+    """A video that cannot be read to its end; the message names it."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Frame:
-    """A picture of a video.
+    """A frame of a video.
 
     Attributes:
-      number: how many frames are shown before it.
-      seconds: when it is shown.
+      number: frame number, from 0.
+      seconds: time at which it is shown.
       image: uint8 [H, W, 3], RGB, upright.
     """
 
@@ -45,21 +45,19 @@ class Frame:
 def read_frames(
     source: os.PathLike | str | BinaryIO, every_seconds: float | None = None, start: int = 0
 ) -> Iterator[Frame]:
-    """The frames of a video, decoded as they are asked for; memory does not grow with its length.
+    """Yields the frames of a video, in memory that does not grow with its length.
 
     Args:
-      source: a file, or one opened for reading in binary.
-      every_seconds: gives the first frame of each period of so many seconds only; None gives all.
-      start: number of the first frame to give.
+      source: path, or a file opened for reading in binary.
+      every_seconds: yields the first frame of each period of so many seconds only; None yields all.
+      start: number of the first frame to yield.
 
     Raises:
-      VideoError: it is no video, or damaged; raised where the damage is, after the frames before it.
+      VideoError: if it is no video, or is damaged; raised after the frames before the damage.
     """
-    name = getattr(source, "name", "the video") if hasattr(source, "read") else os.fspath(source)
-    due, ended = 0.0, None
-    with _explaining(name), av.open(source if hasattr(source, "read") else name) as container:
-        stream = _video_stream(container, name)
-        # Times are rounded to the stream's clock: a tenth of a frame sooner is not too soon.
+    name, due, ended = _name(source), 0.0, None
+    with _open(source) as (container, stream):
+        # Times are rounded to the stream's clock: a frame may be early by a tenth of its duration.
         grace = 0.1 / _rate(stream)
         for number, (seconds, frame) in enumerate(_decode(container, stream)):
             ended = max(seconds, frame.time or 0)  # in Matroska the duration counts from the clock's 0
@@ -72,56 +70,97 @@ def read_frames(
         promised = _duration(container, stream)
     if ended is None:
         raise VideoError(f"{name} holds no frame that can be decoded: expected a whole video file")
-    if promised - ended > max(_MAY_LACK, 0.1 * promised):
+    if promised - ended > max(_MAX_MISSING, 0.1 * promised):
         raise VideoError(
             f"{name} ends after {ended:.1f} of {promised:.1f} seconds: expected a whole video file"
         )
 
 
-def count_frames(path: os.PathLike | str, every_seconds: float | None = None) -> int | None:
-    """About how many frames `read_frames` gives, by what the file says; None where it does not say."""
-    with (
-        contextlib.suppress(av.error.FFmpegError, OSError, VideoError),
-        av.open(os.fspath(path)) as container,
-    ):
-        stream = _video_stream(container, path)
+@contextlib.contextmanager
+def _open(source: os.PathLike | str | BinaryIO) -> Iterator[tuple[Any, Any]]:
+    """Yields the container and its video stream.
+
+    Raises:
+      VideoError: if there is no such stream, its codec is unknown, or what is done with it fails.
+    """
+    name, file = _name(source), source if hasattr(source, "read") else os.fspath(source)
+    with _explaining(name), av.open(file, metadata_errors="replace") as container:
+        # A song's cover is a video stream, too.
+        covers = av.stream.Disposition.attached_pic
+        stream = next((one for one in container.streams.video if not one.disposition & covers), None)
+        if stream is None:
+            raise VideoError(f"{name} holds no video: expected a file with a video stream")
+        if stream.codec_context is None:
+            raise VideoError(f"{name} has an unknown video codec: convert it to H.264")
+        stream.thread_type = "AUTO"
+        yield container, stream
+
+
+def _name(source: Any) -> str:
+    return getattr(source, "name", "the video") if hasattr(source, "read") else os.fspath(source)
+
+
+class Header(NamedTuple):
+    """What the header of a video says.
+
+    Attributes:
+      size: (width, height) in pixels.
+      seconds: duration; 0 if unknown.
+      frames: about how many frames `read_frames` yields; None if unknown.
+    """
+
+    size: tuple[int, int]
+    seconds: float
+    frames: int | None
+
+
+def read_header(source: os.PathLike | str | BinaryIO, every_seconds: float | None = None) -> Header:
+    """Reads the header of a video; the frames may still turn out to be damaged.
+
+    Args:
+      source: as for `read_frames`.
+      every_seconds: as for `read_frames`.
+
+    Raises:
+      VideoError: if it is no video.
+    """
+    with _open(source) as (container, stream):
         seconds = _duration(container, stream)
-        if every_seconds:
-            return math.ceil(seconds / every_seconds) or None
-        return stream.frames or round(seconds * _rate(stream)) or None
-    return None
+        every = math.ceil(seconds / every_seconds) if every_seconds else None
+        frames = stream.frames or round(seconds * _rate(stream)) if every is None else every
+        return Header((stream.width, stream.height), max(0.0, seconds), frames or None)
 
 
 class Writer:
-    """Writes annotated frames as a copy of a video, with its times and its sound.
+    """Writes annotated frames as a copy of a video, with its timestamps and its sound.
 
-    A context manager: the file appears under its name when the context ends well, and not at all otherwise.
+    A context manager: the file appears under its name when the context ends without an error.
     """
 
     def __init__(self, original: os.PathLike | str, folder: Path, name: str):
         """Opens the copy.
 
         Args:
-          original: the video that is copied.
-          folder: for the copy.
-          name: of it without ending, which the sound decides: .mp4, or .mkv.
+          original: path of the video that is copied.
+          folder: of the copy.
+          name: of the copy, without its ending, which depends on the audio codec: .mp4 or .mkv.
 
         Raises:
-          VideoError: the original cannot be read.
+          VideoError: if the original cannot be read.
         """
         self._resources = contextlib.ExitStack()
         self._name = os.fspath(original)
         with contextlib.ExitStack() as opened, _explaining(self._name):
-            source = opened.enter_context(av.open(self._name))
-            self._sound = next(iter(source.streams.audio), None)
+            source, frames = opened.enter_context(_open(self._name))
+            self._sound = next((one for one in source.streams.audio if one.codec_context), None)
             codec = self._sound.codec_context.name if self._sound else "aac"
             ending = COPY_ENDINGS[codec.removesuffix("float") not in _MP4_SOUND]
             self.path = folder / f"{name}{ending}"
             kind = {".mp4": "mp4", ".mkv": "matroska"}[ending]
             self._partial = io_utils.partial(self.path)
-            opened.callback(self._partial.unlink, missing_ok=True)  # whatever is not renamed
+            opened.callback(self._partial.unlink, missing_ok=True)  # if it was not renamed
             self._copy = opened.enter_context(av.open(os.fspath(self._partial), "w", format=kind))
-            rate = fractions.Fraction(_rate(_video_stream(source, self._name))).limit_denominator(1001)
+            rate = fractions.Fraction(_rate(frames)).limit_denominator(1001)
             self._video = self._copy.add_stream("libx264", rate=rate, options={"crf": _QUALITY})
             self._video.pix_fmt = "yuv420p"
             self._clock = fractions.Fraction(1, 90_000)
@@ -138,8 +177,8 @@ class Writer:
         """Adds a frame.
 
         Args:
-          image: uint8 [H, W, 3], all of one size; an odd last row or column is cut off.
-          seconds: when it is shown.
+          image: uint8 [H, W, 3], of the same size each time; an odd last row or column is cut off.
+          seconds: time at which it is shown.
         """
         image = np.ascontiguousarray(image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2])
         if not self._video.codec_context.is_open:
@@ -168,42 +207,33 @@ class Writer:
                 os.replace(self._partial, self.path)
 
 
-def _video_stream(container: Any, name: Any) -> Any:
-    """The first that moves: a song's cover is a video stream, too."""
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            stream.thread_type = "AUTO"
-            return stream
-    raise VideoError(f"{name} holds no video: expected a file with moving pictures")
-
-
 def _rate(stream: Any) -> float:
-    """Frames a second, on average."""
-    return float(stream.average_rate or _USUAL_RATE)
+    """Returns the average number of frames per second."""
+    return float(stream.average_rate or _DEFAULT_RATE)
 
 
 def _duration(container: Any, stream: Any) -> float:
-    """The seconds that the file says the video lasts; 0 where it does not say."""
+    """Returns the duration in seconds by the file's header; 0 if it does not say."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
     return (container.duration or 0) / av.time_base
 
 
 def _decode(container: Any, stream: Any) -> Iterator[tuple[float, Any]]:
-    """Frames with the seconds at which they are shown, the first at 0."""
+    """Yields frames with the times in seconds at which they are shown, the first at 0."""
     first, period = None, 1 / _rate(stream)
     last = -period
     for frame in container.decode(stream):
         if frame.time is not None:
             first = frame.time if first is None else first
-        # Where a frame has no time, or that of the one before it (AVI's last), the usual period has passed.
+        # A frame without a time, or with that of the one before it (AVI's last), is shown one period later.
         known = frame.time is not None and frame.time - first > last
         last = frame.time - first if known else last + period
         yield last, frame
 
 
 def _upright(frame: Any) -> np.ndarray:
-    """RGB as players show it: turned as the file's display matrix says."""
+    """Returns the frame as RGB, rotated by the file's display matrix, as players show it."""
     image = frame.to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))
 

@@ -24,15 +24,14 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from fer_jax import __version__
-from fer_jax.data import decoding
+from fer_jax.data.decoding import PictureError
 from fer_jax.inference import licences
 from fer_jax.inference.classifier import SIZES
-from fer_jax.inference.detection.detectors import FullImage
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.service import request_images, schemas
 from fer_jax.inference.service.batching import Batcher, QueueFullError
 from fer_jax.inference.service.service_metrics import CountRequests, Metrics
-from fer_jax.inference.structures import Detection, Face, Prediction
+from fer_jax.inference.structures import DetectedFrame, Detection, Face, Prediction
 
 _MOST_THREADS = 4  # that decode and look for faces: each may hold a large picture
 _RETRY = {"Retry-After": "1"}  # seconds
@@ -73,16 +72,6 @@ class Limits:
     timeout: float = 30.0
     batch: int = SIZES[-1]
     batch_wait: float = 0.002
-
-
-@dataclasses.dataclass(frozen=True)
-class _Seen:
-    """An image that was decoded and looked at: its size, where its faces are, and these cut out."""
-
-    width: int
-    height: int
-    found: list[Detection]
-    crops: np.ndarray
 
 
 class _Workers:
@@ -136,9 +125,8 @@ class _Workers:
         seen = await asyncio.gather(
             *(loop.run_in_executor(self._pool, self._look, upload, detect) for upload in sent)
         )
-        faces = [
-            pair for one in seen if isinstance(one, _Seen) for pair in zip(one.crops, one.found, strict=True)
-        ]
+        frames = [one for one in seen if isinstance(one, DetectedFrame)]
+        faces = [pair for one in frames for pair in zip(one.crops, one.detections, strict=True)]
         if len(faces) > self._limits.faces:
             limit = f"more than the limit of {self._limits.faces} a request"
             raise HTTPException(422, f"the images show {len(faces)} faces, {limit}: send fewer")
@@ -146,20 +134,20 @@ class _Workers:
         return [
             one
             if isinstance(one, str)
-            else Prediction(upload.name, one.width, one.height, tuple(next(told) for _ in one.found))
+            else Prediction(upload.name, *one.size, tuple(next(told) for _ in one.detections))
             for upload, one in zip(sent, seen, strict=True)
         ]
 
-    def _look(self, upload: request_images.Upload, detect: bool) -> _Seen | str:
+    def _look(self, upload: request_images.Upload, detect: bool) -> DetectedFrame | str:
         try:
-            image = decoding.decode(upload.data, upload.name, self._limits.pixels)
-        except decoding.PictureError as error:
+            frame = self._predictor.detect(
+                upload.data, upload.name, detected=detect, max_pixels=self._limits.pixels
+            )
+        except PictureError as error:
             self._metrics.images.labels("unreadable").inc()
             return str(error)
         self._metrics.images.labels("read").inc()
-        found = (self._predictor.detector if detect else FullImage()).detect(image)
-        height, width = image.shape[:2]
-        return _Seen(width, height, found, self._predictor.crop(image, found))
+        return dataclasses.replace(frame, image=None)
 
     async def _tell(self, faces: list[tuple[np.ndarray, Detection]]) -> list[Face]:
         if not faces:

@@ -1,6 +1,5 @@
 """The app without a browser: what its pages show, and what they say when something is wrong."""
 
-import csv
 import io
 import json
 import sys
@@ -8,16 +7,18 @@ import sys
 import numpy as np
 import pytest
 import requests
+from clips import encode_clip
 from helpers import needed
 from PIL import Image
-from test_uploads import encoded, png_that_declares, video
+from test_uploads import encoded, png_that_declares
 
 from fer_jax import weights_file
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import synthetic
 from fer_jax.inference.app import analysis, model_choice, uploads, webcam
 from fer_jax.inference.app.model_card import facts, headline
-from fer_jax.inference.predictor import Predictor
+from fer_jax.inference.classifier import Classifier
+from fer_jax.inference.structures import DetectedFrame
 from fer_jax.pretrained.registry import BUNDLED
 
 testing = needed("streamlit.testing.v1", "app")
@@ -32,12 +33,12 @@ def face_png(seed=0):
 
 @pytest.fixture
 def open_app(tiny_run, monkeypatch):
-    """Opens the app with the tiny network, each picture a face, without a network to download from."""
+    """Opens the app with the tiny network, each image a face, offline."""
 
     def refuse(*args, **kwargs):
         raise requests.ConnectionError("there is no network")
 
-    def start(source="Pictures", model="best", detector="whole", arguments=("--models", str(tiny_run))):
+    def start(source="Images", model="best", detector="whole", arguments=("--models", str(tiny_run))):
         monkeypatch.setattr(sys, "argv", ["app.py", *arguments])
         app = testing.AppTest.from_file(APP, default_timeout=120)
         app.session_state["source"], app.session_state["model"] = source, model
@@ -59,7 +60,7 @@ def html(app):
     return "".join(one.proto.body for one in app.get("html"))
 
 
-def test_several_pictures_are_looked_at(open_app, tiny_predictor):
+def test_several_images_are_analyzed(open_app, tiny_predictor):
     app = open_app()
     files = [("a.png", face_png(0), "image/png"), ("b.png", face_png(1), "image/png")]
     app.file_uploader[0].set_value(files).run()
@@ -112,14 +113,14 @@ def test_one_bad_file_does_not_keep_the_others(open_app):
     assert list(app.dataframe[0].value["status"]) == ["error"] * len(bad) + ["face"]
 
 
-def test_more_pictures_than_allowed_are_left_out(open_app):
+def test_more_images_than_allowed_are_left_out(open_app):
     app = open_app()
     app.file_uploader[0].set_value([(f"{i}.png", face_png(), "image/png") for i in range(12)]).run()
-    assert "12 pictures; the first 10" in app.warning[0].value
+    assert "12 images; the first 10" in app.warning[0].value
     assert len(app.dataframe[0].value) == 10
 
 
-def test_a_picture_without_a_face(open_app, detector_cache, photos):
+def test_an_image_without_a_face(open_app, detector_cache, photos):
     app = open_app(detector="yunet")
     content = (photos / "pets.jpg").read_bytes()
     app.file_uploader[0].set_value([("pets.jpg", content, "image/jpeg")]).run()
@@ -128,20 +129,20 @@ def test_a_picture_without_a_face(open_app, detector_cache, photos):
     assert list(app.dataframe[0].value["status"]) == ["no_face"]
 
 
-def test_without_the_detectors_file_pictures_are_taken_for_faces(open_app, monkeypatch, tmp_path):
+def test_without_the_detectors_file_images_are_taken_for_faces(open_app, monkeypatch, tmp_path):
     monkeypatch.setenv("FER_JAX_CACHE", str(tmp_path))
     app = open_app(detector="yunet")
     (warning,) = app.warning
-    assert "each picture is taken for one face" in warning.value
+    assert "each image is taken for one face" in warning.value
     assert "by hand" in warning.value
     app.file_uploader[0].set_value([("a.png", face_png(), "image/png")]).run()
     assert not app.exception and "1 face found" in text(app)
 
 
-def test_grad_cam_is_explained_and_worked_out_once(open_app, monkeypatch):
+def test_grad_cam_is_explained_and_computed_once(open_app, monkeypatch):
     calls = []
-    explain = Predictor.explain
-    monkeypatch.setattr(Predictor, "explain", lambda *args: calls.append(1) or explain(*args))
+    explain = Classifier.explain
+    monkeypatch.setattr(Classifier, "explain", lambda *args: calls.append(1) or explain(*args))
     app = open_app()
     app.file_uploader[0].set_value([("a.png", face_png(), "image/png")]).run()
     assert not calls
@@ -151,7 +152,7 @@ def test_grad_cam_is_explained_and_worked_out_once(open_app, monkeypatch):
     assert "it does not show why" in text(app)
 
 
-def test_a_snapshot_is_looked_at(open_app):
+def test_a_snapshot_is_analyzed(open_app):
     app = open_app("Camera")
     app.camera_input[0].set_value(("camera.jpg", encoded("JPEG"), "image/jpeg")).run()
     assert not app.exception and "1 face found" in text(app) and "**Snapshot**" in text(app)
@@ -168,7 +169,7 @@ def test_samples_are_called_drawn_and_others_can_be_drawn(open_app):
 
 def test_a_video_is_a_chart_and_a_table(open_app):
     app = open_app("Video")
-    app.file_uploader[0].set_value(("v.mp4", video(3, rate=8), "video/mp4")).run()
+    app.file_uploader[0].set_value(("v.mp4", encode_clip(3, rate=8), "video/mp4")).run()
     assert not app.exception and not app.error
     table = app.dataframe[0].value
     # Four frames a second of three seconds; each is one face, the same.
@@ -180,7 +181,7 @@ def test_a_video_is_a_chart_and_a_table(open_app):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"#EXTM3U\nfile:///etc/passwd\n", "not a video"), (video(70, rate=1), "lasts 70 seconds")],
+    [(b"#EXTM3U\nfile:///etc/passwd\n", "not a video"), (encode_clip(70, rate=1), "lasts 70 seconds")],
 )
 def test_a_bad_video_is_a_message(open_app, content, message):
     app = open_app("Video")
@@ -233,7 +234,7 @@ def test_the_card_says_how_good_the_model_is_and_what_it_is_not_for(open_app, ti
     app = open_app()
     said = text(app)
     assert "not for judging people" in said and "What it is not for" in said and "labels are noisy" in said
-    assert "How often it is right is not known" in said  # the tiny network's file does not say
+    assert "Its accuracy is not known" in said  # the tiny network's file does not say
     bundled, fault = model_choice.load_classifier(model_choice.find_weights("cnn"))
     assert not fault
     # The bundled network's own card says 68.74 % on PublicTest, which selected it, and 0.951.
@@ -243,11 +244,11 @@ def test_the_card_says_how_good_the_model_is_and_what_it_is_not_for(open_app, ti
     assert "0.95" in told["calibration"] and "Apache-2.0" in told["licence"]
 
 
-def test_a_session_keeps_only_what_is_shown(tiny_predictor):
+def test_a_session_keeps_only_what_is_shown():
     session, made = {}, []
 
     def make(name):
-        return lambda: made.append(name) or analysis.Analysis(name)
+        return lambda: made.append(name) or analysis.Analysis(DetectedFrame(source=name))
 
     first = analysis.remember(session, {"a": make("a"), "b": make("b")})
     again = analysis.remember(session, {"b": make("b"), "c": make("c")})
@@ -255,22 +256,12 @@ def test_a_session_keeps_only_what_is_shown(tiny_predictor):
     assert list(session["analyses"]) == ["b", "c"]
 
 
-def test_large_pictures_are_shown_smaller_and_looked_at_whole(tiny_predictor):
+def test_large_images_are_shown_smaller_and_analyzed_at_full_size(tiny_predictor):
     image = np.random.default_rng(0).integers(0, 256, (3000, 1500), np.uint8)
-    one = analysis.analyse("a", lambda: image, tiny_predictor)
-    assert one.image.shape == (1280, 640, 3)
+    one = analysis.analyze("a", image, tiny_predictor)
+    assert one.frame.image.shape == (1280, 640, 3)
     (expected,) = tiny_predictor(image)[0].faces
     np.testing.assert_array_equal(one.faces[0].probabilities, expected.probabilities)
     assert one.faces[0].box == expected.box
 
 
-def test_the_table_has_a_line_for_everything(tiny_predictor):
-    image = np.zeros((48, 48), np.uint8)
-    pictures = [analysis.analyse("a,b.png", lambda: image, tiny_predictor)]
-    pictures += [analysis.Analysis("none.png", image), analysis.Analysis("bad.png", error="x is empty")]
-    rows = [row for one in pictures for row in analysis.rows(one)]
-    read = list(csv.DictReader(io.StringIO(analysis.to_csv(rows, EMOTIONS).decode())))
-    assert [row["source"] for row in read] == ["a,b.png", "none.png", "bad.png"]
-    assert [row["status"] for row in read] == ["face", "no_face", "error"]
-    assert read[2]["error"] == "x is empty" and read[0]["face"] == "1"
-    assert sum(float(read[0][f"p_{name}"]) for name in EMOTIONS) == pytest.approx(1, abs=1e-5)

@@ -1,5 +1,6 @@
-"""What the command line names."""
+"""The files that the command line names."""
 
+import collections
 import os
 
 import pytest
@@ -18,36 +19,50 @@ def folder(tmp_path):
     return tmp_path
 
 
-def names(found):
-    return [one.name for one in found]
+def find(*words):
+    return inputs.find(list(map(str, words)))[0]
+
+
+def names(*words):
+    return [one.name for one in find(*words)]
 
 
 def test_a_folder_is_searched_at_any_depth_in_a_fixed_order(folder):
-    found = inputs.find([str(folder)])
-    assert names(found) == ["a.png", "b.JPG", "deep/d.webp", "deep/er/c.mp4"]
-    assert [one.path for one in found] == [os.path.join(folder, name) for name in names(found)]
+    found = find(folder)
+    expected = ["a.png", "b.JPG", "deep/d.webp", "deep/er/c.mp4"]
+    assert [(one.name, one.path) for one in found] == [(name, str(folder / name)) for name in expected]
     assert [one.is_video for one in found] == [False, False, False, True]
+
+
+def test_what_is_skipped_is_counted_by_its_ending(folder):
+    for name in ("1.HEIC", "2.heic", "deep/3.heic", "README"):
+        (folder / name).touch()
+    _, skipped = inputs.find([str(folder), str(folder / "a.png")])
+    assert skipped == collections.Counter({".heic": 3, ".txt": 1, "": 1})
+    assert inputs.describe(skipped) == "; skipped: 3 .heic, 1 without ending, 1 .txt"
+    assert inputs.describe(collections.Counter()) == ""
+
+
+def test_links_are_followed_once_and_never_in_circles(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "f.png").touch()
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "twice").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    (folder / "deep" / "again").symlink_to(folder / "deep")
+    assert names(folder) == ["a.png", "b.JPG", "deep/d.webp", "deep/er/c.mp4", "linked/f.png"]
 
 
 def test_files_and_patterns_in_the_order_given_each_once(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    assert inputs.find(["b.JPG", "./a.png"]) == [Input("b.JPG", "b.JPG"), Input("./a.png", "a.png")]
-    assert names(inputs.find(["*.png", "a.png", "deep/**/*.mp4"])) == ["a.png", "c.mp4"]
-    assert [one.path for one in inputs.find(["deep/../a.png", "a.png"])] == ["deep/../a.png"]
-
-
-def test_a_file_is_taken_whatever_its_ending(folder):
-    assert names(inputs.find([str(folder / "notes.txt")])) == ["notes.txt"]
-
-
-def test_a_name_with_brackets_is_a_file_first(folder):
-    (folder / "[1].png").touch()
-    assert names(inputs.find([str(folder / "[1].png")])) == ["[1].png"]
-
-
-def test_the_home_folder(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder))
-    assert [one.path for one in inputs.find(["~/a.png"])] == [str(folder / "a.png")]
+    assert find("b.JPG", "./a.png") == [Input("b.JPG", "b.JPG"), Input("./a.png", "a.png")]
+    assert names("*.png", "a.png", "deep/**/*.mp4") == ["a.png", "c.mp4"]
+    assert [one.path for one in find("deep/../a.png", "a.png")] == ["deep/../a.png"]
+    assert find("~/a.png") == [Input(os.path.join(folder, "a.png"), "a.png")]
+    assert names("notes.txt") == ["notes.txt"]  # whatever its ending
+    (folder / "[1].png").touch()
+    assert names("[1].png") == ["[1].png"]  # a file rather than a pattern
 
 
 @pytest.mark.parametrize(
@@ -55,10 +70,11 @@ def test_the_home_folder(folder, monkeypatch):
     [
         ("nothere.png", "nothere.png does not exist"),
         ("deep/*.gif", "no file matches .*deep/\\*.gif"),
-        ("empty", "there is no picture or video in .*empty; expected files ending in .jpg"),
+        ("empty", "there is no image or video in .*empty; expected files ending in .jpg.*; skipped: 1 .heic"),
     ],
 )
-def test_nothing_to_look_at_is_an_error(word, message, folder):
+def test_words_that_name_nothing_are_errors(word, message, folder):
     (folder / "empty").mkdir()
+    (folder / "empty" / "a.heic").touch()
     with pytest.raises(InputError, match=message):
-        inputs.find([str(folder / "a.png"), str(folder / word)])
+        find(folder / "a.png", folder / word)

@@ -1,4 +1,4 @@
-"""Pictures looked at in a thread of their own, and classified together."""
+"""Images detected in a thread of their own, and classified together."""
 
 import threading
 
@@ -9,6 +9,7 @@ from PIL import Image
 from fer_jax.inference.media import stream
 from fer_jax.inference.media.inputs import Input
 from fer_jax.inference.media.stream import ahead
+from fer_jax.inference.media.tracking import Tracker
 
 
 def test_items_come_in_order_and_only_so_many_ahead():
@@ -17,14 +18,14 @@ def test_items_come_in_order_and_only_so_many_ahead():
     def items():
         for i in range(20):
             taken.append(i)
-            if i == 5:
-                allowed.release()  # four wait, one is in hand, one was used
+            if i == 4:
+                allowed.release()  # four are prepared, one was used
             yield i
 
-    found = ahead(items(), most=4)
+    found = ahead(items(), 4)
     assert next(found) == 0
     assert allowed.acquire(timeout=60)
-    assert len(taken) <= 6
+    assert len(taken) <= 5
     assert list(found) == list(range(1, 20))
 
 
@@ -49,14 +50,14 @@ def test_what_is_not_used_to_its_end_is_closed():
         finally:
             closed.set()
 
-    found = ahead(items(), most=2)
+    found = ahead(items(), 2)
     next(found)
     found.close()
     assert closed.is_set()
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     """Files of six faces, the third of them broken."""
     rng = np.random.default_rng(0)
     for i in range(6):
@@ -65,10 +66,8 @@ def pictures(tmp_path):
     return [Input(str(tmp_path / f"{i}.png"), f"{i}.png") for i in range(6)]
 
 
-def test_faces_are_classified_together_and_given_back_to_their_pictures(
-    pictures, tiny_predictor, monkeypatch
-):
-    expected = [tiny_predictor(one.path)[0].faces[0].probabilities for one in pictures if one.name != "2.png"]
+def test_faces_are_classified_together_and_given_back_to_their_images(images, tiny_predictor, monkeypatch):
+    expected = [tiny_predictor(one.path)[0].faces[0].probabilities for one in images if one.name != "2.png"]
     batches, classify = [], tiny_predictor.classify
 
     def note(crops, found):
@@ -77,17 +76,16 @@ def test_faces_are_classified_together_and_given_back_to_their_pictures(
 
     monkeypatch.setattr(tiny_predictor, "classify", note)
     monkeypatch.setattr(tiny_predictor.classifier, "sizes", (4,))
-    found = list(stream.classify(stream.look(pictures, tiny_predictor), tiny_predictor))
+    found = list(stream.classify(stream.detect(images, tiny_predictor), tiny_predictor, Tracker()))
     assert batches == [4, 1]
-    assert [one.source for one, _ in found] == pictures
-    assert [len(faces) for _, faces in found] == [1, 1, 0, 1, 1, 1]
+    assert [frame.source for frame, _, _ in found] == [one.path for one in images]
+    assert [len(faces) for _, faces, _ in found] == [1, 1, 0, 1, 1, 1]
     assert "2.png: cannot be decoded" in found[2][0].error and found[2][0].size is None
-    rows = [faces[0].probabilities for _, faces in found if faces]
+    rows = [faces[0].probabilities for _, faces, _ in found if faces]
     np.testing.assert_allclose(rows, expected, atol=1e-6)
-    assert all(one.image is None for one, _ in found)
+    assert all(frame.image is None and not tracks for frame, _, tracks in found)
 
 
-def test_pictures_are_kept_where_they_are_to_be_drawn_on(pictures, tiny_predictor):
-    found = list(stream.look(pictures[:2], tiny_predictor, keep_images=True))
-    for one in found:
-        np.testing.assert_array_equal(one.image, np.asarray(Image.open(one.source.path)))
+def test_images_are_kept_if_they_are_to_be_annotated(images, tiny_predictor):
+    for one in stream.detect(images[:2], tiny_predictor, keep_images=True):
+        np.testing.assert_array_equal(one.image, np.asarray(Image.open(one.source)))

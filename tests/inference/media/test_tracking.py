@@ -3,21 +3,21 @@
 import json
 
 import numpy as np
-import pytest
 
 from fer_jax.inference.media.tracking import Tracker
-from fer_jax.inference.structures import Box
+from fer_jax.inference.structures import Box, Detection, Face
 
 SURE, OTHER = np.array([1.0, 0.0]), np.array([0.0, 1.0])
 
 
-def numbers(tracker, boxes, seconds, probabilities=None):
-    seen = probabilities or [SURE] * len(boxes)
-    return [track.number for track in tracker.update(boxes, seen, seconds)]
+def square(x, probabilities=SURE):
+    """A face of 10 x 10 pixels."""
+    box = Box(x, 0.0, 10.0, 10.0)
+    return Face(Detection(box, 1.0, box), ("happy", "sad"), probabilities, 0.5)
 
 
-def square(x, y=0.0, side=10.0):
-    return Box(x, y, side, side)
+def numbers(tracker, faces, seconds):
+    return [track.number for track in tracker.update(faces, seconds)]
 
 
 def test_faces_that_move_keep_their_numbers_whatever_their_order():
@@ -52,41 +52,41 @@ def test_a_face_elsewhere_is_a_new_one():
 def test_probabilities_are_averaged_over_time_by_seconds_and_not_by_frames():
     coarse, fine = Tracker(), Tracker()
     for tracker in (coarse, fine):
-        tracker.update([square(0)], [SURE], 0.0)
-    (smooth,) = coarse.update([square(0)], [OTHER], 0.5)
+        tracker.update([square(0)], 0.0)
+    (smooth,) = coarse.update([square(0, OTHER)], 0.5)
     np.testing.assert_allclose(smooth.probabilities, [np.exp(-1), 1 - np.exp(-1)])
     for seconds in np.linspace(0, 0.5, 11)[1:]:
-        (finer,) = fine.update([square(0)], [OTHER], seconds)
+        (finer,) = fine.update([square(0, OTHER)], seconds)
     np.testing.assert_allclose(finer.probabilities, smooth.probabilities)
+    assert smooth.smooth(square(0)).emotion == "sad"
 
 
 def test_what_was_given_does_not_change_later():
     tracker, given = Tracker(), SURE.copy()
-    (first,) = tracker.update([square(0)], [given], 0.0)
-    tracker.update([square(1)], [OTHER], 5e-1)
+    (first,) = tracker.update([square(0, given)], 0.0)
+    tracker.update([square(1, OTHER)], 0.5)
     np.testing.assert_array_equal(first.probabilities, SURE)
     np.testing.assert_array_equal(given, SURE)
-    assert first.box == square(0)
+    assert first.box == square(0).box
 
 
-def test_a_tracker_goes_on_from_its_state():
+def test_a_tracker_continues_from_its_state():
     rng = np.random.default_rng(0)
     whole, stopped = Tracker(), Tracker()
     for frame in range(40):
         if frame == 20:
             stopped = Tracker.restore(json.loads(json.dumps(stopped.state())))
-        boxes = [square(x + rng.normal()) for x in rng.permutation([0, 30, 60])[: rng.integers(4)]]
-        seen = list(rng.dirichlet([1, 1], len(boxes)))
-        for one, other in zip(
-            whole.update(boxes, seen, frame / 10), stopped.update(boxes, seen, frame / 10), strict=True
-        ):
+        places = rng.permutation([0, 30, 60])[: rng.integers(4)]
+        faces = [square(x + rng.normal(), rng.dirichlet([1, 1])) for x in places]
+        pairs = zip(whole.update(faces, frame / 10), stopped.update(faces, frame / 10), strict=True)
+        for one, other in pairs:
             assert (one.number, one.box) == (other.number, other.box)
             np.testing.assert_array_equal(one.probabilities, other.probabilities)
+    whole.clear()
+    assert numbers(whole, [square(0)], 0.0) == [1]
 
 
-def test_no_box_has_two_numbers_and_boxes_and_probabilities_go_together():
+def test_no_box_has_two_numbers():
     tracker = Tracker()
     assert sorted(numbers(tracker, [square(0)] * 3, 0.0)) == [1, 2, 3]
     assert sorted(numbers(tracker, [square(0)] * 3, 0.1)) == [1, 2, 3]
-    with pytest.raises(ValueError):
-        tracker.update([square(0)], [], 0.2)

@@ -1,14 +1,23 @@
 """Frames of videos and annotated copies, on clips whose every frame is known."""
 
+import contextlib
 import io
 
 import av
 import numpy as np
 import pytest
-from clips import level, steps, write_clip
+from clips import encode_clip, level, steps, write_clip
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fer_jax.inference.media import video
 from fer_jax.inference.media.video import VideoError
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """Two seconds at 10 frames per second."""
+    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mkv", steps(20), rate=10)
 
 
 def read(*arguments):
@@ -37,22 +46,20 @@ def test_time_begins_at_the_first_frame(tmp_path):
     assert read(path) == [(0, 0), (1, 100), (2, 200)]
 
 
-def test_one_frame_a_period(tmp_path):
-    path = write_clip(tmp_path / "clip.mkv", steps(20), rate=10)
-    assert read(path, 0.5) == [(0, 0), (5, 500), (10, 1000), (15, 1500)]
+def test_one_frame_per_period(clip, tmp_path):
+    assert read(clip, 0.5) == [(0, 0), (5, 500), (10, 1000), (15, 1500)]
     # Frames that are not where the periods begin: the first of each period.
-    assert read(path, 0.25) == [(n, 100 * n) for n in (0, 3, 5, 8, 10, 13, 15, 18)]
-    assert read(path, 60) == [(0, 0)]
+    assert read(clip, 0.25) == [(n, 100 * n) for n in (0, 3, 5, 8, 10, 13, 15, 18)]
+    assert read(clip, 60) == [(0, 0)]
     late = write_clip(tmp_path / "late.mkv", steps(4), [0, 90, 1950, 2100])
     assert read(late, 1.0) == [(0, 0), (2, 1950)] or read(late, 1.0) == [(0, 0), (2, 1950), (3, 2100)]
 
 
-def test_going_on_in_the_middle_gives_what_would_have_come(tmp_path):
-    path = write_clip(tmp_path / "clip.mkv", steps(20), rate=10)
+def test_a_start_in_the_middle_gives_the_same_frames(clip):
     for every in (None, 0.5):
-        whole = read(path, every)
+        whole = read(clip, every)
         for start in (0, 1, 5, 6, 19, 20, 99):
-            assert read(path, every, start) == [entry for entry in whole if entry[0] >= start]
+            assert read(clip, every, start) == [entry for entry in whole if entry[0] >= start]
 
 
 @pytest.mark.parametrize("rotation", (0, 90, 180, -90))
@@ -67,9 +74,8 @@ def test_frames_are_upright_as_players_show_them(rotation, tmp_path):
     np.testing.assert_allclose(bright, expected, atol=0.02)
 
 
-def test_a_file_in_memory(tmp_path):
-    path = write_clip(tmp_path / "clip.mp4", steps(3))
-    assert read(io.BytesIO(path.read_bytes())) == read(path)
+def test_a_file_in_memory(clip):
+    assert read(io.BytesIO(clip.read_bytes())) == read(clip)
     with pytest.raises(VideoError, match="the video cannot be decoded"):
         read(io.BytesIO(b"hello"))
 
@@ -91,7 +97,40 @@ def test_what_is_no_video_is_refused_by_name(tmp_path):
     }.items():
         with pytest.raises(VideoError, match=message):
             read(tmp_path / name)
-        assert video.count_frames(tmp_path / name) is None
+        with pytest.raises(VideoError, match=message):
+            video.read_header(tmp_path / name)
+
+
+@pytest.fixture(scope="module")
+def encoded():
+    """Small videos in three containers."""
+    return [encode_clip(kind=kind) for kind in ("mp4", "matroska", "avi")]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(which=st.integers(0, 2), data=st.data())
+def test_a_mutated_file_is_read_or_refused(which, data, encoded):
+    """Unknown codecs, metadata that are no UTF-8 and the like, which PyAV reports in ways of its own."""
+    content = bytearray(encoded[which])
+    places = st.integers(0, len(content) - 1)
+    for place in data.draw(st.lists(places, min_size=1, max_size=10)):
+        content[place] = data.draw(st.integers(0, 255))
+    for function in (video.read_header, lambda file: list(video.read_frames(file, 0.25))):
+        with contextlib.suppress(VideoError):
+            function(io.BytesIO(bytes(content)))
+
+
+def test_an_unknown_codec_is_refused_and_unknown_sound_is_not_copied(tmp_path):
+    original = write_clip(tmp_path / "clip.mkv", steps(3), sound="libopus")
+    content = original.read_bytes()
+    original.write_bytes(content.replace(b"A_OPUS", b"A_WHAT"))
+    with video.Writer(original, tmp_path, "copy") as copy:
+        copy.write(steps(1)[0], 0.0)
+    assert len(read(copy.path)) == 1
+    original.write_bytes(content.replace(b"V_MPEG4/ISO/AVC", b"V_UNKNOWN/ABCDE"))
+    for function in (video.read_header, read):
+        with pytest.raises(VideoError, match="clip.mkv has an unknown video codec: convert it to H.264"):
+            function(original)
 
 
 def test_a_video_cut_off_gives_its_frames_and_then_says_so(tmp_path):
@@ -109,19 +148,18 @@ def test_a_video_cut_off_gives_its_frames_and_then_says_so(tmp_path):
     assert 20 < len(found) < 40 and found == list(range(len(found)))
 
 
-def test_a_video_without_frames_says_so(tmp_path):
-    path = write_clip(tmp_path / "clip.mkv", steps(3), rate=10)
-    with av.open(str(path)) as file:
+def test_a_video_without_frames_says_so(clip, tmp_path):
+    with av.open(str(clip)) as file:
         start = min(packet.pos for packet in file.demux(file.streams.video[0]) if packet.size)
-    (tmp_path / "head.mkv").write_bytes(path.read_bytes()[:start])
+    (tmp_path / "head.mkv").write_bytes(clip.read_bytes()[:start])
     with pytest.raises(VideoError, match="head.mkv (holds no frame that can be decoded|cannot be decoded)"):
         read(tmp_path / "head.mkv")
 
 
-def test_counts_are_what_is_read(tmp_path):
+def test_the_header_says_what_is_read(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", steps(20), rate=10)
-    assert video.count_frames(path) == 20
-    assert video.count_frames(path, 0.5) == len(read(path, 0.5)) == 4
+    assert video.read_header(path) == ((64, 48), 2.0, 20)
+    assert video.read_header(path, 0.5).frames == len(read(path, 0.5)) == 4
 
 
 @pytest.mark.parametrize(("sound", "ending"), [("aac", ".mp4"), ("pcm_s16le", ".mkv"), (None, ".mp4")])

@@ -1,4 +1,4 @@
-"""Boxes and labels: what they cover, in which colours."""
+"""Boxes and labels: what they cover, in which colors."""
 
 import numpy as np
 import pytest
@@ -14,25 +14,25 @@ def face(box, emotion="happy", confidence=0.9):
     return Face(Detection(Box(*box), 1.0, Box(*box)), EMOTIONS, probs, 0.5)
 
 
-def rgb(colour):
-    return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
+def rgb(color):
+    return tuple(int(color[i : i + 2], 16) for i in (1, 3, 5))
 
 
-def count(image, colour):
-    return int((image == rgb(colour)).all(axis=-1).sum())
+def count(image, color):
+    return int((image == rgb(color)).all(axis=-1).sum())
 
 
 def grey(height=300, width=400):
     return np.full((height, width), 77, np.uint8)
 
 
-def test_a_picture_without_faces_stays_as_it_is():
+def test_an_image_without_faces_stays_as_it_is():
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     np.testing.assert_array_equal(drawing.draw(image, []), image)
     assert drawing.draw(grey(), []).shape == (300, 400, 3)
 
 
-def test_the_box_lies_on_the_face_in_the_colour_of_its_emotion():
+def test_the_box_lies_on_the_face_in_the_color_of_its_emotion():
     image = grey()
     before = image.copy()
     drawn = drawing.draw(image, [face((100, 120, 80, 60), "sad")])
@@ -43,13 +43,13 @@ def test_the_box_lies_on_the_face_in_the_colour_of_its_emotion():
     assert changed[150, 100] and changed[150, 179] and changed[179, 140]
     assert not changed[150, 99] and not changed[150, 180] and not changed[180:].any()
     assert not changed[130:170, 110:170].any()
-    assert tuple(drawn[150, 101]) == rgb(drawing.COLOURS["sad"])
+    assert tuple(drawn[150, 101]) == rgb(drawing.COLORS["sad"])
     assert changed[:120].any(), "no label above the box"
 
 
-def test_an_unsure_face_has_dashes_and_no_emotions_colour():
+def test_an_unsure_face_has_dashes_and_no_emotions_color():
     drawn = drawing.draw(grey(), [face((100, 120, 140, 140), "sad", 0.3)])
-    assert count(drawn, drawing.COLOURS["sad"]) == 0
+    assert count(drawn, drawing.COLORS["sad"]) == 0
     edge = (drawn[135:245, 102] == 255).all(axis=-1)
     assert 0.25 < edge.mean() < 0.75 and np.count_nonzero(np.diff(edge.astype(int))) >= 4
 
@@ -57,7 +57,7 @@ def test_an_unsure_face_has_dashes_and_no_emotions_colour():
 @pytest.mark.parametrize(
     "box", [(-30, -40, 100, 100), (350, 250, 90, 90), (0, 0, 400, 300), (150, -5, 60, 310), (398, 10, 50, 50)]
 )
-def test_labels_stay_in_the_picture_and_whole(box):
+def test_labels_stay_in_the_image_and_whole(box):
     drawn = drawing.draw(grey(), [face(box, "angry", 0.3)])
     alone = drawing.draw(grey(), [face((150, 150, box[2], box[3]), "angry", 0.3)])
     dark = rgb("#101418")
@@ -72,18 +72,18 @@ def test_labels_of_neighbours_do_not_hide_each_other():
     left, right = face((100, 100, 60, 60), "happy"), face((130, 100, 60, 60), "fear")
     both = drawing.draw(grey(), [left, right])
     for one, number in ((left, 1), (right, 2)):
-        colour = drawing.COLOURS[one.emotion]
+        color = drawing.COLORS[one.emotion]
         alone = drawing.draw(grey(), [one], [number])
-        assert count(both[:100], colour) + count(both[160:], colour) > 0.95 * max(
-            count(alone[:100], colour), 1
+        assert count(both[:100], color) + count(both[160:], color) > 0.95 * max(
+            count(alone[:100], color), 1
         )
 
 
 def test_numbers_are_shown_where_there_are_several_or_they_are_given():
     one = face((100, 120, 80, 60))
     plain, numbered = drawing.draw(grey(), [one]), drawing.draw(grey(), [one], [7])
-    assert count(numbered[:118], drawing.COLOURS["happy"]) > 1.1 * count(
-        plain[:118], drawing.COLOURS["happy"]
+    assert count(numbered[:118], drawing.COLORS["happy"]) > 1.1 * count(
+        plain[:118], drawing.COLORS["happy"]
     )
 
 
@@ -93,15 +93,15 @@ def test_any_size_can_be_drawn_on(shape):
     assert drawing.draw(grey(*shape), faces).shape == (*shape, 3)
 
 
-def test_text_stands_out_from_every_colour():
+def test_text_stands_out_from_every_color():
     """At least 4.5 to 1, which WCAG 2.1 asks of small text."""
 
-    def luminance(colour):
-        parts = [part / 255 for part in rgb(colour)]
+    def luminance(color):
+        parts = [part / 255 for part in rgb(color)]
         linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
-    assert set(drawing.COLOURS) == {*EMOTIONS, CONTEMPT}
-    for colour in (*drawing.COLOURS.values(), drawing.UNSURE_COLOUR):
-        lighter, darker = sorted((luminance(colour), luminance(drawing._ink(colour))), reverse=True)
-        assert (lighter + 0.05) / (darker + 0.05) >= 4.5, colour
+    assert set(drawing.COLORS) == {*EMOTIONS, CONTEMPT}
+    for color in (*drawing.COLORS.values(), drawing.UNSURE_COLOR):
+        lighter, darker = sorted((luminance(color), luminance(drawing._ink(color))), reverse=True)
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5, color

@@ -1,23 +1,31 @@
-"""Tables: their rows, and going on with them."""
+"""Tables: their rows, and resuming them."""
 
 import csv
 import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.inference.media.inputs import Input
-from fer_jax.inference.media.stream import DetectedFrame
 from fer_jax.inference.media.tracking import Track
 from fer_jax.inference.output import table
 from fer_jax.inference.output.table import Table, TableError
-from fer_jax.inference.structures import Box, Detection, Face
+from fer_jax.inference.structures import Box, DetectedFrame, Detection, Face
 
 MADE_BY = {"model": "abc", "margin": 1.0}
 BOX = Box(1.26, 2, 30, 40)
 FACE = Face(Detection(BOX, 0.75, BOX), EMOTIONS, np.array([0.5, 0, 0, 0.25, 0, 0, 0.25]), 0.6)
-SOURCE = Input("some/a.png", "a.png")
+FACE_ROW = {
+    "source": "some/a.png",
+    "status": "face",
+    "face": 1,
+    **{"left": 1.3, "top": 2, "width": 30, "height": 40, "detection_score": 0.75},
+    **{"emotion": "angry", "confidence": 0.5, "unsure": True},
+    **{f"p_{name}": p for name, p in zip(EMOTIONS, FACE.probabilities, strict=True)},
+}
+A, B, C = (table.rows(DetectedFrame((9, 9), source=name)) for name in ("a.png", "b.mp4", "c.png"))
 
 
 def read(path):
@@ -25,159 +33,166 @@ def read(path):
         return list(csv.DictReader(file)) if path.suffix == ".csv" else [json.loads(line) for line in file]
 
 
-def open_new(path):
+def sources(path):
+    return [row["source"] for row in read(path)]
+
+
+def start(path):
     new = Table(path, EMOTIONS, MADE_BY)
     new.start()
     return new
 
 
-def test_rows_of_pictures():
-    seen = DetectedFrame(SOURCE, (100, 50))
-    (row,) = table.rows(seen, [FACE], [])
-    assert row == {
-        "source": "some/a.png",
-        "frame": None,
-        "seconds": None,
-        "status": "face",
-        "face": 1,
-        **{"left": 1.3, "top": 2, "width": 30, "height": 40, "detection_score": 0.75},
-        **{"emotion": "angry", "confidence": 0.5, "unsure": True},
-        **{f"p_{name}": p for name, p in zip(EMOTIONS, FACE.probabilities, strict=True)},
-    }
-    assert [row["face"] for row in table.rows(seen, [FACE, FACE], [])] == [1, 2]
-    (row,) = table.rows(seen, [], [])
-    assert row == {"source": "some/a.png", "frame": None, "seconds": None, "status": "no_face"}
+def resume(path):
+    return Table(path, EMOTIONS, MADE_BY).resume()
+
+
+def refuse(number, text):
+    def raise_error(*_):
+        raise OSError(number, text)
+
+    return raise_error
+
+
+def test_rows_of_images():
+    frame = DetectedFrame((100, 50), source="some/a.png")
+    assert table.rows(frame, [FACE]) == [FACE_ROW]
+    assert [row["face"] for row in table.rows(frame, [FACE, FACE])] == [1, 2]
+    assert table.rows(frame) == [{"source": "some/a.png", "status": "no_face"}]
+    (row,) = table.rows(DetectedFrame(source="a.png", error="is broken"))
+    assert row == {"source": "a.png", "status": "error", "error": "is broken"}
 
 
 def test_rows_of_videos():
-    seen = DetectedFrame(SOURCE, (100, 50), frame=7, seconds=0.23333, ends=False)
+    frame = DetectedFrame((100, 50), source="some/a.png", frame=7, seconds=0.23333, ends=False)
     track = Track(3, BOX, 0.2, np.array([0.1, 0, 0, 0.9, 0, 0, 0]))
-    (row,) = table.rows(seen, [FACE], [track])
-    assert (row["frame"], row["seconds"], row["track"]) == (7, 0.233, 3)
-    assert (row["emotion"], row["smoothed_emotion"], row["smoothed_confidence"]) == ("angry", "happy", 0.9)
-    assert table.rows(DetectedFrame(SOURCE), [], []) == []  # its end
-    (row,) = table.rows(DetectedFrame(SOURCE, error="is broken"), [], [])
-    assert (row["status"], row["error"]) == ("error", "is broken")
+    more = {"frame": 7, "seconds": 0.233, "track": 3, "smoothed_emotion": "happy", "smoothed_confidence": 0.9}
+    assert table.rows(frame, [FACE], [track]) == [FACE_ROW | more]
+    assert table.rows(DetectedFrame(source="a.mp4")) == []  # its end
 
 
-@pytest.mark.parametrize("ending", (".csv", ".jsonl"))
-def test_what_is_written_is_read_back(ending, tmp_path):
-    odd = 'quoted "name", with comma\nand \udcff.png'  # a name that is no UTF-8, as Python has it
-    path = tmp_path / f"out{ending}"
-    new = open_new(path)
-    new.write(table.rows(DetectedFrame(Input(odd, odd), (9, 9)), [FACE], []))
-    new.write(table.rows(DetectedFrame(SOURCE, error="is broken"), [], []))
+def test_a_file_of_rows_has_the_columns_that_are_used():
+    found = [*table.rows(DetectedFrame((9, 9), source="a,b.png"), [FACE]), *A]
+    first, second = csv.DictReader(table.to_csv(found, EMOTIONS).decode().splitlines())
+    assert list(first) == [name for name in table.columns(EMOTIONS) if name in FACE_ROW]
+    assert (first["source"], first["p_angry"], second["status"]) == ("a,b.png", "0.5", "no_face")
+
+
+# Names that are no UTF-8 have such characters in Python; others cannot be in a file's name.
+NAMES = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\udcff,\"\n\r'=")).filter(bool)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.sampled_from([".csv", ".jsonl"]), st.lists(NAMES, min_size=1, unique=True))
+def test_what_is_written_is_read_back(tmp_path_factory, ending, names):
+    path = tmp_path_factory.mktemp("table") / f"out{ending}"
+    new = start(path)
+    for name in names:
+        new.write(table.rows(DetectedFrame((9, 9), source=name), [FACE]))
+    new.write(table.rows(DetectedFrame(source="\n", error="is broken")))
     new.mark()
-    first, second = read(path)
-    assert list(first) == table.columns(EMOTIONS)
-    assert first["source"] == odd and second["error"] == "is broken"
-    assert float(first["p_angry"]) == 0.5 and str(first["unsure"]) == "True"
-    assert second["emotion"] in ("", None)
-    assert Table(path, EMOTIONS, MADE_BY).resume() == ({odd, "some/a.png"}, None)
+    *found, last = read(path)
+    assert [row["source"] for row in found] == names and last["error"] == "is broken"
+    assert list(last) == table.columns(EMOTIONS) and last["emotion"] in ("", None)
+    assert float(found[0]["p_angry"]) == 0.5 and str(found[0]["unsure"]) == "True"
+    assert resume(path) == ({*names, "\n"}, None)
 
 
-def test_rows_after_the_last_mark_are_cut_off_and_made_anew(tmp_path):
+def test_rows_after_the_last_mark_are_cut_off_and_made_again(tmp_path):
     path = tmp_path / "out.csv"
-    new = open_new(path)
-    new.write(table.rows(SEEN_A, [], []))
-    new.write(table.rows(SEEN_B, [], []), {"source": "b.mp4", "frame": 4})
+    new = start(path)
+    new.write(A)
+    new.write(B, {"source": "b.mp4", "frame": 4})
     new.mark()
-    whole = path.read_bytes()
+    complete = path.read_bytes()
     with open(path, "ab") as file:  # a run that was killed while it wrote
         file.write(b"b.mp4,5,0.5,fa")
     again = Table(path, EMOTIONS, MADE_BY)
     assert again.resume() == ({"a.png"}, {"source": "b.mp4", "frame": 4})
-    assert path.read_bytes() == whole
-    again.write(table.rows(SEEN_C, [], []))
+    assert path.read_bytes() == complete
+    again.write(C)
     again.mark()
-    assert [row["source"] for row in read(path)] == ["a.png", "b.mp4", "c.png"]
+    assert sources(path) == ["a.png", "b.mp4", "c.png"]
 
 
-def test_rows_that_cannot_be_gone_on_after_are_written_and_made_anew(tmp_path):
+def test_rows_that_a_run_cannot_be_resumed_after_are_written_and_made_again(tmp_path):
     path = tmp_path / "out.csv"
-    new = open_new(path)
-    new.write(table.rows(SEEN_A, [], []))
-    new.write(table.rows(SEEN_B, [], []), whole=False)
-    new.mark()
-    assert [row["source"] for row in read(path)] == ["a.png", "b.mp4"]  # nothing waits in memory
-    new.write(table.rows(SEEN_B, [], []), whole=False)
-    new.mark()
+    new = start(path)
+    new.write(A)
+    for _ in range(2):
+        new.write(B, resumable=False)
+        new.mark()
+    assert sources(path) == ["a.png", "b.mp4", "b.mp4"]  # nothing waits in memory
     again = Table(path, EMOTIONS, MADE_BY)
-    assert again.resume() == ({"a.png"}, None)
-    assert [row["source"] for row in read(path)] == ["a.png"]
-    new = Table(path, EMOTIONS, MADE_BY)
-    new.resume()
-    new.write(table.rows(SEEN_B, [], []), whole=False)
-    new.mark()
-    new.write(table.rows(SEEN_C, [], []))
-    new.mark()
-    assert Table(path, EMOTIONS, MADE_BY).resume() == ({"a.png", "b.mp4", "c.png"}, None)
+    assert again.resume() == ({"a.png"}, None) and sources(path) == ["a.png"]
+    again.write(B, resumable=False)
+    again.mark()
+    again.write(C)
+    again.mark()
+    assert resume(path) == ({"a.png", "b.mp4", "c.png"}, None)
 
 
-def test_a_table_that_was_changed_since_is_not_gone_on_with(tmp_path):
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_a_finished_table_has_no_state_and_can_be_extended(ending, tmp_path):
+    path = tmp_path / f"out{ending}"
+    new = start(path)
+    assert not new.finished
+    new.write(A)
+    new.finish()
+    assert new.finished and [one.name for one in tmp_path.iterdir()] == [path.name]
+    again = Table(path, EMOTIONS, MADE_BY)
+    assert again.resume() == ({"a.png"}, None) and again.rows == 1
+    again.write(C)
+    again.finish()
+    assert sources(path) == ["a.png", "c.png"]
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.csv", "precious"), ("a.csv", ""), ("a.jsonl", "[1]\n")])
+def test_another_file_is_neither_overwritten_nor_extended(name, content, tmp_path):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(TableError, match=f"{name} exists: resume it with --resume"):
+        start(path)
+    with pytest.raises(TableError, match=f"{name} is not a table of fer-jax predict"):
+        resume(path)
+    assert path.read_text() == content
+
+
+def test_a_table_that_cannot_be_resumed_says_why(tmp_path, monkeypatch):
     path = tmp_path / "out.csv"
-    open_new(path)
-    path.write_text("source\n")
-    with pytest.raises(TableError, match="out.csv was changed since it was written"):
-        Table(path, EMOTIONS, MADE_BY).resume()
-
-
-SEEN_A, SEEN_B, SEEN_C = (DetectedFrame(Input(name, name), (9, 9)) for name in ("a.png", "b.mp4", "c.png"))
-
-
-def test_a_table_that_cannot_be_gone_on_with_for_its_rights_says_so(tmp_path, monkeypatch):
-    open_new(tmp_path / "out.csv")
-
-    def refuse(*_):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(table.os, "truncate", refuse)
-    message = rf"cannot write to {tmp_path}/out.csv \(Permission denied\); give another --out"
-    with pytest.raises(OSError, match=message):
-        Table(tmp_path / "out.csv", EMOTIONS, MADE_BY).resume()
-
-
-def test_a_table_that_is_there_is_not_written_over(tmp_path):
-    path = tmp_path / "out.csv"
-    path.write_text("precious")
-    with pytest.raises(TableError, match="out.csv exists: go on with it by --resume"):
-        open_new(path)
-    assert path.read_text() == "precious"
-    with pytest.raises(TableError, match="out.csv.state cannot be read .* cannot be gone on with"):
-        Table(path, EMOTIONS, MADE_BY).resume()
-    assert path.read_text() == "precious"
-
-
-def test_going_on_with_nothing_begins(tmp_path):
-    assert Table(tmp_path / "new" / "out.jsonl", EMOTIONS, MADE_BY).resume() == (set(), None)
-    assert (tmp_path / "new" / "out.jsonl").read_bytes() == b""
-
-
-def test_rows_of_another_make_are_not_added(tmp_path):
-    open_new(tmp_path / "out.csv")
-    other = Table(tmp_path / "out.csv", EMOTIONS, MADE_BY | {"margin": 1.5})
+    start(path)
+    other = Table(path, EMOTIONS, MADE_BY | {"margin": 1.5})
     with pytest.raises(TableError, match="made with margin 1.0; now it is margin 1.5: name another file"):
         other.resume()
+    with monkeypatch.context() as patch:
+        patch.setattr(table.os, "truncate", refuse(13, "Permission denied"))
+        message = rf"cannot write to {tmp_path}/out.csv \(Permission denied\); give another --out"
+        with pytest.raises(OSError, match=message):
+            resume(path)
+    path.write_text("source\n")
+    with pytest.raises(TableError, match="out.csv was changed since it was written"):
+        resume(path)
+    (tmp_path / "out.csv.state").write_text("{}")
+    with pytest.raises(TableError, match="out.csv.state cannot be read .* cannot be resumed without it"):
+        resume(path)
 
 
-def test_another_ending_is_refused():
+def test_resuming_nothing_begins_and_another_ending_is_refused(tmp_path):
+    assert resume(tmp_path / "new" / "out.jsonl") == (set(), None)
+    assert (tmp_path / "new" / "out.jsonl").read_bytes() == b""
     with pytest.raises(TableError, match="--out out.xlsx: expected a file ending in .csv or .jsonl"):
         Table("out.xlsx", EMOTIONS, MADE_BY)
 
 
 def test_a_full_disk_loses_nothing_that_was_marked(tmp_path, monkeypatch):
     path = tmp_path / "out.csv"
-    new = open_new(path)
-    new.write(table.rows(SEEN_A, [], []))
+    new = start(path)
+    new.write(A)
     new.mark()
-
-    def refuse(*_):
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patch:
-        patch.setattr(table.os, "fsync", refuse)
-        new.write(table.rows(SEEN_B, [], []))
+        patch.setattr(table.os, "fsync", refuse(28, "No space left on device"))
+        new.write(B)
         with pytest.raises(OSError, match="No space left"):
             new.mark()
-    assert Table(path, EMOTIONS, MADE_BY).resume() == ({"a.png"}, None)
-    assert [row["source"] for row in read(path)] == ["a.png"]
+    assert resume(path) == ({"a.png"}, None)
+    assert sources(path) == ["a.png"]
