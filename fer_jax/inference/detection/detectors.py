@@ -221,12 +221,9 @@ def _rotated_back(one: Detection, rotation: int, height: int, width: int) -> Det
     """Returns what was found in a rotated image as it lies in the original of the given size."""
 
     def back(box: Box) -> Box:
-        left, top, across, down = box
-        return {
-            0: box,
-            90: Box(width - top - down, left, down, across),
-            180: Box(width - left - across, height - top - down, across, down),
-            270: Box(top, height - left - across, down, across),
-        }[rotation]
+        for turns in range(rotation // 90, 0, -1):
+            side = width if turns % 2 else height  # of the image with one turn less
+            box = Box(side - box.top - box.height, box.left, box.height, box.width)
+        return box
 
     return Detection(back(one.box), one.score, back(one.frame), rotation, one.roll)

@@ -72,57 +72,43 @@ class Tensor:
     Attributes:
       make: writes it; called once.
       shape: of what is written: along an axis where the value is only repeated, it is 1.
+      fold: returns the value after an operation of `BINARY` with a constant, or None if that needs an
+        operation of its own.
     """
 
     make: Callable[[], Handle]
     shape: Shape
+    fold: Callable[[str, np.ndarray], "Tensor | None"] = lambda name, by: None
 
     @functools.cached_property
     def handle(self) -> Handle:
         return self.make()
 
 
-@dataclasses.dataclass
-class Linear(Tensor):
-    """A convolution or a matrix product that is not written yet: its weights may still change.
+def linear(
+    write: Callable[[np.ndarray, np.ndarray], Handle], shape: Shape, kernel: np.ndarray, bias: np.ndarray
+) -> Tensor:
+    """Returns a convolution or matrix product that folds a scale or a shift of its output into its weights.
 
-    Attributes:
+    Args:
       write: writes it with a kernel [..., D] and a bias [D].
-      kernel: its present kernel.
-      bias: its present bias.
+      shape: of the output, [..., D].
+      kernel: the kernel.
+      bias: the bias.
     """
 
-    write: Callable[[np.ndarray, np.ndarray], Handle] = None
-    kernel: np.ndarray = None
-    bias: np.ndarray = None
+    def fold(name, by):
+        if by.size != 1 and not by.size == by.shape[-1] == shape[-1]:
+            return None
+        by = by.reshape(-1)
+        match name:
+            case "add" | "sub":
+                return linear(write, shape, kernel, bias + by if name == "add" else bias - by)
+            case "mul" | "div":
+                by = by if name == "mul" else 1 / by
+                return linear(write, shape, kernel * by, bias * by)
 
-    def change(self, name: str, by: np.ndarray) -> "Linear":
-        """Returns it followed by the operation `name` with numbers [D] or one number."""
-        kernel, bias = self.kernel, self.bias
-        if name in ("mul", "div"):
-            by = by if name == "mul" else 1 / by
-            kernel, bias = kernel * by, bias * by
-        else:
-            bias = bias + by if name == "add" else bias - by
-        return linear(self.write, self.shape, kernel, bias)
-
-
-def linear(write: Callable, shape: Shape, kernel: np.ndarray, bias: np.ndarray) -> Linear:
-    """Returns a `Linear` that is written with these weights when it is needed."""
-    return Linear(lambda: write(kernel, bias), shape, write, kernel, bias)
-
-
-@dataclasses.dataclass
-class Sum(Tensor):
-    """A sum over axes, which becomes a mean if it is divided by their size.
-
-    Attributes:
-      mean: writes the mean.
-      count: size of the axes.
-    """
-
-    mean: Callable[[], Handle] = None
-    count: int = 0
+    return Tensor(lambda: write(kernel, bias), shape, fold)
 
 
 Value = np.ndarray | Tensor
@@ -225,10 +211,8 @@ class _Walker:
         if isinstance(x, np.ndarray) and name in ("add", "mul", "max", "min"):
             x, y = y, x
         if isinstance(y, np.ndarray):
-            if isinstance(x, Linear) and alone and name in ("add", "sub", "mul", "div") and _is_row(y, x):
-                return x.change(name, y.reshape(-1))
-            if isinstance(x, Sum) and name == "div" and y.size == 1 and y == x.count:
-                return Tensor(x.mean, x.shape)
+            if alone and (folded := x.fold(name, y)):
+                return folded
             if name == "max" and y.size == 1 and y == 0:
                 return self._unary("relu", x)
             if name in ("max", "min") and y.size == 1:
@@ -251,7 +235,7 @@ class _Walker:
         (x,) = operands
         return Tensor(lambda: self.writer.cast(x.handle, eqn.params["new_dtype"]), x.shape)
 
-    def _convolve(self, eqn: Any, operands: list[Value], shape: Shape) -> Linear:
+    def _convolve(self, eqn: Any, operands: list[Value], shape: Shape) -> Tensor:
         x, kernel = operands
         params, old = eqn.params, _shape(eqn.invars[0].aval)
         layout, groups = params["dimension_numbers"], params["feature_group_count"]
@@ -266,7 +250,7 @@ class _Walker:
 
         return linear(write, shape, kernel, np.zeros(shape[-1], np.float32))
 
-    def _multiply(self, eqn: Any, operands: list[Value], shape: Shape) -> Linear:
+    def _multiply(self, eqn: Any, operands: list[Value], shape: Shape) -> Tensor:
         x, kernel = operands
         contracted, batched = eqn.params["dimension_numbers"]
         plain = [list(axes) for axes in (*contracted, *batched)] == [[1], [0], [], []]
@@ -279,14 +263,18 @@ class _Walker:
 
         return linear(write, shape, kernel, np.zeros(shape[-1], np.float32))
 
-    def _sum(self, eqn: Any, operands: list[Value], shape: Shape) -> Sum:
+    def _sum(self, eqn: Any, operands: list[Value], shape: Shape) -> Tensor:
         (x,), axes = operands, eqn.params["axes"]
         old = _shape(eqn.invars[0].aval)
+        count = np.prod([old[axis] for axis in axes])
 
-        def write(name):
-            return lambda: self.writer.reduce(name, self.full(x, old), old, axes)
+        def reduce(name):
+            return Tensor(lambda: self.writer.reduce(name, self.full(x, old), old, axes), shape)
 
-        return Sum(write("sum"), shape, write("mean"), int(np.prod([old[axis] for axis in axes])))
+        def fold(name, by):
+            return reduce("mean") if name == "div" and by.size == 1 and by == count else None
+
+        return dataclasses.replace(reduce("sum"), fold=fold)
 
     def _max_pool(self, eqn: Any, operands: list[Value], shape: Shape) -> Tensor:
         (x,), old = operands, _shape(eqn.invars[0].aval)
@@ -302,11 +290,6 @@ class _Walker:
 def _settled(value: Value) -> Value:
     """Returns a value whose weights no longer change: a called function may use it more than once."""
     return value if isinstance(value, np.ndarray) else Tensor(lambda: value.handle, value.shape)
-
-
-def _is_row(constant: np.ndarray, x: Linear) -> bool:
-    """Returns whether a constant has one number per channel, or one for all."""
-    return constant.size == 1 or constant.size == constant.shape[-1] == x.shape[-1]
 
 
 def _shape(aval: Any) -> Shape:

@@ -2,10 +2,11 @@
 
 import contextlib
 import dataclasses
+import errno
 import fractions
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -131,80 +132,75 @@ def read_header(source: os.PathLike | str | BinaryIO, every_seconds: float | Non
         return Header((stream.width, stream.height), max(0.0, seconds), frames or None)
 
 
-class Writer:
-    """Writes annotated frames as a copy of a video, with its timestamps and its sound.
+class Copy(NamedTuple):
+    """A copy of a video that is being written.
 
-    A context manager: the file appears under its name when the context ends without an error.
+    Attributes:
+      path: where it appears.
+      write: adds a frame uint8 [H, W, 3], of the same size each time, shown at so many seconds; an odd last
+        row or column is cut off.
     """
 
-    def __init__(self, original: os.PathLike | str, folder: Path, name: str):
-        """Opens the copy.
+    path: Path
+    write: Callable[[np.ndarray, float], None]
 
-        Args:
-          original: path of the video that is copied.
-          folder: of the copy.
-          name: of the copy, without its ending, which depends on the audio codec: .mp4 or .mkv.
 
-        Raises:
-          VideoError: if the original cannot be read.
-        """
-        self._resources = contextlib.ExitStack()
-        self._name = os.fspath(original)
-        with contextlib.ExitStack() as opened, _explaining(self._name):
-            source, frames = opened.enter_context(_open(self._name))
-            self._sound = next((one for one in source.streams.audio if one.codec_context), None)
-            codec = self._sound.codec_context.name if self._sound else "aac"
-            ending = COPY_ENDINGS[codec.removesuffix("float") not in _MP4_SOUND]
-            self.path = folder / f"{name}{ending}"
-            kind = {".mp4": "mp4", ".mkv": "matroska"}[ending]
-            self._partial = io_utils.partial(self.path)
-            opened.callback(self._partial.unlink, missing_ok=True)  # if it was not renamed
-            self._copy = opened.enter_context(av.open(os.fspath(self._partial), "w", format=kind))
-            rate = fractions.Fraction(_rate(frames)).limit_denominator(1001)
-            self._video = self._copy.add_stream("libx264", rate=rate, options={"crf": _QUALITY})
-            self._video.pix_fmt = "yuv420p"
-            self._clock = fractions.Fraction(1, 90_000)
-            self._video.time_base = self._video.codec_context.time_base = self._clock
-            self._sound_out = self._copy.add_stream_from_template(self._sound) if self._sound else None
-            self._packets = (packet for packet in source.demux(self._sound)) if self._sound else iter(())
-            self._waiting = next(self._packets, None)
-            self._resources = opened.pop_all()
+@contextlib.contextmanager
+def copy_video(original: os.PathLike | str, folder: Path, name: str) -> Iterator[Copy]:
+    """Opens a copy of a video for annotated frames, with its timestamps and its sound.
 
-    def __enter__(self) -> "Writer":
-        return self
+    The file appears under its name when the context ends without an error.
 
-    def write(self, image: np.ndarray, seconds: float) -> None:
-        """Adds a frame.
+    Args:
+      original: path of the video that is copied.
+      folder: of the copy.
+      name: of the copy, without its ending, which depends on the audio codec: .mp4 or .mkv.
 
-        Args:
-          image: uint8 [H, W, 3], of the same size each time; an odd last row or column is cut off.
-          seconds: time at which it is shown.
-        """
-        image = np.ascontiguousarray(image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2])
-        if not self._video.codec_context.is_open:
-            self._video.height, self._video.width = image.shape[:2]
-        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-        frame.pts, frame.time_base = round(seconds / self._clock), self._clock
-        self._copy.mux(self._video.encode(frame))
-        self._copy_sound(seconds)
+    Raises:
+      VideoError: if the original cannot be read.
+    """
+    with _open(original) as (source, frames):
+        sound = next((one for one in source.streams.audio if one.codec_context), None)
+        codec = sound.codec_context.name if sound else "aac"
+        ending = COPY_ENDINGS[codec.removesuffix("float") not in _MP4_SOUND]
+        path, clock = folder / f"{name}{ending}", fractions.Fraction(1, 90_000)
+        partial, kind = io_utils.partial(path), {".mp4": "mp4", ".mkv": "matroska"}[ending]
+        try:
+            with av.open(os.fspath(partial), "w", format=kind) as copy:
+                rate = fractions.Fraction(_rate(frames)).limit_denominator(1001)
+                video = copy.add_stream("libx264", rate=rate, options={"crf": _QUALITY})
+                video.pix_fmt = "yuv420p"
+                video.time_base = video.codec_context.time_base = clock
+                sound_out = copy.add_stream_from_template(sound) if sound else None
+                packets = source.demux(sound) if sound else iter(())
+                waiting = next(packets, None)
 
-    def _copy_sound(self, until: float) -> None:
-        while self._waiting is not None:
-            packet = self._waiting
-            if packet.pts is not None and float(packet.pts * packet.time_base) > until:
-                return
-            if packet.dts is not None:
-                packet.stream = self._sound_out
-                self._copy.mux(packet)
-            self._waiting = next(self._packets, None)
+                def copy_sound(until: float) -> None:
+                    nonlocal waiting
+                    while waiting is not None:
+                        if waiting.pts is not None and float(waiting.pts * waiting.time_base) > until:
+                            return
+                        if waiting.dts is not None:
+                            waiting.stream = sound_out
+                            copy.mux(waiting)
+                        waiting = next(packets, None)
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        with self._resources:
-            if kind is None:
-                self._copy.mux(self._video.encode(None))
-                self._copy_sound(np.inf)
-                self._copy.close()
-                os.replace(self._partial, self.path)
+                def write(image: np.ndarray, seconds: float) -> None:
+                    height, width = (side // 2 * 2 for side in image.shape[:2])
+                    if not video.codec_context.is_open:
+                        video.height, video.width = height, width
+                    image = np.ascontiguousarray(image[:height, :width])
+                    frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                    frame.pts, frame.time_base = round(seconds / clock), clock
+                    copy.mux(video.encode(frame))
+                    copy_sound(seconds)
+
+                yield Copy(path, write)
+                copy.mux(video.encode(None))
+                copy_sound(np.inf)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _rate(stream: Any) -> float:
@@ -243,6 +239,8 @@ def _explaining(name: Any) -> Iterator[None]:
     try:
         yield
     except av.error.FFmpegError as error:
+        if error.errno == errno.ENOSPC:  # of a copy
+            raise
         if isinstance(error, FileNotFoundError | PermissionError):
             raise VideoError(f"{name} cannot be opened: {error.strerror}") from error
         raise VideoError(

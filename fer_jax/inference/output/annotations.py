@@ -50,8 +50,8 @@ class Annotations(contextlib.AbstractContextManager):
                         f"the annotated copy of {one.path} would overwrite the original {copy}: give another "
                         "folder for --annotate"
                     )
-        self._writer = contextlib.ExitStack()
-        self._video: video.Writer | None = None
+        self._open = contextlib.ExitStack()
+        self._copy: video.Copy | None = None
 
     def add(self, frame: DetectedFrame, faces: Sequence[Face], tracks: Sequence[Track]) -> None:
         """Annotates an image or the next frame of a video; at a file's end its copy appears under its name.
@@ -73,16 +73,16 @@ class Annotations(contextlib.AbstractContextManager):
                 Image.fromarray(drawn).save(io_utils.partial(path), "JPEG", quality=92)
                 os.replace(io_utils.partial(path), path)
             else:
-                if self._video is None:
-                    writer = video.Writer(frame.source, path.parent, path.name)
-                    self._video = self._writer.enter_context(writer)
-                self._video.write(drawn, frame.seconds)
+                if self._copy is None:
+                    copy = video.copy_video(frame.source, path.parent, path.name)
+                    self._copy = self._open.enter_context(copy)
+                self._copy.write(drawn, frame.seconds)
         if frame.ends:
-            self._writer.close()
-            self._video = None
+            self._open.close()
+            self._copy = None
 
     def __exit__(self, *error: object) -> None:
-        self._writer.__exit__(*error)
+        self._open.__exit__(*error)
 
 
 def _name_copies(inputs: Sequence[Input]) -> dict[str, str]:

@@ -124,7 +124,7 @@ def test_an_unknown_codec_is_refused_and_unknown_sound_is_not_copied(tmp_path):
     original = write_clip(tmp_path / "clip.mkv", steps(3), sound="libopus")
     content = original.read_bytes()
     original.write_bytes(content.replace(b"A_OPUS", b"A_WHAT"))
-    with video.Writer(original, tmp_path, "copy") as copy:
+    with video.copy_video(original, tmp_path, "copy") as copy:
         copy.write(steps(1)[0], 0.0)
     assert len(read(copy.path)) == 1
     original.write_bytes(content.replace(b"V_MPEG4/ISO/AVC", b"V_UNKNOWN/ABCDE"))
@@ -166,7 +166,7 @@ def test_the_header_says_what_is_read(tmp_path):
 def test_a_copy_has_new_pictures_at_the_old_times_and_the_same_sound(sound, ending, tmp_path):
     times = [0, 100, 250, 300, 1200]
     original = write_clip(tmp_path / "clip.mkv", steps(5), times, sound=sound)
-    with video.Writer(original, tmp_path, "copy") as copy:
+    with video.copy_video(original, tmp_path, "copy") as copy:
         for frame in video.read_frames(original):
             copy.write(255 - frame.image, frame.seconds)
         assert not copy.path.exists()  # until it is whole
@@ -186,7 +186,7 @@ def test_a_copy_has_new_pictures_at_the_old_times_and_the_same_sound(sound, endi
 def test_a_copy_that_is_not_finished_does_not_appear(tmp_path):
     original = write_clip(tmp_path / "clip.mp4", steps(3))
     with pytest.raises(KeyboardInterrupt):
-        with video.Writer(original, tmp_path, "copy") as copy:
+        with video.copy_video(original, tmp_path, "copy") as copy:
             copy.write(steps(1)[0], 0.0)
             raise KeyboardInterrupt
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
@@ -194,7 +194,7 @@ def test_a_copy_that_is_not_finished_does_not_appear(tmp_path):
 
 def test_odd_sizes_lose_their_last_row_and_column(tmp_path):
     original = write_clip(tmp_path / "clip.mp4", steps(2))
-    with video.Writer(original, tmp_path, "copy") as copy:
+    with video.copy_video(original, tmp_path, "copy") as copy:
         for image in steps(2, 49, 65):
             copy.write(image, 0.0 if image[-1, -1, 0] == 8 else 0.1)
     assert next(video.read_frames(copy.path)).image.shape == (48, 64, 3)
