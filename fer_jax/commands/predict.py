@@ -39,8 +39,7 @@ if TYPE_CHECKING:
 _MARK_EVERY = 1.0  # seconds between writes of the table
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Returns the parser of the flags."""
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -61,11 +60,6 @@ def make_parser() -> argparse.ArgumentParser:
     text = "folder for annotated copies, images as .jpg and videos as .mp4 or .mkv"
     add("--annotate", metavar="DIR", help=text)
     add("--resume", action="store_true", help="resume the table of --out")
-    return parser
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = make_parser()
     args = parser.parse_args(argv)
     if args.resume and not args.out:
         parser.error("--resume resumes the table of --out: give --out")

@@ -53,6 +53,18 @@ def encode_clip(seconds=1, size=(64, 48), rate=4, kind="mp4", codec="mpeg4"):
     return file.getvalue()
 
 
+def encode_tone():
+    """The bytes of a file with sound alone."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
 def _write_tone(file, stream, seconds):
     samples = (8000 * np.sin(np.arange(int(8000 * seconds)) / 3)).astype(np.int16)
     for start in range(0, len(samples), 400):

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,17 +19,20 @@ _SHOWN = (480, 1280)  # pixels of the longer side of what is shown
 _KEPT = "analyses"  # in the session
 
 
-class Analysis(NamedTuple):
+@dataclasses.dataclass(eq=False)
+class Analysis:
     """The faces of an image.
 
     Attributes:
       frame: of the image; its `image` is uint8 [H, W, 3] with boxes and labels, in the size in which it is
         shown. If the image cannot be used, `error` says why.
       faces: largest first.
+      maps: Grad-CAM of the faces that are shown, once it was asked for.
     """
 
     frame: DetectedFrame
     faces: Sequence[Face] = ()
+    maps: np.ndarray | None = None
 
 
 def analyze(name: str, image: bytes | np.ndarray, predictor: Predictor, detected: bool = True) -> Analysis:

@@ -31,8 +31,8 @@ def check_size(content: bytes, megabytes: int, name: str) -> None:
         raise UploadError(f"{name} has {count / 1e6:.0f} MB, more than {megabytes} MB: send a smaller one")
 
 
-def check_video(content: bytes, name: str) -> float:
-    """Returns the duration in seconds that a video's header says, 0 if it does not say.
+def open_video(content: bytes, name: str) -> tuple[io.BytesIO, float]:
+    """Returns a video as a file, and its duration in seconds by its header, 0 if it does not say.
 
     Raises:
       UploadError: if the file is too large, too long, or of a type that is not allowed.
@@ -41,7 +41,9 @@ def check_video(content: bytes, name: str) -> float:
     check_size(content, VIDEO_MEGABYTES, name)
     if not _VIDEO_STARTS.match(content):
         raise UploadError(f"{name} is not a video that can be read: expected MP4, MOV, WebM, MKV or AVI")
-    header = video.read_header(named(content, name))
+    file = io.BytesIO(content)
+    file.name = name  # for error messages
+    header = video.read_header(file)
     width, height = header.size
     if width * height > VIDEO_PIXELS:
         raise UploadError(
@@ -51,14 +53,8 @@ def check_video(content: bytes, name: str) -> float:
         raise UploadError(
             f"{name} lasts {header.seconds:.0f} seconds, more than {VIDEO_SECONDS}: cut it to a shorter one"
         )
-    return header.seconds
-
-
-def named(content: bytes, name: str) -> io.BytesIO:
-    """Returns a file in memory with a name, for error messages."""
-    file = io.BytesIO(content)
-    file.name = name
-    return file
+    file.seek(0)
+    return file, header.seconds
 
 
 def plain(text: str) -> str:

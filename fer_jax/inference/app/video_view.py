@@ -63,8 +63,8 @@ def _analyze(content: bytes, name: str, predictor: Predictor) -> AnalyzedVideo:
     found, tracker = AnalyzedVideo(), tracking.Tracker()
     bar = st.progress(0.0, "Detecting faces ...")
     try:
-        duration = uploads.check_video(content, name)
-        frames = video.read_frames(uploads.named(content, name), _EVERY)
+        file, duration = uploads.open_video(content, name)
+        frames = video.read_frames(file, _EVERY)
         while True:
             with LOCK:
                 if (frame := next(frames, None)) is None:

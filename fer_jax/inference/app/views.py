@@ -83,24 +83,14 @@ def _show_image(one: Analysis, predictor: Predictor, explained: bool) -> None:
             )
         crops = frame.crops[:_MAX_SHOWN]
         if explained:
-            crops = map(saliency_report.overlay, crops, _explain(one, predictor))
+            if one.maps is None:
+                with st.spinner("Computing Grad-CAM ..."):
+                    one.maps = predictor.classifier.explain(crops)
+            crops = map(saliency_report.overlay, crops, one.maps)
         for number, (face, crop) in enumerate(zip(faces, crops, strict=True), 1):
             _show_face(face, crop, f"{number}: " if several else "")
         if len(one.faces) > _MAX_SHOWN:
             st.caption(f"and {len(one.faces) - _MAX_SHOWN} smaller ones, in the table below")
-
-
-def _explain(one: Analysis, predictor: Predictor) -> Any:
-    """Returns the maps of the faces that are shown, computed once per image."""
-    kept = st.session_state.setdefault("maps", {})
-    # Kept beside its map, an analysis keeps its id.
-    shown = map(id, st.session_state["analyses"].values())
-    alive = {key: kept[key] for key in shown if key in kept}
-    if id(one) not in alive:
-        with st.spinner("Computing Grad-CAM ..."):
-            alive[id(one)] = one, predictor.classifier.explain(one.frame.crops[:_MAX_SHOWN])
-    st.session_state["maps"] = alive
-    return alive[id(one)][1]
 
 
 def _show_face(face: Face, crop: Any, prefix: str) -> None:

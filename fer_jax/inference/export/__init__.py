@@ -6,5 +6,5 @@ The module of a format lists its PRECISIONS and has these functions:
   [N, S, S, C] of `calibration`.
 * `load(path)` returns the model as a function of a batch of inputs.
 * `versions()` returns the versions of the format and of the tools that write it.
-* `annotate(path, metadata)` adds the metadata, JSON types, to the file; `read_metadata(path)` returns it.
+* `annotate(path, metadata)` adds the metadata, JSON types, to the file.
 """

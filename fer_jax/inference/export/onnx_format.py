@@ -197,16 +197,6 @@ def annotate(path: pathlib.Path, metadata: dict[str, Any]) -> None:
     write_atomically(path, model.SerializeToString())
 
 
-def read_metadata(path: pathlib.Path) -> dict[str, Any]:
-    properties = onnx.load(path, load_external_data=False).metadata_props
-    return {one.key: _parse(one.value) for one in properties}
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
 
 
 def _value(name: str, dtype: Any, shape: Shape) -> onnx.ValueInfoProto:

@@ -36,8 +36,3 @@ def annotate(path: pathlib.Path, metadata: dict[str, Any]) -> None:
         own = file.metadata()
     content = arrays.save(arrays.load_file(path), own | {"export": json.dumps(metadata)})
     write_atomically(path, content)
-
-
-def read_metadata(path: pathlib.Path) -> dict[str, Any]:
-    with safetensors.safe_open(path, "numpy") as file:
-        return json.loads(file.metadata()["export"])

@@ -48,9 +48,6 @@ def annotate(path: pathlib.Path, metadata: dict[str, Any]) -> None:
     write_atomically(_sidecar(path), (json.dumps(metadata, indent=2) + "\n").encode())
 
 
-def read_metadata(path: pathlib.Path) -> dict[str, Any]:
-    return json.loads(_sidecar(path).read_text())
-
 
 def _sidecar(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(path.name + ".json")

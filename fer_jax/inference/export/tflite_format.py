@@ -145,8 +145,3 @@ def annotate(path: pathlib.Path, metadata: dict[str, Any]) -> None:
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(LABELS, "\n".join(metadata["labels"]) + "\n")
         archive.writestr(METADATA, json.dumps(metadata, indent=2) + "\n")
-
-
-def read_metadata(path: pathlib.Path) -> dict[str, Any]:
-    with zipfile.ZipFile(path) as archive:
-        return json.loads(archive.read(METADATA))

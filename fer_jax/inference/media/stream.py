@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -65,26 +66,22 @@ def classify(
       predictor: classifies the faces, in its largest batches.
       tracker: tracks the faces of a video; it is cleared at the end of each file.
     """
-    for frame, faces in _classify(frames, predictor):
-        tracks = [] if frame.frame is None else tracker.update(faces, frame.seconds)
-        if frame.ends:
-            tracker.clear()
-        yield frame, faces, tracks
-
-
-def _classify(
-    frames: Iterable[DetectedFrame], predictor: Predictor
-) -> Iterator[tuple[DetectedFrame, tuple[Face, ...]]]:
     waiting: list[DetectedFrame] = []
-    faces = held = 0
-    for one in frames:
-        waiting.append(one)
-        faces += len(one.detections)
-        held += 0 if one.image is None else one.image.nbytes
-        if faces >= predictor.classifier.sizes[-1] or held >= _MAX_HELD or len(waiting) >= _MAX_WAITING:
-            yield from zip(waiting, predictor.classify_frames(waiting), strict=True)
-            waiting, faces, held = [], 0, 0
-    yield from zip(waiting, predictor.classify_frames(waiting), strict=True)
+    found = held = 0
+    for one in itertools.chain(frames, [None]):
+        if one is not None:
+            waiting.append(one)
+            found += len(one.detections)
+            held += 0 if one.image is None else one.image.nbytes
+            batch = predictor.classifier.sizes[-1]
+            if found < batch and held < _MAX_HELD and len(waiting) < _MAX_WAITING:
+                continue
+        for frame, faces in zip(waiting, predictor.classify_frames(waiting), strict=True):
+            tracks = [] if frame.frame is None else tracker.update(faces, frame.seconds)
+            if frame.ends:
+                tracker.clear()
+            yield frame, faces, tracks
+        waiting, found, held = [], 0, 0
 
 
 def ahead(items: Iterator[T], count: int = AHEAD) -> Iterator[T]:

@@ -174,9 +174,8 @@ def test_products_in_a_stablehlo_file_are_of_float32_on_every_platform(written):
 def test_every_file_says_what_it_is(written, calibrated):
     found = {name: facts for name, (_, facts) in written.items()}
     properties = {one.key: one.value for one in onnx.load(written["onnx"][0]).metadata_props}
-    assert json.loads(properties["labels"]) == list(EMOTIONS)
-    assert properties["precision"] == "float32"
-    assert json.loads(properties["input"]) == found["onnx"]["input"]
+    texts = {key: one if isinstance(one, str) else json.dumps(one) for key, one in found["onnx"].items()}
+    assert properties == texts and json.loads(properties["labels"]) == list(EMOTIONS)
     with zipfile.ZipFile(written["tflite"][0]) as archive:
         assert archive.read("labels.txt").decode().split() == list(EMOTIONS)
         assert json.loads(archive.read("metadata.json")) == found["tflite"]
@@ -184,8 +183,7 @@ def test_every_file_says_what_it_is(written, calibrated):
     assert json.loads(beside.read_text()) == found["stablehlo"]
     with safe_open(written["safetensors"][0], "numpy") as file:
         assert json.loads(file.metadata()["export"]) == found["safetensors"]
-    for name, facts in found.items():
-        assert export.open_format(name).read_metadata(written[name][0]) == facts
+    for facts in found.values():
         given = facts["input"]
         assert (given["shape"], given["layout"], given["dtype"]) == (["N", 48, 48, 1], "NHWC", "uint8")
         assert (given["mean"], given["std"], given["fill"]) == (0.5, 0.25, "reflect")
