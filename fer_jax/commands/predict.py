@@ -56,6 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     add("--any_rotation", action="store_true", help=text)
     text = "process one frame of a video per so many seconds (default: all)"
     add("--every", type=float, metavar="SECONDS", help=text)
+    text = "read GIF and WebP files as videos, not only their first frames"
+    add("--frames", action="store_true", help=text)
     add("--out", metavar="FILE", help="table to write: .csv or .jsonl")
     text = "folder for annotated copies, images as .jpg and videos as .mp4 or .mkv"
     add("--annotate", metavar="DIR", help=text)
@@ -83,9 +85,12 @@ def predict(args: argparse.Namespace) -> int:
     from fer_jax.inference.predictor import Predictor
 
     runtime.tune_cpu()
-    found, skipped = inputs.find(args.inputs)
+    found, skipped = inputs.find(args.inputs, args.frames)
     if skipped:
         print(f"{_some(len(found), 'input')}{inputs.describe(skipped)}", file=sys.stderr)
+    if animated := sum(one.is_animated for one in found):
+        text = f"only the first frame of {_some(animated, 'animated image')} is read; --frames reads all"
+        print(f"note: {text}", file=sys.stderr)
     # With many faces only few sizes are worth their compilation.
     sizes = (1, 8, 64) if len(found) == 1 and not found[0].is_video else (64, 256)
     predictor = Predictor.load(
@@ -160,7 +165,7 @@ def _made_by(args: argparse.Namespace) -> dict[str, Any]:
         "margin": args.margin,
         "any_turn": args.any_rotation,
         "every": args.every,
-    }
+    } | ({"frames": True} if args.frames else {})
 
 
 def _process(

@@ -150,6 +150,17 @@ def test_smoothed_probabilities_follow_with_a_memory_of_half_a_second(tmp_path, 
         assert row["smoothed_emotion"] == EMOTIONS[smooth.argmax()]
 
 
+def test_the_frames_of_an_animation_are_read_if_wanted(tmp_path, out, run, capsys):
+    path, (first, *rest) = tmp_path / "a.gif", [Image.fromarray(image) for image in steps(3)]
+    first.save(path, save_all=True, append_images=rest, duration=100)
+    assert run(path) == 0
+    said = capsys.readouterr().err
+    assert "note: only the first frame of 1 animated image is read; --frames reads all\n" in said
+    assert run(path, "--out", out, "--frames") == 0
+    assert [(row["frame"], row["track"]) for row in rows(out)] == [("0", "1"), ("1", "1"), ("2", "1")]
+    assert "note: " not in capsys.readouterr().err
+
+
 def test_one_frame_per_period(clip, out, run):
     assert run(clip, "--every", "0.4", "--out", out) == 0
     assert [row["frame"] for row in rows(out)] == ["0", "4", "8"]

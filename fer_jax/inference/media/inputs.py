@@ -7,8 +7,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from fer_jax.data.decoding import IMAGE_ENDINGS
-from fer_jax.inference.media.video import VIDEO_ENDINGS
+from fer_jax.inference.media.video import ANIMATED_ENDINGS, ANIMATED_FORMATS, VIDEO_ENDINGS
 
 
 class InputError(ValueError):
@@ -22,23 +24,32 @@ class Input:
     Attributes:
       path: as it was reached; the source in results.
       name: path below the folder that was named, or the file's own name: where an annotated copy goes.
+      is_video: whether it is read as a video; any other file is taken for an image.
     """
 
     path: str
     name: str
+    is_video: bool = False
 
     @property
-    def is_video(self) -> bool:
-        """Whether its ending is a video's; any other file is taken for an image."""
-        return self.path.lower().endswith(VIDEO_ENDINGS)
+    def is_animated(self) -> bool:
+        """Whether it is an image with several frames, of which only the first is read."""
+        if self.is_video or not self.path.lower().endswith(ANIMATED_ENDINGS):
+            return False
+        try:
+            with Image.open(self.path, formats=ANIMATED_FORMATS) as image:
+                return image.is_animated
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # told when it is read
+            return False
 
 
-def find(words: Sequence[str]) -> tuple[list[Input], collections.Counter[str]]:
+def find(words: Sequence[str], frames: bool = False) -> tuple[list[Input], collections.Counter[str]]:
     """Finds the files that words name, each once, in the words' order and sorted within a folder.
 
     Args:
       words: files, folders (searched at any depth for the usual endings, without hidden ones; links are
         followed) and patterns with *, ? or [...], where ** stands for folders at any depth.
+      frames: whether GIF and WebP files are read as videos.
 
     Returns:
       The files, and how many others the folders hold, by their endings.
@@ -47,8 +58,10 @@ def find(words: Sequence[str]) -> tuple[list[Input], collections.Counter[str]]:
       InputError: if a word names nothing.
     """
     found, skipped = {}, collections.Counter()
+    videos = VIDEO_ENDINGS + (ANIMATED_ENDINGS if frames else ())
     for word in words:
         for one in _find(os.path.expanduser(word), word, skipped):
+            one = dataclasses.replace(one, is_video=one.path.lower().endswith(videos))
             found.setdefault(os.path.abspath(one.path), one)
     return list(found.values()), skipped
 

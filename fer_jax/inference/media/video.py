@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import fractions
+import io
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -12,10 +13,12 @@ from typing import Any, BinaryIO, NamedTuple
 
 import av
 import numpy as np
+from PIL import Image, ImageSequence
 
 from fer_jax import io_utils
 
 VIDEO_ENDINGS = tuple(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .wmv .flv .3gp .ts .mts .m2ts".split())
+ANIMATED_ENDINGS, ANIMATED_FORMATS = (".gif", ".webp"), ("GIF", "WEBP")
 COPY_ENDINGS = (".mp4", ".mkv")
 # Audio codecs that an MP4 file may hold; with another one the copy is a Matroska file.
 _MP4_SOUND = {"aac", "mp3", "ac3", "eac3", "opus", "alac", "flac"}
@@ -85,6 +88,8 @@ def _open(source: os.PathLike | str | BinaryIO) -> Iterator[tuple[Any, Any]]:
       VideoError: if there is no such stream, its codec is unknown, or what is done with it fails.
     """
     name, file = _name(source), source if hasattr(source, "read") else os.fspath(source)
+    if name.lower().endswith(".webp"):  # whose animations FFmpeg does not read
+        file = _to_apng(file)
     with _explaining(name), av.open(file, metadata_errors="replace") as container:
         # A song's cover is a video stream, too.
         covers = av.stream.Disposition.attached_pic
@@ -95,6 +100,21 @@ def _open(source: os.PathLike | str | BinaryIO) -> Iterator[tuple[Any, Any]]:
             raise VideoError(f"{name} has an unknown video codec: convert it to H.264")
         stream.thread_type = "AUTO"
         yield container, stream
+
+
+def _to_apng(webp: str | BinaryIO) -> io.BytesIO:
+    """Returns a WebP file as an animated PNG, with the same frames and times."""
+    file = io.BytesIO()
+    try:
+        with Image.open(webp, formats=("WEBP",)) as image:
+            frames = [frame.copy() for frame in ImageSequence.Iterator(image)]
+            durations = [frame.info.get("duration", 0) for frame in frames]
+            rest = {"append_images": frames[1:], "duration": durations} if frames[1:] else {}
+            frames[0].save(file, "PNG", save_all=True, compress_level=1, **rest)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise VideoError(f"{_name(webp)} cannot be decoded ({error}): expected a whole file") from error
+    file.seek(0)
+    return file
 
 
 def _name(source: Any) -> str:

@@ -159,8 +159,9 @@ class Table:
                 f"{self._state} cannot be read ({error}): {self.path} cannot be resumed without it"
             ) from error
         if made_by != self._made_by:
-            names = [name for name in self._made_by if made_by.get(name) != self._made_by[name]]
-            was, now = (", ".join(f"{n} {by.get(n)}" for n in names) for by in (made_by, self._made_by))
+            new = self._made_by
+            names = [name for name in made_by | new if made_by.get(name) != new.get(name)]
+            was, now = (", ".join(f"{name} {by.get(name)}" for name in names) for by in (made_by, new))
             raise TableError(f"{self.path} was made with {was}; now it is {now}: name another file")
         if self.path.stat().st_size < complete:
             raise TableError(f"{self.path} was changed since it was written: it cannot be resumed")

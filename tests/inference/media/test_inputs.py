@@ -4,6 +4,7 @@ import collections
 import os
 
 import pytest
+from PIL import Image
 
 from fer_jax.inference.media import inputs
 from fer_jax.inference.media.inputs import Input, InputError
@@ -41,6 +42,17 @@ def test_what_is_skipped_is_counted_by_its_ending(folder):
     assert skipped == collections.Counter({".heic": 3, ".txt": 1, "": 1})
     assert inputs.describe(skipped) == "; skipped: 3 .heic, 1 without ending, 1 .txt"
     assert inputs.describe(collections.Counter()) == ""
+
+
+def test_animations_are_images_unless_their_frames_are_wanted(tmp_path):
+    black, white = Image.new("L", (8, 8)), Image.new("L", (8, 8), 255)
+    for name, more in {"a.gif": [white], "b.webp": [white], "c.gif": [], "d.WEBP": []}.items():
+        black.save(tmp_path / name, save_all=True, append_images=more)
+    (tmp_path / "e.gif").write_text("hello")
+    found, _ = inputs.find([str(tmp_path)])
+    assert [(one.is_video, one.is_animated) for one in found] == 2 * [(False, True)] + 3 * [(False, False)]
+    found, _ = inputs.find([str(tmp_path)], frames=True)
+    assert [(one.is_video, one.is_animated) for one in found] == 5 * [(True, False)]
 
 
 def test_links_are_followed_once_and_never_in_circles(folder, tmp_path_factory):

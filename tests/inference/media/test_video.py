@@ -9,6 +9,7 @@ import pytest
 from clips import encode_clip, encode_tone, level, steps, write_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from fer_jax.inference.media import video
 from fer_jax.inference.media.video import VideoError
@@ -39,6 +40,21 @@ def test_every_frame_in_order_with_its_time(ending, tmp_path):
 def test_times_are_the_files_own_and_begin_at_the_first_frame(times, tmp_path):
     path = write_clip(tmp_path / "clip.mkv", steps(len(times)), times)
     assert read(path) == [(number, time - times[0]) for number, time in enumerate(times)]
+
+
+@pytest.mark.parametrize("ending", (".gif", ".webp"))
+def test_an_animation_is_a_video(ending, tmp_path):
+    path, (first, *rest) = tmp_path / f"a{ending}", [Image.fromarray(image) for image in steps(4)]
+    first.save(path, save_all=True, append_images=rest, duration=[100, 200, 100, 100], lossless=True)
+    assert read(path) == [(0, 0), (1, 100), (2, 300), (3, 400)]
+    assert [level(frame.image) for frame in video.read_frames(path)] == [0, 1, 2, 3]
+    with video.copy_video(path, tmp_path, "copy") as copy:
+        for frame in video.read_frames(path):
+            copy.write(frame.image, frame.seconds)
+    assert copy.path.name == "copy.mp4" and read(copy.path) == read(path)
+    path.write_bytes(path.read_bytes()[:30])
+    with pytest.raises(VideoError, match=f"a{ending} .*expected a whole"):
+        read(path)
 
 
 def test_one_frame_per_period(clip, tmp_path):
