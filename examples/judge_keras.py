@@ -1,19 +1,19 @@
-"""Judges a Keras model: its probabilities for a prepared split as a CSV file that fer-jax compare reads.
+"""Writes the probabilities of a Keras model for a prepared split, as a CSV file that fer-jax compare reads.
 
     KERAS_BACKEND=jax python examples/judge_keras.py --model my.keras --data data/fer2013 --out keras.csv
     fer-jax compare keras.csv runs/cnn --data data/fer2013 --out runs/comparison
 
-Whatever saved Keras model (.keras, .h5) takes faces [B, S, S, 1 or 3] and gives probabilities or logits of
-emotions; with KERAS_BACKEND=jax TensorFlow is not needed. The faces are resized to the model's input size
-(bilinear), grey ones repeated where it takes colours, and scaled:
+The saved model (.keras, .h5) takes faces [B, S, S, 1 or 3] and returns probabilities or logits of emotions;
+with KERAS_BACKEND=jax TensorFlow is not needed. The faces are resized to the model's input size (bilinear),
+repeated to three channels if they are gray and the model takes color, and scaled:
 
   --scale unit   to [0, 1] (the default)
   --scale sign   to [-1, 1]
-  --scale none   0 to 255 as they are, for models that scale by themselves
+  --scale none   0 to 255 as they are, for models that scale their input
 
 --classes names the model's outputs in their order, by default FER2013's; Keras' image folders sort by
 name: --classes angry disgust fear happy neutral sad surprise. A class that is none of the seven (contempt)
-is dropped and the others renormalised. A model of another framework is judged likewise: fill the same CSV.
+is dropped and the others renormalized. For a model of another framework, write the same CSV.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def judge(args: argparse.Namespace) -> predictions_file.Predictions:
         x = faces.images[np.arange(start, min(start + 256, len(faces)))].astype(np.float32)
         if x.shape[-1] != channels:
             if x.shape[-1] != 1:
-                raise ValueError(f"the faces of {args.data} have colours and the model takes grey ones")
+                raise ValueError(f"the faces of {args.data} are in color and the model takes gray ones")
             x = np.repeat(x, channels, axis=-1)
         if height and x.shape[1:3] != (height, width):
             x = keras.ops.image.resize(x, (height, width), interpolation="bilinear")

@@ -1,13 +1,13 @@
-// The page: pictures and the webcam in, faces and their expressions out.
+// The page: images and the webcam in, faces and their expressions out.
 
 import { classify, crops } from "./classify.js";
 import { detect } from "./detect.js";
 import { load } from "./runtime.js";
 import { drawBoxes, element, faceList, headline, showModel } from "./view.js";
 
-const LARGEST = 2048; // pixels of a picture's longer side; larger ones are shrunk
+const LARGEST = 2048; // pixels of an image's longer side; larger ones are shrunk
 
-const NONE = "No face found. If this picture is nothing but a face, tick the box above and choose it again.";
+const NONE = "No face found. If this image is one face, check the box above and choose it again.";
 
 const byId = (id) => document.getElementById(id);
 const status = byId("status");
@@ -30,26 +30,26 @@ function complain(text) {
   byId("error").hidden = !text;
 }
 
-/** Runs after everything that was asked for before. */
+/** Runs work after all earlier work. */
 function inTurn(work) {
   const result = last.then(work);
   last = result.catch(() => {});
   return result;
 }
 
-/** The faces of a picture (a canvas), each with crop, probabilities and, where it was looked for, box. */
-async function look(picture) {
+/** Returns the faces of an image (a canvas), each with crop, probabilities and, if it was detected, box. */
+async function look(image) {
   const { facts, classifier, detector } = parts;
-  const found = whole.checked ? null : await detect(detector, facts.detector, picture);
+  const found = whole.checked ? null : await detect(detector, facts.detector, image);
   if (found?.length === 0) return [];
-  const seen = crops(picture, found?.map((one) => one.frame), facts.model);
+  const seen = crops(image, found?.map((one) => one.frame), facts.model);
   const probabilities = await classify(classifier, facts.model, seen);
   return seen.map((crop, n) => ({ crop, probabilities: probabilities[n], box: found?.[n].box }));
 }
 
 function toCanvas(source, width, height) {
   const scale = Math.min(1, LARGEST / Math.max(width, height));
-  const canvas = element("canvas", "picture");
+  const canvas = element("canvas", "image");
   canvas.width = Math.max(1, Math.round(width * scale));
   canvas.height = Math.max(1, Math.round(height * scale));
   canvas.getContext("2d", { willReadFrequently: true }).drawImage(source, 0, 0, canvas.width, canvas.height);
@@ -62,7 +62,7 @@ function summary(faces) {
   return `${faces.length} ${faces.length === 1 ? "face" : "faces"}: ${said.join(", ")}`;
 }
 
-/** A picture beside its faces, or `none` where there are none. */
+/** Shows an image beside its faces, or `none` if there are none. */
 function show(card, canvas, faces, none) {
   drawBoxes(canvas, parts.facts, faces);
   canvas.setAttribute("role", "img");
@@ -80,8 +80,8 @@ async function showFile(file) {
   try {
     bitmap = await createImageBitmap(file);
   } catch {
-    card.append(element("p", "bad", `${file.name} is no picture that this browser can read: choose a JPEG, PNG or WebP file.`));
-    return `${file.name}: not a picture`;
+    card.append(element("p", "bad", `${file.name} is not an image that this browser can read: choose a JPEG, PNG or WebP file.`));
+    return `${file.name}: not an image`;
   }
   const canvas = toCanvas(bitmap, bitmap.width, bitmap.height);
   bitmap.close();
@@ -93,7 +93,7 @@ async function showFile(file) {
 async function showFiles(list) {
   complain("");
   for (const [n, file] of [...list].entries()) {
-    say(`Looking at ${file.name} (${n + 1} of ${list.length}) …`);
+    say(`Analyzing ${file.name} (${n + 1} of ${list.length}) …`);
     try {
       say(await inTurn(() => showFile(file)));
     } catch (error) {
@@ -137,7 +137,7 @@ function stopCamera() {
   say("The webcam is off.");
 }
 
-/** Shows one frame after the other until the stream is another or ends. */
+/** Shows frame after frame until the stream is replaced or ends. */
 async function watch(stream) {
   const video = element("video");
   video.muted = true;
@@ -158,7 +158,7 @@ async function watch(stream) {
     }
   } catch (error) {
     stopCamera();
-    complain(`The webcam's picture cannot be used: ${error.message}`);
+    complain(`The webcam cannot be used: ${error.message}`);
   }
 }
 
@@ -187,7 +187,7 @@ try {
   listen();
   files.disabled = false;
   webcam.disabled = false;
-  say("Ready: choose pictures or use the webcam.");
+  say("Ready: choose images or use the webcam.");
 } catch (error) {
   say("");
   complain(error.message);

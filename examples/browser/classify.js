@@ -1,11 +1,11 @@
-// From a picture and frames in it to probabilities.
+// Crops faces out of an image and classifies them.
 
 import { Tensor } from "./runtime.js";
 
-/** A picture's pixels as planes of numbers from 0 to 255: one of grey, or three of red, green and blue. */
-export function planes(picture, channels) {
-  const { width, height } = picture;
-  const context = picture.getContext("2d", { willReadFrequently: true });
+/** Returns an image's pixels as planes of numbers from 0 to 255: one of gray, or red, green and blue. */
+export function planes(image, channels) {
+  const { width, height } = image;
+  const context = image.getContext("2d", { willReadFrequently: true });
   const { data } = context.getImageData(0, 0, width, height);
   const values = Array.from({ length: channels }, () => new Float32Array(width * height));
   for (let i = 0; i < width * height; i++) {
@@ -21,14 +21,14 @@ export function planes(picture, channels) {
   return values.map((plane) => ({ values: plane, width, height }));
 }
 
-/** A place beyond an edge, mirrored there. */
+/** Mirrors an index beyond an edge. */
 function mirror(i, size) {
   const period = 2 * size;
   const place = ((i % period) + period) % period;
   return Math.min(place, period - 1 - place);
 }
 
-/** The square in a frame, turned back by its roll: as many pixels as it has in the picture, at least `least`. */
+/** Returns the square in a frame, rotated back by its roll, at its size in the image but at least `least`. */
 export function cut(plane, frame, least) {
   const size = Math.max(least, Math.round(frame.side));
   const { values, width, height } = plane;
@@ -57,11 +57,11 @@ function taps(size, count) {
   const scale = size / count;
   const support = Math.max(scale, 1);
   return Array.from({ length: count }, (_, i) => {
-    const centre = (i + 0.5) * scale;
-    const first = Math.max(0, Math.floor(centre - support + 0.5));
-    const last = Math.min(size, Math.floor(centre + support + 0.5));
+    const center = (i + 0.5) * scale;
+    const first = Math.max(0, Math.floor(center - support + 0.5));
+    const last = Math.min(size, Math.floor(center + support + 0.5));
     const weights = [];
-    for (let x = first; x < last; x++) weights.push(Math.max(0, 1 - Math.abs((x + 0.5 - centre) / support)));
+    for (let x = first; x < last; x++) weights.push(Math.max(0, 1 - Math.abs((x + 0.5 - center) / support)));
     const sum = weights.reduce((a, b) => a + b, 0);
     return { first, weights: weights.map((weight) => weight / sum) };
   });
@@ -97,11 +97,11 @@ const KERNELS = {
 function enlarge(square, size, side, { interpolation, fill, mean }) {
   const beyond = 255 * ([mean].flat().reduce((a, b) => a + b) / [mean].flat().length);
   const along = Array.from({ length: side }, (_, i) => {
-    const centre = ((i + 0.5) * size) / side - 0.5;
-    const first = Math.floor(centre) - 1;
+    const center = ((i + 0.5) * size) / side - 0.5;
+    const first = Math.floor(center) - 1;
     return [first, first + 1, first + 2, first + 3].map((x) => ({
       place: fill === "constant" && (x < 0 || x >= size) ? null : mirror(x, size),
-      weight: KERNELS[interpolation](Math.abs(x - centre)),
+      weight: KERNELS[interpolation](Math.abs(x - center)),
     }));
   });
   const at = (taps, value) =>
@@ -114,13 +114,13 @@ function enlarge(square, size, side, { interpolation, fill, mean }) {
   return face;
 }
 
-/** Faces as the network takes them: of each frame, or with no frames the whole picture, a plane a channel. */
-export function crops(picture, frames, facts) {
+/** Returns faces as the network takes them, one plane per channel, for each frame or for the full image. */
+export function crops(image, frames, facts) {
   const [, side, , channels] = facts.input.shape;
   // What the network saw enlarged in training was never sharp: such faces are shrunk first.
   const size = Math.min(side, facts.input.side_in_training ?? side);
   const fit = (plane) => (size < side ? enlarge(resize(plane, size), size, side, facts.input) : resize(plane, side));
-  const whole = planes(picture, channels);
+  const whole = planes(image, channels);
   if (!frames) return [whole.map(fit)];
   return frames.map((frame) => whole.map((plane) => fit(cut(plane, frame, size))));
 }

@@ -3,17 +3,17 @@
 import { Tensor } from "./runtime.js";
 
 const SIDE = 640; // of the network's input
-const LEAST = 320; // to which the longer side of a small picture is enlarged
+const LEAST = 320; // to which the longer side of a small image is enlarged
 const STRIDES = [8, 16, 32];
 
-/** A picture in the corner of the network's square input: float32 [1, 3, 640, 640], BGR from 0 to 255. */
-function toInput(picture, scale) {
+/** Draws an image into the corner of the network's square input: float32 [1, 3, 640, 640], BGR, 0 to 255. */
+function toInput(image, scale) {
   const canvas = new OffscreenCanvas(SIDE, SIDE);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.fillStyle = "black";
   context.fillRect(0, 0, SIDE, SIDE);
   context.imageSmoothingQuality = "high";
-  context.drawImage(picture, 0, 0, picture.width * scale, picture.height * scale);
+  context.drawImage(image, 0, 0, image.width * scale, image.height * scale);
   const { data } = context.getImageData(0, 0, SIDE, SIDE);
   const area = SIDE * SIDE;
   const values = new Float32Array(3 * area);
@@ -25,7 +25,7 @@ function toInput(picture, scale) {
 
 const clamp = (x) => Math.min(Math.max(x, 0), 1);
 
-/** The faces in the network's outputs, in pixels of its input: box, eyes (the person's right first), score. */
+/** Returns the faces in the network's outputs, in pixels of its input: box, eyes (from the left), score. */
 export function decode(outputs, minScore) {
   const found = [];
   for (const stride of STRIDES) {
@@ -57,7 +57,7 @@ function overlap(a, b) {
   return shared / (a.width * a.height + b.width * b.height - shared);
 }
 
-/** Of faces that overlap by more than `most` the one with the best score. */
+/** Keeps the best-scoring one of faces that overlap by more than `most`. */
 export function suppress(found, most) {
   const kept = [];
   for (const one of found.toSorted((a, b) => b.score - a.score)) {
@@ -67,15 +67,15 @@ export function suppress(found, most) {
 }
 
 /**
- * The faces of a picture (a canvas), the largest first.
+ * Returns the faces of an image (a canvas), largest first.
  *
- * Each has its box, its score, and the frame that the classifier is to see: a square with its centre (x, y),
- * its side and the angle in radians by which the face leans clockwise. All in pixels of the picture.
+ * Each has its box, its score, and the frame that the classifier sees: a square with its center (x, y),
+ * its side and the angle in radians by which the face leans clockwise. All in pixels of the image.
  */
-export async function detect(session, facts, picture) {
-  const longest = Math.max(picture.width, picture.height);
+export async function detect(session, facts, image) {
+  const longest = Math.max(image.width, image.height);
   const scale = Math.min(Math.max(longest, LEAST), SIDE) / longest;
-  const outputs = await session.run({ [session.inputNames[0]]: toInput(picture, scale) });
+  const outputs = await session.run({ [session.inputNames[0]]: toInput(image, scale) });
   const found = suppress(decode(outputs, facts.min_score), facts.overlap);
   const faces = found.map((one) => {
     const box = {

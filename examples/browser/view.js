@@ -1,4 +1,4 @@
-// Draws pictures, faces and their probabilities. Text only ever goes in as text.
+// Draws images, faces and their probabilities. Text only ever goes in as text.
 
 const SHOWN = 3;
 
@@ -79,7 +79,7 @@ export function faceList(facts, faces) {
   return list;
 }
 
-/** Draws boxes with what they show onto a picture's canvas. */
+/** Draws boxes with what they show onto an image's canvas. */
 export function drawBoxes(canvas, facts, faces) {
   const context = canvas.getContext("2d");
   const unit = Math.max(canvas.width, canvas.height) / 100;
@@ -88,16 +88,16 @@ export function drawBoxes(canvas, facts, faces) {
   context.textBaseline = "bottom";
   faces.forEach(({ box, probabilities }, n) => {
     if (!box) return;
-    const colour = isUnsure(facts, probabilities) ? "#f0b95c" : "#86b1ff";
+    const color = isUnsure(facts, probabilities) ? "#f0b95c" : "#86b1ff";
     context.setLineDash(isUnsure(facts, probabilities) ? [2 * unit, unit] : []);
-    context.strokeStyle = colour;
+    context.strokeStyle = color;
     context.strokeRect(box.left, box.top, box.width, box.height);
     const text = faces.length > 1 ? `${n + 1}` : headline(facts, probabilities);
     const width = context.measureText(text).width + 1.2 * unit;
     const height = Math.max(12, 3 * unit) * 1.3;
     const left = Math.max(0, Math.min(box.left, canvas.width - width));
     const bottom = Math.max(box.top, height);
-    context.fillStyle = colour;
+    context.fillStyle = color;
     context.fillRect(left, bottom - height, width, height);
     context.fillStyle = "#0d1522";
     context.fillText(text, left + 0.6 * unit, bottom - 0.12 * height);

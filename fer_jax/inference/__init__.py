@@ -1,1 +1,1 @@
-"""From pictures to emotions: face detection, the predictor, video, exports, the app and the service."""
+"""Inference: face detection, the predictor, videos, exports, the app and the service."""

@@ -255,7 +255,7 @@ def test_several_pictures_each_with_what_was_found(ready, photos):
     expect(one.locator("details .bars li").last).to_be_visible()
     expect(by_name["pets.jpg"]).to_contain_text("No face found")
     for name, _ in texts:
-        expect(by_name[name]).to_contain_text(f"{name} is no picture that this browser can read")
+        expect(by_name[name]).to_contain_text(f"{name} is not an image that this browser can read")
 
 
 def test_the_page_says_what_the_network_is_for_and_how_good(ready):
