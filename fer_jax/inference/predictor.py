@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from fer_jax.data import decoding
-from fer_jax.data.sources.folders import MAX_PIXELS
 from fer_jax.inference.classifier import SIZES, Classifier
 from fer_jax.inference.detection import cropping, detectors
 from fer_jax.inference.structures import DetectedFrame, Detection, Face, Prediction
@@ -114,7 +113,7 @@ class Predictor:
         *,
         detected: bool = True,
         max_side: int = detectors.MAX_SIDE,
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: int | None = None,
     ) -> DetectedFrame:
         """Decodes an image, finds its faces and crops them for the classifier.
 
@@ -124,13 +123,14 @@ class Predictor:
           name: what error messages call an image that is not a path.
           detected: False takes the image for one face, whatever the detector.
           max_side: the detector searches a smaller copy if the longer side has more pixels.
-          max_pixels: an encoded image with more pixels is refused before it is decoded.
+          max_pixels: encoded bytes that declare more are refused before they are decoded; None for the
+            limit of `decoding.decode`.
 
         Raises:
           PictureError: if the image cannot be used; the message names it.
         """
         if isinstance(image, bytes | io.IOBase):
-            pixels = decoding.decode(image, name, max_pixels)
+            pixels = decoding.decode(image, name, **({"max_pixels": max_pixels} if max_pixels else {}))
         else:
             pixels = decoding.read(image, name)
         found = (self.detector if detected else detectors.FullImage()).detect(pixels, max_side)
