@@ -76,7 +76,9 @@ def open_blazeface(min_score: float) -> tuple[Any, Callable[[np.ndarray], Any]]:
             with contextlib.suppress(RuntimeError, TypeError):
                 self.close()
 
-    return FaceDetector.create_from_options(options), to_image
+    detector = vision.FaceDetector.create_from_options(options)
+    detector.__class__ = FaceDetector  # which that function makes no instances of
+    return detector, to_image
 
 
 def describe_input(model: bytes) -> bytes:

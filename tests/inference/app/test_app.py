@@ -1,9 +1,12 @@
 """The app without a browser: what its pages show, and what they say when something is wrong."""
 
+import asyncio
+import importlib.util
 import io
 import json
 import sys
 
+import av
 import numpy as np
 import pytest
 import requests
@@ -190,7 +193,9 @@ def test_a_bad_video_is_a_message(open_app, content, message):
 
 
 def test_the_live_page_offers_a_snapshot_where_it_is_not_installed(open_app, monkeypatch):
-    monkeypatch.setattr(webcam.importlib.util, "find_spec", lambda name: None)
+    find = importlib.util.find_spec
+    without = lambda name, *more: None if name == "streamlit_webrtc" else find(name, *more)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", without)
     app = open_app("Live")
     assert not app.exception and "not installed here" in app.info[0].value
     app.button[0].click().run()
@@ -265,3 +270,10 @@ def test_large_images_are_shown_smaller_and_analyzed_at_full_size(tiny_predictor
     assert one.faces[0].box == expected.box
 
 
+
+
+def test_of_live_frames_the_latest_is_annotated(tiny_predictor):
+    frames = [av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), "rgb24") for level in (0, 90)]
+    (shown,) = asyncio.run(webcam._latest_of(tiny_predictor)(frames))
+    image = shown.to_ndarray(format="rgb24")  # enlarged, with a box and a label
+    assert image.shape == (360, 480, 3) and np.median(image) == 90 and len(np.unique(image)) > 3
