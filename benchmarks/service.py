@@ -1,15 +1,16 @@
-"""How the HTTP service bears load, with dynamic batching and without.
+"""How the HTTP service bears load, against the predictor alone.
 
     python benchmarks/service.py --seconds 120
 
-Starts `fer-jax serve` twice, each a process of its own: once as it is, and once without batching
-(--max_batch 1: faces of different requests are never classified together). Clients on the loopback each send
-the next request when they have the reply to the last; every other request is a face of 48 px (PNG,
-detect=false), the others photographs of 512 px with four faces (JPEG), all built-in synthetic ones.
+Starts `fer-jax serve` as a process of its own. Clients on the loopback each send the next request when they
+have the reply to the last; every other request is a face of 48 px (PNG, detect=false), the others photographs
+of 512 px with four faces (JPEG), all built-in synthetic ones. Clients and server share the processors.
 
-First the service as it is: replies a second, latencies, errors, and the server's memory every second. Then
-both take turns, for the ratio of their rates. The clients share the processors with the servers. Bars: no
-error, and over the second half of the load no more than 2 % or 10 MB of memory added.
+First the service alone: replies a second, latencies, errors, and the server's memory every second. Then, in
+turns with it, the peer: the same predictor in this process, which decodes and predicts the same images one
+after the other. Last, requests of large images (25 megapixels in a PNG of 84 kB), and the memory that they
+leave. Bars: no error; over the second half of the load and after the large images no more than 2 % or 10 MB
+of memory added.
 """
 
 import argparse
@@ -35,6 +36,7 @@ import httpx2  # noqa: E402
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from fer_jax import Predictor  # noqa: E402
 from fer_jax.data.sources import synthetic  # noqa: E402
 
 PHOTO, FACES = 512, 4  # side in pixels; faces in it
@@ -42,6 +44,7 @@ GROWTH = 0.02, 10e6  # of the memory: as a share, or bytes
 WARM_UP = 10  # seconds of load before anything is measured
 TURNS, TURN_SECONDS = 4, 10
 STOP_SECONDS = 90
+LARGE = 5000  # side in pixels
 
 Request = tuple[str, bytes]  # path and query; the image
 
@@ -171,37 +174,64 @@ def is_flat(memory: list[float]) -> bool:
     return after - before <= max(GROWTH[0] * before, GROWTH[1])
 
 
+def predict_alone(predictor: Predictor, requests: list[Request], seconds: float) -> float:
+    """Returns images a second of the predictor without a service around it."""
+    started = time.perf_counter()
+    for count, (path, image) in enumerate(itertools.cycle(requests), start=1):
+        predictor([image], detected="detect=false" not in path)
+        if (passed := time.perf_counter() - started) >= seconds:
+            return count / passed
+
+
+def send_large(address: str) -> float:
+    """Sends two requests of two large images at the same time; returns the bytes that they leave in use."""
+    pixels = np.zeros((LARGE, LARGE, 3), np.uint8)
+    pixels[..., 1] = 9
+    files = [("images", ("large", _encode(Image.fromarray(pixels), "PNG")))] * 2
+
+    async def send() -> None:
+        async with httpx2.AsyncClient(base_url=address, timeout=60) as client:
+            replies = await asyncio.gather(*(client.post("/predict", files=files) for _ in range(2)))
+            for reply in replies:
+                reply.raise_for_status()
+
+    before = asyncio.run(measure(address, [], 0, 0.0)).memory[-1]
+    asyncio.run(send())
+    return asyncio.run(measure(address, [], 0, 0.0)).memory[-1] - before
+
+
 def main() -> int:
     """Prints all measurements; the exit code is 1 when a bar is missed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=120, help="of load on the service as it is")
+    parser.add_argument("--seconds", type=float, default=120, help="of load on the service alone")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--model", default="cnn")
     parser.add_argument("--detector", default="yunet")
     args = parser.parse_args()
     requests = draw_requests(16)
-    options = ("--model", args.model, "--detector", args.detector)
 
     def load(address: str, seconds: float) -> Load:
         return asyncio.run(measure(address, requests, args.clients, seconds))
 
-    with serve(*options) as batching:
-        load(batching, WARM_UP)
-        whole = load(batching, args.seconds)
+    with serve("--model", args.model, "--detector", args.detector) as address:
+        load(address, WARM_UP)
+        whole = load(address, args.seconds)
         print(f"{args.clients} clients, {os.cpu_count()} cores\n{describe(whole)}", flush=True)
-        with serve(*options, "--max_batch", "1") as single:
-            load(single, WARM_UP)
-            rates = [[load(address, TURN_SECONDS) for address in (batching, single)] for _ in range(TURNS)]
-    for name, turns in zip(("batching", "batch size 1"), zip(*rates, strict=True), strict=True):
-        each = ", ".join(f"{turn.rate:.1f}" for turn in turns)
-        p99 = 1e3 * statistics.median(np.percentile(turn.latencies, 99) for turn in turns)
-        print(f"in turns, {name:12s}: {each} replies/s, p99 {p99:.0f} ms (median)")
-    ratio = statistics.median(one.rate / other.rate for one, other in rates)
-    print(f"batching answers {ratio:.2f} times as many")
-    failed = any(load.errors for load in (whole, *itertools.chain.from_iterable(rates)))
-    flat = is_flat(whole.memory)
+        predictor = Predictor.load(args.model, args.detector)
+        predict_alone(predictor, requests, WARM_UP)
+        rates = [
+            (load(address, TURN_SECONDS).rate, predict_alone(predictor, requests, TURN_SECONDS))
+            for _ in range(TURNS)
+        ]
+        left = send_large(address)
+    for name, turns in zip(("service", "predictor alone"), zip(*rates, strict=True), strict=True):
+        print(f"in turns, {name:15s}: {', '.join(f'{turn:.1f}' for turn in turns)} images/s")
+    ratio = statistics.median(one / other for one, other in rates)
+    print(f"the service answers {ratio:.2f} times as many images; large images leave {1e-6 * left:.0f} MB")
+    flat = is_flat(whole.memory) and left <= max(GROWTH[0] * whole.memory[-1], GROWTH[1])
+    failed = bool(whole.errors)
     print(f"bars: errors {'MISSED' if failed else 'met (none)'}, memory {'met (flat)' if flat else 'MISSED'}")
     return int(failed or not flat)
 

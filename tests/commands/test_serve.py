@@ -1,5 +1,7 @@
 """fer-jax serve: a real process from its start to SIGTERM, and what its command line refuses."""
 
+import io
+import itertools
 import logging
 import re
 import signal
@@ -7,34 +9,25 @@ import socket
 import subprocess
 import sys
 
+import httpx2
 import numpy as np
 import pytest
-from helpers import ROOT, call, environment, needed
+from helpers import ROOT, call, environment
 from PIL import Image
 
 from fer_jax.commands import serve
 from fer_jax.data.sources import synthetic
 from fer_jax.loaded_model import LoadedModel
 
-needed("fastapi", "serve")
-needed("uvicorn", "serve")
-httpx2 = needed("httpx2", "test")
-
 LONG = 120  # seconds: no test comes near
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server(tiny_run):
     """The process and its address, ready to answer."""
     command = [sys.executable, "-m", "fer_jax", "serve", "--port=0", "--detector=whole", "--timeout=60"]
-    process = subprocess.Popen(
-        [*command, f"--model={tiny_run}"],
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([*command, f"--model={tiny_run}"], cwd=ROOT, env=environment(), **pipes)
     try:
         address = next(found[1] for line in process.stderr if (found := re.search(r"http://([\d.:]+)", line)))
         while httpx2.get(f"http://{address}/ready").status_code != 200:
@@ -45,57 +38,63 @@ def server(tiny_run):
         process.communicate()
 
 
-def test_from_start_to_stop(server, tiny_run, tmp_path):
-    process, address = server
-    face = synthetic.generate(1, seed=3, split="test")[0][:1]
-    Image.fromarray(face[0, ..., 0]).save(tmp_path / "face.png")
-    content = (tmp_path / "face.png").read_bytes()
-    expected = LoadedModel(tiny_run).predict(face, progress=False)[0]
-    body = b'--edge\r\ncontent-disposition: form-data; name="images"; filename="f"\r\n\r\n' + content
-    body += b"\r\n--edge--\r\n"
+def connect(address, request):
     host, port = address.split(":")
-    with socket.create_connection((host, int(port)), timeout=LONG) as slow:
-        slow.sendall(
-            b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: multipart/form-data; boundary=edge\r\n"
-            b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % len(body)
-        )
+    client = socket.create_connection((host, int(port)), timeout=LONG)
+    client.sendall(request)
+    return client
+
+
+def test_from_start_to_stop(server, tiny_run):
+    process, address = server
+    face, file = synthetic.generate(1, seed=3, split="test")[0][:1], io.BytesIO()
+    Image.fromarray(face[0, ..., 0]).save(file, "PNG")
+    expected = LoadedModel(tiny_run).predict(face, progress=False)[0]
+    malformed = b"GET /health HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n"
+    with connect(address, malformed) as client:
+        assert client.recv(1000).startswith(b"HTTP/1.1 400")
+    body = b'--edge\r\ncontent-disposition: form-data; name="images"; filename="f"\r\n\r\n' + file.getvalue()
+    body += b"\r\n--edge--\r\n"
+    head = (
+        b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: multipart/form-data; boundary=edge\r\n"
+        b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % len(body)
+    )
+    with connect(address, head) as slow:
         assert slow.recv(1000).startswith(b"HTTP/1.1 100")  # the service reads it: it was accepted
-        reply = httpx2.post(f"http://{address}/predict", files={"images": ("face.png", content)})
-        assert reply.status_code == 200 and "server" not in reply.headers
+        reply = httpx2.post(f"http://{address}/predict", files={"images": ("face.png", file.getvalue())})
+        assert reply.status_code == 200 and not {"server", "connection"} & set(reply.headers)
         (found,) = reply.json()["images"][0]["faces"]
         np.testing.assert_allclose(list(found["probabilities"].values()), expected, atol=2e-6)
         process.send_signal(signal.SIGTERM)
-        for line in process.stderr:
-            if "Waiting for connections to close" in line:
-                break
+        early = list(itertools.takewhile(lambda line: "Waiting for connections" not in line, process.stderr))
         with pytest.raises(httpx2.ConnectError):
             httpx2.get(f"http://{address}/health")
         slow.sendall(body)
         answer = b"".join(iter(lambda: slow.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 200") and str(found["confidence"]).encode() in answer
+    assert b"\r\nconnection: close\r\n" in answer.lower()
     log, errors = process.communicate(timeout=LONG)
+    errors += "".join(early)
     assert process.returncode == 0
     assert '"POST /predict HTTP/1.1" 200' in log and "face.png" not in log
-    assert "Traceback" not in errors
+    assert errors.count("Invalid HTTP request received") == 1 and "Traceback" not in errors
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("arguments", "message"),
     [
-        (
-            ["--model=nowhere", "--detector=whole"],
-            1,
-            "error: there are no weights nowhere: expected a .safetensors file",
-        ),
-        (["--margin=20"], 1, "error: margin 20.0: expected the frame's side"),
-        (["--max_images=0"], 2, "--max_images: '0' is no whole number from 1 on"),
-        (["--timeout=nan"], 2, "--timeout: 'nan' is no number above 0"),
+        (["--model=nowhere", "--detector=whole"], "error: there are no weights nowhere: expected a .safe"),
+        (["--margin=20"], "error: margin 20.0: expected the frame's side"),
+        (["--max_images=0"], "--max_images: '0': expected int, 1 to 1e+09"),
+        (["--port=65536"], "--port: '65536': expected int, 0 to 65535"),
+        (["--timeout=nan"], "--timeout: 'nan': expected float, 0.001 to 1e+09"),
+        (["--allowed_hosts", "a.org", "b*.org"], "--allowed_hosts: 'b*.org' is not a host, *.DOMAIN or *"),
     ],
 )
-def test_mistakes_on_the_command_line_are_a_line(arguments, code, message, monkeypatch, capsys):
+def test_mistakes_on_the_command_line_are_a_line(arguments, message, monkeypatch, capsys):
     # What it sets is for a process of its own.
     monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
     monkeypatch.setattr(logging.getLogger("jax"), "setLevel", lambda _: None)
-    assert call(serve, *arguments) == code
+    assert call(serve, *arguments) == 2
     errors = capsys.readouterr().err
     assert message in errors and "Traceback" not in errors

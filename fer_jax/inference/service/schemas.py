@@ -1,6 +1,6 @@
-"""What the service answers, as OpenAPI describes it."""
+"""The replies of the service, as OpenAPI describes them."""
 
-from typing import Any
+from pathlib import PurePath
 
 from pydantic import BaseModel, Field
 
@@ -12,15 +12,24 @@ from fer_jax.pretrained.registry import network_name
 
 
 class Problem(BaseModel):
-    """Why there is no answer."""
+    """Says why there is no answer."""
 
     detail: str
 
 
 class State(BaseModel):
-    """Of the service."""
+    """The state of the service."""
 
     status: str
+
+
+class Service(BaseModel):
+    """What the service is, and what each of its routes is for."""
+
+    name: str
+    version: str
+    summary: str
+    routes: dict[str, str]
 
 
 class Box(BaseModel):
@@ -36,20 +45,20 @@ class Face(BaseModel):
     """A face and its emotions."""
 
     box: Box
-    detection_score: float = Field(description="How sure the detector is, 0 to 1.")
-    emotion: str = Field(description="The likeliest one.")
-    confidence: float = Field(description="Its probability, calibrated where the weights have a temperature.")
+    detection_score: float = Field(description="The detector's confidence, 0 to 1.")
+    emotion: str = Field(description="The most likely one.")
+    confidence: float = Field(description="Its probability, calibrated if the weights have a temperature.")
     unsure: bool = Field(description="Whether the confidence is too low to trust.")
-    probabilities: dict[str, float] = Field(description="Best first where `top` asked for some of them.")
+    probabilities: dict[str, float] = Field(description="Most likely first if `top` asked for some of them.")
 
 
 class Image(BaseModel):
     """An image's faces, or why it could not be used."""
 
-    source: str = Field(description="The name that the image was sent under.")
+    source: str = Field(description="The file name that the image was sent under.")
     width: int | None = Field(None, description="Of the upright image, in pixels; null beside an error.")
     height: int | None = None
-    faces: list[Face] = Field([], description="The largest first; none where the detector sees none.")
+    faces: list[Face] = Field([], description="Largest first; empty if the detector found none.")
     error: str | None = None
 
 
@@ -58,41 +67,6 @@ class Predictions(BaseModel):
 
     images: list[Image]
 
-    model_config = {
-        "json_schema_extra": {
-            "examples": [
-                {
-                    "images": [
-                        {
-                            "source": "photo.jpg",
-                            "width": 512,
-                            "height": 512,
-                            "faces": [
-                                {
-                                    "box": {"left": 171.2, "top": 98.4, "width": 143.0, "height": 190.7},
-                                    "detection_score": 0.9312,
-                                    "emotion": "happy",
-                                    "confidence": 0.91,
-                                    "unsure": False,
-                                    "probabilities": {"happy": 0.91, "neutral": 0.05},
-                                }
-                            ],
-                            "error": None,
-                        },
-                        {
-                            "source": "notes.txt",
-                            "width": None,
-                            "height": None,
-                            "faces": [],
-                            "error": "notes.txt: cannot be decoded: it is not an image that can be read; "
-                            "expected a whole image file",
-                        },
-                    ]
-                }
-            ]
-        }
-    }
-
 
 class Evaluation(BaseModel):
     """A score of the weights."""
@@ -100,31 +74,29 @@ class Evaluation(BaseModel):
     metric: str
     value: float
     split: str
-    selected: bool = Field(
-        description="Whether this split chose the weights, which makes the score optimistic."
-    )
+    selected: bool = Field(description="Whether this split chose the weights: the score is optimistic.")
 
 
 class Input(BaseModel):
     """How a face becomes the network's input."""
 
-    side: int = Field(description="Pixels of the square that a face is cut out to.")
-    image_size: int = Field(description="Pixels of the square that the network takes.")
-    channels: int = Field(description="1: grey, 3: RGB.")
+    side: int = Field(description="Pixels per side of a face's crop.")
+    image_size: int = Field(description="Pixels per side of the network's input.")
+    channels: int = Field(description="1: gray, 3: RGB.")
     mean: float | list[float] = Field(description="Subtracted from pixels in [0, 1].")
-    std: float | list[float] = Field(description="That they are then divided by.")
+    std: float | list[float] = Field(description="Divides the pixels after that.")
 
 
 class Model(BaseModel):
     """The network behind the answers."""
 
-    name: str = Field(description="As --model takes it where it comes with fer_jax, else its architecture's.")
-    weights: str = Field(description="Name of their file.")
+    name: str = Field(description="The shipped network's name as --model takes it, else the architecture's.")
+    weights: str = Field(description="Name of the weights file.")
     version: str = Field(description="Of fer_jax.")
     emotions: list[str]
     parameters: int
     input: Input
-    temperature: float = Field(description="That divides the logits; 1 where none was fitted.")
+    temperature: float = Field(description="Divides the logits; 1 if none was fitted.")
     unsure_below: float
     evaluation: Evaluation | None
     licence: str = Field(description="Of the weights.")
@@ -132,40 +104,31 @@ class Model(BaseModel):
 
 
 def describe_model(predictor: Predictor) -> Model:
-    """The facts about a predictor's network."""
+    """Returns the metadata of a predictor's network."""
     classifier = predictor.classifier
     trained, facts = classifier.trained, classifier.trained.facts
-    # The facts of the weights name no path; their source does.
-    weights = trained.source.rstrip("/").rpartition("/")[2]
-    kept = {key: facts["preprocess"][key] for key in ("image_size", "channels", "mean", "std")}
+    score, selection = facts.get("evaluation") or facts.get("selection"), facts.get("selection") or {}
+    if score:
+        score = Evaluation(**score | {"selected": selection.get("split") == score["split"]})
     return Model(
         name=network_name(trained.source, facts["model"]),
-        weights=weights,
+        weights=PurePath(trained.source).name,  # its folder is nobody's business
         version=__version__,
         emotions=list(classifier.emotions),
         parameters=trained.parameters,
-        input=Input(side=classifier.side, **kept),
+        input=Input(side=classifier.side, **facts["preprocess"]),
         temperature=classifier.temperature,
         unsure_below=predictor.unsure_below,
-        evaluation=_evaluation(facts),
+        evaluation=score or None,
         licence=licences.weights_licence(trained.source, facts.get("pretrained")),
         intended_use=licences.INTENDED_USE,
     )
 
 
-def _evaluation(facts: dict[str, Any]) -> Evaluation | None:
-    score = facts.get("evaluation") or facts.get("selection")
-    if not score:
-        return None
-    selection = facts.get("selection") or {}
-    selected = selection.get("split") == score["split"]
-    return Evaluation(metric=score["metric"], value=score["value"], split=score["split"], selected=selected)
-
-
 def describe_image(prediction: Prediction, top: int | None) -> Image:
-    """An image's prediction, with the `top` likeliest emotions of each face, or with all."""
+    """Returns an image's prediction with the `top` most likely emotions of each face, or with all."""
     image = Image(**prediction.to_dict())
-    for face in image.faces if top else ():
-        best = sorted(face.probabilities.items(), key=lambda item: -item[1])[:top]
-        face.probabilities = dict(best)
+    for face, found in zip(image.faces, prediction.faces, strict=True):
+        if top:
+            face.probabilities = {name: face.probabilities[name] for name, _ in found.top(top)}
     return image

@@ -1,0 +1,98 @@
+"""What surrounds every request: metrics, limits, and closing connections while the service drains."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable
+
+import h11
+from fastapi import HTTPException
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+RETRY = {"Retry-After": "1"}  # seconds
+_PATHS = frozenset(("/", "/predict", "/health", "/ready", "/metrics", "/model", "/openapi.json"))
+_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """Prometheus metrics of one application; their help texts say what they count."""
+
+    def __init__(self):
+        self.registry = CollectorRegistry()
+        kept = {"registry": self.registry, "namespace": "fer_jax"}
+        self.requests = Counter("requests", "Requests answered.", ("path", "status"), **kept)
+        self.seconds = Histogram(
+            "request_seconds", "Time to answer a request.", ("path",), buckets=_SECONDS, **kept
+        )
+        self.images = Counter("images", "Images received.", ("outcome",), **kept)
+        self.running = Gauge("running_predictions", "Predictions in progress.", **kept)
+        ProcessCollector(registry=self.registry)
+
+
+@dataclasses.dataclass
+class Guard:
+    """ASGI middleware that counts and times requests, and bounds their bodies and their number.
+
+    Attributes:
+      app: the application that it wraps.
+      metrics: where it counts.
+      max_bytes: of a body, whatever its header declares; the reply to more is 413.
+      max_predictions: in progress, uploads included; the reply to more is 429.
+      is_draining: whether the server is shutting down, so that replies say `Connection: close`.
+      predictions: in progress.
+    """
+
+    app: ASGIApp
+    metrics: Metrics
+    max_bytes: int
+    max_predictions: int
+    is_draining: Callable[[], bool]
+    predictions: int = 0
+
+    def __post_init__(self):
+        self.metrics.running.set_function(lambda: self.predictions)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        # Strangers can make up any number of paths: they count as one.
+        path = scope["path"] if scope["path"] in _PATHS else "other"
+        status, started, app = 500, time.perf_counter(), self.app  # what escapes becomes a 500
+
+        async def send_noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if self.is_draining():
+                    MutableHeaders(scope=message)["Connection"] = "close"
+            # Raised where uvicorn has answered a malformed body already, and said so in the log.
+            with contextlib.suppress(h11.LocalProtocolError):
+                await send(message)
+
+        if (is_prediction := path == "/predict") and self.predictions >= self.max_predictions:
+            app = JSONResponse({"detail": f"{self.predictions} predictions are in progress"}, 429, RETRY)
+        self.predictions += is_prediction
+        try:
+            await app(scope, self._limit(scope, receive), send_noted)
+        finally:
+            self.predictions -= is_prediction
+            self.metrics.requests.labels(path, status).inc()
+            self.metrics.seconds.labels(path).observe(time.perf_counter() - started)
+
+    def _limit(self, scope: Scope, receive: Receive) -> Receive:
+        declared = Headers(scope=scope).get("content-length", "")
+        left = self.max_bytes if not declared.isdecimal() or int(declared) <= self.max_bytes else -1
+
+        async def receive_limited() -> Message:
+            nonlocal left
+            if left >= 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if left >= 0:
+                    return message
+            raise HTTPException(413, f"the request has more than {self.max_bytes:,} bytes, the limit")
+
+        return receive_limited

@@ -1,0 +1,76 @@
+"""What the tests of the service share: images as files, requests, and detectors to hold it up."""
+
+import io
+import itertools
+import threading
+
+import numpy as np
+from PIL import Image
+
+from fer_jax.inference.detection.detectors import Detector, FullImage
+from fer_jax.inference.structures import Box, Detection
+
+LONG = 60  # seconds: no test comes near
+IMAGE = b'content-disposition: form-data; name="images"; filename='
+
+
+class Halves(Detector):
+    """Finds a face in the left half and one in the right half of every image, with a score of 0.5."""
+
+    def detect(self, image, *args, **kwargs):
+        height, width = image.shape[:2]
+        boxes = [Box(left, 0.0, width / 2, float(height)) for left in (0.0, width / 2)]
+        return [Detection(box, 0.5, box) for box in boxes]
+
+
+class Gate(FullImage):
+    """Waits for `open` before it looks at an image, except at the first, with which the service starts."""
+
+    def __init__(self, held=1, error=None):
+        self.open, self.begun, self.count = threading.Event(), threading.Event(), itertools.count()
+        self.held, self.error = held, error
+
+    def detect(self, image, *args, **kwargs):
+        if next(self.count) >= self.held:
+            self.begun.set()
+            assert self.open.wait(LONG)
+            if self.error:
+                raise self.error
+        return super().detect(image)
+
+
+def encode(image, kind="PNG", **options):
+    file = io.BytesIO()
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def colors(height=40, width=30):
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+# 30 pixels wide and 40 high, of every kind that is accepted.
+KINDS = [
+    *(encode(colors(), kind) for kind in ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")),
+    encode(colors(), "JPEG", progressive=True),
+    encode(colors(), "TIFF", compression="tiff_lzw"),
+    encode(colors(), "GIF", save_all=True, append_images=[colors().rotate(90)]),
+    encode(colors().quantize(8), transparency=3),
+    encode(colors().convert("CMYK"), "JPEG"),
+    *(encode(colors().convert(mode)) for mode in ("1", "RGBA")),
+    encode(np.arange(1200, dtype=np.uint16).reshape(40, 30) * 50),
+]
+
+
+def form(*parts, boundary="edge"):
+    """Returns the body and headers of a form with parts as they are."""
+    body = b"".join(b"--edge\r\n" + part + b"\r\n" for part in parts) + b"--edge--\r\n"
+    return {"content": body, "headers": {"content-type": f"multipart/form-data; boundary={boundary}"}}
+
+
+def post(client, *contents, **params):
+    """Asks for predictions of images; they are named 0.png, 1.png ..."""
+    files = [("images", (f"{number}.png", content)) for number, content in enumerate(contents)]
+    return client.post("/predict", files=files, params=params)
