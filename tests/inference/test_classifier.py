@@ -77,6 +77,16 @@ def test_batches_cover_all_faces_in_order_and_are_filled(count, sizes, min_fill)
         assert size in sizes and (filled >= min_fill * size or filled < sizes[0])
 
 
+@pytest.mark.parametrize(("backend", "sizes"), [("cpu", [1, 1]), ("gpu", [4])])
+def test_only_a_cpu_avoids_padding(tiny_model, faces, expected, monkeypatch, backend, sizes):
+    network, used = Classifier(tiny_model, sizes=(1, 4)), []
+    forward = network._forward
+    monkeypatch.setattr(network, "_forward", lambda _, batch: used.append(len(batch)) or forward(_, batch))
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    np.testing.assert_allclose(network(faces[:2]), expected[:2], rtol=1e-5)
+    assert used == sizes
+
+
 def test_each_size_is_compiled_once_and_by_the_warm_up(tiny_model, compilations):
     classifier = Classifier(tiny_model, sizes=(1, 4, 8))
     zeros = np.zeros((30, 48, 48, 1), np.uint8)
