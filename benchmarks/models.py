@@ -71,15 +71,12 @@ def use_stock_layers() -> None:
     from fer_jax.models import backbone, cnn, layers
     from fer_jax.models.ops import convolution
 
-    def convolve(x, kernel, stride=1, padding="same", groups=1):
+    def convolve(x, kernel, stride=1, padding="same"):
         pads = [convolution.padding_of(n, kernel.shape[0], stride, padding) for n in x.shape[1:3]]
         names, strides = ("NHWC", "HWIO", "NHWC"), (stride, stride)
         return jax.lax.conv_general_dilated(
-            x, kernel, strides, pads, dimension_numbers=names, feature_group_count=groups
+            x, kernel, strides, pads, dimension_numbers=names, feature_group_count=x.shape[3] // kernel.shape[2]
         )
-
-    def depthwise(x, kernel, stride=1, padding="same"):
-        return convolve(x, kernel, stride, padding, groups=x.shape[3])
 
     class BatchNorm(nn.Module):
         train: bool
@@ -95,7 +92,7 @@ def use_stock_layers() -> None:
         def __call__(self, x):
             return self.tail(self.norm(x))
 
-    layers.convolve, layers.convolve_depthwise = convolve, depthwise
+    layers.convolve = convolve
     backbone.BatchNorm = cnn.BatchNorm = BatchNorm
 
 

@@ -1,4 +1,4 @@
-"""What stands between a face and a network, the same in training, evaluation and inference."""
+"""Preprocessing of faces for a network, the same in training, evaluation, and inference."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,12 +14,16 @@ Levels = float | Sequence[float]  # pixel statistics in [0, 1], of all channels 
 
 
 def normalize(x: jnp.ndarray, mean: Levels, std: Levels, channels: int) -> jnp.ndarray:
-    """Faces float32 [B, S, S, C] in [0, 1] -> (x - mean) / std; grey is repeated to `channels` channels."""
+    """Normalizes faces float32 [B, S, S, C] in [0, 1]; gray ones are repeated to `channels` channels.
+
+    Raises:
+      ValueError: the faces have other channels than the model takes.
+    """
     if x.shape[-1] != channels:
         if x.shape[-1] != 1:
             raise ValueError(
                 f"the faces have {x.shape[-1]} channels and the model takes {channels}: "
-                "set config.model.channels=3 or use grey data"
+                "set config.model.channels=3 or use gray data"
             )
         x = jnp.repeat(x, channels, axis=-1)
     return (x - np.float32(mean)) / np.float32(std)
@@ -34,15 +38,15 @@ def make_input(
     fill: str = "reflect",
     interpolation: str = "bilinear",
 ) -> Callable[[jax.Array, jax.Array | None], jax.Array]:
-    """What an evaluation makes of faces before the network.
+    """Returns the evaluation-time preprocessing function.
 
-    prepare(images uint8 [B, H, W, C], affine float32 [B, 2, 3] or None for all of each image) -> float32
-    [B, size, size, channels].
+    prepare(images uint8 [B, H, W, C], affine float32 [B, 2, 3] or None for the whole of each image) ->
+    float32 [B, size, size, channels].
 
     Args:
-      size: of the network's input.
-      mean, std: pixel statistics in [0, 1] that normalise it.
-      channels: of it.
+      size: side of the network's input.
+      mean, std: pixel statistics in [0, 1] that normalize it.
+      channels: of the network's input.
       fill: what lies outside the image where the map reaches there.
       interpolation: as `augment.resample` takes it.
     """
@@ -61,19 +65,19 @@ def make_input(
 def make_forward(
     model: nn.Module, **normalization: Any
 ) -> Callable[[Any, jax.Array, jax.Array | None], jax.Array]:
-    """The evaluation pass of a network; `normalization` are the arguments of `make_input`.
-
-    Products of float32 are of float32 on a GPU and a TPU too, whose default is to round the factors.
+    """Returns the evaluation pass of a network.
 
     forward(variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3] or None) -> logits float32 [B, K].
+    It multiplies float32 without rounding the factors, which a GPU and a TPU do by default.
+
+    Args:
+      model: the network.
+      **normalization: the arguments of `make_input`.
     """
     prepare = make_input(**normalization)
 
-    # A CPU has no other, and its convolutions of this project take no such wish.
-    precision = None if jax.default_backend() == "cpu" else "highest"
-
     def forward(variables, images, affine):
-        with jax.default_matmul_precision(precision):
+        with jax.default_matmul_precision("highest"):
             return model.apply(variables, prepare(images, affine), train=False)
 
     return forward

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fer_jax.models.layers import Activation, BatchNorm, Conv, DepthwiseConv, SqueezeExcite
+from fer_jax.models.layers import Activation, BatchNorm, Conv, SqueezeExcite
 
 ADAPTERS = ("none", "rgb")
 
@@ -52,7 +52,7 @@ class Backbone(nn.Module):
         """The convolutions and the BatchNorm of a block (its name), or of the network itself.
 
         Returns:
-          `conv` and `depthwise`, and `norm`, which takes its name and its tail.
+          `conv`, and `norm`, which takes its name and its tail.
         """
 
         def norm(name: str, **kwargs) -> BatchNorm:
@@ -63,7 +63,6 @@ class Backbone(nn.Module):
 
         return {
             "conv": functools.partial(Conv, use_bias=False, padding=self.padding, dtype=self.dtype),
-            "depthwise": functools.partial(DepthwiseConv, padding=self.padding, dtype=self.dtype),
             "norm": norm,
         }
 
@@ -129,7 +128,7 @@ class InvertedResidual(nn.Module):
     and EfficientNet.
 
     Attributes:
-      conv, depthwise, norm: as `Backbone.layers` gives them.
+      conv, norm: as `Backbone.layers` returns them.
       expanded: channels of the depthwise convolution; no expansion where the input has as many.
       features: channels of the output.
       kernel, stride: of the depthwise convolution.
@@ -141,7 +140,6 @@ class InvertedResidual(nn.Module):
     """
 
     conv: Any
-    depthwise: Any
     norm: Any
     expanded: int
     features: int
@@ -160,7 +158,7 @@ class InvertedResidual(nn.Module):
         if self.expanded != x.shape[-1]:
             x = self.conv(self.expanded, 1, name="expand")(x)
             x = self.norm(tail=self.act, name="expand_norm")(x)
-        x = self.depthwise(self.kernel, self.stride, name="depthwise")(x)
+        x = self.conv(self.expanded, self.kernel, self.stride, depthwise=True, name="depthwise")(x)
         x = self.norm(tail=self.act, name="depthwise_norm")(x)
         if self.squeeze:
             x = SqueezeExcite(self.squeeze, self.squeeze_act, self.gate, x.dtype, name="squeeze")(x)

@@ -6,17 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from fer_jax.models.backbone import DropPath
-from fer_jax.models.layers import (
-    BatchNorm,
-    Conv,
-    FeatureMap,
-    SqueezeExcite,
-    global_pool,
-    he_normal,
-    max_pool_2x2,
-    relu_pool,
-    require_side,
-)
+from fer_jax.models.layers import BatchNorm, Conv, FeatureMap, SqueezeExcite, he_normal, require_side
+from fer_jax.models.ops.pooling import global_pool, max_pool_2x2, relu_pool
 
 
 def require_one_each(**attributes: tuple) -> None:

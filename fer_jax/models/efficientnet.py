@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from fer_jax.models.backbone import Backbone, InvertedResidual, divisible
-from fer_jax.models.layers import FeatureMap, global_pool
+from fer_jax.models.layers import FeatureMap
+from fer_jax.models.ops.pooling import global_pool
 
 # B0's stages: blocks, channels, kernel, stride, expansion.
 _STAGES = (

@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from fer_jax.models.backbone import Backbone, InvertedResidual, divisible, hard_sigmoid, hard_swish
-from fer_jax.models.layers import FeatureMap, global_pool
+from fer_jax.models.layers import FeatureMap
+from fer_jax.models.ops.pooling import global_pool
 
 # Blocks, channels, stride, expansion.
 _V2_STAGES = (

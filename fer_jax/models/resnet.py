@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from fer_jax.models.backbone import Backbone, DropPath
-from fer_jax.models.layers import FeatureMap, global_pool, max_pool_3x3
+from fer_jax.models.layers import FeatureMap
+from fer_jax.models.ops.pooling import global_pool, max_pool_3x3
 
 
 class BasicBlock(nn.Module):

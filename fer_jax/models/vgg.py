@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from fer_jax.models.backbone import Backbone
-from fer_jax.models.layers import FeatureMap, global_pool, max_pool_2x2, relu_pool, require_side
+from fer_jax.models.layers import FeatureMap, require_side
+from fer_jax.models.ops.pooling import global_pool, max_pool_2x2, relu_pool
 
 _STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 

@@ -66,10 +66,8 @@ def test_the_input_benchmark_compares_its_streams():
 
 def restore_layers(monkeypatch):
     """Restores fer_jax's layers after the test."""
-    names = {layers: ("convolve", "convolve_depthwise"), backbone: ("BatchNorm",), cnn: ("BatchNorm",)}
-    for module, attributes in names.items():
-        for attribute in attributes:
-            monkeypatch.setattr(module, attribute, getattr(module, attribute))
+    for module, attribute in ((layers, "convolve"), (backbone, "BatchNorm"), (cnn, "BatchNorm")):
+        monkeypatch.setattr(module, attribute, getattr(module, attribute))
 
 
 def test_stock_layers_make_the_same_network(benchmark, monkeypatch):

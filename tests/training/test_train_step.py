@@ -342,16 +342,6 @@ def test_forward_is_the_model_on_normalised_pixels():
     np.testing.assert_allclose(mirrored, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend, highest", [("cpu", False), ("gpu", True)])
-def test_forward_does_not_round_factors_where_that_is_the_default(backend, highest, monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    forward = preprocessing.make_forward(small_cnn(), **PREPROCESS)
-    program = str(jax.make_jaxpr(forward)(cnn_variables(), batch_of(2)["image"], None))
-    products = program.count("conv_general_dilated[") + program.count("dot_general[")
-    precise = program.count("precision=(Precision.HIGHEST, Precision.HIGHEST)")
-    assert products and precise == (products if highest else 0)
-
-
 def test_sharpness_aware_steps_by_hand():
     """Softmax regression: the gradient a radius up the slope moves the weights from where they were."""
     model, tx, radius = Linear(spread=0.1), sgd(), 0.5

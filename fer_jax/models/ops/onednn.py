@@ -1,49 +1,56 @@
-"""oneDNN's convolutions and matrix products, which jaxlib for Linux on x86-64 carries but does not use.
+"""oneDNN's convolutions and matrix products, which jaxlib for Linux on x86-64 contains but does not use.
 
 XLA knows them as the custom calls `__onednn$convolution` and `__onednn$matmul`, described by the messages of
-its xla/service/cpu/onednn_config.proto. That is an interface inside XLA, without a promise, and a call that
-it does not understand ends the process: so they are only for the versions of jaxlib on which they have been
-tested, and whoever calls them has another way. They compute forward, with the numbers of the backend's own up
-to rounding: in float32, or in bfloat16 where the processor multiplies it at more than float32's rate.
+its xla/service/cpu/onednn_config.proto. That interface is internal to XLA, and a call that XLA does not
+understand ends the process. So they are used only with the versions of jaxlib on which they have been tested,
+and every caller has an alternative. They compute the forward pass, equal to XLA's own up to rounding, in
+float32 or, where the processor multiplies it faster, in bfloat16.
 """
 
 import functools
 import json
+import logging
 import os
 import pathlib
 import platform
 from collections.abc import Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import jaxlib
 
 TESTED_JAXLIB = ("0.10.0", "0.10.1", "0.10.2")
-# Values of ONEDNN_MAX_CPU_ISA under which oneDNN has no products of bfloat16.
+# Values of ONEDNN_MAX_CPU_ISA with which oneDNN does not multiply bfloat16.
 _WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 
 
 def _limit() -> str:
-    """Returns the instruction set that oneDNN may use at most, by its own variables; "" without one."""
+    """Returns the newest instruction set that oneDNN's own variables allow, or ""."""
     return (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA", "")).upper()
 
 
 @functools.cache
 def _is_in_jaxlib() -> bool:
-    return (
-        jaxlib.__version__ in TESTED_JAXLIB
-        and platform.system() == "Linux"
-        and platform.machine() == "x86_64"
-        and jax.default_backend() == "cpu"
-        # The partitioner cannot divide such a call between devices.
-        and jax.device_count() == 1
-        # With SSE4.1 alone its convolutions crash or never end; jaxlib itself needs AVX.
-        and _limit() != "SSE41"
-    )
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        return False
+    if jaxlib.__version__ not in TESTED_JAXLIB:
+        if jax.default_backend() == "cpu":
+            logging.warning(
+                "convolutions on this CPU are several times slower with jaxlib %s than with %s, the versions "
+                "whose oneDNN calls have been tested: install one of these",
+                jaxlib.__version__,
+                ", ".join(TESTED_JAXLIB),
+            )
+        return False
+    # XLA cannot partition such a call between devices. With SSE4.1 alone its convolutions crash or never end;
+    # jaxlib itself needs AVX.
+    return jax.device_count() == 1 and _limit() != "SSE41"
 
 
 @functools.cache
 def _multiplies_bfloat16() -> bool:
-    """Whether the processor has instructions for products of bfloat16, and whether oneDNN may use them."""
+    """Returns whether the processor has instructions for products of bfloat16 that oneDNN may use."""
     if _limit() in _WITHOUT_BFLOAT16:
         return False
     info = pathlib.Path("/proc/cpuinfo")
@@ -51,12 +58,10 @@ def _multiplies_bfloat16() -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16"})
 
 
-def is_usable(*arrays: jax.Array) -> bool:
-    """Whether the calls of this module can take these arrays, on the default backend."""
-    types = {str(x.dtype) for x in arrays}
-    if types == {"bfloat16"}:
-        return _is_in_jaxlib() and _multiplies_bfloat16()
-    return types == {"float32"} and _is_in_jaxlib()
+def is_usable(dtype: Any) -> bool:
+    """Returns whether a program for the CPU can make this module's calls on arrays of a type."""
+    name = jnp.dtype(dtype).name
+    return _is_in_jaxlib() and (name == "float32" or name == "bfloat16" and _multiplies_bfloat16())
 
 
 def _call(target: str, config: dict, shape: Sequence[int], *operands: jax.Array) -> jax.Array:
@@ -70,7 +75,7 @@ def _call(target: str, config: dict, shape: Sequence[int], *operands: jax.Array)
 
 
 def matmul(a: jax.Array, b: jax.Array, transpose_a: bool = False, transpose_b: bool = False) -> jax.Array:
-    """Matrix product [M, K] @ [K, N] -> [M, N]; a factor that is transposed is given as it lies."""
+    """Multiplies [M, K] @ [K, N] -> [M, N]; a factor to be transposed is given as [K, M] or [N, K]."""
     config = {"onednn_matmul_config": {"transpose_a": transpose_a, "transpose_b": transpose_b}}
     shape = (a.shape[1 if transpose_a else 0], b.shape[0 if transpose_b else 1])
     return _call("__onednn$matmul", config, shape, a, b)
@@ -79,13 +84,13 @@ def matmul(a: jax.Array, b: jax.Array, transpose_a: bool = False, transpose_b: b
 def convolve(
     x: jax.Array, kernel: jax.Array, pads: Sequence[tuple[int, int]], strides: Sequence[int], groups: int = 1
 ) -> jax.Array:
-    """Convolution: [B, H, W, C] and kernel [h, w, C / groups, D] -> [B, H', W', D].
+    """Convolves [B, H, W, C] with a kernel [h, w, C / groups, D] -> [B, H', W', D].
 
     Args:
-      x, kernel: as above, or with a third axis before the others.
-      pads: zeros before and after each axis.
-      strides: of each axis.
-      groups: as `lax.conv_general_dilated` has it.
+      x, kernel: as above, or with one more spatial axis in front.
+      pads: zeros before and after each spatial axis.
+      strides: of each spatial axis.
+      groups: `feature_group_count` of `lax.conv_general_dilated`.
     """
     rank = len(pads)
     axes = x.shape[1:-1], kernel.shape[:rank], pads, strides

@@ -1,4 +1,4 @@
-"""Networks in operations that every converter knows, for exports."""
+"""Networks of operations that every converter knows, for exports."""
 
 import contextlib
 import contextvars
@@ -9,11 +9,11 @@ _IS_ON = contextvars.ContextVar("portable", default=False)
 
 @contextlib.contextmanager
 def portable() -> Iterator[None]:
-    """Makes what is traced within the context, in this thread, of the standard operations alone.
+    """Restricts what is traced within the context, in this thread, to standard operations.
 
-    Every convolution is a `lax.conv_general_dilated` and every pooling over windows a `lax.reduce_window`,
-    whatever the backend: no custom call and none of the forms in which they are faster on the CPU. The
-    numbers are the same up to rounding. A function that `jax.jit` has traced before stays as it was traced.
+    Every convolution is a `lax.conv_general_dilated` and every pooling over windows a `lax.reduce_window` on
+    every platform, without custom calls and custom gradients. Numbers change only by rounding. A function
+    that `jax.jit` has traced before stays as it was traced.
     """
     token = _IS_ON.set(True)
     try:
@@ -23,5 +23,5 @@ def portable() -> Iterator[None]:
 
 
 def is_on() -> bool:
-    """Whether this thread is within `portable`."""
+    """Returns whether this thread is within `portable`."""
     return _IS_ON.get()
