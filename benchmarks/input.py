@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from interleaved import make_parser, medians
 
-from fer_jax.data import augment, pipeline
+from fer_jax.data import augment, pipeline, transforms
 from fer_jax.data.faces import Faces, one_hot
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -166,7 +166,7 @@ def measure_augmentation(faces: Faces, batch_size: int, ranges: augment.Ranges) 
     stream = fer_jax_stream(faces, batch_size, ranges)
     batch = jax.device_put(next(stream))
     stream.close()
-    apply = jax.jit(functools.partial(augment.apply, size=SIDE))
+    apply = jax.jit(functools.partial(transforms.apply, size=SIDE))
     seconds = medians({"apply": lambda: jax.block_until_ready(apply(batch))}, rounds=50)["apply"]
     print(
         f"all augmentations on {jax.default_backend()}: {1e3 * seconds:.2f} ms "

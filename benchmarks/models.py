@@ -73,9 +73,9 @@ def use_stock_layers() -> None:
 
     def convolve(x, kernel, stride=1, padding="same"):
         pads = [convolution.padding_of(n, kernel.shape[0], stride, padding) for n in x.shape[1:3]]
-        names, strides = ("NHWC", "HWIO", "NHWC"), (stride, stride)
+        names, groups = ("NHWC", "HWIO", "NHWC"), x.shape[3] // kernel.shape[2]
         return jax.lax.conv_general_dilated(
-            x, kernel, strides, pads, dimension_numbers=names, feature_group_count=x.shape[3] // kernel.shape[2]
+            x, kernel, (stride, stride), pads, dimension_numbers=names, feature_group_count=groups
         )
 
     class BatchNorm(nn.Module):

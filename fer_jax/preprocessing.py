@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fer_jax.data import augment
+from fer_jax.data import augment, transforms
 
 Levels = float | Sequence[float]  # pixel statistics in [0, 1], of all channels or one for each
 
@@ -48,7 +48,7 @@ def make_input(
       mean, std: pixel statistics in [0, 1] that normalize it.
       channels: of the network's input.
       fill: what lies outside the image where the map reaches there.
-      interpolation: as `augment.resample` takes it.
+      interpolation: as `transforms.resample` takes it.
     """
 
     def prepare(images, affine):
@@ -56,7 +56,7 @@ def make_input(
             return normalize(images * augment.PIXEL, mean, std, channels)
         if affine is None:
             affine = augment.identity_affine(len(images))
-        x = augment.resample(images, affine, size, fill, np.mean(mean), interpolation)
+        x = transforms.resample(images, affine, size, fill, np.mean(mean), interpolation)
         return normalize(x, mean, std, channels)
 
     return prepare

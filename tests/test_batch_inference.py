@@ -12,7 +12,7 @@ import scipy.ndimage
 import scipy.special
 
 from fer_jax import batch_inference
-from fer_jax.data import augment
+from fer_jax.data import transforms
 
 SIZE = 16
 
@@ -37,7 +37,7 @@ def variables():
 
 
 def forward(variables, images, affine):
-    return TinyNet().apply(variables, 4 * augment.resample(images, affine, SIZE))
+    return TinyNet().apply(variables, 4 * transforms.resample(images, affine, SIZE))
 
 
 def run(images, variables, **kwargs):
@@ -148,11 +148,11 @@ def test_bad_input(images, variables):
 
 DEVICES = """
 import jax, numpy as np, sys
-from fer_jax.data import augment
+from fer_jax.data import augment, transforms
 from fer_jax import batch_inference
 assert jax.local_device_count() == int(sys.argv[1])
 def forward(w, images, affine):
-    x = augment.resample(images, affine, 8).reshape(images.shape[0], -1)
+    x = transforms.resample(images, affine, 8).reshape(images.shape[0], -1)
     return x @ w
 images = np.random.default_rng(0).integers(0, 256, (37, 12, 12, 1), np.uint8)
 weights = np.random.default_rng(1).normal(size=(64, 7)).astype(np.float32)

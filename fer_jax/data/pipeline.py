@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from fer_jax.data import augment
+from fer_jax.data import augment, transforms
 from fer_jax.data.faces import Faces
 from fer_jax.data.sampling import EpochOrder
 
@@ -135,7 +135,7 @@ def contact_sheet(
     Args:
       batch: from `TrainStream`.
       size: the model's input size.
-      fill, mean: as for `augment.apply`.
+      fill, mean: as for `transforms.apply`.
       columns: faces per row.
       max_faces: how many to show at most, an even number.
 
@@ -144,7 +144,7 @@ def contact_sheet(
     """
     first = {name: value[:max_faces] for name, value in batch.items()}
     # Compiled as a whole: compiling each operation by itself would take seconds.
-    apply = jax.jit(augment.apply, static_argnums=(1, 2, 3))
+    apply = jax.jit(transforms.apply, static_argnums=(1, 2, 3))
     x = np.asarray(apply(first, size, fill, mean)[0])
     rows = -(-len(x) // columns)
     sheet = np.zeros((rows * columns, size + 1, size + 1, x.shape[-1]), np.uint8)

@@ -76,13 +76,7 @@ def convert(
         megabytes=sum(leaf.size for leaf in jax.tree.leaves(shapes)) * 4 / 1e6,  # all are float32
     )
     variables = porting.port(
-        model,
-        ecosystem,
-        formats.read(path),
-        shapes,
-        leave_out=left_out,
-        absent=absent,
-        bgr=source.bgr,
+        model, ecosystem, formats.read(path), shapes, leave_out=left_out, absent=absent, bgr=source.bgr
     )
     facts = {
         "version": fer_jax.__version__,

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fer_jax import preprocessing
-from fer_jax.data import augment
+from fer_jax.data import transforms
 from fer_jax.data.faces import Faces
 from fer_jax.io_utils import write_atomically
 from fer_jax.loaded_model import LoadedModel
@@ -66,7 +66,7 @@ class Distillation:
 
     def _answer(self, teacher: LoadedModel, variables: Any, batch: dict[str, jax.Array]) -> jax.Array:
         how = teacher.normalization
-        x, _ = augment.apply(batch, how["size"], self.fill, np.mean(how["mean"]), how["interpolation"])
+        x, _ = transforms.apply(batch, how["size"], self.fill, np.mean(how["mean"]), how["interpolation"])
         x = preprocessing.normalize(x, how["mean"], how["std"], how["channels"])
         logits = teacher.model.clone(dtype=self.dtype).apply(variables, x, train=False)
         return jax.nn.softmax(logits.astype(jnp.float32) / self.temperature)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fer_jax.data import augment
+from fer_jax.data import transforms
 from fer_jax.preprocessing import Levels, normalize
 from fer_jax.training import stages
 from fer_jax.training.state import TrainState
@@ -47,7 +47,7 @@ def make_train_step(
       mean, std: pixel statistics in [0, 1] that normalise the input.
       channels: of the input.
       fill: what lies outside the image where the augmentation reaches there.
-      interpolation: as `augment.resample` takes it.
+      interpolation: as `transforms.resample` takes it.
       ema_decay: of the averaged parameters and statistics; 0 when the state keeps none. The first updates
         use min(ema_decay, (1 + n) / (10 + n)) so that the average forgets the random start.
       sharpness_radius: of sharpness-aware minimisation (Foret et al. 2021, arXiv:2010.01412): the gradient is
@@ -75,7 +75,7 @@ def make_train_step(
         rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         if axis_name is not None:
             rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
-        x, targets = augment.apply(batch, size, fill, np.mean(mean), interpolation)
+        x, targets = transforms.apply(batch, size, fill, np.mean(mean), interpolation)
         x = normalize(x, mean, std, channels)
 
         free, fixed = stages.partition(state.params, trained)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageEnhance
 from scipy import ndimage
 
-from fer_jax.data import augment
+from fer_jax.data import augment, transforms
 
 # SciPy and NumPy work in float64 here, the device in float32.
 EXACT = 2e-5
@@ -21,7 +21,7 @@ OPENCV = 0.2 / 32
 SCIPY_MODE = {"reflect": "reflect", "constant": "grid-constant"}
 VALUE = 0.3
 
-resample = jax.jit(augment.resample, static_argnums=(2, 3, 4))
+resample = jax.jit(transforms.resample, static_argnums=(2, 3, 4))
 
 
 def smooth_faces(count, height, width, channels, seed=0):
@@ -109,7 +109,7 @@ def test_resample_far_outside_keeps_mirroring():
     images = noise_faces(1, 5, 5, 1)
     affine = np.float32([[[1, 0, 7.3], [0, -1, -5.1]]])
     expected = scipy_resample(images[0], affine[0], 9, "reflect")
-    np.testing.assert_allclose(augment.resample(images, affine, 9)[0], expected, atol=EXACT)
+    np.testing.assert_allclose(transforms.resample(images, affine, 9)[0], expected, atol=EXACT)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -123,7 +123,7 @@ def test_identity_and_flip_at_equal_size_are_exact(size, channels):
 
 def test_enlarging_equals_opencv_resize():
     images = noise_faces(2, 48, 48, 3)
-    got = augment.resample(images, augment.identity_affine(2), 96)
+    got = transforms.resample(images, augment.identity_affine(2), 96)
     for image, result in zip(images, got, strict=True):
         expected = cv2.resize(np.float32(image / 255), (96, 96), interpolation=cv2.INTER_LINEAR)
         np.testing.assert_allclose(result, expected, atol=EXACT)
@@ -151,7 +151,7 @@ def test_a_crop_at_native_scale_is_a_slice():
     images = noise_faces(2, 48, 48, 1)
     affine = augment.crop_affine(2, 4 / 48, 1 / 48, 1, 45 / 48)
     expected = images[:, 4:48, 1:45] / 255
-    np.testing.assert_allclose(augment.resample(images, affine, 44), expected, atol=EXACT)
+    np.testing.assert_allclose(transforms.resample(images, affine, 44), expected, atol=EXACT)
 
 
 def test_compose_is_one_map_for_two():
@@ -159,10 +159,10 @@ def test_compose_is_one_map_for_two():
     crop = augment.crop_affine(2, 0, 0, 44 / 48, 44 / 48)
     flipped_corner = augment.compose(augment.flip_affine(2), crop)
     expected = images[:, :, ::-1][:, :44, :44] / 255
-    np.testing.assert_allclose(augment.resample(images, flipped_corner, 44), expected, atol=EXACT)
+    np.testing.assert_allclose(transforms.resample(images, flipped_corner, 44), expected, atol=EXACT)
     corner_flipped = augment.compose(crop, augment.flip_affine(2))
     expected = images[:, :44, :44][:, :, ::-1] / 255
-    np.testing.assert_allclose(augment.resample(images, corner_flipped, 44), expected, atol=EXACT)
+    np.testing.assert_allclose(transforms.resample(images, corner_flipped, 44), expected, atol=EXACT)
 
 
 @pytest.mark.parametrize(
@@ -176,14 +176,14 @@ def test_compose_is_one_map_for_two():
 )
 def test_resample_refuses(images, fill, message):
     with pytest.raises(ValueError, match=message):
-        augment.resample(images, augment.identity_affine(2), 8, fill)
+        transforms.resample(images, augment.identity_affine(2), 8, fill)
 
 
 def test_contrast_equals_pillow():
     images = noise_faces(4, 48, 48, 1)
     factors = np.float32([0.4, 0.8, 1.0, 1.7])
     parameters = np.stack([np.zeros(4), factors, np.ones(4)], axis=1).astype(np.float32)
-    got = np.asarray(augment.color(images / np.float32(255), parameters))
+    got = np.asarray(transforms.color(images / np.float32(255), parameters))
     for image, factor, result in zip(images, factors, got, strict=True):
         enhanced = ImageEnhance.Contrast(Image.fromarray(image[..., 0])).enhance(float(factor))
         # Pillow rounds the mean and the result to whole grey levels.
@@ -194,7 +194,7 @@ def test_contrast_equals_pillow():
 def test_color_order_and_clipping(channels):
     x = noise_faces(3, 16, 16, channels) / np.float32(255)
     parameters = np.float32([[0.2, 1.4, 0.7], [-0.3, 0.5, 2.2], [0, 1, 1]])
-    got = augment.color(x, parameters)
+    got = transforms.color(x, parameters)
     for image, (brightness, contrast, gamma), result in zip(x, parameters, got, strict=True):
         image = image.astype(np.float64) ** gamma
         image = (image - image.mean()) * contrast + image.mean() + brightness
@@ -205,7 +205,7 @@ def test_color_order_and_clipping(channels):
 def test_erase_paints_like_opencv():
     x = smooth_faces(3, 20, 20, 3) / np.float32(255)
     boxes = np.float32([[0.1, 0.25, 0.5, 0.75], [0, 0, 1, 1], [0, 0, 0, 0]])
-    got = np.asarray(augment.erase(x, boxes, VALUE))
+    got = np.asarray(transforms.erase(x, boxes, VALUE))
     expected = x.copy()
     # OpenCV's corners are (x, y) and inclusive.
     cv2.rectangle(expected[0], (5, 2), (14, 9), (VALUE,) * 3, thickness=-1)
@@ -215,7 +215,7 @@ def test_erase_paints_like_opencv():
 
 def test_erase_takes_pixels_whose_centre_is_inside():
     x = np.zeros((1, 4, 4, 1), np.float32)
-    got = augment.erase(x, np.float32([[0.13, 0.12, 0.62, 0.63]]), 1.0)[0, :, :, 0]
+    got = transforms.erase(x, np.float32([[0.13, 0.12, 0.62, 0.63]]), 1.0)[0, :, :, 0]
     # Centres lie at 0.125, 0.375, 0.625, 0.875.
     np.testing.assert_array_equal(got, [[0, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
 
@@ -226,7 +226,7 @@ def test_mix_equals_a_loop_over_pixels():
     parameters = np.float32(
         [[0.7, 0, 0, 0, 0], [1, 0.21, 0, 0.68, 0.5], [1, 0, 0, 0, 0], [0.6, 0.5, 0.5, 1, 1]]
     )
-    got_x, got_targets = augment.mix(x, targets, parameters)
+    got_x, got_targets = transforms.mix(x, targets, parameters)
     for i, (share, y0, x0, y1, x1) in enumerate(parameters):
         partner = [1, 0, 3, 2][i]
         expected, own = np.zeros((10, 10, 3)), 0.0
@@ -245,14 +245,14 @@ def test_mix_equals_a_loop_over_pixels():
 
 def test_an_odd_batch_is_not_mixed():
     with pytest.raises(ValueError, match="has 3 faces, an odd number: choose a batch size"):
-        augment.mix(np.zeros((3, 4, 4, 1), np.float32), np.zeros((3, 7)), augment.identity(3)["mix"])
+        transforms.mix(np.zeros((3, 4, 4, 1), np.float32), np.zeros((3, 7)), augment.identity(3)["mix"])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_apply_with_the_identity_changes_nothing(channels):
     images = noise_faces(4, 48, 48, channels)
     batch = {"image": images, "target": np.eye(7, dtype=np.float32)[:4], **augment.identity(4)}
-    x, targets = jax.jit(augment.apply, static_argnums=1)(batch, 48)
+    x, targets = jax.jit(transforms.apply, static_argnums=1)(batch, 48)
     np.testing.assert_array_equal(x, images * np.float32(1 / 255))
     np.testing.assert_array_equal(targets, batch["target"])
 
@@ -262,17 +262,17 @@ def test_apply_runs_its_steps_in_order():
     ranges = augment.Ranges(rotation=15, contrast=(0.5, 1.5), erasing=1, mixup=1, cutmix=1)
     batch = {"image": images, "target": np.eye(7, dtype=np.float32)[:6]}
     batch |= augment.draw(ranges, 6, np.random.default_rng(0))
-    x, targets = augment.apply(batch, 40, "constant", mean=0.4)
-    expected = augment.resample(images, batch["affine"], 40, "constant", 0.4)
-    expected = augment.erase(augment.color(expected, batch["color"]), batch["erase"], 0.4)
-    expected, expected_targets = augment.mix(expected, batch["target"], batch["mix"])
+    x, targets = transforms.apply(batch, 40, "constant", mean=0.4)
+    expected = transforms.resample(images, batch["affine"], 40, "constant", 0.4)
+    expected = transforms.erase(transforms.color(expected, batch["color"]), batch["erase"], 0.4)
+    expected, expected_targets = transforms.mix(expected, batch["target"], batch["mix"])
     np.testing.assert_array_equal(x, expected)
     np.testing.assert_array_equal(targets, expected_targets)
 
 
 def test_apply_skips_what_the_batch_does_not_bring():
     batch = {"image": noise_faces(3, 48, 48, 1), "target": np.zeros((3, 7), np.float32)}
-    x, _ = augment.apply({**batch, "affine": augment.identity_affine(3)}, 48)
+    x, _ = transforms.apply({**batch, "affine": augment.identity_affine(3)}, 48)
     np.testing.assert_array_equal(x, batch["image"] * np.float32(1 / 255))
 
 
@@ -280,12 +280,12 @@ SHARDED = """
 import functools, json, sys
 import jax, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from fer_jax.data import augment
+from fer_jax.data import augment, transforms
 rng = np.random.default_rng(0)
 ranges = augment.Ranges(flip=0.5, rotation=15, erasing=1, contrast=(0.5, 1.5), mixup=1, cutmix=1)
 batch = {"image": rng.integers(0, 256, (16, 48, 48, 1), dtype=np.uint8),
          "target": np.eye(16, dtype=np.float32), **augment.draw(ranges, 16, rng)}
-apply = functools.partial(augment.apply, size=40)
+apply = functools.partial(transforms.apply, size=40)
 alone = jax.jit(apply)(batch)
 rows = NamedSharding(Mesh(np.array(jax.devices()), ("batch",)), PartitionSpec("batch"))
 spread = jax.jit(apply, in_shardings=(rows,), out_shardings=rows).lower(batch).compile()
@@ -357,7 +357,7 @@ def test_zoom_above_one_enlarges_and_rotation_agrees_with_opencv():
     expected = cv2.warpAffine(
         np.float32(image[0, ..., 0] / 255), forward, (48, 48), borderMode=cv2.BORDER_REFLECT
     )
-    got = augment.resample(image, affine, 48)[0, ..., 0]
+    got = transforms.resample(image, affine, 48)[0, ..., 0]
     np.testing.assert_allclose(got, expected, atol=2 * OPENCV)
 
 

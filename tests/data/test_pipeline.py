@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_jax.data import augment, pipeline
+from fer_jax.data import augment, pipeline, transforms
 from fer_jax.data.dataset import read
 from fer_jax.data.faces import Faces, one_hot
 from fer_jax.data.sources import synthetic
@@ -227,7 +227,7 @@ def test_refuses(faces, kwargs, message):
 
 def test_an_odd_batch_is_fine_without_mixing():
     (batch,) = take(stream(numbered_faces(20), batch_size=7, ranges=augment.PRESETS["cnn"]), 1)
-    x, targets = augment.apply(batch, 4)
+    x, targets = transforms.apply(batch, 4)
     assert x.shape == (7, 4, 4, 1) and targets.shape == (7, 7)
 
 
@@ -268,7 +268,7 @@ def test_contact_sheet_shows_the_faces_in_reading_order():
 def test_augmented_faces_keep_their_mean_and_targets():
     images, labels = synthetic.generate(20, 0, "train")
     faces = Faces(images, labels, one_hot(labels), [str(i) for i in range(len(labels))])
-    apply = jax.jit(augment.apply, static_argnums=(1, 2, 3))
+    apply = jax.jit(transforms.apply, static_argnums=(1, 2, 3))
     for name, ranges in augment.PRESETS.items():
         (batch,) = take(stream(faces, batch_size=64, ranges=ranges), 1)
         x, targets = apply(batch, 48, ranges.fill, 0.508)

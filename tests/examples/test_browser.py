@@ -15,7 +15,7 @@ import pytest
 from helpers import ROOT, needed, program
 from PIL import Image
 
-from fer_jax.data import augment
+from fer_jax.data import augment, transforms
 from fer_jax.data.sources import synthetic
 from fer_jax.inference.export.program import Program
 from fer_jax.loaded_model import LoadedModel
@@ -178,7 +178,7 @@ def test_faces_are_enlarged_as_in_training(interpolation, fill, ready):
     """A network of 64 px that was trained on faces of 48 px gets no sharper ones."""
     image = np.random.default_rng(0).integers(0, 256, (120, 90), np.uint8)
     shrunk = Image.fromarray(image).resize((48, 48), Image.Resampling.BILINEAR)
-    resampled = augment.resample(
+    resampled = transforms.resample(
         np.asarray(shrunk)[None, ..., None], augment.identity_affine(1), 64, fill, 0.25, interpolation
     )
     how = {"side_in_training": 48, "interpolation": interpolation, "fill": fill, "mean": [0.2, 0.3]}

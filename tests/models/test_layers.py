@@ -83,14 +83,8 @@ def flax_norm(train):
 def norm_variables(channels):
     rng = np.random.default_rng(7)
     return {
-        "params": {
-            "scale": rng.uniform(-1.5, 1.5, channels).astype(np.float32),
-            "bias": normal(3, channels),
-        },
-        "batch_stats": {
-            "mean": normal(4, channels),
-            "var": rng.uniform(0.5, 2, channels).astype(np.float32),
-        },
+        "params": {"scale": rng.uniform(-1.5, 1.5, channels).astype(np.float32), "bias": normal(3, channels)},
+        "batch_stats": {"mean": normal(4, channels), "var": rng.uniform(0.5, 2, channels).astype(np.float32)},
     }
 
 

@@ -65,10 +65,7 @@ def test_a_partial_file_names_what_is_absent(assets):
     with pytest.raises(ValueError, match="missing: " + ", ".join(B4_ABSENT)):
         weights.convert("efficientnet_b4", "timm", path)
     found = weights.convert("efficientnet_b4", "timm", path, absent=B4_ABSENT)
-    assert found.facts["missing"] == [
-        "params/block_31/expand/kernel",
-        "params/block_31/project/kernel",
-    ]
+    assert found.facts["missing"] == ["params/block_31/expand/kernel", "params/block_31/project/kernel"]
 
 
 def test_a_partial_file_of_tensorflow_s_weights_brings_their_conventions(assets):

@@ -11,7 +11,7 @@ from helpers import assert_same_run, tiny_config
 from scipy.special import log_softmax, softmax
 
 from fer_jax import models, weights_file
-from fer_jax.data import augment
+from fer_jax.data import augment, transforms
 from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces, one_hot
@@ -70,7 +70,7 @@ def test_the_loss_is_cross_entropy_against_the_teachers_view_of_the_batch(teache
 
     answers = []
     for teacher, side in zip(teachers, (12, 8), strict=True):
-        x = (np.asarray(augment.apply(given, side, "reflect", 0.4)[0]) - 0.4) / 0.2
+        x = (np.asarray(transforms.apply(given, side, "reflect", 0.4)[0]) - 0.4) / 0.2
         theirs = np.asarray(jax.jit(teacher.model.apply)(teacher.variables, x))
         answers.append(softmax(theirs / temperature, axis=1))
     terms = -(np.mean(answers, axis=0) * log_softmax(logits / temperature, axis=1)).sum(axis=1)
@@ -88,7 +88,7 @@ def test_what_teachers_answer_before_training_is_part_of_the_targets(teachers, t
     answers = []
     for teacher, side in zip(teachers, (12, 8), strict=True):
         for view in (images, images[:, :, ::-1]):
-            drawn = augment.resample(view, augment.identity_affine(5), side, "reflect", 0.4, "bilinear")
+            drawn = transforms.resample(view, augment.identity_affine(5), side, "reflect", 0.4, "bilinear")
             x = (np.asarray(drawn) - 0.4) / 0.2
             answers.append(softmax(np.asarray(jax.jit(teacher.model.apply)(teacher.variables, x)), axis=1))
     expected = 0.75 * np.eye(7)[:5] + 0.25 * np.mean(answers, axis=0)

@@ -22,7 +22,7 @@ import numpy as np
 import scipy.ndimage
 from PIL import Image
 
-from fer_jax.data import augment
+from fer_jax.data import augment, transforms
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -65,7 +65,7 @@ def corrupt(
       numbers: int [N], which with the seed determine the random numbers of each image; None counts from 0.
 
     Returns:
-      uint8 [N, H, W, C]. Crops, shifts, rotations and motion are resampled by `augment.resample`, which
+      uint8 [N, H, W, C]. Crops, shifts, rotations and motion are resampled by `transforms.resample`, which
       mirrors the image beyond its edge; faces that are not square become squares of the longer side.
 
     Raises:
@@ -164,7 +164,7 @@ def _cover(images: np.ndarray, middle: float, height: float) -> np.ndarray:
     return np.where(covered[:, None, None], images.mean(axis=(1, 2), keepdims=True), images)
 
 
-_resample = jax.jit(augment.resample, static_argnums=2)
+_resample = jax.jit(transforms.resample, static_argnums=2)
 
 
 def _draw(images: np.ndarray, affine: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fer_jax import batch_inference, preprocessing, runtime
-from fer_jax.data import augment
+from fer_jax.data import augment, transforms
 from fer_jax.loaded_model import LoadedModel
 from fer_jax.models.ops.portable import portable
 
@@ -93,7 +93,7 @@ class Program:
 
         @jax.jit
         def resize(images, affine):
-            x = augment.resample(images, affine, side, **arguments)
+            x = transforms.resample(images, affine, side, **arguments)
             return jnp.round(jnp.clip(x / augment.PIXEL, 0, 255)).astype(jnp.uint8)
 
         parts = []

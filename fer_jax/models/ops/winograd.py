@@ -38,9 +38,7 @@ def convolve(x: jnp.ndarray, kernel: jnp.ndarray) -> jnp.ndarray:
     return _filter(_pad(x), kernel)[:, : x.shape[1], : x.shape[2]]
 
 
-def gradients(
-    x: jnp.ndarray, kernel: jnp.ndarray, gradient: jnp.ndarray
-) -> tuple[jnp.ndarray, jnp.ndarray]:
+def gradients(x: jnp.ndarray, kernel: jnp.ndarray, gradient: jnp.ndarray) -> tuple[jnp.ndarray, jnp.ndarray]:
     """Returns the gradients of `x` and `kernel` for the gradient of `convolve`'s result."""
     height, width = gradient.shape[1:3]
     padded, gradient = _pad(x), _pad(gradient)
