@@ -1,13 +1,14 @@
-"""What the ImageNet networks have in common: attributes, conventions, the way in and the way out."""
+"""Attributes, conventions, and blocks that the ImageNet networks share."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fer_jax.models.layers import Activation, BatchNorm, Conv, SqueezeExcite
+from fer_jax.models.layers import Activation, BatchNorm, Conv, FeatureMap, SqueezeExcite
 
 ADAPTERS = ("none", "rgb")
 
@@ -15,14 +16,14 @@ ADAPTERS = ("none", "rgb")
 class Backbone(nn.Module):
     """Base of the ImageNet networks.
 
-    Called with faces float [B, S, S, C], normalised as the weights expect, it gives logits float32
-    [B, num_classes], or with `features=True` the features float32 [B, F] that dropout and classifier take.
-    C is 3 (grey faces are repeated by the pipeline) or 1: then either the stem has one input channel, for
-    weights whose stem was summed over the colours, or `adapter` makes three of it
-    (`pretrained.weights.initialise` prepares either).
+    Called with faces float [B, S, S, C], normalized as the weights expect, a network returns logits float32
+    [B, num_classes], or with `features=True` the features float32 [B, F] that dropout and classifier take. C
+    is 3 (the pipeline repeats gray faces) or 1: then either the stem has one input channel, for weights whose
+    stem was summed over the colors, or `adapter` makes three of it (`pretrained.weights.initialise` prepares
+    either).
 
-    The parameters at the top level are the network's parts, in the order of the data: `adapter` where
-    there is one, then what the family says, and last `head`, the classifier.
+    The parameters at the top level are the network's parts, in the order of the data: `adapter` if there is
+    one, then what the family lists, and last `head`, the classifier.
 
     Attributes:
       num_classes: width of the logits.
@@ -30,10 +31,10 @@ class Backbone(nn.Module):
       drop_path: rate at which residual blocks are skipped, an image at a time: block i of n, from 0, at
         drop_path * i / n, so the first never (Huang et al. 2016, arXiv:1603.09382, with timm's rates).
       padding: 'symmetric' as torch pads, or 'same' as TensorFlow does; they differ at stride 2.
-      epsilon: of BatchNorm: 1e-5 in torchvision but for MobileNetV3, 1e-3 in Keras.
+      epsilon: of BatchNorm: 1e-5 in torchvision except for MobileNetV3, 1e-3 in Keras.
       adapter: 'none', or 'rgb' for a learned 3x3 convolution from C channels to three.
-      frozen: paths of the BatchNorm layers that keep to their running statistics in training, too, such as
-        ('block_0', 'project_norm'); other paths say nothing.
+      frozen: paths of the BatchNorm layers that use their running statistics in training, too, such as
+        ('block_0', 'project_norm'); other paths are ignored.
       dtype: type of the computation; parameters and statistics stay float32.
       axis_name: mapped axis over which BatchNorm averages its statistics.
     """
@@ -49,11 +50,7 @@ class Backbone(nn.Module):
     axis_name: str | None = None
 
     def layers(self, train: bool, *block: str) -> dict[str, Any]:
-        """The convolutions and the BatchNorm of a block (its name), or of the network itself.
-
-        Returns:
-          `conv`, and `norm`, which takes its name and its tail.
-        """
+        """Returns constructors for a block (its name), or for the network itself: 'conv' and 'norm'."""
 
         def norm(name: str, **kwargs) -> BatchNorm:
             follows = train and (*block, name) not in self.frozen
@@ -61,24 +58,56 @@ class Backbone(nn.Module):
                 follows, self.axis_name, epsilon=self.epsilon, dtype=self.dtype, name=name, **kwargs
             )
 
-        return {
-            "conv": functools.partial(Conv, use_bias=False, padding=self.padding, dtype=self.dtype),
-            "norm": norm,
-        }
+        conv = functools.partial(Conv, use_bias=False, padding=self.padding, dtype=self.dtype)
+        return {"conv": conv, "norm": norm}
+
+    def drop_rate(self, block: int, blocks: int, train: bool) -> float:
+        """Returns the rate at which a block of so many is skipped."""
+        return self.drop_path * block / blocks if train else 0.0
+
+    def conv_norm(self, x: jnp.ndarray, train: bool, name: str, act: Activation, *shape: int) -> jnp.ndarray:
+        """Applies the convolution `name`, of `shape` features, size, and stride, BatchNorm, and `act`."""
+        layers = self.layers(train)
+        return layers["norm"](tail=act, name=f"{name}_norm")(layers["conv"](*shape, name=name)(x))
+
+    def inverted_residuals(
+        self,
+        x: jnp.ndarray,
+        train: bool,
+        stem: int,
+        blocks: Sequence[dict[str, Any]],
+        top: int,
+        act: Activation,
+    ) -> jnp.ndarray:
+        """Returns the last spatial features of a network of inverted residual blocks.
+
+        Args:
+          x: faces.
+          train: whether the network trains.
+          stem: channels of the first convolution.
+          blocks: attributes of each `InvertedResidual`.
+          top: channels of the last convolution, or 0 for none.
+          act: activation after the first and the last convolution.
+        """
+        x = self.conv_norm(self.enter(x), train, "stem", act, stem, 3, 2)
+        for i, block in enumerate(blocks):
+            name, rate = f"block_{i}", self.drop_rate(i, len(blocks), train)
+            x = InvertedResidual(**self.layers(train, name), **block, drop_path=rate, name=name)(x)
+        return FeatureMap()(self.conv_norm(x, train, "top", act, top, 1) if top else x)
 
     def enter(self, x: jnp.ndarray) -> jnp.ndarray:
-        """The faces as the stem takes them.
+        """Returns the faces as the stem takes them.
 
         Raises:
           ValueError: `adapter` is none of `ADAPTERS`.
         """
         if self.adapter not in ADAPTERS:
-            raise ValueError(f"adapter={self.adapter!r}; there are: {', '.join(ADAPTERS)}")
+            raise ValueError(f"adapter={self.adapter!r}: expected one of {', '.join(ADAPTERS)}")
         x = x.astype(self.dtype)
         return Conv(3, dtype=self.dtype, name="adapter")(x) if self.adapter == "rgb" else x
 
     def leave(self, x: jnp.ndarray, train: bool, features: bool) -> jnp.ndarray:
-        """Features [B, F] -> logits, or the features themselves."""
+        """Classifies features [B, F], or returns them as float32."""
         x = x.astype(jnp.float32)
         if features:
             return x
@@ -87,56 +116,53 @@ class Backbone(nn.Module):
 
 
 def divisible(width: float) -> int:
-    """The multiple of 8 nearest to `width`, at least 8 and at least 90 % of it."""
+    """Returns the multiple of 8 nearest to `width`, at least 8 and at least 90 % of it."""
     rounded = max(8, int(width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * width else rounded
 
 
 def hard_sigmoid(x: jnp.ndarray) -> jnp.ndarray:
-    """relu6(x + 3) / 6."""
+    """Returns relu6(x + 3) / 6."""
     return jnp.clip(x / 6 + 0.5, 0, 1)
 
 
 def hard_swish(x: jnp.ndarray) -> jnp.ndarray:
-    """x * hard_sigmoid(x) (Howard et al. 2019, arXiv:1905.02244)."""
+    """Returns x * hard_sigmoid(x) (Howard et al. 2019, arXiv:1905.02244)."""
     return x * hard_sigmoid(x)
 
 
 class DropPath(nn.Module):
-    """Leaves a residual branch [B, ...] out, an image at a time, and scales the others up for it.
+    """Random omission of a residual branch [B, ...], an image at a time; the others are scaled up for it.
 
     Attributes:
-      rate: probability of leaving out.
-      train: whether to do it at all.
+      rate: probability of omission; 0 in evaluation.
     """
 
     rate: float
-    train: bool
 
     @nn.compact
     def __call__(self, x: jnp.ndarray) -> jnp.ndarray:
-        if not self.train or self.rate == 0:
+        if self.rate == 0:
             return x
         kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, (len(x),) + (1,) * (x.ndim - 1))
         return jnp.where(kept, x / (1 - self.rate), 0)
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, depthwise convolution, squeeze-excitation, 1x1 projection; shortcut where shapes agree.
+    """1x1 expansion, depthwise convolution, squeeze-excitation, 1x1 projection; shortcut if shapes agree.
 
     MobileNetV2's block (Sandler et al. 2018, arXiv:1801.04381), with the squeeze-excitation of MobileNetV3
     and EfficientNet.
 
     Attributes:
       conv, norm: as `Backbone.layers` returns them.
-      expanded: channels of the depthwise convolution; no expansion where the input has as many.
+      expanded: channels of the depthwise convolution; no expansion if the input has as many.
       features: channels of the output.
       kernel, stride: of the depthwise convolution.
       act: activation.
       squeeze: channels of the squeeze-excitation's bottleneck, or 0 for none.
       squeeze_act, gate: of the squeeze-excitation.
       drop_path: rate at which the block is skipped.
-      train: whether to skip at all.
     """
 
     conv: Any
@@ -150,7 +176,6 @@ class InvertedResidual(nn.Module):
     squeeze_act: Activation = nn.relu
     gate: Activation = nn.sigmoid
     drop_path: float = 0.0
-    train: bool = False
 
     @nn.compact
     def __call__(self, x: jnp.ndarray) -> jnp.ndarray:
@@ -162,8 +187,5 @@ class InvertedResidual(nn.Module):
         x = self.norm(tail=self.act, name="depthwise_norm")(x)
         if self.squeeze:
             x = SqueezeExcite(self.squeeze, self.squeeze_act, self.gate, x.dtype, name="squeeze")(x)
-        x = self.conv(self.features, 1, name="project")(x)
-        x = self.norm(name="project_norm")(x)
-        if x.shape != shortcut.shape:
-            return x
-        return shortcut + DropPath(self.drop_path, self.train)(x)
+        x = self.norm(name="project_norm")(self.conv(self.features, 1, name="project")(x))
+        return x if x.shape != shortcut.shape else shortcut + DropPath(self.drop_path)(x)

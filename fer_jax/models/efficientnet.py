@@ -6,8 +6,7 @@ from typing import ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 
-from fer_jax.models.backbone import Backbone, InvertedResidual, divisible
-from fer_jax.models.layers import FeatureMap
+from fer_jax.models.backbone import Backbone, divisible
 from fer_jax.models.ops.pooling import global_pool
 
 # B0's stages: blocks, channels, kernel, stride, expansion.
@@ -30,8 +29,8 @@ class EfficientNetB0(Backbone):
     Attributes:
       width: factor on the channels.
       depth: factor on the blocks of a stage.
-      cut: how many blocks there are at most; a network that is cut has no `top` either, and its features are
-        the mean over space of the last block's. None for the whole network.
+      cut: maximum number of blocks; a network that is cut has no `top` either, and its features are the mean
+        over space of the last block's. None for the whole network.
     """
 
     width: float = 1.0
@@ -45,34 +44,26 @@ class EfficientNetB0(Backbone):
         depths = [math.ceil(count * self.depth) for count, *_ in _STAGES]
         if self.lite:
             depths[0], depths[-1] = _STAGES[0][0], _STAGES[-1][0]
-        blocks = [
-            (divisible(channels * self.width), kernel, stride if first == 0 else 1, expansion)
-            for depth, (_, channels, kernel, stride, expansion) in zip(depths, _STAGES, strict=True)
-            for first in range(depth)
-        ][: self.cut]
-        layers, act = self.layers(train), nn.relu6 if self.lite else nn.silu
-        ends = 1.0 if self.lite else self.width
-        x = layers["conv"](divisible(32 * ends), 3, 2, name="stem")(self.enter(x))
-        x = layers["norm"](tail=act, name="stem_norm")(x)
-        for i, (channels, kernel, stride, expansion) in enumerate(blocks):
-            name, width = f"block_{i}", x.shape[-1]
-            x = InvertedResidual(
-                **self.layers(train, name),
-                expanded=width * expansion,
-                features=channels,
-                kernel=kernel,
-                stride=stride,
-                act=act,
-                squeeze=0 if self.lite else max(1, width // 4),
-                squeeze_act=act,
-                drop_path=self.drop_path * i / len(blocks),
-                train=train,
-                name=name,
-            )(x)
-        if self.cut is None:
-            x = layers["conv"](divisible(1280 * ends), 1, name="top")(x)
-            x = layers["norm"](tail=act, name="top_norm")(x)
-        return self.leave(global_pool(FeatureMap()(x)), train, features)
+        ends, act = 1.0 if self.lite else self.width, nn.relu6 if self.lite else nn.silu
+        stem = inputs = divisible(32 * ends)
+        blocks = []
+        for depth, (_, channels, kernel, stride, expansion) in zip(depths, _STAGES, strict=True):
+            for index in range(depth):
+                blocks.append(
+                    dict(
+                        expanded=inputs * expansion,
+                        features=divisible(channels * self.width),
+                        kernel=kernel,
+                        stride=1 if index else stride,
+                        act=act,
+                        squeeze=0 if self.lite else max(1, inputs // 4),
+                        squeeze_act=act,
+                    )
+                )
+                inputs = blocks[-1]["features"]
+        top = divisible(1280 * ends) if self.cut is None else 0
+        x = self.inverted_residuals(x, train, stem, blocks[: self.cut], top, act)
+        return self.leave(global_pool(x), train, features)
 
 
 class EfficientNetB2(EfficientNetB0):
@@ -92,7 +83,7 @@ class EfficientNetB4(EfficientNetB0):
 
 
 class EfficientNetLite0(EfficientNetB0):
-    """EfficientNet-Lite0: without squeeze-excitation, with ReLU6 (tensorflow/tpu, efficientnet/lite).
+    """EfficientNet-Lite0: no squeeze-excitation, and ReLU6 (tensorflow/tpu, efficientnet/lite).
 
     Stem and top are not scaled, nor are the depths of the first and the last stage.
     """

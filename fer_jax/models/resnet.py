@@ -11,14 +11,13 @@ from fer_jax.models.ops.pooling import global_pool, max_pool_3x3
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, projected where the shape changes.
+    """Two 3x3 convolutions and a shortcut, which is projected if the shape changes.
 
     Attributes:
-      conv, norm: as `Backbone.layers` gives them.
+      conv, norm: as `Backbone.layers` returns them.
       features: channels of the output.
       stride: of the first convolution.
       drop_path: rate at which the branch is skipped.
-      train: whether to skip at all.
     """
 
     conv: Any
@@ -26,7 +25,6 @@ class BasicBlock(nn.Module):
     features: int
     stride: int
     drop_path: float = 0.0
-    train: bool = False
 
     @nn.compact
     def __call__(self, x: jnp.ndarray) -> jnp.ndarray:
@@ -37,7 +35,7 @@ class BasicBlock(nn.Module):
         if y.shape != x.shape:
             shortcut = self.conv(self.features, 1, self.stride, name="project")(x)
             shortcut = self.norm(name="project_norm")(shortcut)
-        return nn.relu(shortcut + DropPath(self.drop_path, self.train)(y))
+        return nn.relu(shortcut + DropPath(self.drop_path)(y))
 
 
 class ResNet18(Backbone):
@@ -53,22 +51,12 @@ class ResNet18(Backbone):
 
     @nn.compact
     def __call__(self, x: jnp.ndarray, train: bool = False, features: bool = False) -> jnp.ndarray:
-        layers = self.layers(train)
         size, stride = (3, 1) if self.small_stem else (7, 2)
-        x = layers["conv"](64, size, stride, name="stem")(self.enter(x))
-        x = layers["norm"](tail=nn.relu, name="stem_norm")(x)
+        x = self.conv_norm(self.enter(x), train, "stem", nn.relu, 64, size, stride)
         if not self.small_stem:
             x = max_pool_3x3(x)
         for i in range(8):
-            name = f"block_{i}"
-            own = self.layers(train, name)
-            x = BasicBlock(
-                own["conv"],
-                own["norm"],
-                features=64 * 2 ** (i // 2),
-                stride=2 if i in (2, 4, 6) else 1,
-                drop_path=self.drop_path * i / 8,
-                train=train,
-                name=name,
-            )(x)
+            name, shape = f"block_{i}", {"features": 64 * 2 ** (i // 2), "stride": 2 if i in (2, 4, 6) else 1}
+            rate = self.drop_rate(i, 8, train)
+            x = BasicBlock(**self.layers(train, name), **shape, drop_path=rate, name=name)(x)
         return self.leave(global_pool(FeatureMap()(x)), train, features)

@@ -13,13 +13,13 @@ _STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 class VGG16(Backbone):
     """VGG16.
 
-    Parts: `conv_0` ... `conv_12` (and `norm_0` ... with BatchNorm), `hidden_0` and `hidden_1` where there are
+    Parts: `conv_0` ... `conv_12` (and `norm_0` ... with BatchNorm), `hidden_0` and `hidden_1` if there are
     dense layers, `head`.
 
     Attributes:
       batch_norm: BatchNorm after each convolution.
-      dense: the two dense layers of 4096 on the flattened features, as on ImageNet at 224 pixels; they
-        fix the input size. Otherwise the features are averaged over space.
+      dense: the two dense layers of 4096 on the flattened features, as on ImageNet at 224 pixels; they fix
+        the input size. Without them the features are averaged over space.
     """
 
     dropout: float = 0.5
@@ -33,15 +33,13 @@ class VGG16(Backbone):
         for i, (count, width) in enumerate(_STAGES, 1):
             last = nn.relu if i == len(_STAGES) else relu_pool
             for tail in (nn.relu,) * (count - 1) + (last,):
-                name = f"conv_{index}"
-                x = layers["conv"](width, 3, use_bias=True, name=name)(x)
+                x = layers["conv"](width, 3, use_bias=True, name=f"conv_{index}")(x)
                 x = layers["norm"](tail=tail, name=f"norm_{index}")(x) if self.batch_norm else tail(x)
                 index += 1
         x = max_pool_2x2(FeatureMap()(x))
         if not self.dense:
             return self.leave(global_pool(x), train, features)
-        x = x.reshape(len(x), -1)
-        x = nn.relu(nn.Dense(4096, dtype=self.dtype, name="hidden_0")(x))
+        x = nn.relu(nn.Dense(4096, dtype=self.dtype, name="hidden_0")(x.reshape(len(x), -1)))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = nn.relu(nn.Dense(4096, dtype=self.dtype, name="hidden_1")(x))
         return self.leave(x, train, features)

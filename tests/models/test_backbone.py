@@ -29,17 +29,16 @@ def faces(size, channels=3, count=2):
 
 def test_drop_path_leaves_out_whole_images_and_scales_the_others():
     x = np.random.default_rng(0).uniform(1, 2, (1000, 2, 3, 2)).astype(np.float32)
-    y = np.asarray(DropPath(0.2, True).apply({}, x, rngs={"dropout": jax.random.key(1)}))
+    y = np.asarray(DropPath(0.2).apply({}, x, rngs={"dropout": jax.random.key(1)}))
     kept = (y != 0).all(axis=(1, 2, 3))
     np.testing.assert_array_equal(y[~kept], 0)
     np.testing.assert_allclose(y[kept], x[kept] / 0.8, rtol=1e-6)
     assert abs(kept.mean() - 0.8) < 0.05  # four standard deviations
 
 
-def test_drop_path_rests_in_evaluation_and_at_rate_zero():
+def test_drop_path_at_rate_zero_changes_nothing():
     x = faces(4)
-    np.testing.assert_array_equal(DropPath(0.9, False).apply({}, x), x)
-    np.testing.assert_array_equal(DropPath(0.0, True).apply({}, x), x)
+    np.testing.assert_array_equal(DropPath(0.0).apply({}, x), x)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +55,7 @@ def test_the_rate_of_a_block_grows_with_its_number(name, blocks, with_shortcut):
 
     def note(next_function, args, kwargs, context):
         if isinstance(context.module, DropPath):
-            rates[context.module.path[0]] = context.module.rate, context.module.train
+            rates[context.module.path[0]] = context.module.rate
         return next_function(*args, **kwargs)
 
     model = models.create(name, drop_path=0.4)
@@ -64,7 +63,7 @@ def test_the_rate_of_a_block_grows_with_its_number(name, blocks, with_shortcut):
     keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
     with nn.intercept_methods(note):
         jax.eval_shape(functools.partial(model.init, train=True), keys, face)
-    assert rates == {f"block_{i}": (pytest.approx(0.4 * i / blocks), True) for i in with_shortcut}
+    assert rates == {f"block_{i}": pytest.approx(0.4 * i / blocks) for i in with_shortcut}
 
 
 # -------------------- the way in and out --------------------
