@@ -101,7 +101,7 @@ def test_the_stem_behind_an_adapter_takes_colours(name):
 
 
 def test_an_unknown_adapter_is_refused():
-    with pytest.raises(ValueError, match="adapter='grey'; there are: none, rgb"):
+    with pytest.raises(ValueError, match="adapter='grey'; expected one of none, rgb"):
         jax.eval_shape(Means(adapter="grey").init, jax.random.key(0), faces(4))
 
 
@@ -113,6 +113,31 @@ def test_logits_are_the_head_on_the_features():
 
 
 # -------------------- types and sizes --------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "blocks", "features"),
+    [
+        ("efficientnet_b0", 5_288_548, 16, 1280),
+        ("efficientnet_b2", 9_109_994, 23, 1408),
+        ("efficientnet_b4", 19_341_616, 32, 1792),
+        ("efficientnet_lite0", 4_652_008, 16, 1280),
+        ("efficientnet_lite2", 6_092_072, 21, 1280),
+        ("mobilenet_v2", 3_504_872, 17, 1280),
+        ("mobilenet_v3_small", 2_542_856, 11, 1024),
+        ("resnet18", 11_689_512, 8, 512),
+        ("vgg16", 138_357_544, 0, 4096),
+        ("vgg16_bn", 138_365_992, 0, 4096),
+    ],
+)
+def test_the_published_number_of_parameters(name, parameters, blocks, features):
+    model = models.create(name, num_classes=1000, **({"dense": True} if name.startswith("vgg") else {}))
+    face = jax.ShapeDtypeStruct((2, 224, 224, 3), np.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), face)
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == parameters
+    assert sum(part.startswith("block_") for part in variables["params"]) == blocks
+    found = jax.eval_shape(lambda v, x: model.apply(v, x, features=True), variables, face)
+    assert found.shape == (2, features)
 
 
 def test_bfloat16_is_close_to_float32():

@@ -1,16 +1,18 @@
-"""oneDNN's calls against NumPy and lax, and the convolutions where there are none."""
+"""oneDNN's calls against NumPy and lax, and when they are used."""
+
+import logging
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fer_jax.models.ops import convolution, onednn
+from fer_jax.models.ops import onednn
 
 
 @pytest.fixture
 def usable():
-    if not onednn.is_usable(jnp.zeros(1)):
+    if not onednn.is_usable("float32"):
         pytest.skip(
             "needs a single CPU, Linux on x86-64 and a jaxlib of onednn.TESTED_JAXLIB: oneDNN's calls"
         )
@@ -18,14 +20,6 @@ def usable():
 
 def normal(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def lax_convolution(x, kernel, pads, strides, groups=1):
-    axes = "DHW"[-len(pads) :]
-    numbers = f"N{axes}C", f"{axes}IO", f"N{axes}C"
-    return jax.lax.conv_general_dilated(
-        x, kernel, strides, pads, dimension_numbers=numbers, feature_group_count=groups
-    )
 
 
 @pytest.mark.parametrize("transpose_a", [False, True])
@@ -48,44 +42,12 @@ def test_matrix_product_is_that_of_numpy(usable, transpose_a, transpose_b):
 def test_convolution_is_that_of_lax(usable, x, kernel, pads, strides, groups):
     x, kernel = normal(0, *x), normal(1, *kernel)
     y = jax.jit(lambda x, k: onednn.convolve(x, k, pads, strides, groups))(x, kernel)
-    np.testing.assert_allclose(y, lax_convolution(x, kernel, pads, strides, groups), atol=2e-4)
-
-
-def test_convolution_maps_over_an_axis(usable):
-    x, kernel = normal(0, 3, 2, 6, 6, 4), normal(1, 3, 3, 4, 5)
-    y = jax.vmap(convolution.convolve, (0, None))(x, kernel)
-    expected = [lax_convolution(images, kernel, ((1, 1), (1, 1)), (1, 1)) for images in x]
-    np.testing.assert_allclose(y, expected, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "shape, size", [((32, 24, 20, 8), 3), ((40, 6, 6, 1), 3), ((16, 9, 7, 24), 5), ((8, 6, 6, 8), 1)]
-)
-def test_convolution_in_bfloat16_rounds_only_its_results(shape, size):
-    """Beside the same bfloat16 numbers convolved in float32."""
-    if not onednn.is_usable(jnp.zeros(1, jnp.bfloat16)):
-        pytest.skip("needs a processor with instructions for bfloat16 (AVX-512 BF16 or AMX)")
-    low = [jnp.asarray(a, jnp.bfloat16) for a in (normal(0, *shape), normal(1, size, size, shape[-1], 12))]
-    gradient = jnp.asarray(normal(2, *shape[:3], 12), jnp.bfloat16)
-    y, pull = jax.vjp(convolution.convolve, *low)
-    pads = [convolution.padding_of(n, size, 1, "same") for n in shape[1:3]]
-    expected, expected_pull = jax.vjp(
-        lambda x, k: lax_convolution(x, k, pads, (1, 1)), *(a.astype(jnp.float32) for a in low)
+    axes = "DHW"[-len(pads) :]
+    numbers = f"N{axes}C", f"{axes}IO", f"N{axes}C"
+    expected = jax.lax.conv_general_dilated(
+        x, kernel, strides, pads, dimension_numbers=numbers, feature_group_count=groups
     )
-    pairs = zip((y, *pull(gradient)), (expected, *expected_pull(gradient.astype(jnp.float32))), strict=True)
-    for result, reference in pairs:
-        assert result.dtype == jnp.bfloat16
-        # Half a unit in the last of eight digits is 0.4 %.
-        np.testing.assert_allclose(
-            result.astype(jnp.float32), reference, rtol=4e-3, atol=4e-3 * np.abs(reference).max()
-        )
-
-
-def test_other_types_are_not_for_it(monkeypatch):
-    assert not onednn.is_usable(jnp.zeros(1), jnp.zeros(1, jnp.float16))
-    assert not onednn.is_usable(jnp.zeros(1), jnp.zeros(1, jnp.bfloat16))
-    monkeypatch.setattr(onednn, "_multiplies_bfloat16", lambda: False)
-    assert not onednn.is_usable(jnp.zeros(1, jnp.bfloat16))
+    np.testing.assert_allclose(y, expected, atol=2e-4)
 
 
 @pytest.mark.parametrize(
@@ -113,22 +75,19 @@ def test_onednn_is_not_used_with_sse_alone(monkeypatch):
     assert not onednn._is_in_jaxlib.__wrapped__()
 
 
-def test_a_jaxlib_that_is_not_known_is_left_alone(monkeypatch):
-    monkeypatch.setattr(onednn, "TESTED_JAXLIB", ())
-    onednn._is_in_jaxlib.cache_clear()
-    try:
-        assert not onednn.is_usable(jnp.zeros(1))
-    finally:
-        onednn._is_in_jaxlib.cache_clear()
+def test_other_types_are_not_for_it(monkeypatch):
+    assert not onednn.is_usable("float16") and not onednn.is_usable("float64")
+    monkeypatch.setattr(onednn, "_multiplies_bfloat16", lambda: False)
+    assert not onednn.is_usable(jnp.bfloat16)
 
 
-@pytest.mark.parametrize("size, stride", [(1, 1), (1, 2), (3, 1), (3, 2)])
-def test_convolutions_without_it_are_the_same(monkeypatch, size, stride):
-    x, dense, depthwise = normal(0, 2, 9, 8, 4), normal(1, size, size, 4, 6), normal(2, size, size, 1, 4)
-
-    monkeypatch.setattr(onednn, "is_usable", lambda *arrays: False)
-    pads = [convolution.padding_of(n, size, stride, "same") for n in x.shape[1:3]]
-    expected = lax_convolution(x, dense, pads, (stride, stride))
-    np.testing.assert_allclose(convolution.convolve(x, dense, stride), expected, atol=1e-4)
-    expected = lax_convolution(x, depthwise, pads, (stride, stride), groups=4)
-    np.testing.assert_allclose(convolution.convolve_depthwise(x, depthwise, stride), expected, atol=1e-4)
+def test_an_untested_jaxlib_is_not_called_and_the_reason_is_logged(monkeypatch, caplog):
+    monkeypatch.setattr(onednn, "TESTED_JAXLIB", ("0.0.1",))
+    monkeypatch.setattr(onednn.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(onednn.platform, "machine", lambda: "x86_64")
+    with caplog.at_level(logging.WARNING):
+        assert not onednn._is_in_jaxlib.__wrapped__()
+    assert "several times slower" in caplog.text and "0.0.1" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(onednn.jax, "default_backend", lambda: "gpu")
+    assert not onednn._is_in_jaxlib.__wrapped__() and not caplog.text
