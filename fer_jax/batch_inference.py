@@ -1,4 +1,4 @@
-"""Probabilities for every image of a split, each counted once."""
+"""Class probabilities for every image of a split, each predicted once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -31,8 +31,7 @@ def _ten_crops(n: int) -> list[np.ndarray]:
     return crops + [augment.compose(crop, flip) for crop in crops]
 
 
-# Views whose probabilities are averaged. Each is one affine map of the face, so that it is
-# interpolated once, whatever the sizes of face and model.
+# Views whose probabilities are averaged. Each is one affine map of the face, which is thus interpolated once.
 TTA = {"none": _whole, "flip": _whole_and_mirrored, "tencrop": _ten_crops}
 
 
@@ -41,11 +40,10 @@ def compile_forward(
     compiler_options: Mapping[str, str] | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Forward:
-    """`preprocessing.make_forward`'s function compiled, a batch spread over devices.
+    """Compiles the function of `preprocessing.make_forward`, with batches divided among devices.
 
     Args:
-      forward: pure, (variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3]) -> logits
-        [B, K].
+      forward: pure, (variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3]) -> logits [B, K].
       compiler_options: for `jax.jit`.
       devices: of this process; None for all.
     """
@@ -68,26 +66,26 @@ def predict(
     progress: bool = True,
     devices: Sequence[jax.Device] | None = None,
 ) -> np.ndarray:
-    """Class probabilities of all images, in order.
+    """Predicts the class probabilities of all images, in order.
 
-    Every batch has the same size, so that one program is compiled: the last is filled up with
-    copies of the last image, whose results are dropped.
+    Every batch has the same size, so that one program is compiled: the last is padded with copies of the last
+    image, whose results are dropped.
 
     Args:
       forward: from `compile_forward`.
       variables: what it takes, arrays of NumPy or JAX.
       images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
       batch_size: images at a time, rounded up to a multiple of the number of devices.
-      tta: one of `TTA`: 'none'; 'flip' averages the face and its mirror image; 'tencrop' the four
-        corners and the centre, 44/48 of the side, and their mirror images.
-      progress: whether to show a progress bar.
+      tta: test-time augmentation, one of `TTA`: 'none'; 'flip' averages the face and its mirror image;
+        'tencrop' the four corners and the center, 44/48 of the side, and their mirror images.
+      progress: show a progress bar.
       devices: those that `forward` was compiled for.
 
     Returns:
       float64 [N, K], rows that sum to 1.
 
     Raises:
-      ValueError: unknown `tta`, `batch_size` below 1, no images, or results that are not finite.
+      ValueError: `tta` is unknown, `batch_size` below 1, there are no images, or results are not finite.
     """
     count = images.shape[0]
     if tta not in TTA:
@@ -124,19 +122,19 @@ def predict(
 
 
 def _average(logits: list[jax.Array]) -> np.ndarray:
-    """The views' mean probabilities, float64 [B, K] so that rows sum to 1 in a file too."""
+    """Returns the views' mean probabilities, float64 [B, K] so that rows sum to 1 in a file, too."""
     return np.mean([softmax(np.asarray(view, np.float64)) for view in logits], axis=0)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities float64 [B, K] of logits float64 [B, K]; NaN where those are not finite."""
+    """Returns probabilities float64 [B, K] of logits float64 [B, K]; NaN where those are not finite."""
     with np.errstate(invalid="ignore"):  # infinities become NaN, which `predict` reports
         exp = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exp / exp.sum(axis=1, keepdims=True)
 
 
 def restrict(probs: np.ndarray, classes: int) -> np.ndarray:
-    """The first `classes` columns of probabilities [N, K], renormalised: the others are ruled out."""
+    """Returns the first `classes` columns of probabilities [N, K], renormalized."""
     if classes == probs.shape[1]:
         return probs
     kept = np.maximum(probs[:, :classes], np.finfo(np.float64).tiny)
@@ -144,6 +142,6 @@ def restrict(probs: np.ndarray, classes: int) -> np.ndarray:
 
 
 def _shardings(devices: Sequence[jax.Device] | None) -> tuple[NamedSharding, NamedSharding]:
-    """For what every device holds whole, and for what is split along its first axis."""
+    """Returns the shardings of replicated arrays and of arrays divided along their first axis."""
     mesh = Mesh(np.array(devices or jax.local_devices()), ("data",))
     return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))

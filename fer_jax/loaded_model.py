@@ -1,4 +1,4 @@
-"""A trained network as a file holds it, with all that its predictions need."""
+"""A network loaded with its weights and everything that its predictions need."""
 
 import functools
 import hashlib
@@ -13,8 +13,8 @@ import numpy as np
 from fer_jax import batch_inference, models, preprocessing, runtime, weights_file
 from fer_jax.data.emotions import EMOTIONS, class_names
 
-# What of a checkpoint's facts an evaluation cannot do without.
-NEEDED_FACTS = (
+# Metadata without which a network cannot be evaluated.
+_REQUIRED = (
     "model.name",
     "model.kwargs",
     "preprocess.image_size",
@@ -30,47 +30,47 @@ NEEDED_FACTS = (
 
 
 class LoadedModel:
-    """A network, its weights and the facts about them.
+    """A network with its weights and metadata.
 
     Attributes:
-      source: where the weights came from, as it was given.
+      source: of the weights, as it was given.
       model: the Flax module.
       variables: {"params", "batch_stats"}, float32 NumPy leaves.
-      facts: see `weights_file.load_weights`.
+      metadata: see `weights_file.load_weights`.
     """
 
     def __init__(self, source: os.PathLike | str):
-        """Reads weights.
+        """Loads weights.
 
         Args:
-          source: a safetensors file, one step of a run's checkpoints or a run's work directory.
+          source: a safetensors file, one step of a run's checkpoints, or a run's work directory.
 
         Raises:
-          FileNotFoundError: nothing of the kind is there.
-          DamagedCheckpointError: it cannot be read.
-          ValueError: the facts do not tell how to use the weights, or the weights do not fit the network
-            that they name; the message names the file and what is wrong.
+          FileNotFoundError: there are no weights at `source`.
+          DamagedCheckpointError: they cannot be read.
+          ValueError: the metadata does not tell how to use the weights, or the weights do not fit the network
+            that it names; the message names the file and what is wrong.
         """
         self.source = str(source)
-        self.variables, self.facts = weights_file.load_weights(source)
+        self.variables, self.metadata = weights_file.load_weights(source)
         self.model = self._create()
 
     def _create(self) -> nn.Module:
-        facts = self.facts
-        if missing := [name for name in NEEDED_FACTS if not _has(facts, name)]:
+        metadata = self.metadata
+        if missing := [name for name in _REQUIRED if not _has(metadata, name)]:
             raise ValueError(
-                f"the facts in {self.source} lack {', '.join(missing)}, which an evaluation needs: take "
-                "weights that fer_jax's training wrote, such as RUN/best.safetensors"
+                f"the metadata in {self.source} lacks {', '.join(missing)}: use weights that "
+                "fer_jax's training wrote, such as RUN/best.safetensors"
             )
-        if facts["emotions"] not in [list(class_names(n)) for n in (7, 8)]:
+        if metadata["emotions"] not in [list(class_names(n)) for n in (7, 8)]:
             raise ValueError(
-                f"{self.source} tells {facts['emotions']} apart; expected {list(EMOTIONS)}, in this order, "
+                f"{self.source} classifies {metadata['emotions']}; expected {list(EMOTIONS)}, in this order, "
                 "and contempt if there is an eighth class"
             )
         try:
-            # Whatever the training computed in: the weights are float32, and so is what they are served in.
-            kwargs = {key: value for key, value in facts["model"]["kwargs"].items() if key != "dtype"}
-            model = models.create(facts["model"]["name"], len(facts["emotions"]), **kwargs)
+            # Weights are float32 and used in float32, whatever type they were trained in.
+            kwargs = {key: value for key, value in metadata["model"]["kwargs"].items() if key != "dtype"}
+            model = models.create(metadata["model"]["name"], len(metadata["emotions"]), **kwargs)
             models.check_fit(self.variables, model, self.input_shape)
         except ValueError as error:
             raise ValueError(f"{self.source}: {error}") from error
@@ -78,19 +78,19 @@ class LoadedModel:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """(S, S, C) of what the network takes."""
-        side = self.facts["preprocess"]["image_size"]
-        return side, side, self.facts["preprocess"]["channels"]
+        """Returns (S, S, C) of the network's input."""
+        side = self.metadata["preprocess"]["image_size"]
+        return side, side, self.metadata["preprocess"]["channels"]
 
     @property
     def parameters(self) -> int:
-        """How many parameters the network has."""
+        """Returns the number of parameters."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the network, its weights and its input, hexadecimal, whatever file they are in."""
-        shape = [self.facts[key] for key in ("model", "preprocess", "emotions")]
+        """Returns the hexadecimal SHA-256 of the network, its weights, and its input, whatever their file."""
+        shape = [self.metadata[key] for key in ("model", "preprocess", "emotions")]
         found = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
             found.update(jax.tree_util.keystr(path).encode())
@@ -99,13 +99,13 @@ class LoadedModel:
 
     @property
     def normalization(self) -> dict[str, Any]:
-        """The arguments of `preprocessing.make_forward` besides the model."""
-        kept = {key: value for key, value in self.facts["preprocess"].items() if key != "image_size"}
+        """Returns the arguments of `preprocessing.make_forward` besides the model."""
+        kept = {key: value for key, value in self.metadata["preprocess"].items() if key != "image_size"}
         return {"size": self.input_shape[0], **kept}
 
     @functools.cached_property
     def forward(self) -> batch_inference.Forward:
-        """The compiled evaluation pass, see `batch_inference.compile_forward`."""
+        """Returns the compiled evaluation pass, see `batch_inference.compile_forward`."""
         forward = preprocessing.make_forward(self.model, **self.normalization)
         return batch_inference.compile_forward(forward, runtime.compiler_options())
 
@@ -118,11 +118,11 @@ class LoadedModel:
         tta: str = "none",
         progress: bool = True,
     ) -> np.ndarray:
-        """Probabilities of faces.
+        """Predicts the probabilities of faces.
 
         Args:
           images: uint8 [N, H, W, C].
-          num_classes: of the first so many classes, renormalised; None for all.
+          num_classes: keep the first so many classes, renormalized; None for all.
           batch_size, tta, progress: as `batch_inference.predict` takes them.
 
         Returns:
@@ -134,10 +134,10 @@ class LoadedModel:
         return batch_inference.restrict(probs, num_classes or probs.shape[1])
 
 
-def _has(facts: Any, name: str) -> bool:
-    """Whether nested dictionaries hold a dotted name."""
+def _has(tree: Any, name: str) -> bool:
+    """Returns whether nested dictionaries hold a dotted name."""
     for key in name.split("."):
-        if not isinstance(facts, dict) or key not in facts:
+        if not isinstance(tree, dict) or key not in tree:
             return False
-        facts = facts[key]
+        tree = tree[key]
     return True

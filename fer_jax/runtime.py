@@ -1,4 +1,4 @@
-"""What this machine's processor needs before JAX runs well on it: memory kept, convolutions on Eigen."""
+"""Settings with which JAX runs well on a CPU: an allocator that keeps memory, and compiler options."""
 
 import ctypes
 import functools
@@ -12,24 +12,22 @@ _HUGE_PAGE = 2 * 2**20
 _RESERVE = 4 * 2**30  # several times what a training step needs
 
 _CPU_OPTIONS = {
-    # The library (YNNPACK) that jaxlib sends much to by default takes several times as long as Eigen over the
-    # weight gradients of convolutions, but less over matrix products and a tenth over sums over batch and
-    # space: leave it those.
+    # YNNPACK, jaxlib's default for most operations, takes several times as long as Eigen for the weight
+    # gradients of convolutions, but less time for matrix products, and a tenth for sums over batch and space.
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
-    # The default is 256 bits even where the processor has registers of 512.
+    # The default is 256 bits even if the processor has registers of 512.
     "xla_cpu_prefer_vector_width": "512",
 }
 
 
 @functools.cache
 def tune_cpu() -> None:
-    """Make glibc's malloc keep large blocks for reuse, in large pages, instead of returning them.
+    """Makes glibc's malloc keep large blocks for reuse, in large pages, instead of returning them.
 
-    By default every block of 32 MB or more is mapped afresh, in pages of 4 kB, and unmapped when freed, so
-    a training step on the CPU spends much of its time on page faults. Affects the whole process,
-    which holds its peak memory until it ends, so it is for programs to call, and does nothing where the C
-    library is not glibc. Call it first of all: a thread, or one that comes after it, keeps an arena
-    that there already is.
+    By default every block of 32 MB or more is mapped anew, in pages of 4 kB, and unmapped when freed, so a
+    training step on the CPU spends much of its time on page faults. The process then holds its peak memory
+    until it ends, so only programs call this, before anything else: threads keep an arena that exists.
+    Does nothing if the C library is not glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -40,7 +38,7 @@ def tune_cpu() -> None:
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     libc.free.argtypes = [ctypes.c_void_p]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    # A range of addresses for the heap to grow in; memory is taken only where it is written to.
+    # Addresses for the heap to grow in; memory is used only where it is written to.
     if reserve := libc.malloc(_RESERVE):
         libc.madvise(-(-reserve // _HUGE_PAGE) * _HUGE_PAGE, _RESERVE - _HUGE_PAGE, _MADV_HUGEPAGE)
         libc.free(reserve)
@@ -48,9 +46,9 @@ def tune_cpu() -> None:
 
 @functools.cache
 def compiler_options() -> dict[str, str]:
-    """Options for `jax.jit(..., compiler_options=...)` on the default backend; often none.
+    """Returns options for `jax.jit(..., compiler_options=...)` on the default backend.
 
-    Empty on a GPU or TPU, and where the installed jaxlib does not know them.
+    There are none on a GPU or TPU, or if the installed jaxlib does not know them.
     """
     if jax.default_backend() != "cpu":
         return {}
@@ -62,5 +60,5 @@ def compiler_options() -> dict[str, str]:
 
 
 def run_once_options() -> dict[str, str]:
-    """Options for what runs once: on the CPU optimising an initialisation takes seconds, running it none."""
+    """Returns options for programs that run once, which take longer to optimize than to run."""
     return {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else {}

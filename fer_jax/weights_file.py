@@ -1,4 +1,4 @@
-"""A network's weights with the facts about them: safetensors, and what a run's checkpoints hold of them."""
+"""A network's weights with their metadata, in safetensors files and in a run's checkpoints."""
 
 import errno
 import json
@@ -29,36 +29,37 @@ class DamagedCheckpointError(ExplainedError):
 
 
 def export_weights(
-    path: os.PathLike | str, variables: dict[str, Any], facts: dict[str, Any], dtype: str = "float32"
+    path: os.PathLike | str, variables: dict[str, Any], metadata: dict[str, Any], dtype: str = "float32"
 ) -> None:
-    """Writes {"params", "batch_stats"} and the facts about them into one safetensors file, atomically.
+    """Writes {"params", "batch_stats"} and their metadata to one safetensors file, atomically.
 
     Args:
       path: the file.
       variables: trees of arrays.
-      facts: JSON: model, preprocess, emotions, config, data_hash, selection and so on.
+      metadata: JSON: model, preprocess, emotions, config, data_hash, selection, and so on.
       dtype: type of the stored kernels (parameters of two or more dimensions); the rest stays float32.
     """
     tensors = {}
     for name, value in traverse_util.flatten_dict(variables, sep="/").items():
         value = np.asarray(value, np.float32)
         tensors[name] = np.ascontiguousarray(value.astype(dtype) if value.ndim > 1 else value)
-    write_atomically(pathlib.Path(path), save(tensors, metadata={"facts": json.dumps(facts, sort_keys=True)}))
+    content = save(tensors, metadata={"facts": json.dumps(metadata, sort_keys=True)})
+    write_atomically(pathlib.Path(path), content)
 
 
 def load_weights(path: os.PathLike | str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Weights to evaluate with, and the facts about them.
+    """Loads weights to evaluate with, and their metadata.
 
     Args:
       path: a safetensors file that `export_weights` wrote, one step's directory of a run's checkpoints, or
         a run's work directory (its best weights).
 
     Returns:
-      {"params", "batch_stats"} with float32 NumPy leaves (the averaged weights where the run kept any), and
-      the facts.
+      {"params", "batch_stats"} with float32 NumPy leaves (the averaged weights if the run kept any), and the
+      metadata.
 
     Raises:
-      FileNotFoundError: nothing of the kind is at `path`.
+      FileNotFoundError: there are no weights at `path`.
       DamagedCheckpointError: it cannot be read.
     """
     path = pathlib.Path(path)
@@ -77,20 +78,20 @@ def load_weights(path: os.PathLike | str) -> tuple[dict[str, Any], dict[str, Any
 def _load_safetensors(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         with safe_open(path, "numpy") as file:
-            facts = json.loads((file.metadata() or {}).get("facts", "null"))
+            metadata = json.loads((file.metadata() or {}).get("facts", "null"))
             tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}
     except (SafetensorError, json.JSONDecodeError) as error:
         raise DamagedCheckpointError(
-            f"{path} is not a whole safetensors file with facts by fer_jax: {error}"
+            f"{path} is not a complete safetensors file with metadata of fer_jax: {error}"
         ) from error
-    if facts is None:
-        raise DamagedCheckpointError(f"{path} carries no fer_jax facts: it was not written by fer_jax")
+    if metadata is None:
+        raise DamagedCheckpointError(f"{path} has no metadata of fer_jax, which did not write it")
     variables = traverse_util.unflatten_dict(tensors, sep="/")
-    return {"batch_stats": {}, **variables}, facts
+    return {"batch_stats": {}, **variables}, metadata
 
 
 def _load_orbax(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    import orbax.checkpoint as ocp  # which takes a third of a second to load
+    import orbax.checkpoint as ocp  # takes a third of a second
 
     try:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
@@ -100,18 +101,18 @@ def _load_orbax(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
         names = ["ema"] if state.get("ema") else ["params", "batch_stats"]
         found = {name: jax.tree.map(np.asarray, state[name]) for name in names}
         intact = all(checksum(tree) == extra["checksums"][name] for name, tree in found.items())
-        facts = extra["facts"]
-    except Exception as error:  # Orbax and TensorStore raise many kinds for a broken file.
+        metadata = extra["facts"]
+    except Exception as error:  # Orbax and TensorStore raise many types for a broken file
         if refused(error):
             raise
         raise DamagedCheckpointError(f"{path} cannot be read: {error}") from error
     if not intact:
-        raise DamagedCheckpointError(f"{path} holds other values than were saved (checksum)")
-    return found.get("ema", found), facts
+        raise DamagedCheckpointError(f"{path} holds other values than were saved: its checksum differs")
+    return found.get("ema", found), metadata
 
 
 def refused(error: Exception) -> bool:
-    """Whether the machine refuses, which says nothing about what is on disk."""
+    """Returns whether the machine refused to read, which says nothing about the file."""
     return isinstance(error, MemoryError) or getattr(error, "errno", None) in _REFUSALS
 
 

@@ -49,8 +49,8 @@ def calibrate(args: argparse.Namespace) -> int:
     probs = trained.predict(labelled.faces.images, batch_size=args.batch_size)
     found = calibration.calibrate(probs, labelled.faces.labels)
     kept = found | {"split": args.split, "split_hash": leakage_policy.split_hash(facts["data"], args.split)}
-    dtype = ((trained.facts.get("config") or {}).get("checkpoint") or {}).get("dtype", "float32")
-    weights_file.export_weights(path, trained.variables, trained.facts | {"calibration": kept}, dtype)
+    dtype = ((trained.metadata.get("config") or {}).get("checkpoint") or {}).get("dtype", "float32")
+    weights_file.export_weights(path, trained.variables, trained.metadata | {"calibration": kept}, dtype)
     print(
         f"temperature {found['temperature']:.3f}: mean loss on {args.split} {found['loss_before']:.4f} "
         f"before, {found['loss_after']:.4f} after; kept in {path}"

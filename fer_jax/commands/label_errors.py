@@ -78,7 +78,7 @@ def find(options: argparse.Namespace) -> int:
         if code := commands.train(trainings.Training(options.config, out / name, tuple(flags))):
             return code
         trained = LoadedModel(out / name / "last.safetensors")
-        if trained.facts["labels"] != GIVEN or len(trained.facts["emotions"]) != len(EMOTIONS):
+        if trained.metadata["labels"] != GIVEN or len(trained.metadata["emotions"]) != len(EMOTIONS):
             raise ValueError(
                 f"{options.config} trains on FER+'s labels; errors are searched in the given labels"
             )

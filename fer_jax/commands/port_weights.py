@@ -1,13 +1,13 @@
-"""Turns official ImageNet weights into a safetensors file that a training can start from.
+"""Converts official ImageNet weights to a safetensors file from which training can start.
 
     fer-jax port-weights --model efficientnet_b0 --from keras --out weights
 
-writes weights/efficientnet_b0_keras.safetensors, with the facts of the conversion inside. A training takes it
-by --config.init.weights=weights/efficientnet_b0_keras.safetensors; --config.init.weights=keras does both at
-once. Without --file the official one is downloaded to $FER_JAX_CACHE (~/.cache/fer_jax); an interrupted
-download goes on. Every array of the file is used exactly once, or the command says which are missing,
-unexpected or of another shape. The classifier is left out. The exit code is 69 where the file is not in the
-cache and no server gives it.
+writes weights/efficientnet_b0_keras.safetensors, with metadata of the conversion inside. Train from it by
+--config.init.weights=weights/efficientnet_b0_keras.safetensors; --config.init.weights=keras does both at
+once. Without --file the official file is downloaded to $FER_JAX_CACHE (~/.cache/fer_jax); an interrupted
+download resumes. Every array of the file is used exactly once, or the command lists which are missing,
+unexpected, or of another shape. The classifier is left out. The exit code is 69 if the file is neither in the
+cache nor available for download.
 """
 
 import argparse
@@ -27,18 +27,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--file", type=Path, metavar="PATH", help="a .pth, .safetensors or .h5 (download)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the result")
     parser.add_argument(
-        "--absent",
-        nargs="+",
-        default=[],
-        metavar="KEY",
-        help="a partial file's missing arrays, every one by name",
+        "--absent", nargs="+", default=[], metavar="KEY", help="names of all arrays that a partial file lacks"
     )
-    parser.add_argument("--with_head", action="store_true", help="take the 1000 classes' classifier, too")
+    parser.add_argument("--with_head", action="store_true", help="include the classifier of the 1000 classes")
     return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> Path:
-    """Converts and writes; returns the file."""
+    """Writes the converted weights and returns their file."""
     from fer_jax.pretrained import weights
     from fer_jax.weights_file import WEIGHTS_SUFFIX, export_weights
 
@@ -47,7 +43,7 @@ def run(args: argparse.Namespace) -> Path:
     )
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / f"{args.model}_{args.ecosystem}{WEIGHTS_SUFFIX}"
-    export_weights(path, pretrained.variables, pretrained.facts)
+    export_weights(path, pretrained.variables, pretrained.metadata)
     return path
 
 

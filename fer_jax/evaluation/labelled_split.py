@@ -52,7 +52,7 @@ def load_split(model: LoadedModel, data_dir: str | pathlib.Path, split: str) -> 
             "evaluate a model that was trained in color"
         )
     # The size the training loaded faces at; otherwise their own or, if they differ, the model's.
-    size = model.facts.get("loaded_size")
+    size = model.metadata.get("loaded_size")
     if not size and not manifest["image_shape"]:
         size = model.input_shape[0]
     return read.load(data_dir, split, image_size=size)
@@ -81,21 +81,21 @@ def load_labelled(
       ValueError: a FER+ rule for data without votes, or no face has a label by it; more classes than the
         network or the labels have.
     """
-    faces, names = load_split(model, data_dir, split), model.facts["emotions"]
-    rule = str(rule or model.facts.get("labels", ferplus.GIVEN))
+    faces, names = load_split(model, data_dir, split), model.metadata["emotions"]
+    rule = str(rule or model.metadata.get("labels", ferplus.GIVEN))
     known = len(EMOTIONS) if rule == ferplus.GIVEN else len(names)
     if (num_classes or known) > known:
         whose = f"labels {rule}" if known < len(names) else f"{model.source}"
         raise ValueError(f"cannot score {num_classes} classes: {whose} have {known}")
     names = list(names[: num_classes or known])
     manifest = read.read_manifest(data_dir)
-    metadata = model.facts | {
+    metadata = model.metadata | {
         "checkpoint": model.source,
         "split": split,
         "data": read.describe(manifest),
         "data_hash": manifest["content_hash"],
-        "trained_data": model.facts["data"],
-        "trained_data_hash": model.facts["data_hash"],
+        "trained_data": model.metadata["data"],
+        "trained_data_hash": model.metadata["data_hash"],
         "emotions": names,
         "labels": rule,
     }

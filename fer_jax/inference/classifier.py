@@ -46,14 +46,14 @@ class Classifier:
             raise ValueError(
                 f"batch sizes {list(sizes)}: expected 1 or more, above {_CPU_PART} multiples of it"
             )
-        faces = trained.facts.get("faces") or {}
+        faces = trained.metadata.get("faces") or {}
         self.sizes = tuple(sorted(sizes))
         self.trained = trained
         # No larger than in training: faces that were enlarged to the network's input were not sharp.
         self.side = min(faces.get("side") or trained.input_shape[0], trained.input_shape[0])
         self.channels = faces.get("channels", 1)
-        self.emotions = tuple(trained.facts["emotions"])
-        self.temperature = (trained.facts.get("calibration") or {}).get("temperature", 1.0)
+        self.emotions = tuple(trained.metadata["emotions"])
+        self.temperature = (trained.metadata.get("calibration") or {}).get("temperature", 1.0)
         self._variables = jax.device_put(trained.variables)
         forward = preprocessing.make_forward(trained.model, **trained.normalization)
         self._forward = jax.jit(_in_parts(forward), compiler_options=runtime.compiler_options())

@@ -38,7 +38,7 @@ MODELS: dict[str, type[nn.Module]] = {
 
 
 def create(name: str, num_classes: int = 7, **kwargs) -> nn.Module:
-    """The model `name` with `kwargs` as its attributes.
+    """Creates the model `name` with `kwargs` as its attributes.
 
     Raises:
       ValueError: `name` or one of `kwargs` is unknown; the message lists those that exist.
@@ -55,9 +55,9 @@ def create(name: str, num_classes: int = 7, **kwargs) -> nn.Module:
 
 @functools.lru_cache(maxsize=16)
 def variable_shapes(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Traces the shapes of a network's variables: {"params", "batch_stats"} of `jax.ShapeDtypeStruct`.
+    """Returns the shapes of a network's variables: {"params", "batch_stats"} of `jax.ShapeDtypeStruct`.
 
-    Equal networks share the tree, which must not be changed.
+    Equal networks share the tree, which must not be modified.
 
     Args:
       model: the network, its attributes hashable; `model(x)` takes float32 [1, *input_shape].
@@ -79,7 +79,7 @@ def check_fit(variables: dict[str, Any], model: nn.Module, input_shape: tuple[in
       input_shape: (S, S, C) of one normalised face.
 
     Raises:
-      ValueError: the message names what is missing, what is too many, and what has another shape.
+      ValueError: the message lists arrays that are missing, unexpected, or of another shape.
     """
     expected = variable_shapes(model, tuple(input_shape))
     shapes = [

@@ -1,4 +1,4 @@
-"""Downloads to a cache: resumable, checked, and clear about what to do without a network."""
+"""Downloads to a cache: they resume, are checked, and say what to do without a network."""
 
 import contextlib
 import fcntl
@@ -43,18 +43,18 @@ def cache_dir() -> pathlib.Path:
 
 
 def fetch(url: str, *, checksum: str, folder: str, megabytes: float) -> pathlib.Path:
-    """The file behind `url`, from the cache or, the first time, from the network.
+    """Returns the file at `url`, from the cache or, the first time, from the network.
 
-    It appears under its name only when it is complete and checked; what an interrupted download left is
-    gone on with. Of several processes one downloads and the others wait for it. A file that was put there
-    by hand is checked alike.
+    The file appears under its name only when it is complete and checked; an interrupted download resumes. One
+    of several processes downloads and the others wait for it. A file that was put there by hand is checked,
+    too.
 
     Args:
       url: of the file.
-      checksum: 'sha256:' or 'md5:' and the first hexadecimal digits, or all of them; '' takes the SHA-256
-        that the server gives with the file, as the Hugging Face hub does, and none without a network.
-      folder: of the cache to keep it in.
-      megabytes: about how large it is, for who fetches it by hand.
+      checksum: 'sha256:' or 'md5:' and all or the first of the hexadecimal digits; '' takes the SHA-256 that
+        the server sends, as the Hugging Face hub does, and none without a network.
+      folder: subdirectory of the cache.
+      megabytes: approximate size, for whoever fetches the file by hand.
 
     Raises:
       DownloadError: there is no network, or the server refuses.
@@ -77,7 +77,7 @@ def fetch(url: str, *, checksum: str, folder: str, megabytes: float) -> pathlib.
 
 @contextlib.contextmanager
 def _alone_in(folder: pathlib.Path) -> Iterator[None]:
-    """Keeps other processes that download into the folder waiting within the context."""
+    """Makes other processes that download into the folder wait."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -86,7 +86,7 @@ def _alone_in(folder: pathlib.Path) -> Iterator[None]:
             logging.info("waiting for another process that downloads into %s", folder)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
-            logging.warning("%s cannot be locked (%s): start no second download into it", folder, error)
+            logging.warning("%s cannot be locked (%s): start no second download there", folder, error)
         yield
     finally:
         os.close(descriptor)
@@ -98,18 +98,18 @@ def _fetch_new(url: str, target: pathlib.Path, checksum: str, megabytes: float) 
         checksum = checksum or _served_checksum(url)
         _download(url, partial)
     except requests.RequestException as error:
-        facts = ", ".join(filter(None, [f"about {megabytes:.{0 if megabytes >= 1 else 1}f} MB", checksum]))
+        details = ", ".join(filter(None, [f"about {megabytes:.{0 if megabytes >= 1 else 1}f} MB", checksum]))
         raise DownloadError(
-            f"{url} cannot be fetched ({_reason(error)}): put it at {target} by hand ({facts})"
+            f"{url} cannot be fetched ({_reason(error)}): put it at {target} by hand ({details})"
         ) from error
     if not _matches(partial, checksum):
         partial.unlink()
-        raise WrongFileError(f"what came from {url} is not the expected file ({checksum}): try again")
+        raise WrongFileError(f"the download from {url} is not the expected file ({checksum}): try again")
     os.replace(partial, target)
 
 
 def digest(path: pathlib.Path, algorithm: str = "sha256") -> str:
-    """The hexadecimal checksum of a file."""
+    """Returns the hexadecimal checksum of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
@@ -120,7 +120,7 @@ def _matches(path: pathlib.Path, checksum: str) -> bool:
 
 
 def _served_checksum(url: str) -> str:
-    """The SHA-256 in the header by which the Hugging Face hub names large files, or ''."""
+    """Returns the SHA-256 in the header by which the Hugging Face hub names large files, or ''."""
     reply = requests.head(url, allow_redirects=False, timeout=_TIMEOUT)
     reply.raise_for_status()
     tag = reply.headers.get("X-Linked-Etag", "").strip('"')
@@ -128,7 +128,7 @@ def _served_checksum(url: str) -> str:
 
 
 def _download(url: str, partial: pathlib.Path) -> None:
-    """Appends to `partial` what is missing of it."""
+    """Downloads what `partial` lacks."""
     done = partial.stat().st_size if partial.exists() else 0
     headers = {"Range": f"bytes={done}-"} if done else {}
     with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as reply:
@@ -143,7 +143,7 @@ def _download(url: str, partial: pathlib.Path) -> None:
             for chunk in reply.iter_content(_CHUNK):
                 bar.update(file.write(chunk))
     if size and partial.stat().st_size < size:
-        raise requests.ConnectionError("the connection ended early; the same command goes on")
+        raise requests.ConnectionError("the connection ended early: run the same command to resume")
 
 
 def _reason(error: requests.RequestException) -> str:

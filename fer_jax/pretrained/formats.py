@@ -1,4 +1,4 @@
-"""Reads other libraries' checkpoint files into plain arrays by name; nothing in a file is ever executed."""
+"""Readers of other libraries' checkpoint files; nothing in a file is ever executed."""
 
 import pathlib
 
@@ -10,24 +10,24 @@ FORMATS = (".pth", ".pt", ".safetensors", ".weights.h5", ".h5")
 
 
 class UnreadableWeightsError(ValueError):
-    """A file of weights that cannot be read; the message says why."""
+    """A file of weights cannot be read; the message says why."""
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays in a file.
+    """Returns the arrays in a file by name.
 
     Args:
       path: torch's `.pth` or `.pt` (never unpickled; needs torch), `.safetensors`, Keras' legacy `.h5` or its
         `.weights.h5`.
 
     Returns:
-      Arrays by name. Keras' legacy files give them in the order of the layers, each called by its place in
-      the file, `LAYER/WEIGHT` (`block1_conv1/block1_conv1_W_1:0`); its others call them `KIND_N/I`
+      Arrays by name. In Keras' legacy files they are in the order of the layers and named by their place,
+      `LAYER/WEIGHT` (`block1_conv1/block1_conv1_W_1:0`); in its other files they are named `KIND_N/I`
       (`conv2d_3/0`: the first variable of the fourth such layer).
 
     Raises:
-      FileNotFoundError: there is no such file.
-      UnreadableWeightsError: it is damaged, or of none of these kinds.
+      FileNotFoundError: the file does not exist.
+      UnreadableWeightsError: it is damaged, or of another kind.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
@@ -72,7 +72,7 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _read_legacy_keras(file: h5py.File) -> dict[str, np.ndarray]:
-    """Names come and go between Keras' versions; the order of layers and weights is what it loads by."""
+    """Keeps the order of layers and weights, by which Keras loads: names change between its versions."""
     file = file["model_weights"] if "model_weights" in file else file
     arrays = {}
     for layer in file.attrs["layer_names"]:

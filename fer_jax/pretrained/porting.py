@@ -1,4 +1,4 @@
-"""Other libraries' checkpoints into our trees: every array used exactly once, or a report of the faults."""
+"""Conversion of other libraries' checkpoints: uses every array exactly once, or reports the mismatches."""
 
 import collections
 import difflib
@@ -12,7 +12,7 @@ from flax import traverse_util
 
 from fer_jax.pretrained.key_map import Slot, slots
 
-# Our variables of a layer, and what they are called elsewhere, in the order Keras keeps them.
+# Other libraries' names of a layer's variables, in the order Keras keeps them.
 _TORCH = {"kernel": "weight", "bias": "bias", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 _KERAS_NORM = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
 _KERAS_KINDS = {
@@ -24,7 +24,7 @@ _KERAS_KINDS = {
 
 
 class WeightsMismatchError(ValueError):
-    """A checkpoint and a model disagree; the message names what is missing, unexpected and misshapen."""
+    """A checkpoint does not fit a model; the message lists the arrays."""
 
 
 def port(
@@ -37,24 +37,25 @@ def port(
     absent: Sequence[str] = (),
     bgr: bool = False,
 ) -> dict[str, Any]:
-    """The variables of a model from the arrays of a checkpoint.
+    """Returns the variables of a model from the arrays of a checkpoint.
 
     Args:
       model: a name in `models.MODELS`.
       ecosystem: one of `key_map.ECOSYSTEMS`.
-      arrays: as `formats.read` gives them.
+      arrays: as `formats.read` returns them.
       shapes: our variables or their shapes, {"params", "batch_stats"}.
-      leave_out: parts of ours (names at the top of the tree, such as 'head') not to take.
-      absent: names of arrays that the file is known to lack; our variables are then left out. In Keras'
-        legacy files these are today's names, `LAYER/VARIABLE` (`stem_conv/kernel`), whatever the file says.
+      leave_out: our parts (names at the top of the tree, such as 'head') to leave out.
+      absent: names of arrays that the file is known to lack; our variables are then left out. For Keras'
+        legacy files these are the current names, `LAYER/VARIABLE` (`stem_conv/kernel`), whatever the file
+        says.
       bgr: whether the file's first layer takes blue first.
 
     Returns:
       {"params", "batch_stats"} with float32 arrays, without those that are left out; the stem takes RGB.
 
     Raises:
-      WeightsMismatchError: they disagree anywhere else, the file has what `absent` says it lacks, or the
-        network has no such array.
+      WeightsMismatchError: they disagree anywhere else, the file has an array of `absent`, or the network has
+        no such array.
       ValueError: no checkpoint of `model` is known in `ecosystem`.
     """
     layers = slots(model, ecosystem, shapes["params"])
@@ -63,13 +64,13 @@ def port(
     known = {names[slot][variable] for slot in layers for _, variable, _ in variables[slot]}
     if unknown := sorted(set(absent) - known):
         raise WeightsMismatchError(
-            f"the weights are said to lack what {model} does not have in {ecosystem}: {', '.join(unknown)}"
+            f"{model} has no such arrays in {ecosystem}, which are declared absent: {', '.join(unknown)}"
         )
-    arrays = {key: value for key, value in arrays.items() if not _says_nothing(key)}
+    arrays = {key: value for key, value in arrays.items() if not _is_ignored(key)}
     in_order = ecosystem == "keras" and not _is_numbered(arrays)
     keys = _keys_in_order(variables, names, arrays, absent) if in_order else {key: key for key in arrays}
     if present := sorted(keys.keys() & set(absent)):
-        raise WeightsMismatchError(f"the weights are said to lack what they have: {', '.join(present)}")
+        raise WeightsMismatchError(f"the weights have arrays that are declared absent: {', '.join(present)}")
     ours, missing, misshapen, unused = {}, [], [], set(arrays)
     for slot in layers:
         for collection, variable, target in variables[slot]:
@@ -96,13 +97,13 @@ def port(
     return {"batch_stats": {}, **traverse_util.unflatten_dict(ours)}
 
 
-def _says_nothing(key: str) -> bool:
-    """torch's counters, and the mean and variance of the input inside Keras' EfficientNet."""
+def _is_ignored(key: str) -> bool:
+    """Returns whether an array is one of torch's counters, or Keras' mean and variance of the input."""
     return key.endswith("num_batches_tracked") or bool(re.match(r"normalization(_\d+)?/", key))
 
 
 def _variables(slot: Slot, shapes: dict[str, Any]):
-    """(collection, name, shape) of the variables of one of our layers."""
+    """Yields (collection, name, shape) of the variables of one of our layers."""
     for collection in ("params", "batch_stats"):
         layer = shapes.get(collection, {})
         for part in slot.path:
@@ -115,7 +116,7 @@ def _variables(slot: Slot, shapes: dict[str, Any]):
 def _names(
     layers: Sequence[Slot], ecosystem: str, arrays: dict[str, np.ndarray]
 ) -> dict[Slot, dict[str, str]]:
-    """What the variables of each layer are called in the file; in Keras' legacy ones, would be today."""
+    """Returns the file's names of each layer's variables; the current ones for Keras' legacy files."""
     if ecosystem != "keras":
         return {slot: {ours: f"{slot.name}.{theirs}" for ours, theirs in _TORCH.items()} for slot in layers}
     everything = ("kernel", "scale", "bias", "mean", "var")
@@ -124,7 +125,7 @@ def _names(
         return {slot: {v: f"{slot.name}/{theirs[slot].get(v, v)}" for v in everything} for slot in layers}
     counts, names = collections.Counter(), {}
     for slot in layers:
-        # Keras runs the dense layers before and inside a block as 1x1 convolutions.
+        # Keras runs the dense layers inside and before a block as 1x1 convolutions.
         kind = "conv2d" if _is_convolution_in_keras(slot, arrays) else _KERAS_KINDS[slot.kind]
         layer = f"{kind}_{counts[kind]}" if counts[kind] else kind
         counts[kind] += 1
@@ -134,7 +135,7 @@ def _names(
 
 
 def _is_numbered(arrays: dict[str, np.ndarray]) -> bool:
-    """Whether the names are those of a `.weights.h5`."""
+    """Returns whether the names are those of a `.weights.h5`."""
     return all(key.rsplit("/", 1)[-1].isdigit() for key in arrays)
 
 
@@ -144,11 +145,11 @@ def _keys_in_order(
     arrays: dict[str, np.ndarray],
     absent: Collection[str],
 ) -> dict[str, str]:
-    """Keys of a legacy Keras file by today's names.
+    """Returns the keys of a legacy Keras file by their current names.
 
-    Its layers follow each other like ours, which is how Keras itself loads it: the official files have the
-    names of their time. Where the orders differ, layers of other shapes are
-    taken for missing or unexpected, so that the report names these and not all that follow.
+    Its layers are in the order of ours, by which Keras itself loads it: the names changed between versions.
+    Where the orders differ, layers of other shapes count as missing or unexpected, so that the report lists
+    these and not all that follow.
     """
     expected = []
     for slot, found in variables.items():
@@ -171,7 +172,7 @@ def _shape_in_keras(shape: tuple[int, ...], slot: Slot) -> tuple[int, ...]:
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A 1x1 convolution's kernel as a dense layer's: Keras runs some of these as the other."""
+    """Treats a 1x1 convolution's kernel as a dense layer's: Keras runs some of one as the other."""
     return shape[2:] if len(shape) == 4 and shape[:2] == (1, 1) else shape
 
 
@@ -182,7 +183,7 @@ def _is_convolution_in_keras(slot: Slot, arrays: dict[str, np.ndarray]) -> bool:
 
 
 def converted(value: np.ndarray, slot: Slot, ecosystem: str, shape: tuple[int, ...]) -> np.ndarray:
-    """An array of theirs in our layout; of another shape than `shape` where it does not fit."""
+    """Returns an array in our layout; it has another shape than `shape` if it does not fit."""
     if value.ndim not in (2, 4):
         return value
     if ecosystem == "keras":

@@ -1,4 +1,4 @@
-"""The trained networks that come with the package."""
+"""The trained networks that ship with the package."""
 
 import os
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ DEFAULT = next(iter(BUNDLED))
 
 
 def find_weights(source: os.PathLike | str) -> str:
-    """The path of weights: `source` itself, or that of one of `BUNDLED`.
+    """Returns the path of weights: `source` itself, or that of one of `BUNDLED`.
 
     Raises:
-      FileNotFoundError: there is neither.
+      FileNotFoundError: `source` is neither.
     """
     if str(source) in BUNDLED:
         return str(resources.files("fer_jax.pretrained") / BUNDLED[str(source)])
@@ -35,16 +35,16 @@ def find_weights(source: os.PathLike | str) -> str:
 
 
 def name_of(source: os.PathLike | str) -> str | None:
-    """The name in `BUNDLED` of the weights that lie at `source`, None of others."""
+    """Returns the name in `BUNDLED` of the weights at `source`, or None."""
     path = os.path.realpath(source)
     return next((name for name in BUNDLED if os.path.realpath(find_weights(name)) == path), None)
 
 
 def network_name(source: os.PathLike | str, model: Mapping[str, Any] | None) -> str:
-    """What to call the network whose weights lie at `source`: its name in `BUNDLED`, else its architecture's.
+    """Returns a name for the network whose weights are at `source`: in `BUNDLED`, else its architecture's.
 
     Args:
-      source: where they lie.
-      model: the facts about it, of which "name" is the architecture's; None where they are not known.
+      source: of the weights.
+      model: metadata of the network, whose "name" is the architecture's; None if unknown.
     """
     return name_of(source) or (model or {}).get("name", "unknown model")

@@ -1,4 +1,4 @@
-"""The official ImageNet weights: where they are, what they are, and the input they expect."""
+"""The official ImageNet weights: location, license, reported accuracy, and expected input."""
 
 import dataclasses
 
@@ -13,16 +13,15 @@ class Source:
       model: a name in `models.MODELS`.
       ecosystem: one of `key_map.ECOSYSTEMS`.
       url: of the file.
-      checksum: as `download.fetch` takes it, with as many digits as its publisher gives: torchvision names
-        its files by the first eight of SHA-256, Keras lists MD5, and the Hugging Face hub tells SHA-256 on
-        download.
-      top1: reported accuracy on ImageNet's validation set in percent, None where none was found.
-      resolution: pixels a side that it was reported at.
+      checksum: as `download.fetch` takes it, with as many digits as the publisher gives: torchvision names
+        its files by the first eight of SHA-256, Keras lists MD5, and the Hugging Face hub sends SHA-256.
+      top1: reported accuracy on ImageNet's validation set in percent, None if none was found.
+      resolution: pixels a side of that report.
       licence: of the weights.
-      mean, std: of the RGB input on the scale [0, 1]: it becomes (x - mean) / std.
-      interpolation: that its images were resized by: 'bilinear' or 'bicubic'.
-      padding, epsilon: the conventions that it was trained with, see `models.backbone.Backbone`.
-      bgr: whether its first layer takes blue first; the port turns that around.
+      mean, std: of the RGB input in [0, 1], which becomes (x - mean) / std.
+      interpolation: of the resizing in its training: 'bilinear' or 'bicubic'.
+      padding, epsilon: conventions of its training, see `models.backbone.Backbone`.
+      bgr: whether its first layer takes blue first; porting reverses that.
     """
 
     model: str
@@ -41,10 +40,10 @@ class Source:
 
 
 def find(model: str, ecosystem: str) -> Source:
-    """The checkpoint of a model.
+    """Returns the checkpoint of a model.
 
     Raises:
-      ValueError: there is none; the message lists what there is.
+      ValueError: there is none; the message lists those that exist.
     """
     for source in SOURCES:
         if (source.model, source.ecosystem) == (model, ecosystem):
@@ -90,7 +89,7 @@ _KERAS_VGG16 = "vgg16/vgg16_weights_tf_dim_ordering_tf_kernels.h5"
 _KERAS_V2 = "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5"
 _KERAS_V3 = "mobilenet_v3/weights_mobilenet_v3_small_224_1.0_float.h5"
 
-# Facts from torchvision's `*_Weights`, timm's `pretrained_cfg` and table of results, and keras.applications.
+# From torchvision's `*_Weights`, timm's `pretrained_cfg` and table of results, and keras.applications.
 SOURCES = (
     _torchvision("efficientnet_b0", "efficientnet_b0_rwightman-7f5810bc.pth", 77.692, 224, **_BICUBIC),
     _torchvision("efficientnet_b2", "efficientnet_b2_rwightman-c35c1473.pth", 80.608, 288, **_BICUBIC),

@@ -1,4 +1,4 @@
-"""ImageNet weights for a model: fetched, converted, and put into the variables of a run."""
+"""ImageNet weights for a model: download, conversion, and a run's initial variables."""
 
 import dataclasses
 import logging
@@ -17,10 +17,10 @@ from fer_jax.pretrained.key_map import ECOSYSTEMS
 from fer_jax.weights_file import load_weights
 
 CLASSES = 1000
-# What ImageNet's classifier consists of: new faces get a new one.
-_HEADS = {"vgg16": ("hidden_0", "hidden_1", "head"), "vgg16_bn": ("hidden_0", "hidden_1", "head")}
+# The parts of ImageNet's classifier, which a run replaces by its own.
+_HEADS = dict.fromkeys(("vgg16", "vgg16_bn"), ("hidden_0", "hidden_1", "head"))
 _STEMS = ("stem", "conv_0")
-# Attributes of a model that no array shows: the same weights compute something else under others.
+# Attributes of a model that its arrays do not show, but that change what they compute.
 CONVENTIONS = ("padding", "epsilon")
 
 
@@ -30,14 +30,14 @@ class Pretrained:
 
     Attributes:
       variables: {"params", "batch_stats"}, float32, with a stem that takes RGB.
-      facts: JSON: "model", "ecosystem", "url", "file", "sha256", "licence", "top1" (percent, or None),
-        "resolution", "left_out" (our parts), "missing" (our arrays that the file lacks), "conventions"
-        (the `CONVENTIONS` that they were trained with) and "preprocess" (mean, std of RGB in [0, 1],
+      metadata: JSON: "model", "ecosystem", "url", "file", "sha256", "licence", "top1" (percent, or None),
+        "resolution", "left_out" (our parts), "missing" (our arrays that the file lacks), "conventions" (the
+        `CONVENTIONS` that they were trained with), and "preprocess" (mean, std of RGB in [0, 1],
         interpolation).
     """
 
     variables: dict[str, Any]
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def convert(
@@ -48,21 +48,21 @@ def convert(
     with_head: bool = False,
     absent: Sequence[str] = (),
 ) -> Pretrained:
-    """The official weights of a model.
+    """Returns the official weights of a model.
 
     Args:
       model: a name in `models.MODELS`.
       ecosystem: one of `key_map.ECOSYSTEMS`.
       file: the checkpoint; None for the official one, from the cache or the network.
-      with_head: whether to take the classifier of the 1000 classes, too.
+      with_head: include the classifier of the 1000 classes.
       absent: names of arrays that the file lacks.
 
     Raises:
-      ValueError: there are no such weights, or the file's are others (`porting.WeightsMismatchError`,
+      ValueError: there are no such weights, or the file holds others (`porting.WeightsMismatchError`,
         `formats.UnreadableWeightsError`).
-      FileNotFoundError: there is no `file`.
+      FileNotFoundError: `file` does not exist.
       download.DownloadError: the official file is not in the cache and cannot be fetched.
-      download.WrongFileError: what is in the cache, or what came, is another file.
+      download.WrongFileError: the cached or downloaded file is another one.
     """
     source = sources.find(model, ecosystem)
     left_out = () if with_head else _HEADS.get(model, ("head",))
@@ -78,7 +78,7 @@ def convert(
     variables = porting.port(
         model, ecosystem, formats.read(path), shapes, leave_out=left_out, absent=absent, bgr=source.bgr
     )
-    facts = {
+    metadata = {
         "version": fer_jax.__version__,
         "model": model,
         "ecosystem": ecosystem,
@@ -97,7 +97,7 @@ def convert(
             "interpolation": source.interpolation,
         },
     }
-    return Pretrained(variables, facts)
+    return Pretrained(variables, metadata)
 
 
 def _names(variables: dict[str, Any]) -> set[str]:
@@ -105,10 +105,10 @@ def _names(variables: dict[str, Any]) -> set[str]:
 
 
 def find(weights: str, model: str) -> Pretrained:
-    """What `config.init.weights` names: an ecosystem, or a file that fer-jax port-weights wrote.
+    """Returns the weights that `config.init.weights` names: an ecosystem, or a file of fer-jax port-weights.
 
     Raises:
-      As `convert`, and ValueError for weights of another model.
+      As `convert`, and ValueError if the weights are another model's.
     """
     if weights in ECOSYSTEMS:
         return convert(model, weights)
@@ -117,36 +117,36 @@ def find(weights: str, model: str) -> Pretrained:
             f"config.init.weights is {weights!r}: expected none, {', '.join(ECOSYSTEMS)} or a file of "
             "fer-jax port-weights"
         )
-    variables, facts = load_weights(weights)
-    if facts.get("model") != model:
-        raise ValueError(f"{weights} holds weights of {facts.get('model')}, and config.model.name is {model}")
-    return Pretrained(variables, facts)
+    variables, metadata = load_weights(weights)
+    if (given := metadata.get("model")) != model:
+        raise ValueError(f"{weights} holds weights of {given}, and config.model.name is {model}")
+    return Pretrained(variables, metadata)
 
 
 def grey(preprocess: dict[str, Any]) -> tuple[float, float]:
-    """Mean and std that faces of one channel are normalised by, for weights whose input has these."""
+    """Returns mean and std that normalize faces of one channel, for weights whose input has these."""
     return float(np.mean(preprocess["mean"])), float(np.mean(preprocess["std"]))
 
 
 def initialise(variables: dict[str, Any], pretrained: Pretrained) -> dict[str, Any]:
-    """The variables of a run with pretrained ones in their places.
+    """Replaces the variables of a run by pretrained ones.
 
-    The head stays as it is, and so does what the pretrained file lacks by its facts. Parts that the run's
-    model does not have, for it ends earlier, are left out. A model of one channel, whose faces are
-    normalised by `grey`, answers like the original one with the face in all three: a stem with one input
-    channel gets the sum over the colours, each as the weights normalise it (the padding around the face
-    alone is another grey), and an adapter repeats the face.
+    The head stays random, and so do the arrays that the pretrained file lacks by its metadata. Parts that the
+    run's model does not have, because it ends earlier, are left out. A model of one channel, whose faces are
+    normalized by `grey`, answers like the original one with the face in all three: a stem with one input
+    channel gets the sum over the colors, each as the weights normalize it (only the padding around the face
+    is another gray), and an adapter repeats the face.
 
     Args:
-      variables: {"params", "batch_stats"} at random.
-      pretrained: of the same architecture.
+      variables: random {"params", "batch_stats"}.
+      pretrained: weights of the same architecture.
 
     Raises:
-      ValueError: anything else is missing or has another shape.
+      ValueError: any other array is missing or has another shape.
     """
     ours = traverse_util.flatten_dict(variables)
     theirs = traverse_util.flatten_dict(pretrained.variables)
-    preprocess, parts = pretrained.facts["preprocess"], {path[1] for path in ours}
+    preprocess, parts = pretrained.metadata["preprocess"], {path[1] for path in ours}
     for stem in _STEMS:
         kernel = ("params", stem, "kernel")
         if kernel in ours and kernel in theirs and ours[kernel].shape[2] == 1:
@@ -156,7 +156,7 @@ def initialise(variables: dict[str, Any], pretrained: Pretrained) -> dict[str, A
     fresh, wrong = [], []
     for path, value in ours.items():
         name = "/".join(path)
-        if path[1] == "head" or name in pretrained.facts["missing"]:
+        if path[1] == "head" or name in pretrained.metadata["missing"]:
             fresh.append(name)
             continue
         if path not in theirs:
@@ -169,19 +169,19 @@ def initialise(variables: dict[str, Any], pretrained: Pretrained) -> dict[str, A
     wrong += [f"{'/'.join(path)} unexpected" for path in theirs if path not in ours and path[1] in parts]
     if wrong:
         raise ValueError(
-            f"the weights of {pretrained.facts['file']} do not fit the model: {', '.join(wrong[:5])}"
+            f"the weights of {pretrained.metadata['file']} do not fit the model: {', '.join(wrong[:5])}"
         )
     unused = sorted({path[1] for path in theirs} - parts)
-    logging.info("from %s; new: %s; not used: %s", pretrained.facts["file"], fresh, unused)
+    logging.info("from %s; new: %s; not used: %s", pretrained.metadata["file"], fresh, unused)
     return {"batch_stats": {}, **traverse_util.unflatten_dict(ours)}
 
 
 def _grey_stem(theirs: dict[Any, np.ndarray], stem: str, preprocess: dict[str, Any]) -> dict[Any, np.ndarray]:
-    """The arrays of a stem for x = (grey - grey_mean) / grey_std that differ from the RGB one's.
+    """Returns the arrays of a stem for x = (grey - grey_mean) / grey_std that differ from the RGB one's.
 
-    With w_c the kernels of the colours, (grey - mean_c) / std_c = (x grey_std + grey_mean - mean_c) / std_c:
-    the first term gives the kernel, the others a constant, which goes to the bias or, without one, comes off
-    the mean of the BatchNorm that follows.
+    For each color c, (grey - mean_c) / std_c = (x grey_std + grey_mean - mean_c) / std_c: the first term
+    gives the kernel, the others a constant, which is added to the bias or, without one, subtracted from the
+    mean of the BatchNorm that follows.
     """
     mean, std = (np.reshape(preprocess[name], (3, 1)) for name in ("mean", "std"))
     grey_mean, grey_std = grey(preprocess)
@@ -197,7 +197,7 @@ def _grey_stem(theirs: dict[Any, np.ndarray], stem: str, preprocess: dict[str, A
 
 
 def _repeating_adapter(shape: tuple[int, ...], preprocess: dict[str, Any]) -> dict[Any, np.ndarray]:
-    """An adapter [3, 3, C, 3] that hands on three colours as they are, and grey as the weights expect it."""
+    """Returns an adapter [3, 3, C, 3] that passes on colors, or gray as the weights expect it."""
     kernel, bias = np.zeros(shape, np.float32), np.zeros(3, np.float32)
     if shape[2] == 3:
         kernel[1, 1] = np.eye(3)

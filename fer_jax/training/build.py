@@ -273,7 +273,7 @@ def pretrained(config: ConfigDict) -> Pretrained | None:
 
 def _of_run(config: ConfigDict) -> Pretrained:
     trained = _trained("init_from", config.init_from)
-    network, normalized = trained.facts["model"], trained.facts["preprocess"]
+    network, normalized = trained.metadata["model"], trained.metadata["preprocess"]
     if network["name"] != config.model.name:
         raise ValueError(
             f"config.init_from is {config.init_from!r}, weights of {network['name']}, and config.model.name "
@@ -291,7 +291,7 @@ def _of_run(config: ConfigDict) -> Pretrained:
         "preprocess": {k: normalized[k] for k in ("mean", "std")}
         | {"interpolation": config.model.interpolation},
         "missing": [],
-        "run": trained.facts,
+        "run": trained.metadata,
     }
     return Pretrained(trained.variables, facts)
 
@@ -398,10 +398,10 @@ def teachers(config: ConfigDict) -> list[LoadedModel]:
     names = list(class_names(config.data.num_classes))
     channels = read.read_manifest(config.data.dir)["channels"]
     for teacher in found:
-        if teacher.facts["emotions"] != names:
+        if teacher.metadata["emotions"] != names:
             raise ValueError(
-                f"config.distill.teachers: {teacher.source} tells {teacher.facts['emotions']} apart and the "
-                f"student {names}: config.data.num_classes says how many the student does"
+                f"config.distill.teachers: {teacher.source} tells {teacher.metadata['emotions']} apart and "
+                f"the student {names}: config.data.num_classes says how many the student does"
             )
         if channels not in (1, teacher.input_shape[-1]):
             raise ValueError(

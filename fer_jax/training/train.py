@@ -166,7 +166,7 @@ class Run:
         self.watch = build.watch(config)
         self.checkpoints = Checkpoints(self.workdir / CHECKPOINTS, config.checkpoint.keep)
         pretrained = self._pretrained()
-        start = pretrained and pretrained.facts
+        start = pretrained and pretrained.metadata
         conventions = start and start["conventions"]
         self.model = build.model(config.model, config.data.num_classes, config.train.sizes, conventions)
         self.preprocess = build.preprocess(config, start)
@@ -177,7 +177,7 @@ class Run:
         forward = preprocessing.make_forward(served, size=config.model.input_size, **self.preprocess)
         self.forward = batch_inference.compile_forward(forward, runtime.compiler_options())
         self.facts = build.facts(config, manifest, training, self.preprocess, start)
-        parents = [teacher.facts for teacher in teachers]
+        parents = [teacher.metadata for teacher in teachers]
         parents += [start["run"]] if start and "run" in start else []
         for parent in parents:
             self.facts = leakage_policy.inherit(self.facts, parent)
@@ -191,7 +191,7 @@ class Run:
             return Pretrained({}, facts)
         found = build.pretrained(self.config)
         if self.primary:
-            keep_pretrained(self.workdir, found.facts)
+            keep_pretrained(self.workdir, found.metadata)
         return found
 
     def _start(self, pretrained: Pretrained | None) -> None:

@@ -225,7 +225,7 @@ def _rehearse(config: ConfigDict) -> None:
         sources.find(config.model.name, config.init.weights)
     else:
         start = build.pretrained(config)
-    conventions = start and start.facts["conventions"]
+    conventions = start and start.metadata["conventions"]
     network = build.model(config.model, config.data.num_classes, config.train.sizes, conventions)
     if config.init_from:
         side = config.model.input_size
@@ -233,4 +233,4 @@ def _rehearse(config: ConfigDict) -> None:
             models.check_fit(start.variables, network, (side, side, config.model.channels))
         except ValueError as error:
             raise ValueError(f"config.init_from is {config.init_from!r}: {error}") from error
-    build.layers_of_stages(config, network, build.planned_stages(config), start and start.facts)
+    build.layers_of_stages(config, network, build.planned_stages(config), start and start.metadata)

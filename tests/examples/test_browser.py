@@ -151,7 +151,7 @@ def test_a_face_gets_the_probabilities_that_python_gives(ready):
     ready.check("#whole")
     _upload(ready, ("face.png", _png(faces[0, ..., 0])))
     ready.uncheck("#whole")
-    name, share = program.trained.facts["emotions"][expected[0].argmax()], 100 * expected[0].max()
+    name, share = program.trained.metadata["emotions"][expected[0].argmax()], 100 * expected[0].max()
     expect(ready.locator("#results .card:first-child .answer")).to_have_text(f"{name} {share:.0f} %")
 
 

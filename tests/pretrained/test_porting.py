@@ -269,7 +269,7 @@ def test_what_is_missing_unexpected_and_misshapen_is_named():
 def test_what_a_partial_file_lacks_is_named_and_nothing_else():
     arrays = dict(arrays_of("resnet18", "timm"))
     key = "layer4.1.conv2.weight"
-    with pytest.raises(porting.WeightsMismatchError, match=f"said to lack what they have: {key}"):
+    with pytest.raises(porting.WeightsMismatchError, match=f"have arrays that are declared absent: {key}"):
         ported("resnet18", "timm", arrays, absent=[key])
     del arrays[key]
     with pytest.raises(porting.WeightsMismatchError, match=f"missing: {key}"):
@@ -283,7 +283,7 @@ def test_a_file_cannot_lack_what_the_network_does_not_have(ecosystem, key):
     with pytest.raises(porting.WeightsMismatchError) as caught:
         ported("resnet18", ecosystem, absent=["conv1.weight", key])
     assert str(caught.value) == (
-        f"the weights are said to lack what resnet18 does not have in {ecosystem}: {key}"
+        f"resnet18 has no such arrays in {ecosystem}, which are declared absent: {key}"
     )
 
 

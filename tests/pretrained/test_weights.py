@@ -51,9 +51,11 @@ def assets(shared_dir):
 def test_real_weights_know_the_photographs(model, assets):
     ecosystem, file = FILES[model]
     found = weights.convert(model, ecosystem, assets / "weights" / file, with_head=True)
-    network = models.create(model, weights.CLASSES, **found.facts["conventions"])
-    size = found.facts["resolution"]
-    forward = jax.jit(preprocessing.make_forward(network, size=size, channels=3, **found.facts["preprocess"]))
+    network = models.create(model, weights.CLASSES, **found.metadata["conventions"])
+    size = found.metadata["resolution"]
+    forward = jax.jit(
+        preprocessing.make_forward(network, size=size, channels=3, **found.metadata["preprocess"])
+    )
     for name, classes in LABELS.items():
         image = PIL.Image.open(assets / "photos" / name).convert("RGB").resize((256, 256))
         logits = forward(found.variables, np.asarray(image)[None], augment.identity_affine(1))
@@ -65,14 +67,14 @@ def test_a_partial_file_names_what_is_absent(assets):
     with pytest.raises(ValueError, match="missing: " + ", ".join(B4_ABSENT)):
         weights.convert("efficientnet_b4", "timm", path)
     found = weights.convert("efficientnet_b4", "timm", path, absent=B4_ABSENT)
-    assert found.facts["missing"] == ["params/block_31/expand/kernel", "params/block_31/project/kernel"]
+    assert found.metadata["missing"] == ["params/block_31/expand/kernel", "params/block_31/project/kernel"]
 
 
 def test_a_partial_file_of_tensorflow_s_weights_brings_their_conventions(assets):
     found = weights.convert("efficientnet_b0", "timm_tf", assets / "weights" / B0, absent=B0_ABSENT)
-    assert found.facts["missing"] == ["params/block_15/project/kernel", "params/top/kernel"]
-    assert found.facts["conventions"] == {"padding": "same", "epsilon": 1e-3}
-    assert found.facts["preprocess"] == COLOURS | {"interpolation": "bicubic"}
+    assert found.metadata["missing"] == ["params/block_15/project/kernel", "params/top/kernel"]
+    assert found.metadata["conventions"] == {"padding": "same", "epsilon": 1e-3}
+    assert found.metadata["preprocess"] == COLOURS | {"interpolation": "bicubic"}
 
 
 # -------------------- into a model --------------------
@@ -188,7 +190,7 @@ def test_what_the_file_lacks_stays_random_and_nothing_else():
     del theirs.variables["params"]["hidden"]["bias"]
     with pytest.raises(ValueError, match="params/hidden/bias missing"):
         initialise(random_variables(), theirs)
-    theirs.facts["missing"] = ["params/hidden/bias"]
+    theirs.metadata["missing"] = ["params/hidden/bias"]
     found = initialise(random_variables(), theirs)
     np.testing.assert_array_equal(
         found["params"]["hidden"]["bias"], random_variables()["params"]["hidden"]["bias"]

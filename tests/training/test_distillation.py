@@ -170,7 +170,7 @@ def test_a_run_learns_from_its_teachers_and_says_so(tiny_run, tiny_data, tmp_pat
     train_and_evaluate(config, tmp_path / "run")
     _, facts = weights_file.load_weights(tmp_path / "run")
     teacher = LoadedModel(tiny_run)
-    assert [one["selection"] for one in facts["ancestors"]] == [teacher.facts["selection"]]
+    assert [one["selection"] for one in facts["ancestors"]] == [teacher.metadata["selection"]]
     identity = json.loads((tmp_path / "run" / "config.json").read_text())
     assert identity["teachers"] == [teacher.digest]
     page = (tmp_path / "run" / "report" / "report.md").read_text()

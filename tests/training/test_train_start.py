@@ -111,7 +111,7 @@ def test_a_run_begins_with_its_parents_answers(channels, normalized, tiny_data, 
     assert facts["pretrained"] == BEGAN_WITH
     assert erased == [pytest.approx(np.mean(normalized["mean"]))]
     (line,) = facts["ancestors"]
-    assert line["selection"] == LoadedModel(path).facts["selection"]
+    assert line["selection"] == LoadedModel(path).metadata["selection"]
 
 
 def test_size_and_interpolation_are_the_configurations(parent, tiny_data, tmp_path):
@@ -141,7 +141,7 @@ def test_a_stopped_run_goes_on_without_its_parent(parent, tiny_data, tmp_path, m
     assert_same_run(tmp_path / "whole", tmp_path / "cut", step=6)
     # The facts say what the run computed.
     trained = LoadedModel(tmp_path / "cut")
-    assert trained.facts["model"]["kwargs"] == KERAS
+    assert trained.metadata["model"]["kwargs"] == KERAS
     report = predictions_file.read(tmp_path / "cut" / "report" / "predictions.csv")
     faces = read.load(tiny_data, "validation").images
     np.testing.assert_allclose(trained.predict(faces, progress=False), report.probs, atol=1e-6)
@@ -197,8 +197,8 @@ def test_weights_without_a_runs_facts_are_named(parent, tiny_data, tmp_path):
     """A file of fer-jax port-weights is for init.weights."""
     variables, _ = load_weights(parent)
     export_weights(parent, variables, {"model": "strided", "preprocess": IMAGENET})
-    with pytest.raises(ValueError, match=f"config.init_from: the facts in {parent} lack model.name, "):
+    with pytest.raises(ValueError, match=f"config.init_from: the metadata in {parent} lacks model.name, "):
         train_and_evaluate(child_config(tiny_data, parent), tmp_path / "run")
     shutil.copy(__file__, parent)
-    with pytest.raises(Exception, match=f"config.init_from: {parent} is not a whole safetensors file"):
+    with pytest.raises(Exception, match=f"config.init_from: {parent} is not a complete safetensors file"):
         train_and_evaluate(child_config(tiny_data, parent), tmp_path / "run")

@@ -81,18 +81,18 @@ def evaluate(
     notes = [f"{name}: {note}" for name, manifest in manifests.items() for note in manifest["notes"]]
     cells = []
     for name, trained in models.items():
-        names = class_names(len(EMOTIONS) if contempt == "drop" else len(trained.facts["emotions"]))
-        if len(trained.facts["emotions"]) > len(EMOTIONS):
+        names = class_names(len(EMOTIONS) if contempt == "drop" else len(trained.metadata["emotions"]))
+        if len(trained.metadata["emotions"]) > len(EMOTIONS):
             notes.append(f"{name}: {CONTEMPT_CHOICES[contempt]}")
-        if trained.facts.get("annotations"):
-            notes.append(f"{name}: extra annotations, {', '.join(trained.facts['annotations'])}")
+        if trained.metadata.get("annotations"):
+            notes.append(f"{name}: extra annotations, {', '.join(trained.metadata['annotations'])}")
         for (dataset, manifest), data_dir in zip(manifests.items(), data_dirs, strict=True):
             faces = labelled_split.load_split(trained, str(data_dir), split)
             probs = trained.predict(
                 faces.images, num_classes=len(names), batch_size=batch_size, progress=progress
             )
-            facts = trained.facts | {
-                "trained_data": trained.facts["data"],
+            facts = trained.metadata | {
+                "trained_data": trained.metadata["data"],
                 "data": read.describe(manifest),
                 "split": split,
             }

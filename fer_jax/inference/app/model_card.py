@@ -55,7 +55,7 @@ def headline(trained: LoadedModel) -> str:
 
 def facts(trained: LoadedModel) -> dict[str, str]:
     """Returns what the model's file says about it, in words."""
-    held, parameters = trained.facts, f"{trained.parameters / 1e6:.1f} million parameters"
+    held, parameters = trained.metadata, f"{trained.parameters / 1e6:.1f} million parameters"
     found = {"network": f"{held['model']['name']}, {parameters}, faces of {trained.input_shape[0]} pixels"}
     found["classes"] = ", ".join(held["emotions"])
     if "train" in held["data"].get("splits", {}):

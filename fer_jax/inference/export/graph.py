@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
+from jax.extend import core
 
 Handle = Any  # a value in a writer's graph
 Shape = tuple[int, ...]  # of a value; -1 stands for the batch, always the first axis
@@ -147,12 +148,12 @@ class _Walker:
     def __init__(self, writer: Writer):
         self.writer = writer
 
-    def walk(self, closed: jax.extend.core.ClosedJaxpr, arguments: Sequence[Value]) -> list[Value]:
+    def walk(self, closed: core.ClosedJaxpr, arguments: Sequence[Value]) -> list[Value]:
         """Returns the outputs of a jaxpr."""
         jaxpr = closed.jaxpr
         values = dict(zip(jaxpr.constvars, map(np.asarray, closed.consts), strict=True))
         values |= dict(zip(jaxpr.invars, arguments, strict=True))
-        literal = jax.extend.core.Literal
+        literal = core.Literal
         atoms = [atom for eqn in jaxpr.eqns for atom in eqn.invars] + list(jaxpr.outvars)
         uses = collections.Counter(atom for atom in atoms if not isinstance(atom, literal))
 
@@ -176,7 +177,7 @@ class _Walker:
 
     def _apply(self, eqn: Any, operands: list[Value], alone: bool) -> list[Value]:
         name = eqn.primitive.name
-        inner = [value for value in eqn.params.values() if isinstance(value, jax.extend.core.ClosedJaxpr)]
+        inner = [value for value in eqn.params.values() if isinstance(value, core.ClosedJaxpr)]
         if inner:
             called = eqn.params.get("name")
             if called in ("elu", "softmax") and np.all(np.asarray(operands[1:]) == 1):

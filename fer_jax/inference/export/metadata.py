@@ -19,7 +19,7 @@ def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict
       precision: of the file.
       versions: of the format and its tools.
     """
-    facts = program.trained.facts
+    facts = program.trained.metadata
     side, _, channels = program.trained.input_shape
     preprocess, labels = facts["preprocess"], facts["emotions"]
     network = network_name(program.trained.source, facts["model"])

@@ -124,7 +124,7 @@ def build(program: Program) -> onnx.ModelProto:
             graph.nodes,
             "fer_jax",
             [_value(INPUT, program.dtype, shape)],
-            [_value(program.output, np.float32, (BATCH, len(program.trained.facts["emotions"])))],
+            [_value(program.output, np.float32, (BATCH, len(program.trained.metadata["emotions"])))],
             list(graph.initializers.values()),
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],

@@ -55,7 +55,7 @@ class Program:
     @property
     def temperature(self) -> float:
         """What divides the logits before the softmax; 1 if the weights are not calibrated."""
-        return (self.trained.facts.get("calibration") or {}).get("temperature", 1.0)
+        return (self.trained.metadata.get("calibration") or {}).get("temperature", 1.0)
 
     @functools.cached_property
     def model(self) -> nn.Module:
@@ -65,7 +65,7 @@ class Program:
     @property
     def levels(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the pixels in [0, 1], float32, for all channels or per channel."""
-        preprocess = self.trained.facts["preprocess"]
+        preprocess = self.trained.metadata["preprocess"]
         return np.float32(preprocess["mean"]), np.float32(preprocess["std"])
 
     def __call__(self, faces: jax.Array) -> jax.Array:
@@ -88,7 +88,7 @@ class Program:
           uint8 [N, S, S, C]; unchanged if they fit already.
         """
         side, _, channels = self.trained.input_shape
-        preprocess = self.trained.facts["preprocess"]
+        preprocess = self.trained.metadata["preprocess"]
         arguments = {key: preprocess[key] for key in ("fill", "interpolation")}
 
         @jax.jit

@@ -19,7 +19,7 @@ PRECISIONS = ("float32", "float16")
 
 def write(program: Program, path: pathlib.Path, precision: str, calibration: np.ndarray | None) -> None:
     """Writes the weights; 'float16' is the precision of the kernels."""
-    export_weights(path, program.trained.variables, program.trained.facts, precision)
+    export_weights(path, program.trained.variables, program.trained.metadata, precision)
 
 
 def load(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:

@@ -106,7 +106,7 @@ class Model(BaseModel):
 def describe_model(predictor: Predictor) -> Model:
     """Returns the metadata of a predictor's network."""
     classifier = predictor.classifier
-    trained, facts = classifier.trained, classifier.trained.facts
+    trained, facts = classifier.trained, classifier.trained.metadata
     score, selection = facts.get("evaluation") or facts.get("selection"), facts.get("selection") or {}
     if score:
         score = Evaluation(**score | {"selected": selection.get("split") == score["split"]})

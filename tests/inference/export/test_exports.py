@@ -94,7 +94,7 @@ def test_other_runtimes_give_the_probabilities_of_batches_of_any_size(name, writ
 
 def test_exported_weights_are_read_like_any_checkpoint(written, program, faces, expected):
     exported = LoadedModel(written["safetensors"][0])
-    assert exported.facts == program.trained.facts
+    assert exported.metadata == program.trained.metadata
     np.testing.assert_array_equal(exported.predict(faces, progress=False), expected)
 
 
@@ -298,7 +298,7 @@ def expected_of_real_faces(real_faces) -> np.ndarray:
     """The shipped network's calibrated probabilities."""
     trained = LoadedModel(SHIPPED)
     probs = trained.predict(real_faces, progress=False)
-    return special.softmax(np.log(probs) / trained.facts["calibration"]["temperature"], axis=1)
+    return special.softmax(np.log(probs) / trained.metadata["calibration"]["temperature"], axis=1)
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
