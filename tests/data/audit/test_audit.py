@@ -122,10 +122,9 @@ def test_files_of_the_report(faces, write_csv, tmp_path, capsys):
     with open(path, "a") as file:
         file.write("9,1 2 3,Training\n")
     command, flags = script("audit"), ["--out", str(tmp_path / "out"), "--near_threshold", "0.8"]
-    assert command.main(["--source", str(tmp_path / "nothing"), *flags]) == 2
-    assert "nothing does not exist" in capsys.readouterr().err
-    assert command.main(["--source", str(path), *flags]) == 0
-    assert f"report: {tmp_path / 'out/audit.md'}" in capsys.readouterr().out
+    assert [command.main(["--source", str(source), *flags]) for source in (tmp_path / "no", path)] == [2, 0]
+    printed = capsys.readouterr()
+    assert "no does not exist" in printed.err and f"report: {tmp_path / 'out/audit.md'}" in printed.out
     report = json.loads((tmp_path / "out/audit.json").read_text())
     text = (tmp_path / "out/audit.md").read_text()
     for name in report["pictures"]:

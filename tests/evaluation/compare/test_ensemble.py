@@ -35,7 +35,7 @@ def test_takes_the_best_and_then_what_helps_it():
     assert ensemble.choose([TWIN, OTHER, GOOD], LABELS, most=1).order == [2]
 
 
-def test_figures_are_those_of_the_mean():
+def test_figures_are_those_of_the_mean_and_members_are_marked(tmp_path):
     found = ensemble.judge([TWIN, OTHER, GOOD], LABELS, np.arange(4), most=3)
     assert found["members"] == [2, 1]
     np.testing.assert_allclose(found["probs"], (GOOD + OTHER) / 2)
@@ -43,6 +43,10 @@ def test_figures_are_those_of_the_mean():
     expected = -np.log([0.45, 0.45, 0.45, 0.5]).mean()
     assert found["figures"]["loss"] == pytest.approx(expected)
     assert found["best_single"] == {"place": 0, "accuracy": 0.75}
+    (axis,) = ensemble.plot(found, 4, "validation", tmp_path / "e.png").axes
+    (included,) = [line for line in axis.lines if line.get_label() == "included"]
+    np.testing.assert_allclose(included.get_xydata(), [(1, 75), (2, 100)])
+    assert axis.get_title(loc="left") == "Accuracy of the ensemble on 4 images of validation"
     every = ensemble.judge([TWIN, OTHER, GOOD], LABELS, np.arange(4), most=2, take_all=True)
     np.testing.assert_allclose(every["probs"], (TWIN + OTHER + GOOD) / 3)
     assert every["members"] == [0, 1, 2] and every["elsewhere"] is None
@@ -84,14 +88,6 @@ def test_the_command_writes_page_picture_and_predictions_beside_its_inputs(files
     assert page in process.stdout
     assert "| 2 | other | 25.00 | 100.00 | yes |" in page and "| 3 | twin | 75.00 | 75.00 |  |" in page
     assert (tmp_path / "ensemble.png").stat().st_size and len(predictions_file.read(files[0]).ids) == 4
-
-
-def test_every_network_included_is_marked(tmp_path):
-    found = ensemble.judge([TWIN, OTHER, GOOD], LABELS, np.arange(4), 7)
-    (axis,) = ensemble.plot(found, 4, "validation", tmp_path / "e.png").axes
-    (included,) = [line for line in axis.lines if line.get_label() == "included"]
-    np.testing.assert_allclose(included.get_xydata(), [(1, 75), (2, 100)])
-    assert axis.get_title(loc="left") == "Accuracy of the ensemble on 4 images of validation"
 
 
 def test_an_ensemble_of_runs_has_a_report_that_knows_its_ancestors(tiny_run, tiny_data, tmp_path, capsys):
