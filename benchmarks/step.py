@@ -12,6 +12,7 @@ one device. Flags after -- change the config.
 """
 
 import argparse
+import contextlib
 import math
 import pathlib
 import sys
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from fer_jax.commands import common, trainings
 
 if TYPE_CHECKING:
-    from fer_jax.training.train import Run
+    from fer_jax.training.run import Run
 
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.parallel")
 WARM_UP, PROFILED = 3, 5  # steps
@@ -54,10 +55,10 @@ def benchmark(options: argparse.Namespace) -> int:
     from fer_jax import runtime
 
     runtime.tune_cpu()
-    from fer_jax.data.dataset import read
     from fer_jax.evaluation import run_info
-    from fer_jax.training import build
-    from fer_jax.training.train import Run
+    from fer_jax.training.monitoring import StopSignal
+    from fer_jax.training.run import Run
+    from fer_jax.training.validate import validate
 
     if jax.device_count() > 1:
         raise ValueError(
@@ -67,13 +68,9 @@ def benchmark(options: argparse.Namespace) -> int:
     print(f"{trainings.called()}, {run_info.describe([run_info.current()])}", flush=True)
     if options.profile:
         common.open_folder(options.profile, "--profile")
-    manifest, teachers = read.read_manifest(config.data.dir), build.teachers(config)
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(config, pathlib.Path(folder), manifest, teachers)
-        try:
+        with contextlib.closing(Run(validate(config), pathlib.Path(folder), StopSignal())) as run:
             measure(run, options)
-        finally:
-            run.close()
     return 0
 
 
@@ -88,7 +85,7 @@ def measure(run: "Run", options: argparse.Namespace) -> None:
     run.enter_stage()
     config, size = run.config, run.input_size()
     model, batch_size = config.model, config.train.batch_size
-    step, batch = run.train_step(size), run.placement.put_batch(next(run.stream))
+    step, batch = run.train_step(size), run.partitioner.put_batch(next(run.stream))
     print(
         f"\n{model.name}, {size} px, {model.channels} channel{'s' if model.channels > 1 else ''}, "
         f"{model.dtype}, batch {batch_size}, on {cost.hardware()}\n"
@@ -98,7 +95,7 @@ def measure(run: "Run", options: argparse.Namespace) -> None:
     )
     alone, _ = timed(run, step, lambda: batch, options)
     print(f"| its batch on the device | {1 / alone:.2f} | {batch_size / alone:.0f} | |", flush=True)
-    fed, waiting = timed(run, step, lambda: run.placement.put_batch(next(run.stream)), options)
+    fed, waiting = timed(run, step, lambda: run.partitioner.put_batch(next(run.stream)), options)
     print(f"| as training feeds it | {1 / fed:.2f} | {batch_size / fed:.0f} | {waiting:.1%} |", flush=True)
     with portable():  # whatever a device makes of the convolutions
         operations = ceilings.operations(run.compile_step(size).trace(run.state, batch).jaxpr.jaxpr)

@@ -13,6 +13,7 @@ mean over the seeds reaches it; otherwise the exit code is 1. Flags after -- cha
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -64,21 +65,20 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     runtime.tune_cpu()
-    from fer_jax.data.dataset import read
-    from fer_jax.training.train import Run
+    from fer_jax.training.run import Run
+    from fer_jax.training.train import train as run_loop
+    from fer_jax.training.validate import validate
 
     flags = [*trainings.data_flags(options), f"--config.seed={options.seeds[0]}", *options.arguments]
     config = trainings.load_config(options.config, flags)
     with tempfile.TemporaryDirectory() as folder, StopSignal() as stop:
-        run = Run(config, pathlib.Path(folder), read.read_manifest(config.data.dir), [])
-        try:
+        config.train.eval_steps = sys.maxsize  # at the end only
+        # Closed before the folder goes: checkpoints are written in the background.
+        with contextlib.closing(Run(validate(config), pathlib.Path(folder), stop)) as run:
             start, compiled[0] = time.time() - options.started, 0.0
-            run.train_until(run.total_steps, stop)
-            run.evaluate()
+            run_loop(run)
             total = time.time() - options.started
-        finally:
-            run.close()  # before the folder goes: checkpoints are written behind the scenes
-        accuracy = run.facts["evaluation"]["value"]
+        accuracy = run.plateau_tracker.best
     figures = {"accuracy": accuracy, "total": total, "start": start, "compilation": compiled[0]}
     return figures | {"origin": run_info.current()}
 

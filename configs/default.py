@@ -14,7 +14,7 @@ from fer_jax.data.fer2013_reference import MEAN, STD
 def get_config() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0  # of the parameters, the order of the data, augmentation and dropout
-    c.parallel = "auto"  # auto (jit on one device, pmap on several), jit (over a mesh) or pmap
+    c.parallel = "auto"  # auto or jit (over the mesh of all devices), or pmap (replicas)
     # They bring mean and std of their input and the conventions of their layers (padding, epsilon); the
     # input's size and interpolation are set here.
     c.init_from = ""  # start from weights: work directory, checkpoint, .safetensors or a bundled name

@@ -1,8 +1,11 @@
 """Trains and evaluates: python -m fer_jax.main --config configs/cnn.py [--workdir runs/cnn].
 
-The same command again goes on where a run stopped. Any field of the configuration can be
+Run the same command to resume a run that stopped. Any field of the configuration can be
 overridden: --config.optim.learning_rate=0.05. configs/default.py lists them all. --verbosity=1
 shows where in the code an error came from.
+
+Several processes train together with --coordinator; a cluster (Slurm, Open MPI, Cloud TPU) is
+found without it.
 """
 
 import logging
@@ -11,28 +14,31 @@ import pathlib
 import sys
 import traceback
 
+# Before jaxlib is loaded: at this level XLA does not raise its alarm over a slow compilation.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, e.g. configs/cnn.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory. Default: runs/<config's name>.")
-_HOSTS = flags.DEFINE_string(
+_COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "host:port of process 0, to train over several processes or hosts."
 )
 _PROCESS = flags.DEFINE_integer("process_id", 0, "This process's number, with --coordinator.")
-_COUNT = flags.DEFINE_integer("num_processes", 1, "How many there are, with --coordinator.")
+_COUNT = flags.DEFINE_integer("num_processes", 1, "The number of processes, with --coordinator.")
 flags.mark_flag_as_required("config")
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """As absl does, but no experiment, or a field that does not exist, is a line and not a traceback."""
+    """Parses flags as absl does; a missing experiment or field is a line instead of a traceback."""
     try:
         rest = app.parse_flags_with_usage(argv)
-        dict(_CONFIG.value)  # an experiment that could not be loaded says so when it is asked for
+        dict(_CONFIG.value)  # where loading the experiment failed, this raises
         return rest
     except OSError as error:
-        # ml_collections tells the file it looked for on a line, and below that it is not there.
+        # The message of ml_collections has a line with the file, and one that it does not exist.
         lines = [line.strip() for line in str(error).splitlines()]
         missing = [line for line in lines if f"[Errno 2] No such file or directory: {line!r}" in lines]
         if not missing:
@@ -51,12 +57,21 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.exit(f"error: no such field in the configuration: {reason}{hint}")
 
 
+def in_cluster() -> bool:
+    """Returns whether the environment describes several processes that `jax.distributed` finds by itself."""
+    counts = (os.environ.get(name, "1") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
+    return any(count not in ("", "1") for count in counts) or "," in os.environ.get(
+        "TPU_WORKER_HOSTNAMES", ""
+    )
+
+
 def main(argv: list[str]) -> None:
-    for name in ("absl", "jax"):  # Orbax speaks through absl's; our own come from the root
+    """Trains as the flags say; exits with a line about an error that the user can correct."""
+    for name in ("absl", "jax"):  # Orbax logs through absl's; our own messages come from the root
         logging.getLogger(name).setLevel(logging.WARNING)
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
-    if _COUNT.value > 1 and not _HOSTS.value:
+    if _COUNT.value > 1 and not _COORDINATOR.value:
         raise app.UsageError("--num_processes needs --coordinator=HOST:PORT, the same for every process")
     if not 0 <= _PROCESS.value < _COUNT.value:
         raise app.UsageError(
@@ -72,14 +87,16 @@ def main(argv: list[str]) -> None:
     from fer_jax.training.monitoring import PreemptedError
     from fer_jax.training.train import train_and_evaluate
 
-    if _HOSTS.value:
-        jax.distributed.initialize(_HOSTS.value, _COUNT.value, _PROCESS.value)
+    if _COORDINATOR.value:
+        jax.distributed.initialize(_COORDINATOR.value, _COUNT.value, _PROCESS.value)
+    elif in_cluster():
+        jax.distributed.initialize()
     name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = _WORKDIR.value or os.path.join("runs", name)
     try:
         summary = train_and_evaluate(_CONFIG.value, workdir)
     except PreemptedError as error:
-        print(f"\nstopped at step {error.step}; the same command goes on", file=sys.stderr)
+        print(f"\nstopped at step {error.step}; run the same command to resume", file=sys.stderr)
         raise
     except Exception as error:
         reason = errors.explain(error, workdir)
@@ -87,7 +104,7 @@ def main(argv: list[str]) -> None:
             raise
         sys.exit(f"error: {reason}")
     except KeyboardInterrupt:
-        sys.exit("\ninterrupted; the same command goes on from the newest checkpoint")
+        sys.exit("\ninterrupted; run the same command to resume from the newest checkpoint")
     if jax.process_index():
         return
     best = summary["best"]

@@ -24,6 +24,7 @@ from fer_jax import errors
 from fer_jax.commands import trainings
 from fer_jax.data.dataset import build
 from fer_jax.data.emotions import EMOTIONS
+from fer_jax.models.layers import BatchNorm
 from fer_jax.training.metric_writers import read_records
 from fer_jax.training.train import train_and_evaluate
 
@@ -137,6 +138,23 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x, train=False):
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.normal(self.spread))(x.mean((1, 2)))
+
+
+class TwoLayers(nn.Module):
+    """A trunk with BatchNorm and dropout and a head, on the mean of each face; compiles in no time."""
+
+    dropout: float = 0.0
+    num_classes: int = 7
+    frozen: tuple[tuple[str, ...], ...] = ()
+    dtype: str = "float32"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Dense(4, name="trunk")(x.mean(axis=(1, 2)))
+        x = BatchNorm(train and ("trunk_norm",) not in self.frozen, self.axis_name, name="trunk_norm")(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x))
+        return nn.Dense(self.num_classes, name="head")(x)
 
 
 class TrainingsWithin:

@@ -2,7 +2,8 @@
 
     python interrupted_run.py SPEC [COORDINATOR PROCESS COUNT]
 
-SPEC is JSON with "data", "workdir", "changes" of the tiny configuration, and at most one of
+SPEC is JSON with "data", "workdir", "changes" of the tiny configuration, perhaps "refused_first", with which
+the run is first started while its directory is in use, and at most one of
 
   "signal": [NAME, STEP, PROCESS]  that process sends itself this signal once step STEP has been counted;
   "kill_in_save": [EVENT, STEP]  SIGKILL at the first EVENT ("open" or "os.rename", see Python's
@@ -13,6 +14,7 @@ TensorFlow cannot be imported in this process, and figures are empty pictures.
 
 import json
 import os
+import pathlib
 import signal
 import sys
 from importlib.machinery import PathFinder
@@ -31,10 +33,13 @@ class NoTensorFlow(PathFinder):
 def main(spec, *distributed):
     sys.meta_path[sys.meta_path.index(PathFinder)] = NoTensorFlow
     import jax
-    from helpers import save_empty, tiny_config
+    from helpers import TwoLayers, save_empty, tiny_config
     from matplotlib.figure import Figure
 
-    from fer_jax.training.train import Window, train_and_evaluate
+    from fer_jax import models
+    from fer_jax.training.monitoring import Window
+    from fer_jax.training.run_dir import exclusive
+    from fer_jax.training.train import train_and_evaluate
 
     add = Window.add
 
@@ -55,7 +60,17 @@ def main(spec, *distributed):
     Figure.savefig = save_empty
     Window.add = add_and_signal
     sys.addaudithook(kill_in_save)
-    summary = train_and_evaluate(tiny_config(spec["data"], **spec["changes"]), spec["workdir"])
+    models.MODELS["two_layers"] = TwoLayers
+    config, workdir = tiny_config(spec["data"]), pathlib.Path(spec["workdir"])
+    config.model.kwargs = {}
+    config.update_from_flattened_dict(spec["changes"])
+    if "refused_first" in spec:
+        try:
+            with exclusive(workdir):
+                train_and_evaluate(config, workdir)
+        except ValueError as error:
+            print(error)
+    summary = train_and_evaluate(config, workdir)
     assert not any(name.partition(".")[0] == "tensorflow" for name in sys.modules)
     print(json.dumps(summary))
 

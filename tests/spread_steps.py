@@ -1,4 +1,4 @@
-"""Trains a few steps on all devices in several ways.
+"""Trains a few steps on all devices with each partitioner.
 
     python spread_steps.py OUT STEPS [COORDINATOR PROCESS COUNT]
 
@@ -91,9 +91,9 @@ def moved(start, state):
     return sorted({"/".join(k[1:-1]) for k, v in flat[0].items() if not np.array_equal(v, flat[1][k])})
 
 
-def train(placement, model, trained, frozen, ranges=RANGES, *, steps_taken, fault=None):
+def train(partitioner, model, trained, frozen, ranges=RANGES, *, steps_taken, fault=None):
     """{name: array} of a run in one way, perhaps with a fault."""
-    axis_of = {part: None if part == fault else placement.axis_name for part in ("norm", "sum")}
+    axis_of = {part: None if part == fault else partitioner.axis_name for part in ("norm", "sum")}
     schedule = optim.learning_rate("cosine", peak=0.1, total_steps=steps_taken)
     tx = optim.make_optimizer("sgd", schedule, weight_decay=0.01, clip_norm=5.0)
     # Both a sum over examples and a sum of weights go over the devices.
@@ -104,8 +104,8 @@ def train(placement, model, trained, frozen, ranges=RANGES, *, steps_taken, faul
         normalization="weights",
     )
     taught = Distillation([teacher()], weight=0.5, temperature=2.0, dtype=jax.numpy.float32)
-    weights = placement.put_state(taught.variables)
-    step = placement.compile(
+    weights = partitioner.put_state(taught.variables)
+    step = partitioner.compile(
         train_step.make_train_step(
             model.clone(axis_name=axis_of["norm"], **({"frozen": frozen} if frozen else {})),
             tx,
@@ -132,11 +132,11 @@ def train(placement, model, trained, frozen, ranges=RANGES, *, steps_taken, faul
         variables=drawn(model, shape, 0),
         trained=trained,
     )
-    state = placement.put_state(jax.tree.map(np.asarray, state))
+    state = partitioner.put_state(jax.tree.map(np.asarray, state))
     # On the devices already, so that no step has to bring them there.
-    here = set(placement.mesh.local_devices)
+    here = set(partitioner.mesh.local_devices)
     assert all(x.sharding.addressable_devices == here for x in jax.tree.leaves((state, weights)))
-    start = placement.fetch(state)
+    start = partitioner.fetch(state)
     kept = jax.tree.map(np.array, start)
     stream = pipeline.TrainStream(
         faces(),
@@ -151,12 +151,12 @@ def train(placement, model, trained, frozen, ranges=RANGES, *, steps_taken, faul
         batch = next(stream)
         if jax.config.jax_enable_x64:
             batch = {k: v.astype(np.float64) if v.dtype == np.float32 else v for k, v in batch.items()}
-        state, metrics = step(state, placement.put_batch(batch))
-        seen.append(placement.fetch(metrics))
+        state, metrics = step(state, partitioner.put_batch(batch))
+        seen.append(partitioner.fetch(metrics))
     stream.close()
     # What was fetched stays, though its memory on the device has been used again since.
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, start, kept)))
-    state = placement.fetch(state)
+    state = partitioner.fetch(state)
     assert int(state.step) == steps_taken
     trees = {"params": state.params, "batch_stats": state.batch_stats, "ema": state.ema}
     return {
@@ -173,21 +173,21 @@ def main(out, steps_taken, *distributed):
         coordinator, process, count = distributed
         jax.distributed.initialize(coordinator, int(count), int(process))
     run = functools.partial(train, steps_taken=int(steps_taken))
-    ways = {mode: sharding.place(mode, BATCH, RANGES.mixes) for mode in ("jit", "pmap")}
+    ways = {mode: sharding.make_partitioner(mode, BATCH, RANGES.mixes) for mode in ("jit", "pmap")}
     alone = jax.process_count() == 1
     if alone:
         one = Mesh(np.array(jax.devices()[:1]), (sharding.AXIS,))
-        ways["one"] = sharding.Partitioner("jit", one)
+        ways["one"] = sharding.Partitioner(one)
         many = len(jax.devices())
-        assert sharding.place("auto", BATCH).mode == ("pmap" if many > 1 else "jit")
+        assert sharding.make_partitioner("auto", BATCH) == ways["jit"]
         for batch_size, mixes in ((many * 3 + 1, False), (many * 3, True)):
             try:
-                sharding.place("auto", batch_size, mixes)
+                sharding.make_partitioner("auto", batch_size, mixes)
             except ValueError as error:
                 print(error)
-    results = {way: run(placement, *whole_cnn()) for way, placement in ways.items()}
+    results = {way: run(partitioner, *whole_cnn()) for way, partitioner in ways.items()}
     if alone and jax.config.jax_enable_x64:
-        results |= {f"{way}_stage": run(placement, *backbone_stage()) for way, placement in ways.items()}
+        results |= {f"{way}_stage": run(partitioner, *backbone_stage()) for way, partitioner in ways.items()}
         for fault in ("sum", "norm"):
             results[fault] = run(ways["pmap"], *whole_cnn(), fault=fault)
     if jax.process_index() == 0:

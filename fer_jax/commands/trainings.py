@@ -100,26 +100,19 @@ def dry_run(trainings: Iterable[Training]) -> None:
 
     Raises:
       ValueError: a directory holds a run with another config, other data or other teachers.
-      As `load_config`, `validate.rehearse`, `build.teachers` and `train.identity`.
+      As `load_config`, `validate.dry_run` and `validate.validate`.
     """
     import jax
 
-    from fer_jax.data.dataset import read
-    from fer_jax.training import build, run_dir, validate
-    from fer_jax.training.train import identity
+    from fer_jax.training import run_dir, validate
 
     jax.config.update("jax_platforms", "cpu")  # the accelerator's memory is for the trainings
     runs = {one.workdir: load_config(one.config, one.flags) for one in trainings}
-    validate.rehearse(config for run, config in runs.items() if not run_dir.finished_summary(run))
-    known: dict[Any, Any] = {}
+    validate.dry_run(config for run, config in runs.items() if not run_dir.finished_summary(run))
     for run, config in runs.items():
-        if not (run / run_dir.CONFIG_FILE).is_file():
-            continue
-        key = (config.data.dir, tuple(config.distill.teachers), config.data.num_classes)
-        if key not in known:  # most runs share it
-            known[key] = read.read_manifest(config.data.dir), build.teachers(config)
-        if other := run_dir.another(run, identity(config, *known[key])):
-            raise ValueError(f"{other}\nNothing was trained or changed: give another --out")
+        if (run / run_dir.CONFIG_FILE).is_file():
+            if difference := run_dir.describe_difference(run, validate.validate(config).identity):
+                raise ValueError(f"{difference}\nNothing was trained or changed: give another --out")
 
 
 class Commands:

@@ -1,8 +1,8 @@
 """Checkpoints of whole runs, through Orbax.
 
-A run's checkpoint is one Orbax directory, written aside and renamed when complete: the train state and, as
-JSON, the data stream's position, what the run knows of its progress and the facts (config, data hash, which
-split selected). A checksum over the arrays goes with it, so that damage is found before training goes on.
+A checkpoint is one Orbax directory, written under a temporary name and renamed when complete: the train state
+and, as JSON, the data stream's position, the run's progress and the metadata (config, data hash, selection
+split). It includes a checksum over the arrays, so that damage is found before training resumes.
 """
 
 import dataclasses
@@ -14,10 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
+from fer_jax.training.sharding import all_processes
 from fer_jax.weights_file import DamagedCheckpointError, checksum, refused
 
 DAMAGED = "damaged_checkpoints"
@@ -25,7 +24,7 @@ DAMAGED = "damaged_checkpoints"
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """What `Checkpoints.restore` found.
+    """A checkpoint as `Checkpoints.restore` returns it.
 
     Attributes:
       step: the checkpoint's step.
@@ -39,12 +38,12 @@ class Restored:
 
 
 class Checkpoints:
-    """The checkpoints of one run: the newest `keep` and the best by the selection metric."""
+    """The checkpoints of one run: the newest `keep` ones and the best by the selection metric."""
 
     def __init__(self, directory: os.PathLike | str, keep: int = 2):
         policies = ocp.checkpoint_managers
         newest = policies.LatestN(keep)
-        # Not Orbax's own metrics: it cannot open a directory where one such file is damaged.
+        # Not Orbax's own metrics: with one damaged file of theirs it cannot open the directory.
         self._selections: dict[int, float] = {}
         best = _Best(self._selections)
         self.directory = pathlib.Path(directory).absolute()
@@ -60,7 +59,7 @@ class Checkpoints:
             self._note(step, self._selection(step))
 
     def steps(self) -> list[int]:
-        """Steps that have a complete checkpoint, oldest first."""
+        """Returns the steps that have a complete checkpoint, oldest first."""
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, extra: dict[str, Any], selection: float | None = None) -> None:
@@ -69,7 +68,7 @@ class Checkpoints:
         Args:
           step: of the state.
           state: tree of NumPy arrays, copied before this returns.
-          extra: what else to keep, as JSON; copied likewise.
+          extra: JSON to store beside it; copied likewise.
           selection: the selection metric where it was just measured (higher is better).
 
         Raises:
@@ -95,7 +94,7 @@ class Checkpoints:
         self._manager.check_for_errors()
 
     def restore(self, step: int, template: Any) -> Restored:
-        """The checkpoint of `step`.
+        """Restores the checkpoint of `step`.
 
         Args:
           step: one of `steps()`.
@@ -120,12 +119,13 @@ class Checkpoints:
         return Restored(step, state, extra)
 
     def restore_newest(self, template: Callable[[int], Any]) -> Restored | None:
-        """The newest checkpoint that is whole, or None where there is none.
+        """Restores the newest undamaged checkpoint; returns None where there is none at all.
 
-        `template` gives what `restore` expects at a step.
+        Damaged ones are reported, skipped and moved to DAMAGED beside the directory. Several processes skip
+        what any of them cannot read.
 
-        Damaged ones are reported, passed over and moved to DAMAGED beside the directory. Several
-        processes pass over what any of them cannot read.
+        Args:
+          template: of `restore`, by step.
 
         Raises:
           DamagedCheckpointError: there are checkpoints and every one is damaged; they stay.
@@ -143,12 +143,12 @@ class Checkpoints:
         if steps:
             raise DamagedCheckpointError(
                 f"every checkpoint in {self.directory} (steps {steps}) is damaged; "
-                "move the work directory away to start anew"
+                "move the work directory away to start over"
             )
         return None
 
     def _set_aside(self, steps: list[int]) -> None:
-        """Makes room for the run that goes on from before these steps, and keeps what is there."""
+        """Moves the checkpoints of these steps away, for the run will reach them again."""
         if not steps:
             return
         if jax.process_index() == 0:
@@ -160,11 +160,11 @@ class Checkpoints:
                     path, number = target / f"{step}.{number}", number + 1
                 os.rename(self.directory / str(step), path)
                 logging.error("moved to %s", path)
-        all_processes(True)  # which waits for the first
+        all_processes(True)  # waits for the first one
         self._manager.reload()
 
     def _selection(self, step: int) -> float | None:
-        """The selection metric that was saved with a checkpoint, None also where it is damaged."""
+        """Returns the selection metric of a checkpoint, None without one or where it is damaged."""
         try:
             args = ocp.args.Composite(extra=ocp.args.JsonRestore())
             return self._manager.restore(step, args=args)["extra"].get("selection")
@@ -177,14 +177,14 @@ class Checkpoints:
             self._selections[step] = selection
 
     def close(self) -> None:
-        """Waits for the last save and lets go of the directory."""
+        """Waits for the last save and releases the directory."""
         self.wait()
         self._manager.close()
 
 
 @dataclasses.dataclass
 class _Best(ocp.checkpoint_managers.PreservationPolicy):
-    """Keeps the checkpoint with the highest selection metric, of equals the earliest.
+    """A policy that keeps the checkpoint with the highest selection metric, of equals the earliest.
 
     Attributes:
       selections: the metric by step, where it was measured.
@@ -199,15 +199,8 @@ class _Best(ocp.checkpoint_managers.PreservationPolicy):
         return [step == best for step in steps]
 
 
-def all_processes(value: bool) -> bool:
-    """Whether `value` is true in every process."""
-    if jax.process_count() == 1:
-        return value
-    return bool(np.all(multihost_utils.process_allgather(np.array(value))))
-
-
 def _checksums(state: Any) -> dict[str, int]:
-    """CRC-32 over the leaves in order, of each field of a state (or entry of a dictionary)."""
+    """Returns the CRC-32 over the leaves of each field of a state (or entry of a dictionary)."""
     if not isinstance(state, dict):
         state = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     return {name: checksum(tree) for name, tree in state.items()}

@@ -1,13 +1,14 @@
-"""Knowledge distillation (Hinton et al. 2015, arXiv:1503.02531): a network learns what others answer.
+"""Knowledge distillation (Hinton et al. 2015, arXiv:1503.02531): a student learns its teachers' answers.
 
-Either the teachers see the view that the student learns from, turned, erased and mixed as it is (Beyer et al.
-2022, arXiv:2106.05237), each drawn at its own input size; then label smoothing, class weights and the focal
-factor act on the labels' part of the loss alone. Or they answer once, before training, and what they answer
-is part of the faces' targets (`blend`): the training step costs no more than without teachers, and label
-smoothing, class weights and the focal factor act on both parts.
+Either the teachers see the student's view of a face, with the same augmentation (Beyer et al. 2022,
+arXiv:2106.05237), each at its own input size; then label smoothing, class weights and the focal factor apply
+to the labels' part of the loss only. Or they answer once, before training, and their answers become part of
+the faces' targets (`blend`): the training step costs no more than without teachers, and label smoothing,
+class weights and the focal factor apply to both parts.
 """
 
 import dataclasses
+import functools
 import hashlib
 import io
 import logging
@@ -26,6 +27,9 @@ from fer_jax.data.faces import Faces
 from fer_jax.io_utils import write_atomically
 from fer_jax.loaded_model import LoadedModel
 from fer_jax.training import losses
+from fer_jax.training.monitoring import StopSignal
+from fer_jax.training.sharding import all_or_none, all_processes
+from fer_jax.training.split_prediction import predict_split
 
 VIEWS = ("augmented", "plain")
 ANSWERS_FILE = "answers.npz"
@@ -33,12 +37,12 @@ ANSWERS_FILE = "answers.npz"
 
 @dataclasses.dataclass(frozen=True)
 class Distillation:
-    """What teachers add to a training.
+    """The teachers of a run and their part in its loss.
 
     Attributes:
       teachers: the networks, of the student's classes.
       weight: of their part in the loss, in (0, 1]; the labels have the rest.
-      temperature: that both sides' logits are divided by, more than 0.
+      temperature: divides both sides' logits, more than 0.
       fill: what lies outside the image, as the student sees it.
       dtype: of the teachers' computation.
     """
@@ -55,10 +59,11 @@ class Distillation:
         return [teacher.variables for teacher in self.teachers]
 
     def teach(self, variables: Sequence[Any], batch: dict[str, jax.Array]) -> jax.Array:
-        """A batch of `data.pipeline.TrainStream` -> the mean of the teachers' softened probabilities.
+        """Returns the mean of the teachers' softened probabilities, float32 [B, K].
 
-        Returns:
-          float32 [B, K].
+        Args:
+          variables: as the attribute.
+          batch: from `data.pipeline.TrainStream`.
         """
         pairs = zip(self.teachers, variables, strict=True)
         answers = [self._answer(teacher, weights, batch) for teacher, weights in pairs]
@@ -74,9 +79,9 @@ class Distillation:
     def loss(
         self, logits: jax.Array, variables: Sequence[Any], batch: dict[str, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
-        """Cross entropy of logits [B, K] against the teachers, times the squared temperature.
+        """Returns the cross entropy of logits [B, K] against the teachers, times the squared temperature.
 
-        The factor keeps the gradient's size whatever the temperature (section 2 of the paper).
+        The factor keeps the gradient's scale independent of the temperature (section 2 of the paper).
 
         Returns:
           Two float32 scalars, the sum over the batch and the number of examples.
@@ -87,33 +92,43 @@ class Distillation:
 
 
 def blend(
-    faces: Faces, teachers: Sequence[LoadedModel], weight: float, workdir: pathlib.Path, dataset: str | None
+    faces: Faces,
+    teachers: Sequence[LoadedModel],
+    weight: float,
+    workdir: pathlib.Path,
+    dataset: str | None,
+    stop: StopSignal,
 ) -> Faces:
     """Returns faces whose targets are `weight` parts the teachers' answers and the rest their own.
 
     A teacher's answer is the mean of its probabilities for the face and its mirror image, neither augmented.
-    The mean over the teachers is kept in the run's directory, so that a resumed run does not ask again.
+    The mean over the teachers is stored in the run's directory, so that a resumed run does not ask again.
+    Several processes share the work.
 
     Args:
       faces: to train on.
       teachers: at least one, of the classes that `faces.targets` has.
       weight: in (0, 1].
       workdir: the run's directory.
-      dataset: hash of the split that the faces are of.
+      dataset: hash of the split that the faces are from.
+      stop: looked at before each batch.
+
+    Raises:
+      StoppedError: a signal to stop arrived; nothing is stored.
+      OSError: the answers cannot be written; several processes all fail.
     """
-    file, asked = workdir / ANSWERS_FILE, _digest(faces, teachers, dataset)
-    answers = _kept(file, asked)
-    if answers is None:
-        speaks = jax.process_index() == 0
+    file, asked, speaks = workdir / ANSWERS_FILE, _digest(faces, teachers, dataset), jax.process_index() == 0
+    answers = _stored(file, asked)
+    if not all_processes(answers is not None):
         logging.info("%d teachers answer for %d faces", len(teachers), len(faces))
-        answers = np.mean(
-            [teacher.predict(faces.images, tta="flip", progress=speaks) for teacher in teachers], axis=0
-        )
-        answers = answers.astype(np.float32)
-        if speaks:
-            content = io.BytesIO()
-            np.savez(content, asked=asked, answers=answers)
-            write_atomically(file, content.getvalue())
+        asks = [functools.partial(teacher.predict, tta="flip", progress=speaks) for teacher in teachers]
+        found = [predict_split(ask, faces.images, stop) for ask in asks]
+        answers = np.mean(found, axis=0).astype(np.float32)
+        with all_or_none():
+            if speaks:
+                content = io.BytesIO()
+                np.savez(content, asked=asked, answers=answers)
+                write_atomically(file, content.getvalue())
     targets = (1 - weight) * faces.targets + weight * answers
     return dataclasses.replace(faces, targets=targets.astype(np.float32))
 
@@ -124,8 +139,8 @@ def _digest(faces: Faces, teachers: Sequence[LoadedModel], dataset: str | None) 
     return hashlib.sha256("\n".join(asked).encode()).hexdigest()
 
 
-def _kept(file: pathlib.Path, asked: str) -> np.ndarray | None:
-    """Returns the answers to what is asked, None where no whole file has them."""
+def _stored(file: pathlib.Path, asked: str) -> np.ndarray | None:
+    """Returns the stored answers to what is asked, None where no undamaged file has them."""
     try:
         with np.load(file) as kept:
             return kept["answers"] if kept["asked"] == asked else None

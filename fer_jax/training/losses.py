@@ -1,4 +1,4 @@
-"""The training loss: cross entropy, smoothed, weighted by class, adjusted to the classes' shares, focal."""
+"""The training loss: cross entropy with label smoothing, class weights, logit adjustment and focal factor."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ NORMALIZATIONS = ("examples", "weights")
 
 
 def balanced_class_weights(counts: np.ndarray) -> np.ndarray:
-    """Weights w_i = N / (K * n_i) float32 [K] from the counts n_i of a split, as scikit-learn's "balanced".
+    """Returns weights w_i = N / (K * n_i) float32 [K] from counts n_i, as scikit-learn's "balanced".
 
     Raises:
       ValueError: a class has no example, so that its weight would be infinite.
@@ -21,7 +21,7 @@ def balanced_class_weights(counts: np.ndarray) -> np.ndarray:
 
 
 def log_priors(targets: np.ndarray) -> np.ndarray:
-    """log pi_k float32 [K], pi_k the share of class k in label distributions `targets` float [N, K].
+    """Returns log pi_k float32 [K], pi_k the share of class k in label distributions float [N, K].
 
     Raises:
       ValueError: a class has no example, so that its logarithm would be infinite.
@@ -50,7 +50,7 @@ def cross_entropy(
     logit_offsets: jnp.ndarray | None = None,
     normalization: str = "examples",
 ) -> tuple[jnp.ndarray, jnp.ndarray]:
-    """Cross entropy of a batch as (sum, normaliser); the loss is their quotient.
+    """Returns the cross entropy of a batch as (sum, normalizer); the loss is their quotient.
 
     An example weighs w = sum_k class_weights[k] * targets[k] (its class's weight when the target is one-hot)
     and loses w * sum_k t[k] * (1 - p[k])**focal_gamma * -log p[k], where t is the smoothed target
@@ -61,7 +61,7 @@ def cross_entropy(
       by the sum of the weights with "weights", as `torch.nn.CrossEntropyLoss(weight=...)` does for hard
       labels without smoothing (it weights the smoothing by class, and divides soft targets by examples).
 
-    Sum and normaliser come apart so that devices can add theirs before dividing.
+    Sum and normalizer are separate so that devices can add theirs before dividing.
 
     Args:
       logits: [B, K], any float type; computed in float32.
@@ -70,9 +70,8 @@ def cross_entropy(
       class_weights: float32 [K], or None for 1.
       focal_gamma: focusing parameter, 0 for plain cross entropy (Lin et al. 2017, arXiv:1708.02002).
       logit_offsets: float32 [K] added to the logits, None for 0. tau * `log_priors` is logit adjustment
-        (Menon et al. 2021, arXiv:2007.07314, equation 10): the logits, from which the classes' shares are so
-        explained away, are at inference taken as they are; with tau = 1 they rank the classes for the
-        lowest balanced error.
+        (Menon et al. 2021, arXiv:2007.07314, equation 10): inference uses the logits without them; with
+        tau = 1 they rank the classes for the lowest balanced error.
       normalization: one of NORMALIZATIONS.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Where a run reports to: TensorBoard through CLU, `metrics.jsonl` and the console."""
+"""Writers of a run's metrics: TensorBoard through CLU, `metrics.jsonl` and the console."""
 
 import json
 import logging
@@ -18,10 +18,10 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class Writers:
-    """Writes a run's numbers and pictures.
+    """Writes a run's numbers and images.
 
-    `metrics.jsonl` gets one JSON object a line: step, epoch, kind ("train" or "eval") and the numbers. After
-    a resume the lines beyond the step that the run goes on from are dropped, for they are made again.
+    `metrics.jsonl` gets one JSON object a line: step, epoch, kind ("train" or "eval") and the numbers. A
+    resumed run drops the lines after its first step, which it writes again.
     """
 
     def __init__(self, workdir: pathlib.Path, start_step: int):
@@ -31,7 +31,7 @@ class Writers:
         self._events = _event_writer(workdir / "tensorboard")
 
     def scalars(self, step: int, epoch: float, kind: str, values: dict[str, float]) -> None:
-        """Numbers of one kind ("train" or "eval") at `step`."""
+        """Writes numbers of one kind ("train" or "eval") at `step`."""
         record = {"step": step, "epoch": round(epoch, 4), "kind": kind, **values}
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
@@ -39,12 +39,12 @@ class Writers:
             self._events.write_scalars(step, {f"{kind}/{name}": v for name, v in values.items()})
 
     def image(self, step: int, name: str, draw: Callable[[], np.ndarray]) -> None:
-        """The picture uint8 [H, W, C] that `draw` makes, for TensorBoard; not called without it."""
+        """Writes the image uint8 [H, W, C] that `draw` returns to TensorBoard; without it draws nothing."""
         if self._events:
             self._events.write_images(step, {name: draw()[None]})
 
     def hparams(self, values: dict[str, Any]) -> None:
-        """The run's hyper-parameters, flat, for TensorBoard's table."""
+        """Writes the run's flat hyperparameters to TensorBoard's table."""
         if self._events:
             plain = (bool, int, float, str)
             self._events.write_hparams({k: v if isinstance(v, plain) else str(v) for k, v in values.items()})
@@ -55,7 +55,7 @@ class Writers:
 
 
 def _event_writer(directory: pathlib.Path):
-    """CLU's TensorBoard writer, or None where TensorFlow is not installed."""
+    """Returns CLU's TensorBoard writer, or None where TensorFlow is not installed."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         import tensorflow as tf
@@ -68,7 +68,7 @@ def _event_writer(directory: pathlib.Path):
 
 
 def parameter_overview(params: Any) -> str:
-    """A table of the parameters' names, shapes and statistics; only their number where CLU is missing."""
+    """Returns a table of the parameters' names, shapes and statistics; only their number without CLU."""
     try:
         from clu import parameter_overview as overview
     except ImportError:
@@ -77,7 +77,7 @@ def parameter_overview(params: Any) -> str:
 
 
 def read_records(workdir: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """The records of a run's `metrics.jsonl`; none without it, and none after a line that a kill cut off."""
+    """Yields the records of a run's `metrics.jsonl`, up to a line that a kill cut off; none without it."""
     try:
         lines = (pathlib.Path(workdir) / METRICS_FILE).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -89,15 +89,24 @@ def read_records(workdir: pathlib.Path) -> Iterator[dict[str, Any]]:
             return
 
 
-def progress_bar(total: int, done: int, shown: bool = True) -> tqdm:
-    """A bar over steps with ETA; written seldom where the output is a file rather than a terminal."""
-    quiet = not sys.stderr.isatty()
-    return tqdm(
-        total=total,
-        initial=done,
-        unit="step",
-        disable=not shown,
-        dynamic_ncols=not quiet,
-        mininterval=30.0 if quiet else 0.2,
-        smoothing=0.05,
-    )
+class ProgressBar(tqdm):
+    """A bar over steps with the remaining time; refreshed rarely where the output is not a terminal."""
+
+    def __init__(self, total: int, done: int, shown: bool = True):
+        quiet = not sys.stderr.isatty()
+        super().__init__(
+            total=total,
+            initial=done,
+            unit="step",
+            disable=not shown,
+            dynamic_ncols=not quiet,
+            mininterval=30.0 if quiet else 0.2,
+            smoothing=0.05,
+        )
+
+    def skip(self) -> None:
+        """Counts a step that the remaining time is not estimated from: it included a compilation."""
+        if not self.disable:
+            self.initial += 1
+            self.unpause()
+            self.update()

@@ -1,9 +1,11 @@
-"""What watches over the loop: the numbers of the last steps, their finiteness, and signals to stop."""
+"""Monitors the loop: metrics since the last report, non-finite losses, signals to stop, long compilations."""
 
+import contextlib
+import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -11,11 +13,11 @@ import numpy as np
 
 from fer_jax.errors import ExplainedError
 
-EXIT_PREEMPTED = 75  # sysexits' EX_TEMPFAIL: the same command again goes on
+EXIT_PREEMPTED = 75  # sysexits' EX_TEMPFAIL: run the same command to resume
 
 
 class PreemptedError(SystemExit):
-    """A signal to stop came and the state is saved; ends the process with EXIT_PREEMPTED."""
+    """A signal to stop arrived and the state is saved; ends the process with EXIT_PREEMPTED."""
 
     def __init__(self, step: int):
         super().__init__(EXIT_PREEMPTED)
@@ -29,15 +31,15 @@ class NonFiniteLossError(ExplainedError):
 class Window:
     """The metrics of the steps since the last report.
 
-    Each step's numbers are fetched when the next step has been dispatched, so that the device never waits
-    for the host, yet a loss that is not finite is noticed one step later.
+    Each step's metrics are fetched when the next step has been dispatched, so that the device never waits
+    for the host; a loss that is not finite is noticed one step later.
     """
 
     def __init__(self, fetch: Callable[[Any], Any], state: dict[str, Any] | None = None):
         """
         Args:
           fetch: turns a step's metrics into NumPy scalars, waiting for them.
-          state: from `state()`, to go on with a window that a checkpoint cut in two.
+          state: from `state()`, to continue a window that a checkpoint split.
         """
         self._fetch = fetch
         self._pending: tuple[int, Any] | None = None
@@ -47,24 +49,24 @@ class Window:
         self.start()
 
     def start(self) -> None:
-        """Starts the clock; what happened between the last summary and now does not count."""
+        """Starts the clock; the time between the last summary and now does not count."""
         self._started = time.perf_counter()
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, as JSON; call `check` first, or the last step is missing."""
+        """Returns what a checkpoint stores, as JSON; call `check` first, or the last step is missing."""
         seconds = self._seconds + time.perf_counter() - self._started
         return {"values": list(self._values), "seconds": seconds if self._values else 0.0}
 
     def add(self, step: int, metrics: Any) -> None:
-        """Takes the metrics of `step`, and checks those of the step before."""
+        """Adds the metrics of `step`, and checks those of the step before."""
         self.check()
         self._pending = (step, metrics)
 
     def check(self) -> None:
-        """Fetches what is pending.
+        """Fetches the pending metrics.
 
         Raises:
-          NonFiniteLossError: its loss, gradient or parameters are NaN or infinite.
+          NonFiniteLossError: the loss, gradient or parameters are NaN or infinite.
         """
         if self._pending is None:
             return
@@ -79,7 +81,7 @@ class Window:
         self._values.append(values)
 
     def summary(self, batch_size: int, wait_seconds: float) -> dict[str, float]:
-        """Means over the window, its seconds, images/s and share of time waiting; the window starts anew.
+        """Returns means over the window, its seconds, images/s and share of time waiting; restarts it.
 
         Args:
           batch_size: global.
@@ -102,8 +104,9 @@ class Window:
 class StopSignal:
     """Within the context SIGTERM and Ctrl-C set `received` instead of ending the process.
 
-    A second Ctrl-C interrupts at once; what the process was started to ignore (nohup) stays ignored. Not
-    with several processes: there JAX's distributed service takes SIGTERM, so that all stop at one step.
+    A second Ctrl-C interrupts at once; a signal that the process was started to ignore (nohup) stays ignored.
+    With several processes it does nothing: JAX's distributed service handles SIGTERM, so that all processes
+    stop at the same step.
     """
 
     received = False
@@ -125,3 +128,23 @@ class StopSignal:
     def __exit__(self, *error: Any) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def announced(work: str, every: float = 10.0) -> Iterator[None]:
+    """Logs that some work starts, how long it has lasted each `every` seconds, and how long it took."""
+    started, ended = time.perf_counter(), threading.Event()
+
+    def remind() -> None:
+        while not ended.wait(every):
+            logging.info("still %s: %.0f s", work, time.perf_counter() - started)
+
+    logging.info("%s", work)
+    thread = threading.Thread(target=remind, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+    logging.info("%s took %.1f s", work, time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""Optimizers, learning-rate schedules and what watches the validation metric."""
+"""Optimizers, learning-rate schedules, and the tracker of the selection metric."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ def learning_rate(
     step_boundaries: Sequence[int] = (),
     step_factor: float = 0.1,
 ) -> Callable[[jax.Array], jax.Array]:
-    """The learning rate as a function of the update's number (int, from 0).
+    """Returns the learning rate as a function of the update's number (int, from 0).
 
     Args:
       schedule: "cosine" falls from `peak` to 0 at `total_steps` (Loshchilov & Hutter 2017, arXiv:1608.03983),
@@ -54,7 +54,7 @@ def learning_rate(
 
 
 def decay_mask(params: Any) -> Any:
-    """True where weight decay acts: on kernels, not on biases or BatchNorm's scale and bias."""
+    """Returns a tree that is True where weight decay applies: kernels, not biases or BatchNorm's scale."""
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
@@ -68,7 +68,7 @@ def make_optimizer(
     accumulate: int = 1,
     factors: dict[tuple[str, ...], float] | None = None,
 ) -> optax.GradientTransformation:
-    """The optimizer.
+    """Returns the optimizer.
 
     Args:
       name: "sgd" (Nesterov momentum; weight decay joins the gradient, i.e. L2), "adam" (L2 likewise) or
@@ -104,7 +104,7 @@ def make_optimizer(
 
 
 def _matrices(params: Any) -> Any:
-    """How Muon reads parameters: a kernel [h, w, C, D] as a matrix [h * w * C, D], the others not at all."""
+    """Returns how Muon reads parameters: kernels [h, w, C, D] as matrices [h * w * C, D], others not at all."""
     kernel = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
     return jax.tree.map(lambda p: kernel if p.ndim == 4 else None, params)
 
@@ -116,7 +116,7 @@ def _scaled(updates: Any, factors: dict[tuple[str, ...], float]) -> Any:
 
 @dataclasses.dataclass
 class PlateauTracker:
-    """Follows the selection metric: the best value, early stopping and reduce-on-plateau.
+    """The tracker of the selection metric: the best value, early stopping and reduce-on-plateau.
 
     Attributes:
       patience: evaluations without improvement after which the run stops; 0 never stops it.
@@ -139,7 +139,7 @@ class PlateauTracker:
     scale: float = 1.0
 
     def update(self, value: float, step: int) -> bool:
-        """Takes the metric (higher is better) after `step`; True when it is the best so far."""
+        """Adds the metric (higher is better) after `step`; returns whether it is the best so far."""
         if value > self.best:
             self.best, self.best_step, self.stale, self.plateau_stale = value, step, 0, 0
             return True
@@ -151,19 +151,21 @@ class PlateauTracker:
         return False
 
     def start_stage(self) -> None:
-        """Forgets the plateau's waiting, and its factor on the rate, but not the best value."""
+        """Resets the plateau and its factor on the rate, but not the best value."""
         self.plateau_stale, self.scale = 0, 1.0
 
     @property
     def should_stop(self) -> bool:
+        """Whether the patience is exhausted."""
         return bool(self.patience) and self.stale >= self.patience
 
     def state(self) -> dict[str, float]:
-        """What a checkpoint keeps, as JSON; -inf is stored as None."""
-        kept = ("best", "best_step", "stale", "plateau_stale", "scale")
-        state = {key: getattr(self, key) for key in kept}
+        """Returns what a checkpoint stores, as JSON; -inf is stored as None."""
+        fields = ("best", "best_step", "stale", "plateau_stale", "scale")
+        state = {key: getattr(self, key) for key in fields}
         return state | ({"best": None} if self.best_step < 0 else {})
 
     def restore(self, state: dict[str, float]) -> None:
+        """Continues with what `state()` returned."""
         for key, value in state.items():
             setattr(self, key, float("-inf") if value is None else value)

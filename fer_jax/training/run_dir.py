@@ -1,4 +1,4 @@
-"""A run's directory: whose it is, and whether the run is finished."""
+"""A run's directory: which run it belongs to, and whether that is finished."""
 
 import contextlib
 import fcntl
@@ -17,8 +17,8 @@ from fer_jax.weights_file import CHECKPOINTS
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
 PRETRAINED_FILE = "pretrained.json"
-# What may change between two starts of one run: of its numbers only roundings, and the units that dropout
-# draws under another `parallel`, depend on them. Hashes say what files hold, wherever they lie.
+# Fields that may change between two starts of one run. Its numbers depend on them only by rounding and, for
+# `parallel`, in the units that dropout draws. Hashes tell files apart, wherever they are.
 NEUTRAL_FIELDS = frozenset(
     {
         "data.dir",
@@ -30,22 +30,19 @@ NEUTRAL_FIELDS = frozenset(
         "checkpoint.keep",
     }
 )
-
-
-# What a run had that was started before the field was.
+# The value in effect for runs that were started before the field existed.
 _BEFORE_THE_FIELD = {"distill.views": "augmented"}
 
 
 @contextlib.contextmanager
 def exclusive(workdir: pathlib.Path) -> Iterator[None]:
-    """Makes the directory and keeps it, within the context, from any other run that would write there.
+    """Creates the directory and locks it (flock) within the context against other runs.
 
-    With several processes the first one holds it for all. The lock (flock) ends with the process,
-    however that ends.
+    Of several processes the first one holds the lock for all.
 
     Raises:
-      OSError: it cannot be made.
-      ValueError: another process trains in it now.
+      OSError: it cannot be created.
+      ValueError: another process is training in it.
     """
     if jax.process_index():
         yield
@@ -61,50 +58,52 @@ def exclusive(workdir: pathlib.Path) -> Iterator[None]:
             f"another process is training in {workdir}: wait for it, stop it, or use another --workdir"
         ) from None
     except OSError as error:
-        logging.warning("%s cannot be locked (%s): start no second run in it", workdir, error)
+        logging.warning("%s cannot be locked (%s): do not start a second run in it", workdir, error)
     try:
         yield
     finally:
         os.close(descriptor)
 
 
-def claim(workdir: pathlib.Path, wanted: dict[str, Any]) -> None:
-    """Makes the directory this run's, or checks that it already is.
+def check_identity(workdir: pathlib.Path, identity: dict[str, Any]) -> None:
+    """Checks that the directory belongs to this run; a new one is marked as this run's.
+
+    A run that has no checkpoint yet is replaced: its start may have failed on the very field that has been
+    corrected.
 
     Args:
       workdir: the directory, see `exclusive`.
-      wanted: what the run is: its configuration as JSON types, see `flatten`, and the hashes of its data.
+      identity: of the run, see `validate.Plan`.
 
     Raises:
       ValueError: the directory belongs to a run with another configuration or other data (the fields are
-        named), or holds something else. A run that has no checkpoint yet gives way: its first start may
-        have failed on the very field that has been corrected.
+        named), or holds something else.
       OSError: it cannot be written.
     """
     path = workdir / CONFIG_FILE
-    if other := another(workdir, wanted):
+    if difference := describe_difference(workdir, identity):
         raise ValueError(
-            f"{other}\nUse another --workdir; to start from its weights set --config.init_from={workdir}"
+            f"{difference}\nUse another --workdir; to start from its weights set --config.init_from={workdir}"
         )
-    if path.is_file() and not _differing(_read_json(path), wanted):
+    if path.is_file() and not _differing(_read_json(path), identity):
         return
     if jax.process_index():
-        return  # the first process claims for all, perhaps at this moment
-    cut_off = partial(path)  # what a claim that was killed leaves
-    if not path.is_file() and any(entry != cut_off for entry in workdir.glob("*")):
+        return  # the first process writes for all, perhaps at this moment
+    unfinished = partial(path)  # left by a start that was killed
+    if not path.is_file() and any(entry != unfinished for entry in workdir.glob("*")):
         raise ValueError(
             f"{workdir} is not empty and no run of fer_jax (it has no {CONFIG_FILE}): use another --workdir"
         )
     with named_by("--workdir", workdir):
-        _write_json(path, wanted)
+        _write_json(path, identity)
 
 
-def another(workdir: pathlib.Path, wanted: dict[str, Any]) -> str | None:
-    """What says that a directory holds work of another run, naming each field; None where it does not.
+def describe_difference(workdir: pathlib.Path, identity: dict[str, Any]) -> str | None:
+    """Returns how the run in a directory differs, field by field; None where it has saved nothing else.
 
     Args:
       workdir: the directory.
-      wanted: as `claim`.
+      identity: as `check_identity`.
 
     Raises:
       ValueError: the directory's configuration is damaged.
@@ -114,45 +113,45 @@ def another(workdir: pathlib.Path, wanted: dict[str, Any]) -> str | None:
     if not path.is_file() or not (saved or (workdir / SUMMARY_FILE).is_file()):
         return None
     found = _read_json(path)
-    differing = _differing(found, wanted)
-    lines = [f"  {k}: {found.get(k)!r} there, {wanted.get(k)!r} here" for k in differing]
+    differing = _differing(found, identity)
+    lines = [f"  {k}: {found.get(k)!r} there, {identity.get(k)!r} here" for k in differing]
     if "teachers" in differing:
-        names = [one.get("distill.teachers") for one in (found, wanted)]
+        names = [one.get("distill.teachers") for one in (found, identity)]
         lines.append(f"  (config.distill.teachers: {names[0]} there, {names[1]} here, by their weights)")
     return "\n".join([f"{workdir} belongs to a run with another configuration:", *lines]) if lines else None
 
 
-def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """Fields that say that two configurations are not of one run."""
-    keys = (found.keys() | wanted.keys()) - NEUTRAL_FIELDS
-    found, wanted = (_BEFORE_THE_FIELD | one for one in (found, wanted))
-    return [k for k in sorted(keys) if found.get(k) != wanted.get(k)]
+def _differing(found: dict[str, Any], identity: dict[str, Any]) -> list[str]:
+    """Returns the fields by which two identities are not of one run."""
+    keys = (found.keys() | identity.keys()) - NEUTRAL_FIELDS
+    found, identity = (_BEFORE_THE_FIELD | one for one in (found, identity))
+    return [k for k in sorted(keys) if found.get(k) != identity.get(k)]
 
 
 def finished_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """The summary of a finished run, None while it is not."""
+    """Returns the summary of a finished run, None before that."""
     path = workdir / SUMMARY_FILE
     return _read_json(path) if path.is_file() else None
 
 
 def finish(workdir: pathlib.Path, summary: dict[str, Any]) -> None:
-    """Marks the run as finished."""
+    """Writes the summary, which marks the run as finished."""
     _write_json(workdir / SUMMARY_FILE, summary)
 
 
-def keep_pretrained(workdir: pathlib.Path, facts: dict[str, Any]) -> None:
-    """Notes what the weights are that the run starts from."""
-    _write_json(workdir / PRETRAINED_FILE, facts)
+def keep_pretrained(workdir: pathlib.Path, metadata: dict[str, Any]) -> None:
+    """Stores the metadata of the weights that the run starts from."""
+    _write_json(workdir / PRETRAINED_FILE, metadata)
 
 
 def kept_pretrained(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """What `keep_pretrained` noted, None where nothing is."""
+    """Returns the metadata that `keep_pretrained` stored, None without any."""
     path = workdir / PRETRAINED_FILE
     return _read_json(path) if path.is_file() else None
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, keys joined by dots."""
+    """Returns nested dictionaries as one, keys joined by dots."""
     flat = {}
     for key, value in tree.items():
         if isinstance(value, dict) and value:
@@ -167,7 +166,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not JSON, or not UTF-8
         raise ValueError(
-            f"{path} is damaged ({error}): restore it, or move the work directory away to start anew"
+            f"{path} is damaged ({error}): restore it, or move the work directory away to start over"
         ) from None
 
 

@@ -1,14 +1,17 @@
-"""Where state and batches live: one device, a mesh of all devices (`jit`) or a replica a device (`pmap`)."""
+"""Where a run's state and batches live: on a mesh of all devices (`jit`), or as replicas (`pmap`)."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fer_jax import runtime
+from fer_jax.weights_file import DamagedCheckpointError
 
 MODES = ("auto", "jit", "pmap")
 AXIS = "data"
@@ -30,37 +33,35 @@ class CompiledStep:
         return self.program(state, batch, *self.constants)
 
     def trace(self, state: Any, batch: Any) -> jax.stages.Traced:
-        """The program for arguments like these, before it is compiled; not of `jax.pmap`, which has none."""
+        """Traces the program for such arguments without compiling it; `jax.pmap` has no such method."""
         return self.program.trace(state, batch, *self.constants)
 
 
 @dataclasses.dataclass(frozen=True)
 class Partitioner:
-    """How a run is spread over devices. All modes compute the same numbers for the same global batch.
+    """Splits each batch over a mesh and replicates the rest; XLA inserts the collectives.
+
+    Both partitioners compute the same numbers for the same global batch.
 
     Attributes:
-      mode: "jit" or "pmap".
       mesh: all devices of all processes in one row.
+      axis_name: the mapped axis that the step and BatchNorm must reduce over themselves, None without one.
     """
 
-    mode: str
     mesh: Mesh
-
-    @property
-    def axis_name(self) -> str | None:
-        """What the step and BatchNorm must sum over themselves: the mapped axis under pmap, else nothing."""
-        return AXIS if self.mode == "pmap" else None
+    mode: ClassVar[str] = "jit"
+    axis_name: ClassVar[str | None] = None
 
     def compile(self, step: Callable[..., Any], *constants: Any) -> CompiledStep:
-        """`step(state, batch, *constants) -> (state, metrics)` compiled, as a function of state and batch.
+        """Compiles `step(state, batch, *constants) -> (state, metrics)`; the old state's memory is reused.
 
-        The old state's memory is reused. The constants are such as `put_state` placed.
+        Args:
+          step: the training step.
+          *constants: as `put_state` returns them.
         """
         return CompiledStep(self._compile(step, len(constants)), constants)
 
     def _compile(self, step: Callable[..., Any], constants: int) -> Callable[..., Any]:
-        if self.mode == "pmap":
-            return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
         whole, split = self._sharding(), self._sharding(AXIS)
         return jax.jit(
             step,
@@ -71,47 +72,57 @@ class Partitioner:
         )
 
     def put_state(self, state: Any) -> Any:
-        """A host or single-device state, equal in every process, placed for the step."""
-        if self.mode == "pmap":
-            devices = jax.local_devices()
-            rows = NamedSharding(Mesh(devices, (AXIS,)), PartitionSpec(AXIS))
-            return jax.tree.map(
-                lambda x: jax.device_put(np.broadcast_to(x, (len(devices), *np.shape(x))), rows), state
-            )
+        """Places a host or single-device tree, equal in every process, on the devices."""
         sharding = self._sharding()
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), state)
 
     def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        """This process's part of a batch, placed for the step."""
-        if self.mode == "pmap":
-            count = jax.local_device_count()
-            return {k: v.reshape(count, v.shape[0] // count, *v.shape[1:]) for k, v in batch.items()}
+        """Places this process's part of a batch on the devices."""
         sharding = self._sharding(AXIS)
         return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
 
     def fetch(self, tree: Any) -> Any:
-        """What `put_state` placed or the step returned, as NumPy arrays of this process."""
-        if self.mode == "pmap":
-            return jax.tree.map(_first_replica, tree)
+        """Returns what `put_state` placed or the step returned as NumPy arrays of this process."""
         return jax.device_get(jax.tree.map(lambda x: x.addressable_data(0), tree))
 
     def _sharding(self, *spec: str) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(*spec))
 
 
-def _first_replica(x: Any) -> np.ndarray:
-    return np.asarray(x.addressable_data(0))[0]
+class PmapPartitioner(Partitioner):
+    """Runs one replica a device by `jax.pmap`; the step reduces over the devices itself.
+
+    Since JAX 0.8 `jax.pmap` is a `jit` of `shard_map` and is in maintenance mode.
+    """
+
+    mode = "pmap"
+    axis_name = AXIS
+
+    def _compile(self, step: Callable[..., Any], constants: int) -> Callable[..., Any]:
+        return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
+
+    def put_state(self, state: Any) -> Any:
+        devices = jax.local_devices()
+        rows = NamedSharding(Mesh(devices, (AXIS,)), PartitionSpec(AXIS))
+        return jax.tree.map(
+            lambda x: jax.device_put(np.broadcast_to(x, (len(devices), *np.shape(x))), rows), state
+        )
+
+    def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        count = jax.local_device_count()
+        return {k: v.reshape(count, v.shape[0] // count, *v.shape[1:]) for k, v in batch.items()}
+
+    def fetch(self, tree: Any) -> Any:
+        return jax.tree.map(lambda x: np.asarray(x.addressable_data(0))[0], tree)
 
 
-def place(mode: str, batch_size: int, mixes: bool = False) -> Partitioner:
-    """The placement for `mode`.
+def make_partitioner(mode: str, batch_size: int, mixes: bool = False) -> Partitioner:
+    """Returns the partitioner for `config.parallel`, over all devices.
 
     Args:
-      mode: "jit" shards the batch over a mesh of all devices and leaves the collectives to the compiler;
-        "pmap" runs one replica a device with explicit sums; "auto" is "jit" on one device, "pmap" on
-        several.
+      mode: one of MODES; "auto" is "jit".
       batch_size: global batch size.
-      mixes: whether mixup or cutmix pairs neighbours, which needs an even number of faces a device.
+      mixes: whether mixup or cutmix pairs neighbors, which needs an even number of faces on each device.
 
     Raises:
       ValueError: unknown mode, or the batch does not divide among the devices.
@@ -126,7 +137,41 @@ def place(mode: str, batch_size: int, mixes: bool = False) -> Partitioner:
             f"config.train.batch_size={batch_size} does not divide among {len(devices)} devices{pairs}: "
             f"choose a multiple of {unit}, such as {max(1, round(batch_size / unit)) * unit}"
         )
-    if mode == "auto":
-        mode = "jit" if len(devices) == 1 else "pmap"
     # The default axis types of jax.make_mesh are explicit, which Linen's layers do not take.
-    return Partitioner(mode, Mesh(np.array(devices), (AXIS,)))
+    mesh = Mesh(np.array(devices), (AXIS,))
+    return PmapPartitioner(mesh) if mode == "pmap" else Partitioner(mesh)
+
+
+# -------------------- several processes --------------------
+
+
+def all_processes(value: bool) -> bool:
+    """Returns whether `value` is true in every process; waits for all of them."""
+    if jax.process_count() == 1:
+        return value
+    return bool(np.all(multihost_utils.process_allgather(np.array(value))))
+
+
+@contextlib.contextmanager
+def all_or_none() -> Iterator[None]:
+    """Makes every process fail after the context if one of them failed within it.
+
+    Raises:
+      OSError, ValueError, DamagedCheckpointError: as raised here; ValueError where another process failed.
+    """
+    problem = None
+    try:
+        yield
+    except (OSError, ValueError, DamagedCheckpointError) as error:
+        problem = error
+    if not all_processes(problem is None):
+        raise problem or ValueError("another process of this run failed; its message says why")
+
+
+def gather(rows: np.ndarray) -> np.ndarray:
+    """Concatenates float64 [N, K] of each process, N equal in all, in the order of the processes."""
+    if jax.process_count() == 1:
+        return rows
+    # Without x64 JAX would round them to float32.
+    bits = multihost_utils.process_allgather(np.ascontiguousarray(rows).view(np.uint32), tiled=True)
+    return np.ascontiguousarray(bits).view(np.float64)

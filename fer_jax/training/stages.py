@@ -1,4 +1,4 @@
-"""Staged fine-tuning: which layers train when, at which rate, and what their BatchNorm does meanwhile."""
+"""Staged fine-tuning: which layers train when, at which rate, and which BatchNorm is frozen."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
@@ -18,16 +18,16 @@ Path = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class StageConfig:
-    """What a config says of a stage.
+    """A stage as a config describes it.
 
     Attributes:
       epochs: how long; a fraction is fine.
-      train: 'all'; 'head', the classifier; or the `last` 'blocks' or 'layers' before it, and the head. Other
-        layers that start anew train with the head.
-      learning_rate: peak of the stage's schedule, which starts anew with it, and so does the optimizer.
-      last: how many. A layer is what has parameters (convolution, BatchNorm, dense); a block is a part of the
-        network with its own name, and a BatchNorm belongs to the block before it.
-      batch_norm: which BatchNorm layers follow the batches; the others keep to their running statistics:
+      train: 'all'; 'head', the classifier; or the `last` 'blocks' or 'layers' before it, and the head. Layers
+        without initial weights train with the head.
+      learning_rate: peak of the stage's schedule, which restarts with it, as the optimizer does.
+      last: their number. A layer has parameters (convolution, BatchNorm, dense); a block is a named part of
+        the network, and a BatchNorm belongs to the block before it.
+      batch_norm: which BatchNorm layers use batch statistics; the others use their running ones:
         those that train ('trained'), none ('frozen') or all ('running').
     """
 
@@ -62,7 +62,7 @@ class Stage:
     Attributes:
       start, end: its first step, and the first one after it.
       trained: the layers that train, None for all.
-      frozen: the layers that, where they are BatchNorm, keep their running statistics.
+      frozen: the layers that keep their running statistics where they are BatchNorm.
       learning_rate: by the number of the update within the stage.
       tx: the optimizer of the parameters that train.
     """
@@ -106,15 +106,15 @@ def blocks(model: nn.Module, input_shape: Sequence[int]) -> list[list[Path]]:
 def trained_layers(
     stage: StageConfig, blocks: Sequence[Sequence[Path]], new: Collection[Path] = ()
 ) -> frozenset[Path] | None:
-    """The layers that train in a stage, None for all. The head is the last layer of all.
+    """Returns the layers that train in a stage, None for all. The head is the last layer.
 
     Args:
       stage: the stage.
-      blocks: as the function of this name gives them.
-      new: layers that start anew besides the head, and train whenever it does.
+      blocks: as the function of this name returns them.
+      new: layers without initial weights besides the head, which train whenever it does.
 
     Raises:
-      ValueError: the network has fewer blocks or layers than are to train.
+      ValueError: the network has fewer blocks or layers than the stage trains.
     """
     if stage.train == "all":
         return None
@@ -133,9 +133,9 @@ def trained_layers(
 def frozen_layers(
     stage: StageConfig, blocks: Sequence[Sequence[Path]], trained: frozenset[Path] | None
 ) -> tuple[Path, ...]:
-    """The layers that, where they are BatchNorm, keep their statistics.
+    """Returns the layers that keep their statistics where they are BatchNorm.
 
-    Layer by layer as in Keras, where a BatchNorm that does not train does not follow the batches either.
+    As in Keras, a BatchNorm that does not train does not use batch statistics either.
     """
     layers = tuple(path for block in blocks for path in block)
     if stage.batch_norm == "frozen":
@@ -148,10 +148,9 @@ def frozen_layers(
 def layer_factors(
     blocks: Sequence[Sequence[Path]], decay: float, new: Collection[Path] = ()
 ) -> dict[Path, float]:
-    """Factors on the learning rate: `decay` to the number of blocks between a layer's and the head.
+    """Returns factors on the learning rate: `decay` to the number of blocks between a layer's and the head.
 
-    Layers that start anew, `new` ones besides the head, have the full rate.
-
+    The layers in `new`, which have no initial weights, have the full rate.
     Layer-wise decay as for fine-tuning transformers (Clark et al. 2020, arXiv:2003.10555).
     """
     depth = len(blocks) - 1
@@ -160,7 +159,7 @@ def layer_factors(
 
 
 def partition(params: Any, trained: Collection[Path] | None) -> tuple[Any, Any]:
-    """The parameters of the layers that train, and the others, as trees; `merge` puts them together."""
+    """Returns the parameters of the layers that train, and the others, as trees; `merge` joins them."""
     if trained is None:
         return params, {}
     flat = traverse_util.flatten_dict(params)
@@ -170,7 +169,7 @@ def partition(params: Any, trained: Collection[Path] | None) -> tuple[Any, Any]:
 
 
 def merge(free: Any, fixed: Any) -> Any:
-    """The tree that `partition` took apart."""
+    """Returns the tree that `partition` split."""
     if not fixed:
         return free
     return traverse_util.unflatten_dict(traverse_util.flatten_dict(free) | traverse_util.flatten_dict(fixed))

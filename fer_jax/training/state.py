@@ -1,4 +1,4 @@
-"""What a training step reads and writes: arrays only."""
+"""The training state: arrays only."""
 
 from collections.abc import Collection
 from typing import Any
@@ -14,7 +14,7 @@ from fer_jax.training import stages
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """The state of a run. Everything in it is saved in a checkpoint.
+    """The state of a run, all of which a checkpoint stores.
 
     Attributes:
       step: int32 scalar, steps done; with accumulated gradients an update takes several.
@@ -35,7 +35,7 @@ class TrainState(flax.struct.PyTreeNode):
     rng: jax.Array
 
     def variables(self) -> dict[str, Any]:
-        """The variables to evaluate with: the averaged ones where averaging is on."""
+        """Returns the variables to evaluate with: the averaged ones where averaging is on."""
         return dict(self.ema) or {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -49,7 +49,7 @@ def create_state(
     variables: dict[str, Any] | None = None,
     trained: Collection[stages.Path] | None = None,
 ) -> TrainState:
-    """A fresh state.
+    """Creates a fresh state.
 
     Args:
       model: the network; `model(x, train)` maps float32 [B, *input_shape] to logits.
@@ -61,7 +61,7 @@ def create_state(
       trained: the layers that `tx` trains, None for all.
 
     Raises:
-      ValueError: `variables` are another network's; the message names what differs.
+      ValueError: `variables` do not fit the network; the message names what differs.
     """
     if variables is None:
         variables = random_variables(model, input_shape, seed)
@@ -83,12 +83,12 @@ def create_state(
 
 
 def random_variables(model: nn.Module, input_shape: tuple[int, int, int], seed: int) -> dict[str, Any]:
-    """The {"params", "batch_stats"} that a network starts from."""
+    """Returns the random {"params", "batch_stats"} that a network starts from."""
     # One jitted call: op-by-op initialisation compiles every small shape on its own.
     init = jax.jit(model.init, compiler_options=runtime.run_once_options())
     return init(_keys(seed)[0], jnp.zeros((1, *input_shape), jnp.float32))
 
 
 def _keys(seed: int) -> jax.Array:
-    """Of the parameters, and of the run."""
+    """Returns the keys of the parameters and of the run."""
     return jax.random.split(jax.random.key(seed))

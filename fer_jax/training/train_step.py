@@ -37,33 +37,33 @@ def make_train_step(
     teacher_weight: float = 0.0,
     axis_name: str | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """One update as a pure function of (state, batch), or of (state, batch, teachers).
+    """Returns one update as a pure function of (state, batch), or of (state, batch, teachers).
 
     Args:
       model: the network; its BatchNorm must average over the same `axis_name`.
       tx: the optimizer.
-      loss_fn: (logits [B, K], targets [B, K]) -> (sum, normaliser), see `losses.cross_entropy`.
+      loss_fn: (logits [B, K], targets [B, K]) -> (sum, normalizer), see `losses.cross_entropy`.
       size: input size that the faces are drawn at.
-      mean, std: pixel statistics in [0, 1] that normalise the input.
+      mean, std: pixel statistics in [0, 1] that normalize the input.
       channels: of the input.
-      fill: what lies outside the image where the augmentation reaches there.
+      fill: the values outside the image.
       interpolation: as `transforms.resample` takes it.
       ema_decay: of the averaged parameters and statistics; 0 when the state keeps none. The first updates
         use min(ema_decay, (1 + n) / (10 + n)) so that the average forgets the random start.
-      sharpness_radius: of sharpness-aware minimisation (Foret et al. 2021, arXiv:2010.01412): the gradient is
+      sharpness_radius: of sharpness-aware minimization (Foret et al. 2021, arXiv:2010.01412): the gradient is
         taken where the loss is largest within this distance, to first order, which costs a second pass; 0
-        for the plain gradient. The loss and accuracy told are those of that place.
-      accumulate: steps an update of `tx` takes; the average follows updates, not steps.
+        for the plain gradient. The reported loss and accuracy are those of that point.
+      accumulate: steps per update of `tx`; the average counts updates, not steps.
       trained: the layers that train, None for all; the others cost no gradient, and the optimizer's state is
         that of the parameters in these, see `stages.partition`.
-      teacher_loss: (logits [B, K], the teachers' variables, batch) -> (sum, normaliser), the loss
+      teacher_loss: (logits [B, K], the teachers' variables, batch) -> (sum, normalizer), the loss
         against the teachers' answers (`Distillation.loss`); the step takes their variables as well.
       teacher_weight: of its part in the loss, in [0, 1].
       axis_name: the mapped axis (`pmap`) that the batch is spread over, or None when the step sees the
         whole batch (`jit`, on one device or over a mesh).
 
     Returns:
-      A function of the state and a batch of `data.pipeline.TrainStream` that gives the new state and float32
+      A function that maps a state and a batch of `data.pipeline.TrainStream` to the new state and float32
       scalars over the global batch: loss, accuracy (against the argmax of the target), grad_norm,
       param_norm.
     """
@@ -89,8 +89,8 @@ def make_train_step(
                 rngs={"dropout": rng},
             )
             loss_sum, count = loss_fn(logits, targets)
-            # The normaliser is data, not a function of the parameters: adding it up here leaves each device
-            # with its part of the global loss, and the gradients add up below.
+            # The normalizer does not depend on the parameters: summed here, it leaves each device with its
+            # part of the global loss, and the gradients are summed below.
             loss = loss_sum / total(count)
             if teacher_loss is not None:
                 taught_sum, count = teacher_loss(logits, teachers, batch)
@@ -134,8 +134,8 @@ def make_train_step(
 
 
 def _average(ema: Any, new: Any, updates: jax.Array, decay: float, is_update: jax.Array | bool) -> Any:
-    """The exponential average after a step; unchanged between the updates of an accumulated gradient."""
+    """Returns the exponential average after a step; unchanged between updates of accumulated gradients."""
     decay = jnp.minimum(decay, (1.0 + updates) / (10.0 + updates))
     decay = jnp.where(is_update, decay, 1.0)
-    # In this form what does not change stays as it is, to the bit.
+    # In this form what does not change stays bitwise the same.
     return jax.tree.map(lambda old, value: old + (1.0 - decay) * (value - old), ema, new)

@@ -1,7 +1,9 @@
-"""What a configuration is refused for before any work: for its values, and what network and files tell."""
+"""Validates a configuration before work starts: its values, then what the network and files tell."""
 
+import dataclasses
 import functools
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -9,14 +11,26 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from fer_jax import models
-from fer_jax.data import augment, ferplus
+from fer_jax.data import augment, exclude_list, ferplus
+from fer_jax.data.dataset import read
+from fer_jax.data.faces import Faces
 from fer_jax.data.sources.record import SPLITS
+from fer_jax.loaded_model import LoadedModel
 from fer_jax.pretrained import sources
 from fer_jax.pretrained.key_map import ECOSYSTEMS
-from fer_jax.training import build, distillation, losses, optim, sharding, stages
+from fer_jax.training import (
+    build,
+    distillation,
+    initial_weights,
+    losses,
+    optim,
+    sharding,
+    stages,
+    training_data,
+)
 from fer_jax.training.run_dir import flatten
 
-# What the fields may be. A list is that of the module that does what the field says.
+# The choices of each field, from the module that implements them.
 _CHOICES = {
     "parallel": sharding.MODES,
     "data.labels": (ferplus.GIVEN, *ferplus.RULES),
@@ -32,7 +46,7 @@ _CHOICES = {
     "checkpoint.dtype": ("float32", "float16"),
     "distill.views": distillation.VIEWS,
 }
-# Of numbers, or of each in a tuple of them; those of a model's attributes where they are set.
+# Of numbers, or of each number in a tuple; of a model's attributes where they are set.
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "more than 0": (
         lambda value: value > 0,
@@ -69,8 +83,66 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A run that can start: its configuration, validated, and what that names, read once.
+
+    Attributes:
+      config: as made by `configs/default.py` and its experiments.
+      manifest: of the dataset.
+      augmentation: the ranges to draw from.
+      stage_configs: the stages, none where the run has only one.
+      excluded: the ids in `config.data.drop_ids`, None without such a file.
+      teachers: the networks to learn from, perhaps none.
+    """
+
+    config: ConfigDict
+    manifest: dict[str, Any]
+    augmentation: augment.Ranges
+    stage_configs: Sequence[stages.StageConfig]
+    excluded: exclude_list.ExcludeList | None
+    teachers: Sequence[LoadedModel]
+
+    @functools.cached_property
+    def splits(self) -> dict[str, Faces]:
+        """The training and the selection split, labeled but not cleaned, read when first asked for."""
+        names = dict.fromkeys(("train", self.config.selection.split))
+        return {name: training_data.load_split(self.config, name) for name in names}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes two starts the same run, for `run_dir.check_identity`.
+
+        The fields by their dotted names as JSON has them, "train_hash" and that of the selection split,
+        "drop_ids_hash" (None without such a file) and "teachers", the digests of their weights.
+        """
+        # Other splits may change, such as a test split that is added for the final score.
+        used = {s: self.manifest["splits"].get(s, {}) for s in ("train", self.config.selection.split)}
+        return {
+            **{f"{split}_hash": of.get("order_hash") for split, of in used.items()},
+            **flatten(json.loads(self.config.to_json_best_effort())),
+            "drop_ids_hash": self.excluded and self.excluded.digest,
+            "teachers": [teacher.digest for teacher in self.teachers],
+        }
+
+
+def validate(config: ConfigDict) -> Plan:
+    """Refuses a configuration that cannot work; reads what it names.
+
+    Raises:
+      ValueError, FileNotFoundError: as `check`, `read.read_manifest`, `training_data.read_excluded` and
+        `initial_weights.teachers`.
+      DamagedCheckpointError: a teacher cannot be read.
+    """
+    ranges, stage_configs = check(config)
+    manifest = read.read_manifest(config.data.dir)
+    excluded = training_data.read_excluded(config)
+    teachers = initial_weights.teachers(config, manifest)
+    return Plan(config, manifest, ranges, stage_configs, excluded, teachers)
+
+
 def field(config: ConfigDict, name: str) -> Any:
-    """A field by its dotted name.
+    """Returns a field by its dotted name.
 
     Raises:
       AttributeError: there is none.
@@ -78,21 +150,24 @@ def field(config: ConfigDict, name: str) -> Any:
     return functools.reduce(getattr, name.split("."), config)
 
 
-def check(config: ConfigDict) -> None:
-    """Refuses, before any work, values that would fail or mislead later.
+def check(config: ConfigDict) -> tuple[augment.Ranges, list[stages.StageConfig]]:
+    """Refuses values that would fail or mislead later, without reading any file.
 
-    What only the network, files or data can tell is refused by `rehearse`, or where it is made.
+    Returns:
+      The augmentation and the stages that the config describes.
 
     Raises:
       ValueError: the message names the field, its value and what was expected.
     """
     _check_values(config)
     _check_orders(config)
-    _check_pairs(config)
+    ranges, stage_configs = build.augmentation(config.augment), build.stage_configs(config)
+    _check_pairs(config, ranges, stage_configs)
+    _check_warmup(config, stage_configs)
+    return ranges, stage_configs
 
 
 def _check_values(config: ConfigDict) -> None:
-    """Fields by themselves."""
     fields = flatten(config.to_dict())
     for name, known in _CHOICES.items():
         if fields[name] not in known:
@@ -112,7 +187,6 @@ def _check_values(config: ConfigDict) -> None:
 
 
 def _check_orders(config: ConfigDict) -> None:
-    """Fields whose values go in order."""
     for name in ("optim.boundary_epochs", "optim.boundary_steps"):
         if not _grow(field(config, name) or ()):
             raise ValueError(f"config.{name} is {field(config, name)}; expected growing numbers above 0")
@@ -133,20 +207,21 @@ def _grow(values: Sequence[float]) -> bool:
     return all(low < high for low, high in itertools.pairwise((0, *values)))
 
 
-def _check_pairs(config: ConfigDict) -> None:
-    """Fields that go together."""
+def _check_pairs(
+    config: ConfigDict, ranges: augment.Ranges, stage_configs: Sequence[stages.StageConfig]
+) -> None:
     if config.data.num_classes == 8 and config.data.labels == ferplus.GIVEN:
         raise ValueError(
             "config.data.num_classes=8 needs labels that know contempt: set config.data.labels to one of "
             f"{', '.join(ferplus.RULES)}"
         )
-    evened = {
+    corrections = {
         "loss.class_weights": config.loss.class_weights != "none",
         "loss.logit_adjustment": config.loss.logit_adjustment > 0,
         "data.balanced_sampling": config.data.balanced_sampling > 0,
     }
-    if sum(evened.values()) > 1:
-        names = " and ".join(f"config.{name}" for name, on in evened.items() if on)
+    if sum(corrections.values()) > 1:
+        names = " and ".join(f"config.{name}" for name, on in corrections.items() if on)
         raise ValueError(
             f"{names} are set: each corrects for the classes' shares, together they would do so more than "
             "once; choose one"
@@ -166,65 +241,63 @@ def _check_pairs(config: ConfigDict) -> None:
             f"config.init_from is {config.init_from!r} and config.init.weights is {config.init.weights!r}: "
             "choose one to start from"
         )
-    if build.augmentation(config.augment).mixes and config.train.batch_size % 2:
+    if ranges.mixes and config.train.batch_size % 2:
         raise ValueError(
             f"config.train.batch_size is {config.train.batch_size}; expected an even number, for mixup and "
             "cutmix (config.augment) pair the faces"
         )
-    plan = build.planned_stages(config)
-    if config.selection.patience and len(plan) > 1:
+    if config.selection.patience and len(stage_configs) > 1:
         raise ValueError(
-            f"config.selection.patience is {config.selection.patience} with {len(plan)} stages: an "
+            f"config.selection.patience is {config.selection.patience} with {len(stage_configs)} stages: an "
             "early stop would leave out the stages after it; set it to 0, or train in one stage"
         )
-    _check_warmup(config, plan)
 
 
-def _check_warmup(config: ConfigDict, plan: Sequence[stages.StageConfig]) -> None:
-    """Where both are in one unit; otherwise `optim.learning_rate` finds out."""
+def _check_warmup(config: ConfigDict, stage_configs: Sequence[stages.StageConfig]) -> None:
+    """Compares the warm-up with the run where both are in one unit; else `optim.learning_rate` does."""
     given, unit = config.optim.warmup_steps, "steps"
-    whole = None if plan else config.train.steps
+    whole = None if stage_configs else config.train.steps
     if given is None:
         given, unit = config.optim.warmup_epochs, "epochs"
         whole = None if config.train.steps else config.train.epochs
-        whole = min((stage.epochs for stage in plan), default=whole)
+        whole = min((stage.epochs for stage in stage_configs), default=whole)
     if given and whole and given >= whole:
-        what = "the shortest stage, each of which has a warm-up" if plan else "the run"
+        what = "the shortest stage, each of which has a warm-up" if stage_configs else "the run"
         raise ValueError(
             f"config.optim.warmup_{unit} is {given}; expected fewer than the {whole} {unit} of {what}"
         )
 
 
-def rehearse(configs: Iterable[ConfigDict]) -> None:
-    """Refuses, before the first of several trainings, also what the network and files can tell.
+def dry_run(configs: Iterable[ConfigDict]) -> None:
+    """Refuses, before the first of several trainings, also what the networks and files can tell.
 
-    What configurations have in common is built once. No weights are made and none are fetched.
+    What configurations share is built once. No weights are made and none are downloaded.
 
     Raises:
-      As `check`, and as `drop_list`, `pretrained`, `model` and `make_stages` of build, but for what depends
-        on the data.
-      FileNotFoundError: there is no teacher of that name.
+      As `check`, `training_data.read_excluded`, `initial_weights.pretrained`, and as `build.model` and
+        `build.make_stages` but for what depends on the data.
+      FileNotFoundError: there is no such teacher.
     """
     done = set()
     for config in configs:
-        check(config)
+        _, stage_configs = check(config)
         fields = ("init_from", "init", "data.drop_ids", "data.num_classes", "distill.teachers", "model")
         fields += ("optim.layer_decay", "train.sizes", "stages")
         parts = repr([field(config, name) for name in fields])
         if parts not in done:
-            _rehearse(config)
+            _dry_run(config, stage_configs)
             done.add(parts)
 
 
-def _rehearse(config: ConfigDict) -> None:
-    build.drop_list(config)
+def _dry_run(config: ConfigDict, stage_configs: Sequence[stages.StageConfig]) -> None:
+    training_data.read_excluded(config)
     for teacher in config.distill.teachers:
-        build.find_source("distill.teachers", teacher)
+        initial_weights.find_source("distill.teachers", teacher)
     start = None
     if config.init.weights in ECOSYSTEMS:
         sources.find(config.model.name, config.init.weights)
     else:
-        start = build.pretrained(config)
+        start = initial_weights.pretrained(config)
     conventions = start and start.metadata["conventions"]
     network = build.model(config.model, config.data.num_classes, config.train.sizes, conventions)
     if config.init_from:
@@ -233,4 +306,4 @@ def _rehearse(config: ConfigDict) -> None:
             models.check_fit(start.variables, network, (side, side, config.model.channels))
         except ValueError as error:
             raise ValueError(f"config.init_from is {config.init_from!r}: {error}") from error
-    build.layers_of_stages(config, network, build.planned_stages(config), start and start.metadata)
+    build.layers_of_stages(config, network, stage_configs, start and start.metadata)

@@ -1,9 +1,14 @@
 """The command line: help, overrides, errors, a whole run."""
 
 import json
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
-from helpers import run_python, tiny_config_file
+from helpers import ROOT, environment, run_python, tiny_config_file, without_tensorflow
+
+from fer_jax import main
 
 MAIN = ("-m", "fer_jax.main")
 DEFAULT = "--config=configs/default.py"
@@ -11,14 +16,36 @@ DEFAULT = "--config=configs/default.py"
 
 @pytest.fixture(scope="module")
 def run(tiny_data, tmp_path_factory):
-    """A run of two steps through the command line: process, work directory, command."""
+    """A run of two steps through the command line: process, work directory, arguments."""
     folder = tmp_path_factory.mktemp("main")
     config = tiny_config_file(folder / "tiny.py", tiny_data)
     workdir = folder / "run"
-    command = [*MAIN, f"--config={config}", f"--workdir={workdir}"]
-    command += ["--config.train.steps=2", "--config.optim.warmup_epochs=0.0"]
-    command += ["--config.augment.rotation=7.5", "--config.model.kwargs.hidden=6"]
-    return run_python(*command), workdir, command
+    arguments = [f"--config={config}", f"--workdir={workdir}", "--config.train.steps=2"]
+    arguments += ["--config.optim.warmup_epochs=0.0", "--config.augment.rotation=7.5"]
+    arguments += ["--config.model.kwargs.hidden=6", "--config.model.kwargs.widths=(4,)"]
+    return run_python(*MAIN, *arguments, **without_tensorflow()), workdir, arguments
+
+
+@pytest.fixture(scope="module")
+def forked():
+    """Runs the command in a fork of a process that has imported everything."""
+    with subprocess.Popen(
+        [sys.executable, ROOT / "tests" / "forked_main.py"],
+        cwd=ROOT,
+        env=environment(**without_tensorflow()),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as server:
+
+        def call(*arguments):
+            print(json.dumps([str(argument) for argument in arguments]), file=server.stdin, flush=True)
+            code, out, err = json.loads(server.stdout.readline())
+            return SimpleNamespace(returncode=code, stdout=out, stderr=err)
+
+        yield call
+        server.stdin.close()
 
 
 def test_a_run_from_the_command_line(run):
@@ -36,25 +63,22 @@ def test_a_run_from_the_command_line(run):
     assert stored["train.steps"] == 2
 
 
-def test_the_same_command_again_says_that_it_is_done(run):
-    _, workdir, command = run
-    again = run_python(*command)
+def test_the_same_command_again_says_that_it_is_done(run, forked):
+    again = forked(*run[2])
     assert again.returncode == 0
     assert "this run is finished" in again.stderr and "best accuracy" in again.stdout
 
 
-def test_another_config_is_an_error_not_a_traceback(run):
-    _, workdir, command = run
-    process = run_python(*command, "--config.seed=5")
+def test_another_config_is_an_error_not_a_traceback(run, forked):
+    _, workdir, arguments = run
+    process = forked(*arguments, "--config.seed=5")
     assert process.returncode == 1
     assert f"error: {workdir} belongs to a run with another configuration" in process.stderr
     assert "seed: 0 there, 5 here" in process.stderr and "Traceback" not in process.stderr
 
 
-def test_missing_data_say_how_to_make_them(tmp_path):
-    process = run_python(
-        *MAIN, DEFAULT, f"--workdir={tmp_path / 'run'}", f"--config.data.dir={tmp_path / 'none'}"
-    )
+def test_missing_data_say_how_to_make_them(forked, tmp_path):
+    process = forked(DEFAULT, f"--workdir={tmp_path / 'run'}", f"--config.data.dir={tmp_path / 'none'}")
     assert process.returncode == 1
     assert "error: " in process.stderr and "Traceback" not in process.stderr
     assert f"fer-jax prepare --source PATH/TO/fer2013.csv --out {tmp_path / 'none'}" in process.stderr
@@ -79,6 +103,7 @@ def test_missing_data_say_how_to_make_them(tmp_path):
             "error: --config: there is no configs/nothing.py",
         ),
         ((DEFAULT, "train"), "unexpected arguments ['train']"),
+        ((DEFAULT, "--config.train.mix_until=2"), "error: config.train.mix_until is 2.0; expected 0 to 1"),
         ((DEFAULT, "--num_processes=2"), "--num_processes needs --coordinator=HOST:PORT"),
         (
             (DEFAULT, "--num_processes=2", "--coordinator=a:1", "--process_id=2"),
@@ -86,36 +111,36 @@ def test_missing_data_say_how_to_make_them(tmp_path):
         ),
     ],
 )
-def test_mistakes_are_named(arguments, message):
-    process = run_python(*MAIN, *arguments)
+def test_mistakes_are_named(arguments, message, forked):
+    process = forked(*arguments)
     assert process.returncode != 0
     assert message in process.stderr + process.stdout
     assert "Traceback" not in process.stderr, process.stderr[-2000:]
 
 
-def test_a_typo_in_an_experiment_suggests_the_field(tmp_path):
+def test_a_typo_in_an_experiment_suggests_the_field(forked, tmp_path):
     config = tiny_config_file(tmp_path / "c.py", tmp_path)
     text = config.read_text().replace("    return c", "    c.optim.momentm = 0.5\n    return c")
     config.write_text(text)
-    process = run_python(*MAIN, f"--config={config}")
+    process = forked(f"--config={config}")
     assert process.returncode == 1 and "Traceback" not in process.stderr
     assert 'Did you mean "momentum"' in process.stderr
 
 
-def test_a_mistake_in_an_experiments_own_code_keeps_its_traceback(tmp_path):
+def test_a_mistake_in_an_experiments_own_code_keeps_its_traceback(forked, tmp_path):
     config = tiny_config_file(tmp_path / "c.py", tmp_path)
     config.write_text(config.read_text().replace("    return c", "    return c.seed.real.nothing"))
-    process = run_python(*MAIN, f"--config={config}")
+    process = forked(f"--config={config}")
     assert process.returncode == 1
     assert "no such field" not in process.stderr
     assert "'int' object has no attribute 'nothing'" in process.stderr and "c.py" in process.stderr
 
 
-def test_a_file_that_an_experiment_misses_keeps_its_traceback(tmp_path):
+def test_a_file_that_an_experiment_misses_keeps_its_traceback(forked, tmp_path):
     config = tiny_config_file(tmp_path / "c.py", tmp_path)
     config.write_text(config.read_text().replace("    return c", "    return open('votes.csv')"))
     for flags in ((), ("--config.seed=1",)):
-        process = run_python(*MAIN, f"--config={config}", *flags)
+        process = forked(f"--config={config}", *flags)
         assert process.returncode == 1
         assert "Traceback" in process.stderr and "votes.csv" in process.stderr
 
@@ -126,10 +151,29 @@ def test_help_is_useful():
         "python -m fer_jax.main --config configs/cnn.py",
         "--config.optim.learning_rate=0.05",
         "configs/default.py lists them all",
-        "The same command again goes on",
+        "Run the same command to resume",
         "--workdir",
         "--coordinator",
         "--num_processes",
         "--process_id",
     ):
         assert text in process.stdout, text
+
+
+@pytest.mark.parametrize(
+    "variables, found",
+    [
+        ({}, False),
+        ({"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "4"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "10.0.0.1,10.0.0.2"}, True),
+    ],
+)
+def test_a_cluster_is_found_in_the_environment(variables, found, monkeypatch):
+    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert main.in_cluster() is found

@@ -155,7 +155,7 @@ def test_any_damage_to_the_newest_is_noticed_or_harmless(two, tmp_path, damage, 
         if restored.step == 1:
             harmful.add(str(name))
             assert "damaged checkpoint" in caplog.text and str(directory / "2") in caplog.text
-            # Its place is free for the run that goes on.
+            # Its place is free for the run that resumes.
             assert manager.steps() == [1]
             assert (tmp_path / "damaged_checkpoints" / "2").is_dir()
             shutil.rmtree(tmp_path / "damaged_checkpoints")

@@ -1,4 +1,4 @@
-"""The teachers' part of the loss by hand, and a student that comes to answer like its teacher."""
+"""The teachers' part of the loss by hand, and a student that learns to answer like its teacher."""
 
 import json
 import shutil
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import assert_same_run, tiny_config
 from scipy.special import log_softmax, softmax
+from small_runs import simple_config
 
 from fer_jax import models, weights_file
 from fer_jax.data import augment, transforms
@@ -17,14 +18,14 @@ from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces, one_hot
 from fer_jax.evaluation import predictions_file
 from fer_jax.loaded_model import LoadedModel
-from fer_jax.training import distillation, losses, optim, train_step
-from fer_jax.training.monitoring import PreemptedError
+from fer_jax.training import distillation, losses, optim, sharding, train_step
+from fer_jax.training.monitoring import PreemptedError, StopSignal
 from fer_jax.training.state import create_state, random_variables
 from fer_jax.training.train import train_and_evaluate
+from fer_jax.training.validate import validate
 from fer_jax.weights_file import DamagedCheckpointError
 
 KWARGS = {"widths": [8], "depths": [1], "hidden": 8, "dropout": 0.0}
-SMALL = {"model.kwargs": {"widths": (4, 8), "depths": (1, 1), "hidden": 8, "dropout": 0.2}}
 HOW = {"mean": 0.4, "std": 0.2, "channels": 1, "fill": "reflect", "interpolation": "bilinear"}
 
 
@@ -83,7 +84,7 @@ def test_what_teachers_answer_before_training_is_part_of_the_targets(teachers, t
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (5, 12, 12, 1), dtype=np.uint8), np.arange(5)
     faces = Faces(images, labels, one_hot(labels), list("abcde"))
-    blended = distillation.blend(faces, teachers, 0.25, tmp_path, "hash")
+    blended = distillation.blend(faces, teachers, 0.25, tmp_path, "hash", StopSignal())
 
     answers = []
     for teacher, side in zip(teachers, (12, 8), strict=True):
@@ -97,36 +98,50 @@ def test_what_teachers_answer_before_training_is_part_of_the_targets(teachers, t
 
     with monkeypatch.context() as patch:
         patch.setattr(LoadedModel, "predict", None)
-        again = distillation.blend(faces, teachers, 0.25, tmp_path, "hash")
+        again = distillation.blend(faces, teachers, 0.25, tmp_path, "hash", StopSignal())
     np.testing.assert_array_equal(again.targets, blended.targets)
     for others, dataset in ((faces.take(np.arange(4)), "hash"), (faces, "another")):
-        changed = distillation.blend(others, teachers, 0.25, tmp_path, dataset)
+        changed = distillation.blend(others, teachers, 0.25, tmp_path, dataset, StopSignal())
         np.testing.assert_allclose(changed.targets, expected[: len(others)], atol=1e-5)
     for damaged in (b"PK cut", b""):
         (tmp_path / distillation.ANSWERS_FILE).write_bytes(damaged)
-        again = distillation.blend(faces, teachers, 0.25, tmp_path, "hash")
+        again = distillation.blend(faces, teachers, 0.25, tmp_path, "hash", StopSignal())
         np.testing.assert_allclose(again.targets, expected, atol=1e-5)
 
 
 def test_a_run_on_answers_resumes_bitwise_and_asks_once(
-    linear_network, tiny_run, tiny_data, tmp_path, monkeypatch
+    trained, resumed, tiny_run, tiny_data, tmp_path, monkeypatch
 ):
-    changes = {"distill.teachers": (str(tiny_run),), "distill.views": "plain"}
-    config = tiny_config(tiny_data, **{"model.name": "linear", "model.kwargs": {}}, **changes)
-    train_and_evaluate(config, tmp_path / "whole")
+    """Stopped while the teacher answers, which leaves nothing, and in the middle."""
+    config = simple_config(tiny_data, **{"distill.teachers": (str(tiny_run),), "distill.views": "plain"})
+    whole, _ = trained(config)
     with monkeypatch.context() as patch, pytest.raises(PreemptedError):
-        patch.setattr("fer_jax.training.train._preempted", lambda stop, step: step == 6)
-        train_and_evaluate(config, tmp_path / "cut")
-    with monkeypatch.context() as patch:
-        patch.setattr(LoadedModel, "predict", None)
-        train_and_evaluate(config, tmp_path / "cut")
-    assert_same_run(tmp_path / "whole", tmp_path / "cut", 10)
-    page = (tmp_path / "whole" / "report" / "report.md").read_text()
+        patch.setattr(StopSignal, "received", True)
+        train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run" / distillation.ANSWERS_FILE).exists()
+    asked, predict = [], LoadedModel.predict
+    monkeypatch.setattr(LoadedModel, "predict", lambda *a, **k: asked.append(a) or predict(*a, **k))
+    resumed(config, tmp_path / "run", (6,))
+    assert len(asked) == 1
+    assert_same_run(whole, tmp_path / "run", 10)
+    page = (whole / "report" / "report.md").read_text()
     assert f"| taught by | {tiny_run} (weight 0.9, asked once), and labels |" in page
 
-    config.distill.temperature = 2.0
-    with pytest.raises(ValueError, match="config.distill.temperature is 2.0; expected 1 with config.distill"):
-        train_and_evaluate(config, tmp_path / "warm")
+
+def test_answers_that_cannot_be_written_end_every_process(teachers, tmp_path, monkeypatch):
+    """As the first of two, which tells the other before it fails itself."""
+    told = []
+    monkeypatch.setattr(sharding, "all_processes", lambda value: told.append(value) or value)
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(distillation, "write_atomically", refuse)
+    labels = np.arange(2)
+    faces = Faces(np.zeros((2, 12, 12, 1), np.uint8), labels, one_hot(labels), ["a", "b"])
+    with pytest.raises(OSError, match="No space left"):
+        distillation.blend(faces, teachers[1:], 0.5, tmp_path, None, StopSignal())
+    assert told[-1] is False
 
 
 def test_a_student_of_the_teachers_shape_comes_to_answer_like_it(teachers):
@@ -166,7 +181,7 @@ def test_labels_and_teachers_share_the_loss_by_the_weight(teachers):
 def test_a_run_learns_from_its_teachers_and_says_so(tiny_run, tiny_data, tmp_path):
     """The run and what it began with share their data: the facts tell both parts in the weights."""
     changes = {"distill.teachers": (str(tiny_run),), "train.steps": 4, "seed": 7}
-    config = tiny_config(tiny_data, **SMALL, **changes)
+    config = simple_config(tiny_data, **changes)
     train_and_evaluate(config, tmp_path / "run")
     _, facts = weights_file.load_weights(tmp_path / "run")
     teacher = LoadedModel(tiny_run)
@@ -187,21 +202,20 @@ def test_a_run_learns_from_its_teachers_and_says_so(tiny_run, tiny_data, tmp_pat
         train_and_evaluate(config, tmp_path / "run")
 
 
-def test_a_taught_run_with_muon_resumes_bitwise(tiny_run, tiny_data, tmp_path, monkeypatch):
+def test_a_taught_run_with_muon_resumes_bitwise(trained, resumed, tiny_run, tiny_data, tmp_path):
     """Muon's state has gaps where AdamW's parameters are; the run stops between two evaluations."""
     changes = {"distill.teachers": (str(tiny_run),), "optim.name": "muon", "optim.learning_rate": 0.01}
-    config = tiny_config(tiny_data, **SMALL, **changes)
-    train_and_evaluate(config, tmp_path / "whole")
-    with monkeypatch.context() as patch, pytest.raises(PreemptedError):
-        patch.setattr("fer_jax.training.train._preempted", lambda stop, step: step == 6)
-        train_and_evaluate(config, tmp_path / "cut")
-    train_and_evaluate(config, tmp_path / "cut")
-    assert_same_run(tmp_path / "whole", tmp_path / "cut", 10)
+    small = {"widths": (4,), "depths": (1,), "hidden": 8, "dropout": 0.2}
+    config = tiny_config(tiny_data, **changes, **{"model.kwargs": small, "train.steps": 6})
+    whole, _ = trained(config)
+    resumed(config, tmp_path / "cut", (5,))
+    assert_same_run(whole, tmp_path / "cut", 6)
 
 
 def test_a_run_in_bfloat16_is_judged_and_served_in_float32(tiny_data, tmp_path):
-    config = tiny_config(tiny_data, **SMALL, **{"model.dtype": "bfloat16", "train.steps": 4})
-    summary = train_and_evaluate(config, tmp_path / "run")
+    small = {"widths": (4,), "depths": (1,), "hidden": 8}
+    changes = {"model.kwargs": small, "model.dtype": "bfloat16", "train.steps": 4}
+    summary = train_and_evaluate(tiny_config(tiny_data, **changes), tmp_path / "run")
     trained = LoadedModel(tmp_path / "run")
     assert trained.model.dtype == jnp.float32
     faces = read.load(tiny_data, "validation")
@@ -211,28 +225,12 @@ def test_a_run_in_bfloat16_is_judged_and_served_in_float32(tiny_data, tmp_path):
     np.testing.assert_allclose(probs, report.probs, atol=1e-6)
 
 
-def test_a_colour_blind_teacher_is_named(tiny_run, tiny_data, tmp_path, monkeypatch):
+def test_a_color_blind_teacher_is_refused(tiny_run, tiny_data, monkeypatch):
     manifest = read.read_manifest(tiny_data)
     monkeypatch.setattr(read, "read_manifest", lambda folder: manifest | {"channels": 3})
     config = tiny_config(tiny_data, **{"distill.teachers": (str(tiny_run),)})
-    with pytest.raises(ValueError, match=r"config.distill.teachers: .* takes 1 channel \(grey\)"):
-        train_and_evaluate(config, tmp_path / "run")
-
-
-def test_logit_adjustment_is_at_odds_with_teachers(tiny_run, tiny_data, tmp_path):
-    changes = {
-        "distill.teachers": (str(tiny_run),),
-        "loss.logit_adjustment": 1.0,
-        "loss.class_weights": "none",
-    }
-    with pytest.raises(ValueError, match="logit_adjustment and config.distill.teachers are set"):
-        train_and_evaluate(tiny_config(tiny_data, **changes), tmp_path / "run")
-
-
-def test_a_teacher_that_is_not_there_is_named(tiny_data, tmp_path):
-    config = tiny_config(tiny_data, **{"distill.teachers": ("runs/none",)})
-    with pytest.raises(FileNotFoundError, match="config.distill.teachers: there are no weights runs/none"):
-        train_and_evaluate(config, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"config.distill.teachers: .* takes 1 channel \(gray\)"):
+        validate(config)
 
 
 def test_a_damaged_teacher_is_named(tiny_data, tmp_path):
@@ -240,26 +238,17 @@ def test_a_damaged_teacher_is_named(tiny_data, tmp_path):
     damaged.write_bytes(b"cut")
     config = tiny_config(tiny_data, **{"distill.teachers": (str(damaged),)})
     with pytest.raises(DamagedCheckpointError, match=f"config.distill.teachers: {damaged} is not a whole"):
-        train_and_evaluate(config, tmp_path / "run")
+        validate(config)
 
 
-@pytest.mark.parametrize(
-    "name, value", [("weight", 1.5), ("weight", 0.0), ("temperature", 0.0), ("temperature", float("inf"))]
-)
-def test_a_part_that_cannot_be_is_refused(name, value, tiny_run, tiny_data, tmp_path):
-    config = tiny_config(tiny_data, **{"distill.teachers": (str(tiny_run),), f"distill.{name}": value})
-    with pytest.raises(ValueError, match=f"config.distill.{name} is {value}; expected "):
-        train_and_evaluate(config, tmp_path / "run")
-
-
-def test_a_teacher_answers_once(tiny_run, tiny_data, tmp_path):
+def test_a_teacher_answers_once(tiny_run, tiny_data):
     again = str(tiny_run / "best.safetensors")
     config = tiny_config(tiny_data, **{"distill.teachers": (str(tiny_run), again)})
     with pytest.raises(ValueError, match="config.distill.teachers is .*: one of them is there twice"):
-        train_and_evaluate(config, tmp_path / "run")
+        validate(config)
 
 
-def test_teachers_of_other_classes_are_refused(tiny_run, tiny_ferplus, tmp_path):
+def test_teachers_of_other_classes_are_refused(tiny_run, tiny_ferplus):
     changes = {"data.labels": "ferplus_majority", "data.num_classes": 8, "distill.teachers": (str(tiny_run),)}
-    with pytest.raises(ValueError, match=r"config.distill.teachers: .* tells \['angry'.* and the student"):
-        train_and_evaluate(tiny_config(tiny_ferplus, **changes), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"teachers: .* has the classes \['angry'.* and the student"):
+        validate(tiny_config(tiny_ferplus, **changes))

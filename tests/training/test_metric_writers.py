@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from fer_jax.training.metric_writers import Writers, progress_bar, read_records
+from fer_jax.training.metric_writers import ProgressBar, Writers, read_records
 
 
 @pytest.fixture
@@ -99,14 +99,31 @@ def _number(proto):
     return tensor_util.make_ndarray(proto)
 
 
-def test_the_bar_starts_where_the_run_goes_on(capsys):
-    with progress_bar(10, 4) as bar:
+def test_the_bar_starts_where_the_run_resumes(capsys):
+    with ProgressBar(10, 4) as bar:
         bar.update()
         assert (bar.total, bar.n) == (10, 5)
     assert "5/10" in capsys.readouterr().err
-    with progress_bar(10, 4, shown=False) as bar:
+    with ProgressBar(10, 4, shown=False) as bar:
         bar.update()
+        bar.skip()
     assert capsys.readouterr().err == ""
+
+
+def test_the_remaining_time_is_not_estimated_from_a_step_that_compiled(monkeypatch):
+    """A step of 100 s, then three of 2 s: 6 remain of 10."""
+    now = [0.0]
+    with ProgressBar(10, 0) as bar:
+        monkeypatch.setattr(bar, "_time", lambda: now[0])
+        bar.start_t = bar.last_print_t = 0.0
+        now[0] += 100
+        bar.skip()
+        for _ in range(3):
+            now[0] += 2
+            bar.update()
+        told = bar.format_dict
+        rate = (told["n"] - told["initial"]) / told["elapsed"]
+        assert (told["n"], (told["total"] - told["n"]) / rate) == (4, 12)
 
 
 def test_importing_the_writers_needs_no_tensorflow():

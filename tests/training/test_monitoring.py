@@ -1,5 +1,6 @@
-"""The window over the last steps, the loss that is not finite, signals to stop."""
+"""The window over the last steps, non-finite losses, signals to stop, what takes long."""
 
+import logging
 import os
 import signal
 import threading
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from fer_jax.training import monitoring
-from fer_jax.training.monitoring import NonFiniteLossError, PreemptedError, StopSignal, Window
+from fer_jax.training.monitoring import NonFiniteLossError, PreemptedError, StopSignal, Window, announced
 
 
 def metrics(loss, grad_norm=1.0, param_norm=2.0):
@@ -135,3 +136,23 @@ def test_other_threads_do_without_the_signal():
     thread.start()
     thread.join()
     assert results == [False]
+
+
+def test_what_takes_long_is_announced_until_it_ends(caplog):
+    reminded = threading.Event()
+
+    class Note(logging.Handler):
+        def emit(self, record):
+            if record.getMessage().startswith("still"):
+                reminded.set()
+
+    note = Note()
+    logging.getLogger().addHandler(note)
+    try:
+        with caplog.at_level(logging.INFO), announced("compiling", every=1e-3):
+            assert reminded.wait(60)
+    finally:
+        logging.getLogger().removeHandler(note)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "compiling" and lines[1].startswith("still compiling: 0 s")
+    assert lines[-1].startswith("compiling took ")

@@ -1,4 +1,4 @@
-"""Schedules, optimizers and the watch by hand and against Keras."""
+"""Schedules, optimizers and the plateau tracker by hand and against Keras."""
 
 import json
 import math
@@ -231,7 +231,7 @@ def test_accumulation_is_one_update_with_the_mean(name, vectors):
     np.testing.assert_allclose(history[3], expected[1], rtol=1e-5)
 
 
-# -------------------- the watch --------------------
+# -------------------- the plateau tracker --------------------
 
 SERIES = [0.3, 0.5, 0.5, 0.4, 0.45, 0.5, 0.6, 0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.6, 0.7, 0.1]
 
@@ -245,20 +245,20 @@ def test_plateau_is_keras(keras, patience, min_scale):
     optimizer = types.SimpleNamespace(learning_rate=np.float32(1))
     callback.set_model(types.SimpleNamespace(optimizer=optimizer))
     callback.on_train_begin()
-    watch = optim.PlateauTracker(plateau_patience=patience, plateau_factor=0.5, min_scale=min_scale)
+    tracker = optim.PlateauTracker(plateau_patience=patience, plateau_factor=0.5, min_scale=min_scale)
     for epoch, value in enumerate(SERIES):
         callback.on_epoch_end(epoch, {"value": value})
-        watch.update(value, epoch)
-        assert watch.scale == pytest.approx(float(optimizer.learning_rate)), epoch
-    assert watch.scale < 1
+        tracker.update(value, epoch)
+        assert tracker.scale == pytest.approx(float(optimizer.learning_rate)), epoch
+    assert tracker.scale < 1
 
 
 def test_the_best_is_the_first_of_equals():
-    watch = optim.PlateauTracker()
-    improved = [watch.update(value, step) for step, value in enumerate(SERIES)]
+    tracker = optim.PlateauTracker()
+    improved = [tracker.update(value, step) for step, value in enumerate(SERIES)]
     assert np.flatnonzero(improved).tolist() == [0, 1, 6, 15]
-    assert (watch.best, watch.best_step) == (0.7, 15)
-    assert watch.scale == 1 and not watch.should_stop
+    assert (tracker.best, tracker.best_step) == (0.7, 15)
+    assert tracker.scale == 1 and not tracker.should_stop
 
 
 def test_early_stopping_is_keras(keras):
@@ -267,26 +267,26 @@ def test_early_stopping_is_keras(keras):
         model = types.SimpleNamespace(stop_training=False)
         callback.set_model(model)
         callback.on_train_begin()
-        watch = optim.PlateauTracker(patience=patience)
+        tracker = optim.PlateauTracker(patience=patience)
         for epoch, value in enumerate(SERIES):
             callback.on_epoch_end(epoch, {"value": value})
-            watch.update(value, epoch)
-            assert watch.should_stop == model.stop_training, (patience, epoch)
-            if watch.should_stop:
+            tracker.update(value, epoch)
+            assert tracker.should_stop == model.stop_training, (patience, epoch)
+            if tracker.should_stop:
                 break
-        assert watch.should_stop
+        assert tracker.should_stop
 
 
 @pytest.mark.parametrize("interruption", range(len(SERIES)))
-def test_a_restored_watch_goes_on_as_before(interruption):
-    def watch():
+def test_a_restored_tracker_continues_as_before(interruption):
+    def tracker():
         return optim.PlateauTracker(patience=6, plateau_patience=2)
 
-    whole, first = watch(), watch()
+    whole, first = tracker(), tracker()
     for step, value in enumerate(SERIES):
         if step == interruption:
             state = json.loads(json.dumps(first.state(), allow_nan=False))
-            first = watch()
+            first = tracker()
             first.restore(state)
         assert first.update(value, step) == whole.update(value, step)
     assert first == whole

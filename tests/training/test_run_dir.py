@@ -1,4 +1,4 @@
-"""Whose a work directory is."""
+"""Which run a work directory belongs to."""
 
 import json
 
@@ -16,16 +16,16 @@ def config(data_hash=HASH, **changes):
     return run_dir.flatten(json.loads(result.to_json_best_effort())) | {"data_hash": data_hash}
 
 
-def test_a_new_directory_is_claimed_and_found_again(tmp_path):
+def test_a_new_directory_is_marked_and_recognized(tmp_path):
     path = tmp_path / "runs" / "one"
     path.mkdir(parents=True)
-    run_dir.claim(path, config())
+    run_dir.check_identity(path, config())
     assert [p.name for p in path.iterdir()] == ["config.json"]
     stored = json.loads((path / "config.json").read_text())
     assert stored["data_hash"] == HASH
     assert stored["optim.learning_rate"] == 0.1 and stored["train.steps"] is None
     (path / "metrics.jsonl").touch()
-    run_dir.claim(path, config())
+    run_dir.check_identity(path, config())
 
 
 def test_a_directory_is_held_by_one_at_a_time(tmp_path):
@@ -54,7 +54,7 @@ def test_a_directory_that_cannot_be_written_is_named_with_its_flag(tmp_path, mon
 
     monkeypatch.setattr(run_dir, "write_atomically", refuse)
     with pytest.raises(OSError, match=r"\(Permission denied\); give another --workdir$"):
-        run_dir.claim(tmp_path / "new", config())
+        run_dir.check_identity(tmp_path / "new", config())
 
 
 @pytest.mark.parametrize("name, read", [("config.json", None), ("summary.json", run_dir.finished_summary)])
@@ -64,16 +64,16 @@ def test_a_damaged_file_is_named(tmp_path, name, read, content):
     with pytest.raises(
         ValueError, match=f"{name} is damaged .*: restore it, or move the work directory away"
     ):
-        read(tmp_path) if read else run_dir.claim(tmp_path, config())
+        read(tmp_path) if read else run_dir.check_identity(tmp_path, config())
 
 
 def test_another_config_is_refused_with_its_fields(tmp_path):
-    run_dir.claim(tmp_path, config())
+    run_dir.check_identity(tmp_path, config())
     (tmp_path / "checkpoints" / "50").mkdir(parents=True)
     changes = {"optim.learning_rate": 0.2, "train.steps": 7, "augment.zoom": (0.5, 1.5)}
     changes["model.kwargs"] = {"widths": (1, 2)}
     with pytest.raises(ValueError) as error:
-        run_dir.claim(tmp_path, config("b" * 64, **changes))
+        run_dir.check_identity(tmp_path, config("b" * 64, **changes))
     message = str(error.value)
     assert message.startswith(f"{tmp_path} belongs to a run with another configuration:\n")
     assert "optim.learning_rate: 0.1 there, 0.2 here" in message
@@ -88,13 +88,13 @@ def test_another_config_is_refused_with_its_fields(tmp_path):
 
 
 def test_a_run_without_a_checkpoint_gives_way(tmp_path):
-    run_dir.claim(tmp_path, config())
+    run_dir.check_identity(tmp_path, config())
     (tmp_path / "checkpoints" / "50.orbax-checkpoint-tmp").mkdir(parents=True)
-    run_dir.claim(tmp_path, config(seed=1))
+    run_dir.check_identity(tmp_path, config(seed=1))
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1
     (tmp_path / "checkpoints" / "50").mkdir()
     with pytest.raises(ValueError, match="seed: 1 there, 0 here"):
-        run_dir.claim(tmp_path, config())
+        run_dir.check_identity(tmp_path, config())
 
 
 @pytest.mark.parametrize(
@@ -108,30 +108,30 @@ def test_a_run_without_a_checkpoint_gives_way(tmp_path):
     ],
 )
 def test_what_changes_no_number_may_change(tmp_path, field, value):
-    run_dir.claim(tmp_path, config())
-    run_dir.claim(tmp_path, config(**{field: value}))
+    run_dir.check_identity(tmp_path, config())
+    run_dir.check_identity(tmp_path, config(**{field: value}))
 
 
 def test_a_directory_with_other_things_is_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ValueError, match="is not empty and no run of fer_jax"):
-        run_dir.claim(tmp_path, config())
+        run_dir.check_identity(tmp_path, config())
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_claim_cut_off_can_be_repeated(tmp_path):
+def test_a_start_that_was_cut_off_can_be_repeated(tmp_path):
     (tmp_path / "config.json.partial").write_text('{"half')
-    run_dir.claim(tmp_path, config())
+    run_dir.check_identity(tmp_path, config())
     assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
 
 
-def test_only_the_first_process_claims(tmp_path, monkeypatch):
+def test_only_the_first_process_marks_a_directory(tmp_path, monkeypatch):
     monkeypatch.setattr(run_dir.jax, "process_index", lambda: 1)
-    run_dir.claim(tmp_path / "run", config())
+    run_dir.check_identity(tmp_path / "run", config())
     assert not (tmp_path / "run").exists()
     # It may see the directory while the first process is filling it.
     (tmp_path / "checkpoints").mkdir()
-    run_dir.claim(tmp_path, config())
+    run_dir.check_identity(tmp_path, config())
 
 
 def test_a_run_is_finished_when_it_says_so(tmp_path):
@@ -150,6 +150,6 @@ def test_a_run_from_before_a_field_is_the_run_with_its_default(tmp_path):
     (tmp_path / "checkpoints" / "10").mkdir(parents=True)
     old = {field: value for field, value in config().items() if field != "distill.views"}
     (tmp_path / "config.json").write_text(json.dumps(old))
-    run_dir.claim(tmp_path, config())
+    run_dir.check_identity(tmp_path, config())
     with pytest.raises(ValueError, match="distill.views: None there, 'plain' here"):
-        run_dir.claim(tmp_path, config(**{"distill.views": "plain"}))
+        run_dir.check_identity(tmp_path, config(**{"distill.views": "plain"}))

@@ -1,4 +1,4 @@
-"""One device, a mesh, pmap and several processes give the same numbers."""
+"""One device, a mesh, replicas and several processes give the same numbers."""
 
 import json
 import shutil
@@ -22,9 +22,8 @@ from helpers import (
     without_tensorflow,
 )
 
-from fer_jax.training import run_dir as workdirs
-from fer_jax.training import sharding
-from fer_jax.training.monitoring import EXIT_PREEMPTED
+from fer_jax.training import sharding, split_prediction
+from fer_jax.training.monitoring import EXIT_PREEMPTED, StopSignal
 from fer_jax.training.train import train_and_evaluate
 
 EIGHT = "--xla_force_host_platform_device_count=8"
@@ -149,13 +148,33 @@ def test_two_processes_are_one(eight, tmp_path):
 
 def test_unknown_modes_list_the_known():
     with pytest.raises(ValueError, match="config.parallel is 'mesh'; there are: auto, jit, pmap"):
-        sharding.place("mesh", 8)
+        sharding.make_partitioner("mesh", 8)
 
 
-def test_one_device_needs_no_replicas():
-    assert sharding.place("auto", 7).mode == "jit"
-    assert sharding.place("auto", 7).axis_name is None
-    assert sharding.place("pmap", 7).axis_name == sharding.AXIS
+def test_only_replicas_have_a_mapped_axis():
+    modes = {mode: sharding.make_partitioner(mode, 7) for mode in sharding.MODES}
+    found = {mode: (partitioner.mode, partitioner.axis_name) for mode, partitioner in modes.items()}
+    assert found == {"auto": ("jit", None), "jit": ("jit", None), "pmap": ("pmap", sharding.AXIS)}
+
+
+@pytest.mark.parametrize("count, processes", [(7, 1), (7, 2), (7, 3), (8, 2), (2, 3)])
+def test_processes_share_the_images_of_a_split(count, processes, monkeypatch):
+    """Each predicts as many, in the order of the split, the last ones some of the last image again."""
+    images, shares = np.arange(count * 4, dtype=np.uint8).reshape(count, 2, 2, 1), []
+
+    def predict(part):
+        assert part.shape[1:] == (2, 2, 1)
+        return np.float64(part[np.arange(part.shape[0])]).reshape(part.shape[0], 4) / 3
+
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    monkeypatch.setattr(sharding, "all_processes", lambda value: value)
+    monkeypatch.setattr(split_prediction, "gather", lambda rows: shares.append(rows) or rows)
+    for index in range(processes):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        split_prediction.predict_split(predict, images, StopSignal())
+    assert [len(share) for share in shares] == [-(-count // processes)] * processes
+    whole = np.concatenate(shares)[:count]
+    np.testing.assert_array_equal(whole, images.reshape(count, 4) / 3)
 
 
 # -------------------- whole runs --------------------
@@ -164,25 +183,10 @@ def test_one_device_needs_no_replicas():
 # rate at which ten steps do not yet enlarge what float32 rounds off.
 CHANGES = {
     "augment.erasing": 0.0,
-    "model.kwargs": {"widths": (4, 8), "depths": (1, 1), "hidden": 8, "dropout": 0.0},
+    "model.kwargs": {"widths": (4,), "depths": (1,), "hidden": 8, "dropout": 0.0},
     "optim.learning_rate": 1e-3,
     "checkpoint.every_steps": 3,
 }
-
-
-@pytest.fixture(scope="module")
-def alone(tiny_data, tmp_path_factory):
-    """The work directory of a run on one device in one process."""
-    workdir = tmp_path_factory.mktemp("alone") / "run"
-    train_and_evaluate(tiny_config(tiny_data, **CHANGES), workdir)
-    return workdir
-
-
-def run_main_twice(config, workdir, *more, **env):
-    """A run of two processes; what each printed."""
-    arguments = ["-m", "fer_jax.main", "--config", config, "--workdir", workdir, *more]
-    distributed = "--coordinator={coordinator} --process_id={process} --num_processes=2".split()
-    return run_two(*arguments, *distributed, **TWO, **env)
 
 
 def assert_close_runs(workdir, alone):
@@ -198,42 +202,38 @@ def assert_close_runs(workdir, alone):
     assert int(state["step"]) == 10
 
 
-def test_a_run_of_two_processes_is_one_run(alone, tiny_data, tmp_path):
+def test_a_run_of_two_processes_is_one_run(trained, tiny_data, tmp_path):
+    alone, _ = trained(tiny_config(tiny_data, **CHANGES), plain=False)
     config = tiny_config_file(tmp_path / "tiny.py", tiny_data, **CHANGES)
     workdir = tmp_path / "run"
-    (first, _), (second, _) = run_main_twice(config, workdir, **without_tensorflow())
+    arguments = ["-m", "fer_jax.main", "--config", config, "--workdir", workdir]
+    arguments += "--coordinator={coordinator} --process_id={process} --num_processes=2".split()
+    (first, _), (second, _) = run_two(*arguments, **TWO, **without_tensorflow())
     # The first process alone writes and speaks.
     assert "best accuracy" in first and str(workdir / "report" / "report.md") in first
     assert "best accuracy" not in second
     names = {path.name for path in workdir.iterdir()}
     assert names == {path.name for path in alone.iterdir()} - {"tensorboard"}
     assert_close_runs(workdir, alone)
-    # Two processes go on from an earlier checkpoint, now over a mesh, and again end the same.
+    # One process resumes from an earlier checkpoint, now with a replica, and the run ends the same.
     (workdir / "summary.json").unlink()
     shutil.rmtree(workdir / "checkpoints" / "10")
-    run_main_twice(config, workdir, "--config.parallel=jit", **without_tensorflow())
-    assert json.loads((workdir / "summary.json").read_text())["steps"] == 10
+    summary = train_and_evaluate(tiny_config(tiny_data, parallel="pmap", **CHANGES), workdir)
+    assert summary["steps"] == 10
     assert_close_runs(workdir, alone)
 
 
-def test_sigterm_to_one_of_two_processes_stops_both_at_one_step(tiny_data, tmp_path):
-    # It ends at the signal alone, which takes the processes a second to agree on.
-    changes = CHANGES | {"train.steps": 10**6, "train.eval_steps": 10**6, "checkpoint.every_steps": 0}
+def test_two_processes_refuse_and_stop_together(tiny_data, tmp_path):
+    """First the directory is in use; then one of them gets SIGTERM, and both stop at one step."""
+    # The run ends at the signal alone, which takes the processes a second to agree on.
+    changes = {"model.name": "two_layers", "train.steps": 10**6, "train.eval_steps": 10**6}
     spec = {"data": str(tiny_data), "workdir": str(tmp_path), "changes": changes}
-    spec["signal"] = ["SIGTERM", 5, 0]
+    spec |= {"refused_first": True, "signal": ["SIGTERM", 5, 0]}
     escaped = json.dumps(spec).replace("{", "{{").replace("}", "}}")
     arguments = "tests/interrupted_run.py", escaped, "{coordinator}", "{process}", 2
-    run_two(*arguments, code=EXIT_PREEMPTED, **TWO)
+    (first, _), (second, _) = run_two(*arguments, code=EXIT_PREEMPTED, **TWO)
+    assert f"another process is training in {tmp_path}" in first
+    assert "another process of this run failed; its message says why" in second
     reached = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     assert int(raw_state(tmp_path, reached)["step"]) == reached >= 5
     assert not (tmp_path / "summary.json").exists()
-
-
-def test_two_processes_refuse_together(tiny_data, tmp_path):
-    spec = {"data": str(tiny_data), "workdir": str(tmp_path), "changes": {}}
-    escaped = json.dumps(spec).replace("{", "{{").replace("}", "}}")
-    with workdirs.exclusive(tmp_path):
-        outputs = run_two("tests/interrupted_run.py", escaped, "{coordinator}", "{process}", 2, code=1, **TWO)
-    messages = [stderr.splitlines() for _, stderr in outputs]
-    assert any(f"another process is training in {tmp_path}" in line for line in messages[0])
-    assert any("another process of this run refused to start" in line for line in messages[1])

@@ -91,7 +91,8 @@ def test_what_pretrained_weights_do_not_know_is_new_in_a_run(adapter):
     network = models.create("mobilenet_v3_small", adapter=adapter)
     missing = ["params/block_3/expand/kernel", "batch_stats/block_3/depthwise_norm/mean"]
     missing.append("params/block_99/expand/kernel")  # which this network ends before
-    head, everything = build.make_stages(config, network, 10, {"missing": missing})
+    stage_configs = build.stage_configs(config)
+    head, everything = build.make_stages(config, stage_configs, network, 10, {"missing": missing})
     new = {("block_3", "expand"), ("block_3", "depthwise_norm"), ("head",)}
     new |= {("adapter",)} if adapter == "rgb" else set()
     assert head.trained == new and everything.trained is None

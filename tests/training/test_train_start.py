@@ -1,4 +1,4 @@
-"""What a run begins with when it starts from another's weights, and what it is after a stop."""
+"""What a run starts with from another run's weights, and what it is after a stop."""
 
 import shutil
 
@@ -7,16 +7,18 @@ import jax
 import numpy as np
 import pytest
 from helpers import assert_same_run, tiny_config
+from small_runs import simple_config
 
-from fer_jax import batch_inference, models
+from fer_jax import models
 from fer_jax.data import pipeline
 from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import predictions_file
 from fer_jax.loaded_model import LoadedModel
 from fer_jax.models.backbone import Backbone
-from fer_jax.training.monitoring import PreemptedError
+from fer_jax.training.monitoring import PreemptedError, StopSignal
 from fer_jax.training.train import Run, train_and_evaluate
+from fer_jax.training.validate import validate
 from fer_jax.weights_file import export_weights, load_weights
 
 KERAS = {"padding": "same", "epsilon": 1e-3}
@@ -69,7 +71,7 @@ def parent(tiny_data, tmp_path):
 
 
 def child_config(data, parent, channels=3, **changes):
-    """A run that goes on from `parent` at its size; nothing in it tells the parent's conventions."""
+    """A run that starts from `parent` at its size; nothing in it tells the parent's conventions."""
     config = tiny_config(data, **{"model.name": "strided", "train.steps": 6, "init_from": str(parent)})
     config.model.kwargs = {}
     start = {"model.channels": channels, "model.interpolation": "bicubic", "optim.warmup_epochs": 0.0}
@@ -78,13 +80,11 @@ def child_config(data, parent, channels=3, **changes):
 
 
 def begin(config, workdir):
-    """What a run answers before its first step, and its facts."""
-    manifest = read.read_manifest(config.data.dir)
-    run = Run(config, workdir, manifest, [])
+    """What a run answers before its first step, and its metadata."""
+    workdir.mkdir()
+    run = Run(validate(config), workdir, StopSignal())
     try:
-        variables = run.placement.fetch(run.state.variables())
-        faces = read.load(config.data.dir, "validation").images
-        return batch_inference.predict(run.forward, variables, faces, progress=False), run.facts
+        return run.predict(run.partitioner.fetch(run.state.variables())), run.metadata
     finally:
         run.close()
 
@@ -92,7 +92,6 @@ def begin(config, workdir):
 @pytest.mark.parametrize(("channels", "normalized"), [(3, IMAGENET), (1, GREY)], ids=["imagenet", "grey"])
 def test_a_run_begins_with_its_parents_answers(channels, normalized, tiny_data, tmp_path, monkeypatch):
     path = write_parent(tmp_path / "parent.safetensors", tiny_data, channels, normalized)
-    (tmp_path / "run").mkdir()
     erased = []  # what erased boxes and the outside are painted with, in the sheet of the first faces
     draw = pipeline.contact_sheet
     monkeypatch.setattr(pipeline, "contact_sheet", lambda *given: erased.append(given[-1]) or draw(*given))
@@ -115,7 +114,6 @@ def test_a_run_begins_with_its_parents_answers(channels, normalized, tiny_data, 
 
 
 def test_size_and_interpolation_are_the_configurations(parent, tiny_data, tmp_path):
-    (tmp_path / "run").mkdir()
     changes = {"model.input_size": 24, "model.interpolation": "bilinear", "augment.fill": "constant"}
     _, facts = begin(child_config(tiny_data, parent, **changes), tmp_path / "run")
     own = {"image_size": 24, "interpolation": "bilinear", "fill": "constant", "channels": 3}
@@ -123,42 +121,43 @@ def test_size_and_interpolation_are_the_configurations(parent, tiny_data, tmp_pa
 
 
 def test_attributes_that_the_configuration_sets_are_its_own(parent, tiny_data, tmp_path):
-    (tmp_path / "run").mkdir()
     config = child_config(tiny_data, parent)
     config.model.kwargs = {"padding": "symmetric", "dropout": 0.4}
     _, facts = begin(config, tmp_path / "run")
     assert facts["model"]["kwargs"] == {"padding": "symmetric", "epsilon": 1e-3, "dropout": 0.4}
 
 
-def test_a_stopped_run_goes_on_without_its_parent(parent, tiny_data, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes_without_its_parent(parent, trained, tiny_data, tmp_path, monkeypatch):
     config = child_config(tiny_data, parent)
-    train_and_evaluate(config, tmp_path / "whole")
-    with monkeypatch.context() as patch, pytest.raises(PreemptedError):
-        patch.setattr("fer_jax.training.train._preempted", lambda stop, step: step == 2)
-        train_and_evaluate(config, tmp_path / "cut")
+    whole, _ = trained(config)
+    stop_at_2(config, tmp_path / "cut", monkeypatch)
     parent.unlink()
     train_and_evaluate(config, tmp_path / "cut")
-    assert_same_run(tmp_path / "whole", tmp_path / "cut", step=6)
-    # The facts say what the run computed.
-    trained = LoadedModel(tmp_path / "cut")
-    assert trained.metadata["model"]["kwargs"] == KERAS
+    assert_same_run(whole, tmp_path / "cut", step=6)
+    # The metadata say what the run computed.
+    found = LoadedModel(tmp_path / "cut")
+    assert found.metadata["model"]["kwargs"] == KERAS
     report = predictions_file.read(tmp_path / "cut" / "report" / "predictions.csv")
     faces = read.load(tiny_data, "validation").images
-    np.testing.assert_allclose(trained.predict(faces, progress=False), report.probs, atol=1e-6)
+    np.testing.assert_allclose(found.predict(faces, progress=False), report.probs, atol=1e-6)
 
 
-def test_a_start_that_saved_nothing_leaves_no_trace(parent, tiny_data, tmp_path, monkeypatch):
-    """From a parent that does not fit, corrected to random weights, stopped, and gone on with."""
+def stop_at_2(config, workdir, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(PreemptedError):
+        patch.setattr("fer_jax.training.train.preempted", lambda stop, step: step == 2)
+        train_and_evaluate(config, workdir)
+
+
+def test_a_start_that_saved_nothing_leaves_no_trace(parent, trained, tiny_data, tmp_path, monkeypatch):
+    """From a parent that does not fit, corrected to random weights, stopped, and resumed."""
     child = child_config(tiny_data, parent, channels=1)
     with pytest.raises(ValueError, match="the given weights are of another network"):
         train_and_evaluate(child, tmp_path / "cut")
-    random = child_config(tiny_data, "", channels=1)
-    with monkeypatch.context() as patch, pytest.raises(PreemptedError):
-        patch.setattr("fer_jax.training.train._preempted", lambda stop, step: step == 2)
-        train_and_evaluate(random, tmp_path / "cut")
+    random = simple_config(tiny_data, **{"train.steps": 6})
+    stop_at_2(random, tmp_path / "cut", monkeypatch)
     train_and_evaluate(random, tmp_path / "cut")
-    train_and_evaluate(random, tmp_path / "whole")
-    assert_same_run(tmp_path / "whole", tmp_path / "cut", step=6)
+    whole, _ = trained(random)
+    assert_same_run(whole, tmp_path / "cut", step=6)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +166,7 @@ def test_a_start_that_saved_nothing_leaves_no_trace(parent, tiny_data, tmp_path,
         (
             {"model.mean": 0.48},
             r"config.model.mean is 0.48, and the weights of config.init_from .* were trained with "
-            r"\[0.485, 0.456, 0.406\] and go on with it: leave config.model.mean at its default, 0.5077",
+            r"\[0.485, 0.456, 0.406\], which the run keeps: leave config.model.mean at its default, 0.5077",
         ),
         ({"model.std": 0.22}, "config.model.std is 0.22, .* leave config.model.std at its default, 0.255"),
         (
@@ -187,7 +186,6 @@ def test_contradictions_are_refused(changes, message, parent, tiny_data, tmp_pat
 
 def test_a_mean_that_is_the_parents_is_none(tiny_data, tmp_path):
     path = write_parent(tmp_path / "parent.safetensors", tiny_data, 1, GREY)
-    (tmp_path / "run").mkdir()
     changes = {"model.mean": 0.48, "model.std": 0.22}
     _, facts = begin(child_config(tiny_data, path, 1, **changes), tmp_path / "run")
     assert {name: facts["preprocess"][name] for name in GREY} == GREY

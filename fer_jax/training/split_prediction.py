@@ -1,0 +1,50 @@
+"""Predictions for a whole split during a run: processes share the work, and a signal ends it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from fer_jax.training.monitoring import StopSignal
+from fer_jax.training.sharding import all_or_none, gather
+
+
+class StoppedError(Exception):
+    """A signal to stop arrived before all images were predicted."""
+
+
+class _Part:
+    """Images at some places of a split; reading them raises once a signal to stop has arrived."""
+
+    def __init__(self, images: Any, places: np.ndarray, stop: StopSignal):
+        self._images, self._places, self._stop = images, places, stop
+        self.shape = (len(places), *images.shape[1:])
+
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
+        if self._stop.received:
+            raise StoppedError
+        return self._images[self._places[index]]
+
+
+def predict_split(predict: Callable[[Any], np.ndarray], images: Any, stop: StopSignal) -> np.ndarray:
+    """Returns predictions for all images; each process makes its share and receives the others'.
+
+    Args:
+      predict: maps images, an object with `shape` that integer arrays index, to float64 [n, K].
+      images: uint8 [N, H, W, C], likewise.
+      stop: looked at before each batch is read.
+
+    Returns:
+      float64 [N, K].
+
+    Raises:
+      StoppedError: a signal to stop arrived.
+      ValueError: as `predict`, in every process.
+    """
+    count = images.shape[0]
+    share = -(-count // jax.process_count())
+    places = np.arange(share) + share * jax.process_index()
+    with all_or_none():
+        probs = predict(_Part(images, np.minimum(places, count - 1), stop))
+    return gather(probs)[:count]
