@@ -98,7 +98,9 @@ def measure(run: "Run", options: argparse.Namespace) -> None:
     fed, waiting = timed(run, step, lambda: run.partitioner.put_batch(next(run.stream)), options)
     print(f"| as training feeds it | {1 / fed:.2f} | {batch_size / fed:.0f} | {waiting:.1%} |", flush=True)
     with portable():  # whatever a device makes of the convolutions
-        operations = ceilings.operations(run.compile_step(size).trace(run.state, batch).jaxpr.jaxpr)
+        operations = ceilings.operations(
+            run.compile_step(size).trace(run.state, batch, *run.constants).jaxpr.jaxpr
+        )
     rate = ceilings.matrix_product_rate(model.dtype)
     cells = [amount_of(operations, "FLOP"), *(amount_of(x, "FLOP/s") for x in (operations / alone, rate))]
     cells += [f"{operations / alone / rate:.1%}", f"{rate / operations:.2f}"]
@@ -144,7 +146,7 @@ def timed(
 def advance(run: "Run", step: Callable, feed: Callable[[], Any], count: int) -> None:
     """Runs `count` steps, queued as in training, and waits for the last."""
     for _ in range(count):
-        run.state, metrics = step(run.state, feed())
+        run.state, metrics = step(run.state, feed(), *run.constants)
     metrics["loss"].block_until_ready()
 
 

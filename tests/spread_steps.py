@@ -120,7 +120,7 @@ def train(partitioner, model, trained, frozen, ranges=RANGES, *, steps_taken, fa
             teacher_weight=taught.weight,
             axis_name=axis_of["sum"],
         ),
-        weights,
+        constants=1,
     )
     shape = (SIZE, SIZE, 1)
     state = create_state(
@@ -151,7 +151,7 @@ def train(partitioner, model, trained, frozen, ranges=RANGES, *, steps_taken, fa
         batch = next(stream)
         if jax.config.jax_enable_x64:
             batch = {k: v.astype(np.float64) if v.dtype == np.float32 else v for k, v in batch.items()}
-        state, metrics = step(state, partitioner.put_batch(batch))
+        state, metrics = step(state, partitioner.put_batch(batch), weights)
         seen.append(partitioner.fetch(metrics))
     stream.close()
     # What was fetched stays, though its memory on the device has been used again since.

@@ -104,7 +104,7 @@ def make_optimizer(
 
 
 def _matrices(params: Any) -> Any:
-    """Returns how Muon reads parameters: kernels [h, w, C, D] as matrices [h * w * C, D], others not at all."""
+    """Returns how Muon reads parameters: kernels [h, w, C, D] as matrices [h * w * C, D], no others."""
     kernel = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
     return jax.tree.map(lambda p: kernel if p.ndim == 4 else None, params)
 

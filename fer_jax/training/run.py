@@ -4,6 +4,7 @@ import functools
 import logging
 import pathlib
 import platform
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -38,6 +39,7 @@ class Run:
       total_steps: of the whole run.
       evaluation_due: whether the state is to be evaluated before the next step.
       stage: the stage that the next step belongs to.
+      constants: what the training step takes besides state and batch: the teachers' weights.
       plateau_tracker: the best metric so far, early stopping and the plateau's factor.
       metadata: of every checkpoint of the run, without an evaluation.
     """
@@ -99,7 +101,7 @@ class Run:
         parents += [start["run"]] if start and "run" in start else []
         for parent in parents:
             self.metadata = leakage_policy.inherit(self.metadata, parent)
-        self._train_steps: dict[int, sharding.CompiledStep] = {}
+        self._train_steps: dict[int, Callable[..., Any]] = {}
         self._start(pretrained)
 
     def _blend(self, train: Any) -> Any:
@@ -219,13 +221,13 @@ class Run:
         """Returns whether this stage has trained at an input size."""
         return size in self._train_steps
 
-    def train_step(self, size: int) -> sharding.CompiledStep:
-        """Returns the compiled step of this stage for an input size; its first call compiles it."""
+    def train_step(self, size: int) -> Callable[..., Any]:
+        """Returns the step of this stage for an input size, of (state, batch, *constants)."""
         if size not in self._train_steps:
             self._train_steps[size] = self.compile_step(size)
         return self._train_steps[size]
 
-    def compile_step(self, size: int) -> sharding.CompiledStep:
+    def compile_step(self, size: int) -> Callable[..., Any]:
         """Returns a new program of this stage's step for an input size."""
         config, axis_name = self.config, self.partitioner.axis_name
         frozen = {"frozen": self.stage.frozen} if self.stage.frozen else {}
@@ -242,7 +244,7 @@ class Run:
             axis_name=axis_name,
             **self.teaching,
         )
-        return self.partitioner.compile(step, *self.constants)
+        return self.partitioner.compile(step, len(self.constants))
 
     def report(self) -> str:
         """Writes the window's metrics; returns them for the progress bar."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import jax
@@ -15,26 +15,6 @@ from fer_jax.weights_file import DamagedCheckpointError
 
 MODES = ("auto", "jit", "pmap")
 AXIS = "data"
-
-
-@dataclasses.dataclass(frozen=True)
-class CompiledStep:
-    """A compiled step with the constants it takes: `step(state, batch) -> (state, metrics)`.
-
-    Attributes:
-      program: of (state, batch, *constants), compiled by `jax.jit` or `jax.pmap`.
-      constants: placed on the devices.
-    """
-
-    program: Callable[..., Any]
-    constants: Sequence[Any]
-
-    def __call__(self, state: Any, batch: Any) -> tuple[Any, Any]:
-        return self.program(state, batch, *self.constants)
-
-    def trace(self, state: Any, batch: Any) -> jax.stages.Traced:
-        """Traces the program for such arguments without compiling it; `jax.pmap` has no such method."""
-        return self.program.trace(state, batch, *self.constants)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,16 +32,15 @@ class Partitioner:
     mode: ClassVar[str] = "jit"
     axis_name: ClassVar[str | None] = None
 
-    def compile(self, step: Callable[..., Any], *constants: Any) -> CompiledStep:
-        """Compiles `step(state, batch, *constants) -> (state, metrics)`; the old state's memory is reused.
+    def compile(self, step: Callable[..., Any], constants: int = 0) -> Callable[..., Any]:
+        """Returns `step(state, batch, *constants) -> (state, metrics)`, compiled by its first call.
+
+        The memory of the old state is reused.
 
         Args:
           step: the training step.
-          *constants: as `put_state` returns them.
+          constants: the number of arguments after the batch, each placed by `put_state`.
         """
-        return CompiledStep(self._compile(step, len(constants)), constants)
-
-    def _compile(self, step: Callable[..., Any], constants: int) -> Callable[..., Any]:
         whole, split = self._sharding(), self._sharding(AXIS)
         return jax.jit(
             step,
@@ -98,7 +77,7 @@ class PmapPartitioner(Partitioner):
     mode = "pmap"
     axis_name = AXIS
 
-    def _compile(self, step: Callable[..., Any], constants: int) -> Callable[..., Any]:
+    def compile(self, step: Callable[..., Any], constants: int = 0) -> Callable[..., Any]:
         return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
 
     def put_state(self, state: Any) -> Any:

@@ -81,11 +81,11 @@ def train(run: Run) -> None:
             if not run.evaluation_due:  # as where a signal kept the last start from evaluating
                 size, batch = run.input_size(), run.next_batch()
                 if run.is_compiled(size):
-                    run.state, metrics = run.train_step(size)(run.state, batch)
+                    run.state, metrics = run.train_step(size)(run.state, batch, *run.constants)
                     bar.update()
                 else:
                     with announced(f"compiling the training step at {size} x {size} pixels"):
-                        run.state, metrics = run.train_step(size)(run.state, batch)
+                        run.state, metrics = run.train_step(size)(run.state, batch, *run.constants)
                     bar.skip()
                 run.step += 1
                 run.window.add(run.step, metrics)
