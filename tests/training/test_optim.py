@@ -11,6 +11,8 @@ import numpy as np
 import optax
 import pytest
 from helpers import needed
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fer_jax import models
 from fer_jax.training import optim
@@ -277,16 +279,14 @@ def test_early_stopping_is_keras(keras):
         assert tracker.should_stop
 
 
-@pytest.mark.parametrize("interruption", range(len(SERIES)))
-def test_a_restored_tracker_continues_as_before(interruption):
-    def tracker():
-        return optim.PlateauTracker(patience=6, plateau_patience=2)
-
-    whole, first = tracker(), tracker()
-    for step, value in enumerate(SERIES):
-        if step == interruption:
-            state = json.loads(json.dumps(first.state(), allow_nan=False))
-            first = tracker()
-            first.restore(state)
-        assert first.update(value, step) == whole.update(value, step)
-    assert first == whole
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(values=st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), max_size=20), stop=st.integers(0, 20))
+def test_a_restored_tracker_continues_as_before(values, stop):
+    whole, restored = (optim.PlateauTracker(patience=6, plateau_patience=2) for _ in range(2))
+    for step, value in enumerate(values):
+        if step == stop:
+            state = json.loads(json.dumps(restored.state(), allow_nan=False))
+            restored = optim.PlateauTracker(patience=6, plateau_patience=2)
+            restored.restore(state)
+        assert restored.update(value, step) == whole.update(value, step)
+    assert restored == whole

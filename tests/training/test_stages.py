@@ -9,6 +9,8 @@ import optax
 import pytest
 from flax import traverse_util
 from helpers import assert_trees_equal
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from configs.default import get_config
 from fer_jax import models
@@ -151,12 +153,23 @@ def test_layer_factors_fall_with_the_distance_from_the_head():
     assert factors[("Conv_0",)] == 0.125
 
 
-def test_partition_and_merge():
-    params = {"a": {"b": {"kernel": 1, "bias": 2}, "c": {"kernel": 3}}, "d": {"kernel": 4}}
-    free, fixed = stages.partition(params, {("a", "b"), ("d",)})
-    assert free == {"a": {"b": {"kernel": 1, "bias": 2}}, "d": {"kernel": 4}}
-    assert fixed == {"a": {"c": {"kernel": 3}}}
-    assert stages.merge(free, fixed) == params
+LAYERS = st.dictionaries(
+    st.tuples(st.sampled_from("abc"), st.sampled_from("xyz")),
+    st.dictionaries(st.sampled_from(["kernel", "bias"]), st.integers(), min_size=1),
+    min_size=1,
+)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(layers=LAYERS, trained=st.frozensets(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz"))))
+def test_partition_splits_by_layers_and_merge_undoes_it(layers, trained):
+    flat = {(*path, name): value for path, arrays in layers.items() for name, value in arrays.items()}
+    params = traverse_util.unflatten_dict(flat)
+    parts = stages.partition(params, trained)
+    for part, trains in zip(parts, (True, False), strict=True):
+        expected = {path: value for path, value in flat.items() if (path[:-1] in trained) is trains}
+        assert traverse_util.flatten_dict(part) == expected
+    assert stages.merge(*parts) == params
     assert stages.partition(params, None) == (params, {})
 
 

@@ -1,6 +1,5 @@
 """The real loop on tiny files from disk: what a run leaves, and numbers computed by hand."""
 
-import hashlib
 import json
 import logging
 import math
@@ -23,9 +22,8 @@ from fer_jax.pretrained import registry
 from fer_jax.training import run as run_module
 from fer_jax.training import run_dir, sharding
 from fer_jax.training.metric_writers import read_records
-from fer_jax.training.monitoring import NonFiniteLossError, StopSignal
+from fer_jax.training.monitoring import NonFiniteLossError
 from fer_jax.training.train import Run, train_and_evaluate
-from fer_jax.training.validate import validate
 from fer_jax.weights_file import load_weights
 
 
@@ -85,36 +83,6 @@ def test_a_run_leaves_what_it_promises(whole, tiny_data):
     steps = {int(path.name) for path in (workdir / "checkpoints").iterdir()}
     assert steps == {9, 10, best["step"]}
     assert not list(workdir.rglob("*.partial"))
-
-
-def test_a_run_on_ferplus_with_eight_classes(trained, tiny_ferplus):
-    changes = {"data.labels": "ferplus_majority", "data.num_classes": 8, "train.steps": 2}
-    workdir, _ = trained(simple_config(tiny_ferplus, **changes))
-    variables, metadata = load_weights(workdir)
-    assert variables["params"]["Dense_0"]["kernel"].shape == (1, 8)
-    assert metadata["emotions"] == [*EMOTIONS, "contempt"]
-    assert (metadata["labels"], metadata["annotations"]) == ("ferplus_majority", ["ferplus"])
-    report = json.loads((workdir / "report" / "report.json").read_text())
-    # Of validation's four neutral faces two have contempt.
-    support = {name: row["support"] for name, row in report["per_class"].items()}
-    assert support == dict.fromkeys(EMOTIONS, 4) | {"neutral": 2, "contempt": 2}
-    header = (workdir / "report" / "predictions.csv").read_text().splitlines()[0]
-    assert header == "id,label,prediction," + ",".join([*EMOTIONS, "contempt", "group", "copy"])
-
-
-@pytest.mark.parametrize("classes, train, validation", [(7, 65, 26), (8, 70, 28)])
-def test_soft_labels_reach_the_batches(classes, train, validation, tiny_ferplus, tmp_path):
-    config = simple_config(tiny_ferplus, **{"data.labels": "ferplus_votes", "data.num_classes": classes})
-    run = Run(validate(config), tmp_path, StopSignal())
-    try:
-        assert run.stream.batches_per_epoch == train / config.train.batch_size
-        assert len(run.selection) == validation
-        targets = next(run.stream)["target"]
-        # Six votes for the one, two for the other: unknown is no class.
-        expected = np.sort(np.eye(classes)[:1] * 0.75 + np.eye(classes)[1:2] * 0.25)
-        np.testing.assert_array_equal(np.sort(targets), np.repeat(expected, len(targets), axis=0))
-    finally:
-        run.close()
 
 
 def test_training_metrics_are_reported_at_the_requested_steps(whole):
@@ -290,50 +258,50 @@ def test_early_stopping(trained, tiny_data):
     assert summary["best"]["step"] == 4
 
 
-def test_the_plateau_lowers_the_rate(trained, tiny_data):
-    changes = {
-        "model.name": "constant",
-        "optim.schedule": "plateau",
-        "optim.plateau_patience": 2,
-        "optim.plateau_factor": 0.5,
-        "optim.plateau_min_scale": 0.3,
-        "train.steps": 8,
-        "train.eval_steps": 1,
-        "log_every": 100,
-    }
-    workdir, _ = trained(simple_config(tiny_data, **changes))
+RATES = {
     # Evaluation 1 is the best; after 3 and 5 the rate halves, but not below .3.
-    rates = [r["learning_rate"] for r in training_records(workdir)]
-    assert rates == pytest.approx([0.05] * 3 + [0.025] * 2 + [0.015] * 3, rel=1e-6)
-    assert float(raw_state(workdir, 8)["lr_scale"]) == pytest.approx(0.3)
+    "plateau": (
+        {
+            "model.name": "constant",
+            "optim.schedule": "plateau",
+            "optim.plateau_patience": 2,
+            "optim.plateau_factor": 0.5,
+            "optim.plateau_min_scale": 0.3,
+            "train.eval_steps": 1,
+        },
+        [1, 1, 1, 0.5, 0.5, 0.3, 0.3, 0.3],
+    ),
+    "steps": (
+        {
+            "optim.warmup_steps": 2,
+            "optim.schedule": "step",
+            "optim.boundary_steps": (4, 6),
+            "optim.step_factor": 0.5,
+            "train.eval_steps": 3,
+        },
+        [0, 0.5, 1, 1, 0.5, 0.5, 0.25, 0.25],
+    ),
+    # The schedule counts updates, not steps.
+    "accumulated": (
+        {"optim.accumulate": 2},
+        [0.5 * (1 + math.cos(math.pi * update / 4)) for update in (0, 0, 1, 1, 2, 2, 3, 3)],
+    ),
+}
 
 
-def test_accumulation_schedules_updates(trained, tiny_data):
-    changes = {"optim.accumulate": 2, "log_every": 1, "train.steps": 6}
-    workdir, _ = trained(simple_config(tiny_data, **changes))
+@pytest.mark.parametrize("name", RATES)
+def test_the_learning_rate_of_each_step(name, trained, tiny_data):
+    changes, factors = RATES[name]
+    workdir, _ = trained(simple_config(tiny_data, **changes, **{"train.steps": 8, "log_every": 1}))
     rates = [r["learning_rate"] for r in training_records(workdir)]
-    cosine = [0.025 * (1 + math.cos(math.pi * update / 3)) for update in (0, 0, 1, 1, 2, 2)]
-    assert rates == pytest.approx(cosine, rel=1e-5)
+    assert rates == pytest.approx([0.05 * factor for factor in factors], rel=1e-5)
     norms = [r["param_norm"] for r in training_records(workdir)]
-    # Every second step changes the weights, which start at 0.
-    assert norms[0] == 0 and norms[1] == norms[2] > 0 and norms[3] == norms[4] != norms[2]
-
-
-def test_durations_in_steps(trained, tiny_data):
-    changes = {
-        "optim.warmup_steps": 2,
-        "optim.schedule": "step",
-        "optim.boundary_steps": (4, 6),
-        "optim.step_factor": 0.5,
-        "train.eval_steps": 3,
-        "train.steps": 8,
-        "log_every": 1,
-    }
-    workdir, _ = trained(simple_config(tiny_data, **changes))
-    rates = [r["learning_rate"] for r in training_records(workdir)]
-    expected = [0, 0.5, 1, 1, 0.5, 0.5, 0.25, 0.25]
-    assert rates == pytest.approx([0.05 * factor for factor in expected], rel=1e-5)
-    assert [r["step"] for r in evaluations(workdir)] == [3, 6, 8]
+    if name == "plateau":
+        assert float(raw_state(workdir, 8)["lr_scale"]) == pytest.approx(0.3)
+    elif name == "steps":
+        assert [r["step"] for r in evaluations(workdir)] == [3, 6, 8]
+    else:  # every second step changes the weights, which start at 0
+        assert norms[0] == 0 and norms[1] == norms[2] > 0 and norms[3] == norms[4] != norms[2]
 
 
 def test_sizes_grow_and_mixing_ends(tiny_data, tmp_path, monkeypatch):
@@ -358,30 +326,6 @@ def test_sizes_grow_and_mixing_ends(tiny_data, tmp_path, monkeypatch):
     train_and_evaluate(simple_config(tiny_data, **changes), tmp_path)
     assert sizes == [8] * 2 + [12] * 3 + [16] * 5
     assert mixed == [True] * 7 + [False] * 3
-
-
-def test_listed_images_are_left_out(tiny_data, tmp_path):
-    faces = read.load(tiny_data, "train")
-    listed = tmp_path / "suspects.csv"
-    rows = [f"{EMOTIONS[faces.labels[i]]},{faces.ids[i]}" for i in (3, 33, 69)]
-    listed.write_text("\n".join(["label,id", *rows]) + "\n")
-    config = simple_config(tiny_data, **{"data.drop_ids": str(listed), "train.steps": 2, "log_every": 1})
-    train_and_evaluate(config, tmp_path / "run")
-    digest = hashlib.sha256(listed.read_bytes()).hexdigest()
-    assert load_weights(tmp_path / "run")[1]["training"] == {
-        "images": 67,
-        "left_out": {"listed": 3, "blank": 0, "twin": 0},
-        "drop_ids_hash": digest,
-    }
-    # An epoch is what is left.
-    assert training_records(tmp_path / "run")[0]["epoch"] == round(16 / 67, 4)
-    # The same list elsewhere is the same run; another list under the old name is another.
-    listed.rename(tmp_path / "moved.csv")
-    config.data.drop_ids = str(tmp_path / "moved.csv")
-    train_and_evaluate(config, tmp_path / "run")
-    (tmp_path / "moved.csv").write_text(faces.ids[5])
-    with pytest.raises(ValueError, match=f"drop_ids_hash: '{digest}' there, .* here"):
-        train_and_evaluate(config, tmp_path / "run")
 
 
 def test_logits_are_adjusted_to_the_shares_of_what_is_left(trained, tiny_data, two_angry):

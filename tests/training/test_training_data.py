@@ -1,13 +1,21 @@
 """The faces that a configuration names, and what is left out of the training split."""
 
+import hashlib
+import json
+
 import numpy as np
 import pytest
+from helpers import records
 from PIL import Image
 from small_runs import simple_config
 
 from fer_jax.data.dataset import build, read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.training import training_data
+from fer_jax.training.monitoring import StopSignal
+from fer_jax.training.train import Run, train_and_evaluate
+from fer_jax.training.validate import validate
+from fer_jax.weights_file import load_weights
 
 
 def test_given_labels_of_data_with_votes(tiny_ferplus, tiny_data):
@@ -47,3 +55,60 @@ def test_a_listed_duplicate_leaves_the_other_copy(tiny_data, tmp_path):
     assert train.ids[0] == faces.ids[1] and metadata["left_out"] == {"listed": 1, "blank": 0, "twin": 0}
     with pytest.raises(ValueError, match="ids, row 2: no training image has the id 'Training/none'"):
         cleaned(faces, [faces.ids[5], "Training/none"], tmp_path / "ids")
+
+
+# -------------------- in a run --------------------
+
+
+def test_a_run_on_ferplus_with_eight_classes(trained, tiny_ferplus):
+    changes = {"data.labels": "ferplus_majority", "data.num_classes": 8, "train.steps": 2}
+    workdir, _ = trained(simple_config(tiny_ferplus, **changes))
+    variables, metadata = load_weights(workdir)
+    assert variables["params"]["Dense_0"]["kernel"].shape == (1, 8)
+    assert metadata["emotions"] == [*EMOTIONS, "contempt"]
+    assert (metadata["labels"], metadata["annotations"]) == ("ferplus_majority", ["ferplus"])
+    report = json.loads((workdir / "report" / "report.json").read_text())
+    # Of validation's four neutral faces two have contempt.
+    support = {name: row["support"] for name, row in report["per_class"].items()}
+    assert support == dict.fromkeys(EMOTIONS, 4) | {"neutral": 2, "contempt": 2}
+    header = (workdir / "report" / "predictions.csv").read_text().splitlines()[0]
+    assert header == "id,label,prediction," + ",".join([*EMOTIONS, "contempt", "group", "copy"])
+
+
+@pytest.mark.parametrize("classes, train, validation", [(7, 65, 26), (8, 70, 28)])
+def test_soft_labels_reach_the_batches(classes, train, validation, tiny_ferplus, tmp_path):
+    config = simple_config(tiny_ferplus, **{"data.labels": "ferplus_votes", "data.num_classes": classes})
+    run = Run(validate(config), tmp_path, StopSignal())
+    try:
+        assert run.stream.batches_per_epoch == train / config.train.batch_size
+        assert len(run.selection) == validation
+        targets = next(run.stream)["target"]
+        # Six votes for the one, two for the other: unknown is no class.
+        expected = np.sort(np.eye(classes)[:1] * 0.75 + np.eye(classes)[1:2] * 0.25)
+        np.testing.assert_array_equal(np.sort(targets), np.repeat(expected, len(targets), axis=0))
+    finally:
+        run.close()
+
+
+def test_listed_images_are_left_out(tiny_data, tmp_path):
+    faces = read.load(tiny_data, "train")
+    listed = tmp_path / "suspects.csv"
+    rows = [f"{EMOTIONS[faces.labels[i]]},{faces.ids[i]}" for i in (3, 33, 69)]
+    listed.write_text("\n".join(["label,id", *rows]) + "\n")
+    config = simple_config(tiny_data, **{"data.drop_ids": str(listed), "train.steps": 2, "log_every": 1})
+    train_and_evaluate(config, tmp_path / "run")
+    digest = hashlib.sha256(listed.read_bytes()).hexdigest()
+    assert load_weights(tmp_path / "run")[1]["training"] == {
+        "images": 67,
+        "left_out": {"listed": 3, "blank": 0, "twin": 0},
+        "drop_ids_hash": digest,
+    }
+    # An epoch is what is left.
+    assert records(tmp_path / "run")[0]["epoch"] == round(16 / 67, 4)
+    # The same list elsewhere is the same run; another list under the old name is another.
+    listed.rename(tmp_path / "moved.csv")
+    config.data.drop_ids = str(tmp_path / "moved.csv")
+    train_and_evaluate(config, tmp_path / "run")
+    (tmp_path / "moved.csv").write_text(faces.ids[5])
+    with pytest.raises(ValueError, match=f"drop_ids_hash: '{digest}' there, .* here"):
+        train_and_evaluate(config, tmp_path / "run")
