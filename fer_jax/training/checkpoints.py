@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import pathlib
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -65,6 +66,8 @@ class Checkpoints:
     def save(self, step: int, state: Any, extra: dict[str, Any], selection: float | None = None) -> None:
         """Starts writing in the background; the previous save is awaited first.
 
+        A checkpoint of the same step is replaced: that of a start which a signal kept from evaluating.
+
         Args:
           step: of the state.
           state: tree of NumPy arrays, copied before this returns.
@@ -75,6 +78,8 @@ class Checkpoints:
           Exception: whatever made the previous save fail, such as OSError on a full disk.
         """
         self.wait()
+        if step in self.steps():
+            self._remove(step)
         # Orbax writes it later, when the run may have changed it.
         own = {"checksums": _checksums(state), "selection": selection}
         extra = json.loads(json.dumps(extra | own))
@@ -160,6 +165,15 @@ class Checkpoints:
                     path, number = target / f"{step}.{number}", number + 1
                 os.rename(self.directory / str(step), path)
                 logging.error("moved to %s", path)
+        all_processes(True)  # waits for the first one
+        self._manager.reload()
+
+    def _remove(self, step: int) -> None:
+        """Deletes a checkpoint; killed at any moment, it is there whole or not at all."""
+        if jax.process_index() == 0:
+            path = self.directory / str(step)
+            os.rename(path, removed := self.directory.with_name(f"{step}.removed"))
+            shutil.rmtree(removed)
         all_processes(True)  # waits for the first one
         self._manager.reload()
 
