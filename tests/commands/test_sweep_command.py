@@ -151,7 +151,7 @@ def test_a_baseline_is_compared_with_every_trial_under_every_seed(sweep, tiny_da
     assert (results["baseline"], results["failed"]) == ("baseline", [])
     fields = [{}, {"data.drop_ids": str(listed)}]
     assert [row["fields"] for row in results["trials"].values()] == fields
-    digests = [None, exclude_list.read_ids(listed).digest]
+    digests = [None, exclude_list.read(listed).digest]
     for (key, row), digest in zip(results["trials"].items(), digests, strict=True):
         assert key == command.trial_name(row["fields"])
         for seed, value in zip((4, 5), row["accuracy"]["values"], strict=True):
