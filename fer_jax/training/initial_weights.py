@@ -86,8 +86,8 @@ def teachers(config: ConfigDict, manifest: dict[str, Any]) -> list[LoadedModel]:
     for teacher in found:
         if teacher.metadata["emotions"] != names:
             raise ValueError(
-                f"config.distill.teachers: {teacher.source} has the classes {teacher.metadata['emotions']} and "
-                f"the student {names}: config.data.num_classes says how many the student has"
+                f"config.distill.teachers: {teacher.source} has the classes {teacher.metadata['emotions']} "
+                f"and the student {names}: config.data.num_classes says how many the student has"
             )
         if channels not in (1, teacher.input_shape[-1]):
             raise ValueError(

@@ -69,7 +69,9 @@ def clean(
     if excluded:  # before duplicates merge, so that a copy whose label is trusted stays
         count, train = len(train), exclude_list.exclude(train, excluded)
         listed = count - len(train)
-    train, counts = splits.clean_train(train, drop_blank=config.drop_blank, merge_duplicates=config.merge_twins)
+    train, counts = splits.clean_train(
+        train, drop_blank=config.drop_blank, merge_duplicates=config.merge_twins
+    )
     left_out = {"listed": listed, **counts}
     if any(left_out.values()):
         logging.info("training faces after cleaning: %d, left out: %s", len(train), left_out)

@@ -105,7 +105,8 @@ def test_places_that_cannot_be_written(source, tmp_path, capsys):
     assert run("prepare", "--source", source, "--out", tmp_path) == 2
     assert "holds other things (fer2013.csv), which are left alone" in capsys.readouterr().err
     assert run("audit", "--source", source, "--out", f"{source}/out") == 2
-    assert f"error: cannot write to {source}/out (Not a directory); give another --out" in capsys.readouterr().err
+    error = f"error: cannot write to {source}/out (Not a directory); give another --out"
+    assert error in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["0", "1.5", "near"])

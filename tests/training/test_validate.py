@@ -283,19 +283,19 @@ def test_a_dry_run_takes_what_can_be(monkeypatch):
 
 
 def test_the_experiment_at_another_size_is_dry_run():
-    """Its weights are of 48 px and bilinear, and it goes on at 64 and bicubic."""
+    """Its weights are of 48 px and bilinear, and it continues at 64 and bicubic."""
     validate.dry_run([importlib.import_module("configs.cnn_64").get_config()])
 
 
 def test_a_run_reads_once_what_its_configuration_names(tiny_run, tiny_data, tmp_path, monkeypatch):
     (tmp_path / "ids").write_text(read.load(tiny_data, "train").ids[0])
-    read = collections.Counter()
+    reads = collections.Counter()
 
     def count(owner, name):
         function = getattr(owner, name)
 
         def counted(*arguments, **kwargs):
-            read[name] += 1
+            reads[name] += 1
             return function(*arguments, **kwargs)
 
         monkeypatch.setattr(owner, name, counted)
@@ -309,8 +309,8 @@ def test_a_run_reads_once_what_its_configuration_names(tiny_run, tiny_data, tmp_
     teachers = {"distill.teachers": (str(tiny_run),), "distill.views": "plain"}
     changes = teachers | {"data.drop_ids": str(tmp_path / "ids"), "train.steps": 1}
     train_and_evaluate(simple_config(tiny_data, **changes), tmp_path / "run")
-    assert read.pop("load_split") == 2  # training and selection
-    assert set(read.values()) == {1} and len(read) == 5
+    assert reads.pop("load_split") == 2  # training and selection
+    assert set(reads.values()) == {1} and len(reads) == 5
 
 
 # -------------------- on the command line --------------------
