@@ -1,4 +1,4 @@
-"""Trains and evaluates: python -m fer_jax.main --config configs/cnn.py [--workdir runs/cnn].
+"""Trains and evaluates: fer-jax train --config cnn [--workdir runs/cnn], or python -m fer_jax.main.
 
 Run the same command to resume a run that stopped. Any field of the configuration can be
 overridden: --config.optim.learning_rate=0.05. configs/default.py lists them all. --verbosity=1
@@ -21,7 +21,9 @@ import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, e.g. configs/cnn.py.")
+import configs
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: its name, such as cnn, or a file.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory. Default: runs/<config's name>.")
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "host:port of process 0, to train over several processes or hosts."
@@ -34,16 +36,11 @@ flags.mark_flag_as_required("config")
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses flags as absl does; a missing experiment or field is a line instead of a traceback."""
     try:
-        rest = app.parse_flags_with_usage(argv)
+        rest = app.parse_flags_with_usage(with_paths(argv))
         dict(_CONFIG.value)  # where loading the experiment failed, this raises
         return rest
-    except OSError as error:
-        # The message of ml_collections has a line with the file, and one that it does not exist.
-        lines = [line.strip() for line in str(error).splitlines()]
-        missing = [line for line in lines if f"[Errno 2] No such file or directory: {line!r}" in lines]
-        if not missing:
-            raise  # a mistake in the experiment's own code
-        sys.exit(f"error: --config: there is no {missing[0]}")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     except (AttributeError, KeyError) as error:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         if not frame.f_globals["__name__"].startswith("ml_collections."):
@@ -55,6 +52,21 @@ def parse_flags(argv: list[str]) -> list[str]:
         if any("config.model.kwargs." in argument for argument in argv):
             hint = "; of model.kwargs only what the config sets can be overridden: add the attribute there"
         sys.exit(f"error: no such field in the configuration: {reason}{hint}")
+
+
+def with_paths(argv: list[str]) -> list[str]:
+    """Returns the arguments with the experiment's name, such as `cnn`, replaced by the path of its file.
+
+    Raises:
+      ValueError: --config names neither a file nor an experiment.
+    """
+    found = list(argv)
+    for i, (word, following) in enumerate(zip(argv, [*argv[1:], ""], strict=True)):
+        if word == "--config" and following:
+            found[i + 1] = configs.find(following)
+        elif word.startswith("--config="):
+            found[i] = f"--config={configs.find(word.removeprefix('--config='))}"
+    return found
 
 
 def in_cluster() -> bool:

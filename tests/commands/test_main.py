@@ -94,14 +94,8 @@ def test_missing_data_say_how_to_make_them(forked, tmp_path):
         ((DEFAULT, "--config.model.kwargs.depth=3"), "only what the config sets can be overridden: add the"),
         ((DEFAULT, "--workdr=x"), "Did you mean: workdir"),
         ((), "--config"),
-        (
-            ("--config=configs/nothing.py",),
-            "error: --config: there is no configs/nothing.py",
-        ),
-        (
-            ("--config=configs/nothing.py", "--config.seed=1"),
-            "error: --config: there is no configs/nothing.py",
-        ),
+        (("--config=configs/nothing.py", "--config.seed=1"), "nothing.py, and no experiment of that name; there"),
+        (("--config", "effnet_b0:phone"), "error: configs/effnet_b0.py:phone: expected gpu or cpu"),
         ((DEFAULT, "train"), "unexpected arguments ['train']"),
         ((DEFAULT, "--config.train.mix_until=2"), "error: config.train.mix_until is 2.0; expected 0 to 1"),
         ((DEFAULT, "--num_processes=2"), "--num_processes needs --coordinator=HOST:PORT"),
@@ -116,6 +110,21 @@ def test_mistakes_are_named(arguments, message, forked):
     assert process.returncode != 0
     assert message in process.stderr + process.stdout
     assert "Traceback" not in process.stderr, process.stderr[-2000:]
+
+
+def test_an_experiment_is_found_by_name_from_any_directory(tmp_path, monkeypatch):
+    own = tmp_path / "cnn.py"
+    own.touch()
+    monkeypatch.chdir(tmp_path)
+    argv = ["main", "--config", "cnn_64", "--config=effnet_b0:cpu", "--config.seed=1", "--config=cnn.py"]
+    assert main.with_paths(argv) == [
+        "main",
+        "--config",
+        f"{ROOT}/configs/cnn_64.py",
+        f"--config={ROOT}/configs/effnet_b0.py:cpu",
+        "--config.seed=1",
+        "--config=cnn.py",
+    ]
 
 
 def test_a_typo_in_an_experiment_suggests_the_field(forked, tmp_path):
