@@ -106,7 +106,7 @@ def test_garbage_is_reported_and_never_unpickled(variables, tmp_path):
 def test_weights_of_others_are_refused(tmp_path, metadata):
     path = tmp_path / "model.safetensors"
     save_file({"weight": np.zeros(3, np.float32)}, path, metadata)
-    with pytest.raises(DamagedCheckpointError, match="facts") as error:
+    with pytest.raises(DamagedCheckpointError, match="metadata of fer_jax") as error:
         load_weights(path)
     assert str(path) in str(error.value)
 

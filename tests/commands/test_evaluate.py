@@ -121,7 +121,7 @@ def test_weights_that_are_missing_or_damaged(complaint, run, tmp_path):
         assert f"there is no {workdir / 'best.safetensors'}" in complaint(workdir=workdir)
     path, whole = tmp_path / "half.safetensors", (run / "best.safetensors").read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    assert f"{path} is not a whole safetensors file" in complaint(checkpoint=path)
+    assert f"{path} is not a complete safetensors file" in complaint(checkpoint=path)
 
 
 def test_the_weights_of_the_package_go_by_their_names(evaluate, tmp_path):
@@ -139,9 +139,9 @@ def test_the_weights_of_the_package_go_by_their_names(evaluate, tmp_path):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda f, p: f.pop("model"), "lack model.name, model.kwargs, which"),
-        (lambda f, p: f["preprocess"].pop("mean"), "lack preprocess.mean, which"),
-        (lambda f, p: f.update(preprocess=None), "lack preprocess.image_size, preprocess.channels"),
+        (lambda f, p: f.pop("model"), "lacks model.name, model.kwargs: use weights"),
+        (lambda f, p: f["preprocess"].pop("mean"), "lacks preprocess.mean: use weights"),
+        (lambda f, p: f.update(preprocess=None), "lacks preprocess.image_size, preprocess.channels"),
         (lambda f, p: f["emotions"].reverse(), "expected ['angry', 'disgust'"),
         (lambda f, p: f["model"].update(name="vgg"), "unknown model 'vgg'"),
         (lambda f, p: f["model"]["kwargs"].update(hidden=9), "Dense_0/kernel: (8, 8) given, (8, 9) expected"),

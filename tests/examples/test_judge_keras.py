@@ -63,4 +63,4 @@ def test_complaints(judge, model_file, tiny_data, tmp_path, capsys):
     assert judge.main([*flags, "--classes", "happy", "sad"]) == 2
     assert "--classes lacks angry, disgust, fear" in capsys.readouterr().err
     assert judge.main([*flags, "--classes", *ALPHABETICAL]) == 2
-    assert "no probability distribution" in capsys.readouterr().err
+    assert "is not a probability distribution" in capsys.readouterr().err

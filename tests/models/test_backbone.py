@@ -101,7 +101,7 @@ def test_the_stem_behind_an_adapter_takes_colours(name):
 
 
 def test_an_unknown_adapter_is_refused():
-    with pytest.raises(ValueError, match="adapter='grey'; expected one of none, rgb"):
+    with pytest.raises(ValueError, match="adapter='grey': expected one of none, rgb"):
         jax.eval_shape(Means(adapter="grey").init, jax.random.key(0), faces(4))
 
 

@@ -237,7 +237,7 @@ def test_a_damaged_teacher_is_named(tiny_data, tmp_path):
     damaged = tmp_path / "cut.safetensors"
     damaged.write_bytes(b"cut")
     config = tiny_config(tiny_data, **{"distill.teachers": (str(damaged),)})
-    with pytest.raises(DamagedCheckpointError, match=f"config.distill.teachers: {damaged} is not a whole"):
+    with pytest.raises(DamagedCheckpointError, match=f"config.distill.teachers: {damaged} is not a complete"):
         validate(config)
 
 

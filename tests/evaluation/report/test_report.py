@@ -283,7 +283,7 @@ def test_bad_input_leaves_nothing(tmp_path):
     probs, labels, _ = predictions(10)
     with pytest.raises(ValueError, match="the split is empty"):
         write(tmp_path / "empty", probs[:0], labels[:0])
-    with pytest.raises(ValueError, match="no probability distribution"):
+    with pytest.raises(ValueError, match="is not a probability distribution"):
         write(tmp_path / "sums", 2 * probs, labels)
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("")
