@@ -95,7 +95,6 @@ def test_missing_data_say_how_to_make_them(forked, tmp_path):
         ((DEFAULT, "--workdr=x"), "Did you mean: workdir"),
         ((), "--config"),
         (("--config=configs/nothing.py", "--config.seed=1"), "nothing.py, and no experiment of that name"),
-        (("--config", "effnet_b0:phone"), "configs/effnet_b0.py:phone: expected gpu or cpu"),
         ((DEFAULT, "train"), "unexpected arguments ['train']"),
         ((DEFAULT, "--config.train.mix_until=2"), "error: config.train.mix_until is 2.0; expected 0 to 1"),
         ((DEFAULT, "--num_processes=2"), "--num_processes needs --coordinator=HOST:PORT"),
