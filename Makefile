@@ -3,6 +3,8 @@
 # make app          the app, in a browser
 # make web          the page that runs the shipped network in the browser, in dist/web (needs npm)
 # make docs         the documentation, in dist/docs
+# make lint         the linters
+# make clean        removes .venv
 # make report       the results page, the README's table and all reports from the stored predictions
 
 PYTHON ?= python3
