@@ -18,7 +18,7 @@ async function get(name) {
   }
   if (!reply.ok) {
     throw new Error(
-      `${name} is missing beside this page (${reply.status}): build the folder with scripts/build_web.py.`,
+      `${name} is missing beside this page (${reply.status}): build the folder with examples/browser/build.py.`,
     );
   }
   return reply;

@@ -52,13 +52,14 @@ def is_system_name(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _SYSTEM_NAMES
 
 
-def read(picture: Picture, name: str = "the image") -> np.ndarray:
+def read(picture: Picture, name: str = "the image", max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Returns an image as an array, turned upright as its EXIF data says.
 
     Args:
       picture: a path, the bytes of a file, an open binary file, a Pillow image, or an array [H, W],
         [H, W, 1], [H, W, 3] (RGB), or [H, W, 4] (RGBA, whose alpha is ignored); see `to_uint8` for dtypes.
       name: what to call it in a message, where it has no path.
+      max_pixels: bytes or an open file of an image that declares more are refused before decoding.
 
     Returns:
       uint8 [H, W] when gray, else [H, W, 3].
@@ -71,7 +72,7 @@ def read(picture: Picture, name: str = "the image") -> np.ndarray:
     if isinstance(picture, str | os.PathLike):
         return _read_file(os.fspath(picture))
     if isinstance(picture, bytes | io.IOBase) and not isinstance(picture, io.TextIOBase):
-        return decode(picture, name)
+        return decode(picture, name, max_pixels)
     if isinstance(picture, Image.Image):
         try:
             return _from_pillow(picture, name)

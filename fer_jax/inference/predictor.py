@@ -1,7 +1,6 @@
 """The predictor: images in, faces and their emotions out."""
 
 import dataclasses
-import io
 import itertools
 import os
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,6 @@ from fer_jax.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import DEFAULT, find_weights
 
 UNSURE_BELOW = 0.5
-Image = decoding.Picture | bytes | io.IOBase
 
 
 class Predictor:
@@ -83,7 +81,7 @@ class Predictor:
         return cls(Classifier(LoadedModel(weights), batch_sizes), found, unsure_below)
 
     def __call__(
-        self, images: Image | Iterable[Image], *, detected: bool = True
+        self, images: decoding.Picture | Iterable[decoding.Picture], *, detected: bool = True
     ) -> list[Prediction]:
         """Returns a prediction for each image, in order; the faces of all are classified together.
 
@@ -94,7 +92,7 @@ class Predictor:
         Raises:
           PictureError: if an image cannot be used; the message names it.
         """
-        is_one = isinstance(images, Image) or not isinstance(images, Iterable)
+        is_one = isinstance(images, decoding.Picture) or not isinstance(images, Iterable)
         if is_one and getattr(images, "ndim", 0) != 4:
             images = [images]
         frames = [
@@ -108,12 +106,12 @@ class Predictor:
 
     def detect(
         self,
-        image: Image,
+        image: decoding.Picture,
         name: str = "the image",
         *,
         detected: bool = True,
         max_side: int = detectors.MAX_SIDE,
-        max_pixels: int | None = None,
+        max_pixels: int = decoding.MAX_PIXELS,
     ) -> DetectedFrame:
         """Decodes an image, finds its faces and crops them for the classifier.
 
@@ -123,16 +121,12 @@ class Predictor:
           name: what error messages call an image that is not a path.
           detected: False takes the image for one face, whatever the detector.
           max_side: the detector searches a smaller copy if the longer side has more pixels.
-          max_pixels: encoded bytes that declare more are refused before they are decoded; None for the
-            limit of `decoding.decode`.
+          max_pixels: an encoded image that declares more is refused before it is decoded.
 
         Raises:
           PictureError: if the image cannot be used; the message names it.
         """
-        if isinstance(image, bytes | io.IOBase):
-            pixels = decoding.decode(image, name, **({"max_pixels": max_pixels} if max_pixels else {}))
-        else:
-            pixels = decoding.read(image, name)
+        pixels = decoding.read(image, name, max_pixels)
         found = (self.detector if detected else detectors.FullImage()).detect(pixels, max_side)
         side, channels = self.classifier.side, self.classifier.channels
         crops = [cropping.crop(pixels, one, side, channels) for one in found]

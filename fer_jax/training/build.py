@@ -238,18 +238,18 @@ def _learning_rate(
 
 def loss(config: ConfigDict, train: Faces) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
     """Returns the loss in `config.loss`; class weights and logit adjustment are from the training split."""
-    weights = offsets = None
+    class_weights = offsets = None
     names = class_names(train.targets.shape[1])
     if config.class_weights == "balanced":
-        weights = losses.balanced_class_weights(train.targets.sum(axis=0))
-        logging.info("class weights: %s", dict(zip(names, weights.tolist(), strict=True)))
+        class_weights = losses.balanced_class_weights(train.targets.sum(axis=0))
+        logging.info("class weights: %s", dict(zip(names, class_weights.tolist(), strict=True)))
     if config.logit_adjustment:
         offsets = np.float32(config.logit_adjustment) * losses.log_priors(train.targets)
         logging.info("added to the logits: %s", dict(zip(names, offsets.tolist(), strict=True)))
     return functools.partial(
         losses.cross_entropy,
         label_smoothing=config.label_smoothing,
-        class_weights=weights,
+        class_weights=class_weights,
         focal_gamma=config.focal_gamma,
         logit_offsets=offsets,
         normalization=config.normalization,

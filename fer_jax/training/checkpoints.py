@@ -10,14 +10,13 @@ import json
 import logging
 import os
 import pathlib
-import shutil
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
-from fer_jax.training.sharding import all_processes
+from fer_jax.training.sharding import all_or_none, all_processes
 from fer_jax.weights_file import DamagedCheckpointError, checksum, refused
 
 DAMAGED = "damaged_checkpoints"
@@ -66,7 +65,8 @@ class Checkpoints:
     def save(self, step: int, state: Any, extra: dict[str, Any], selection: float | None = None) -> None:
         """Starts writing in the background; the previous save is awaited first.
 
-        A checkpoint of the same step is replaced: that of a start which a signal kept from evaluating.
+        A step that has a checkpoint keeps it, as after a start that a signal kept from evaluating: whatever
+        start resumes from it evaluates again.
 
         Args:
           step: of the state.
@@ -78,12 +78,12 @@ class Checkpoints:
           Exception: whatever made the previous save fail, such as OSError on a full disk.
         """
         self.wait()
+        self._note(step, selection)
         if step in self.steps():
-            self._remove(step)
+            return
         # Orbax writes it later, when the run may have changed it.
         own = {"checksums": _checksums(state), "selection": selection}
         extra = json.loads(json.dumps(extra | own))
-        self._note(step, selection)
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -156,25 +156,16 @@ class Checkpoints:
         """Moves the checkpoints of these steps away, for the run will reach them again."""
         if not steps:
             return
-        if jax.process_index() == 0:
-            target = self.directory.with_name(DAMAGED)
-            target.mkdir(exist_ok=True)
-            for step in steps:
-                path, number = target / str(step), 1
-                while path.exists():
-                    path, number = target / f"{step}.{number}", number + 1
-                os.rename(self.directory / str(step), path)
-                logging.error("moved to %s", path)
-        all_processes(True)  # waits for the first one
-        self._manager.reload()
-
-    def _remove(self, step: int) -> None:
-        """Deletes a checkpoint; killed at any moment, it is there whole or not at all."""
-        if jax.process_index() == 0:
-            path = self.directory / str(step)
-            os.rename(path, removed := self.directory.with_name(f"{step}.removed"))
-            shutil.rmtree(removed)
-        all_processes(True)  # waits for the first one
+        with all_or_none():
+            if jax.process_index() == 0:
+                target = self.directory.with_name(DAMAGED)
+                target.mkdir(exist_ok=True)
+                for step in steps:
+                    path, number = target / str(step), 1
+                    while path.exists():
+                        path, number = target / f"{step}.{number}", number + 1
+                    os.rename(self.directory / str(step), path)
+                    logging.error("moved to %s", path)
         self._manager.reload()
 
     def _selection(self, step: int) -> float | None:
@@ -192,8 +183,10 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the last save and releases the directory."""
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
 
 
 @dataclasses.dataclass

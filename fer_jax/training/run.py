@@ -1,14 +1,13 @@
 """A run in memory: everything that the training loop works on, fresh or restored."""
 
+import contextlib
 import functools
 import logging
 import pathlib
-import platform
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jaxlib
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -17,7 +16,6 @@ from fer_jax.data import augment, pipeline
 from fer_jax.evaluation import leakage_policy, run_info
 from fer_jax.evaluation.metrics import classification
 from fer_jax.evaluation.report import training_curves
-from fer_jax.models.ops import onednn
 from fer_jax.pretrained.weights import Pretrained, initialise
 from fer_jax.training import build, distillation, initial_weights, sharding, stages, train_step, training_data
 from fer_jax.training.checkpoints import Checkpoints
@@ -58,6 +56,7 @@ class Run:
         mixes, batch_size = plan.augmentation.mixes, config.train.batch_size
         self.partitioner = sharding.make_partitioner(config.parallel, batch_size, mixes)
         _log_devices(self.partitioner.mode)
+        self.checkpoints = Checkpoints(workdir / CHECKPOINTS, config.checkpoint.keep)
         teachers = plan.teachers
         train, training = training_data.clean(plan.splits["train"], config.data, plan.excluded)
         self.teaching: dict[str, Any] = {}
@@ -84,7 +83,6 @@ class Run:
         self.steps_per_evaluation = config.train.eval_steps or config.train.eval_epochs * per_epoch
         self.loss_fn = build.loss(config.loss, train)
         self.plateau_tracker = build.plateau_tracker(config)
-        self.checkpoints = Checkpoints(workdir / CHECKPOINTS, config.checkpoint.keep)
         pretrained = self._pretrained()
         start = pretrained and pretrained.metadata
         conventions = start and start["conventions"]
@@ -111,7 +109,7 @@ class Run:
         try:
             return distillation.blend(train, teachers, weight, self.workdir, dataset, self.stop)
         except StoppedError:
-            raise PreemptedError(0) from None
+            raise PreemptedError(max(self.checkpoints.steps(), default=0)) from None
 
     def _pretrained(self) -> Pretrained | None:
         """Returns the weights to start from; a resumed run needs only their metadata."""
@@ -337,10 +335,11 @@ class Run:
 
     def close(self) -> None:
         """Waits for the last save and ends the read-ahead."""
-        self.checkpoints.close()
-        self.stream.close()
-        if self.primary:
-            self.writers.flush()
+        with contextlib.ExitStack() as stack:  # all of it, whatever the first of them raises
+            if self.primary:
+                stack.callback(self.writers.flush)
+            stack.callback(self.stream.close)
+            self.checkpoints.close()
 
 
 def _for_stage(state: TrainState, stage: stages.Stage) -> TrainState:
@@ -352,11 +351,3 @@ def _for_stage(state: TrainState, stage: stages.Stage) -> TrainState:
 def _log_devices(mode: str) -> None:
     devices = jax.devices()
     logging.info("%s on %d x %s", mode, len(devices), devices[0].device_kind)
-    here = devices[0].platform, platform.system(), platform.machine()
-    if here == ("cpu", "Linux", "x86_64") and jaxlib.__version__ not in onednn.TESTED_JAXLIB:
-        logging.warning(
-            "training on this CPU will be several times slower than it could be: the fast convolutions are "
-            "for jaxlib %s only, and this is %s. Install one of those: pip install -c constraints.txt -e .",
-            ", ".join(onednn.TESTED_JAXLIB),
-            jaxlib.__version__,
-        )

@@ -11,7 +11,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fer_jax import runtime
-from fer_jax.weights_file import DamagedCheckpointError
 
 MODES = ("auto", "jit", "pmap")
 AXIS = "data"
@@ -136,12 +135,12 @@ def all_or_none() -> Iterator[None]:
     """Makes every process fail after the context if one of them failed within it.
 
     Raises:
-      OSError, ValueError, DamagedCheckpointError: as raised here; ValueError where another process failed.
+      Exception: as raised here; ValueError where another process failed.
     """
     problem = None
     try:
         yield
-    except (OSError, ValueError, DamagedCheckpointError) as error:
+    except Exception as error:
         problem = error
     if not all_processes(problem is None):
         raise problem or ValueError("another process of this run failed; its message says why")

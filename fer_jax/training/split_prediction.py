@@ -39,7 +39,7 @@ def predict_split(predict: Callable[[Any], np.ndarray], images: Any, stop: StopS
       float64 [N, K].
 
     Raises:
-      StoppedError: a signal to stop arrived.
+      StoppedError: with one process, a signal to stop arrived.
       ValueError: as `predict`, in every process.
     """
     count = images.shape[0]

@@ -147,7 +147,7 @@ def summarize(run: Run) -> dict[str, Any]:
       See `train_and_evaluate`; of processes but the first only "steps".
 
     Raises:
-      PreemptedError: a signal to stop arrived before all was predicted.
+      PreemptedError: with one process, a signal to stop arrived before all was predicted.
     """
     variables, metadata = best_weights(run)
     try:

@@ -38,7 +38,7 @@ def _is_in_jaxlib() -> bool:
         if jax.default_backend() == "cpu":
             logging.warning(
                 "convolutions on this CPU are several times slower with jaxlib %s than with %s, the versions "
-                "whose oneDNN calls have been tested: install one of these",
+                "whose oneDNN calls have been tested: pip install -c constraints.txt -e .",
                 jaxlib.__version__,
                 ", ".join(TESTED_JAXLIB),
             )
