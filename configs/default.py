@@ -15,8 +15,8 @@ def get_config() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0  # of the parameters, the order of the data, augmentation and dropout
     c.parallel = "auto"  # auto or jit (over the mesh of all devices), or pmap (replicas)
-    # They bring mean and std of their input and the conventions of their layers (padding, epsilon); the
-    # input's size and interpolation are set here.
+    # Weights given by init_from bring mean and std of their input and the conventions of their layers
+    # (padding, epsilon); the input's size and interpolation are set here.
     c.init_from = ""  # start from weights: work directory, checkpoint, .safetensors or a bundled name
     c.log_every = 50  # steps between two reports of training numbers
 
@@ -38,9 +38,9 @@ def get_config() -> ConfigDict:
     c.model.name = "cnn_relu"  # see fer_jax/models/__init__.py
     c.model.kwargs = ConfigDict()  # the model's own attributes, such as widths or dropout
     c.model.input_size = 48  # faces are drawn at this size, whatever they are at rest
-    c.model.channels = 1  # 1 grey, 3 RGB
+    c.model.channels = 1  # 1 gray, 3 RGB
     # ImageNet weights bring their own mean, std and interpolation, those of init_from their mean and std.
-    c.model.mean = MEAN  # 0.5077: pixels in [0, 1] are normalised by mean and std; FER2013's
+    c.model.mean = MEAN  # 0.5077: pixels in [0, 1] are normalized by mean and std; FER2013's
     c.model.std = STD  # 0.2550, likewise
     c.model.interpolation = "bilinear"  # or bicubic
     c.model.dtype = "float32"  # or bfloat16, of the training steps; all else stays float32
@@ -69,7 +69,7 @@ def get_config() -> ConfigDict:
     c.optim.weight_decay = 0.0  # kernels only
     c.optim.layer_decay = 1.0  # factor on the rate for each block further from the head
     c.optim.clip_norm = 0.0  # global gradient norm; 0 for no limit
-    c.optim.sharpness_radius = 0.0  # of sharpness-aware minimisation, such as 0.05; 0 for none
+    c.optim.sharpness_radius = 0.0  # of sharpness-aware minimization, such as 0.05; 0 for none
     c.optim.accumulate = 1  # steps whose gradients are averaged into one update
     c.optim.schedule = "cosine"  # cosine, constant, step, plateau
     c.optim.warmup_epochs = 0.0  # over which the rate rises from 0

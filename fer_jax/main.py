@@ -23,13 +23,18 @@ from ml_collections import config_flags
 
 import configs
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: its name, such as cnn, or a file.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory. Default: runs/<config's name>.")
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "host:port of process 0, to train over several processes or hosts."
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Required. Name of an experiment, such as cnn, or path of a config file. Override fields with "
+    "--config.FIELD=VALUE.",
 )
-_PROCESS = flags.DEFINE_integer("process_id", 0, "This process's number, with --coordinator.")
-_COUNT = flags.DEFINE_integer("num_processes", 1, "The number of processes, with --coordinator.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory (default: runs/CONFIG_NAME).")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, for training with several processes."
+)
+_PROCESS = flags.DEFINE_integer("process_id", 0, "Index of this process, from 0; requires --coordinator.")
+_COUNT = flags.DEFINE_integer("num_processes", 1, "Total number of processes; requires --coordinator.")
 flags.mark_flag_as_required("config")
 
 

@@ -1,4 +1,7 @@
-"""fer-jax app [STREAMLIT'S OPTIONS] [-- --models FOLDER]: opens the app in a browser."""
+"""Opens the app in a browser: fer-jax app [STREAMLIT OPTIONS] [-- --models FOLDER].
+
+FOLDER is searched for .safetensors files to offer as further networks.
+"""
 
 import importlib.util
 import pathlib

@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--map", action="append", default=[], metavar="CLASS=EMOTION", help="as fer-jax prepare takes it"
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the report")
+    parser.add_argument("--out", required=True, metavar="OUT", help="folder for the report")
     parser.add_argument(
         "--near_threshold",
         type=_correlation,

@@ -25,7 +25,7 @@ def calibrate(args: argparse.Namespace) -> int:
     """Fits the temperature and rewrites the weights; returns the exit code.
 
     Raises:
-      ValueError: the weights come with the package or are not in a file; the split is the one that was
+      ValueError: the weights are bundled or are not in a file; the split is the one that was
         trained on, or for the final score.
     """
     from fer_jax import weights_file
@@ -35,7 +35,7 @@ def calibrate(args: argparse.Namespace) -> int:
     trained = common.open_weights(args)
     path = Path(trained.source)
     if name_of(path):
-        raise ValueError(f"{path} belongs to the package and is calibrated: give a file of your own")
+        raise ValueError(f"{path} is bundled and already calibrated: give a file of your own")
     if not path.is_file():
         raise ValueError(f"{path} is a folder: the temperature is kept in a .safetensors file; give that")
     labelled = labelled_split.load_labelled(trained, args.data, args.split)

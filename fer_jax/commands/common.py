@@ -88,8 +88,8 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     weights.add_argument(
         "--checkpoint",
         metavar="PATH",
-        help="weights: a .safetensors file, a step of a run (RUN/checkpoints/STEP), or a network of the "
-        f"package: {', '.join(BUNDLED)}",
+        help="weights: a .safetensors file, a step of a run (RUN/checkpoints/STEP), or a bundled "
+        f"network: {', '.join(BUNDLED)}",
     )
 
 

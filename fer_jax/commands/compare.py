@@ -25,12 +25,12 @@ from fer_jax.data.sources.record import SPLITS
 
 def main(argv: list[str] | None = None) -> int:
     parser = common.plain_parser(__doc__)
-    parser.add_argument("models", nargs="+", metavar="RUN_OR_PREDICTIONS", help="to compare")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the comparison")
-    parser.add_argument("--data", metavar="DATA", help="dataset from fer-jax prepare")
-    parser.add_argument(
-        "--split", choices=SPLITS, default="validation", help="of --data (default: validation)"
-    )
+    text = "runs, report folders, or CSV files of predictions to compare"
+    parser.add_argument("models", nargs="+", metavar="RUN_OR_PREDICTIONS", help=text)
+    parser.add_argument("--out", required=True, metavar="OUT", help="folder for the comparison")
+    parser.add_argument("--data", metavar="DATA", help="dataset that provides labels for CSV files")
+    text = "split of --data that the CSV files cover (default: validation)"
+    parser.add_argument("--split", choices=SPLITS, default="validation", help=text)
     return common.run(compare, parser.parse_args(argv))
 
 

@@ -4,8 +4,8 @@
         --split test --out runs/cross
 
 Writes to OUT cross.md, cross.json and cross.png: accuracy and macro F1 of each checkpoint (a run's directory,
-a .safetensors file or the name of one of the package's networks) on each dataset's split, with 95 % intervals
-by groups of identical images, and in each cell whether the training used the dataset. The predictions are in
+a .safetensors file or the name of a bundled network) on each dataset's split, with 95 % intervals by groups
+of identical images, and in each cell whether the training used the dataset. The predictions are in
 OUT/CHECKPOINT/DATASET.csv. A dataset without the split is refused. Datasets have the seven emotions; fer-jax
 prepare --map says what becomes of other classes. --contempt says how a checkpoint with the class contempt is
 judged, and the page repeats it. An evaluation on test is recorded beside the weights.
@@ -21,19 +21,19 @@ from fer_jax.pretrained.registry import find_weights
 
 def main(argv: list[str] | None = None) -> int:
     parser = common.plain_parser(__doc__)
-    parser.add_argument(
-        "--checkpoints", nargs="+", required=True, metavar="PATH", help="runs, weights or the package's names"
-    )
+    text = "run directories, weights files, or bundled network names"
+    parser.add_argument("--checkpoints", nargs="+", required=True, metavar="PATH", help=text)
     parser.add_argument(
         "--data", nargs="+", required=True, type=Path, metavar="DATA", help="datasets from fer-jax prepare"
     )
-    parser.add_argument("--split", default="test", choices=SPLITS, help="of each dataset (default: test)")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the matrix")
+    text = "split of each dataset to evaluate (default: validation)"
+    parser.add_argument("--split", default="validation", choices=SPLITS, help=text)
+    parser.add_argument("--out", required=True, type=Path, metavar="OUT", help="folder for the matrix")
     parser.add_argument(
         "--contempt",
         choices=("drop", "wrong"),
         default="drop",
-        help="of a checkpoint that knows it: rule it out, or count it as a wrong answer (default: drop)",
+        help="for eight-class networks: exclude contempt, or count it as an error (default: drop)",
     )
     common.add_batch_size(parser, 256)
     return common.run(cross, parser.parse_args(argv))

@@ -28,12 +28,12 @@ PAGE = "ensemble.md"
 
 def main(argv: list[str] | None = None) -> int:
     parser = common.plain_parser(__doc__)
-    parser.add_argument("networks", nargs="+", metavar="RUN_OR_PREDICTIONS", help="to select from")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the ensemble")
-    parser.add_argument(
-        "--most", type=common.at_least_one, default=7, metavar="N", help="networks (default: 7)"
-    )
-    parser.add_argument("--all", action="store_true", help="include all of them")
+    text = "runs, reports, or CSV files of predictions to select from"
+    parser.add_argument("networks", nargs="+", metavar="RUN_OR_PREDICTIONS", help=text)
+    parser.add_argument("--out", required=True, metavar="OUT", help="folder for the ensemble")
+    text = "maximum number of networks (default: 7)"
+    parser.add_argument("--most", type=common.at_least_one, default=7, metavar="N", help=text)
+    parser.add_argument("--all", action="store_true", help="use all networks, without selection")
     args = parser.parse_args(argv)
     if len(args.networks) < 2:
         parser.error("an ensemble needs two networks or more")

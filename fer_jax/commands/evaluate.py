@@ -8,8 +8,8 @@ agree. --labels selects the labels that count as correct.
 
 Writes to OUT report.md (start there), report.json (every figure, the configuration, the origin of weights
 and data), predictions.csv (the id, label, prediction, and probabilities of each image, and whether it has a
-copy in the training), twins.csv and pictures. Every image counts once, whatever the batch size and the number
-of devices.
+copy in the training), suspects.csv (likely wrong labels), twins.csv and pictures. Every image counts once,
+whatever the batch size and the number of devices.
 
 Figures are given for the whole split and without the images that have a copy in the splits on which the
 weights were trained and selected. Those splits are looked for in DATA and, if the training used other data,
@@ -36,7 +36,9 @@ from fer_jax.pretrained.registry import network_name
 def main(argv: list[str] | None = None) -> int:
     parser = common.make_evaluation_parser(__doc__, "folder for the report")
     parser.add_argument(
-        "--attributes", metavar="CSV", help="the figures by group, too: a column id, columns of categories"
+        "--attributes",
+        metavar="CSV",
+        help="CSV file with an id column and categorical columns; also reports metrics per group",
     )
     parser.add_argument(
         "--tta",
@@ -44,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         choices=("none", "flip", "tencrop"),
         help="test-time augmentation (default: none)",
     )
-    parser.add_argument("--latency", action="store_true", help="measure the time for a single face")
+    parser.add_argument("--latency", action="store_true", help="also measure the time per face")
 
     def work(args: argparse.Namespace) -> int:
         print(summary(evaluate(args), args.out))

@@ -5,7 +5,7 @@
 
 The export takes faces uint8 [N, S, S, C] in [0, 255], for any N, and returns probabilities at the temperature
 of the weights. With --preprocessing outside it takes normalized float32, with --softmax outside it returns
-logits. Labels, normalization, licence, accuracy and versions are in its metadata: an ONNX model's properties,
+logits. Labels, normalization, license, accuracy and versions are in its metadata: an ONNX model's properties,
 a zip archive appended to a TFLite model, a JSON file beside a StableHLO one, a safetensors file's header.
 
 It is compared with the network on 512 faces: in float32 no probability may differ by more than 1e-4, and no
@@ -29,12 +29,13 @@ def main(argv: list[str] | None = None) -> int:
     formats, precisions = ("onnx", "tflite", "stablehlo", "safetensors"), ("float32", "float16", "int8")
     add("--format", required=True, choices=formats, help="file format")
     add("--out", required=True, metavar="FILE", help="output file")
-    text = "of weights and computation (default: float32)"
+    text = "numeric precision (default: float32); int8 requires --data"
     add("--precision", default="float32", choices=precisions, help=text)
-    text = "done inside the export or outside, by the caller (default: inside)"
-    add("--preprocessing", default="inside", choices=("inside", "outside"), help=f"normalization, {text}")
-    add("--softmax", default="inside", choices=("inside", "outside"), help=f"softmax, {text}")
-    add("--data", metavar="DATA", help="dataset from fer-jax prepare to verify and calibrate the export on")
+    text = "where {} runs: in the exported model or in the caller (default: inside)"
+    sides = ("inside", "outside")
+    add("--preprocessing", default="inside", choices=sides, help=text.format("normalization"))
+    add("--softmax", default="inside", choices=sides, help=text.format("softmax"))
+    add("--data", metavar="DATA", help="dataset for verification and int8 calibration")
     return common.run(export, parser.parse_args(argv))
 
 

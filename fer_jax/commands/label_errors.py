@@ -1,4 +1,4 @@
-"""Finds training labels that are probably wrong, by confident learning on out-of-fold predictions.
+"""Finds training labels that are likely wrong, by confident learning on out-of-fold predictions.
 
     fer-jax label-errors --data data/fer2013 --out runs/label_errors
     fer-jax label-errors --out runs/label_errors -- --config.train.epochs=12
@@ -27,14 +27,16 @@ OWN += ("config.data.labels", "config.data.num_classes")  # errors are searched 
 
 def parse_args() -> argparse.Namespace:
     parser = trainings.make_parser(__doc__)
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the trainings and results")
+    text = "output folder for trainings and results"
+    parser.add_argument("--out", type=pathlib.Path, required=True, help=text)
     trainings.add_data(parser)
     add = parser.add_argument
     add("--folds", type=int, default=5, metavar="K", help="number of folds, 2 or more (default: 5)")
-    add("--seed", type=int, default=0, help="of the folds (default: 0)")
-    text = "largest share of the images in suspects.csv, the most doubtful ones (default: 1, all suspects)"
+    add("--seed", type=int, default=0, help="seed for the folds (default: 0)")
+    text = "maximum fraction of training images in suspects.csv (default: 1)"
     add("--at_most", type=float, default=1.0, metavar="SHARE", help=text)
-    add("--show", type=int, default=64, metavar="N", help="most suspects in the picture (default: 64)")
+    text = "maximum number of suspects in suspects.png (default: 64)"
+    add("--show", type=int, default=64, metavar="N", help=text)
     options = parser.parse_args()
     trainings.refuse(parser, options.arguments, OWN)
     if options.folds < 2:

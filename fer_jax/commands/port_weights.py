@@ -22,14 +22,17 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, metavar="NAME", help="such as efficientnet_b0")
-    parser.add_argument("--from", required=True, dest="ecosystem", choices=ECOSYSTEMS, help="whose weights")
-    parser.add_argument("--file", type=Path, metavar="PATH", help="a .pth, .safetensors or .h5 (download)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the result")
+    text = "network name, such as efficientnet_b0"
+    parser.add_argument("--model", required=True, metavar="NAME", help=text)
+    text = "library that published the weights"
+    parser.add_argument("--from", required=True, dest="ecosystem", choices=ECOSYSTEMS, help=text)
+    text = ".pth, .safetensors, or .h5 file (default: download)"
+    parser.add_argument("--file", type=Path, metavar="PATH", help=text)
+    parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder for the result")
     parser.add_argument(
         "--absent", nargs="+", default=[], metavar="KEY", help="names of all arrays that a partial file lacks"
     )
-    parser.add_argument("--with_head", action="store_true", help="include the classifier of the 1000 classes")
+    parser.add_argument("--with_head", action="store_true", help="keep the 1000-class ImageNet classifier")
     return parser.parse_args(argv)
 
 

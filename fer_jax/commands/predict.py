@@ -44,24 +44,24 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="INPUT", help="images, videos, folders or patterns")
-    weights = f"a .safetensors file, a run's directory or a network of the package: {', '.join(BUNDLED)}"
+    add("inputs", nargs="+", metavar="INPUT", help="image, video, folder, or glob pattern")
+    weights = f"a .safetensors file, a run's directory or a bundled network: {', '.join(BUNDLED)}"
     add("--model", default=DEFAULT, metavar="WEIGHTS", help=f"{weights} (default: {DEFAULT})")
     names = ("yunet", "mediapipe", "whole")
-    text = "face detector; whole takes each image for one face (default: yunet)"
+    text = "face detector; whole treats each image as one face (default: yunet)"
     add("--detector", default="yunet", choices=names, help=text)
-    text = "size of the frame around a face relative to training's (default: 1)"
+    text = "size of the face crop relative to the training crop (default: 1)"
     add("--margin", type=float, default=1.0, help=text)
-    text = "also find faces that lie on their side or head; takes four times as long"
+    text = "also find faces that are sideways or upside down; about four times slower"
     add("--any_rotation", action="store_true", help=text)
-    text = "process one frame of a video per so many seconds (default: all)"
+    text = "process one video frame every SECONDS seconds (default: all frames)"
     add("--every", type=float, metavar="SECONDS", help=text)
     text = "read GIF and WebP files as videos, not only their first frames"
     add("--frames", action="store_true", help=text)
     add("--out", metavar="FILE", help="table to write: .csv or .jsonl")
     text = "folder for annotated copies, images as .jpg and videos as .mp4 or .mkv"
     add("--annotate", metavar="DIR", help=text)
-    add("--resume", action="store_true", help="resume the table of --out")
+    add("--resume", action="store_true", help="continue the unfinished table given by --out")
     args = parser.parse_args(argv)
     if args.resume and not args.out:
         parser.error("--resume resumes the table of --out: give --out")

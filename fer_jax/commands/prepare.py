@@ -11,8 +11,8 @@ SOURCE is one of
                           FER2013 folders are recognized by their file names (Training_,
                           PublicTest_, PrivateTest_), which decide the split unless a
                           folder is a validation split (--splits chooses)
-  CLASS/... images        without splits: they are drawn, class by class, identical images
-                          kept together
+  CLASS/... images        without splits: split at random within each class, identical
+                          images kept together
   synthetic               drawn faces, to try everything without data
 
 Classes are matched by name: angry/anger, disgust/disgusted, fear/fearful, happy/happiness, sad/sadness,
@@ -51,17 +51,20 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--out", required=True, metavar="DATA", help="folder for the dataset")
     text = "the emotion of a class folder, or CLASS=drop to leave it out; repeatable"
     add("--map", action="append", default=[], metavar="CLASS=EMOTION", help=text)
-    text = "what decides the split of Kaggle's files (default: names, unless a folder is a validation split)"
+    text = (
+        "use folder names or Kaggle file names to assign splits (default: file names, unless a folder is "
+        "a validation split)"
+    )
     add("--splits", choices=("folders", "names"), help=text)
     add("--ferplus", metavar="VOTES", help="FER+'s fer2013new.csv, whose votes are joined to the images")
-    text = "fer2013.csv, in which images are looked for by their pixels: for sources of image files"
+    text = "fer2013.csv, used to match image files to FER+ votes by pixels"
     add("--ferplus_pixels", metavar="CSV", help=text)
     add("--skip_bad", action="store_true", help="leave out bad rows and images, and list them")
-    text = "share of the images for {} where the source has no {} (default: 0.1)"
-    for name, lacking in (("validation", "such split"), ("test", "splits at all")):
+    text = "fraction of images for {} if the source has no {} (default: 0.1)"
+    for name, lacking in (("validation", "validation split"), ("test", "splits")):
         flag, help_text = f"--{name}_fraction", text.format(name, lacking)
         add(flag, type=float, default=0.1, metavar="F", help=help_text)
-    add("--seed", type=int, default=0, help="of the drawn splits (default: 0)")
+    add("--seed", type=int, default=0, help="seed for random splits (default: 0)")
     add("--overwrite", action="store_true", help="replace another dataset at DATA")
     return parser.parse_args(argv)
 

@@ -71,26 +71,30 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (default: %(default)s)")
-    text = "0 for any that is free (default: %(default)s)"
+    text = "port to listen on; 0 picks a free port (default: %(default)s)"
     add("--port", type=_number(int, 0, 65535), default=8000, help=text)
-    text = f"a .safetensors file, a run's directory or one of {', '.join(BUNDLED)} (default: %(default)s)"
-    add("--model", default=DEFAULT, help=text)
-    text = "face detector; whole takes each image for one face (default: %(default)s)"
+    text = f"a .safetensors file, a run's directory or a bundled network: {', '.join(BUNDLED)}"
+    add("--model", default=DEFAULT, help=f"{text} (default: %(default)s)")
+    text = "face detector; whole treats each image as one face (default: %(default)s)"
     add("--detector", default="yunet", choices=("mediapipe", "whole", "yunet"), help=text)
-    text = "size of the frame around a face relative to training's (default: 1)"
+    text = "size of the face crop relative to the training crop (default: 1)"
     add("--margin", type=float, default=1.0, help=text)
     text = "accepted values of the Host header; *.example.org for all subdomains (default: any)"
     add("--allowed_hosts", type=_host, nargs="+", default=["*"], metavar="HOST", help=text)
     add = parser.add_argument_group("limits").add_argument
     text = "(default: %(default)s)"
-    add("--max_upload_mb", type=_number(float, 1e-6), default=20, help=f"of a request {text}")
-    add("--max_images", type=_number(int, 1), default=16, help=f"of a request {text}")
-    add("--max_megapixels", type=_number(float, 1e-6), default=25, help=f"of an image {text}")
-    add("--max_faces", type=_number(int, 1), default=256, help=f"of a request {text}")
-    more = "predictions at the same time; more are refused with 429"
-    add("--max_requests", type=_number(int, 1), default=32, help=f"{more} {text}")
-    more = "seconds to answer a request that has arrived"
-    add("--timeout", type=_number(float, 1e-3), default=30, help=f"{more} {text}")
+    more = f"maximum size of a request, in MB {text}"
+    add("--max_upload_mb", type=_number(float, 1e-6), default=20, metavar="N", help=more)
+    more = f"maximum images per request {text}"
+    add("--max_images", type=_number(int, 1), default=16, metavar="N", help=more)
+    more = f"maximum size of an image, in megapixels {text}"
+    add("--max_megapixels", type=_number(float, 1e-6), default=25, metavar="N", help=more)
+    more = f"maximum faces per request {text}"
+    add("--max_faces", type=_number(int, 1), default=256, metavar="N", help=more)
+    more = f"maximum concurrent predictions; further requests get status 429 {text}"
+    add("--max_requests", type=_number(int, 1), default=32, metavar="N", help=more)
+    more = f"seconds within which a received request must be answered {text}"
+    add("--timeout", type=_number(float, 1e-3), default=30, metavar="N", help=more)
     return parser
 
 

@@ -98,16 +98,21 @@ def parse_args() -> argparse.Namespace:
     trainings.add_runs(parser)
     trainings.add_data(parser)
     field = {"nargs": "+", "action": "append", "default": [], "metavar": ("FIELD", "VALUE")}
-    parser.add_argument("--grid", **field, help="a field of the config and the values to combine")
-    parser.add_argument("--change", **field, help="a field and the values to try in it alone")
-    parser.add_argument("--draw", **field, help="a field, how it is drawn, and between or from what")
-    parser.add_argument("--random", type=common.at_least_one, metavar="N", help="number of draws")
-    parser.add_argument("--sweep_seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="(default: 0)")
-    parser.add_argument("--baseline", action="store_true", help="compare with the config as it is")
-    parser.add_argument(
-        "--rank_by", choices=sweep.FIGURES, default="accuracy", help="without --baseline (default: accuracy)"
-    )
+    text = "config field and its values; all combinations are tried; repeatable"
+    parser.add_argument("--grid", **field, help=text)
+    text = "config field and values to try one at a time; repeatable"
+    parser.add_argument("--change", **field, help=text)
+    text = "config field, distribution (uniform, log, int, choice), and its bounds or values; "
+    parser.add_argument("--draw", **field, help=text + "requires --random")
+    parser.add_argument("--random", type=common.at_least_one, metavar="N", help="number of random trials")
+    text = "seed of the random trials (default: 0)"
+    parser.add_argument("--sweep_seed", type=int, default=0, metavar="N", help=text)
+    text = "training seeds (default: 0)"
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help=text)
+    text = "report differences from the unchanged config"
+    parser.add_argument("--baseline", action="store_true", help=text)
+    text = "metric to rank trials by, without --baseline (default: accuracy)"
+    parser.add_argument("--rank_by", choices=sweep.FIGURES, default="accuracy", help=text)
     options = parser.parse_args()
     trainings.refuse(parser, options.arguments)
     if bool(options.draw) != bool(options.random):

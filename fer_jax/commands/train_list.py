@@ -1,4 +1,4 @@
-"""Trains and evaluates a list of configs, one after the other, and tables the results.
+"""Trains and evaluates a list of configs, one after the other, and writes a table of results.
 
     fer-jax train-list --out runs/backbones
     fer-jax train-list --out runs/list --weights weights --configs effnet_b0:cpu effnet_b4 cnn
@@ -159,16 +159,14 @@ def main() -> int:
     """
     parser = trainings.make_parser(__doc__)
     trainings.add_runs(parser)
-    parser.add_argument(
-        "--configs", nargs="+", default=CONFIGS, metavar="NAME", help=f"(default: {' '.join(CONFIGS)})"
-    )
-    parser.add_argument(
-        "--weights",
-        type=pathlib.Path,
-        help="folder of ported weights, MODEL_ECOSYSTEM.safetensors (default: OUT/weights)",
-    )
-    parser.add_argument("--scratch", action="store_true", help="each network from scratch as well")
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="each config once per seed")
+    text = f"configs to train (default: {' '.join(CONFIGS)})"
+    parser.add_argument("--configs", nargs="+", default=CONFIGS, metavar="NAME", help=text)
+    text = "folder with weights from fer-jax port-weights (default: OUT/weights)"
+    parser.add_argument("--weights", type=pathlib.Path, metavar="DIR", help=text)
+    text = "also train each network from random weights"
+    parser.add_argument("--scratch", action="store_true", help=text)
+    text = "train each config once per seed (default: the config's own seed)"
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help=text)
     options = parser.parse_args()
     trainings.refuse(parser, options.arguments, ("config", "workdir", "config.seed", "config.init.weights"))
     return common.run(train_all, options)

@@ -26,25 +26,25 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     """Returns a parser that shows `description` unchanged, and passes what follows -- to the trainings."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
-    parser.add_argument("arguments", nargs="*", help="after --: flags of fer-jax train")
+    parser.add_argument("arguments", nargs="*", help="flags passed to every training, after --")
     return parser
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Adds --config, --data and --image_size."""
-    parser.add_argument(
-        "--config", default="ablation", metavar="NAME", help="an experiment or a file (default: ablation)"
-    )
-    parser.add_argument(
-        "--data", type=pathlib.Path, default=pathlib.Path("data/fer2013"), help="(default: data/fer2013)"
-    )
-    parser.add_argument("--image_size", type=int, metavar="N", help="common side for images of mixed sizes")
+    text = "experiment name or config file (default: ablation)"
+    parser.add_argument("--config", default="ablation", metavar="NAME", help=text)
+    text = "dataset from fer-jax prepare (default: data/fer2013)"
+    parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("data/fer2013"), help=text)
+    text = "resize images of mixed sizes to N x N"
+    parser.add_argument("--image_size", type=int, metavar="N", help=text)
 
 
 def add_runs(parser: argparse.ArgumentParser) -> None:
     """Adds --out and --dry-run."""
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the trainings and results")
-    parser.add_argument("--dry-run", action="store_true", help="check and list the trainings, and exit")
+    text = "output folder for trainings and results"
+    parser.add_argument("--out", type=pathlib.Path, required=True, help=text)
+    parser.add_argument("--dry-run", action="store_true", help="check and list the trainings, then exit")
 
 
 def data_flags(options: argparse.Namespace) -> list[str]:

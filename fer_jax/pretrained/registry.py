@@ -28,8 +28,8 @@ def find_weights(source: os.PathLike | str) -> str:
         return str(resources.files("fer_jax.pretrained") / BUNDLED[str(source)])
     if not Path(source).exists():
         raise FileNotFoundError(
-            f"there are no weights {source}: expected a .safetensors file, a run's directory or one of: "
-            f"{', '.join(BUNDLED)}"
+            f"there are no weights {source}: expected a .safetensors file, a run's directory or a bundled "
+            f"network: {', '.join(BUNDLED)}"
         )
     return str(source)
 

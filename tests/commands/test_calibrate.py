@@ -53,7 +53,7 @@ def test_the_packages_own_weights_stay_as_they_are(weights, tiny_data, monkeypat
     whole = weights.read_bytes()
     for spelt in ("cnn_250k", str(weights), str(weights.parent / ".." / weights.parent.name / weights.name)):
         assert calibrate.main(["--checkpoint", spelt, "--data", str(tiny_data)]) == 2
-        assert "belongs to the package" in capsys.readouterr().err
+        assert "is bundled and already calibrated" in capsys.readouterr().err
     assert weights.read_bytes() == whole
 
 

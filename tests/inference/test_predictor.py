@@ -129,7 +129,8 @@ def test_unknown_weights_are_refused_with_the_names_there_are(monkeypatch, tmp_p
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("FER_JAX_CACHE", str(tmp_path))
     names = ", ".join(BUNDLED)
-    with pytest.raises(FileNotFoundError, match=f"no weights resnet: expected .* or one of: {names}"):
+    message = f"no weights resnet: expected .* or a bundled network: {names}"
+    with pytest.raises(FileNotFoundError, match=message):
         Predictor.load("resnet")
 
 

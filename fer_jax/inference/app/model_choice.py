@@ -54,8 +54,8 @@ def models_folder(arguments: Sequence[str]) -> Path | None:
 
 
 def find(folder: Path | None) -> dict[str, str]:
-    """Returns the paths of the models by their names: those of the package, and the folder's."""
-    found = {f"{name} (comes with fer_jax)": find_weights(name) for name in BUNDLED}
+    """Returns the paths of the models by their names: the bundled ones, and the folder's."""
+    found = {f"{name} (bundled)": find_weights(name) for name in BUNDLED}
     others = sorted(folder.glob("**/*.safetensors")) if folder else []
     return found | {str(path.relative_to(folder).with_suffix("")): str(path) for path in others}
 

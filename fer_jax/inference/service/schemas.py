@@ -90,7 +90,7 @@ class Input(BaseModel):
 class Model(BaseModel):
     """The network behind the answers."""
 
-    name: str = Field(description="The shipped network's name as --model takes it, else the architecture's.")
+    name: str = Field(description="The bundled network's name as --model takes it, else the architecture's.")
     weights: str = Field(description="Name of the weights file.")
     version: str = Field(description="Of fer_jax.")
     emotions: list[str]

@@ -171,7 +171,10 @@ def create_app(
         workers: Annotated[_Workers, Depends(get_workers)],
         images: Annotated[
             list[UploadFile],
-            File(min_length=1, description="JPEG, PNG, WebP, GIF, BMP, TIFF or PGM/PPM; the first frame."),
+            File(
+                min_length=1,
+                description="JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF, JPEG 2000 or PGM/PPM; the first frame.",
+            ),
         ],
         detect: Annotated[bool, Query(description="Find faces; false: each image is one face.")] = True,
         top: Annotated[

@@ -92,7 +92,7 @@ def test_the_matrix(cross, weights, tiny_data, mine, tmp_path, capsys):
 
 def test_contempt_as_a_wrong_answer_of_a_network_of_the_package(cross, weights, mine, monkeypatch):
     monkeypatch.setitem(registry.BUNDLED, "ours", str(weights[1]))
-    found, page = cross(["ours"], [mine], "--contempt", "wrong")
+    found, page = cross(["ours"], [mine], "--split", "test", "--contempt", "wrong")
     faces = read.load(mine, "test")
     probs = LoadedModel(weights[1]).predict(faces.images, progress=False)
     (cell,) = found["cells"]
@@ -108,7 +108,7 @@ def test_copies_of_the_training_are_found_and_the_test_is_noted(cross, weights, 
     copied = build_dataset(tmp_path / "copied", {"test": faces})
     ledger = weights[0].with_name("test_evaluations.jsonl")
     before = len(ledger.read_text().splitlines()) if ledger.exists() else 0
-    found, page = cross(weights[:1], [tiny_data, copied])
+    found, page = cross(weights[:1], [tiny_data, copied], "--split", "test")
     cell = found["cells"][1]
     assert cell["part"] == "copies" and cell["copies"]["identical"] == 7
     found = predictions_file.read(tmp_path / "out" / "seven" / "copied.csv")

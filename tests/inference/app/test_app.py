@@ -219,7 +219,7 @@ def test_models_are_those_of_the_package_and_of_the_folder(tiny_run, monkeypatch
     assert model_choice.models_folder(["--models", str(tiny_run)]) == tiny_run
     monkeypatch.setenv(model_choice.MODELS_VARIABLE, str(tiny_run))
     found = model_choice.find(model_choice.models_folder([]))
-    bundled = [f"{name} (comes with fer_jax)" for name in BUNDLED]
+    bundled = [f"{name} (bundled)" for name in BUNDLED]
     assert list(found) == [*bundled, "best"]
     assert found["best"] == str(tiny_run / "best.safetensors")
     for wrong in (["--models", str(tmp_path / "none")], ["--modles", "x"], ["--models"]):
