@@ -45,7 +45,7 @@ def test_training_says_how_it_is_called():
     """By absl, whose flags are of the process."""
     for flag in ("--help", "-h"):
         process = run_command("train", flag)
-        assert "python -m fer_jax.main --config configs/cnn.py" in process.stdout
+        assert "fer-jax train --config cnn" in process.stdout
         assert "--workdir" in process.stdout and "--config" in process.stdout
     process = run_command("train", "--workdr=x")
     assert process.returncode and "Did you mean: workdir" in process.stderr + process.stdout
