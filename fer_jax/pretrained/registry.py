@@ -13,6 +13,7 @@ BUNDLED = {
     "cnn_again": "cnn_again_fer2013.safetensors",
     "cnn": "cnn_fer2013.safetensors",
     "cnn_1m": "cnn_1m_fer2013.safetensors",
+    "effnet_b0": "effnet_b0_fer2013.safetensors",
     "cnn_250k": "cnn_250k_fer2013.safetensors",
 }
 DEFAULT = next(iter(BUNDLED))
