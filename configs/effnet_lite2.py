@@ -10,7 +10,7 @@ from configs.fine_tuning import get_config as fine_tuning
 
 
 def get_config(size: str = "gpu"):
-    check_size("effnet_lite2.py", size)
+    check_size("effnet_lite2.py", size, "gpu", "cpu")
     c = fine_tuning("efficientnet_lite2", "timm_tf", epochs=24.0, learning_rate=1e-3)
     c.optim.layer_decay = 0.9
     return two_cores(c) if size == "cpu" else c

@@ -61,7 +61,7 @@ def two_cores(c: ConfigDict) -> ConfigDict:
     return c
 
 
-def check_size(file: str, size: str) -> None:
-    """Raises ValueError unless `size`, the value after a config's colon, is one that the recipe has."""
-    if size not in ("gpu", "cpu"):
-        raise ValueError(f"configs/{file}:{size}: expected gpu or cpu")
+def check_size(file: str, size: str, *sizes: str) -> None:
+    """Raises ValueError unless `size`, the value after a config's colon, is one of `sizes`."""
+    if size not in sizes:
+        raise ValueError(f"configs/{file}:{size}: expected one of {', '.join(sizes)}")

@@ -10,7 +10,7 @@ from configs.fine_tuning import get_config as fine_tuning
 
 
 def get_config(size: str = "gpu"):
-    check_size("mobilenet_v2.py", size)
+    check_size("mobilenet_v2.py", size, "gpu", "cpu")
     c = fine_tuning("mobilenet_v2", "keras", epochs=24.0, learning_rate=1e-3)
     c.optim.layer_decay = 0.9
     return two_cores(c) if size == "cpu" else c
