@@ -2,7 +2,7 @@
 
 The correlation of two images is the dot product of their pixels after subtracting each one's mean
 and dividing by its norm. With P the projection on the low frequencies of the discrete cosine
-transform, the rest of an image is orthogonal to it, and by Cauchy-Schwarz
+transform, the rest of an image is orthogonal to it, and by Cauchy-Schwarz::
 
     <f, g> <= <Pf, Pg> + |f - Pf| |g - Pg|.
 

@@ -20,6 +20,8 @@ UNSURE_BELOW = 0.5
 class Predictor:
     """Finds the faces in images and classifies their emotions.
 
+    Example::
+
         predictor = Predictor.load()
         for prediction in predictor(["photo.jpg", "other.png"]):
             for face in prediction.faces:

@@ -60,7 +60,7 @@ def variable_shapes(model: nn.Module, input_shape: tuple[int, int, int]) -> dict
     Equal networks share the tree, which must not be modified.
 
     Args:
-      model: the network, its attributes hashable; `model(x)` takes float32 [1, *input_shape].
+      model: the network, its attributes hashable; `model(x)` takes a batch of one, float32 [1, S, S, C].
       input_shape: (S, S, C).
 
     Raises:
@@ -75,8 +75,8 @@ def check_fit(variables: dict[str, Any], model: nn.Module, input_shape: tuple[in
 
     Args:
       variables: {"params", "batch_stats"}, trees of arrays.
-      model: the network; `model(x, train)` maps float32 [B, *input_shape] to logits.
-      input_shape: (S, S, C) of one normalised face.
+      model: the network; `model(x, train)` maps float32 [B, S, S, C] to logits.
+      input_shape: (S, S, C) of one normalized face.
 
     Raises:
       ValueError: the message lists arrays that are missing, unexpected, or of another shape.

@@ -79,7 +79,7 @@ def blocks(model: nn.Module, input_shape: Sequence[int]) -> list[list[Path]]:
     """Returns the paths of the layers with parameters, in the order of the data, by block.
 
     Args:
-      model: the network; `model(x)` takes float32 [1, *input_shape].
+      model: the network; `model(x)` takes float32 [1, S, S, C].
       input_shape: (S, S, C).
     """
     called: list[Path] = []
