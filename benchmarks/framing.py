@@ -15,7 +15,7 @@ import sys
 
 from fer_jax.commands import common
 
-SIDE, AROUND = 192, 96  # pixels: of an image enlarged, and of the grey on each side
+SIDE, AROUND = 192, 96  # pixels: of an image enlarged, and of the gray on each side
 MARGINS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -77,11 +77,11 @@ def print_frames(found) -> None:
 
     boxes = np.array([one.box for one in found])
     longer = boxes[:, 2:].max(axis=1)
-    centres = boxes[:, :2] + boxes[:, 2:] / 2 - AROUND
+    centers = boxes[:, :2] + boxes[:, 2:] / 2 - AROUND
     rows = {
         "image's side / box's longer side": SIDE / longer,
-        "image's centre right of box's, over the image's side": 0.5 - centres[:, 0] / SIDE,
-        "image's centre below box's, over the image's side": 0.5 - centres[:, 1] / SIDE,
+        "image's center right of box's, over the image's side": 0.5 - centers[:, 0] / SIDE,
+        "image's center below box's, over the image's side": 0.5 - centers[:, 1] / SIDE,
         "roll in degrees": np.array([one.roll for one in found]),
     }
     print(f"| quantile | {' | '.join(f'{q:g}' for q in QUANTILES)} |\n|{' --- |' * (len(QUANTILES) + 1)}")

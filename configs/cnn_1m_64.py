@@ -1,4 +1,4 @@
-"""The network of one million parameters goes on from `cnn_1m` on faces of 64 px, taught by `cnn_64`.
+"""The network of one million parameters continues from `cnn_1m` at 64 px, taught by `cnn_64`.
 
 Run it by `python -m fer_jax.main --config configs/cnn_1m_64.py`. It reached 70.27 % on PublicTest (one view,
 after the last epoch, the best; 70.30 % with the mirror image) in 86 minutes on two CPU cores with AVX-512

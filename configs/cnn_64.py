@@ -1,4 +1,4 @@
-"""The CNN goes on from `cnn_again` on larger faces: 64 px by bicubic upscaling, taught by it and by `cnn_1m`.
+"""The CNN continues from `cnn_again` at 64 px, upscaled bicubically, taught by it and by `cnn_1m`.
 
 Run it by `python -m fer_jax.main --config configs/cnn_64.py`. It reached 69.99 % on PublicTest (one view,
 after the last epoch; 70.33 % with the mirror image) in 127 minutes on two CPU cores with AVX-512 BF16 shared

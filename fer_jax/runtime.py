@@ -24,7 +24,7 @@ _CPU_OPTIONS = {
 def tune_cpu() -> None:
     """Makes glibc's malloc keep large blocks for reuse, in large pages, instead of returning them.
 
-    By default every block of 32 MB or more is mapped anew, in pages of 4 kB, and unmapped when freed, so a
+    By default every block of 32 MB or more is mapped again, in pages of 4 kB, and unmapped when freed, so a
     training step on the CPU spends much of its time on page faults. The process then holds its peak memory
     until it ends, so only programs call this, before anything else: threads keep an arena that exists.
     Does nothing if the C library is not glibc.

@@ -34,7 +34,7 @@ from fer_jax.training.distillation import Distillation
 from fer_jax.training.state import create_state, random_variables
 
 SIZE, BATCH = 16, 32
-# Without erased boxes: over an even area neighbours are equal up to rounding, which then decides where the
+# Without erased boxes: over an even area neighbors are equal up to rounding, which then decides where the
 # gradient of max-pooling goes, in float64 too.
 RANGES = augment.Ranges(flip=0.5, rotation=10, contrast=(0.6, 1.4), mixup=0.4, mix_probability=0.5)
 

@@ -18,7 +18,7 @@ SIZE = 16
 
 
 class TinyNet(nn.Module):
-    """A convolution and a classifier, so that position and neighbours matter."""
+    """A convolution and a classifier, so that position and neighbors matter."""
 
     @nn.compact
     def __call__(self, x):

@@ -12,10 +12,10 @@ COUNTS = {
     "validation": (467, 56, 496, 895, 653, 415, 607),
     "test": (491, 55, 528, 879, 594, 416, 626),
 }
-SHAPE = "48 x 48 grey"
+SHAPE = "48 x 48 gray"
 # `PIXELS`, rounded: how networks normalize their input unless a configuration says otherwise.
 MEAN, STD = 0.5077, 0.2550
-# Of the Training pixels, in [0, 1]; sharpness is the mean absolute difference of neighbours in a row.
+# Of the Training pixels, in [0, 1]; sharpness is the mean absolute difference of neighbors in a row.
 PIXELS = {"mean": 0.50774, "std": 0.25501, "sharpness": 0.05380}
 # JPEG compression of quality 95 changes these by less: mean 4e-6, std 7e-5, sharpness 1e-3.
 TOLERANCE = {"mean": 0.002, "std": 0.002, "sharpness": 0.004}

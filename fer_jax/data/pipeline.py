@@ -213,7 +213,7 @@ def _local_part(batch_size: int, ranges: augment.Ranges, process_index: int, pro
     local = batch_size // process_count
     if ranges.mixes and local % 2:
         raise ValueError(
-            f"mixup and cutmix pair neighbours, but a batch of {batch_size} faces gives each of "
+            f"mixup and cutmix pair neighbors, but a batch of {batch_size} faces gives each of "
             f"{process_count} processes {local}, an odd number: choose a multiple of "
             f"{2 * process_count}, or switch both off"
         )

@@ -173,8 +173,8 @@ def plot_faces(
     figure, axis = new_figure(across, 1.45 * height * rows + 0.5 + 0.2 * (len(lines) - 1))
     for i, image, caption in zip(places, images, captions, strict=True):
         left, top = i % columns * width, i // columns * height
-        grey = image.shape[-1] == 1
-        pixels, colors = (image[..., 0], "gray") if grey else (image, None)
+        gray = image.shape[-1] == 1
+        pixels, colors = (image[..., 0], "gray") if gray else (image, None)
         # The longer side fills the cell.
         high, wide = np.array(image.shape[:2]) / max(image.shape[:2])
         extent = (left + 0.5 - wide / 2, left + 0.5 + wide / 2, top + high, top)

@@ -136,7 +136,7 @@ def _download(url: str, partial: pathlib.Path) -> None:
             return  # it was complete
         reply.raise_for_status()
         if reply.status_code != requests.codes.partial_content:
-            done = 0  # the server starts anew
+            done = 0  # the server starts over
         size = int(reply.headers.get("Content-Length", 0)) + done
         bar = tqdm(total=size or None, initial=done, unit="B", unit_scale=True, desc=partial.stem)
         with bar, partial.open("ab" if done else "wb") as file:

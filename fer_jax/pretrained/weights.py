@@ -123,17 +123,17 @@ def find(weights: str, model: str) -> Pretrained:
     return Pretrained(variables, metadata)
 
 
-def grey(preprocess: dict[str, Any]) -> tuple[float, float]:
+def gray(preprocess: dict[str, Any]) -> tuple[float, float]:
     """Returns mean and std that normalize faces of one channel, for weights whose input has these."""
     return float(np.mean(preprocess["mean"])), float(np.mean(preprocess["std"]))
 
 
-def initialise(variables: dict[str, Any], pretrained: Pretrained) -> dict[str, Any]:
+def initialize(variables: dict[str, Any], pretrained: Pretrained) -> dict[str, Any]:
     """Replaces the variables of a run by pretrained ones.
 
     The head stays random, and so do the arrays that the pretrained file lacks by its metadata. Parts that the
     run's model does not have, because it ends earlier, are left out. A model of one channel, whose faces are
-    normalized by `grey`, answers like the original one with the face in all three: a stem with one input
+    normalized by `gray`, answers like the original one with the face in all three: a stem with one input
     channel gets the sum over the colors, each as the weights normalize it (only the padding around the face
     is another gray), and an adapter repeats the face.
 
@@ -177,17 +177,17 @@ def initialise(variables: dict[str, Any], pretrained: Pretrained) -> dict[str, A
 
 
 def _grey_stem(theirs: dict[Any, np.ndarray], stem: str, preprocess: dict[str, Any]) -> dict[Any, np.ndarray]:
-    """Returns the arrays of a stem for x = (grey - grey_mean) / grey_std that differ from the RGB one's.
+    """Returns the arrays of a stem for x = (gray - gray_mean) / gray_std that differ from the RGB one's.
 
-    For each color c, (grey - mean_c) / std_c = (x grey_std + grey_mean - mean_c) / std_c: the first term
+    For each color c, (gray - mean_c) / std_c = (x gray_std + gray_mean - mean_c) / std_c: the first term
     gives the kernel, the others a constant, which is added to the bias or, without one, subtracted from the
     mean of the BatchNorm that follows.
     """
     mean, std = (np.reshape(preprocess[name], (3, 1)) for name in ("mean", "std"))
-    grey_mean, grey_std = grey(preprocess)
+    gray_mean, gray_std = gray(preprocess)
     kernel = theirs["params", stem, "kernel"] / std
-    constant = (kernel * (grey_mean - mean)).sum((0, 1, 2))
-    found = {("params", stem, "kernel"): kernel.sum(2, keepdims=True) * grey_std}
+    constant = (kernel * (gray_mean - mean)).sum((0, 1, 2))
+    found = {("params", stem, "kernel"): kernel.sum(2, keepdims=True) * gray_std}
     bias, running = ("params", stem, "bias"), ("batch_stats", f"{stem}_norm", "mean")
     if bias in theirs:
         found[bias] = theirs[bias] + constant
@@ -203,6 +203,6 @@ def _repeating_adapter(shape: tuple[int, ...], preprocess: dict[str, Any]) -> di
         kernel[1, 1] = np.eye(3)
     else:
         mean, std = np.asarray(preprocess["mean"]), np.asarray(preprocess["std"])
-        grey_mean, grey_std = grey(preprocess)
-        kernel[1, 1], bias[:] = grey_std / std, (grey_mean - mean) / std
+        gray_mean, gray_std = gray(preprocess)
+        kernel[1, 1], bias[:] = gray_std / std, (gray_mean - mean) / std
     return {("params", "adapter", "kernel"): kernel, ("params", "adapter", "bias"): bias}

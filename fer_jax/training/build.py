@@ -92,7 +92,7 @@ def preprocess(config: ConfigDict, start: dict[str, Any] | None) -> dict[str, An
     found = start["preprocess"] if start else config.model
     mean, std = found["mean"], found["std"]
     if start and config.model.channels == 1:
-        mean, std = weights.grey(found)
+        mean, std = weights.gray(found)
     return {
         "mean": mean,
         "std": std,

@@ -16,7 +16,7 @@ from fer_jax.data import augment, pipeline
 from fer_jax.evaluation import leakage_policy, run_info
 from fer_jax.evaluation.metrics import classification
 from fer_jax.evaluation.report import training_curves
-from fer_jax.pretrained.weights import Pretrained, initialise
+from fer_jax.pretrained.weights import Pretrained, initialize
 from fer_jax.training import build, distillation, initial_weights, sharding, stages, train_step, training_data
 from fer_jax.training.checkpoints import Checkpoints
 from fer_jax.training.metric_writers import Writers, parameter_overview
@@ -130,7 +130,7 @@ class Run:
         if pretrained and not self.checkpoints.steps():
             variables = pretrained.variables
             if not config.init_from:
-                variables = initialise(random_variables(self.model, input_shape, config.seed), pretrained)
+                variables = initialize(random_variables(self.model, input_shape, config.seed), pretrained)
         self.stage = self.stages[0]
         state = create_state(
             self.model,

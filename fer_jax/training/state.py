@@ -54,7 +54,7 @@ def create_state(
     Args:
       model: the network; `model(x, train)` maps float32 [B, *input_shape] to logits.
       tx: the optimizer.
-      input_shape: (S, S, C) of one normalised face.
+      input_shape: (S, S, C) of one normalized face.
       seed: of the parameters and of the run's randomness (dropout).
       use_ema: whether to keep averaged weights.
       variables: {"params", "batch_stats"} to start from instead of random ones.
@@ -84,7 +84,7 @@ def create_state(
 
 def random_variables(model: nn.Module, input_shape: tuple[int, int, int], seed: int) -> dict[str, Any]:
     """Returns the random {"params", "batch_stats"} that a network starts from."""
-    # One jitted call: op-by-op initialisation compiles every small shape on its own.
+    # One jitted call: op-by-op initialization compiles every small shape on its own.
     init = jax.jit(model.init, compiler_options=runtime.run_once_options())
     return init(_keys(seed)[0], jnp.zeros((1, *input_shape), jnp.float32))
 

@@ -16,7 +16,7 @@ from fer_jax.data import augment, transforms
 
 # SciPy and NumPy work in float64 here, the device in float32.
 EXACT = 2e-5
-# OpenCV rounds coordinates to 1/32 pixel, on images whose neighbours differ by up to 0.2.
+# OpenCV rounds coordinates to 1/32 pixel, on images whose neighbors differ by up to 0.2.
 OPENCV = 0.2 / 32
 SCIPY_MODE = {"reflect": "reflect", "constant": "grid-constant"}
 VALUE = 0.3
@@ -186,7 +186,7 @@ def test_contrast_equals_pillow():
     got = np.asarray(transforms.color(images / np.float32(255), parameters))
     for image, factor, result in zip(images, factors, got, strict=True):
         enhanced = ImageEnhance.Contrast(Image.fromarray(image[..., 0])).enhance(float(factor))
-        # Pillow rounds the mean and the result to whole grey levels.
+        # Pillow rounds the mean and the result to whole gray levels.
         np.testing.assert_allclose(result[..., 0], np.asarray(enhanced) / 255, atol=1.6 / 255)
 
 

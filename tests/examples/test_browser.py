@@ -165,8 +165,8 @@ def _seen(page, image, side, **facts):
 @pytest.mark.parametrize("size", [(48, 48), (31, 200), (300, 97)])
 def test_pictures_are_resized_as_pillow_does_it(size, ready):
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    grey = Image.fromarray(image).convert("L")
-    expected = np.asarray(grey.resize((48, 48), Image.Resampling.BILINEAR))
+    gray = Image.fromarray(image).convert("L")
+    expected = np.asarray(gray.resize((48, 48), Image.Resampling.BILINEAR))
     for side_in_training in (None, 48, 96):
         found = _seen(ready, image, 48, side_in_training=side_in_training)
         assert abs(found - expected).max() <= 1

@@ -75,7 +75,7 @@ def _write_tone(file, stream, seconds):
 
 
 def steps(count, height=48, width=64):
-    """Images that differ clearly: image i has the grey level 8 + 8 * i, and a white corner."""
+    """Images that differ clearly: image i has the gray level 8 + 8 * i, and a white corner."""
     images = [np.full((height, width, 3), 8 + 8 * i, np.uint8) for i in range(count)]
     for image in images:
         image[: height // 4, : width // 4] = 255
@@ -83,5 +83,5 @@ def steps(count, height=48, width=64):
 
 
 def level(image):
-    """The number of one of `steps` by its grey level."""
+    """The number of one of `steps` by its gray level."""
     return round((float(np.median(image)) - 8) / 8)

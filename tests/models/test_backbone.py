@@ -101,8 +101,8 @@ def test_the_stem_behind_an_adapter_takes_colours(name):
 
 
 def test_an_unknown_adapter_is_refused():
-    with pytest.raises(ValueError, match="adapter='grey': expected one of none, rgb"):
-        jax.eval_shape(Means(adapter="grey").init, jax.random.key(0), faces(4))
+    with pytest.raises(ValueError, match="adapter='gray': expected one of none, rgb"):
+        jax.eval_shape(Means(adapter="gray").init, jax.random.key(0), faces(4))
 
 
 def test_logits_are_the_head_on_the_features():
@@ -141,7 +141,7 @@ def test_the_published_number_of_parameters(name, parameters, blocks, features):
 
 
 def test_bfloat16_is_close_to_float32():
-    """In training mode, in which each layer's numbers are normalised: none of them fades."""
+    """In training mode, in which each layer's numbers are normalized: none of them fades."""
     x = faces(48, count=8)
 
     def features(model, variables):

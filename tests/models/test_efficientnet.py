@@ -16,7 +16,7 @@ def shapes(model, size=224):
 def test_a_network_that_is_cut_has_the_features_of_the_whole_at_that_block():
     whole = models.create("efficientnet_b0", width=0.2, depth=0.1)
     x = np.random.default_rng(0).normal(size=(2, 33, 33, 3)).astype(np.float32)
-    # In training mode each layer's numbers are normalised: none of them fades.
+    # In training mode each layer's numbers are normalized: none of them fades.
     options = runtime.run_once_options()
     variables = jax.jit(whole.init, compiler_options=options)(jax.random.key(0), x)
 

@@ -15,7 +15,7 @@ from fer_jax import models, preprocessing, runtime
 from fer_jax.data import augment
 from fer_jax.models import layers
 from fer_jax.pretrained import download, weights
-from fer_jax.pretrained.weights import Pretrained, initialise
+from fer_jax.pretrained.weights import Pretrained, initialize
 from fer_jax.training import build
 from fer_jax.training.train import train_and_evaluate
 from fer_jax.weights_file import load_weights
@@ -104,7 +104,7 @@ def pretrained(**facts):
 
 def test_the_trunk_is_taken_and_the_head_stays():
     theirs = pretrained()
-    found = initialise(random_variables(), theirs)
+    found = initialize(random_variables(), theirs)
     jax.tree.map(np.testing.assert_array_equal, found["params"]["head"], random_variables()["params"]["head"])
     rest = {part: value for part, value in found["params"].items() if part != "head"}
     jax.tree.map(np.testing.assert_array_equal, rest, theirs.variables["params"])
@@ -123,17 +123,17 @@ def drawn_variables(network, channels):
 
 
 def as_both_see_it(name, preprocess, **kwargs):
-    """(network, variables, faces) of the original with grey in three channels, and of one channel."""
-    grey = np.random.default_rng(2).uniform(size=(2, 32, 32, 1)).astype(np.float32)
-    repeated = (np.repeat(grey, 3, -1) - preprocess["mean"]) / preprocess["std"]
+    """(network, variables, faces) of the original with gray in three channels, and of one channel."""
+    gray = np.random.default_rng(2).uniform(size=(2, 32, 32, 1)).astype(np.float32)
+    repeated = (np.repeat(gray, 3, -1) - preprocess["mean"]) / preprocess["std"]
     network, ours = models.create(name), models.create(name, **kwargs)
     variables = drawn_variables(network, 3)
     converted = Pretrained(variables, {"file": "some.h5", "missing": [], "preprocess": preprocess})
-    found = initialise(drawn_variables(ours, 1), converted)
+    found = initialize(drawn_variables(ours, 1), converted)
     found["params"]["head"] = variables["params"]["head"]  # which is never taken over
     config = get_config()
     arguments = build.preprocess(config, {"preprocess": preprocess})
-    own = (grey - arguments["mean"]) / arguments["std"]
+    own = (gray - arguments["mean"]) / arguments["std"]
     return (network, variables, np.float32(repeated)), (ours, found, np.float32(own))
 
 
@@ -156,7 +156,7 @@ def output_of(layer, network, variables, x):
     ],
 )
 def test_a_stem_of_one_channel_sees_grey_as_the_original_does(name, layer, preprocess):
-    """But for the edge: zeros around a normalised face are another grey in each colour."""
+    """But for the edge: zeros around a normalized face are another gray in each colour."""
     original, ours = as_both_see_it(name, preprocess)
     expected, found = output_of(layer, *original), output_of(layer, *ours)
     inside = np.s_[:, 1:-1, 1:-1]
@@ -173,7 +173,7 @@ def test_an_adapter_repeats_grey_as_the_original_expects_it():
 
 
 def test_an_adapter_from_colours_hands_them_on():
-    found = initialise(random_variables(channels=3, adapter="rgb"), pretrained())["params"]["adapter"]
+    found = initialize(random_variables(channels=3, adapter="rgb"), pretrained())["params"]["adapter"]
     x = np.random.default_rng(0).normal(size=(1, 5, 5, 3)).astype(np.float32)
     np.testing.assert_array_equal(layers.Conv(3).apply({"params": found}, x), x)
 
@@ -182,16 +182,16 @@ def test_arrays_that_do_not_fit_are_named():
     theirs = pretrained()
     theirs.variables["params"]["stem"] = {"kernel": np.zeros((5, 5, 3, 16), np.float32)}
     with pytest.raises(ValueError, match=r"the weights of some.h5 do not fit the model: params/stem/kernel"):
-        initialise(random_variables(), theirs)
+        initialize(random_variables(), theirs)
 
 
 def test_what_the_file_lacks_stays_random_and_nothing_else():
     theirs = pretrained()
     del theirs.variables["params"]["hidden"]["bias"]
     with pytest.raises(ValueError, match="params/hidden/bias missing"):
-        initialise(random_variables(), theirs)
+        initialize(random_variables(), theirs)
     theirs.metadata["missing"] = ["params/hidden/bias"]
-    found = initialise(random_variables(), theirs)
+    found = initialize(random_variables(), theirs)
     np.testing.assert_array_equal(
         found["params"]["hidden"]["bias"], random_variables()["params"]["hidden"]["bias"]
     )

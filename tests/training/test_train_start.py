@@ -89,7 +89,7 @@ def begin(config, workdir):
         run.close()
 
 
-@pytest.mark.parametrize(("channels", "normalized"), [(3, IMAGENET), (1, GREY)], ids=["imagenet", "grey"])
+@pytest.mark.parametrize(("channels", "normalized"), [(3, IMAGENET), (1, GREY)], ids=["imagenet", "gray"])
 def test_a_run_begins_with_its_parents_answers(channels, normalized, tiny_data, tmp_path, monkeypatch):
     path = write_parent(tmp_path / "parent.safetensors", tiny_data, channels, normalized)
     erased = []  # what erased boxes and the outside are painted with, in the sheet of the first faces

@@ -74,7 +74,7 @@ def small_cnn():
 
 
 def cnn_variables():
-    """Weights for `small_cnn`, drawn by NumPy: its own initialisation takes seconds to compile."""
+    """Weights for `small_cnn`, drawn by NumPy: its own initialization takes seconds to compile."""
     rng = np.random.default_rng(8)
     shapes = jax.eval_shape(small_cnn().init, jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 1)))
     return jax.tree.map(lambda leaf: np.float32(rng.uniform(0.1, 0.6, leaf.shape)), shapes)

@@ -31,12 +31,12 @@ class Collection:
       splits: int32 [N], places in `split_names`.
       split_names: those that occur, in the order train, validation, test.
       ids: N strings.
-      small: uint8 [N, 48, 48], grey.
+      small: uint8 [N, 48, 48], gray.
       groups: int32 [N], pixel-identical images have one number.
       mean, std: float64 [N] of each image's pixels, in [0, 1].
-      blank: bool [N], all pixels are one colour.
-      sharpness: float64 [N], mean absolute difference of neighbours in a row, of `small`, in [0, 1].
-      shapes: how many images there are of each shape, e.g. {"48 x 48 grey": 7}.
+      blank: bool [N], all pixels are one color.
+      sharpness: float64 [N], mean absolute difference of neighbors in a row, of `small`, in [0, 1].
+      shapes: how many images there are of each shape, e.g. {"48 x 48 gray": 7}.
       samples: for each label some random images at full size, uint8 [H, W] or [H, W, 3].
       bad: rows and images that cannot be used.
     """
@@ -110,7 +110,7 @@ def _facts(record: Record) -> tuple:
 
 
 def _shape_name(image: np.ndarray) -> str:
-    return f"{image.shape[0]} x {image.shape[1]} {'grey' if image.ndim == 2 else 'RGB'}"
+    return f"{image.shape[0]} x {image.shape[1]} {'gray' if image.ndim == 2 else 'RGB'}"
 
 
 def _keep_sample(kept: list[np.ndarray], seen: int, image: np.ndarray, rng: np.random.Generator) -> None:

@@ -61,6 +61,6 @@ def plot(found: dict[str, Any], path: pathlib.Path) -> Figure:
         sizes = [group["n"] for group in of["groups"].values()]
         row[0].set_yticks(places, [f"{value} ({n:,})" for value, n in zip(short, sizes, strict=True)])
         row[0].set_ylabel(attribute, fontsize=11, weight="bold")
-    small = f"; grey: fewer than {subgroups.MIN_IMAGES} images"
+    small = f"; gray: fewer than {subgroups.MIN_IMAGES} images"
     figure.suptitle(f"By group, with 95 % intervals (in brackets the images{small})", fontsize=11)
     return save(figure, path, dpi=100)

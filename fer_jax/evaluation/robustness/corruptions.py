@@ -133,8 +133,8 @@ def _brightness(images: np.ndarray, added: float, rngs: Rngs) -> np.ndarray:
 
 
 def _with_pillow(images: np.ndarray, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:
-    grey = images.shape[-1] == 1
-    changed = [np.asarray(change(Image.fromarray(image[..., 0] if grey else image))) for image in images]
+    gray = images.shape[-1] == 1
+    changed = [np.asarray(change(Image.fromarray(image[..., 0] if gray else image))) for image in images]
     return np.stack(changed).reshape(images.shape)
 
 
@@ -175,7 +175,7 @@ def _draw(images: np.ndarray, affine: np.ndarray) -> np.ndarray:
 def _moved(count: int, by: np.ndarray) -> np.ndarray:
     """Returns affine maps that move the crop by [N, 2] (x, y), relative to the side."""
     affine = augment.identity_affine(count)
-    affine[:, :, 2] = 2 * by  # the normalised square is 2 wide
+    affine[:, :, 2] = 2 * by  # the normalized square is 2 wide
     return affine
 
 

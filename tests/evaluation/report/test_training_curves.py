@@ -70,7 +70,7 @@ def test_confusion_image_is_dark_where_the_images_are():
     assert image.shape == (550, 600, 3) and image.dtype == np.uint8
     red, blue = image[..., 0].astype(int), image[..., 2].astype(int)
     dark = np.argwhere((red < 40) & (blue > 90))  # as only the shade of 18 of 20 is
-    shaded = np.argwhere(blue - red > 5)  # all cells: bluer than grey
+    shaded = np.argwhere(blue - red > 5)  # all cells: bluer than gray
     place = (dark.mean(axis=0) - shaded.min(axis=0)) / (np.ptp(shaded, axis=0) + 1)
     np.testing.assert_allclose(place, [1 / 6, 5 / 6], atol=0.05)
 

@@ -22,8 +22,8 @@ def faces():
 
 
 @pytest.fixture(scope="module")
-def grey():
-    """Plain grey images, on which noise has the moments that it was asked to have."""
+def gray():
+    """Plain gray images, on which noise has the moments that it was asked to have."""
     return np.full((4, 64, 64, 1), 128, np.uint8)
 
 
@@ -49,14 +49,14 @@ def test_each_severity_takes_more_away_in_gray_and_in_color(faces, name):
     assert corrupt(color, name, 2).shape == color.shape
 
 
-def test_noise_has_its_moments(grey):
+def test_noise_has_its_moments(gray):
     deviation = 255 * 0.08
-    noise = corrupt(grey, "gaussian_noise", 2) - 128.0
+    noise = corrupt(gray, "gaussian_noise", 2) - 128.0
     assert abs(noise.mean()) < 0.5 and noise.std() == pytest.approx(deviation, rel=0.03)
-    shot = corrupt(grey, "shot_noise", 2).astype(float)
+    shot = corrupt(gray, "shot_noise", 2).astype(float)
     assert shot.mean() == pytest.approx(128, abs=0.7)
     assert shot.std() == pytest.approx(255 * np.sqrt(128 / 255 * 100) / 100, rel=0.03)
-    salt = corrupt(grey, "impulse_noise", 5)
+    salt = corrupt(gray, "impulse_noise", 5)
     assert (salt == 0).mean() == pytest.approx(0.07, abs=0.006)
     assert (salt == 255).mean() == pytest.approx(0.07, abs=0.006)
     assert set(np.unique(salt)) == {0, 128, 255}

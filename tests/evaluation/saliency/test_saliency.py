@@ -30,7 +30,7 @@ SIDES = {"cnn_residual": 4, "cnn_elu": 8, "cnn_relu": 8, "vgg16": 2, "vgg16_bn":
 
 
 def random_variables(model, x, seed=0):
-    """As wide as a trained network's, drawn without compiling an initialisation."""
+    """As wide as a trained network's, drawn without compiling an initialization."""
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -186,14 +186,14 @@ def test_faces_are_taken_evenly_from_sure_to_unsure():
 def test_an_overlay_is_red_where_the_map_is_highest():
     heat = np.zeros((6, 6))
     heat[4, 1] = 3.0
-    grey = np.full((48, 48, 1), 128, np.uint8)
-    picture = saliency_report.overlay(grey, heat).astype(int)
+    gray = np.full((48, 48, 1), 128, np.uint8)
+    picture = saliency_report.overlay(gray, heat).astype(int)
     assert picture.shape == (192, 192, 3)
     redness = picture[..., 0] - picture[..., 2]
     assert redness[144, 48] > 40 and redness[48, 144] <= 0
-    colour = np.tile(grey, (1, 1, 3))
+    colour = np.tile(gray, (1, 1, 3))
     np.testing.assert_array_equal(saliency_report.overlay(colour, heat), picture)
-    dark = saliency_report.overlay(grey, np.zeros((6, 6)))
+    dark = saliency_report.overlay(gray, np.zeros((6, 6)))
     assert (dark == dark[0, 0]).all()
 
 

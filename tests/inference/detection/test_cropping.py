@@ -26,9 +26,9 @@ def test_a_whole_picture_of_the_right_size_is_left_as_it_is():
 def test_colour_becomes_grey_by_luma_and_grey_is_repeated():
     luma = PICTURE[:48, :48] @ [0.299, 0.587, 0.114]  # ITU-R BT.601
     assert abs(crop(PICTURE, at(0, 0, 48, 48), 48, 1)[..., 0] - luma).max() <= 0.51
-    grey = PICTURE[..., 1]
+    gray = PICTURE[..., 1]
     np.testing.assert_array_equal(
-        crop(grey, at(3, 4, 20, 20), 20, 3), np.repeat(grey[4:24, 3:23, None], 3, axis=2)
+        crop(gray, at(3, 4, 20, 20), 20, 3), np.repeat(gray[4:24, 3:23, None], 3, axis=2)
     )
 
 

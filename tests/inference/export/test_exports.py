@@ -262,8 +262,8 @@ def test_networks_of_every_kind(network, tmp_path):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (5, side, side, channels), np.uint8)
     mean, std = ([0.4, 0.5, 0.6], [0.2, 0.25, 0.3]) if channels == 3 else (0.5, 0.25)
-    normalised = ((images / 255 - mean) / std).astype(np.float32)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), normalised)
+    normalized = ((images / 255 - mean) / std).astype(np.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), normalized)
     variables = jax.tree_util.tree_map_with_path(lambda path, x: _draw(rng, path[-1].key, x.shape), shapes)
     preprocess = {"image_size": side, "channels": channels, "mean": mean, "std": std}
     facts = {
@@ -276,7 +276,7 @@ def test_networks_of_every_kind(network, tmp_path):
     weights_file.export_weights(tmp_path / "random.safetensors", variables, facts)
     program = Program(LoadedModel(tmp_path / "random.safetensors"))
     apply = jax.jit(model.apply, compiler_options=runtime.run_once_options())
-    logits = apply(variables, normalised)
+    logits = apply(variables, normalized)
     expected = special.softmax(np.asarray(logits, np.float64), axis=1)
     assert abs(expected - expected[:1]).max() > 1e-3
     for name in ("onnx", "tflite"):

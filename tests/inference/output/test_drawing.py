@@ -22,18 +22,18 @@ def count(image, color):
     return int((image == rgb(color)).all(axis=-1).sum())
 
 
-def grey(height=300, width=400):
+def gray(height=300, width=400):
     return np.full((height, width), 77, np.uint8)
 
 
 def test_an_image_without_faces_stays_as_it_is():
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     np.testing.assert_array_equal(drawing.draw(image, []), image)
-    assert drawing.draw(grey(), []).shape == (300, 400, 3)
+    assert drawing.draw(gray(), []).shape == (300, 400, 3)
 
 
 def test_the_box_lies_on_the_face_in_the_color_of_its_emotion():
-    image = grey()
+    image = gray()
     before = image.copy()
     drawn = drawing.draw(image, [face((100, 120, 80, 60), "sad")])
     np.testing.assert_array_equal(image, before)
@@ -48,7 +48,7 @@ def test_the_box_lies_on_the_face_in_the_color_of_its_emotion():
 
 
 def test_an_unsure_face_has_dashes_and_no_emotions_color():
-    drawn = drawing.draw(grey(), [face((100, 120, 140, 140), "sad", 0.3)])
+    drawn = drawing.draw(gray(), [face((100, 120, 140, 140), "sad", 0.3)])
     assert count(drawn, drawing.COLORS["sad"]) == 0
     edge = (drawn[135:245, 102] == 255).all(axis=-1)
     assert 0.25 < edge.mean() < 0.75 and np.count_nonzero(np.diff(edge.astype(int))) >= 4
@@ -58,8 +58,8 @@ def test_an_unsure_face_has_dashes_and_no_emotions_color():
     "box", [(-30, -40, 100, 100), (350, 250, 90, 90), (0, 0, 400, 300), (150, -5, 60, 310), (398, 10, 50, 50)]
 )
 def test_labels_stay_in_the_image_and_whole(box):
-    drawn = drawing.draw(grey(), [face(box, "angry", 0.3)])
-    alone = drawing.draw(grey(), [face((150, 150, box[2], box[3]), "angry", 0.3)])
+    drawn = drawing.draw(gray(), [face(box, "angry", 0.3)])
+    alone = drawing.draw(gray(), [face((150, 150, box[2], box[3]), "angry", 0.3)])
     dark = rgb("#101418")
     letters = [(image == dark).all(axis=-1).sum() for image in (drawn, alone)]
     assert min(letters) > 100
@@ -70,10 +70,10 @@ def test_labels_stay_in_the_image_and_whole(box):
 
 def test_labels_of_neighbours_do_not_hide_each_other():
     left, right = face((100, 100, 60, 60), "happy"), face((130, 100, 60, 60), "fear")
-    both = drawing.draw(grey(), [left, right])
+    both = drawing.draw(gray(), [left, right])
     for one, number in ((left, 1), (right, 2)):
         color = drawing.COLORS[one.emotion]
-        alone = drawing.draw(grey(), [one], [number])
+        alone = drawing.draw(gray(), [one], [number])
         assert count(both[:100], color) + count(both[160:], color) > 0.95 * max(
             count(alone[:100], color), 1
         )
@@ -81,7 +81,7 @@ def test_labels_of_neighbours_do_not_hide_each_other():
 
 def test_numbers_are_shown_where_there_are_several_or_they_are_given():
     one = face((100, 120, 80, 60))
-    plain, numbered = drawing.draw(grey(), [one]), drawing.draw(grey(), [one], [7])
+    plain, numbered = drawing.draw(gray(), [one]), drawing.draw(gray(), [one], [7])
     assert count(numbered[:118], drawing.COLORS["happy"]) > 1.1 * count(
         plain[:118], drawing.COLORS["happy"]
     )
@@ -90,7 +90,7 @@ def test_numbers_are_shown_where_there_are_several_or_they_are_given():
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (9, 7), (48, 48), (3000, 2000)])
 def test_any_size_can_be_drawn_on(shape):
     faces = [face((0, 0, shape[1], shape[0])), face((-5, -5, 2, 2), "fear", 0.2)]
-    assert drawing.draw(grey(*shape), faces).shape == (*shape, 3)
+    assert drawing.draw(gray(*shape), faces).shape == (*shape, 3)
 
 
 def test_text_stands_out_from_every_color():
