@@ -1,4 +1,4 @@
-"""The CNN continues from its bundled weights, taught by them and by the smaller `cnn_1m`, at a restarted rate.
+"""The CNN continues from its bundled weights, taught by them and by `cnn_1m`, from a full learning rate.
 
 Run it by `python -m fer_jax.main --config configs/cnn_again.py`. It reached 69.04 % on PublicTest (one view,
 after the last epoch; 69.46 % with the mirror image) in 59 minutes on two shared CPU cores with AVX-512 BF16,
