@@ -211,7 +211,7 @@ def test_port_weights_tells_a_missing_network_from_a_wrong_file(tmp_path, monkey
     ("configs", "message"),
     [
         (["resnet50"], "error: --config resnet50: there is no "),
-        (["effnet_b0:tpu"], "configs/effnet_b0.py:tpu: expected gpu or cpu"),
+        (["effnet_b0:tpu"], "configs/effnet_b0.py:tpu: expected one of gpu, cpu"),
         (["cnn", "configs/cnn.py"], "two of --configs share a folder's name"),
     ],
 )
