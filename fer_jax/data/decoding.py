@@ -5,7 +5,8 @@ import os
 import re
 import struct
 import warnings
-from typing import BinaryIO
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NoReturn
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -50,6 +51,36 @@ def is_system_name(name: str) -> bool:
     archives leave behind.
     """
     return name.startswith(".") or name.casefold() in _SYSTEM_NAMES
+
+
+def folder_identity(folder: str | os.PathLike, on_error: Callable[[OSError], NoReturn]) -> tuple[int, int]:
+    """Returns what a folder has in common with the links to it."""
+    try:
+        status = os.stat(folder)
+    except OSError as error:
+        on_error(error)
+    return status.st_dev, status.st_ino
+
+
+def walk(
+    folder: str | os.PathLike, entered: set[tuple[int, int]], on_error: Callable[[OSError], NoReturn]
+) -> Iterator[tuple[str, list[str]]]:
+    """Yields a folder and those below it, each with the names of its files, system names left out.
+
+    Links are followed. Folders below whose `folder_identity` is in `entered` are skipped, and the others are
+    added to it, so that links lead neither in circles nor twice to a file.
+
+    Args:
+      folder: where to start.
+      entered: the identities of folders that are not to be entered.
+      on_error: called with the OSError of a folder that cannot be read; raises.
+    """
+    for parent, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
+        visible = sorted((name for name in folders if not is_system_name(name)), reverse=True)
+        inside = {folder_identity(os.path.join(parent, name), on_error): name for name in visible}
+        folders[:] = sorted(name for identity, name in inside.items() if identity not in entered)
+        entered |= inside.keys()
+        yield parent, [name for name in files if not is_system_name(name)]
 
 
 def read(picture: Picture, name: str = "the image", max_pixels: int = MAX_PIXELS) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from fer_jax.data.decoding import IMAGE_ENDINGS, PictureError, is_system_name, read
+from fer_jax.data.decoding import IMAGE_ENDINGS, PictureError, folder_identity, is_system_name, read, walk
 from fer_jax.data.emotions import EMOTIONS, UnknownEmotionError, canonical, emotion_id
 from fer_jax.data.sources.record import KNOWN_SPLITS, BadRecordError, Record, Source, SourceError, split_name
 
@@ -95,7 +95,8 @@ def open_folders(root: Path, class_map: Mapping[str, str] | None = None, splits:
     else:
         classes = {("", name): None for name in tops}
     labels = _labels(root, {name for _, name in classes}, notes, class_map)
-    entered = {_identity(folder) for folder in (*parents, *(root / top / name for top, name in classes))}
+    given = (*parents, *(root / top / name for top, name in classes))
+    entered = {folder_identity(folder, _refuse) for folder in given}
     entries, others, mapped = [], 0, dict.fromkeys(class_map, 0)
     for (top, name), split in classes.items():
         files, ignored = _images_below(root, os.path.join(top, name), entered)
@@ -158,15 +159,6 @@ def _refuse(error: OSError) -> NoReturn:
     ) from error
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    """Returns what a folder has in common with the links to it."""
-    try:
-        status = os.stat(folder)
-    except OSError as error:
-        _refuse(error)
-    return status.st_dev, status.st_ino
-
-
 def _is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_ENDINGS)
 
@@ -223,20 +215,12 @@ def _letters(text: str) -> str:
 
 
 def _images_below(root: Path, folder: str, entered: set[tuple[int, int]]) -> tuple[list[str], int]:
-    """Returns the paths of the images at any depth (from `root`, with /), and the count of other files.
-
-    Folders inside that are in `entered` are skipped, and the others added to it, so that links
-    lead neither in circles nor twice to an image.
-    """
+    """Returns the paths of the images at any depth (from `root`, with /), and the count of other files."""
     images, others = [], 0
-    for parent, folders, files in os.walk(root / folder, onerror=_refuse, followlinks=True):
-        inside = {_identity(Path(parent, name)): name for name in sorted(folders) if not is_system_name(name)}
-        folders[:] = [name for identity, name in inside.items() if identity not in entered]
-        entered |= inside.keys()
-        kept = [file for file in files if not is_system_name(file)]
-        found = [Path(parent, file).relative_to(root).as_posix() for file in kept if _is_image(file)]
+    for parent, files in walk(root / folder, entered, _refuse):
+        found = [Path(parent, file).relative_to(root).as_posix() for file in files if _is_image(file)]
         images += found
-        others += len(kept) - len(found)
+        others += len(files) - len(found)
     return images, others
 
 

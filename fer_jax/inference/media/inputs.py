@@ -6,10 +6,11 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from PIL import Image
 
-from fer_jax.data.decoding import IMAGE_ENDINGS
+from fer_jax.data.decoding import IMAGE_ENDINGS, folder_identity, walk
 from fer_jax.inference.media.video import ANIMATED_ENDINGS, ANIMATED_FORMATS, VIDEO_ENDINGS
 
 
@@ -94,15 +95,9 @@ def describe(skipped: collections.Counter[str]) -> str:
 
 def _below(folder: str, skipped: collections.Counter[str]) -> list[str]:
     """Returns paths relative to the folder; each folder that links lead to is entered once."""
-    found, entered = [], {_identity(folder)}
-    for parent, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
-        visible = sorted(name for name in folders if not name.startswith("."))
-        inside = {_identity(os.path.join(parent, name)): name for name in reversed(visible)}
-        folders[:] = sorted(name for identity, name in inside.items() if identity not in entered)
-        entered |= inside.keys()
+    found = []
+    for parent, files in walk(folder, {folder_identity(folder, _refuse)}, _refuse):
         for name in files:
-            if name.startswith("."):
-                continue
             if name.lower().endswith(IMAGE_ENDINGS + VIDEO_ENDINGS):
                 found.append(Path(parent, name).relative_to(folder).as_posix())
             else:
@@ -110,14 +105,5 @@ def _below(folder: str, skipped: collections.Counter[str]) -> list[str]:
     return sorted(found)
 
 
-def _identity(folder: str) -> tuple[int, int]:
-    """Returns what a folder and the links to it have in common."""
-    try:
-        status = os.stat(folder)
-    except OSError as error:
-        _refuse(error)
-    return status.st_dev, status.st_ino
-
-
-def _refuse(error: OSError) -> None:
+def _refuse(error: OSError) -> NoReturn:
     raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
