@@ -197,8 +197,6 @@ def annotate(path: pathlib.Path, metadata: dict[str, Any]) -> None:
     write_atomically(path, model.SerializeToString())
 
 
-
-
 def _value(name: str, dtype: Any, shape: Shape) -> onnx.ValueInfoProto:
     sizes = ["N" if size == BATCH else size for size in shape]
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), sizes)

@@ -48,6 +48,5 @@ def annotate(path: pathlib.Path, metadata: dict[str, Any]) -> None:
     write_atomically(_sidecar(path), (json.dumps(metadata, indent=2) + "\n").encode())
 
 
-
 def _sidecar(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(path.name + ".json")

@@ -270,8 +270,6 @@ def test_large_images_are_shown_smaller_and_analyzed_at_full_size(tiny_predictor
     assert one.faces[0].box == expected.box
 
 
-
-
 def test_of_live_frames_the_latest_is_annotated(tiny_predictor):
     frames = [av.VideoFrame.from_ndarray(np.full((48, 64, 3), level, np.uint8), "rgb24") for level in (0, 90)]
     (shown,) = asyncio.run(webcam._latest_of(tiny_predictor)(frames))

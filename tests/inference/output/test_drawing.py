@@ -74,17 +74,13 @@ def test_labels_of_neighbours_do_not_hide_each_other():
     for one, number in ((left, 1), (right, 2)):
         color = drawing.COLORS[one.emotion]
         alone = drawing.draw(gray(), [one], [number])
-        assert count(both[:100], color) + count(both[160:], color) > 0.95 * max(
-            count(alone[:100], color), 1
-        )
+        assert count(both[:100], color) + count(both[160:], color) > 0.95 * max(count(alone[:100], color), 1)
 
 
 def test_numbers_are_shown_where_there_are_several_or_they_are_given():
     one = face((100, 120, 80, 60))
     plain, numbered = drawing.draw(gray(), [one]), drawing.draw(gray(), [one], [7])
-    assert count(numbered[:118], drawing.COLORS["happy"]) > 1.1 * count(
-        plain[:118], drawing.COLORS["happy"]
-    )
+    assert count(numbered[:118], drawing.COLORS["happy"]) > 1.1 * count(plain[:118], drawing.COLORS["happy"])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (9, 7), (48, 48), (3000, 2000)])
