@@ -120,7 +120,7 @@ def run_frame_by_frame(path: str, classify: Callable[[np.ndarray], np.ndarray]) 
         scale = min(1.0, MAX_SIDE_IN_VIDEO / max(frame.shape[:2]))
         small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         if detector is None:
-            model = str(assets.fetch_yunet())
+            model = str(assets.YUNET)
             detector = cv2.FaceDetectorYN.create(model, "", small.shape[1::-1], YuNet.MIN_SCORE)
         _, found = detector.detect(small)
         boxes = () if found is None else np.maximum(found[:, :4] / scale, 0).astype(int)

@@ -42,7 +42,7 @@ def build(args: argparse.Namespace) -> int:
 
     Raises:
       FileNotFoundError: if the runtime has not been installed.
-      OSError, ValueError: as the export and the detector's download raise them.
+      OSError, ValueError: as the export raises them.
     """
     from fer_jax.inference.detection import assets
     from fer_jax.inference.export import check, export
@@ -54,11 +54,11 @@ def build(args: argparse.Namespace) -> int:
         raise FileNotFoundError(
             f"{runtime} lacks {', '.join(missing)}: install the runtime with npm install --prefix {SOURCE}"
         )
-    program, out, detector = Program(common.open_weights(args)), Path(args.out), assets.fetch_yunet()
+    program, out = Program(common.open_weights(args)), Path(args.out)
     common.open_folder(str(out / "ort"))
     faces = check.load_faces(program, args.data)
     metadata = export.export(program, "onnx", out / "model.onnx", "float32", faces)
-    shutil.copyfile(detector, out / "detector.onnx")
+    shutil.copyfile(assets.YUNET, out / "detector.onnx")
     for name in RUNTIME_FILES:
         shutil.copyfile(runtime / name, out / "ort" / name)
     for path in (path for pattern in PAGE_FILES for path in SOURCE.glob(pattern)):
@@ -70,14 +70,13 @@ def build(args: argparse.Namespace) -> int:
 
 
 def _page_facts(metadata: dict[str, Any]) -> dict[str, Any]:
-    from fer_jax.inference.detection import assets
     from fer_jax.inference.detection.detectors import MIN_ROLL, YuNet
     from fer_jax.inference.predictor import UNSURE_BELOW
 
     return {
         "model": metadata,
         "detector": {
-            "source": f"YuNet, Apache-2.0, {assets.YUNET_URL}",
+            "source": "YuNet, Apache-2.0, https://github.com/ShiqiYu/libfacedetection.train",
             "min_score": YuNet.MIN_SCORE,
             "overlap": OVERLAP,
             "frame_scale": YuNet.SCALE,

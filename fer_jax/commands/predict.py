@@ -1,5 +1,6 @@
 """Finds faces in images and videos and classifies their emotions.
 
+    fer-jax predict --demo
     fer-jax predict photo.jpg
     fer-jax predict holiday/ clip.mp4 'more/**/*.png' --out results.csv --annotate annotated
 
@@ -44,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="INPUT", help="image, video, folder, or glob pattern")
+    add("inputs", nargs="*", metavar="INPUT", help="image, video, folder, or glob pattern")
+    add("--demo", action="store_true", help="predict a photograph that comes with the package")
     weights = f"a .safetensors file, a run's directory or a bundled network: {', '.join(BUNDLED)}"
     add("--model", default=DEFAULT, metavar="WEIGHTS", help=f"{weights} (default: {DEFAULT})")
     names = ("yunet", "mediapipe", "whole")
@@ -63,6 +65,8 @@ def main(argv: list[str] | None = None) -> int:
     add("--annotate", metavar="DIR", help=text)
     add("--resume", action="store_true", help="continue the unfinished table given by --out")
     args = parser.parse_args(argv)
+    if not args.inputs and not args.demo:
+        parser.error("give an INPUT, or --demo")
     if args.resume and not args.out:
         parser.error("--resume resumes the table of --out: give --out")
     if args.every is not None and args.every <= 0:
@@ -85,7 +89,8 @@ def predict(args: argparse.Namespace) -> int:
     from fer_jax.inference.predictor import Predictor
 
     runtime.tune_cpu()
-    found, skipped = inputs.find(args.inputs, args.frames)
+    sample = [str(inputs.SAMPLE)] if args.demo else []
+    found, skipped = inputs.find([*args.inputs, *sample], args.frames)
     if skipped:
         print(f"{_some(len(found), 'input')}{inputs.describe(skipped)}", file=sys.stderr)
     if animated := sum(one.is_animated for one in found):

@@ -73,7 +73,7 @@ class Predictor:
         Raises:
           FileNotFoundError: if there are no such weights.
           DamagedCheckpointError: if the weights cannot be read.
-          DownloadError: if the detector's file is not in the cache and there is no network.
+          DownloadError: if MediaPipe's file is not in the cache and there is no network.
           DetectorError: if the detector's package is not installed.
           ValueError: if the file does not say how to use the weights, or an argument is out of range.
         """

@@ -312,6 +312,12 @@ def test_without_a_table_the_results_are_printed(folder, clip, run, monkeypatch,
     assert said.err.endswith("1 image, 0 faces; 1 without a face\n")
 
 
+def test_the_demo_needs_no_image_of_ones_own(run, drawn, capsys):
+    assert run("--demo", "--annotate", drawn) == 0
+    assert "grace_hopper.jpg: face 512 x 600 at 0, 0: " in capsys.readouterr().out
+    assert sizes(drawn) == {"grace_hopper.jpg": (512, 600)}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -332,11 +338,15 @@ def test_what_cannot_be_begun_says_why(arguments, message, folder, run, capsys):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--resume"], "--resume resumes the table of --out"), (["--every", "0"], "expected seconds above 0")],
+    [
+        ([], "give an INPUT, or --demo"),
+        (["a.png", "--resume"], "--resume resumes the table of --out"),
+        (["a.png", "--every", "0"], "expected seconds above 0"),
+    ],
 )
 def test_flags_that_contradict_are_refused(arguments, message, capsys):
     with pytest.raises(SystemExit):
-        predict.main(["a.png", *arguments])
+        predict.main(arguments)
     assert message in capsys.readouterr().err
 
 

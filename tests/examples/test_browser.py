@@ -17,6 +17,7 @@ from PIL import Image
 
 from fer_jax.data import augment, transforms
 from fer_jax.data.sources import synthetic
+from fer_jax.inference.detection import assets
 from fer_jax.inference.export.program import Program
 from fer_jax.loaded_model import LoadedModel
 
@@ -45,16 +46,13 @@ def photos(shared_dir) -> pathlib.Path:
 
 
 @pytest.fixture(scope="module")
-def site(shared_dir, tmp_path_factory) -> pathlib.Path:
+def site(tmp_path_factory) -> pathlib.Path:
     """The built folder."""
     if not CHROMIUM or not RUNTIME.is_dir():
         reason = "needs Chromium and the page's packages: apt install chromium; npm install --prefix"
         pytest.skip(f"{reason} examples/browser")
-    cache, out = tmp_path_factory.mktemp("cache"), tmp_path_factory.mktemp("site")
-    shutil.copytree(shared_dir / "assets" / "detectors", cache / "detectors")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FER_JAX_CACHE", str(cache))
-        assert build_web.main(["--checkpoint", str(SHIPPED), "--out", str(out)]) == 0
+    out = tmp_path_factory.mktemp("site")
+    assert build_web.main(["--checkpoint", str(SHIPPED), "--out", str(out)]) == 0
     return out
 
 
@@ -196,8 +194,7 @@ def test_faces_are_where_opencv_finds_them(name, count, ready, photos):
     height, width = image.shape[:2]  # both fit into the network's input as they are
     padded = np.zeros((SIDE, SIDE, 3), np.uint8)
     padded[:height, :width] = image[..., ::-1]
-    model = photos.parent / "detectors" / "face_detection_yunet_2023mar.onnx"
-    _, expected = cv2.FaceDetectorYN.create(str(model), "", (SIDE, SIDE), 0.6, 0.3).detect(padded)
+    _, expected = cv2.FaceDetectorYN.create(str(assets.YUNET), "", (SIDE, SIDE), 0.6, 0.3).detect(padded)
     found = _evaluate(ready, FOUND, image)
     assert len(found) == count
     if count:

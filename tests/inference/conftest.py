@@ -1,7 +1,6 @@
 """Fixtures of the tests of inference."""
 
 import pathlib
-import shutil
 
 import numpy as np
 import pytest
@@ -11,21 +10,12 @@ from fer_jax.inference.classifier import Classifier
 from fer_jax.inference.detection.detectors import FullImage
 from fer_jax.inference.predictor import Predictor
 from fer_jax.loaded_model import LoadedModel
-from fer_jax.pretrained import download
 
 
 @pytest.fixture(scope="session")
 def photos(shared_dir) -> pathlib.Path:
     """The folder with real photos."""
     return shared_dir / "assets" / "photos"
-
-
-@pytest.fixture
-def detector_cache(shared_dir, tmp_path, monkeypatch) -> pathlib.Path:
-    """A cache of downloads that holds the detectors' files."""
-    shutil.copytree(shared_dir / "assets" / "detectors", tmp_path / "cache" / "detectors")
-    monkeypatch.setenv(download.CACHE_VARIABLE, str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from fer_jax import Predictor
 from fer_jax.data.decoding import PictureError
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation.saliency import heatmaps
+from fer_jax.inference.detection import assets
 from fer_jax.inference.detection.detectors import Detector
 from fer_jax.inference.structures import Box, Detection
 from fer_jax.pretrained.registry import BUNDLED
@@ -118,16 +119,16 @@ def test_explanations_are_grad_cam_of_the_most_likely_emotion(tiny_model, tiny_p
     np.testing.assert_array_equal(tiny_predictor.classifier.explain(faces[:3]), explained)
 
 
-def test_networks_of_the_package_need_no_download(monkeypatch):
+def test_networks_of_the_package_need_no_download_and_no_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens
+    monkeypatch.setenv("FER_JAX_CACHE", str(tmp_path / "none"))
     for name in BUNDLED:
-        assert Predictor.load(name, "whole").classifier.emotions == EMOTIONS
+        assert Predictor.load(name).classifier.emotions == EMOTIONS
+    assert not (tmp_path / "none").exists()
 
 
-def test_unknown_weights_are_refused_with_the_names_there_are(monkeypatch, tmp_path):
-    """Before a detector is downloaded."""
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    monkeypatch.setenv("FER_JAX_CACHE", str(tmp_path))
+def test_unknown_weights_are_refused_with_the_names_there_are():
+    """Before a detector is opened."""
     names = ", ".join(BUNDLED)
     message = f"no weights resnet: expected .* or a bundled network: {names}"
     with pytest.raises(FileNotFoundError, match=message):
@@ -140,23 +141,22 @@ def test_the_package_offers_the_predictor_and_nothing_that_does_not_exist():
         fer_jax.Trainer  # noqa: B018
 
 
-def test_without_a_home_or_a_writable_cache_a_detector_names_the_variable(tmp_path, monkeypatch, faces):
+def test_without_a_home_or_a_writable_cache_a_download_names_the_variable(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.delenv("FER_JAX_CACHE", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "file"))  # where no folder can be made
     with pytest.raises(OSError, match="FER_JAX_CACHE"):
-        Predictor.load("cnn_250k")
+        assets.fetch_blazeface()
 
     def no_home():
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(pathlib.Path, "home", no_home)
     with pytest.raises(OSError, match="FER_JAX_CACHE"):
-        Predictor.load("cnn_250k")
-    assert len(Predictor.load("cnn_250k", "whole", batch_sizes=(1,))(faces[0])) == 1  # which needs no cache
+        assets.fetch_blazeface()
 
 
-def test_real_photos(detector_cache, photos):
+def test_real_photos(photos):
     predictor = Predictor.load("cnn", batch_sizes=(1,))
     names = ["grace_hopper.png", "face.jpg", "cat.png"]
     found = predictor([photos / name for name in names])

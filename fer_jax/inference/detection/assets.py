@@ -1,4 +1,4 @@
-"""Models of the face detectors: their sources, and the metadata that MediaPipe's tasks API requires."""
+"""Models of the face detectors: YuNet's comes with the package, BlazeFace's is downloaded and described."""
 
 import contextlib
 import pathlib
@@ -10,11 +10,7 @@ import numpy as np
 from fer_jax.pretrained import download
 
 FOLDER = "detectors"  # in the cache
-YUNET_URL = (
-    "https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/"
-    "face_detection_yunet_2023mar.onnx"
-)
-YUNET_CHECKSUM = "sha256:8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+YUNET = pathlib.Path(__file__).with_name("face_detection_yunet_2023mar.onnx")  # see NOTICE.md
 BLAZEFACE_URL = "https://storage.googleapis.com/mediapipe-assets/face_detection_short_range.tflite"
 BLAZEFACE_CHECKSUM = "sha256:3bc182eb9f33925d9e58b5c8d59308a760f4adea8f282370e428c51212c26633"
 
@@ -26,23 +22,18 @@ class DetectorError(OSError):
     """A detector that cannot be used on this machine."""
 
 
-def fetch(url: str, checksum: str) -> pathlib.Path:
-    """Returns the path of a detector's file, downloaded if it is not in the cache.
+def fetch_blazeface() -> pathlib.Path:
+    """Returns the path of BlazeFace's file, downloaded if it is not in the cache.
 
     Raises:
       DownloadError, WrongFileError: see `download.fetch`; the message names an alternative.
     """
     try:
-        return download.fetch(url, checksum=checksum, folder=FOLDER, megabytes=0.2)
+        return download.fetch(BLAZEFACE_URL, checksum=BLAZEFACE_CHECKSUM, folder=FOLDER, megabytes=0.2)
     except download.DownloadError as error:
         raise download.DownloadError(
-            f"{error}, or use the detector whole, which takes every image for one face"
+            f"{error}, or use the detector yunet, whose file comes with the package"
         ) from error
-
-
-def fetch_yunet() -> pathlib.Path:
-    """Returns the path of YuNet's ONNX file; raises as `fetch`."""
-    return fetch(YUNET_URL, YUNET_CHECKSUM)
 
 
 def open_blazeface(min_score: float) -> tuple[Any, Callable[[np.ndarray], Any]]:
@@ -50,7 +41,7 @@ def open_blazeface(min_score: float) -> tuple[Any, Callable[[np.ndarray], Any]]:
 
     Raises:
       DetectorError: if mediapipe cannot be loaded; the message says how to install it.
-      As `fetch`.
+      As `fetch_blazeface`.
     """
     try:
         import mediapipe
@@ -60,7 +51,7 @@ def open_blazeface(min_score: float) -> tuple[Any, Callable[[np.ndarray], Any]]:
             f"the detector mediapipe needs the package of this name ({error}): pip install --no-deps "
             "mediapipe, and on Debian apt install libegl1 libgles2; or use the detector yunet"
         ) from error
-    path = fetch(BLAZEFACE_URL, BLAZEFACE_CHECKSUM)
+    path = fetch_blazeface()
     options = vision.FaceDetectorOptions(
         base_options=BaseOptions(model_asset_buffer=describe_input(path.read_bytes())),
         min_detection_confidence=min_score,

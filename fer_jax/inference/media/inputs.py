@@ -13,6 +13,8 @@ from PIL import Image
 from fer_jax.data.decoding import IMAGE_ENDINGS, folder_identity, walk
 from fer_jax.inference.media.video import ANIMATED_ENDINGS, ANIMATED_FORMATS, VIDEO_ENDINGS
 
+SAMPLE = Path(__file__).with_name("grace_hopper.jpg")  # a photograph in the public domain, see NOTICE.md
+
 
 class InputError(ValueError):
     """An input that does not exist, or in which there is no image or video."""

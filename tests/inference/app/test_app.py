@@ -123,7 +123,7 @@ def test_more_images_than_allowed_are_left_out(open_app):
     assert len(app.dataframe[0].value) == 10
 
 
-def test_an_image_without_a_face(open_app, detector_cache, photos):
+def test_an_image_without_a_face(open_app, photos):
     app = open_app(detector="yunet")
     content = (photos / "pets.jpg").read_bytes()
     app.file_uploader[0].set_value([("pets.jpg", content, "image/jpeg")]).run()
@@ -132,8 +132,11 @@ def test_an_image_without_a_face(open_app, detector_cache, photos):
     assert list(app.dataframe[0].value["status"]) == ["no_face"]
 
 
-def test_without_the_detectors_file_images_are_taken_for_faces(open_app, monkeypatch, tmp_path):
-    monkeypatch.setenv("FER_JAX_CACHE", str(tmp_path))
+def test_without_the_detector_images_are_taken_for_faces(open_app, monkeypatch):
+    def refuse(name):
+        raise OSError(f"{name} cannot be fetched: put it there by hand")
+
+    monkeypatch.setattr(model_choice.detectors, "create", refuse)
     app = open_app(detector="yunet")
     (warning,) = app.warning
     assert "each image is taken for one face" in warning.value

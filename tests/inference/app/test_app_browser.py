@@ -35,12 +35,11 @@ WAIT = 60_000  # milliseconds; compiling takes long where others use the process
 
 
 @pytest.fixture(scope="module")
-def server(shared_dir, tmp_path_factory):
+def server(tmp_path_factory):
     """The app's address, and the folders in which its process could write."""
     folder = tmp_path_factory.mktemp("server")
     home, scratch = folder / "home", folder / "tmp"
     home.mkdir(), scratch.mkdir()
-    shutil.copytree(shared_dir / "assets" / "detectors", folder / "cache" / "detectors")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,17 +1,21 @@
 """Face detectors on real photographs and on images without faces."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import pytest
+from helpers import ROOT
 from PIL import Image
 
 from fer_jax.data import decoding
-from fer_jax.inference.detection import detectors
+from fer_jax.inference.detection import assets, detectors
+from fer_jax.inference.media import inputs
 from fer_jax.inference.structures import Box, Detection
 from fer_jax.pretrained import download
 
+FOLDER = ROOT / "fer_jax" / "inference"
 # About the eyes, nose and mouth of each face, looked up by hand: (left, top, right, bottom) in pixels.
 GRACE_HOPPER = (215, 170, 320, 285)
 FOUR = [(275, 85, 330, 150), (155, 115, 210, 180), (448, 135, 485, 172), (12, 118, 36, 152)]
@@ -39,7 +43,7 @@ def detector(name):
 
 
 @pytest.fixture(scope="module")
-def yunet(cache):
+def yunet():
     return detectors.create("yunet")
 
 
@@ -83,8 +87,8 @@ def test_no_face(detector, photos):
         assert detector.detect(np.full(shape, 128, np.uint8)) == [], shape
 
 
-def test_yunet_finds_what_opencv_finds_with_it(cache, yunet, group):
-    path = str(cache / "detectors" / "face_detection_yunet_2023mar.onnx")
+def test_yunet_finds_what_opencv_finds_with_it(yunet, group):
+    path = str(assets.YUNET)
     reference = cv2.FaceDetectorYN.create(path, "", group.shape[1::-1], 0.6)
     expected = reference.detect(np.ascontiguousarray(group[..., ::-1]))[1]
     found = yunet.detect(group)
@@ -178,16 +182,22 @@ def test_an_unknown_detector_is_refused_with_those_there_are():
         detectors.create("haar")
 
 
+def test_the_files_of_the_package_are_those_that_its_notice_names():
+    rows = re.findall(r"`([^`]+\.\w+)` .* SHA-256 `(\w{64})`", (FOLDER / "NOTICE.md").read_text())
+    assert {FOLDER / name for name, _ in rows} == {assets.YUNET, inputs.SAMPLE}
+    assert all(download.digest(FOLDER / name) == digits for name, digits in rows)
+
+
 def test_a_missing_file_without_a_network_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv(download.CACHE_VARIABLE, str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens
-    with pytest.raises(download.DownloadError, match="put it at .* by hand .* or use the detector whole"):
-        detectors.create("yunet")
+    with pytest.raises(download.DownloadError, match="put it at .* by hand .* or use the detector yunet"):
+        assets.fetch_blazeface()
 
 
 def test_another_file_under_the_models_name_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv(download.CACHE_VARIABLE, str(tmp_path))
     (tmp_path / "detectors").mkdir()
-    (tmp_path / "detectors" / "face_detection_yunet_2023mar.onnx").write_bytes(b"another")
+    (tmp_path / "detectors" / "face_detection_short_range.tflite").write_bytes(b"another")
     with pytest.raises(download.WrongFileError, match="is not the file of"):
-        detectors.create("yunet")
+        assets.fetch_blazeface()
