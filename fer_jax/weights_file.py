@@ -1,15 +1,17 @@
-"""A network's weights with their metadata, in safetensors files and in a run's checkpoints."""
+"""A network's weights with their metadata, in safetensors files and in a run's checkpoints.
+
+Imports JAX and Flax only where they are needed: they take longer to import than weights to load.
+"""
 
 import errno
+import functools
 import json
 import os
 import pathlib
 import zlib
 from typing import Any
 
-import jax
 import numpy as np
-from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -39,6 +41,8 @@ def export_weights(
       metadata: JSON: model, preprocess, emotions, config, data_hash, selection, and so on.
       dtype: type of the stored kernels (parameters of two or more dimensions); the rest stays float32.
     """
+    from flax import traverse_util
+
     tensors = {}
     for name, value in traverse_util.flatten_dict(variables, sep="/").items():
         value = np.asarray(value, np.float32)
@@ -86,12 +90,16 @@ def _load_safetensors(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any
         ) from error
     if metadata is None:
         raise DamagedCheckpointError(f"{path} has no metadata of fer_jax, which did not write it")
-    variables = traverse_util.unflatten_dict(tensors, sep="/")
-    return {"batch_stats": {}, **variables}, metadata
+    variables: dict[str, Any] = {"batch_stats": {}}
+    for name, tensor in tensors.items():
+        *parents, leaf = name.split("/")
+        functools.reduce(lambda tree, key: tree.setdefault(key, {}), parents, variables)[leaf] = tensor
+    return variables, metadata
 
 
 def _load_orbax(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    import orbax.checkpoint as ocp  # takes a third of a second
+    import jax
+    import orbax.checkpoint as ocp
 
     try:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
@@ -118,6 +126,8 @@ def refused(error: Exception) -> bool:
 
 def checksum(tree: Any) -> int:
     """Returns the CRC-32 over the leaves of a tree, in order."""
+    import jax
+
     crc = 0
     for leaf in jax.tree.leaves(tree):
         crc = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), crc)
