@@ -3,8 +3,8 @@
     fer-jax app
     fer-jax app -- --models runs     # and all .safetensors below runs
 
-Images stay in the server's memory, in the visitor's own session, until they are replaced or the page is
-closed. Nothing is written to disk and nothing is sent elsewhere.
+Images stay in the server's memory, in the visitor's own session, until they are replaced or a minute after
+the page is closed. Nothing is written to disk and nothing is sent elsewhere.
 """
 
 import sys
@@ -16,7 +16,16 @@ from PIL import Image
 
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import synthetic
-from fer_jax.inference.app import analysis, model_card, model_choice, uploads, video_view, views, webcam
+from fer_jax.inference.app import (
+    analysis,
+    closing,
+    model_card,
+    model_choice,
+    uploads,
+    video_view,
+    views,
+    webcam,
+)
 from fer_jax.inference.app.uploads import plain
 from fer_jax.inference.predictor import Predictor
 
@@ -27,6 +36,7 @@ _ICONS = {UPLOAD: "upload", CAMERA: "photo_camera", SAMPLES: "face", VIDEO: "mov
 
 def main() -> None:
     st.set_page_config("Facial emotion recognition", icon(), layout="wide")
+    closing.end_with_the_page()
     st.title("Facial emotion recognition", anchor=False)
     st.markdown(model_card.NOT_FOR)
     predictor, key = choose_predictor()
@@ -45,8 +55,8 @@ def main() -> None:
     st.divider()
     model_card.show(predictor.classifier.trained)
     st.caption(
-        "What you send stays in this server's memory, in your session alone, until you replace it or close "
-        "the page. It is not stored, not passed on and not used for training."
+        "What you send stays in this server's memory, in your session alone, until you replace it, and is "
+        "gone a minute after you close the page. It is not stored, not passed on and not used for training."
     )
 
 
