@@ -3,9 +3,6 @@
 import asyncio
 
 import pytest
-from helpers import needed
-
-needed("streamlit", "app")
 from streamlit import config, runtime
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.runtime.memory_media_file_storage import MemoryMediaFileStorage
@@ -65,13 +62,11 @@ def visit(tmp_path, monkeypatch):
         await server.stopped
         return left
 
-    with monkeypatch.context() as patch:
-        patch.setattr(config, "get_option", _options(config.get_option))
-        yield lambda resumes=False: asyncio.run(run(resumes))
-
-
-def _options(get):
-    return lambda name: "none" if name == "server.fileWatcherType" else get(name)
+    option = config.get_option
+    monkeypatch.setattr(
+        config, "get_option", lambda name: {"server.fileWatcherType": "none"}.get(name) or option(name)
+    )
+    return lambda resumes=False: asyncio.run(run(resumes))
 
 
 def test_nothing_of_a_closed_page_stays(visit):
