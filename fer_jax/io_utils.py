@@ -6,6 +6,24 @@ import pathlib
 from collections.abc import Iterator
 
 
+STATE_VARIABLE = "FER_JAX_STATE"
+
+
+def state_dir() -> pathlib.Path:
+    """Returns the folder of records: $FER_JAX_STATE, else fer_jax in $XDG_STATE_HOME or ~/.local/state.
+
+    Raises:
+      OSError: neither variable is set and there is no home folder.
+    """
+    if folder := os.environ.get(STATE_VARIABLE):
+        return pathlib.Path(folder)
+    try:
+        base = os.environ.get("XDG_STATE_HOME") or pathlib.Path.home() / ".local" / "state"
+    except RuntimeError as error:
+        raise OSError(f"there is no home folder: set ${STATE_VARIABLE} to a writable folder") from error
+    return pathlib.Path(base) / "fer_jax"
+
+
 @contextlib.contextmanager
 def named_by(flag: str, path: os.PathLike | str) -> Iterator[None]:
     """Re-raises an OSError within the context as one about `path`, which the user gave by a flag.

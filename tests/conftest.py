@@ -58,6 +58,14 @@ def _children_compile_once(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _state_of_its_own(tmp_path_factory):
+    """Tests leave no records with whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FER_JAX_STATE", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def linear_network():
     """There is a network "linear", for trainings whose network does not matter."""

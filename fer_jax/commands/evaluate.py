@@ -13,7 +13,8 @@ whatever the batch size and the number of devices.
 
 Figures are given for the whole split and without the images that have a copy in the splits on which the
 weights were trained and selected. Those splits are looked for in DATA and, if the training used other data,
-in --training_data. An evaluation on `test` is recorded in test_evaluations.jsonl beside the weights.
+in --training_data. An evaluation on `test` is recorded in test_evaluations.jsonl beside the weights,
+of a bundled network in ~/.local/state/fer_jax (or $FER_JAX_STATE).
 
 --attributes takes a table of attributes of the images (a CSV file with a column id and columns of categories
 such as age or source) and writes the figures of each group, and the largest gaps between groups, to

@@ -6,12 +6,15 @@ import json
 import os
 import pathlib
 import sys
+import tempfile
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fer_jax import io_utils
 from fer_jax.evaluation import leakage
+from fer_jax.pretrained import registry
 from fer_jax.weights_file import CHECKPOINTS
 
 LEDGER = "test_evaluations.jsonl"
@@ -163,7 +166,9 @@ def _headline(
 
 
 def record_test(metadata: dict[str, Any], accuracy: float, what: str) -> int | None:
-    """Records an evaluation on the test split in the ledger beside the weights; ignores other splits.
+    """Records an evaluation on the test split in a ledger of the weights; ignores other splits.
+
+    The ledger is in the folder of the weights' run or file, that of a bundled network in `state_dir`.
 
     Args:
       metadata: that of the weights and of the evaluation.
@@ -176,7 +181,6 @@ def record_test(metadata: dict[str, Any], accuracy: float, what: str) -> int | N
     if metadata["split"] != "test":
         return None
     weights = pathlib.Path(metadata["checkpoint"])
-    folder = weights.parent.parent if weights.parent.name == CHECKPOINTS else weights.parent
     entry = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "weights": weights.name,
@@ -187,13 +191,28 @@ def record_test(metadata: dict[str, Any], accuracy: float, what: str) -> int | N
         "accuracy": accuracy,
     }
     try:
-        with open(folder / LEDGER, "a+", encoding="utf-8") as file:
+        with open(_ledger(weights), "a+", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.write(json.dumps(entry, sort_keys=True) + "\n")
             file.flush()
             os.fsync(file.fileno())
             file.seek(0)
             return sum(1 for line in file if line.strip())
-    except OSError:
-        print(f"note: cannot write {folder / LEDGER}: this evaluation is not counted", file=sys.stderr)
+    except OSError as error:
+        print(f"note: this evaluation on test is not counted: {error}", file=sys.stderr)
         return None
+
+
+def _ledger(weights: pathlib.Path) -> pathlib.Path:
+    """Returns the path of a ledger, in a folder that exists.
+
+    Raises:
+      OSError: there is none for bundled weights, and it cannot be created.
+    """
+    if name := registry.name_of(weights):
+        folder = io_utils.state_dir() / name
+        with io_utils.named_by(f"${io_utils.STATE_VARIABLE}", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        return folder / LEDGER
+    return (weights.parent.parent if weights.parent.name == CHECKPOINTS else weights.parent) / LEDGER

@@ -1,12 +1,14 @@
 """The score that may be reported follows from how the split influenced the weights."""
 
 import json
+import pathlib
 import re
 
 import numpy as np
 import pytest
 
 from fer_jax.evaluation import leakage_policy
+from fer_jax.pretrained import registry
 
 SELECTION = {"split": "validation", "metric": "accuracy", "value": 0.7, "step": 1200}
 
@@ -109,4 +111,43 @@ def test_the_ledger_counts_evaluations_on_test(tmp_path, capsys):
         "accuracy": 0.5,
     }  # fmt: skip
     assert leakage_policy.record_test(metadata | {"checkpoint": str(tmp_path / "no" / "w")}, 0.5, "a") is None
-    assert f"cannot write {tmp_path / 'no'}" in capsys.readouterr().err
+    assert f"not counted: [Errno 2] No such file or directory: '{tmp_path / 'no'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variable", ["FER_JAX_STATE", "XDG_STATE_HOME", "HOME"])
+def test_the_ledger_of_a_bundled_network_is_the_users(variable, tmp_path, monkeypatch, capsys):
+    """The package may be installed where users cannot write."""
+    for name in ("FER_JAX_STATE", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, str(tmp_path))
+    below = {"FER_JAX_STATE": "", "XDG_STATE_HOME": "fer_jax", "HOME": ".local/state/fer_jax"}[variable]
+    metadata = {"split": "test", "data_hash": "h", "labels": "given"}
+    package = sorted(registry.find_weights(name) for name in registry.BUNDLED)
+    folder = pathlib.Path(package[0]).parent
+    before = sorted(folder.iterdir())
+    for weights in package[:2]:  # each counts for itself
+        for number in (1, 2):
+            found = leakage_policy.record_test(metadata | {"checkpoint": weights}, 0.5, "a")
+            assert found == number
+    assert sorted(folder.iterdir()) == before
+    ledgers = sorted((tmp_path / below).glob("*/test_evaluations.jsonl"))
+    assert [path.parent.name for path in ledgers] == sorted(map(registry.name_of, package[:2]))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FER_JAX_STATE", str(tmp_path / "file"))
+    assert leakage_policy.record_test(metadata | {"checkpoint": package[0]}, 0.5, "a") is None
+    assert "not counted: cannot write to" in (said := capsys.readouterr().err)
+    assert said.endswith("give another $FER_JAX_STATE\n")
+
+
+def test_without_a_home_folder_a_bundled_network_is_not_counted(monkeypatch, capsys):
+    for name in ("FER_JAX_STATE", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def missing():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(pathlib.Path, "home", missing)
+    metadata = {"split": "test", "data_hash": "h", "labels": "given"}
+    metadata["checkpoint"] = registry.find_weights(registry.DEFAULT)
+    assert leakage_policy.record_test(metadata, 0.5, "a") is None
+    assert "set $FER_JAX_STATE to a writable folder" in capsys.readouterr().err
