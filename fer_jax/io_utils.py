@@ -5,7 +5,6 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-
 STATE_VARIABLE = "FER_JAX_STATE"
 
 
