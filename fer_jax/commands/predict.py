@@ -7,7 +7,8 @@
 Without --out the results are printed, one line per face. With it a table gets one row per face, per image or
 frame without a face (status no_face), and per file that cannot be read (status error, with the reason; the
 others are processed). In videos each row has the frame number, the time in seconds, the face's track ID, and
-the emotion smoothed over half a second. --annotate draws the results on copies, which keep a video's sound.
+the emotion smoothed over half a second. --annotate draws the results on copies, which keep a video's sound;
+--timeline draws the smoothed emotions of all videos over time, a line per track.
 
 A run that was stopped keeps what was written; run the same command with --resume to resume it.
 
@@ -34,9 +35,11 @@ if TYPE_CHECKING:
     from fer_jax.inference.media.inputs import Input
     from fer_jax.inference.output.annotations import Annotations
     from fer_jax.inference.output.table import Table
+    from fer_jax.inference.output.timeline import Timeline
     from fer_jax.inference.predictor import Predictor
     from fer_jax.inference.structures import DetectedFrame, Face
 
+TIMELINE_ENDINGS = (".png", ".svg", ".pdf")
 _MARK_EVERY = 1.0  # seconds between writes of the table
 
 
@@ -63,12 +66,18 @@ def main(argv: list[str] | None = None) -> int:
     add("--out", metavar="FILE", help="table to write: .csv or .jsonl")
     text = "folder for annotated copies, images as .jpg and videos as .mp4 or .mkv"
     add("--annotate", metavar="DIR", help=text)
+    text = f"figure of the emotions in videos over time: {', '.join(TIMELINE_ENDINGS)}"
+    add("--timeline", metavar="FILE", help=text)
     add("--resume", action="store_true", help="continue the unfinished table given by --out")
     args = parser.parse_args(argv)
     if not args.inputs and not args.demo:
         parser.error("give an INPUT, or --demo")
     if args.resume and not args.out:
         parser.error("--resume resumes the table of --out: give --out")
+    if args.timeline and args.resume:
+        parser.error("--timeline shows whole videos: give it without --resume")
+    if args.timeline and not args.timeline.lower().endswith(TIMELINE_ENDINGS):
+        parser.error(f"--timeline {args.timeline}: expected a file ending in {', '.join(TIMELINE_ENDINGS)}")
     if args.every is not None and args.every <= 0:
         parser.error(f"--every {args.every:g}: expected seconds above 0")
     return common.run(predict, args)
@@ -86,6 +95,7 @@ def predict(args: argparse.Namespace) -> int:
     from fer_jax.inference.media import inputs
     from fer_jax.inference.output.annotations import Annotations
     from fer_jax.inference.output.table import Table
+    from fer_jax.inference.output.timeline import Timeline
     from fer_jax.inference.predictor import Predictor
 
     runtime.tune_cpu()
@@ -105,6 +115,10 @@ def predict(args: argparse.Namespace) -> int:
     annotations = None
     if args.annotate:
         annotations = Annotations(common.open_folder(args.annotate, "--annotate"), found)
+    timeline = None
+    if args.timeline:
+        common.open_folder(Path(args.timeline).parent, "--timeline")
+        timeline = Timeline()
     table, position = None, None
     if args.out:
         table = Table(args.out, predictor.classifier.emotions, _made_by(args))
@@ -120,9 +134,11 @@ def predict(args: argparse.Namespace) -> int:
             table.start()
     try:
         with contextlib.closing(predictor.detector), annotations or contextlib.nullcontext():
-            counts = _process(predictor, found, args.every, position, table, annotations)
+            counts = _process(predictor, found, args.every, position, table, annotations, timeline)
         if table:
             table.finish()
+        if timeline:
+            timeline.save(args.timeline)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -180,6 +196,7 @@ def _process(
     position: dict[str, Any] | None,
     table: "Table | None",
     annotations: "Annotations | None",
+    timeline: "Timeline | None",
 ) -> collections.Counter[str]:
     """Writes, prints and draws the results of files; however it ends, the table holds what was done.
 
@@ -203,6 +220,8 @@ def _process(
                 # First, so that no row says that a copy exists that does not.
                 if annotations:
                     annotations.add(frame, faces, tracks)
+                if timeline:
+                    timeline.add(frame, faces, tracks)
                 if table is None:
                     _print(bar, frame, faces)
                 else:
@@ -232,7 +251,8 @@ def _summary(counts: collections.Counter[str], args: argparse.Namespace) -> str:
     if counts["file"]:
         text += f"; {_some(counts['file'], 'file')} could not be read"
     copies = f"; annotated copies in {args.annotate}" if args.annotate else ""
-    return text + (f" -> {args.out}" if args.out else "") + copies
+    chart = f"; emotions over time in {args.timeline}" if args.timeline else ""
+    return text + (f" -> {args.out}" if args.out else "") + copies + chart
 
 
 def _some(count: int, noun: str) -> str:

@@ -312,6 +312,15 @@ def test_without_a_table_the_results_are_printed(folder, clip, run, monkeypatch,
     assert said.err.endswith("1 image, 0 faces; 1 without a face\n")
 
 
+@pytest.mark.drawn
+def test_a_timeline_is_drawn_beside_a_table(clip, out, run, tmp_path, capsys):
+    path = tmp_path / "new" / "emotions.svg"
+    assert run(clip, "--out", out, "--timeline", path) == 0
+    assert f"emotions over time in {path}\n" in capsys.readouterr().out
+    assert path.read_text().startswith("<?xml") and len(rows(out)) == 12
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+
+
 def test_the_demo_needs_no_image_of_ones_own(run, drawn, capsys):
     assert run("--demo", "--annotate", drawn) == 0
     assert "grace_hopper.jpg: face 512 x 600 at 0, 0: " in capsys.readouterr().out
@@ -342,6 +351,8 @@ def test_what_cannot_be_begun_says_why(arguments, message, folder, run, capsys):
         ([], "give an INPUT, or --demo"),
         (["a.png", "--resume"], "--resume resumes the table of --out"),
         (["a.png", "--every", "0"], "expected seconds above 0"),
+        (["a.mp4", "--timeline", "a.xlsx"], "expected a file ending in .png, .svg, .pdf"),
+        (["a.mp4", "--timeline", "a.png", "--out", "a.csv", "--resume"], "give it without --resume"),
     ],
 )
 def test_flags_that_contradict_are_refused(arguments, message, capsys):
