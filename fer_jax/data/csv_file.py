@@ -1,30 +1,34 @@
 """Reads CSV files as programs write them: any usual delimiter, line end, and Unicode encoding."""
 
 import codecs
+import contextlib
 import csv
 import dataclasses
+import gzip
 import io
 import os
+import zlib
 from collections.abc import Iterator
+from typing import Any
 
 DELIMITERS = ",;\t|"
 _FIELD_LIMIT = 1 << 24  # characters; the default of 131,072 would hide what an odd row holds
 
 
 class CsvError(ValueError):
-    """A file that cannot be read as CSV; the message names the file and the row."""
+    """A file that cannot be read as CSV; the message names the file and, if it is known, the row."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CsvFile:
-    """A CSV file with a header.
+    """A CSV file with a header; gzip-compressed if its name ends in .gz.
 
     Attributes:
       path: of the file.
       encoding: of its text.
       header_line: its first row as it is written.
       delimiter: that of `DELIMITERS` which its first row has most of.
-      header: the names in its first row, without surrounding blanks, casefolded.
+      names: the names in its first row, without surrounding blanks.
       line_count: how many lines it has, about the number of rows.
     """
 
@@ -32,19 +36,28 @@ class CsvFile:
     encoding: str
     header_line: str
     delimiter: str
-    header: list[str]
+    names: list[str]
     line_count: int
 
-    def rows(self) -> Iterator[tuple[int, list[str]]]:
+    @property
+    def header(self) -> list[str]:
+        """The names, casefolded."""
+        return [name.casefold() for name in self.names]
+
+    def rows(self, *, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
         """Yields (row number as in an editor, fields) for each row below the header that is not empty.
 
+        Args:
+          strict: whether to raise for bytes that are no text and for misplaced quotes, instead of yielding
+            what can be read, for the caller to check row by row.
+
         Raises:
-          CsvError: a quote that is never closed.
+          CsvError: the file is damaged, or has a quote that is never closed.
           OSError: the file can no longer be read.
         """
         csv.field_size_limit(_FIELD_LIMIT)
-        with open(self.path, encoding=self.encoding, errors="replace", newline="") as file:
-            lines = csv.reader(file, delimiter=self.delimiter)
+        with self.text("strict" if strict else "replace") as file:
+            lines = csv.reader(file, delimiter=self.delimiter, strict=strict)
             try:
                 next(lines, None)
                 yield from ((lines.line_num, row) for row in lines if row)
@@ -52,35 +65,49 @@ class CsvFile:
                 reason = f"{self.path}, row {lines.line_num}: not CSV ({error}); is a quote never closed?"
                 raise CsvError(reason) from error
 
+    @contextlib.contextmanager
+    def text(self, errors: str = "strict") -> Iterator[io.TextIOWrapper]:
+        """Opens the file as text with its line ends; raises as `rows`."""
+        with _open(self.path) as file:
+            yield io.TextIOWrapper(file, encoding=self.encoding, errors=errors, newline="")
+
 
 def open_csv(path: str | os.PathLike) -> CsvFile:
     """Reads a CSV file's header.
 
     Raises:
+      CsvError: it is compressed and damaged.
       OSError: the file cannot be read.
     """
-    with open(path, "rb") as file:
+    with _open(path) as file:
         start = file.read(1 << 16)
         counts = [start.count(end) for end in (b"\n", b"\r")]
         while block := file.read(1 << 22):
             counts = [count + block.count(end) for count, end in zip(counts, (b"\n", b"\r"), strict=True)]
-    encoding = find_encoding(start)
+    encoding = _find_encoding(start)
     header_line = next(io.StringIO(start.decode(encoding, "replace"), newline=None), "").rstrip("\n")
-    delimiter = find_delimiter(header_line)
+    delimiter = max(DELIMITERS, key=header_line.count)
     names = next(csv.reader([header_line], delimiter=delimiter, skipinitialspace=True), [])
-    header = [name.strip().casefold() for name in names]
-    return CsvFile(os.fspath(path), encoding, header_line, delimiter, header, max(counts))
+    names = [name.strip() for name in names]
+    return CsvFile(os.fspath(path), encoding, header_line, delimiter, names, max(counts))
 
 
-def find_encoding(start: bytes) -> str:
+@contextlib.contextmanager
+def _open(path: str | os.PathLike) -> Iterator[Any]:
+    """Opens a file in binary, decompressed, and names it in errors about its content."""
+    is_compressed = os.fspath(path).endswith(".gz")
+    try:
+        with gzip.open(path) if is_compressed else open(path, "rb") as file:
+            yield file
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        kind = "compressed text" if is_compressed else "text in UTF-8 or UTF-16"
+        raise CsvError(f"{path} cannot be read as {kind} ({error}): save or copy it again") from error
+
+
+def _find_encoding(start: bytes) -> str:
     """Returns the encoding of a text that begins with `start`, by its byte order mark or zero bytes."""
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     if start[1:2] == b"\0":
         return "utf-16-le"
     return "utf-16-be" if start[:1] == b"\0" else "utf-8-sig"
-
-
-def find_delimiter(header_line: str) -> str:
-    """Returns that of `DELIMITERS` which a header has most of, a comma where it has none."""
-    return max(DELIMITERS, key=header_line.count)

@@ -1,16 +1,14 @@
 """Reads a list of training images to exclude, such as suspected label errors, and applies it."""
 
-import csv
 import dataclasses
 import hashlib
-import io
 import os
 import pathlib
 
 import numpy as np
 
 from fer_jax import tables
-from fer_jax.data.csv_file import find_delimiter, find_encoding
+from fer_jax.data.csv_file import open_csv
 from fer_jax.data.faces import Faces
 
 COLUMN = "id"
@@ -34,7 +32,7 @@ class ExcludeList:
 def read(path: os.PathLike | str) -> ExcludeList:
     """Reads a CSV whose header names a column `id`, or, without such a header, a text with one id per line.
 
-    Empty lines are skipped, and an id may occur twice.
+    Empty lines are skipped, and an id may occur twice. A name that ends in .gz is of a compressed file.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -46,30 +44,25 @@ def read(path: os.PathLike | str) -> ExcludeList:
             f"there is no file {path}: config.data.drop_ids takes a text with one id a line or a CSV with a "
             "column id, such as fer-jax label-errors writes"
         )
-    content = path.read_bytes()
-    try:
-        text = content.decode(find_encoding(content))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no UTF-8 text ({error}): save the list of ids as plain text") from None
-    first_line = next(io.StringIO(text, newline=None), "")
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=find_delimiter(first_line))
-    header = [name.strip() for name in next(lines, [])]
+    table = open_csv(path)
     rows: dict[str, int] = {}
-    if COLUMN in header:
-        column = header.index(COLUMN)
-        for line in filter(None, lines):
-            name = line[column].strip() if column < len(line) else ""
+    if COLUMN in table.header:
+        column = table.header.index(COLUMN)
+        for number, row in table.rows():
+            name = row[column].strip() if column < len(row) else ""
             if not name:
                 where = f"column {column + 1}, the one named {COLUMN}"
-                raise ValueError(f"{path}, row {lines.line_num}: no id in {where}; got {line}")
-            rows.setdefault(tables.csv_value(name), lines.line_num)
+                raise ValueError(f"{path}, row {number}: no id in {where}; got {row}")
+            rows.setdefault(tables.csv_value(name), number)
     else:
-        for number, line in enumerate(io.StringIO(text, newline=None), 1):
-            if name := line.strip():
-                rows.setdefault(name, number)
+        with table.text() as lines:
+            for number, line in enumerate(lines, 1):
+                if name := line.strip():
+                    rows.setdefault(name, number)
     if not rows:
         raise ValueError(f"{path} names no id: set config.data.drop_ids='' to exclude no image")
-    return ExcludeList(str(path), rows, hashlib.sha256(content).hexdigest())
+    with open(path, "rb") as file:
+        return ExcludeList(str(path), rows, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def exclude(faces: Faces, listed: ExcludeList) -> Faces:

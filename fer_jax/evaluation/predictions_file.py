@@ -1,18 +1,16 @@
 """Predictions as a CSV file, one row per image; gzip-compressed if its name ends in .gz."""
 
-import contextlib
-import csv
 import dataclasses
 import gzip
 import math
 import os
 import pathlib
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from fer_jax import tables
+from fer_jax.data.csv_file import CsvFile, open_csv
 from fer_jax.data.emotions import CONTEMPT, EMOTIONS, UnknownEmotionError, canonical
 from fer_jax.evaluation import leakage
 from fer_jax.evaluation.metrics import classification
@@ -72,31 +70,20 @@ def columns(path: os.PathLike | str) -> list[str]:
       FileNotFoundError: the file does not exist.
       ValueError: it is empty or no text, or has two equal columns.
     """
-    with _open(path) as lines:
-        return list(lines.fieldnames or ())
+    return _open(path)[1]
 
 
-@contextlib.contextmanager
-def _open(path: os.PathLike | str) -> Iterator[csv.DictReader]:
-    """Opens a file and names its columns as `_column` does."""
-    opened = gzip.open if str(path).endswith(".gz") else open
-    try:
-        with opened(path, "rt", newline="", encoding="utf-8-sig") as file:
-            lines = csv.DictReader(file)
-            if not lines.fieldnames:
-                raise ValueError(f"{path} is empty: expected a header with id and the classes")
-            if len(lines.fieldnames) > MOST_COLUMNS:
-                count = f"{len(lines.fieldnames):,}"
-                raise ValueError(f"{path} has {count} columns; expected id and one for each class")
-            found = [_column(name) for name in lines.fieldnames]
-            if again := [name for name in found if found.count(name) > 1]:
-                raise ValueError(f"{path} has two columns {again[0]}: {', '.join(lines.fieldnames)}")
-            lines.fieldnames = found
-            yield lines
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error, csv.Error) as error:
-        raise ValueError(
-            f"{path} cannot be read as {'compressed ' * (opened != open)}text: {error}"
-        ) from None
+def _open(path: os.PathLike | str) -> tuple[CsvFile, list[str]]:
+    """Opens a file; returns it and the names of its columns by `_column`."""
+    table = open_csv(path)
+    if not table.names:
+        raise ValueError(f"{path} is empty: expected a header with id and the classes")
+    if len(table.names) > MOST_COLUMNS:
+        raise ValueError(f"{path} has over {MOST_COLUMNS:,} columns; expected id and one for each class")
+    found = [_column(name) for name in table.names]
+    if again := [name for name in found if found.count(name) > 1]:
+        raise ValueError(f"{path} has two columns {again[0]}: {', '.join(table.names)}")
+    return table, found
 
 
 def _column(name: str) -> str:
@@ -126,25 +113,25 @@ def read(path: os.PathLike | str, names: Sequence[str] | None = None) -> Predict
       ValueError: it lacks a column, repeats an id, or has a bad row (the message names file and row), or as
         `classification.check`.
     """
-    with _open(path) as lines:
-        fields = lines.fieldnames or ()
-        names = list(names or [name for name in fields if name not in _COLUMNS] or EMOTIONS)
-        if missing := [name for name in ("id", *names) if name not in fields]:
-            raise ValueError(
-                f"{path} lacks the columns {', '.join(missing)}; expected id and one column of probabilities "
-                f"for each of {', '.join(names)}"
-            )
-        rows: list[tuple] = []
-        places: dict[str, int] = {}
-        for line in lines:
-            where, name = f"{path}, row {lines.line_num}", tables.csv_value(line["id"])
-            if name in places:
-                raise ValueError(f"{where}: the id {name!r} was in row {places[name]} already")
-            places[name] = lines.line_num
-            try:
-                rows.append(_row(line, names))
-            except ValueError as error:
-                raise ValueError(f"{where}{error}") from None
+    table, fields = _open(path)
+    names = list(names or [name for name in fields if name not in _COLUMNS] or EMOTIONS)
+    if missing := [name for name in ("id", *names) if name not in fields]:
+        raise ValueError(
+            f"{path} lacks the columns {', '.join(missing)}; expected id and one column of probabilities "
+            f"for each of {', '.join(names)}"
+        )
+    rows: list[tuple] = []
+    places: dict[str, int] = {}
+    for number, row in table.rows():
+        where, line = f"{path}, row {number}", dict(zip(fields, row, strict=False))
+        try:
+            rows.append(_row(line, names))
+        except ValueError as error:
+            raise ValueError(f"{where}{error}") from None
+        name = tables.csv_value(line["id"])
+        if name in places:
+            raise ValueError(f"{where}: the id {name!r} was in row {places[name]} already")
+        places[name] = number
     if not rows:
         raise ValueError(f"{path} has no rows below its header: expected one for each image")
     probs, *others = zip(*rows, strict=True)
@@ -163,12 +150,20 @@ def read(path: os.PathLike | str, names: Sequence[str] | None = None) -> Predict
 def _row(line: dict[str, str], names: list[str]) -> tuple[list[float], int | None, int | None, int | None]:
     """Returns (probabilities, label, group, copy) of a row, None for what is empty or missing.
 
+    Args:
+      line: its fields by column, fewer if it is too short.
+      names: of the classes.
+
     Raises:
       ValueError: a value is bad; the message continues the row's place.
     """
+    if missing := [name for name in ("id", *names) if name not in line]:
+        raise ValueError(
+            f": expected id and a probability for each of {', '.join(names)}; it ends before {missing[0]}"
+        )
     try:
         probs = [float(line[name]) for name in names]
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f": expected a probability for each of {', '.join(names)} ({error})") from None
     label, group, copy = (line.get(name) or None for name in ("label", "group", "copy"))
     if label in names:

@@ -79,6 +79,8 @@ def test_listed_faces_are_excluded(faces, tmp_path):
         ("a/1\n\nb/7\n", r"ids, row 3: no training image has the id 'b/7' \(the first one's is 'a/0'\)"),
         ("name,label\na/1,sad\n", r"ids, row 1: no training image has the id 'name,label'.*a column id"),
         ('label,id\n"sad,\nor not",a/1\nsad,a/9\n', r"ids, row 4: no training image has the id 'a/9'"),
+        ('id,label\na/1,sad\n"a/2,sad\na/3,sad\n', "ids, row 4: not CSV .*is a quote never closed"),
+        (f"id,label\n{'a' * 2**24}b,sad\n", "ids, row 2: not CSV .field larger than field limit"),
         ("\n".join(f"a/{i}" for i in range(6)), "ids lists all 6 training images: none is left"),
     ],
 )
@@ -92,5 +94,5 @@ def test_a_file_that_is_not_there_or_no_text(tmp_path):
     with pytest.raises(FileNotFoundError, match=re.escape(f"no file {tmp_path / 'ids'}: config.data")):
         exclude_list.read(tmp_path / "ids")
     (tmp_path / "ids").write_bytes(b"\x89PNG\xff")
-    with pytest.raises(ValueError, match="ids is no UTF-8 text"):
+    with pytest.raises(ValueError, match="ids cannot be read as text in UTF-8 or UTF-16"):
         exclude_list.read(tmp_path / "ids")

@@ -1,5 +1,8 @@
 """Predictions as CSV: what was written is read, as are other programs' files; errors name file and row."""
 
+import csv
+import gzip
+import io
 import re
 
 import numpy as np
@@ -8,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_jax import batch_inference
+from fer_jax.data.csv_file import DELIMITERS
 from fer_jax.data.emotions import EMOTIONS, class_names
 from fer_jax.evaluation import leakage, predictions_file
 
@@ -53,6 +57,30 @@ def test_what_was_written_is_read(folder, table, name, digits):
             assert value.dtype == expected.dtype and (value == expected).all()
 
 
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(
+    tables(),
+    st.sampled_from(["o.csv", "o.csv.gz"]),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"]),
+    st.sampled_from(DELIMITERS),
+    st.sampled_from(["\n", "\r", "\r\n"]),
+)
+def test_any_form_of_csv_is_read_the_same(folder, table, name, encoding, delimiter, end):
+    predictions_file.write(folder / "p.csv", table)
+    text = io.StringIO(newline="")
+    with open(folder / "p.csv", newline="") as file:
+        # Python 3.11 does not quote a carriage return by itself.
+        form = {"delimiter": delimiter, "lineterminator": end, "quoting": csv.QUOTE_ALL}
+        csv.writer(text, **form).writerows(csv.reader(file))
+    content = text.getvalue().encode(encoding)
+    (folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    expected, found = (predictions_file.read(folder / which) for which in ("p.csv", name))
+    assert (found.ids, found.names) == (expected.ids, expected.names)
+    np.testing.assert_array_equal(found.probs, expected.probs)
+    for attribute in ("labels", "groups", "copies"):
+        np.testing.assert_array_equal(getattr(found, attribute), getattr(expected, attribute))
+
+
 def test_a_file_has_a_row_for_each_image(tmp_path):
     table = predictions_file.Predictions(["x"], np.array([[0.25, 0.75]]), np.array([0]), ["sad", "happy"])
     table.copies = np.array([leakage.KINDS.index("near")])
@@ -89,7 +117,11 @@ def test_classes_go_by_their_usual_names_and_rounded_rows_are_renormalized(tmp_p
         ("id,label\n", "lacks the columns angry, disgust, .*, neutral; expected id and one column"),
         ("id,anger,Angry\na,0.5,0.5\n", "has two columns angry: id, anger, Angry"),
         (f"{HEADER}\n{ROW}\nb,0,0,1,0,x,0,0,0,0\n", ", row 3: expected a probab.*'x'"),
-        (f"{HEADER}\na,0,0,1,0\n", ", row 2: expected a probability for each of angry"),
+        (
+            f"{HEADER}\na,0,0,1,0\n",
+            ", row 2: expected id and a probability for each of angry, .*ends before fear",
+        ),
+        (f"{HEADER[3:]},id\n{ROW[2:]}\n", ", row 2: expected id and .* it ends before id"),
         (f"{HEADER}\na,7{ROW[3:]}\n", ", row 2: the label is '7', expected a number from 0 to 6"),
         (f"{HEADER}\na,joy{ROW[3:]}\n", ", row 2: the label is 'joy'"),
         (f"{HEADER}\n{ROW}{ROW}\n{ROW}\n", ", row 2"),
@@ -98,8 +130,12 @@ def test_classes_go_by_their_usual_names_and_rounded_rows_are_renormalized(tmp_p
         (f"{HEADER},group\n{ROW},x\n", ", row 2: group is 'x', expected a number"),
         (f"{HEADER},group\n{ROW},{'9' * 5000}\n", r", row 2: group is '9{40}', expected .* below 10\*\*18"),
         (f"{HEADER}\na,{'9' * 5000}{ROW[3:]}\n", ", row 2: the label is '9{40}', expected a number"),
-        (f'{HEADER}\na,"{"9" * 2**25}', "cannot be read as text: field larger than field limit"),
-        (f"{','.join(map(str, range(10_000)))}\n", "has 10,000 columns; expected id and one for each class"),
+        (f'{HEADER}\na,"{"9" * 2**25}', ", row 2: not CSV .field larger than field limit"),
+        (f'{HEADER}\n{ROW}\n"b,0,0,1,0,0,0,0,0,0\n', ", row 3: not CSV .*is a quote never closed"),
+        (
+            f"{','.join(map(str, range(10_000)))}\n",
+            "has over 1,000 columns; expected id and one for each class",
+        ),
     ],
 )
 def test_refuses(text, message, tmp_path):
@@ -125,11 +161,23 @@ def test_says_why_a_row_is_not_a_distribution(row, reason, tmp_path):
         predictions_file.read(tmp_path / "p.csv")
 
 
-@pytest.mark.parametrize("content", [b"id,angry\n", b"\x1f\x8b\x08\x00cut"])
-def test_a_compressed_file_that_is_damaged(tmp_path, content):
-    (tmp_path / "a.csv.gz").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a.csv.gz cannot be read as compressed text"):
-        predictions_file.read(tmp_path / "a.csv.gz")
+COMPRESSED = gzip.compress(f"{HEADER}\n{ROW}\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("a.csv.gz", b"id,angry\n", "compressed text"),
+        ("a.csv.gz", b"\x1f\x8b\x08\x00cut", "compressed text"),
+        ("a.csv.gz", COMPRESSED[:-12], "compressed text"),
+        ("a.csv.gz", COMPRESSED[:-8] + b"12345678", "compressed text"),
+        ("a.csv", f"{HEADER}\n{ROW}\n".replace("a,", "\xe4,").encode("latin-1"), "text in UTF-8 or UTF-16"),
+    ],
+)
+def test_a_file_that_is_damaged_or_no_text(tmp_path, name, content, kind):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} cannot be read as {kind}"):
+        predictions_file.read(tmp_path / name)
 
 
 def test_classes_that_are_ruled_out():

@@ -77,7 +77,7 @@ def _read_csv(table: CsvFile) -> Iterator[Record | BadRecordError]:
         table.header.index(name) if name in table.header else None for name in ("emotion", "pixels", "usage")
     ]
     name, shape = Path(table.path).name, None
-    for index, (number, row) in enumerate(table.rows()):
+    for index, (number, row) in enumerate(table.rows(strict=False)):
         where = f"{name} row {number}"
         try:
             if len(row) < len(table.header):

@@ -1,6 +1,5 @@
 """Metrics for every subgroup of a split: by age, by source, by any attribute in a table of its images."""
 
-import csv
 import itertools
 import os
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fer_jax import tables
+from fer_jax.data.csv_file import open_csv
 from fer_jax.evaluation.metrics import bootstrap, calibration, classification
 
 # The resampled metrics, in the order of tables and pictures.
@@ -38,19 +38,14 @@ class Table(NamedTuple):
 
 
 def read_table(path: os.PathLike | str) -> Table:
-    """Reads a CSV file (UTF-8) with a column 'id' and one or more columns of categories.
+    """Reads a CSV file with a column 'id' and one or more columns of categories.
 
     Raises:
       OSError: the file cannot be read.
       ValueError: it is not such a table; the message names the file, the row and what is wrong.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(file, strict=True)
-            rows = [(lines.line_num, [cell.strip() for cell in row]) for row in lines if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a CSV file in UTF-8: {error}") from error
-    header = rows[0][1] if rows else []
+    file = open_csv(path)
+    header = file.names
     found = ", ".join(map(repr, header)) or "nothing"
     if header.count("id") != 1:
         raise ValueError(f"{path}, row 1: expected one column 'id', found {found}")
@@ -60,7 +55,8 @@ def read_table(path: os.PathLike | str) -> Table:
             f"found {found}"
         )
     place, values, places = header.index("id"), {}, {}
-    for number, cells in rows[1:]:
+    for number, row in file.rows():
+        cells = [cell.strip() for cell in row]
         if len(cells) != len(header):
             raise ValueError(
                 f"{path}, row {number}: {len(cells)} cells, expected {len(header)} ({', '.join(header)})"

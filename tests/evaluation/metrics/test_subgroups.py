@@ -118,9 +118,14 @@ def test_written_beside_the_report(found, tmp_path):
         assert np.asarray(image.convert("L")).std() > 5
 
 
-def test_tables_are_read_as_spreadsheets_write_them(tmp_path):
+@pytest.mark.parametrize(
+    ("encoding", "delimiter"), [("utf-8-sig", ","), ("utf-8", ";"), ("utf-16", "\t"), ("utf-16-le", ";")]
+)
+def test_tables_are_read_as_spreadsheets_write_them(tmp_path, encoding, delimiter):
     path = tmp_path / "faces.csv"
-    path.write_bytes('\ufeffage, id ,"source"\r\n young,a," the, web "\r\n\r\nold,b,\r\n'.encode())
+    lines = 'age, id ,"source"', ' young,a," the, web "', "", "old,b,", ""
+    text = "\r\n".join(lines).replace(",", delimiter).replace(f"the{delimiter}", "the,")
+    path.write_bytes(text.encode(encoding))
     table = subgroups.read_table(path)
     assert table.attributes == ("age", "source")
     assert table.values == {"a": ("young", "the, web"), "b": ("old", "")}
@@ -135,7 +140,7 @@ def test_tables_are_read_as_spreadsheets_write_them(tmp_path):
         ("id,age,age\na,1,2\n", "each with its own name, found 'id', 'age', 'age'"),
         ("id,age\na,old\nb\n", r"row 3: 1 cells, expected 2 \(id, age\)"),
         ("id,age\na,old\nb,old\n\na,young\n", "row 5: the id 'a' is already in row 2"),
-        ('id,age\na,"old\n', "is not a CSV file in UTF-8: unexpected end of data"),
+        ('id,age\na,"old\nb,young\n', "row 3: not CSV .unexpected end of data.; is a quote never closed"),
     ],
 )
 def test_tables_that_are_none(tmp_path, text, expected):
@@ -149,7 +154,7 @@ def test_tables_that_are_none(tmp_path, text, expected):
 def test_tables_that_do_not_fit(tmp_path):
     path = tmp_path / "faces.csv"
     path.write_bytes(b"id,age\n\xff\xfe,old\n")
-    with pytest.raises(ValueError, match="is not a CSV file in UTF-8"):
+    with pytest.raises(ValueError, match="cannot be read as text in UTF-8 or UTF-16"):
         subgroups.read_table(path)
     table = subgroups.Table("faces.csv", ("age",), {"x": ("old",)})
     message = "faces.csv: none of its ids is in the split; it has 'x', the split 'face 0'"
