@@ -1,5 +1,8 @@
 """Decodes images: a file, bytes, a Pillow image, or an array becomes a uint8 array."""
 
+import collections
+import functools
+import importlib.util
 import io
 import os
 import re
@@ -17,6 +20,8 @@ IMAGE_ENDINGS = (
     ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".avif",
     ".jp2",
 )  # fmt: skip
+HEIF_ENDINGS = (".heic", ".heif")  # for which Pillow needs another package
+_INSTALL_HEIF = "pip install 'fer_jax[heif]'"
 # Pillow's names of their formats. It reads more: for one of them it starts another program.
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 MAX_PIXELS = 80_000_000  # a large photograph; a file that declares more is refused before it is decoded
@@ -42,6 +47,19 @@ class PictureError(ValueError):
     def __init__(self, where: str, reason: str):
         self.where, self.reason = where, reason
         super().__init__(f"{where}: {reason}")
+
+
+@functools.cache
+def image_endings() -> tuple[str, ...]:
+    """Returns the endings of the images that are read here: HEIC's only if pillow-heif is installed."""
+    return IMAGE_ENDINGS + HEIF_ENDINGS * (importlib.util.find_spec("pillow_heif") is not None)
+
+
+def describe_endings(skipped: collections.Counter[str]) -> str:
+    """Returns how many files have which ending, most first, and how to get HEIC images among them read."""
+    order = sorted(skipped.items(), key=lambda pair: (-pair[1], pair[0]))
+    counts = ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in order)
+    return counts + f" ({_INSTALL_HEIF} to read HEIC)" * any(ending in skipped for ending in HEIF_ENDINGS)
 
 
 def is_system_name(name: str) -> bool:
@@ -154,7 +172,8 @@ def decode(file: BinaryIO | bytes, name: str, max_pixels: int = MAX_PIXELS) -> n
     try:
         # Above its own limits Pillow warns, then refuses. The filters of warnings are the whole process's, so
         # the warning stays one: what it is about is refused just below.
-        image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
+        file = io.BytesIO(file) if isinstance(file, bytes) else file
+        image = Image.open(file, formats=_formats(file, name))
         if image.width * image.height > max_pixels:
             raise PictureError(name, _too_large(f"{image.width} x {image.height} pixels", max_pixels))
         return _from_pillow(image, name, in_place=True)  # a copy of a large image takes 100 MB
@@ -164,6 +183,20 @@ def decode(file: BinaryIO | bytes, name: str, max_pixels: int = MAX_PIXELS) -> n
         raise PictureError(name, _too_large(found, max_pixels)) from error
     except _DECODING_ERRORS as error:
         raise _explained(error, name) from error
+
+
+def _formats(file: BinaryIO, name: str) -> tuple[str, ...]:
+    """Returns the formats that a file may have; registers HEIF with Pillow for a file that is HEIC."""
+    start = file.read(10)
+    file.seek(-len(start), os.SEEK_CUR)
+    if start[4:] != b"ftyphe":  # the brands heic, heix, hevc and so on
+        return FORMATS
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise PictureError(name, f"is a HEIC image: {_INSTALL_HEIF} to read it") from error
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
 
 
 def _too_large(found: str, max_pixels: int) -> str:

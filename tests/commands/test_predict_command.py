@@ -134,7 +134,7 @@ def test_a_table_has_a_row_for_every_image_frame_and_error(folder, out, run, tin
     assert {row["track"] for row in frames} == {"1"}
     said = capsys.readouterr()
     assert f"3 images, 12 frames, 15 faces; 1 file could not be read -> {out}\n" in said.out
-    assert "5 inputs; skipped: 1 .heic\n" in said.err
+    assert "5 inputs; skipped: 1 .heic (pip install 'fer_jax[heif]' to read HEIC)\n" in said.err
     assert not out.with_name("out.csv.state").exists()
 
 

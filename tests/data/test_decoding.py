@@ -1,7 +1,11 @@
 """Images in every form that people have them in."""
 
+import collections
+import importlib.machinery
 import io
 import struct
+import sys
+import types
 import warnings
 import zlib
 
@@ -66,6 +70,46 @@ def test_every_format_has_an_ending_and_is_read(kind, tmp_path):
     image.save(tmp_path / f"a.{ending}", kind)
     assert ending in ("ppm", "pgm") or f".{ending}" in decoding.IMAGE_ENDINGS
     np.testing.assert_allclose(decoding.read(tmp_path / f"a.{ending}"), 90, atol=2)
+
+
+HEIC = b"\0\0\0\x18ftypheic" + encoded(Image.fromarray(COLOR), "PNG")  # as the package below takes it
+
+
+@pytest.fixture
+def pillow_heif(monkeypatch):
+    """A package of this name that is installed."""
+    package = types.ModuleType("pillow_heif")
+    package.__spec__ = importlib.machinery.ModuleSpec("pillow_heif", None)
+
+    def register_heif_opener():
+        entry = lambda file, name: Image.open(io.BytesIO(file.read()[12:])), None  # noqa: E731
+        monkeypatch.setitem(Image.OPEN, "HEIF", entry)
+
+    package.register_heif_opener = register_heif_opener
+    monkeypatch.setitem(sys.modules, "pillow_heif", package)
+    decoding.image_endings.cache_clear()
+    yield
+    decoding.image_endings.cache_clear()
+
+
+def test_heic_is_read_with_its_package(pillow_heif, tmp_path):
+    (tmp_path / "a.HEIC").write_bytes(HEIC)
+    assert {".heic", ".heif", ".jpg"} < set(decoding.image_endings())
+    for form in (HEIC, io.BytesIO(HEIC), tmp_path / "a.HEIC"):
+        np.testing.assert_array_equal(decoding.read(form), COLOR)
+    with pytest.raises(PictureError, match="the image: cannot be decoded: .*; expected a whole image file"):
+        decoding.read(HEIC[:40])
+
+
+def test_without_its_package_heic_is_counted_with_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # which no import finds
+    decoding.image_endings.cache_clear()
+    with pytest.raises(PictureError, match=r"is a HEIC image: pip install 'fer_jax\[heif\]' to read it"):
+        decoding.read(HEIC)
+    skipped = collections.Counter({".txt": 1, ".heic": 1200, "": 2})
+    expected = "1,200 .heic, 2 without ending, 1 .txt (pip install 'fer_jax[heif]' to read HEIC)"
+    assert decoding.describe_endings(skipped) == expected
+    assert decoding.describe_endings(collections.Counter([".txt"])) == "1 .txt"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -1,5 +1,6 @@
 """Reads image folders: SPLIT/CLASS/..., CLASS/..., and Kaggle's FER2013 (file names hold the split)."""
 
+import collections
 import os
 import re
 import unicodedata
@@ -7,7 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from fer_jax.data.decoding import IMAGE_ENDINGS, PictureError, folder_identity, is_system_name, read, walk
+from fer_jax.data.decoding import (
+    PictureError,
+    describe_endings,
+    folder_identity,
+    image_endings,
+    is_system_name,
+    read,
+    walk,
+)
 from fer_jax.data.emotions import EMOTIONS, UnknownEmotionError, canonical, emotion_id
 from fer_jax.data.sources.record import KNOWN_SPLITS, BadRecordError, Record, Source, SourceError, split_name
 
@@ -97,7 +106,8 @@ def open_folders(root: Path, class_map: Mapping[str, str] | None = None, splits:
     labels = _labels(root, {name for _, name in classes}, notes, class_map)
     given = (*parents, *(root / top / name for top, name in classes))
     entered = {folder_identity(folder, _refuse) for folder in given}
-    entries, others, mapped = [], 0, dict.fromkeys(class_map, 0)
+    entries, mapped = [], dict.fromkeys(class_map, 0)
+    others: collections.Counter[str] = collections.Counter()
     for (top, name), split in classes.items():
         files, ignored = _images_below(root, os.path.join(top, name), entered)
         if _key(name) in mapped:
@@ -106,14 +116,18 @@ def open_folders(root: Path, class_map: Mapping[str, str] | None = None, splits:
             entries += [(file, labels[name], split) for file in files]
             others += ignored
     if not entries:
+        found = f"; found {describe_endings(others)}" if others else ""
         raise SourceError(
-            f"no images below {root} (looked in {len(classes)} class folders for {', '.join(IMAGE_ENDINGS)})"
+            f"no images below {root} (looked in {len(classes)} class folders for "
+            f"{', '.join(image_endings())}{found})"
         )
     for name, count in mapped.items():
         done = "left out" if class_map[name] == DROP else f"taken as {class_map[name]}"
         notes.append(f"{count:,} images of class {name} {done} (--map {name}={class_map[name]})")
     if others:
-        notes.append(f"files that are not images (by their ending) and were not looked at: {others}")
+        notes.append(
+            f"files that are not images (by their ending) and were not looked at: {describe_endings(others)}"
+        )
     if strays := [folder / name for folder in parents for name in _names(folder, files=True)]:
         notes.append(f"images outside the class folders, left out: {len(strays)}, such as {strays[0]}")
     kind = _kind(entries, splits, notes)
@@ -160,7 +174,7 @@ def _refuse(error: OSError) -> NoReturn:
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_ENDINGS)
+    return name.lower().endswith(image_endings())
 
 
 def _labels(
@@ -214,13 +228,14 @@ def _letters(text: str) -> str:
     return re.sub(r"[\W_]", "", text).casefold()
 
 
-def _images_below(root: Path, folder: str, entered: set[tuple[int, int]]) -> tuple[list[str], int]:
-    """Returns the paths of the images at any depth (from `root`, with /), and the count of other files."""
-    images, others = [], 0
+def _images_below(
+    root: Path, folder: str, entered: set[tuple[int, int]]
+) -> tuple[list[str], collections.Counter[str]]:
+    """Returns the paths of the images at any depth (from `root`, with /), and the endings of other files."""
+    images, others = [], collections.Counter()
     for parent, files in walk(root / folder, entered, _refuse):
-        found = [Path(parent, file).relative_to(root).as_posix() for file in files if _is_image(file)]
-        images += found
-        others += len(files) - len(found)
+        images += [Path(parent, file).relative_to(root).as_posix() for file in files if _is_image(file)]
+        others.update(os.path.splitext(file)[1].lower() for file in files if not _is_image(file))
     return images, others
 
 

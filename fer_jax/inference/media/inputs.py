@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from PIL import Image
 
-from fer_jax.data.decoding import IMAGE_ENDINGS, folder_identity, walk
+from fer_jax.data.decoding import describe_endings, folder_identity, image_endings, walk
 from fer_jax.inference.media.video import ANIMATED_ENDINGS, ANIMATED_FORMATS, VIDEO_ENDINGS
 
 SAMPLE = Path(__file__).with_name("grace_hopper.jpg")  # a photograph in the public domain, see NOTICE.md
@@ -75,7 +75,7 @@ def _find(path: str, word: str, skipped: collections.Counter[str]) -> Iterator[I
         if not below:
             raise InputError(
                 f"there is no image or video in {word}; expected files ending in "
-                f"{', '.join(IMAGE_ENDINGS + VIDEO_ENDINGS)}{describe(skipped)}"
+                f"{', '.join(image_endings() + VIDEO_ENDINGS)}{describe(skipped)}"
             )
         yield from below
     elif os.path.exists(path):
@@ -90,9 +90,7 @@ def _find(path: str, word: str, skipped: collections.Counter[str]) -> Iterator[I
 
 def describe(skipped: collections.Counter[str]) -> str:
     """Returns how many files were skipped, by their endings, to append to a message; '' if none was."""
-    order = sorted(skipped.items(), key=lambda pair: (-pair[1], pair[0]))
-    counts = ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in order)
-    return f"; skipped: {counts}" if counts else ""
+    return f"; skipped: {describe_endings(skipped)}" if skipped else ""
 
 
 def _below(folder: str, skipped: collections.Counter[str]) -> list[str]:
@@ -100,7 +98,7 @@ def _below(folder: str, skipped: collections.Counter[str]) -> list[str]:
     found = []
     for parent, files in walk(folder, {folder_identity(folder, _refuse)}, _refuse):
         for name in files:
-            if name.lower().endswith(IMAGE_ENDINGS + VIDEO_ENDINGS):
+            if name.lower().endswith(image_endings() + VIDEO_ENDINGS):
                 found.append(Path(parent, name).relative_to(folder).as_posix())
             else:
                 skipped[os.path.splitext(name)[1].lower()] += 1

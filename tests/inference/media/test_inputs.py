@@ -40,8 +40,20 @@ def test_what_is_skipped_is_counted_by_its_ending(folder):
         (folder / name).touch()
     _, skipped = inputs.find([str(folder), str(folder / "a.png")])
     assert skipped == collections.Counter({".heic": 3, ".txt": 1, "": 1})
-    assert inputs.describe(skipped) == "; skipped: 3 .heic, 1 without ending, 1 .txt"
+    assert inputs.describe(skipped).startswith("; skipped: 3 .heic, 1 without ending, 1 .txt (pip install")
     assert inputs.describe(collections.Counter()) == ""
+
+
+def test_what_systems_leave_in_folders_is_neither_found_nor_counted(folder):
+    names = ["@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", "deep/@eaDir/d.png", "__MACOSX/._a.png", "#recycle/x.png"]
+    names += [".thumbnails/x.png", "$RECYCLE.BIN/x.mp4", "._a.png", "Thumbs.db", ".DS_Store", "desktop.ini"]
+    names += ["System Volume Information/x.png", "lost+found/x.png"]
+    before = inputs.find([str(folder)])
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    assert inputs.find([str(folder)]) == before
+    assert before[1] == collections.Counter({".txt": 1})
 
 
 def test_animations_are_images_unless_their_frames_are_wanted(tmp_path):
