@@ -50,4 +50,30 @@ def write_atomically(path: pathlib.Path, content: bytes) -> None:
       OSError: it cannot be written; the old content stays.
     """
     partial(path).write_bytes(content)
-    os.replace(partial(path), path)
+    move_into_place(partial(path), path)
+
+
+def move_into_place(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Renames a complete file or folder; after a power cut, too, there is the old or the new one.
+
+    Everything in it is on the disk before it is renamed, and the new name before this returns.
+
+    Raises:
+      OSError: as `os.replace`, or the disk is full; the old one stays.
+    """
+    for path in [*source.rglob("*"), source] if source.is_dir() else [source]:
+        _sync(path)
+    os.replace(source, target)
+    _sync(target.parent)
+
+
+def _sync(path: pathlib.Path) -> None:
+    """Waits until a file, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # some network file systems refuse it for folders
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,8 +1,13 @@
 """A file is there whole or not at all, with the permissions that any other file gets."""
 
+import ast
+import errno
 import os
+import pathlib
+import stat
 
 import pytest
+from helpers import ROOT
 
 from fer_jax import io_utils
 
@@ -37,3 +42,69 @@ def test_what_was_there_stays_until_the_new_content_is_whole(tmp_path, monkeypat
         io_utils.write_atomically(path, b"new")
     assert seen == [(b"new", b"old")]
     assert path.read_bytes() == b"old" and io_utils.partial(path).read_bytes() == b"new"
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """What reached the disk, in order: the inodes that are synced, and "renamed"."""
+    found, sync, rename = [], os.fsync, os.replace
+
+    def note_sync(descriptor):
+        found.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    def note_rename(source, target):
+        found.append("renamed")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "replace", note_rename)
+    return found
+
+
+def test_content_is_on_the_disk_before_its_name_is(tmp_path, log):
+    """Or a power cut leaves an empty file under the name."""
+    io_utils.write_atomically(tmp_path / "state.json", b"{}")
+    assert log == [(tmp_path / "state.json").stat().st_ino, "renamed", tmp_path.stat().st_ino]
+
+
+def test_all_of_a_folder_is_on_the_disk_before_its_name_is(tmp_path, log):
+    (tmp_path / "new" / "deep").mkdir(parents=True)
+    for name in ("a", "deep/b"):
+        (tmp_path / "new" / name).write_text(name)
+    whole = {path.stat().st_ino for path in [tmp_path / "new", *(tmp_path / "new").rglob("*")]}
+    io_utils.move_into_place(tmp_path / "new", tmp_path / "named")
+    assert (set(log[:4]), log[4:]) == (whole, ["renamed", tmp_path.stat().st_ino])
+    assert (tmp_path / "named" / "deep" / "b").read_text() == "deep/b"
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_disk_that_cannot_sync_a_file_keeps_the_old_one(tmp_path, monkeypatch, folder):
+    """A folder that cannot be synced, as on some network file systems, does not matter."""
+    path, sync = tmp_path / "state.json", os.fsync
+    io_utils.write_atomically(path, b"old")
+
+    def refuse(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) == folder:
+            raise OSError(errno.EIO, "Input/output error")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    if folder:
+        io_utils.write_atomically(path, b"new")
+    else:
+        with pytest.raises(OSError, match="Input/output error"):
+            io_utils.write_atomically(path, b"new")
+    assert path.read_bytes() == (b"new" if folder else b"old")
+
+
+def test_only_what_is_moved_away_is_renamed_otherwise():
+    found = []
+    for path in sorted((ROOT / "fer_jax").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and ast.unparse(node).endswith(
+                ("os.replace", "os.rename", ".rename", "shutil.move")
+            ):
+                found.append(path.relative_to(ROOT / "fer_jax"))
+    away = ["data/dataset/build.py", "evaluation/compare/result_store.py", "training/checkpoints.py"]
+    assert found == [*map(pathlib.Path, [*away[:2], "io_utils.py", away[2]])]

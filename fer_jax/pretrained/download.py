@@ -105,7 +105,7 @@ def _fetch_new(url: str, target: pathlib.Path, checksum: str, megabytes: float) 
     if not _matches(partial, checksum):
         partial.unlink()
         raise WrongFileError(f"the download from {url} is not the expected file ({checksum}): try again")
-    os.replace(partial, target)
+    io_utils.move_into_place(partial, target)
 
 
 def digest(path: pathlib.Path, algorithm: str = "sha256") -> str:

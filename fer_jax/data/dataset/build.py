@@ -28,6 +28,7 @@ from fer_jax.data.sources import ferplus_join
 from fer_jax.data.sources.recognize import open_source
 from fer_jax.data.sources.record import SPLITS, BadRecordError, Source, SourceError
 from fer_jax.data.splits import first_appearance, stratified_group_split
+from fer_jax.io_utils import move_into_place
 
 
 def build(
@@ -204,7 +205,7 @@ def _move_into_place(folder: Path, out: Path) -> None:
     if (out / MANIFEST).exists():
         shutil.rmtree(old, ignore_errors=True)
         os.replace(out, old)
-    os.replace(folder, out)
+    move_into_place(folder, out)
     shutil.rmtree(old, ignore_errors=True)
 
 

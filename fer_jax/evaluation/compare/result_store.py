@@ -17,7 +17,7 @@ from typing import Any
 from fer_jax.evaluation import predictions_file
 from fer_jax.evaluation.compare import model_results, sweep
 from fer_jax.evaluation.report import report
-from fer_jax.io_utils import write_atomically
+from fer_jax.io_utils import move_into_place, write_atomically
 
 ABLATION = "ablation.json"
 DIGITS = 7  # of the probabilities: float32 has no more
@@ -103,7 +103,7 @@ def _take_place(folder: pathlib.Path, replace: bool) -> Iterator[pathlib.Path]:
         yield new
         if folder.exists():
             folder.rename(old)
-        new.rename(folder)
+        move_into_place(new, folder)
 
 
 def _run(facts: dict[str, Any], run: StoredRun) -> dict[str, Any]:

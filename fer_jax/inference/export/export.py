@@ -9,6 +9,7 @@ from typing import Any
 
 from fer_jax.inference.export import check, metadata
 from fer_jax.inference.export.program import Program
+from fer_jax.io_utils import move_into_place
 
 FORMATS = ("onnx", "tflite", "stablehlo", "safetensors")
 
@@ -71,5 +72,5 @@ def export(
         described = metadata.describe(program, precision, form.versions()) | {"verified": found}
         form.annotate(path, described)
         for file in pathlib.Path(folder).iterdir():
-            os.replace(file, out.with_name(file.name))
+            move_into_place(file, out.with_name(file.name))
     return described

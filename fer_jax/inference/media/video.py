@@ -218,7 +218,7 @@ def copy_video(original: os.PathLike | str, folder: Path, name: str) -> Iterator
                 yield Copy(path, write)
                 copy.mux(video.encode(None))
                 copy_sound(np.inf)
-            os.replace(partial, path)
+            io_utils.move_into_place(partial, path)
         finally:
             partial.unlink(missing_ok=True)
 

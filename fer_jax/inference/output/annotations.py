@@ -71,7 +71,7 @@ class Annotations(contextlib.AbstractContextManager):
             if frame.frame is None:
                 path = path.with_name(path.name + _IMAGE_ENDING)
                 Image.fromarray(drawn).save(io_utils.partial(path), "JPEG", quality=92)
-                os.replace(io_utils.partial(path), path)
+                io_utils.move_into_place(io_utils.partial(path), path)
             else:
                 if self._copy is None:
                     copy = video.copy_video(frame.source, path.parent, path.name)
