@@ -11,7 +11,7 @@ what fer-jax prepare takes.
 import argparse
 
 from fer_jax.commands import common
-from fer_jax.data.sources import folders
+from fer_jax.data.sources import classes
 
 
 def _correlation(text: str) -> float:
@@ -42,7 +42,7 @@ def audit(args: argparse.Namespace) -> int:
     """Audits, writes and prints; returns the exit code."""
     from fer_jax.data.audit.audit_report import write_audit
 
-    class_map, out = folders.parse_map(args.map), common.open_folder(args.out)
+    class_map, out = classes.parse(args.map), common.open_folder(args.out)
     report = write_audit(args.source, out, class_map=class_map, near_threshold=args.near_threshold)
     for kind in ("note", "warning"):
         for line in report[f"{kind}s"]:

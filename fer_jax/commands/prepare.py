@@ -39,7 +39,7 @@ from configs import cnn
 from fer_jax.data.dataset.build import build
 from fer_jax.data.dataset.read import DatasetError
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.data.sources import folders
+from fer_jax.data.sources import classes
 from fer_jax.data.sources.record import BadRecordError, SourceError
 
 
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         manifest = build(
             args.source,
             args.out,
-            class_map=folders.parse_map(args.map),
+            class_map=classes.parse(args.map),
             splits=args.splits,
             ferplus_csv=args.ferplus,
             ferplus_pixels=args.ferplus_pixels,

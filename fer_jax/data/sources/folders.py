@@ -3,8 +3,7 @@
 import collections
 import os
 import re
-import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,64 +16,26 @@ from fer_jax.data.decoding import (
     read,
     walk,
 )
-from fer_jax.data.emotions import EMOTIONS, UnknownEmotionError, canonical, emotion_id
+from fer_jax.data.emotions import UnknownEmotionError, canonical
+from fer_jax.data.sources import classes
 from fer_jax.data.sources.record import KNOWN_SPLITS, BadRecordError, Record, Source, SourceError, split_name
 
-DROP = "drop"  # instead of an emotion, for classes that are left out
 DEEPEST = 3  # folders around a dataset that are searched for it
 
-# How datasets number their class folders, where that is not FER2013's order.
-NUMBERINGS = {
-    "AffectNet": (0, "neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", DROP),
-    "RAF-DB": (1, "surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"),
-}
 _KAGGLE_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_\d+", re.IGNORECASE)
 _Entry = tuple[str, int, str | None]  # path relative to the source, label, split
-
-
-def parse_map(words: Sequence[str]) -> dict[str, str]:
-    """Parses what the command line says of class folders.
-
-    Args:
-      words: each CLASS=EMOTION, or CLASS=drop to leave the class out.
-
-    Returns:
-      {class, as `_key` writes it: one of `EMOTIONS` or `DROP`}.
-
-    Raises:
-      SourceError: a word is not of that form, names no emotion, or contradicts another.
-    """
-    result: dict[str, str] = {}
-    for word in words:
-        name, equals, emotion = (part.strip() for part in word.partition("="))
-        if not (name and equals):
-            raise SourceError(
-                f"--map {word}: expected CLASS=EMOTION or CLASS={DROP}, such as contempt={DROP}"
-            )
-        try:
-            target = DROP if emotion.casefold() == DROP else canonical(emotion)
-        except UnknownEmotionError as error:
-            raise SourceError(f"--map {word}: {error}; or {DROP}, to leave the class out") from error
-        if result.setdefault(_key(name), target) != target:
-            raise SourceError(f"--map {word}: {name} was mapped to {result[_key(name)]} already")
-    return result
-
-
-def _key(name: str) -> str:
-    """Returns a class folder's name without case and in one Unicode form (macOS writes another)."""
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def open_folders(root: Path, class_map: Mapping[str, str] | None = None, splits: str | None = None) -> Source:
     """Lists the images below `root`; the names of its subfolders tell the layout.
 
     Class folders are matched by name (see `emotions.canonical`). Folders named 0 to 6, all seven of
-    them, are taken in the order of FER2013 unless the path tells of a dataset in `NUMBERINGS`; other
+    them, are taken in the order of FER2013 unless the path tells of a dataset in `classes.NUMBERINGS`; other
     numbers are refused.
 
     Args:
       root: the folder.
-      class_map: from `parse_map`, goes before names and numbers; the notes say what it did.
+      class_map: from `classes.parse`, goes before names and numbers; the notes say what it did.
       splits: what decides the split of files with Kaggle's names: "folders" or "names". By default names
         do, as Kaggle's test/ mixes two splits, unless a folder is a validation split.
 
@@ -100,30 +61,28 @@ def open_folders(root: Path, class_map: Mapping[str, str] | None = None, splits:
                 f"is; rename it or move it away (known splits: {KNOWN_SPLITS})"
             )
         parents += [root / top for top in tops]
-        classes = {(top, name): split_name(top) for top in tops for name in _subfolders(root / top)}
+        class_folders = {(top, name): split_name(top) for top in tops for name in _subfolders(root / top)}
     else:
-        classes = {("", name): None for name in tops}
-    labels = _labels(root, {name for _, name in classes}, notes, class_map)
-    given = (*parents, *(root / top / name for top, name in classes))
+        class_folders = {("", name): None for name in tops}
+    labels = _labels(root, {name for _, name in class_folders}, notes, class_map)
+    given = (*parents, *(root / top / name for top, name in class_folders))
     entered = {folder_identity(folder, _refuse) for folder in given}
     entries, mapped = [], dict.fromkeys(class_map, 0)
     others: collections.Counter[str] = collections.Counter()
-    for (top, name), split in classes.items():
+    for (top, name), split in class_folders.items():
         files, ignored = _images_below(root, os.path.join(top, name), entered)
-        if _key(name) in mapped:
-            mapped[_key(name)] += len(files)
+        if classes.key(name) in mapped:
+            mapped[classes.key(name)] += len(files)
         if labels[name] is not None:
             entries += [(file, labels[name], split) for file in files]
             others += ignored
     if not entries:
         found = f"; found {describe_endings(others)}" if others else ""
         raise SourceError(
-            f"no images below {root} (looked in {len(classes)} class folders for "
+            f"no images below {root} (looked in {len(class_folders)} class folders for "
             f"{', '.join(image_endings())}{found})"
         )
-    for name, count in mapped.items():
-        done = "left out" if class_map[name] == DROP else f"taken as {class_map[name]}"
-        notes.append(f"{count:,} images of class {name} {done} (--map {name}={class_map[name]})")
+    notes += classes.notes(class_map, mapped)
     if others:
         notes.append(
             f"files that are not images (by their ending) and were not looked at: {describe_endings(others)}"
@@ -181,51 +140,14 @@ def _labels(
     root: Path, names: set[str], notes: list[str], class_map: Mapping[str, str]
 ) -> dict[str, int | None]:
     """Returns the label of each class folder, None for those that are left out."""
-    if missing := sorted(class_map.keys() - set(map(_key, names))):
-        raise SourceError(
-            f"{root} has no class folder {missing[0]}, which --map names; it has: {', '.join(sorted(names))}"
-        )
-    targets = {name: class_map.get(_key(name), name) for name in sorted(names)}
-    numbers = {name for name, target in targets.items() if target.isdigit()}
-    if numbers and names == set(map(str, range(len(EMOTIONS)))) and not _foreign_numbering(root, names):
-        if all(targets[name] == DROP for name in names - numbers):
-            order = ", ".join(f"{i} {name}" for i, name in enumerate(EMOTIONS) if str(i) in numbers)
+    numbers = {name for name in names if name.isdigit() and classes.key(name) not in class_map}
+    numbering = {}
+    if numbers and names == classes.FER2013.keys() and not classes.foreign_numbering(root, names):
+        if all(class_map[name] == classes.DROP for name in names - numbers):
+            numbering = {name: classes.FER2013[name] for name in sorted(numbers)}
+            order = ", ".join(map(" ".join, numbering.items()))
             notes.append(f"the class folders are numbers; they were taken in the order of FER2013: {order}")
-            targets |= {name: EMOTIONS[int(name)] for name in numbers}
-    labels: dict[str, int | None] = {}
-    for name, target in targets.items():
-        try:
-            labels[name] = None if target == DROP else emotion_id(target)
-        except UnknownEmotionError as error:
-            advice = (
-                f"say what it is (--map {name}={DROP} leaves it out, --map {name}=disgust takes it as "
-                "disgust), rename the folder or move it out of the source"
-            )
-            if name.isdigit():
-                advice = (
-                    "numbers are only understood as 0 to 6, all seven, in the order of FER2013; "
-                    "datasets differ in how they count, so give these folders the names of their "
-                    f"emotions, or say them by --map {name}=EMOTION"
-                )
-                if numbering := _foreign_numbering(root, names):
-                    advice += f"; if they are {numbering}"
-            raise SourceError(f"{root}: {error}; {advice}") from error
-    return labels
-
-
-def _foreign_numbering(root: Path, names: set[str]) -> str | None:
-    """Returns the dataset that numbered class folders may be of, and the flags that name its classes."""
-    path = _letters(str(root.absolute()))
-    for dataset, (first, *emotions) in NUMBERINGS.items():
-        numbered = {str(number): emotion for number, emotion in enumerate(emotions, first)}
-        if names == numbered.keys() or (_letters(dataset) in path and names <= numbered.keys()):
-            flags = " ".join(f"--map {name}={numbered[name]}" for name in sorted(names))
-            return f"{dataset}'s, give {flags}"
-    return None
-
-
-def _letters(text: str) -> str:
-    return re.sub(r"[\W_]", "", text).casefold()
+    return classes.labels(root, names, class_map, numbering)
 
 
 def _images_below(

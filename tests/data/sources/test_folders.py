@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fer_jax.data.decoding import is_system_name
-from fer_jax.data.sources import folders
+from fer_jax.data.sources import classes
 from fer_jax.data.sources.recognize import open_source
 from fer_jax.data.sources.record import BadRecordError, SourceError
 
@@ -118,7 +118,7 @@ RAFDB = ["surprise", "fear", "disgust", "happy", "sad", "anger", "neutral"]
     ],
 )  # fmt: skip
 def test_an_explicit_map_goes_before_names_and_numbers(write_images, files, words, labels):
-    source = open_source(write_images(files), folders.parse_map(words))
+    source = open_source(write_images(files), classes.parse(words))
     assert [label for _, label in found(source).values()] == labels and source.total == len(labels)
     taken = [note for note in source.notes if "(--map " in note]
     assert len(taken) == len(words)
@@ -145,7 +145,7 @@ def test_an_explicit_map_goes_before_names_and_numbers(write_images, files, word
 def test_classes_that_are_not_known(write_images, files, words, message):
     root = write_images(files)
     with pytest.raises(SourceError, match=message):
-        open_source(root / "AffectNet7" if "Affect" in files[0] else root, folders.parse_map(words))
+        open_source(root / "AffectNet7" if "Affect" in files[0] else root, classes.parse(words))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_classes_that_are_not_known(write_images, files, words, message):
 )
 def test_a_map_that_cannot_be_read(words, message):
     with pytest.raises(SourceError, match=message):
-        folders.parse_map(words)
+        classes.parse(words)
 
 
 def test_class_names_in_either_unicode_form(write_images):
@@ -169,7 +169,7 @@ def test_class_names_in_either_unicode_form(write_images):
     for on_disk, typed in (names, names[::-1]):
         root = write_images([f"{on_disk}/1.png"], root=f"{len(on_disk)}")
         assert [
-            label for _, label in found(open_source(root, folders.parse_map([f"{typed}=angry"]))).values()
+            label for _, label in found(open_source(root, classes.parse([f"{typed}=angry"]))).values()
         ] == [0]
 
 

@@ -10,7 +10,7 @@ from helpers import build_dataset, named, script
 from fer_jax import models
 from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.data.sources import folders, synthetic
+from fer_jax.data.sources import classes, synthetic
 from fer_jax.evaluation import predictions_file
 from fer_jax.evaluation.compare import cross_dataset
 from fer_jax.loaded_model import LoadedModel
@@ -23,7 +23,7 @@ def mine(tmp_path_factory):
     """Another dataset: two faces a class to test on, and a class that was left out."""
     images, labels = synthetic.generate(2, 9, "test")
     faces = {"test": [*named(images, labels), (images[0], "contempt")]}
-    how = {"class_map": folders.parse_map(["contempt=drop"])}
+    how = {"class_map": classes.parse(["contempt=drop"])}
     return build_dataset(tmp_path_factory.mktemp("mine") / "mine", faces, **how)
 
 
