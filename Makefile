@@ -5,12 +5,13 @@
 # make docs         the documentation, in dist/docs
 # make lint         the linters
 # make clean        removes .venv
-# make report       the results page, the README's table and all reports from the stored predictions
+# make pictures     the picture at the top of the README
+# make report       the results page, the README's table of networks and all reports from the stored predictions
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test app web docs report lint clean
+.PHONY: quickstart test app web docs pictures report lint clean
 
 quickstart: .venv/installed
 	$(BIN)/python scripts/quickstart.py
@@ -27,6 +28,9 @@ web: .venv/with_export
 
 docs: .venv/with_docs
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs dist/docs
+
+pictures: .venv/installed
+	$(BIN)/python docs/pictures.py
 
 report: .venv/installed
 	$(BIN)/python scripts/results.py

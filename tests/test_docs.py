@@ -7,9 +7,12 @@ import re
 import shlex
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, program
+from PIL import Image
 
 from fer_jax import cli
+from fer_jax.inference.media.inputs import SAMPLE
+from fer_jax.inference.structures import Prediction
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -21,6 +24,8 @@ class Parsed(Exception):
 def _shell_lines(text: str) -> list[list[str]]:
     """Returns the words of each command in the text's shell blocks, comments removed."""
     blocks = re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    consoles = re.findall(r"^```console\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    blocks += re.findall(r"^\$ (.*\n)", "".join(consoles), re.MULTILINE)  # the rest is output
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
@@ -75,6 +80,23 @@ def test_links_between_pages_lead_somewhere():
     ]
     assert links
     assert [(page.name, target) for page, target in links if not (page.parent / target).exists()] == []
+
+
+def test_the_readme_is_short_and_its_pictures_are_small():
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= 200 and len(readme.split()) <= 1800
+    pictures = list((ROOT / "docs/pictures").iterdir())
+    assert pictures and all(path.stat().st_size < 200_000 for path in pictures)
+
+
+@pytest.mark.drawn
+def test_the_readmes_picture_can_be_drawn(monkeypatch, tmp_path):
+    pictures = program("docs/pictures.py")
+    monkeypatch.setattr(pictures, "OUT", tmp_path / "overview.png")
+    unclassified = Prediction(str(SAMPLE), 512, 600, ())
+    monkeypatch.setattr(pictures.Predictor, "load", lambda: lambda _: [unclassified])
+    pictures.main()
+    assert Image.open(pictures.OUT).size == Image.open(ROOT / "docs/pictures/overview.png").size
 
 
 def test_every_page_is_in_the_table_of_contents():

@@ -132,6 +132,13 @@ def plot_per_class(per_class: dict[str, dict[str, Any]], macro_f1: float, path: 
 def plot_risk_coverage(report: dict[str, Any], path: pathlib.Path) -> Figure:
     """Draws the accuracy of the answers against the share answered, from the result of `report.figures`."""
     figure, axis = new_figure(7, 4.6)
+    draw_risk_coverage(axis, report)
+    axis.set_title(f"Abstaining below a confidence (AURC {report['aurc']:.3f})", loc="left")
+    return save(figure, path)
+
+
+def draw_risk_coverage(axis: Axes, report: dict[str, Any]) -> None:
+    """Draws the curve of `plot_risk_coverage`."""
     curve = report["risk_coverage"]
     axis.plot(curve["coverage"], 1 - np.array(curve["risk"]), color="C0", label="the surest answered")
     style = {"color": "0.4", "linestyle": "--", "linewidth": 1}
@@ -143,10 +150,8 @@ def plot_risk_coverage(report: dict[str, Any], path: pathlib.Path) -> Figure:
             where = (row["coverage"], row["accuracy"])
             axis.annotate(note, where, (4, 5), textcoords="offset points", fontsize=8)
     axis.set(xlabel="share of the images that is answered", ylabel="accuracy of the answers", xlim=(0, 1.06))
-    axis.set_title(f"Abstaining below a confidence (AURC {report['aurc']:.3f})", loc="left")
     axis.grid(alpha=0.3)
     axis.legend(loc="lower left")
-    return save(figure, path)
 
 
 def plot_faces(

@@ -4,6 +4,9 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
+
+from fer_jax.data import decoding
 
 
 class Box(NamedTuple):
@@ -171,3 +174,23 @@ class Prediction:
             "height": self.height,
             "faces": [face.to_dict() for face in self.faces],
         }
+
+    def draw(self, image: decoding.Picture | None = None) -> Image.Image:
+        """Returns the image in RGB, upright, with a box and a label for each face.
+
+        Args:
+          image: the image, as the predictor took it; None reads it from `source`.
+
+        Raises:
+          PictureError: if the image cannot be read.
+          ValueError: if there is no image, or it has another size than the one that was predicted.
+        """
+        from fer_jax.inference.output import drawing
+
+        if image is None and self.source is None:
+            raise ValueError("the prediction is of an image from memory: give it to draw, as draw(image)")
+        pixels = decoding.read(self.source if image is None else image, "the image")
+        if pixels.shape[1::-1] != (self.width, self.height):
+            got = " x ".join(map(str, pixels.shape[1::-1]))
+            raise ValueError(f"the image has {got} pixels, the predicted one {self.width} x {self.height}")
+        return Image.fromarray(drawing.draw(pixels, self.faces))

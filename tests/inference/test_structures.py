@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fer_jax.data.emotions import EMOTIONS
+from fer_jax.inference.output import drawing
 from fer_jax.inference.structures import Box, Detection, Face, Prediction
 
 
@@ -50,3 +52,16 @@ def test_a_prediction_is_json():
     }
     found = json.loads(json.dumps(prediction.to_dict()))
     assert found == {"source": "a.png", "width": 10, "height": 20, "faces": [expected]}
+
+
+def test_a_prediction_is_drawn_on_its_image_or_on_the_one_given(tmp_path):
+    image = np.full((60, 80, 3), 77, np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    faces = (face([0, 0, 0, 1, 0, 0, 0]),)
+    from_file = Prediction(str(tmp_path / "a.png"), 80, 60, faces)
+    for drawn in (from_file.draw(), from_file.draw(image)):
+        np.testing.assert_array_equal(np.asarray(drawn), drawing.draw(image, faces))
+    with pytest.raises(ValueError, match="give it to draw"):
+        Prediction(None, 80, 60, faces).draw()
+    with pytest.raises(ValueError, match="has 80 x 60 pixels, the predicted one 60 x 80"):
+        Prediction(None, 60, 80, faces).draw(image)

@@ -1,4 +1,4 @@
-"""RESULTS.md and the README's table of results, generated from the stored results."""
+"""RESULTS.md and the README's table of bundled networks, generated from the stored results."""
 
 import dataclasses
 import itertools
@@ -9,11 +9,12 @@ from typing import Any
 from fer_jax.evaluation.compare import comparison_page, model_results, result_store, significance, sweep
 from fer_jax.evaluation.metrics import annotators
 from fer_jax.evaluation.robustness.corruptions import CORRUPTIONS
+from fer_jax.pretrained.registry import BUNDLED
 
 FOLDER, PICTURES = "results", "pictures"
 PAGE, README = "RESULTS.md", "README.md"
-BEGIN = "<!-- results: made by `make report` -->"
-END = "<!-- end of results -->"
+BEGIN = "<!-- networks: made by `make report` -->"
+END = "<!-- end of networks -->"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +99,7 @@ def pages(root: pathlib.Path, results: Results) -> dict[pathlib.Path, str]:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(
-            f"{root / README} lacks the marks {BEGIN} and {END}: put them where its table of results belongs"
+            f"{root / README} lacks the marks {BEGIN} and {END}: put them where its table of networks belongs"
         )
     readme = f"{before}{begin}\n{_render('readme.md.j2', results)}{end}{after}"
     return {root / PAGE: _render("results.md.j2", results), root / README: readme}
@@ -110,6 +111,7 @@ def _render(name: str, results: Results) -> str:
         compared=results.compared,
         ablations=results.ablations,
         folder=FOLDER,
+        bundled=BUNDLED,
         corruptions=CORRUPTIONS,
         best_first=significance.best_first,
         band_title=annotators.title,

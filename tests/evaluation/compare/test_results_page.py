@@ -28,7 +28,7 @@ def test_stored_results_are_small_and_name_no_machine(folder):
     assert all(facts["run"][key] for key in ("command", "commit", "hardware", "seconds"))
 
 
-FACTS = report_facts(accuracy=0.123)  # a figure, which is not stored
+FACTS = report_facts(accuracy=0.123, preprocess={"image_size": 64})  # the first is not stored
 LABELS = random_case(0, 120)[1]
 
 
@@ -50,7 +50,7 @@ def write_run(folder, seed, prefix="face"):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Two stored results and a README with the marks, everything written once."""
+    """Two stored results, one named like a bundled network, and a README; everything written once."""
     root = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fer_jax.evaluation.report.report.draw_figures", lambda *_: None)
@@ -108,9 +108,9 @@ def test_what_is_stored(made):
 def test_pages_are_made_from_the_stored_results_alone(made):
     readme, page = (made / "README.md").read_text(), (made / "RESULTS.md").read_text()
     assert readme.startswith(f"# It\n\n{results_page.BEGIN}\n") and readme.endswith("\n\nMore.\n")
-    row = f"| cnn | {accuracy(0):.2f} ("
-    assert row in readme and "99.99" not in readme
-    assert row in page and "`python -m x`" in page and "| abc | a laptop | 60 |" in page
+    row = f"| {accuracy(0):.2f} ("
+    assert f"| `cnn` | 64 x 64 {row}" in readme and "other" not in readme and "99.99" not in readme
+    assert f"| cnn {row}" in page and "`python -m x`" in page and "| abc | a laptop | 60 |" in page
     picture = "results/pictures/faces_validation/accuracy.png"
     assert f"({picture})" in page and (made / picture).is_file()
     for name in ("cnn/report.md", "comparisons/faces_validation/compare.md"):
@@ -124,12 +124,12 @@ def test_check_names_the_lines_that_differ(root, capsys):
     results = program("scripts/results.py")
     assert results.main(["--check", "--root", str(root)]) == 0
     readme = root / "README.md"
-    readme.write_text(readme.read_text().replace("| cnn | ", "| cnn | 9"))
+    readme.write_text(readme.read_text().replace("| `cnn` | ", "| `cnn` | 9"))
     (root / "RESULTS.md").unlink()
     capsys.readouterr()
     assert results.main(["--check", "--root", str(root)]) == 1
     shown = capsys.readouterr()
-    assert "-| cnn | 9" in shown.out and "+# Results" in shown.out and "make report" in shown.err
+    assert "-| `cnn` | 9" in shown.out and "+# Results" in shown.out and "make report" in shown.err
     assert not (root / "RESULTS.md").exists()
 
 
