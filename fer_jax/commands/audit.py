@@ -23,7 +23,9 @@ def _correlation(text: str) -> float:
 
 def main(argv: list[str] | None = None) -> int:
     parser = common.plain_parser(__doc__)
-    parser.add_argument("--source", required=True, help="CSV file, folder, or the word synthetic")
+    parser.add_argument(
+        "--source", required=True, help="file, folder, dataset to download, or the word synthetic"
+    )
     parser.add_argument(
         "--map", action="append", default=[], metavar="CLASS=EMOTION", help="as fer-jax prepare takes it"
     )

@@ -13,12 +13,19 @@ SOURCE is one of
                           folder is a validation split (--splits chooses)
   CLASS/... images        without splits: split at random within each class, identical
                           images kept together
+  list of images          a CSV with a column of paths and one of labels, or RAF-DB's, AffectNet's
+                          or ExpW's list, or the folder that holds it; the images lie below the
+                          list's folder or beside it
+  file.parquet            images and labels, as the Hugging Face Hub keeps them; or their folder
+  kaggle:OWNER/NAME       a dataset of Kaggle (needs the extra kaggle)
+  hf:OWNER/NAME           a dataset of the Hugging Face Hub (needs the extra huggingface)
   synthetic               drawn faces, to try everything without data
 
 Classes are matched by name: angry/anger, disgust/disgusted, fear/fearful, happy/happiness, sad/sadness,
-surprise/surprised, neutral; Training is train, PublicTest validation, PrivateTest test. A folder of
-another class, such as contempt or unknown, is refused until --map says what to do with it. Folders 0 to 6
-are in FER2013's order unless --map says otherwise:
+surprise/surprised, neutral; Training is train, PublicTest validation, PrivateTest test. Another class,
+such as contempt or unknown, is refused until --map says what to do with it. Folders 0 to 6 are in
+FER2013's order unless --map says otherwise; numbers in the lists of RAF-DB, AffectNet and ExpW are in
+these datasets' orders, and other numbers need --map:
 
     fer-jax prepare --source folder --map contempt=drop --map unknown=drop --out data/mine
     fer-jax prepare --source folder --map contempt=disgust --out data/mine
@@ -47,9 +54,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     add = parser.add_argument
-    add("--source", required=True, help="CSV file, folder, or the word synthetic")
+    add("--source", required=True, help="file, folder, dataset to download, or the word synthetic")
     add("--out", required=True, metavar="DATA", help="folder for the dataset")
-    text = "the emotion of a class folder, or CLASS=drop to leave it out; repeatable"
+    text = "the emotion of a class, or CLASS=drop to leave it out; repeatable"
     add("--map", action="append", default=[], metavar="CLASS=EMOTION", help=text)
     text = (
         "use folder names or Kaggle file names to assign splits (default: file names, unless a folder is "

@@ -142,6 +142,8 @@ def read(picture: Picture, name: str = "the image", max_pixels: int = MAX_PIXELS
 
 
 def _read_file(path: str) -> np.ndarray:
+    if "\0" in path:
+        raise PictureError(repr(path), "is no name of a file")
     if os.path.isdir(path):
         raise PictureError(path, "is a folder; expected an image file")
     try:

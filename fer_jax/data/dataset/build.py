@@ -53,7 +53,7 @@ def build(
     `splits.stratified_group_split`. Where `out_dir` already holds the same dataset it is kept.
 
     Args:
-      class_map: what class folders are taken for, see `classes.parse`.
+      class_map: what classes are taken for, see `classes.parse`.
       splits: "folders" or "names", what decides the split of Kaggle's files, see `folders.open_folders`.
       ferplus_csv: FER+'s fer2013new.csv, whose votes are joined to the images, see `ferplus_join.join`.
       ferplus_pixels: fer2013.csv, to join them by pixels.

@@ -94,13 +94,19 @@ def notes(class_map: Mapping[str, str], counts: Mapping[str, int]) -> list[str]:
     return found
 
 
+def numbered(dataset: str) -> dict[str, str]:
+    """Returns what the numbers of a dataset in `NUMBERINGS` stand for."""
+    first, *emotions = NUMBERINGS[dataset]
+    return {str(number): emotion for number, emotion in enumerate(emotions, first)}
+
+
 def foreign_numbering(where: Path | str, names: set[str]) -> str | None:
     """Returns the dataset whose numbers these may be, and flags that name its classes; None if unknown."""
     path = _letters(str(Path(where).absolute()))
-    for dataset, (first, *emotions) in NUMBERINGS.items():
-        numbered = {str(number): emotion for number, emotion in enumerate(emotions, first)}
-        if names == numbered.keys() or (_letters(dataset) in path and names <= numbered.keys()):
-            flags = " ".join(f"--map {name}={numbered[name]}" for name in sorted(names))
+    for dataset in NUMBERINGS:
+        known = numbered(dataset)
+        if names == known.keys() or (_letters(dataset) in path and names <= known.keys()):
+            flags = " ".join(f"--map {name}={known[name]}" for name in sorted(names))
             return f"{dataset}'s, give {flags}"
     return None
 

@@ -1,5 +1,6 @@
-"""Recognizes and reads what users have on disk: CSV files here, image folders in `folders`."""
+"""Recognizes what users have, and reads CSV files of pixels; modules beside this one read the other kinds."""
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,10 +9,11 @@ import numpy as np
 
 from fer_jax.data.csv_file import CsvFile, open_csv
 from fer_jax.data.emotions import EMOTIONS, UnknownEmotionError, emotion_id
-from fer_jax.data.sources import folders, synthetic
+from fer_jax.data.sources import downloads, folders, label_lists, parquet, synthetic
 from fer_jax.data.sources.record import BadRecordError, Record, Source, SourceError, split_name
 
 CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
+TEXT_ENDINGS, PARQUET = (".csv", ".tsv", ".txt", ".lst"), ".parquet"
 SMALLEST_SIDE = 8  # pixels; fewer in a row are no face
 SYNTHETIC_SEED = 0
 
@@ -19,56 +21,94 @@ SYNTHETIC_SEED = 0
 def open_source(
     path: str | Path, class_map: Mapping[str, str] | None = None, splits: str | None = None
 ) -> Source:
-    """Recognizes what `path` is: a FER2013 CSV, a folder of images, or the word "synthetic".
+    """Recognizes what `path` is and opens it.
 
     Args:
-      path: what to read.
-      class_map: for folders, see `folders.open_folders`.
-      splits: likewise.
+      path: a CSV of pixels, a list of images and labels, a Parquet file, a folder of one of these or of
+        images, the name of a dataset that `downloads` takes, or the word "synthetic".
+      class_map: what classes are taken for, see `classes.parse`.
+      splits: for folders of classes, see `folders.open_folders`.
 
     Raises:
       SourceError: there is nothing there, or nothing that can be read as a dataset.
     """
-    is_synthetic, path = str(path) == "synthetic", Path(path).expanduser()
-    files = [file for file in (path, *(path / name for name in CSV_NAMES)) if file.is_file()]
-    if path.is_dir() and not files and not is_synthetic:
-        return folders.open_folders(path, class_map, splits)
-    for flag, value in (("--map", class_map), ("--splits", splits)):
-        if value:
-            raise SourceError(f"{flag} is for folders of classes, and {path} is none")
-    if is_synthetic:
+    word = str(path)
+    if word.startswith(tuple(downloads.HUBS)):
+        folder = downloads.fetch(word)
+        found = open_source(folder, class_map, splits)
+        return dataclasses.replace(found, path=word, notes=[f"downloaded to {folder}", *found.notes])
+    if word == "synthetic":
+        _refuse_flags(word, class_map, splits)
         total = len(EMOTIONS) * sum(synthetic.PER_CLASS.values())
         return Source("synthetic", "synthetic", total, _read_synthetic)
-    if files:
-        return _open_csv(files[0])
-    near = next(parent for parent in path.absolute().parents if parent.exists())
-    raise SourceError(
-        f"{path} does not exist ({near.resolve()} does); give a fer2013.csv, an "
-        "icml_face_data.csv, a folder of images in SPLIT/CLASS/ or CLASS/ subfolders, or the word "
-        "synthetic"
-    )
+    path = Path(path).expanduser()
+    files = _find_files(path)
+    if path.is_dir() and not files:
+        return folders.open_folders(path, class_map, splits)
+    if not files:
+        near = next(parent for parent in path.absolute().parents if parent.exists())
+        raise SourceError(
+            f"{path} does not exist ({near.resolve()} does); give a fer2013.csv, an icml_face_data.csv, a "
+            "folder of images in SPLIT/CLASS/ or CLASS/ subfolders, a CSV of paths and labels, a Parquet "
+            f"file, {' or '.join(f'{hub}OWNER/NAME' for hub in downloads.HUBS)}, or the word synthetic"
+        )
+    _refuse_flags(path, None, splits)
+    if files[0].suffix.lower() == PARQUET:
+        return parquet.open_parquet(files, path, class_map)
+    tables = list(map(_open_table, files))
+    lists = [found for table in tables if (found := label_lists.recognize(table))]
+    if lists and "pixels" not in tables[0].header:
+        return label_lists.open_lists(lists, path, class_map)
+    _refuse_flags(path, class_map, None)
+    return _open_csv(tables[0])
 
 
-def _open_csv(path: Path) -> Source:
-    """Opens fer2013.csv, icml_face_data.csv, or the competition's train.csv, which has no Usage."""
-    if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
-        raise SourceError(f"{path} is not a .csv file; give a fer2013.csv or a folder of images")
+def _refuse_flags(path: str | Path, class_map: Mapping[str, str] | None, splits: str | None) -> None:
+    if class_map:
+        raise SourceError(f"--map is for folders, lists and Parquet files of classes, and {path} is none")
+    if splits:
+        raise SourceError(f"--splits is for folders of classes, and {path} is none")
+
+
+def _find_files(path: Path) -> list[Path]:
+    """Returns the file, or those of a folder that hold its dataset; none where images in folders do."""
+    if path.is_file():
+        return [path]
+    if files := [path / name for name in CSV_NAMES if (path / name).is_file()]:
+        return files[:1]
+    lists = [path / name for name in label_lists.PLACES if (path / name).is_file()]
+    found = {one: label_lists.recognize(_open_table(one)) for one in lists}
+    if lists := [one for one, known in found.items() if known and known.dataset]:
+        return lists
+    return sorted(one for one in path.rglob(f"*{PARQUET}") if one.is_file())
+
+
+def _open_table(path: Path) -> CsvFile:
+    if path.suffix.lower() not in TEXT_ENDINGS:
+        raise SourceError(
+            f"{path} is not a {', '.join(TEXT_ENDINGS)} or {PARQUET} file; give a fer2013.csv or a folder of "
+            "images"
+        )
     try:
-        table = open_csv(path)
+        return open_csv(path)
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
-    missing = [name for name in ("emotion", "pixels") if name not in table.header]
-    if missing:
+
+
+def _open_csv(table: CsvFile) -> Source:
+    """Opens fer2013.csv, icml_face_data.csv, or the competition's train.csv, which has no Usage."""
+    if missing := [name for name in ("emotion", "pixels") if name not in table.header]:
         raise SourceError(
-            f"{path} row 1: the header has no column {' and no column '.join(missing)}, it reads "
+            f"{table.path} row 1: the header has no column {' and no column '.join(missing)}, it reads "
             f"{table.header_line.strip()[:80]!r}; expected emotion, pixels and Usage (the file of the "
-            "challenge)"
+            "challenge), or path and label (a list of images)"
         )
     kind = "icml_csv" if table.header_line.startswith("emotion, ") else "fer2013_csv"
     notes = []
     if "usage" not in table.header:
-        notes.append(f"{path.name} has no Usage column: the splits are drawn from all its rows")
-    return Source(kind, str(path), max(table.line_count - 1, 1), lambda: _read_csv(table), notes)
+        name = Path(table.path).name
+        notes.append(f"{name} has no Usage column: the splits are drawn from all its rows")
+    return Source(kind, table.path, max(table.line_count - 1, 1), lambda: _read_csv(table), notes)
 
 
 def _read_csv(table: CsvFile) -> Iterator[Record | BadRecordError]:

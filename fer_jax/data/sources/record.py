@@ -67,8 +67,8 @@ class Source:
     """A readable source.
 
     Attributes:
-      kind: "fer2013_csv", "icml_csv", "kaggle_folders", "split_folders", "class_folders" or
-        "synthetic".
+      kind: "fer2013_csv", "icml_csv", "kaggle_folders", "split_folders", "class_folders", "label_list",
+        "parquet", or "synthetic".
       path: where it is, as the user gave it.
       total: how many records to expect, including bad ones (for a progress bar).
       read: starts reading; yields a `Record` or a `BadRecordError` for each row or image.

@@ -176,7 +176,9 @@ def test_class_names_in_either_unicode_form(write_images):
 def test_maps_and_splits_are_for_folders(faces, write_csv):
     path = write_csv(faces(1), [3], ["Training"])
     for source in ("synthetic", path):
-        with pytest.raises(SourceError, match="--map is for folders of classes, and"):
+        with pytest.raises(
+            SourceError, match="--map is for folders, lists and Parquet files of classes, and"
+        ):
             open_source(source, {"contempt": "drop"})
         with pytest.raises(SourceError, match="--splits is for folders of classes, and"):
             open_source(source, splits="names")

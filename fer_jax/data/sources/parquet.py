@@ -1,0 +1,154 @@
+"""Reads Parquet files of encoded images and labels, as the Hugging Face Hub keeps datasets."""
+
+import collections
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fer_jax.data.decoding import PictureError, decode
+from fer_jax.data.sources import classes
+from fer_jax.data.sources.record import BadRecordError, Record, Source, SourceError, split_name
+
+INSTALL = "pip install 'fer_jax[huggingface]'"
+_IMAGES = ("image", "img", "picture", "face")
+_LABELS = ("label", "labels", "emotion", "expression", "class")
+_BATCH = 64  # images in memory
+
+
+class _File:
+    """A Parquet file.
+
+    Attributes:
+      path: of the file.
+      split: by its name or its folder's, or None.
+    """
+
+    def __init__(self, path: Path):
+        """Opens the file and finds its columns.
+
+        Raises:
+          SourceError: it has no column of images or none of labels.
+          pyarrow.ArrowException, OSError: it cannot be read.
+        """
+        import pyarrow.parquet
+
+        self.path = path
+        words = re.split(r"[\W_]", path.stem)[0], path.parent.name
+        self.split = next(filter(None, map(split_name, words)), None)
+        self._file = pyarrow.parquet.ParquetFile(path)
+        schema = self._file.schema_arrow
+        features = _features(schema.metadata)
+        self._image = _column(path, schema.names, features, "Image", _IMAGES)
+        self._label = _column(path, schema.names, features, "ClassLabel", _LABELS)
+        names = features.get(self._label, {}).get("names")
+        self._names = names if isinstance(names, list) else None
+
+    def labels(self) -> Iterator[str | None]:
+        """Yields each row's label as text, None where there is none."""
+        for batch in self._file.iter_batches(columns=[self._label]):
+            yield from map(self._text, batch.column(self._label).to_pylist())
+
+    def rows(self) -> Iterator[tuple[str | None, Any]]:
+        """Yields each row's label and image, as it is stored."""
+        for batch in self._file.iter_batches(_BATCH, columns=[self._image, self._label]):
+            labels = batch.column(self._label).to_pylist()
+            for label, image in zip(labels, batch.column(self._image), strict=True):
+                value = image.as_py()
+                yield self._text(label), value.get("bytes") if isinstance(value, dict) else value
+
+    def _text(self, label: Any) -> str | None:
+        if self._names is not None and isinstance(label, int):
+            return str(self._names[label]) if 0 <= label < len(self._names) else None
+        return None if label is None else str(label).strip() or None
+
+
+def _features(metadata: Mapping[bytes, bytes] | None) -> dict[str, dict[str, Any]]:
+    """Returns what the library datasets notes of the columns; {} if another program wrote the file."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _column(
+    path: Path,
+    columns: Sequence[str],
+    features: Mapping[str, dict[str, Any]],
+    kind: str,
+    names: Sequence[str],
+) -> str:
+    """Returns the column that has one of the names, else the first of this kind."""
+    lowered = {name.casefold(): name for name in reversed(columns)}
+    of_kind = [name for name in columns if features.get(name, {}).get("_type") == kind]
+    found = [*(lowered[name] for name in names if name in lowered), *of_kind]
+    if not found:
+        raise SourceError(
+            f"{path} has the columns {', '.join(columns)}; expected a column of images, named "
+            f"{' or '.join(_IMAGES)}, and one of labels, named {' or '.join(_LABELS)}"
+        )
+    return found[0]
+
+
+def open_parquet(paths: Sequence[Path], where: Path, class_map: Mapping[str, str] | None = None) -> Source:
+    """Opens Parquet files.
+
+    The split of a file is told by its name, such as train-00000-of-00001.parquet, or by that of its folder.
+
+    Args:
+      paths: of the files.
+      where: the file or folder that the user gave.
+      class_map: from `classes.parse`; goes before names; numbers without names are refused without it.
+
+    Raises:
+      SourceError: pyarrow is not installed, or a file cannot be read, or a label is not known.
+    """
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise SourceError(f"{where}: Parquet files need the package pyarrow: {INSTALL}") from error
+    class_map = class_map or {}
+    counts: collections.Counter[str | None] = collections.Counter()
+    files = []
+    for path in paths:
+        try:
+            files.append(_File(path))
+            counts.update(files[-1].labels())
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            raise _explained(path, error) from error
+    bad = counts.pop(None, 0)
+    if not counts:
+        raise SourceError(f"{where} has no image with a label")
+    labels = classes.labels(where, set(counts), class_map, {}, noun="label")
+    notes = classes.notes(class_map, {classes.key(name): count for name, count in counts.items()})
+    total = bad + sum(count for name, count in counts.items() if labels[name] is not None)
+
+    def read_all() -> Iterator[Record | BadRecordError]:
+        for file in files:
+            name = file.path.name
+            try:
+                for number, (label, image) in enumerate(file.rows()):
+                    place = f"{name} row {number}"
+                    if label is None:
+                        yield BadRecordError(place, "it has no label; is it of a split without labels?")
+                    elif not isinstance(image, bytes):
+                        reason = f"its image is a {type(image).__name__}, expected the bytes of an image file"
+                        yield BadRecordError(place, reason)
+                    elif (emotion := labels[label]) is not None:
+                        try:
+                            pixels = decode(image, place)
+                            yield Record(pixels, emotion, file.split, f"{file.path.stem}/{number:06d}", place)
+                        except PictureError as error:
+                            yield BadRecordError(error.where, error.reason)
+            except (pyarrow.ArrowException, OSError) as error:
+                raise _explained(file.path, error) from error
+
+    return Source("parquet", str(where), total, read_all, notes)
+
+
+def _explained(path: Path, error: Exception) -> SourceError:
+    if isinstance(error, SourceError):
+        return error
+    return SourceError(f"{path} cannot be read ({error}); expected a whole Parquet file: download it again")
