@@ -5,15 +5,17 @@ Imports JAX and Flax only where they are needed: they take longer to import than
 
 import errno
 import functools
+import hashlib
 import json
+import logging
 import os
 import pathlib
 import zlib
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from fer_jax.errors import ExplainedError
 from fer_jax.io_utils import write_atomically
@@ -21,6 +23,7 @@ from fer_jax.io_utils import write_atomically
 WEIGHTS_SUFFIX = ".safetensors"
 BEST_WEIGHTS = f"best{WEIGHTS_SUFFIX}"
 CHECKPOINTS = "checkpoints"
+_METADATA, _NOTES, _DIGEST = "facts", "__metadata__", "digest"  # keys in the header of a safetensors file
 _REFUSALS = {
     getattr(errno, name) for name in "EACCES EAGAIN EIO EMFILE ENFILE ENOMEM EPERM ESTALE ETIMEDOUT".split()
 }
@@ -35,6 +38,8 @@ def export_weights(
 ) -> None:
     """Writes {"params", "batch_stats"} and their metadata to one safetensors file, atomically.
 
+    The file includes a digest of both, which `load_weights` checks.
+
     Args:
       path: the file.
       variables: trees of arrays.
@@ -47,12 +52,38 @@ def export_weights(
     for name, value in traverse_util.flatten_dict(variables, sep="/").items():
         value = np.asarray(value, np.float32)
         tensors[name] = np.ascontiguousarray(value.astype(dtype) if value.ndim > 1 else value)
-    content = save(tensors, metadata={"facts": json.dumps(metadata, sort_keys=True)})
+    content = with_notes(save(tensors), {_METADATA: json.dumps(metadata, sort_keys=True)})
     write_atomically(pathlib.Path(path), content)
+
+
+def with_notes(content: bytes, notes: dict[str, str]) -> bytes:
+    """Returns a safetensors file with notes added to its header, and a digest of all that is in it."""
+    header, data = _split(content)
+    header[_NOTES] = dict(sorted((header.get(_NOTES, {}) | notes).items()))
+    header[_NOTES][_DIGEST] = _digest(header, data)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # aligns the data, as safetensors does
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def _split(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """Returns the header of a safetensors file and what follows it."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:end]), content[end:]
+
+
+def _digest(header: dict[str, Any], data: bytes) -> str:
+    """Returns 'sha256:' and the digits for a safetensors file, its own digest left out."""
+    notes = {name: text for name, text in header[_NOTES].items() if name != _DIGEST}
+    found = hashlib.sha256(json.dumps(header | {_NOTES: notes}, sort_keys=True).encode())
+    found.update(data)
+    return f"sha256:{found.hexdigest()}"
 
 
 def load_weights(path: os.PathLike | str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Loads weights to evaluate with, and their metadata.
+
+    A safetensors file without a digest, such as an older one, is loaded with a note in the log.
 
     Args:
       path: a safetensors file that `export_weights` wrote, one step's directory of a run's checkpoints, or
@@ -64,7 +95,7 @@ def load_weights(path: os.PathLike | str) -> tuple[dict[str, Any], dict[str, Any
 
     Raises:
       FileNotFoundError: there are no weights at `path`.
-      DamagedCheckpointError: it cannot be read.
+      DamagedCheckpointError: it cannot be read, or holds other values than were saved.
     """
     path = pathlib.Path(path)
     if (path / BEST_WEIGHTS).is_file():
@@ -80,21 +111,33 @@ def load_weights(path: os.PathLike | str) -> tuple[dict[str, Any], dict[str, Any
 
 
 def _load_safetensors(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    content = path.read_bytes()
     try:
-        with safe_open(path, "numpy") as file:
-            metadata = json.loads((file.metadata() or {}).get("facts", "null"))
-            tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}
-    except (SafetensorError, json.JSONDecodeError) as error:
+        tensors = load(content)
+        header, data = _split(content)
+        notes = header.get(_NOTES) or {}
+        metadata = json.loads(notes.get(_METADATA, "null"))
+        variables: dict[str, Any] = {"batch_stats": {}}
+        for name, tensor in tensors.items():
+            *parents, leaf = name.split("/")
+            tree = functools.reduce(lambda tree, key: tree.setdefault(key, {}), parents, variables)
+            tree[leaf] = tensor.astype(np.float32)
+    except (SafetensorError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise DamagedCheckpointError(
             f"{path} is not a complete safetensors file with metadata of fer_jax: {error}"
         ) from error
-    if metadata is None:
+    if not isinstance(metadata, dict):
         raise DamagedCheckpointError(f"{path} has no metadata of fer_jax, which did not write it")
-    variables: dict[str, Any] = {"batch_stats": {}}
-    for name, tensor in tensors.items():
-        *parents, leaf = name.split("/")
-        functools.reduce(lambda tree, key: tree.setdefault(key, {}), parents, variables)[leaf] = tensor
+    if _DIGEST not in notes:
+        _note_missing_digest(path)
+    elif notes[_DIGEST] != _digest(header, data):
+        raise DamagedCheckpointError(f"{path} holds other values than were saved: its digest differs")
     return variables, metadata
+
+
+@functools.cache  # once for each file
+def _note_missing_digest(path: pathlib.Path) -> None:
+    logging.warning("%s has no digest, as older files: whether it is damaged cannot be checked", path)
 
 
 def _load_orbax(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:

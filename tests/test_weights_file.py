@@ -1,5 +1,6 @@
 """Weights with their metadata in one file."""
 
+import json
 import os
 import pickle
 import re
@@ -9,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_trees_equal
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save, save_file
 
-from fer_jax.weights_file import DamagedCheckpointError, export_weights, load_weights
+from fer_jax.training.run_dir import flatten
+from fer_jax.weights_file import DamagedCheckpointError, export_weights, load_weights, with_notes
 
 FACTS = {"model": {"name": "cnn_relu", "kwargs": {"widths": [4, 8]}}, "seed": 3, "selection": None}
 
@@ -109,6 +111,70 @@ def test_weights_of_others_are_refused(tmp_path, metadata):
     with pytest.raises(DamagedCheckpointError, match="metadata of fer_jax") as error:
         load_weights(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("mask", [1, 0x20, 0xFF])
+def test_any_byte_that_changed_is_noticed_or_harmless(mask, tmp_path):
+    """Also one whose result looks like an older file's: without a digest, but with the same values."""
+    path = tmp_path / "w.safetensors"
+    variables = {"params": {"a": np.arange(4, dtype=np.float32)[None], "b": np.ones(2, np.float32)}}
+    export_weights(path, variables, FACTS)
+    content, harmless = path.read_bytes(), 0
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= mask
+        path.write_bytes(damaged)
+        try:
+            loaded, facts = load_weights(path)
+        except DamagedCheckpointError as error:
+            assert str(path) in str(error)
+            continue
+        harmless += 1
+        assert_trees_equal(loaded, variables | {"batch_stats": {}})
+        assert facts == FACTS
+    assert harmless < 20  # the digest's name, and the padding
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(DamagedCheckpointError):
+            load_weights(path)
+
+
+@pytest.mark.parametrize(
+    "header", [{"facts": "[]"}, {"facts": "3"}, {"facts": "[" * 100_000}, {"digest": "sha256:0"}]
+)
+def test_a_foreign_header_is_refused_in_a_line(tmp_path, header):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(save({"params/a": np.zeros(3, np.float32)}, {"facts": json.dumps(FACTS)} | header))
+    with pytest.raises(DamagedCheckpointError, match=re.escape(str(path))):
+        load_weights(path)
+
+
+def test_a_file_without_a_digest_is_loaded_with_one_note(variables, tmp_path, caplog):
+    path = tmp_path / "old.safetensors"
+    tensors = {name.replace(".", "/"): value for name, value in flatten(variables).items()}
+    path.write_bytes(save(tensors, {"facts": json.dumps(FACTS)}))
+    for _ in range(2):
+        loaded, facts = load_weights(path)
+        assert_trees_equal(loaded, variables)
+        assert facts == FACTS
+    assert caplog.messages == [
+        f"{path} has no digest, as older files: whether it is damaged cannot be checked"
+    ]
+
+
+def test_a_file_is_the_same_whenever_it_is_written(variables, tmp_path):
+    """The header keeps an order, whatever the number of notes."""
+    found = set()
+    for name in "abc":
+        export_weights(tmp_path / name, variables, FACTS)
+        found.add(with_notes((tmp_path / name).read_bytes(), {"export": "{}", "other": "x"}))
+    (content,) = found
+    (tmp_path / "w.safetensors").write_bytes(content)
+    loaded, facts = load_weights(tmp_path / "w.safetensors")  # whose digest is of the notes, too
+    assert_trees_equal(loaded, variables)
+    (tmp_path / "w.safetensors").write_bytes(content.replace(b'"other":"x"', b'"other":"y"'))
+    with pytest.raises(DamagedCheckpointError, match="digest differs"):
+        load_weights(tmp_path / "w.safetensors")
 
 
 def test_facts_are_json(variables, tmp_path):

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import safetensors
-from safetensors import numpy as arrays
 
 from fer_jax.inference.export.program import Program
 from fer_jax.io_utils import write_atomically
 from fer_jax.loaded_model import LoadedModel
-from fer_jax.weights_file import export_weights
+from fer_jax.weights_file import export_weights, with_notes
 
 PRECISIONS = ("float32", "float16")
 
@@ -32,7 +31,4 @@ def versions() -> dict[str, Any]:
 
 
 def annotate(path: pathlib.Path, metadata: dict[str, Any]) -> None:
-    with safetensors.safe_open(path, "numpy") as file:
-        own = file.metadata()
-    content = arrays.save(arrays.load_file(path), own | {"export": json.dumps(metadata)})
-    write_atomically(path, content)
+    write_atomically(path, with_notes(path.read_bytes(), {"export": json.dumps(metadata)}))
