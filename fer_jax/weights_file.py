@@ -23,6 +23,7 @@ from fer_jax.io_utils import write_atomically
 WEIGHTS_SUFFIX = ".safetensors"
 BEST_WEIGHTS = f"best{WEIGHTS_SUFFIX}"
 CHECKPOINTS = "checkpoints"
+CHECKSUMS, EXTRA = "checksums", "extra"  # keys in a checkpoint's JSON
 _METADATA, _NOTES, _DIGEST = "facts", "__metadata__", "digest"  # keys in the header of a safetensors file
 _REFUSALS = {
     getattr(errno, name) for name in "EACCES EAGAIN EIO EMFILE ENFILE ENOMEM EPERM ESTALE ETIMEDOUT".split()
@@ -149,9 +150,10 @@ def _load_orbax(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
             state = reader.restore(path / "state")
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
             extra = reader.restore(path / "extra")
+        checksums = verified_checksums(extra)
         names = ["ema"] if state.get("ema") else ["params", "batch_stats"]
         found = {name: jax.tree.map(np.asarray, state[name]) for name in names}
-        intact = all(checksum(tree) == extra["checksums"][name] for name, tree in found.items())
+        intact = all(checksum(tree) == checksums[name] for name, tree in found.items())
         metadata = extra["facts"]
     except Exception as error:  # Orbax and TensorStore raise many types for a broken file
         if refused(error):
@@ -165,6 +167,30 @@ def _load_orbax(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def refused(error: Exception) -> bool:
     """Returns whether the machine refused to read, which says nothing about the file."""
     return isinstance(error, MemoryError) or getattr(error, "errno", None) in _REFUSALS
+
+
+def verified_checksums(extra: dict[str, Any]) -> dict[str, int]:
+    """Returns the checksums of a checkpoint's arrays from its JSON, which is verified first.
+
+    Checkpoints of older versions have no checksum of the JSON.
+
+    Args:
+      extra: the JSON.
+
+    Raises:
+      DamagedCheckpointError: the JSON holds other values than were saved.
+      LookupError, TypeError, AttributeError: it is no such JSON.
+    """
+    checksums = dict(extra[CHECKSUMS])
+    if checksums.pop(EXTRA, found := checksum_of_json(extra)) != found:
+        raise DamagedCheckpointError("its JSON holds other values than were saved (checksum)")
+    return checksums
+
+
+def checksum_of_json(extra: dict[str, Any]) -> int:
+    """Returns the CRC-32 over a checkpoint's JSON, its checksums left out."""
+    kept = {key: value for key, value in extra.items() if key != CHECKSUMS}
+    return zlib.crc32(json.dumps(kept, sort_keys=True).encode())
 
 
 def checksum(tree: Any) -> int:

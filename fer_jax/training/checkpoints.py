@@ -2,7 +2,7 @@
 
 A checkpoint is one Orbax directory, written under a temporary name and renamed when complete: the train state
 and, as JSON, the data stream's position, the run's progress and the metadata (config, data hash, selection
-split). It includes a checksum over the arrays, so that damage is found before training resumes.
+split). It includes checksums of both, so that damage is found before training resumes.
 """
 
 import dataclasses
@@ -17,7 +17,15 @@ import jax
 import orbax.checkpoint as ocp
 
 from fer_jax.training.sharding import all_or_none, all_processes
-from fer_jax.weights_file import DamagedCheckpointError, checksum, refused
+from fer_jax.weights_file import (
+    CHECKSUMS,
+    EXTRA,
+    DamagedCheckpointError,
+    checksum,
+    checksum_of_json,
+    refused,
+    verified_checksums,
+)
 
 DAMAGED = "damaged_checkpoints"
 
@@ -82,8 +90,8 @@ class Checkpoints:
         if step in self.steps():
             return
         # Orbax writes it later, when the run may have changed it.
-        own = {"checksums": _checksums(state), "selection": selection}
-        extra = json.loads(json.dumps(extra | own))
+        extra = json.loads(json.dumps(extra | {"selection": selection}))
+        extra[CHECKSUMS] = _checksums(state) | {EXTRA: checksum_of_json(extra)}
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -113,15 +121,16 @@ class Checkpoints:
         args = ocp.args.Composite(state=ocp.args.StandardRestore(template), extra=ocp.args.JsonRestore())
         try:
             restored = self._manager.restore(step, args=args)
-            state, extra = restored["state"], dict(restored["extra"])
+            state, extra = restored["state"], restored["extra"]
+            checksums = verified_checksums(extra)
         except Exception as error:  # Orbax and TensorStore raise many kinds for a broken file.
             if refused(error):
                 raise
             raise DamagedCheckpointError(f"{path} cannot be read: {error}") from error
-        if extra.pop("checksums", None) != _checksums(state):
+        if checksums != _checksums(state):
             raise DamagedCheckpointError(f"{path} holds other values than were saved (checksum)")
-        extra.pop("selection", None)
-        return Restored(step, state, extra)
+        kept = {key: value for key, value in extra.items() if key not in (CHECKSUMS, "selection")}
+        return Restored(step, state, kept)
 
     def restore_newest(self, template: Callable[[int], Any]) -> Restored | None:
         """Restores the newest undamaged checkpoint; returns None where there is none at all.
@@ -172,7 +181,9 @@ class Checkpoints:
         """Returns the selection metric of a checkpoint, None without one or where it is damaged."""
         try:
             args = ocp.args.Composite(extra=ocp.args.JsonRestore())
-            return self._manager.restore(step, args=args)["extra"].get("selection")
+            extra = self._manager.restore(step, args=args)["extra"]
+            verified_checksums(extra)
+            return extra.get("selection")
         except Exception:  # As in `restore`, which reports it.
             return None
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from fer_jax.io_utils import named_by, partial, write_atomically
-from fer_jax.weights_file import CHECKPOINTS
+from fer_jax.weights_file import CHECKPOINTS, CHECKSUMS, checksum_of_json
 
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
@@ -140,14 +140,24 @@ def finish(workdir: pathlib.Path, summary: dict[str, Any]) -> None:
 
 
 def keep_pretrained(workdir: pathlib.Path, metadata: dict[str, Any]) -> None:
-    """Stores the metadata of the weights that the run starts from."""
-    _write_json(workdir / PRETRAINED_FILE, metadata)
+    """Stores the metadata of the weights that the run starts from, with a checksum."""
+    _write_json(workdir / PRETRAINED_FILE, metadata | {CHECKSUMS: checksum_of_json(metadata)})
 
 
 def kept_pretrained(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """Returns the metadata that `keep_pretrained` stored, None without any."""
+    """Returns the metadata that `keep_pretrained` stored, None without any or where they are damaged."""
     path = workdir / PRETRAINED_FILE
-    return _read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        metadata = _read_json(path)
+        found = checksum_of_json(metadata)
+    except (ValueError, AttributeError):  # not JSON, or no object
+        found = None
+    if found is None or metadata.pop(CHECKSUMS, found) != found:  # older versions stored none
+        logging.error("%s is damaged: the weights that the run started from are read again", path)
+        return None
+    return metadata
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Checkpoints: what is kept, exactness, failures, damage."""
 
 import errno
+import json
 import os
 import re
 import resource
@@ -10,6 +11,8 @@ import jax
 import numpy as np
 import pytest
 from helpers import assert_trees_equal
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fer_jax import models
 from fer_jax.training import checkpoints, optim
@@ -174,6 +177,72 @@ def test_any_damage_to_the_newest_is_noticed_or_harmless(two, tmp_path, damage, 
         manager.close()
     assert any(name.startswith("state/") for name in harmful), harmful
     assert "extra/metadata" in harmful
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_any_byte_that_changed_is_noticed_or_harmless(two, tmp_path_factory, data):
+    files = [name for name in files_of(two / "2") if (two / "2" / name).stat().st_size]
+    name = data.draw(st.sampled_from(files))
+    directory = shutil.copytree(two, tmp_path_factory.mktemp("fuzz") / "checkpoints")
+    content = bytearray((directory / "2" / name).read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    (directory / "2" / name).write_bytes(content)
+    manager = Checkpoints(directory)
+    restored = manager.restore_newest(lambda _: tree(0))
+    manager.close()
+    assert_trees_equal(restored.state, tree(restored.step))
+    assert restored.extra == {"facts": FACTS, "place": restored.step}
+    place = directory.with_name("damaged_checkpoints") if restored.step == 1 else directory
+    try:
+        loaded, facts = load_weights(place / "2")
+    except DamagedCheckpointError:
+        return
+    assert_trees_equal(loaded, {name: tree(2)[name] for name in ("params", "batch_stats")})
+    assert facts == FACTS
+
+
+def rewrite_json(step_directory, change):
+    """Changes the JSON beside the arrays, which stays valid."""
+    path = step_directory / "extra" / "metadata"
+    extra = json.loads(path.read_text())
+    change(extra)
+    path.write_text(json.dumps(extra))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda extra: extra.update(place=3),
+        lambda extra: extra.pop("place"),
+        lambda extra: extra["facts"].update(seed=4),
+        lambda extra: extra.pop("checksums"),
+        lambda extra: extra.update(checksums=3),
+        lambda extra: extra["checksums"].pop("rng"),
+    ],
+)
+def test_values_beside_the_arrays_that_changed_are_noticed(two, tmp_path, change, caplog):
+    """Such as the stream's position: every key is covered, and its absence."""
+    directory = shutil.copytree(two, tmp_path / "c")
+    rewrite_json(directory / "2", change)
+    assert Checkpoints(directory).restore_newest(lambda _: tree(0)).step == 1
+    assert "damaged checkpoint" in caplog.text
+
+
+def test_a_selection_that_changed_does_not_decide_what_is_kept(tmp_path):
+    directory = saved(tmp_path / "c", {1: 0.5, 2: 0.4, 3: 0.3})
+    rewrite_json(directory / "3", lambda extra: extra.update(selection=0.9))
+    saved(directory, {4: 0.2, 5: 0.1})
+    assert Checkpoints(directory).steps() == [1, 4, 5]
+
+
+def test_a_checkpoint_of_an_older_version_is_restored(two, tmp_path):
+    """It has no checksum of what is beside the arrays."""
+    directory = shutil.copytree(two, tmp_path / "c")
+    rewrite_json(directory / "2", lambda extra: extra["checksums"].pop("extra"))
+    restored = Checkpoints(directory).restore_newest(lambda _: tree(0))
+    assert (restored.step, restored.extra) == (2, {"facts": FACTS, "place": 2})
+    assert load_weights(directory / "2")[1] == FACTS
 
 
 def test_values_that_were_swapped_on_disk_are_noticed(tmp_path, caplog):

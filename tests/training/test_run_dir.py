@@ -153,3 +153,22 @@ def test_a_run_from_before_a_field_is_the_run_with_its_default(tmp_path):
     run_dir.check_identity(tmp_path, config())
     with pytest.raises(ValueError, match="distill.views: None there, 'plain' here"):
         run_dir.check_identity(tmp_path, config(**{"distill.views": "plain"}))
+
+
+def test_metadata_of_the_first_weights_come_back_or_are_read_again(tmp_path, caplog):
+    """No byte of them changes what a resumed run makes of its faces."""
+    metadata = {"preprocess": {"mean": [0.5, 0.25], "std": 0.125}, "missing": []}
+    run_dir.keep_pretrained(tmp_path, metadata)
+    assert run_dir.kept_pretrained(tmp_path) == metadata
+    path = tmp_path / "pretrained.json"
+    content = path.read_bytes()
+    for place in range(len(content)):
+        for mask in (1, 0xFF):
+            damaged = bytearray(content)
+            damaged[place] ^= mask
+            path.write_bytes(damaged)
+            found = run_dir.kept_pretrained(tmp_path)
+            assert found is None or found | metadata == found  # with the checksum by another name
+    assert f"{path} is damaged: the weights that the run started from are read again" in caplog.messages
+    path.write_text(json.dumps(metadata))  # as older versions did
+    assert run_dir.kept_pretrained(tmp_path) == metadata
