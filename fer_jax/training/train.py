@@ -119,25 +119,40 @@ def preempted(stop: StopSignal, step: int) -> bool:
 
 
 def best_weights(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the best weights and their metadata, from their file or else from the best checkpoint.
+    """Returns the best weights and their metadata, as their file holds them.
 
-    After a fallback to an older checkpoint the file may be of a step that was not reached again: then it is
-    rewritten.
+    The file is written from the best checkpoint, whose checksums are verified: what was there may be damaged
+    or, after a fallback to an older checkpoint, of a step that was not reached again. It serves alone where
+    that checkpoint is gone.
+
+    Raises:
+      DamagedCheckpointError: neither the checkpoint nor the file can be read.
     """
     path, best = run.workdir / BEST_WEIGHTS, run.plateau_tracker.best_step
-    try:
-        variables, metadata = load_weights(path)
-        found = (metadata["selection"] or {}).get("step")
-    except (FileNotFoundError, DamagedCheckpointError):
-        found = None
-    if not all_processes(found == best):
-        # Orbax reads with all processes together; the file's kernels may be float16.
-        variables, metadata = load_weights(run.workdir / CHECKPOINTS / str(best))
+    checkpoint = run.workdir / CHECKPOINTS / str(best)
+    file, kept = _load(path), _load(checkpoint)  # Orbax reads with all processes together
+    if all_processes(kept is not None):
         with all_or_none():
-            if run.primary:
-                export_weights(path, variables, metadata, run.config.checkpoint.dtype)
-        variables, metadata = load_weights(path)
-    return variables, metadata
+            if run.primary and kept:
+                export_weights(path, *kept, run.config.checkpoint.dtype)
+        return load_weights(path)
+    if not all_processes(file is not None and (file[1]["selection"] or {}).get("step") == best) or not file:
+        raise DamagedCheckpointError(
+            f"the best weights, of step {best}, are neither in {checkpoint} nor in {path}: move "
+            f"{run.workdir} away to start over"
+        )
+    return file
+
+
+def _load(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Loads weights; returns None where there are none, or only damaged ones, which are reported."""
+    try:
+        return load_weights(path)
+    except FileNotFoundError:
+        return None
+    except DamagedCheckpointError as error:
+        logging.error("%s", error)
+        return None
 
 
 def summarize(run: Run) -> dict[str, Any]:
@@ -147,6 +162,7 @@ def summarize(run: Run) -> dict[str, Any]:
       See `train_and_evaluate`; of processes but the first only "steps".
 
     Raises:
+      DamagedCheckpointError: the best weights are damaged.
       PreemptedError: with one process, a signal to stop arrived before all was predicted.
     """
     variables, metadata = best_weights(run)

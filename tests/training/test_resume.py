@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 
+import jax
 import pytest
 from helpers import TIMES, assert_same_run, run_python
 from small_runs import WHOLE, config_of, simple_config
@@ -11,6 +12,7 @@ from small_runs import WHOLE, config_of, simple_config
 from fer_jax.training import split_prediction
 from fer_jax.training.monitoring import EXIT_PREEMPTED, PreemptedError
 from fer_jax.training.train import train_and_evaluate
+from fer_jax.weights_file import DamagedCheckpointError, export_weights, load_weights
 
 STAGES = (
     {"epochs": 0.7, "train": "head", "learning_rate": 0.1},  # 3 steps of 70 faces, 16 a batch
@@ -92,7 +94,7 @@ def test_a_signal_during_an_evaluation_leaves_it_to_the_next_start(
     assert_same_run(whole, tmp_path / "run", step=8)
 
 
-def test_a_run_is_finished_without_its_best_checkpoint(tiny_data, tmp_path):
+def test_a_run_is_finished_without_its_best_checkpoint(tiny_data, tmp_path, caplog):
     # All scores are equal: the first is the best, at step 4 of 9.
     config = simple_config(tiny_data, **{"model.name": "constant", "train.steps": 9})
     summary = train_and_evaluate(config, tmp_path)
@@ -104,11 +106,27 @@ def test_a_run_is_finished_without_its_best_checkpoint(tiny_data, tmp_path):
     assert without_times(train_and_evaluate(config, tmp_path)) == without_times(summary)
     # ... and the checkpoint where the file is gone or of another step.
     shutil.move(tmp_path / "4", tmp_path / "checkpoints" / "4")
-    for damage in (best.unlink, lambda: shutil.copy(tmp_path / "last.safetensors", best)):
+    flipped = bytearray(weights)
+    flipped[-1] ^= 0xFF
+    variables, metadata = load_weights(best)
+    other = jax.tree.map(lambda x: x + 1, variables)  # of the right step, and whole
+    for damage in (
+        best.unlink,
+        lambda: shutil.copy(tmp_path / "last.safetensors", best),
+        lambda: best.write_bytes(flipped),
+        lambda: export_weights(best, other, metadata),
+    ):
         (tmp_path / "summary.json").unlink()
         damage()
         assert without_times(train_and_evaluate(config, tmp_path)) == without_times(summary)
         assert best.read_bytes() == weights
+    assert f"{best} holds other values than were saved" in caplog.text
+    # Without either there is no result.
+    (tmp_path / "summary.json").unlink()
+    shutil.rmtree(tmp_path / "checkpoints" / "4")
+    best.write_bytes(flipped)
+    with pytest.raises(DamagedCheckpointError, match="the best weights, of step 4, are neither in"):
+        train_and_evaluate(config, tmp_path)
 
 
 def test_a_damaged_newest_checkpoint_is_skipped(whole, tiny_data, tmp_path, caplog):
