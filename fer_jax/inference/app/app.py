@@ -27,6 +27,7 @@ from fer_jax.inference.app import (
     webcam,
 )
 from fer_jax.inference.app.uploads import plain
+from fer_jax.inference.media.inputs import SAMPLE
 from fer_jax.inference.predictor import Predictor
 
 Key = tuple[str, str]  # tells a predictor from others
@@ -43,7 +44,7 @@ def main() -> None:
     st.caption(plain(model_card.headline(predictor.classifier.trained)))
     source = st.segmented_control(
         "Source",
-        list(_ICONS),
+        [name for name in _ICONS if name != LIVE or webcam.is_installed()],
         default=UPLOAD,
         required=True,
         key="source",
@@ -100,7 +101,29 @@ def upload(predictor: Predictor, key: Key) -> None:
     )
     if len(files) > uploads.MAX_FILES:
         st.warning(f"These are {len(files)} images; the first {uploads.MAX_FILES} are analyzed.")
-    show_files(files[: uploads.MAX_FILES], predictor, key)
+    if not files and not st.session_state.get("example"):
+        offer_examples()
+    elif not files:
+        show_images(
+            {(SAMPLE.name, *key): ("Grace Hopper, by the United States Navy", SAMPLE.read_bytes())}, predictor
+        )
+    else:
+        st.session_state["example"] = False
+        show_files(files[: uploads.MAX_FILES], predictor, key)
+
+
+def offer_examples() -> None:
+    """Shows what can be tried with one click."""
+    st.caption("No image at hand? Try an example:")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.image(SAMPLE, width=96)
+        st.button("A photograph", icon=":material/image:", on_click=_show_example)
+        st.image(icon(), width=96)
+        st.button("Drawn faces", icon=":material/face:", on_click=_go_to, args=(SAMPLES,))
+
+
+def _show_example() -> None:
+    st.session_state["example"] = True
 
 
 def camera(predictor: Predictor, key: Key) -> None:
@@ -149,11 +172,12 @@ def samples(predictor: Predictor, key: Key) -> None:
 def live(predictor: Predictor, key: Key) -> None:
     """Shows the live webcam, or offers a snapshot if that does not work."""
     if not webcam.show(predictor):
-        st.button("Take a snapshot instead", icon=":material/photo_camera:", on_click=_go_to_camera)
+        button = "Take a snapshot instead"
+        st.button(button, icon=":material/photo_camera:", on_click=_go_to, args=(CAMERA,))
 
 
-def _go_to_camera() -> None:
-    st.session_state["source"] = CAMERA
+def _go_to(source: str) -> None:
+    st.session_state["source"] = source
 
 
 main()

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 import altair
+import numpy as np
 import streamlit as st
 from PIL import Image
 
@@ -16,6 +17,7 @@ from fer_jax.inference.app.uploads import plain
 from fer_jax.inference.detection.detectors import MAX_SIDE_IN_VIDEO
 from fer_jax.inference.media import tracking, video
 from fer_jax.inference.output import drawing, table
+from fer_jax.inference.output.timeline import UNSURE_ALPHA, Span, Timeline, longest
 from fer_jax.inference.predictor import Predictor
 
 _EVERY = 0.25  # seconds between the frames that are analyzed
@@ -30,11 +32,15 @@ class AnalyzedVideo:
     Attributes:
       rows: of the table, one per face in a frame.
       images: {seconds: JPEG of the frame with boxes}.
+      copy: the frames with boxes as an MP4 video, without sound.
+      timeline: the emotions of all faces over time.
       fault: why the video ends early, for the visitor; empty if it does not.
     """
 
     rows: list[table.Row] = dataclasses.field(default_factory=list)
     images: dict[float, bytes] = dataclasses.field(default_factory=dict)
+    copy: bytes = b""
+    timeline: Timeline = dataclasses.field(default_factory=Timeline)
     fault: str = ""
 
 
@@ -60,42 +66,50 @@ def show(predictor: Predictor, key: tuple[str, str]) -> None:
 
 
 def _analyze(content: bytes, name: str, predictor: Predictor) -> AnalyzedVideo:
-    found, tracker = AnalyzedVideo(), tracking.Tracker()
+    found, tracker, copy = AnalyzedVideo(), tracking.Tracker(), io.BytesIO()
     bar = st.progress(0.0, "Detecting faces ...")
-    try:
-        file, duration = uploads.open_video(content, name)
-        frames = video.read_frames(file, _EVERY)
-        while True:
-            with LOCK:
-                if (frame := next(frames, None)) is None:
-                    break
-                if len(found.images) >= _MAX_FRAMES or frame.seconds > uploads.VIDEO_SECONDS:
-                    limit = f"{uploads.VIDEO_SECONDS} seconds: the rest is left out"
-                    found.fault = f"{name} lasts more than {limit}"
-                    break
-                _add_frame(found, frame, name, predictor, tracker)
-            done = frame.seconds / duration if duration else len(found.images) / _MAX_FRAMES
-            bar.progress(min(done, 1.0), f"{frame.seconds:.1f} seconds analyzed")
-    except (uploads.UploadError, video.VideoError) as error:
-        found.fault = str(error)
+    with video.encode(copy, 1 / _EVERY) as write:
+        try:
+            file, duration = uploads.open_video(content, name)
+            frames = video.read_frames(file, _EVERY)
+            while True:
+                with LOCK:
+                    if (frame := next(frames, None)) is None:
+                        break
+                    if len(found.images) >= _MAX_FRAMES or frame.seconds > uploads.VIDEO_SECONDS:
+                        limit = f"{uploads.VIDEO_SECONDS} seconds: the rest is left out"
+                        found.fault = f"{name} lasts more than {limit}"
+                        break
+                    write(_add_frame(found, frame, name, predictor, tracker), frame.seconds)
+                done = frame.seconds / duration if duration else len(found.images) / _MAX_FRAMES
+                bar.progress(min(done, 1.0), f"{frame.seconds:.1f} seconds analyzed")
+        except (uploads.UploadError, video.VideoError) as error:
+            found.fault = str(error)
     bar.empty()
+    found.copy = copy.getvalue()
     return found
 
 
 def _add_frame(
     found: AnalyzedVideo, frame: video.Frame, name: str, predictor: Predictor, tracker: tracking.Tracker
-) -> None:
+) -> np.ndarray:
+    """Adds a frame to all but the copy; returns it with boxes."""
     detected = predictor.detect(frame.image, max_side=MAX_SIDE_IN_VIDEO)
     faces = predictor.classify(detected.crops, detected.detections)
     tracks = tracker.update(faces, frame.seconds)
     detected = dataclasses.replace(detected, source=name, frame=frame.number, seconds=frame.seconds)
     found.rows += table.rows(detected, faces, tracks)
-    file = io.BytesIO()
-    Image.fromarray(analysis.draw(frame.image, faces, tracks)).save(file, "JPEG", quality=80)
+    found.timeline.add(detected, faces, tracks)
+    drawn, file = analysis.draw(frame.image, faces, tracks), io.BytesIO()
+    Image.fromarray(drawn).save(file, "JPEG", quality=80)
     found.images[round(frame.seconds, 2)] = file.getvalue()
+    return drawn
 
 
 def _show_found(found: AnalyzedVideo, emotions: Sequence[str]) -> None:
+    if found.timeline.spans:
+        st.markdown("**Emotions over time**, a line for each face; pale where the model is unsure")
+        st.altair_chart(timeline_chart(found.timeline.spans, emotions))
     left, right = st.columns(2, gap="medium")
     with left:
         _show_emotions(found, emotions)
@@ -103,6 +117,16 @@ def _show_found(found: AnalyzedVideo, emotions: Sequence[str]) -> None:
         times = list(found.images)
         when = st.select_slider("Second", times, key="second") if len(times) > 1 else times[0]
         st.image(found.images[when], width="stretch", alt=f"The frame at {when} seconds")
+        with st.expander("Play the annotated video", icon=":material/movie:"):
+            st.video(found.copy, format="video/mp4")
+        st.download_button(
+            "Download the annotated video (MP4)",
+            found.copy,
+            "annotated.mp4",
+            "video/mp4",
+            icon=":material/download:",
+            on_click="ignore",
+        )
     views.show_table(found.rows, emotions, "video.csv")
 
 
@@ -124,6 +148,30 @@ def _show_emotions(found: AnalyzedVideo, emotions: Sequence[str]) -> None:
     views.bars(sorted(means.items(), key=lambda pair: -pair[1])[:3])
     if unsure := sum(row["unsure"] for row in faces):
         st.warning(f"The model is **unsure** in {unsure} of {len(faces)} frames.", icon=":material/help:")
+
+
+def timeline_chart(spans: Sequence[Span], emotions: Sequence[str]) -> altair.Chart:
+    """Returns a chart with a line for each of the faces that are seen longest."""
+    tracks = [track for _, track in longest(spans)]
+    values = [
+        {"face": one.track, "from": one.start, "to": one.end, "emotion": one.emotion, "unsure": one.unsure}
+        for one in spans
+        if one.track in tracks
+    ]
+    colors = altair.Scale(domain=list(emotions), range=[drawing.COLORS[name] for name in emotions])
+    return (
+        altair.Chart(altair.Data(values=values))
+        .mark_bar()
+        .encode(
+            x=altair.X("from:Q", title="seconds"),
+            x2="to:Q",
+            y=altair.Y("face:O", title="face", sort=tracks),
+            color=altair.Color("emotion:N", scale=colors, legend=altair.Legend(orient="top", columns=4)),
+            opacity=altair.condition("datum.unsure", altair.value(UNSURE_ALPHA), altair.value(1)),
+            tooltip=["face:O", "emotion:N", "unsure:N", "from:Q", "to:Q"],
+        )
+        .properties(height=80 + 24 * len(tracks))
+    )
 
 
 def chart(rows: Sequence[table.Row], emotions: Sequence[str]) -> altair.Chart:

@@ -1,9 +1,10 @@
 """The app's view of an image: its faces, their emotions, and Grad-CAM."""
 
 from collections.abc import Sequence
-from typing import Any
 
+import numpy as np
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from fer_jax.evaluation.saliency import saliency_report
 from fer_jax.inference.app.analysis import Analysis
@@ -24,17 +25,38 @@ GRAD_CAM = (
 
 
 def show_images(found: Sequence[Analysis], predictor: Predictor) -> None:
-    """Shows images with their faces, one below the other, and a table of all."""
+    """Shows images with their faces, one below the other, and a table of all.
+
+    Grad-CAM comes last, into places that hold the faces until then: all else stays while it is computed.
+    """
     explained = False
     if any(one.faces for one in found):
         explained = st.toggle("Show where the network looked (Grad-CAM)", key="grad_cam")
-        if explained:
-            st.caption(GRAD_CAM)
+    note = st.container()
+    places = []
     for one in found:
         with st.container(border=True):
-            _show_image(one, predictor, explained)
+            places.append(_show_image(one))
     rows = [row for one in found for row in table.rows(one.frame, one.faces)]
     show_table(rows, predictor.classifier.emotions, "faces.csv")
+    if explained:
+        note.caption(GRAD_CAM)
+        for one, own in zip(found, places, strict=True):
+            _explain(one, own, predictor, note)
+
+
+def _explain(
+    one: Analysis, places: Sequence[DeltaGenerator], predictor: Predictor, note: DeltaGenerator
+) -> None:
+    """Replaces the faces that are shown in places by their Grad-CAM, computed once."""
+    if not places:
+        return
+    crops = one.frame.crops[: len(places)]
+    if one.maps is None:
+        with note, st.spinner("Computing Grad-CAM ..."):
+            one.maps = predictor.classifier.explain(crops)
+    for place, face, crop, heat in zip(places, one.faces, crops, one.maps, strict=False):
+        _show_crop(place, face, saliency_report.overlay(crop, heat))
 
 
 def show_table(rows: Sequence[table.Row], emotions: Sequence[str], file_name: str) -> None:
@@ -53,12 +75,13 @@ def show_table(rows: Sequence[table.Row], emotions: Sequence[str], file_name: st
     )
 
 
-def _show_image(one: Analysis, predictor: Predictor, explained: bool) -> None:
+def _show_image(one: Analysis) -> list[DeltaGenerator]:
+    """Shows an image and its largest faces; returns the places of the faces as the network saw them."""
     frame, faces = one.frame, one.faces[:_MAX_SHOWN]
     st.markdown(f"**{plain(frame.source)}**")
     if frame.error:
         st.error(plain(frame.error), icon=":material/error:")
-        return
+        return []
     count = f"{len(one.faces)} face{'s' * (len(one.faces) != 1)} found" if faces else "no face found"
     answers = [f"{'unsure, perhaps ' * f.unsure}{f.emotion} {100 * f.confidence:.0f} %" for f in faces]
     left, right = st.columns([3, 2], gap="medium")
@@ -70,7 +93,7 @@ def _show_image(one: Analysis, predictor: Predictor, explained: bool) -> None:
                 'to the camera. If the image *is* one face, choose "each image is one face" above.',
                 icon=":material/person_off:",
             )
-            return
+            return []
         several = len(one.faces) > 1
         st.markdown(f"{count}, largest first:" if several else f"{count}:")
         unsure = [str(number) for number, face in enumerate(one.faces, 1) if face.unsure]
@@ -82,21 +105,24 @@ def _show_image(one: Analysis, predictor: Predictor, explained: bool) -> None:
                 icon=":material/help:",
             )
         crops = frame.crops[:_MAX_SHOWN]
-        if explained:
-            if one.maps is None:
-                with st.spinner("Computing Grad-CAM ..."):
-                    one.maps = predictor.classifier.explain(crops)
-            crops = map(saliency_report.overlay, crops, one.maps)
-        for number, (face, crop) in enumerate(zip(faces, crops, strict=True), 1):
+        places = [
             _show_face(face, crop, f"{number}: " if several else "")
+            for number, (face, crop) in enumerate(zip(faces, crops, strict=True), 1)
+        ]
         if len(one.faces) > _MAX_SHOWN:
             st.caption(f"and {len(one.faces) - _MAX_SHOWN} smaller ones, in the table below")
+    return places
 
 
-def _show_face(face: Face, crop: Any, prefix: str) -> None:
+def _show_crop(place: DeltaGenerator, face: Face, crop: np.ndarray) -> None:
+    image = crop[..., 0] if crop.shape[-1] == 1 else crop
+    place.image(image, width=_CROP_WIDTH, alt=f"The face as the network saw it, {face.emotion}")
+
+
+def _show_face(face: Face, crop: np.ndarray, prefix: str) -> DeltaGenerator:
     with st.container(horizontal=True, vertical_alignment="top", gap="small"):
-        image = crop[..., 0] if crop.shape[-1] == 1 else crop
-        st.image(image, width=_CROP_WIDTH, alt=f"The face as the network saw it, {face.emotion}")
+        place = st.empty()
+        _show_crop(place, face, crop)
         with st.container(gap="xsmall"):
             answer = f"Unsure** – perhaps {face.emotion}" if face.unsure else f"{face.emotion}**"
             st.markdown(f"**{prefix}{answer}")
@@ -104,6 +130,7 @@ def _show_face(face: Face, crop: Any, prefix: str) -> None:
             bars(face.top(_TOP))
     with st.expander(f"All {len(face.emotions)} emotions"):
         bars(face.top(len(face.emotions)))
+    return place
 
 
 def bars(shares: Sequence[tuple[str, float]]) -> None:

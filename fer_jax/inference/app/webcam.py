@@ -29,15 +29,13 @@ _CAMERA = {"video": {"width": {"ideal": 640}, "frameRate": {"ideal": 15}}, "audi
 _MAX_FACES = 8  # of a frame, the largest
 
 
+def is_installed() -> bool:
+    """Returns whether the extra webrtc is installed, without which there is no live video."""
+    return importlib.util.find_spec("streamlit_webrtc") is not None
+
+
 def show(predictor: Predictor) -> bool:
     """Shows the live video, or why there is none; returns whether it runs."""
-    if importlib.util.find_spec("streamlit_webrtc") is None:
-        st.info(
-            "**Live video is not installed here.** The operator of this app can add it: "
-            "`pip install 'fer_jax[webrtc]'`. A snapshot works without it.",
-            icon=":material/videocam_off:",
-        )
-        return False
     try:
         servers = ice_servers()
     except ValueError as error:

@@ -24,6 +24,7 @@ COPY_ENDINGS = (".mp4", ".mkv")
 _MP4_SOUND = {"aac", "mp3", "ac3", "eac3", "opus", "alac", "flac"}
 _DEFAULT_RATE = 25.0  # frames per second, if a file does not say
 _MAX_MISSING = 1.0  # seconds by which the frames may end before the sound does
+_CLOCK = fractions.Fraction(1, 90_000)  # of copies, in seconds
 _QUALITY = "20"  # x264's constant rate factor: visually near the original
 
 
@@ -183,14 +184,11 @@ def copy_video(original: os.PathLike | str, folder: Path, name: str) -> Iterator
         sound = next((one for one in source.streams.audio if one.codec_context), None)
         codec = sound.codec_context.name if sound else "aac"
         ending = COPY_ENDINGS[codec.removesuffix("float") not in _MP4_SOUND]
-        path, clock = folder / f"{name}{ending}", fractions.Fraction(1, 90_000)
+        path = folder / f"{name}{ending}"
         partial, kind = io_utils.partial(path), {".mp4": "mp4", ".mkv": "matroska"}[ending]
         try:
             with av.open(os.fspath(partial), "w", format=kind) as copy:
-                rate = fractions.Fraction(_rate(frames)).limit_denominator(1001)
-                video = copy.add_stream("libx264", rate=rate, options={"crf": _QUALITY})
-                video.pix_fmt = "yuv420p"
-                video.time_base = video.codec_context.time_base = clock
+                video = _add_video(copy, _rate(frames))
                 sound_out = copy.add_stream_from_template(sound) if sound else None
                 packets = source.demux(sound) if sound else iter(())
                 waiting = next(packets, None)
@@ -206,13 +204,7 @@ def copy_video(original: os.PathLike | str, folder: Path, name: str) -> Iterator
                         waiting = next(packets, None)
 
                 def write(image: np.ndarray, seconds: float) -> None:
-                    height, width = (side // 2 * 2 for side in image.shape[:2])
-                    if not video.codec_context.is_open:
-                        video.height, video.width = height, width
-                    image = np.ascontiguousarray(image[:height, :width])
-                    frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-                    frame.pts, frame.time_base = round(seconds / clock), clock
-                    copy.mux(video.encode(frame))
+                    _write_frame(copy, video, image, seconds)
                     copy_sound(seconds)
 
                 yield Copy(path, write)
@@ -221,6 +213,40 @@ def copy_video(original: os.PathLike | str, folder: Path, name: str) -> Iterator
             io_utils.move_into_place(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def encode(file: BinaryIO, rate: float) -> Iterator[Callable[[np.ndarray, float], None]]:
+    """Opens an MP4 video without sound; yields what adds a frame, as `Copy.write`.
+
+    Args:
+      file: opened for writing in binary, such as an io.BytesIO; complete when the context ends, and empty if
+        there was no frame.
+      rate: average number of frames per second.
+    """
+    with av.open(file, "w", format="mp4") as container:
+        video = _add_video(container, rate)
+        yield lambda image, seconds: _write_frame(container, video, image, seconds)
+        if video.codec_context.is_open:  # at least one frame
+            container.mux(video.encode(None))
+
+
+def _add_video(container: Any, rate: float) -> Any:
+    """Returns a new H.264 stream."""
+    rate = fractions.Fraction(rate).limit_denominator(1001)
+    stream = container.add_stream("libx264", rate=rate, options={"crf": _QUALITY})
+    stream.pix_fmt = "yuv420p"
+    stream.time_base = stream.codec_context.time_base = _CLOCK
+    return stream
+
+
+def _write_frame(container: Any, stream: Any, image: np.ndarray, seconds: float) -> None:
+    height, width = (side // 2 * 2 for side in image.shape[:2])
+    if not stream.codec_context.is_open:
+        stream.height, stream.width = height, width
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
+    frame.pts, frame.time_base = round(seconds / _CLOCK), _CLOCK
+    container.mux(stream.encode(frame))
 
 
 def _rate(stream: Any) -> float:

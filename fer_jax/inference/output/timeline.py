@@ -14,7 +14,7 @@ from fer_jax.inference.structures import DetectedFrame, Face
 _MAX_GAP = 1.0  # seconds between frames beyond which a face counts as out of sight
 _FIRST_STEP = 0.04  # seconds that a face is shown for which is seen in one frame only
 _MAX_TRACKS = 20  # in a figure, those seen longest
-_UNSURE_ALPHA = 0.35
+UNSURE_ALPHA = 0.35  # of spans
 
 
 @dataclasses.dataclass
@@ -91,7 +91,7 @@ class Timeline:
         for line, (source, track) in enumerate(tracks):
             for one in self.spans:
                 if (one.source, one.track) == (source, track):
-                    alpha = _UNSURE_ALPHA if one.unsure else 1
+                    alpha = UNSURE_ALPHA if one.unsure else 1
                     span = [(one.start, one.end - one.start)]
                     axis.broken_barh(span, (line - 0.4, 0.8), facecolor=COLORS[one.emotion], alpha=alpha)
         names = [
@@ -103,7 +103,7 @@ class Timeline:
         shown = {one.emotion for one in self.spans}
         patches = [Patch(color=color, label=name) for name, color in COLORS.items() if name in shown]
         if any(one.unsure for one in self.spans):
-            patches.append(Patch(color=COLORS["neutral"], alpha=_UNSURE_ALPHA, label="unsure"))
+            patches.append(Patch(color=COLORS["neutral"], alpha=UNSURE_ALPHA, label="unsure"))
         if patches:
             figure.legend(handles=patches, loc="outside upper center", ncols=len(patches), frameon=False)
         count = len({(one.source, one.track) for one in self.spans})

@@ -1,7 +1,6 @@
 """The app without a browser: what its pages show, and what they say when something is wrong."""
 
 import asyncio
-import importlib.util
 import io
 import json
 import sys
@@ -21,6 +20,7 @@ from fer_jax.data.sources import synthetic
 from fer_jax.inference.app import analysis, model_choice, uploads, webcam
 from fer_jax.inference.app.model_card import facts, headline
 from fer_jax.inference.classifier import Classifier
+from fer_jax.inference.media import video
 from fer_jax.inference.structures import DetectedFrame
 from fer_jax.pretrained.registry import BUNDLED
 
@@ -158,6 +158,32 @@ def test_grad_cam_is_explained_and_computed_once(open_app, monkeypatch):
     assert "it does not show why" in text(app)
 
 
+def test_grad_cam_is_computed_after_everything_is_shown(open_app, monkeypatch):
+    """So that the results stay on the page meanwhile."""
+
+    def stop(*_):
+        raise uploads.UploadError("computing")
+
+    monkeypatch.setattr(Classifier, "explain", stop)
+    app = open_app()
+    app.file_uploader[0].set_value([("a.png", face_png(), "image/png")]).run()
+    bars = html(app)
+    app.toggle(key="grad_cam").set_value(True).run()
+    assert app.exception[0].message == "computing"
+    assert "1 face found" in text(app) and len(app.dataframe) == 1 and html(app) == bars
+
+
+def test_the_first_page_offers_examples(open_app):
+    app = open_app(detector="yunet", model="cnn_250k (bundled)", arguments=())
+    app.button[0].click().run()
+    assert not app.exception and "Grace Hopper" in text(app) and "1 face found" in text(app)
+    app.file_uploader[0].set_value([("a.png", face_png(), "image/png")]).run()
+    assert "Grace Hopper" not in text(app) and "a\\.png" in text(app)
+    app.file_uploader[0].set_value([]).run()
+    app.button[1].click().run()
+    assert app.session_state["source"] == "Samples" and text(app).count("drawn to look") == 7
+
+
 def test_a_snapshot_is_analyzed(open_app):
     app = open_app("Camera")
     app.camera_input[0].set_value(("camera.jpg", encoded("JPEG"), "image/jpeg")).run()
@@ -182,7 +208,16 @@ def test_a_video_is_a_chart_and_a_table(open_app):
     assert list(table["seconds"]) == [0.25 * i for i in range(12)]
     assert list(table["track"]) == [1] * 12
     assert "1, seen in 12 of 12 frames" in app.selectbox[-1].options
-    assert len(app.get("vega_lite_chart")) == 1
+    assert len(app.get("vega_lite_chart")) == 2  # of all faces, and of the chosen one
+    assert [one.proto.label for one in app.get("download_button")] == [
+        "Download the annotated video (MP4)",
+        "Download the table (CSV)",
+    ]
+    _, found = app.session_state["video"]
+    file = io.BytesIO(found.copy)
+    assert [round(frame.seconds, 2) for frame in video.read_frames(file)] == [0.25 * i for i in range(12)]
+    (span,) = found.timeline.spans
+    assert (span.track, span.start, span.end) == (1, 0, 3)
 
 
 @pytest.mark.parametrize(
@@ -195,12 +230,13 @@ def test_a_bad_video_is_a_message(open_app, content, message):
     assert not app.exception and message in app.error[0].value and not app.dataframe
 
 
-def test_the_live_page_offers_a_snapshot_where_it_is_not_installed(open_app, monkeypatch):
-    find = importlib.util.find_spec
-    without = lambda name, *more: None if name == "streamlit_webrtc" else find(name, *more)  # noqa: E731
-    monkeypatch.setattr(importlib.util, "find_spec", without)
+def test_live_video_is_offered_where_it_is_installed(open_app, monkeypatch):
+    for installed in (False, True):
+        monkeypatch.setattr(webcam, "is_installed", lambda installed=installed: installed)
+        (control,) = open_app().get("button_group")
+        assert any("Live" in option for option in control.options) == installed
+    monkeypatch.setattr(webcam, "show", lambda _: False)  # it does not work from here
     app = open_app("Live")
-    assert not app.exception and "not installed here" in app.info[0].value
     app.button[0].click().run()
     assert not app.exception and app.session_state["source"] == "Camera" and len(app.camera_input) == 1
 
