@@ -7,6 +7,7 @@ import jax
 
 from fer_jax import __version__
 from fer_jax.inference import licences
+from fer_jax.inference.detection.detectors import MIN_ROLL, MediaPipe, YuNet
 from fer_jax.inference.export.program import INPUT, Program
 from fer_jax.pretrained.registry import network_name
 
@@ -49,6 +50,7 @@ def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict
             "interpolation": preprocess["interpolation"],
             "fill": preprocess["fill"],
         },
+        "photographs": _describe_crops(facts, side, channels),
         "output": {
             "name": program.output,
             "shape": ["N", len(labels)],
@@ -71,4 +73,25 @@ def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict
         "intended_use": licences.INTENDED_USE,
         "checkpoint": checkpoint,
         "versions": {"fer_jax": __version__, "jax": jax.__version__, "flax": flax.__version__} | versions,
+    }
+
+
+def _describe_crops(facts: dict[str, Any], side: int, channels: int) -> dict[str, Any]:
+    """Returns how to cut faces out of photographs, as `cropping.crop` and the network's input do it."""
+    faces = facts.get("faces") or {}
+    return {
+        "how": (
+            "Take the square frame about a detector's box: its side is scale times the longer side of the "
+            "box, and its center lies down times that side below the center of the box. Mirror the image "
+            "beyond its edges. Rotate faces that lean by min_roll degrees or more upright. Shrink the frame, "
+            "antialiased and bilinear, to side x side pixels of so many channels, then enlarge these by the "
+            "interpolation of the input."
+        ),
+        "frames": {
+            name: {"scale": one.SCALE, "down": one.DOWN, "min_score": one.MIN_SCORE}
+            for name, one in (("yunet", YuNet), ("mediapipe", MediaPipe))
+        },
+        "min_roll": MIN_ROLL,
+        "side": min(faces.get("side") or side, side),
+        "channels": faces.get("channels", channels),
     }

@@ -187,6 +187,9 @@ def test_every_file_says_what_it_is(written, calibrated):
         given = facts["input"]
         assert (given["shape"], given["layout"], given["dtype"]) == (["N", 48, 48, 1], "NHWC", "uint8")
         assert (given["mean"], given["std"], given["fill"]) == (0.5, 0.25, "reflect")
+        crops = facts["photographs"]
+        assert (crops["side"], crops["channels"], crops["min_roll"]) == (48, 1, 15)
+        assert crops["frames"]["mediapipe"] == {"scale": 1.18, "down": -0.09, "min_score": 0.7}
         assert facts["output"]["temperature"] == TEMPERATURE and facts["output"]["temperature_applied"]
         assert facts["checkpoint"]["sha256"] == hashlib.sha256(calibrated.read_bytes()).hexdigest()
         assert facts["licence"]["code"] == "Apache-2.0"
