@@ -3,6 +3,8 @@
     fer-jax predict --demo
     fer-jax predict photo.jpg
     fer-jax predict holiday/ clip.mp4 'more/**/*.png' --out results.csv --annotate annotated
+    fer-jax predict --camera 0 --show
+    fer-jax predict rtsp://camera.local/stream --out results.csv
 
 Without --out the results are printed, one line per face. With it a table gets one row per face, per image or
 frame without a face (status no_face), and per file that cannot be read (status error, with the reason; the
@@ -11,6 +13,9 @@ the emotion smoothed over half a second. --annotate draws the results on copies,
 --timeline draws the smoothed emotions of all videos over time, a line per track.
 
 A run that was stopped keeps what was written; run the same command with --resume to resume it.
+
+A camera or stream is read until Ctrl-C (or until its window is closed), each time the latest frame; a
+connection that breaks is made again. Its table has each row as soon as it is known.
 
 Exit code: 0 if all files could be read, 1 if some could not, 2 if nothing could be done, 130 if stopped.
 """
@@ -22,6 +27,7 @@ import dataclasses
 import errno
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +42,7 @@ if TYPE_CHECKING:
     from fer_jax.inference.output.annotations import Annotations
     from fer_jax.inference.output.table import Table
     from fer_jax.inference.output.timeline import Timeline
+    from fer_jax.inference.output.window import Window
     from fer_jax.inference.predictor import Predictor
     from fer_jax.inference.structures import DetectedFrame, Face
 
@@ -48,7 +55,9 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("inputs", nargs="*", metavar="INPUT", help="image, video, folder, or glob pattern")
+    add("inputs", nargs="*", metavar="INPUT", help="image, video, folder, glob pattern, or URL of a stream")
+    add("--camera", type=int, metavar="N", help="camera of this machine, by its number from 0")
+    add("--show", action="store_true", help="show the camera or stream in a window")
     add("--demo", action="store_true", help="predict a photograph that comes with the package")
     weights = f"a .safetensors file, a run's directory or a bundled network: {', '.join(BUNDLED)}"
     add("--model", default=DEFAULT, metavar="WEIGHTS", help=f"{weights} (default: {DEFAULT})")
@@ -70,8 +79,8 @@ def main(argv: list[str] | None = None) -> int:
     add("--timeline", metavar="FILE", help=text)
     add("--resume", action="store_true", help="continue the unfinished table given by --out")
     args = parser.parse_args(argv)
-    if not args.inputs and not args.demo:
-        parser.error("give an INPUT, or --demo")
+    if not args.inputs and not args.demo and args.camera is None:
+        parser.error("give an INPUT, --camera, or --demo")
     if args.resume and not args.out:
         parser.error("--resume resumes the table of --out: give --out")
     if args.timeline and args.resume:
@@ -92,22 +101,25 @@ def predict(args: argparse.Namespace) -> int:
       As `Predictor.load`.
     """
     from fer_jax import runtime
-    from fer_jax.inference.media import inputs
+    from fer_jax.inference.media import inputs, live
     from fer_jax.inference.output.annotations import Annotations
     from fer_jax.inference.output.table import Table
     from fer_jax.inference.output.timeline import Timeline
+    from fer_jax.inference.output.window import Window
     from fer_jax.inference.predictor import Predictor
 
     runtime.tune_cpu()
     sample = [str(inputs.SAMPLE)] if args.demo else []
     found, skipped = inputs.find([*args.inputs, *sample], args.frames)
+    found += [] if args.camera is None else [inputs.camera(args.camera)]
+    stop = _open_live(found, args)
     if skipped:
         print(f"{_some(len(found), 'input')}{inputs.describe(skipped)}", file=sys.stderr)
     if animated := sum(one.is_animated for one in found):
         text = f"only the first frame of {_some(animated, 'animated image')} is read; --frames reads all"
         print(f"note: {text}", file=sys.stderr)
     # With many faces only few sizes are worth their compilation.
-    sizes = (1, 8, 64) if len(found) == 1 and not found[0].is_video else (64, 256)
+    sizes = (1, 8, 64) if stop or (len(found) == 1 and not found[0].is_video) else (64, 256)
     predictor = Predictor.load(
         args.model, args.detector, margin=args.margin, any_rotation=args.any_rotation, batch_sizes=sizes
     )
@@ -119,7 +131,9 @@ def predict(args: argparse.Namespace) -> int:
     if args.timeline:
         common.open_folder(Path(args.timeline).parent, "--timeline")
         timeline = Timeline()
-    table, position = None, None
+    table, position, window = None, None, None
+    if args.show:
+        window = Window(found[0].path, stop.set)
     if args.out:
         table = Table(args.out, predictor.classifier.emotions, _made_by(args))
         if args.resume:
@@ -133,8 +147,11 @@ def predict(args: argparse.Namespace) -> int:
         else:
             table.start()
     try:
-        with contextlib.closing(predictor.detector), annotations or contextlib.nullcontext():
-            counts = _process(predictor, found, args.every, position, table, annotations, timeline)
+        nothing = contextlib.nullcontext()
+        interrupts = live.interrupt_sets(stop) if stop else nothing
+        with contextlib.closing(predictor.detector), annotations or nothing, interrupts:
+            shown = (annotations, timeline, window)
+            counts = _process(predictor, found, args.every, position, table, *shown, stop)
         if table:
             table.finish()
         if timeline:
@@ -148,6 +165,27 @@ def predict(args: argparse.Namespace) -> int:
         raise ValueError(message) from error
     print(_summary(counts, args), file=sys.stdout if args.out else sys.stderr)
     return 1 if counts["file"] else 0
+
+
+def _open_live(found: "list[Input]", args: argparse.Namespace) -> threading.Event | None:
+    """Returns what ends the camera or stream among the inputs; None if there is none.
+
+    Raises:
+      InputError: if it is not the only input, or a flag does not fit.
+    """
+    from fer_jax.inference.media.inputs import InputError
+
+    one = next((one for one in found if one.address), None)
+    if one is None:
+        if args.show:
+            raise InputError("--show shows a camera or stream: give --camera or the URL of one")
+        return None
+    if len(found) > 1:
+        raise InputError(f"{one.path} is read until it is stopped: give it without other inputs")
+    for flag in ("resume", "timeline"):
+        if getattr(args, flag):
+            raise InputError(f"--{flag} is for files, and {one.path} is none")
+    return threading.Event()
 
 
 def _rest(table: "Table", found: "list[Input]") -> "tuple[list[Input], dict[str, Any] | None]":
@@ -197,6 +235,8 @@ def _process(
     table: "Table | None",
     annotations: "Annotations | None",
     timeline: "Timeline | None",
+    window: "Window | None",
+    stop: threading.Event | None,
 ) -> collections.Counter[str]:
     """Writes, prints and draws the results of files; however it ends, the table holds what was done.
 
@@ -206,29 +246,36 @@ def _process(
     """
     from fer_jax.inference.media import stream
     from fer_jax.inference.media.tracking import Tracker
+    from fer_jax.inference.output import drawing
     from fer_jax.inference.output.table import rows
 
     tracker = Tracker.restore(position["tracker"]) if position else Tracker()
     start = position["frame"] + 1 if position else 0
-    keep = annotations is not None
-    frames = stream.detect(found, predictor, every_seconds=every, keep_images=keep, start=start)
-    frames = stream.ahead(frames, stream.AHEAD_WITH_IMAGES if keep else stream.AHEAD)
+    keep = annotations is not None or window is not None
+    frames = stream.detect(found, predictor, every_seconds=every, keep_images=keep, start=start, stop=stop)
+    if stop:  # a frame that is prepared ahead would no longer be the latest
+        classified = stream.classify(frames, predictor, tracker, max_waiting=1)
+    else:
+        frames = stream.ahead(frames, stream.AHEAD_WITH_IMAGES if keep else stream.AHEAD)
+        classified = stream.classify(frames, predictor, tracker)
     counts, marked = collections.Counter(), 0.0
     try:
         with _progress(found, every, start) as bar:
-            for frame, faces, tracks in stream.classify(frames, predictor, tracker):
+            for frame, faces, tracks in classified:
                 # First, so that no row says that a copy exists that does not.
                 if annotations:
                     annotations.add(frame, faces, tracks)
                 if timeline:
                     timeline.add(frame, faces, tracks)
+                if window and frame.size:
+                    window.show(drawing.draw_tracks(frame.image, faces, tracks))
                 if table is None:
                     _print(bar, frame, faces)
                 else:
                     here = {"source": frame.source, "frame": frame.frame, "tracker": tracker.state()}
                     resumable = frame.ends or annotations is None
                     table.write(rows(frame, faces, tracks), None if frame.ends else here, resumable)
-                    if time.monotonic() - marked > _MARK_EVERY:
+                    if stop or time.monotonic() - marked > _MARK_EVERY:
                         table.mark()
                         marked = time.monotonic()
                 if frame.size:
@@ -268,7 +315,9 @@ def _progress(found: "list[Input]", every: float | None, start: int) -> "tqdm":
     counts = []
     for one in found:
         counts.append(1)
-        if one.is_video:
+        if one.address:
+            counts[-1] = None
+        elif one.is_video:
             with contextlib.suppress(video.VideoError):
                 counts[-1] = video.read_header(one.path, every).frames
     total = sum(counts) if all(counts) else None

@@ -348,7 +348,7 @@ def test_what_cannot_be_begun_says_why(arguments, message, folder, run, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give an INPUT, or --demo"),
+        ([], "give an INPUT, --camera, or --demo"),
         (["a.png", "--resume"], "--resume resumes the table of --out"),
         (["a.png", "--every", "0"], "expected seconds above 0"),
         (["a.mp4", "--timeline", "a.xlsx"], "expected a file ending in .png, .svg, .pdf"),

@@ -4,6 +4,8 @@ import collections
 import dataclasses
 import glob
 import os
+import sys
+import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -14,6 +16,9 @@ from fer_jax.data.decoding import describe_endings, folder_identity, image_endin
 from fer_jax.inference.media.video import ANIMATED_ENDINGS, ANIMATED_FORMATS, VIDEO_ENDINGS
 
 SAMPLE = Path(__file__).with_name("grace_hopper.jpg")  # a photograph in the public domain, see NOTICE.md
+
+
+STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "tcp://", "udp://", "srt://")
 
 
 class InputError(ValueError):
@@ -28,11 +33,15 @@ class Input:
       path: as it was reached; the source in results.
       name: path below the folder that was named, or the file's own name: where an annotated copy goes.
       is_video: whether it is read as a video; any other file is taken for an image.
+      address: of a camera or stream, as FFmpeg takes it; '' for a file.
+      device: FFmpeg's name for the system's cameras, if it is one.
     """
 
     path: str
     name: str
     is_video: bool = False
+    address: str = ""
+    device: str | None = None
 
     @property
     def is_animated(self) -> bool:
@@ -46,12 +55,32 @@ class Input:
             return False
 
 
+def camera(number: int) -> Input:
+    """Returns a camera of this machine by its number, from 0."""
+    is_mac = sys.platform == "darwin"
+    address, device = (str(number), "avfoundation") if is_mac else (f"/dev/video{number}", "v4l2")
+    return Input(f"camera {number}", f"camera_{number}", True, address, device)
+
+
+def _stream(url: str) -> Input:
+    """Returns a stream, under a name without the user and password that its URL may have.
+
+    Raises:
+      InputError: the URL is an image's.
+    """
+    parts = urllib.parse.urlsplit(url)
+    if parts.path.lower().endswith(image_endings()):
+        raise InputError(f"{url} is an image: download it, and give the file")
+    path = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return Input(path, os.path.basename(parts.path) or "stream", True, url)
+
+
 def find(words: Sequence[str], frames: bool = False) -> tuple[list[Input], collections.Counter[str]]:
     """Finds the files that words name, each once, in the words' order and sorted within a folder.
 
     Args:
       words: files, folders (searched at any depth for the usual endings, without hidden ones; links are
-        followed) and patterns with *, ? or [...], where ** stands for folders at any depth.
+        followed), patterns with *, ? or [...], where ** stands for folders at any depth, and URLs of streams.
       frames: whether GIF and WebP files are read as videos.
 
     Returns:
@@ -63,6 +92,9 @@ def find(words: Sequence[str], frames: bool = False) -> tuple[list[Input], colle
     found, skipped = {}, collections.Counter()
     videos = VIDEO_ENDINGS + (ANIMATED_ENDINGS if frames else ())
     for word in words:
+        if word.lower().startswith(STREAMS):
+            found.setdefault(word, _stream(word))
+            continue
         for one in _find(os.path.expanduser(word), word, skipped):
             one = dataclasses.replace(one, is_video=one.path.lower().endswith(videos))
             found.setdefault(os.path.abspath(one.path), one)

@@ -3,13 +3,14 @@
 import collections
 import dataclasses
 import itertools
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from fer_jax.data.decoding import PictureError
 from fer_jax.inference.detection.detectors import MAX_SIDE_IN_VIDEO
-from fer_jax.inference.media import video
+from fer_jax.inference.media import live, video
 from fer_jax.inference.media.inputs import Input
 from fer_jax.inference.media.tracking import Track, Tracker
 from fer_jax.inference.predictor import Predictor
@@ -30,6 +31,7 @@ def detect(
     every_seconds: float | None = None,
     keep_images: bool = False,
     start: int = 0,
+    stop: threading.Event | None = None,
 ) -> Iterator[DetectedFrame]:
     """Yields the frames of files with their faces; a file that cannot be read gives a frame with its error.
 
@@ -39,12 +41,17 @@ def detect(
       every_seconds: yields one frame of a video per so many seconds; None yields all.
       keep_images: whether frames keep their images.
       start: frame number to begin the first file at.
+      stop: ends the frames of a camera or stream when it is set; needed if one is among the inputs.
     """
     for one in inputs:
         known = {"source": one.path} | ({} if keep_images else {"image": None})
         try:
             if one.is_video:
-                for frame in video.read_frames(one.path, every_seconds, start):
+                if one.address:
+                    frames = live.read_frames(one, every_seconds, stop)
+                else:
+                    frames = video.read_frames(one.path, every_seconds, start)
+                for frame in frames:
                     found = predictor.detect(frame.image, max_side=MAX_SIDE_IN_VIDEO)
                     place = {"frame": frame.number, "seconds": frame.seconds, "ends": False}
                     yield dataclasses.replace(found, **known, **place)
@@ -57,7 +64,10 @@ def detect(
 
 
 def classify(
-    frames: Iterable[DetectedFrame], predictor: Predictor, tracker: Tracker
+    frames: Iterable[DetectedFrame],
+    predictor: Predictor,
+    tracker: Tracker,
+    max_waiting: int = _MAX_WAITING,
 ) -> Iterator[tuple[DetectedFrame, tuple[Face, ...], list[Track]]]:
     """Yields each frame with its classified faces and, in a video, their tracks.
 
@@ -65,6 +75,7 @@ def classify(
       frames: from `detect`.
       predictor: classifies the faces, in its largest batches.
       tracker: tracks the faces of a video; it is cleared at the end of each file.
+      max_waiting: frames that may wait for a batch to fill; 1 classifies each at once.
     """
     waiting: list[DetectedFrame] = []
     found = held = 0
@@ -74,7 +85,7 @@ def classify(
             found += len(one.detections)
             held += 0 if one.image is None else one.image.nbytes
             batch = predictor.classifier.sizes[-1]
-            if found < batch and held < _MAX_HELD and len(waiting) < _MAX_WAITING:
+            if found < batch and held < _MAX_HELD and len(waiting) < max_waiting:
                 continue
         for frame, faces in zip(waiting, predictor.classify_frames(waiting), strict=True):
             tracks = [] if frame.frame is None else tracker.update(faces, frame.seconds)

@@ -71,7 +71,7 @@ def read_frames(
                     continue
                 due = every_seconds * (np.floor((seconds + grace) / every_seconds) + 1)
             if number >= start:
-                yield Frame(number, seconds, _upright(frame))
+                yield Frame(number, seconds, upright(frame))
         promised = _duration(container, stream)
     if ended is None:
         raise VideoError(f"{name} holds no frame that can be decoded: expected a whole video file")
@@ -92,15 +92,25 @@ def _open(source: os.PathLike | str | BinaryIO) -> Iterator[tuple[Any, Any]]:
     if name.lower().endswith(".webp"):  # whose animations FFmpeg does not read
         file = _to_apng(file)
     with _explaining(name), av.open(file, metadata_errors="replace") as container:
-        # A song's cover is a video stream, too.
-        covers = av.stream.Disposition.attached_pic
-        stream = next((one for one in container.streams.video if not one.disposition & covers), None)
-        if stream is None:
-            raise VideoError(f"{name} holds no video: expected a file with a video stream")
-        if stream.codec_context is None:
-            raise VideoError(f"{name} has an unknown video codec: convert it to H.264")
+        stream = select_stream(container, name)
         stream.thread_type = "AUTO"
         yield container, stream
+
+
+def select_stream(container: Any, name: str) -> Any:
+    """Returns the video stream of an open container.
+
+    Raises:
+      VideoError: if there is none, or its codec is unknown.
+    """
+    # A song's cover is a video stream, too.
+    covers = av.stream.Disposition.attached_pic
+    stream = next((one for one in container.streams.video if not one.disposition & covers), None)
+    if stream is None:
+        raise VideoError(f"{name} holds no video: expected a file with a video stream")
+    if stream.codec_context is None:
+        raise VideoError(f"{name} has an unknown video codec: convert it to H.264")
+    return stream
 
 
 def _to_apng(webp: str | BinaryIO) -> io.BytesIO:
@@ -231,6 +241,24 @@ def encode(file: BinaryIO, rate: float) -> Iterator[Callable[[np.ndarray, float]
             container.mux(video.encode(None))
 
 
+def name_recording(folder: Path, name: str) -> Path:
+    """Returns the path of what `record` writes."""
+    return folder / f"{name}{COPY_ENDINGS[0]}"
+
+
+@contextlib.contextmanager
+def record(folder: Path, name: str) -> Iterator[Copy]:
+    """Opens an annotated video without an original, as of a camera, and without sound; as `copy_video`."""
+    path = name_recording(folder, name)
+    partial = io_utils.partial(path)
+    try:
+        with open(partial, "wb") as file, encode(file, _DEFAULT_RATE) as write:
+            yield Copy(path, write)
+        io_utils.move_into_place(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def _add_video(container: Any, rate: float) -> Any:
     """Returns a new H.264 stream."""
     rate = fractions.Fraction(rate).limit_denominator(1001)
@@ -274,7 +302,7 @@ def _decode(container: Any, stream: Any) -> Iterator[tuple[float, Any]]:
         yield last, frame
 
 
-def _upright(frame: Any) -> np.ndarray:
+def upright(frame: Any) -> np.ndarray:
     """Returns the frame as RGB, rotated by the file's display matrix, as players show it."""
     image = frame.to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))

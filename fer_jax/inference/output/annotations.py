@@ -41,6 +41,11 @@ class Annotations(contextlib.AbstractContextManager):
           AnnotationError: if a copy would overwrite an original.
         """
         self.folder, self._names = folder, _name_copies(inputs)
+        self._live = {one.path for one in inputs if one.address}
+        for one in inputs:
+            # Which cannot be made again, as a copy can.
+            if one.address and (recording := video.name_recording(folder, self._names[one.path])).exists():
+                raise AnnotationError(f"{recording} exists: move it, or give another folder for --annotate")
         originals = {os.path.realpath(one.path) for one in inputs}
         for one in inputs:
             for ending in video.COPY_ENDINGS if one.is_video else (_IMAGE_ENDING,):
@@ -74,7 +79,11 @@ class Annotations(contextlib.AbstractContextManager):
                 io_utils.move_into_place(io_utils.partial(path), path)
             else:
                 if self._copy is None:
-                    copy = video.copy_video(frame.source, path.parent, path.name)
+                    copy = (
+                        video.record(path.parent, path.name)
+                        if frame.source in self._live
+                        else video.copy_video(frame.source, path.parent, path.name)
+                    )
                     self._copy = self._open.enter_context(copy)
                 self._copy.write(drawn, frame.seconds)
         if frame.ends:

@@ -1,0 +1,50 @@
+"""A window that shows live images."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+class WindowError(OSError):
+    """A window that cannot be opened on this machine."""
+
+
+class Window:
+    """A window of Matplotlib, with whichever toolkit it finds."""
+
+    def __init__(self, title: str, on_close: Callable[[], object]):
+        """Opens the window.
+
+        Args:
+          title: of the window.
+          on_close: called when the user closes it.
+
+        Raises:
+          WindowError: there is no display, or no toolkit.
+        """
+        import matplotlib
+        import matplotlib.pyplot as plt
+        from matplotlib.backends import BackendFilter, backend_registry
+
+        if matplotlib.get_backend().lower() not in backend_registry.list_builtin(BackendFilter.INTERACTIVE):
+            raise WindowError(
+                "--show: no window can be opened here, as there is no display or no toolkit for one (apt "
+                "install python3-tk, or pip install PyQt6); write a table with --out, or a video with "
+                "--annotate"
+            )
+        self._figure = plt.figure(title)
+        self._figure.canvas.mpl_connect("close_event", lambda _: on_close())
+        self._axes = self._figure.add_axes((0, 0, 1, 1))
+        self._axes.set_axis_off()
+        self._image = None
+        self._figure.show()
+
+    def show(self, image: np.ndarray) -> None:
+        """Shows the next image, uint8 [H, W, 3]."""
+        if self._image is None or self._image.get_array().shape != image.shape:
+            self._axes.clear()
+            self._axes.set_axis_off()
+            self._image = self._axes.imshow(image)
+        self._image.set_data(image)
+        self._figure.canvas.draw_idle()
+        self._figure.canvas.flush_events()
