@@ -3,6 +3,7 @@
 import { classify, crops } from "./classify.js";
 import { detect } from "./detect.js";
 import { load } from "./runtime.js";
+import { toCsv } from "./table.js";
 import { drawBoxes, element, faceList, headline, showModel } from "./view.js";
 
 const LARGEST = 2048; // pixels of an image's longer side; larger ones are shrunk
@@ -16,6 +17,9 @@ const live = byId("live");
 const files = byId("files");
 const webcam = byId("webcam");
 const whole = byId("whole");
+const example = byId("example");
+const finished = byId("finished"); // the buttons for what was found
+const images = []; // {name, faces} of the images that are shown, oldest first
 
 let parts; // what `load` gives
 let camera = null; // the stream, while it runs
@@ -44,7 +48,7 @@ async function look(image) {
   if (found?.length === 0) return [];
   const seen = crops(image, found?.map((one) => one.frame), facts.model);
   const probabilities = await classify(classifier, facts.model, seen);
-  return seen.map((crop, n) => ({ crop, probabilities: probabilities[n], box: found?.[n].box }));
+  return seen.map((crop, n) => ({ ...found?.[n], crop, probabilities: probabilities[n] }));
 }
 
 function toCanvas(source, width, height) {
@@ -87,7 +91,45 @@ async function showFile(file) {
   bitmap.close();
   const faces = await look(canvas);
   show(card, canvas, faces, NONE);
+  if (faces.length) card.append(saveButton(canvas, file.name));
+  images.push({ name: file.name, faces });
+  finished.hidden = false;
   return `${file.name}: ${summary(faces)}`;
+}
+
+/** Saves a blob under a name. */
+function save(blob, name) {
+  const link = element("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+function saveButton(canvas, name) {
+  const button = element("button", "save", "Download the picture");
+  button.type = "button";
+  const target = `${name.replace(/\.[^.]*$/, "")}_annotated.png`;
+  button.addEventListener("click", () => canvas.toBlob((blob) => save(blob, target)));
+  return button;
+}
+
+function saveTable() {
+  const { labels } = parts.facts.model;
+  save(new Blob([toCsv(images, labels, parts.facts.unsure_below)], { type: "text/csv" }), "faces.csv");
+}
+
+function clear() {
+  images.length = 0;
+  results.replaceChildren();
+  finished.hidden = true;
+  complain("");
+  say("Ready: choose images or use the webcam.");
+}
+
+async function showExample() {
+  const reply = await fetch(new URL("example.jpg", import.meta.url));
+  await showFiles([new File([await reply.blob()], "example.jpg", { type: "image/jpeg" })]);
 }
 
 async function showFiles(list) {
@@ -169,6 +211,9 @@ function listen() {
     await showFiles(chosen);
   });
   webcam.addEventListener("click", () => (camera ? stopCamera() : startCamera()));
+  example.addEventListener("click", showExample);
+  byId("table").addEventListener("click", saveTable);
+  byId("clear").addEventListener("click", clear);
   addEventListener("dragover", (event) => {
     event.preventDefault();
     document.body.classList.add("dropping");
@@ -187,6 +232,7 @@ try {
   listen();
   files.disabled = false;
   webcam.disabled = false;
+  example.disabled = false;
   say("Ready: choose images or use the webcam.");
 } catch (error) {
   say("");

@@ -5,8 +5,8 @@
     python -m http.server --directory dist/web
 
 The network is exported to ONNX and verified on faces as by fer-jax export; with --data the page states its
-accuracy on the validation split. The face detector (YuNet, downloaded the first time) and ONNX Runtime are
-copied beside the page: it loads nothing from elsewhere, and the images it is shown stay in the browser.
+accuracy on the validation split. The face detector (YuNet), an example, and ONNX Runtime are copied beside the
+page: it loads nothing from elsewhere, and the images it is shown stay in the browser.
 """
 
 import argparse
@@ -47,6 +47,7 @@ def build(args: argparse.Namespace) -> int:
     from fer_jax.inference.detection import assets
     from fer_jax.inference.export import check, export
     from fer_jax.inference.export.program import Program
+    from fer_jax.inference.media.inputs import SAMPLE
     from fer_jax.io_utils import write_atomically
 
     runtime = SOURCE / RUNTIME
@@ -59,6 +60,7 @@ def build(args: argparse.Namespace) -> int:
     faces = check.load_faces(program, args.data)
     metadata = export.export(program, "onnx", out / "model.onnx", "float32", faces)
     shutil.copyfile(assets.YUNET, out / "detector.onnx")
+    shutil.copyfile(SAMPLE, out / "example.jpg")
     for name in RUNTIME_FILES:
         shutil.copyfile(runtime / name, out / "ort" / name)
     for path in (path for pattern in PAGE_FILES for path in SOURCE.glob(pattern)):
@@ -71,6 +73,7 @@ def build(args: argparse.Namespace) -> int:
 
 def _page_facts(metadata: dict[str, Any]) -> dict[str, Any]:
     from fer_jax.inference.detection.detectors import MIN_ROLL, YuNet
+    from fer_jax.inference.output import drawing
     from fer_jax.inference.predictor import UNSURE_BELOW
 
     return {
@@ -84,6 +87,7 @@ def _page_facts(metadata: dict[str, Any]) -> dict[str, Any]:
             "min_roll": MIN_ROLL,
         },
         "unsure_below": UNSURE_BELOW,
+        "colors": drawing.COLORS | {"unsure": drawing.UNSURE_COLOR},
     }
 
 

@@ -1,6 +1,7 @@
 // Draws images, faces and their probabilities. Text only ever goes in as text.
 
 const SHOWN = 3;
+const DARK = "#101418";
 
 export function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -9,19 +10,30 @@ export function element(tag, className, text) {
   return made;
 }
 
+/** The color of an answer, as in the app, and that of text on it. */
+function colors(facts, probabilities) {
+  const fill = isUnsure(facts, probabilities) ? facts.colors.unsure : facts.colors[best(facts, probabilities).label];
+  const levels = [1, 3, 5].map((i) => parseInt(fill.slice(i, i + 2), 16) / 255);
+  const [r, g, b] = levels.map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4));
+  return { fill, ink: 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 ? DARK : "#ffffff" };
+}
+
 const percent = (p) => `${(100 * p).toFixed(p > 0.995 || p < 0.005 ? 1 : 0)} %`;
 
 function ranked(labels, probabilities) {
   return labels.map((label, i) => ({ label, p: probabilities[i] })).sort((a, b) => b.p - a.p);
 }
 
-function bars(rows) {
+const best = (facts, probabilities) => ranked(facts.model.labels, probabilities)[0];
+
+function bars(facts, rows) {
   const list = element("ul", "bars");
   for (const { label, p } of rows) {
     const row = element("li");
     const track = element("span", "track");
     const bar = element("span", "bar");
     bar.style.width = `${100 * p}%`;
+    bar.style.background = facts.colors[label];
     track.append(bar);
     row.append(element("span", "", label), track, element("span", "percent", percent(p)));
     list.append(row);
@@ -46,8 +58,8 @@ function thumbnail(face, side) {
 
 /** What is said of a face in few words; `facts` are the page's. */
 export function headline(facts, probabilities) {
-  const [first] = ranked(facts.model.labels, probabilities);
-  return `${first.label} ${percent(first.p)}`;
+  const { label, p } = best(facts, probabilities);
+  return `${label} ${percent(p)}`;
 }
 
 export function isUnsure(facts, probabilities) {
@@ -69,9 +81,9 @@ export function faceList(facts, faces) {
         element("p", "note", `Unsure: below ${percent(facts.unsure_below)}. ${first.label}, or ${second.label}?`),
       );
     }
-    words.append(bars(rows.slice(0, SHOWN)));
+    words.append(bars(facts, rows.slice(0, SHOWN)));
     const rest = element("details");
-    rest.append(element("summary", "", `All ${rows.length}`), bars(rows));
+    rest.append(element("summary", "", `All ${rows.length}`), bars(facts, rows));
     words.append(rest);
     item.append(thumbnail(crop, facts.model.input.shape[1]), words);
     list.append(item);
@@ -79,27 +91,37 @@ export function faceList(facts, faces) {
   return list;
 }
 
-/** Draws boxes with what they show onto an image's canvas. */
+/** Draws boxes onto an image's canvas, each with its emotion, numbered if there are several. */
 export function drawBoxes(canvas, facts, faces) {
   const context = canvas.getContext("2d");
   const unit = Math.max(canvas.width, canvas.height) / 100;
-  context.lineWidth = Math.max(2, 0.5 * unit);
   context.font = `600 ${Math.max(12, 3 * unit)}px system-ui, sans-serif`;
   context.textBaseline = "bottom";
+  for (const { box, probabilities } of faces) {
+    if (!box) continue;
+    const sides = [box.left, box.top, box.width, box.height];
+    context.setLineDash([]);
+    context.lineWidth = Math.max(3, 0.8 * unit);
+    context.strokeStyle = DARK;
+    context.strokeRect(...sides);
+    context.setLineDash(isUnsure(facts, probabilities) ? [2 * unit, unit] : []);
+    context.lineWidth = Math.max(2, 0.5 * unit);
+    context.strokeStyle = colors(facts, probabilities).fill;
+    context.strokeRect(...sides);
+  }
+  // After all boxes, so that none crosses a label.
   faces.forEach(({ box, probabilities }, n) => {
     if (!box) return;
-    const color = isUnsure(facts, probabilities) ? "#f0b95c" : "#86b1ff";
-    context.setLineDash(isUnsure(facts, probabilities) ? [2 * unit, unit] : []);
-    context.strokeStyle = color;
-    context.strokeRect(box.left, box.top, box.width, box.height);
-    const text = faces.length > 1 ? `${n + 1}` : headline(facts, probabilities);
+    const { fill, ink } = colors(facts, probabilities);
+    const said = isUnsure(facts, probabilities) ? `Unsure: ${headline(facts, probabilities)}` : headline(facts, probabilities);
+    const text = faces.length > 1 ? `${n + 1}: ${said}` : said;
     const width = context.measureText(text).width + 1.2 * unit;
     const height = Math.max(12, 3 * unit) * 1.3;
     const left = Math.max(0, Math.min(box.left, canvas.width - width));
     const bottom = Math.max(box.top, height);
-    context.fillStyle = color;
+    context.fillStyle = fill;
     context.fillRect(left, bottom - height, width, height);
-    context.fillStyle = "#0d1522";
+    context.fillStyle = ink;
     context.fillText(text, left + 0.6 * unit, bottom - 0.12 * height);
   });
 }
@@ -120,7 +142,7 @@ export function showModel(facts) {
   if (selection) accuracy += `. The weights were selected on ${selection.split}, which flatters a figure on it.`;
   const rows = {
     Accuracy: accuracy,
-    "Tells apart": model.labels.join(", "),
+    Classes: model.labels.join(", "),
     Input: `${model.input.colours} faces of ${model.input.shape[1]} x ${model.input.shape[2]} pixels`,
     Confidence: `calibrated by a temperature of ${model.output.temperature.toFixed(3)}`,
     Licence: `code ${model.licence.code}; weights ${model.licence.weights}; ${model.licence.data}`,

@@ -1,9 +1,9 @@
 """The page in headless Chromium: the network's numbers, OpenCV's boxes, and what people see and can do."""
 
+import csv
 import functools
 import http.server
 import io
-import json
 import pathlib
 import re
 import shutil
@@ -15,10 +15,11 @@ import pytest
 from helpers import ROOT, needed, program
 from PIL import Image
 
-from fer_jax.data import augment, transforms
 from fer_jax.data.sources import synthetic
 from fer_jax.inference.detection import assets
 from fer_jax.inference.export.program import Program
+from fer_jax.inference.media.inputs import SAMPLE
+from fer_jax.inference.predictor import Predictor
 from fer_jax.loaded_model import LoadedModel
 
 playwright = needed("playwright.sync_api", "browser")
@@ -153,40 +154,6 @@ def test_a_face_gets_the_probabilities_that_python_gives(ready):
     expect(ready.locator("#results .card:first-child .answer")).to_have_text(f"{name} {share:.0f} %")
 
 
-def _seen(page, image, side, **facts):
-    """The face, [side, side], that a network with these facts of its input gets of a whole picture."""
-    facts = json.dumps({"shape": ["N", side, side, 1], **facts})
-    body = f"return Array.from(crops(canvas, null, {{ input: {facts} }})[0][0]);"
-    return np.array(_evaluate(page, body, image)).reshape(side, side)
-
-
-@pytest.mark.parametrize("size", [(48, 48), (31, 200), (300, 97)])
-def test_pictures_are_resized_as_pillow_does_it(size, ready):
-    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    gray = Image.fromarray(image).convert("L")
-    expected = np.asarray(gray.resize((48, 48), Image.Resampling.BILINEAR))
-    for side_in_training in (None, 48, 96):
-        found = _seen(ready, image, 48, side_in_training=side_in_training)
-        assert abs(found - expected).max() <= 1
-
-
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("fill", ["reflect", "constant"])
-def test_faces_are_enlarged_as_in_training(interpolation, fill, ready):
-    """A network of 64 px that was trained on faces of 48 px gets no sharper ones."""
-    image = np.random.default_rng(0).integers(0, 256, (120, 90), np.uint8)
-    shrunk = Image.fromarray(image).resize((48, 48), Image.Resampling.BILINEAR)
-    resampled = transforms.resample(
-        np.asarray(shrunk)[None, ..., None], augment.identity_affine(1), 64, fill, 0.25, interpolation
-    )
-    how = {"side_in_training": 48, "interpolation": interpolation, "fill": fill, "mean": [0.2, 0.3]}
-    # The shrunk face may be 1 off, and the bicubic kernel's weights add up to 1.28 squared at most.
-    assert abs(_seen(ready, image, 64, **how) - 255 * resampled[0, ..., 0]).max() < 2.2
-    if interpolation == "bicubic" and fill == "reflect":
-        inner = np.asarray(shrunk.resize((64, 64), Image.Resampling.BICUBIC), float)[4:-4, 4:-4]
-        assert abs(_seen(ready, image, 64, **how)[4:-4, 4:-4] - inner).max() < 3.2
-
-
 @pytest.mark.parametrize(("name", "count"), [("face.jpg", 4), ("grace_hopper.png", 1), ("pets.jpg", 0)])
 def test_faces_are_where_opencv_finds_them(name, count, ready, photos):
     cv2 = pytest.importorskip("cv2")
@@ -255,6 +222,29 @@ def test_several_pictures_each_with_what_was_found(ready, photos):
         expect(by_name[name]).to_contain_text(f"{name} is not an image that this browser can read")
 
 
+def test_an_example_its_downloads_and_clearing(browser, address):
+    page = browser.new_page()
+    page.goto(address)
+    expect(page.locator("#status")).to_have_text(re.compile("^Ready"), timeout=TIMEOUT)
+    expect(page.locator("#finished")).to_be_hidden()
+    page.click("#example")
+    expect(page.locator("#status")).to_have_text(re.compile("^example.jpg: 1 face: neutral"), timeout=TIMEOUT)
+    (face,) = Predictor.load(batch_sizes=(1,))(SAMPLE)[0].faces
+    with page.expect_download() as saved:
+        page.click("#table")
+    rows = list(csv.DictReader(saved.value.path().read_text().splitlines()))
+    assert saved.value.suggested_filename == "faces.csv" and len(rows) == 1
+    assert float(rows[0]["confidence"]) == pytest.approx(face.confidence, abs=0.01)
+    with page.expect_download() as saved:
+        page.click(".card .save")
+    assert saved.value.suggested_filename == "example_annotated.png"
+    assert Image.open(saved.value.path()).size == Image.open(SAMPLE).size
+    page.click("#clear")
+    expect(page.locator("#results .card")).to_have_count(0)
+    expect(page.locator("#finished")).to_be_hidden()
+    page.close()
+
+
 def test_the_page_says_what_the_network_is_for_and_how_good(ready):
     about = ready.locator("#model")
     for text in (
@@ -271,10 +261,10 @@ def test_everything_can_be_reached_by_keyboard(browser, address):
     page.goto(address)
     expect(page.locator("#status")).to_have_text(re.compile("^Ready"), timeout=TIMEOUT)
     reached = []
-    for _ in range(3):
+    for _ in range(4):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.id"))
-    assert reached == ["files", "webcam", "whole"]
+    assert reached == ["files", "webcam", "example", "whole"]
     page.keyboard.press("Space")
     expect(page.locator("#whole")).to_be_checked()
     page.close()
