@@ -37,7 +37,7 @@ def read_frames(one: Input, every_seconds: float | None, stop: threading.Event) 
       stop: ends the frames when it is set.
 
     Yields:
-      Frames, numbered with those that were dropped; their time is that of their arrival.
+      Frames, numbered with those that were dropped; their time is when they are taken, since the start.
 
     Raises:
       VideoError: there is no frame when it is opened for the first time.
@@ -59,14 +59,19 @@ def read_frames(one: Input, every_seconds: float | None, stop: threading.Event) 
         if connection.has_duration:
             yield from _read_file(one, every_seconds, stop)
             return
-        if connection.is_complete or stop.is_set():
+        if stop.is_set():
             return
         if not count:
             raise video.VideoError(f"{one.path} gives no frame: {connection.reason}")
+        if connection.is_complete:
+            return
         attempt += 1
         wait = wait_before(attempt)
         tqdm.write(f"{one.path}: {connection.reason}; connecting again in {wait:g} s", file=sys.stderr)
-        stop.wait(wait)
+        # Not stop.wait, whose lock a signal handler that calls stop.set may find taken.
+        until = time.monotonic() + wait
+        while not stop.is_set() and time.monotonic() < until:
+            time.sleep(_POLL)
 
 
 def _read_file(one: Input, every_seconds: float | None, stop: threading.Event) -> Iterator[video.Frame]:

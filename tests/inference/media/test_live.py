@@ -10,6 +10,8 @@ import types
 import numpy as np
 import pytest
 from clips import level, steps, write_clip
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fer_jax.inference.media import inputs, live
 from fer_jax.inference.media.video import VideoError
@@ -141,6 +143,23 @@ def test_what_never_gives_a_frame_is_an_error_that_hides_the_password(serve, att
     assert attempts == []
     with pytest.raises(VideoError, match="^camera 97 gives no frame: "):
         list(live.read_frames(inputs.camera(97), None, threading.Event()))
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_a_mutated_stream_is_read_connected_again_or_refused(data, clips, serve, attempts):
+    whole, content = clips["ts"], bytearray(clips["ts"])
+    places = st.integers(0, len(content) - 1)
+    for place in data.draw(st.lists(places, min_size=1, max_size=10)):
+        content[place] = data.draw(st.integers(0, 255))
+    answers = [(bytes(content), len(content)), *[(whole, len(whole))] * 2]
+    with contextlib.suppress(VideoError):
+        assert read(serve(answers)) != []
 
 
 def test_the_first_interrupt_stops_and_the_second_interrupts():
