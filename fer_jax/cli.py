@@ -25,6 +25,7 @@ COMMANDS = {
     "predict": "predict emotions in images, folders and videos",
     "serve": "serve predictions over HTTP",
     "app": "open the app in a browser",
+    "completion": "print a script that completes commands and flags in a shell",
 }
 
 

@@ -27,7 +27,8 @@ def _shell_lines(text: str) -> list[list[str]]:
     consoles = re.findall(r"^```console\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     blocks += re.findall(r"^\$ (.*\n)", "".join(consoles), re.MULTILINE)  # the rest is output
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
+    words = (shlex.split(line.partition(" > ")[0], comments=True) for line in lines)
+    return [one for one in words if one]
 
 
 def _commands() -> list[list[str]]:

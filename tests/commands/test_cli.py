@@ -1,10 +1,13 @@
 """fer-jax itself: the list of commands, and each of them."""
 
 import importlib
+import shlex
+import shutil
+import subprocess
 import sys
 
 import pytest
-from helpers import ROOT, run_command
+from helpers import ROOT, environment, run_command
 
 from fer_jax import __version__, cli
 
@@ -34,6 +37,34 @@ def test_a_command_says_how_it_is_called(name, monkeypatch, capsys):
     )
     assert shown.startswith(f"usage: fer-jax {name} ")
     assert f"fer-jax {name}" in module.__doc__ and module.__doc__.strip().splitlines()[0] in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["pre"], {"prepare", "predict"}),
+        (["--v"], {"--version"}),
+        (["predict", "--time"], {"--timeline"}),
+        (["predict", "photo.jpg", "--a"], {"--annotate", "--any_rotation"}),
+        (["train", "--w"], {"--workdir"}),  # whose flags are Abseil's
+        (["predict", "ph"], set()),  # files, which bash completes itself
+    ],
+)
+def test_bash_completes_commands_and_flags(words, expected, monkeypatch, capsys):
+    if not (bash := shutil.which("bash")):
+        pytest.skip("needs bash")
+    assert run(monkeypatch, "completion", "bash") == 0
+    script = f"""
+      fer-jax() {{ {shlex.quote(sys.executable)} -m fer_jax "$@"; }}
+      {capsys.readouterr().out}
+      COMP_WORDS=(fer-jax {shlex.join(words)}) COMP_CWORD={len(words)}
+      _fer_jax
+      printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run([bash, "-c", script], capture_output=True, text=True, env=environment())
+    assert set(done.stdout.split()) >= expected and done.stderr == ""
+    assert bool(done.stdout.split()) == bool(expected)
+    assert all(one.startswith(words[-1]) for one in done.stdout.split())
 
 
 def test_a_command_that_is_not_there_is_named(monkeypatch, capsys):
