@@ -132,7 +132,7 @@ def predict(args: argparse.Namespace) -> int:
         common.open_folder(Path(args.timeline).parent, "--timeline")
         timeline = Timeline()
     table, position, window = None, None, None
-    if args.show:
+    if stop and args.show:
         window = Window(found[0].path, stop.set)
     if args.out:
         table = Table(args.out, predictor.classifier.emotions, _made_by(args))

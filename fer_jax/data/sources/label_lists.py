@@ -124,7 +124,7 @@ def open_lists(lists: Sequence[LabelList], where: Path, class_map: Mapping[str, 
     bad = counts.pop("", 0)
     if not counts:
         raise SourceError(f"{where} has no row with a path and a label")
-    numbering = _NUMBERINGS.get(lists[0].dataset, {})
+    numbering = _NUMBERINGS.get(lists[0].dataset or "", {})
     _refuse_strangers(where, set(counts) - class_map.keys(), lists[0].dataset, numbering)
     labels = classes.labels(where, set(counts), class_map, numbering, noun="label")
     notes = classes.notes(class_map, {classes.key(name): count for name, count in counts.items()})

@@ -118,12 +118,12 @@ def open_parquet(paths: Sequence[Path], where: Path, class_map: Mapping[str, str
             counts.update(files[-1].labels())
         except (pyarrow.ArrowException, OSError, ValueError) as error:
             raise _explained(path, error) from error
-    bad = counts.pop(None, 0)
-    if not counts:
+    known = {name: count for name, count in counts.items() if name is not None}
+    if not known:
         raise SourceError(f"{where} has no image with a label")
-    labels = classes.labels(where, set(counts), class_map, {}, noun="label")
-    notes = classes.notes(class_map, {classes.key(name): count for name, count in counts.items()})
-    total = bad + sum(count for name, count in counts.items() if labels[name] is not None)
+    labels = classes.labels(where, set(known), class_map, {}, noun="label")
+    notes = classes.notes(class_map, {classes.key(name): count for name, count in known.items()})
+    total = counts[None] + sum(count for name, count in known.items() if labels[name] is not None)
 
     def read_all() -> Iterator[Record | BadRecordError]:
         for file in files:

@@ -41,14 +41,14 @@ def detect(
       every_seconds: yields one frame of a video per so many seconds; None yields all.
       keep_images: whether frames keep their images.
       start: frame number to begin the first file at.
-      stop: ends the frames of a camera or stream when it is set; needed if one is among the inputs.
+      stop: ends the frames of a camera or stream when it is set.
     """
     for one in inputs:
         known = {"source": one.path} | ({} if keep_images else {"image": None})
         try:
             if one.is_video:
                 if one.address:
-                    frames = live.read_frames(one, every_seconds, stop)
+                    frames = live.read_frames(one, every_seconds, stop or threading.Event())
                 else:
                     frames = video.read_frames(one.path, every_seconds, start)
                 for frame in frames:

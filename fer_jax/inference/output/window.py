@@ -36,15 +36,15 @@ class Window:
         self._figure.canvas.mpl_connect("close_event", lambda _: on_close())
         self._axes = self._figure.add_axes((0, 0, 1, 1))
         self._axes.set_axis_off()
-        self._image = None
+        self._image, self._shape = None, ()
         self._figure.show()
 
     def show(self, image: np.ndarray) -> None:
         """Shows the next image, uint8 [H, W, 3]."""
-        if self._image is None or self._image.get_array().shape != image.shape:
+        if self._image is None or self._shape != image.shape:
             self._axes.clear()
             self._axes.set_axis_off()
-            self._image = self._axes.imshow(image)
+            self._image, self._shape = self._axes.imshow(image), image.shape
         self._image.set_data(image)
         self._figure.canvas.draw_idle()
         self._figure.canvas.flush_events()

@@ -59,7 +59,7 @@ CHANGES = st.lists(
 def test_a_damaged_file_is_read_or_refused(folder, name):
     path, whole = folder / name, (folder / name).read_bytes()
 
-    @settings(max_examples=150, deadline=None, derandomize=True)
+    @settings(max_examples=60, deadline=None, derandomize=True)
     @given(CHANGES)
     def check(changes):
         content = whole
