@@ -17,8 +17,7 @@ from matplotlib.figure import Figure
 
 from fer_jax import models, weights_file
 from fer_jax.data import ferplus
-from fer_jax.data.dataset import build, read
-from fer_jax.data.emotions import EMOTIONS
+from fer_jax.data.dataset import build
 from fer_jax.data.sources import synthetic
 
 MOST_MEMORY = 3 * 2**20  # KiB of a worker, before it forgets its compiled programs after each module
@@ -32,6 +31,7 @@ def pytest_configure(config):
         os.environ["XLA_FLAGS"] = f"{QUICK_COMPILATION} {flags}"
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter, config):
     """Says what was not run, why, and how it would."""
     skipped = terminalreporter.stats.get("skipped", [])
@@ -64,6 +64,13 @@ def _state_of_its_own(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FER_JAX_STATE", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture(scope="session")
+def forked(_children_compile_once, _state_of_its_own):
+    """Runs programs in forks of a process that has imported everything, see `helpers.forking`."""
+    with helpers.forking() as call:
+        yield call
 
 
 @pytest.fixture(scope="module")
@@ -164,15 +171,6 @@ def tiny_run(tmp_path_factory, tiny_data) -> pathlib.Path:
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 48, 48, 1)))
     # A fresh network gives all classes about the same: spread them.
     variables["params"]["Dense_1"]["kernel"] *= 20
-    manifest = read.read_manifest(tiny_data)
-    preprocess = {"image_size": 48, "channels": 1, "mean": 0.5, "std": 0.25, "fill": "reflect"}
-    facts = {
-        "model": {"name": "cnn_relu", "kwargs": kwargs},
-        "preprocess": preprocess | {"interpolation": "bilinear"},
-        "emotions": list(EMOTIONS),
-        "data": read.describe(manifest),
-        "data_hash": manifest["content_hash"],
-        "selection": {"split": "validation", "metric": "accuracy", "value": 0.5, "step": 10},
-    }
+    facts = helpers.metadata_of(kwargs, 48, tiny_data)
     weights_file.export_weights(folder / weights_file.BEST_WEIGHTS, variables, facts)
     return folder

@@ -2,13 +2,16 @@
 
 import contextlib
 import importlib.util
+import io
 import json
 import os
 import pathlib
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import flax.linen as nn
@@ -22,7 +25,7 @@ from PIL import Image
 from configs.default import get_config
 from fer_jax import errors
 from fer_jax.commands import trainings
-from fer_jax.data.dataset import build
+from fer_jax.data.dataset import build, read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.models.layers import BatchNorm
 from fer_jax.training.metric_writers import read_records
@@ -90,15 +93,9 @@ def run_python(
     *arguments: Any, timeout: float = 600, cwd: pathlib.Path = ROOT, **env: str
 ) -> subprocess.CompletedProcess:
     """Runs `python ARGUMENTS`, by default in the checkout; neither raises nor prints."""
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env=environment(**env),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    command = [sys.executable, *map(str, arguments)]
+    how: dict[str, Any] = {"cwd": cwd, "env": environment(**env), "stdin": subprocess.DEVNULL}
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, **how)
 
 
 def run_command(name: str, *arguments: Any, **how: Any) -> subprocess.CompletedProcess:
@@ -222,6 +219,26 @@ def without_tensorflow() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(paths)}
 
 
+@contextlib.contextmanager
+def forking(**env: str) -> Iterator[Callable[..., list[SimpleNamespace]]]:
+    """Starts forked.py: call(function, *lists of its arguments, devices=1) -> a process for each list.
+
+    A process has `returncode`, `stdout` and `stderr`.
+    """
+    how: dict[str, Any] = {"env": environment(**without_tensorflow(), **env), "text": True, "cwd": ROOT}
+    how |= {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, ROOT / "tests" / "forked.py"], **how) as server:
+
+        def call(function: str, *lists: Iterable[Any], devices: int = 1) -> list[SimpleNamespace]:
+            asked = [devices, function, [[str(word) for word in arguments] for arguments in lists]]
+            print(json.dumps(asked), file=server.stdin, flush=True)
+            ended = json.loads(server.stdout.readline())
+            return [SimpleNamespace(returncode=code, stdout=out, stderr=err) for code, out, err in ended]
+
+        yield call
+        server.stdin.close()
+
+
 def raw_state(workdir: pathlib.Path, step: int) -> dict[str, Any]:
     """The state in a run's checkpoint as Orbax's own reader gives it."""
     path = pathlib.Path(workdir, "checkpoints", str(step), "state").absolute()
@@ -273,6 +290,24 @@ def random_case(seed, count=500, classes=7, absent=()):
     return probs / probs.sum(axis=1, keepdims=True), labels
 
 
+HOW = {"mean": 0.5, "std": 0.25, "channels": 1, "fill": "reflect", "interpolation": "bilinear"}
+
+
+def metadata_of(
+    kwargs: dict[str, Any], size: int, data_dir: pathlib.Path | None = None, **changes: Any
+) -> dict[str, Any]:
+    """What a run records of a `cnn_relu` for faces of a size, perhaps trained on a dataset."""
+    manifest = read.read_manifest(data_dir) if data_dir else None
+    return {
+        "model": {"name": "cnn_relu", "kwargs": kwargs},
+        "preprocess": {"image_size": size, **HOW},
+        "emotions": list(EMOTIONS),
+        "data": read.describe(manifest) if manifest else {},
+        "data_hash": manifest["content_hash"] if manifest else "none",
+        "selection": {"split": "validation", "metric": "accuracy", "value": 0.5, "step": 10},
+    } | changes
+
+
 def report_facts(**changes: Any) -> dict[str, Any]:
     """What a report repeats about a network, selected on the validation split that it is judged on."""
     splits = {"train": {"hash": "t"}, "validation": {"hash": "v"}, "test": {"hash": "w"}}
@@ -314,6 +349,26 @@ def build_dataset(
 def named(images: Iterable, labels: Iterable[int]) -> list[tuple]:
     """Pairs of an image and its class for `build_dataset`."""
     return [(image, EMOTIONS[label]) for image, label in zip(images, labels, strict=True)]
+
+
+def encode(image: Any, kind: str = "PNG", **options: Any) -> bytes:
+    """The file of an image, a Pillow one or an array [H, W], [H, W, 1] or [H, W, 3]."""
+    file = io.BytesIO()
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png_that_declares(width: int, height: int) -> bytes:
+    """A few dozen bytes of PNG that promise an image of this size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(1000))), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def save_empty(figure: Any, path: pathlib.Path, **kwargs: Any) -> None:

@@ -3,15 +3,14 @@
 import collections
 import importlib.machinery
 import io
-import struct
 import sys
 import types
 import warnings
-import zlib
 
 import cv2
 import numpy as np
 import pytest
+from helpers import encode, png_that_declares
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,12 +21,7 @@ from fer_jax.data.decoding import PictureError
 RNG = np.random.default_rng(0)
 COLOR = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
 GRAY = COLOR[..., 0]
-
-
-def encoded(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+PALETTE = Image.fromarray(COLOR).quantize(256)
 
 
 @pytest.mark.parametrize(
@@ -45,16 +39,13 @@ def encoded(image, kind, **options):
         (Image.fromarray(GRAY).convert("RGB"), GRAY),
         (Image.fromarray(GRAY).convert("RGBA"), GRAY),
         (Image.fromarray(GRAY).convert("P"), GRAY),
-        (
-            Image.fromarray(COLOR).quantize(256),
-            np.asarray(Image.fromarray(COLOR).quantize(256).convert("RGB")),
-        ),
+        (PALETTE, np.asarray(PALETTE.convert("RGB"))),
     ],
 )
 def test_arrays_images_and_files(given, expected, tmp_path):
     forms = [given]
     if isinstance(given, Image.Image):
-        content = encoded(given, "PNG")
+        content = encode(given, "PNG")
         given.save(tmp_path / "a.png")
         forms += [content, io.BytesIO(content), tmp_path / "a.png", str(tmp_path / "a.png")]
     for form in forms:
@@ -72,7 +63,7 @@ def test_every_format_has_an_ending_and_is_read(kind, tmp_path):
     np.testing.assert_allclose(decoding.read(tmp_path / f"a.{ending}"), 90, atol=2)
 
 
-HEIC = b"\0\0\0\x18ftypheic" + encoded(Image.fromarray(COLOR), "PNG")  # as the package below takes it
+HEIC = b"\0\0\0\x18ftypheic" + encode(Image.fromarray(COLOR))  # as the package below takes it
 
 
 @pytest.fixture
@@ -127,7 +118,7 @@ def test_what_exif_says_of_the_camera_is_undone(orientation):
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    content = encoded(Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif)
+    content = encode(Image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif)
     np.testing.assert_array_equal(decoding.read(content), COLOR)
     np.testing.assert_array_equal(decoding.read(Image.open(io.BytesIO(content))), COLOR)
 
@@ -147,25 +138,20 @@ def test_integers_are_scaled_by_the_bits_in_use_in_arrays_images_and_files_alike
     values[0, :2] = 0, white
     expected = np.rint(values / white * 255)
     forms = [values, Image.fromarray(values.astype(np.uint16)), Image.fromarray(values.astype(np.int32))]
-    forms += [encoded(forms[1], "PNG"), encoded(forms[1], "TIFF")]
+    forms += [encode(forms[1], "PNG"), encode(forms[1], "TIFF")]
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         for form in forms:
             np.testing.assert_array_equal(decoding.read(form), expected)
     assert (len(told) == len(forms)) == (bits != 16)
-    assert all(
-        f"use {bits} bits are taken as 0 (black) to {white} (white)" in str(one.message) for one in told
-    )
+    words = f"use {bits} bits are taken as 0 (black) to {white} (white)"
+    assert all(words in str(one.message) for one in told)
 
 
 def test_floats_are_taken_as_0_to_1():
     values = np.float32([[0, 0.25], [0.5, 1]])
-    for form in (
-        values,
-        values.astype(np.float64),
-        Image.fromarray(values),
-        encoded(Image.fromarray(values), "TIFF"),
-    ):
+    image = Image.fromarray(values)
+    for form in (values, values.astype(np.float64), image, encode(image, "TIFF")):
         with pytest.warns(UserWarning, match=r"float pixels are taken as 0 \(black\) to 1 \(white\)"):
             np.testing.assert_array_equal(decoding.read(form), [[0, 64], [128, 255]])
     color = np.float32(COLOR) / 255
@@ -222,29 +208,18 @@ def test_what_is_no_image_is_refused_by_name(given, message):
         decoding.read(given, "picture 3")
 
 
-def png_bomb(width, height):
-    """A few dozen bytes of PNG that declare a huge image."""
-
-    def chunk(kind, data):
-        body = kind + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(bytes(1000))), chunk(b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
 def jpeg_with_damaged_exif():
     """Its orientation can be read, but not the rest of what stands beside it."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "abc"
-    content = bytearray(encoded(Image.new("L", (8, 8), 7), "JPEG", exif=exif.tobytes()))
+    content = bytearray(encode(Image.new("L", (8, 8), 7), "JPEG", exif=exif.tobytes()))
     content[content.index(b"Exif") + 17] = 0
     return bytes(content)
 
 
-TRUNCATED = encoded(Image.fromarray(RNG.integers(0, 256, (48, 48), dtype=np.uint8)), "JPEG")[:1000]
-AVIF = encoded(Image.new("L", (8, 8), 7), "AVIF")
+TRUNCATED = encode(Image.fromarray(RNG.integers(0, 256, (48, 48), dtype=np.uint8)), "JPEG")[:1000]
+WEBP = b"RIFF\x16\0\0\0WEBPVP8X\x0a" + bytes(7) + b"\xfe\x3f\0" * 2 + b"VP8L" + bytes(4)  # a header
+AVIF = encode(Image.new("L", (8, 8), 7), "AVIF")
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -253,12 +228,22 @@ AVIF = encoded(Image.new("L", (8, 8), 7), "AVIF")
     [
         ("exif.jpg", jpeg_with_damaged_exif(), "cannot be decoded: required argument is not an integer"),
         ("truncated.jpg", TRUNCATED, "cannot be decoded: image file is truncated"),
-        ("bomb.png", png_bomb(40_000, 40_000), "pixels, more than the limit of 80,000,000; it was not"),
-        ("big.png", png_bomb(10_000, 10_000), "pixels, more than the limit of 80,000,000; it was not"),
-        ("large.png", png_bomb(9_000, 9_000), "declares 9000 x 9000 pixels, more than the limit of"),
+        ("bomb.png", png_that_declares(40_000, 40_000), "pixels, more than the limit of 80,000,000; it was"),
+        ("big.png", png_that_declares(10_000, 10_000), "pixels, more than the limit of 80,000,000; it was"),
+        ("large.png", png_that_declares(9_000, 9_000), "declares 9000 x 9000 pixels, more than the limit of"),
         ("text.jpg", b"this is no image", "it is not an image that can be read"),
         ("empty.png", b"", "it is not an image that can be read"),
         ("page.gif", b"GIF89a\x01\x00", "cannot be decoded"),
+        ("cut.webp", encode(Image.fromarray(COLOR), "WEBP")[:-20], "cannot be decoded"),
+        (
+            "big.webp",
+            b"RIFF\x16\0\0\0WEBPVP8X\x0a" + bytes(7) + b"\xfe\x3f\0" * 2 + b"VP8L" + bytes(4),
+            "limit",
+        ),
+        ("circle.tif", b"II*\0\x08\0\0\0\0\0\x08\0\0\0", "cannot be decoded"),
+        ("a.eps", encode(Image.fromarray(COLOR), "EPS"), "it is not an image that can be read"),
+        ("a.svg", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "it is not an image that can be read"),
+        ("a.zip", b"PK\x03\x04" + bytes(1000), "it is not an image that can be read"),
         ("a.avif", AVIF.replace(b"pitm", b"none"), "cannot be decoded: Failed to decode image"),
     ],
 )

@@ -10,23 +10,11 @@ def test_ids_are_the_challenge_s():
     assert [emotions.emotion_id(name) for name in names] == list(range(7))
 
 
-@pytest.mark.parametrize(
-    ("variant", "name"),
-    [
-        ("anger", "angry"),
-        ("Disgusted", "disgust"),
-        ("FEARFUL", "fear"),
-        ("happiness", "happy"),
-        ("joy", "happy"),
-        ("sadness", "sad"),
-        ("surprised", "surprise"),
-        ("suprise", "surprise"),
-        (" Neutral ", "neutral"),
-        ("neutrality", "neutral"),
-    ],
-)
-def test_variants(variant, name):
-    assert emotions.canonical(variant) == name
+def test_variants():
+    variants = ["anger", "Disgusted", "FEARFUL", "happiness", "sadness", "surprised", " Neutral "]
+    assert [emotions.canonical(variant) for variant in variants] == list(emotions.EMOTIONS)
+    more = [emotions.canonical(variant) for variant in ("joy", "suprise", "neutrality")]
+    assert more == ["happy", "surprise", "neutral"]
 
 
 @pytest.mark.parametrize("name", ["contempt", "0", "", "happy1"])

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_jax import tables
@@ -28,33 +28,28 @@ def faces():
 IDS = st.text("aZ/_. ,;\t|\"'\u00e9\u4e16\U0001f600", min_size=1, max_size=6).map(str.strip).filter(bool)
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     ids=st.lists(IDS, min_size=1, max_size=5),
     encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
     end=st.sampled_from(["\n", "\r", "\r\n"]),
     form=st.sampled_from([None, *DELIMITERS]),
 )
-def test_what_is_written_is_read(tmp_path, ids, encoding, end, form):
+def test_what_is_written_is_read(tmp_path_factory, ids, encoding, end, form):
     """As a CSV with the ids in its second column, or one a line, with an empty line before each."""
     if form:
         text = io.StringIO(newline="")
         writer = csv.writer(text, delimiter=form, lineterminator=end)
         writer.writerows([["label", "id", "quality"], *(["sad", name, 0.5] for name in ids)])
-        content, first = text.getvalue(), 2
+        content = text.getvalue()
     else:
-        content, first = "".join(end + name + end for name in ids), 2
-    path = tmp_path / "ids"
+        content = "".join(end + name + end for name in ids)
+    path = tmp_path_factory.getbasetemp() / "ids"
     path.write_bytes(content.encode(encoding))
     listed = exclude_list.read(path)
     if form:
         ids = list(map(tables.csv_value, ids))  # a quote before what would be a formula is not the id's
-    rows = {name: (1 if form else 2) * i + first for i, name in reversed(list(enumerate(ids)))}
+    rows = {name: (1 if form else 2) * i + 2 for i, name in reversed(list(enumerate(ids)))}
     assert listed.rows == rows  # of an id that comes twice, the first
     assert listed.digest == hashlib.sha256(content.encode(encoding)).hexdigest()
 

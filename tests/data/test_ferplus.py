@@ -41,13 +41,7 @@ def label_of(votes, rule, num_classes=8):
         (votes_of(), None, None, None, None),
         # single votes only: nothing remains
         (votes_of(neutral=1, fear=1, NF=1), None, "neutral", "neutral", None),
-        (
-            votes_of(contempt=7, neutral=3),
-            "contempt",
-            "contempt",
-            "contempt",
-            {"contempt": 0.7, "neutral": 0.3},
-        ),
+        (votes_of(contempt=7, neutral=3), *["contempt"] * 3, {"contempt": 0.7, "neutral": 0.3}),
     ],
 )
 def test_rules_by_hand(votes, majority, argmax8, argmax10, soft):

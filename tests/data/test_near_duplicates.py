@@ -44,17 +44,9 @@ def test_near_pairs_are_those_of_all_correlations(seed, counts, shape, threshold
             assert (expected[found > 0] >= threshold - ROUNDING).all()
 
 
-def test_faces_that_are_alike(related_faces):
-    found = [(f, s) for f, s, _ in near_duplicates.near_pairs(related_faces, 0.9, progress=True)]
-    with np.errstate(invalid="ignore"):
-        expected = np.argwhere(np.triu(np.corrcoef(related_faces.reshape(240, -1)) >= 0.9, k=1))
-    assert len(expected) > 10
-    np.testing.assert_array_equal(np.concatenate(found, axis=1).T, expected)
-
-
 def test_identical_images_reach_a_threshold_of_one(faces):
     images = np.concatenate([faces(5), faces(5)])
-    (first, second, _), *_ = near_duplicates.near_pairs(images, 1.0)
+    (first, second, _), *_ = near_duplicates.near_pairs(images, 1.0, progress=True)
     np.testing.assert_array_equal(second - first, 5)
 
 

@@ -1,14 +1,12 @@
 """Each transformation against an independent one: SciPy, OpenCV, Pillow or plain loops."""
 
 import json
-import os
-import subprocess
-import sys
 
 import cv2
 import jax
 import numpy as np
 import pytest
+from helpers import run_python
 from PIL import Image, ImageEnhance
 from scipy import ndimage
 
@@ -57,76 +55,26 @@ def scipy_resample(image, affine, side, fill):
     return np.stack([sample(c) for c in range(channels)], axis=-1)
 
 
-def pixel_matrix(affine, height, width, size):
-    """The same map in OpenCV's pixel coordinates, output to input, float64 [2, 3]."""
-    to_unit = np.array([[2 / size, 0, 1 / size - 1], [0, 2 / size, 1 / size - 1], [0, 0, 1]])
-    to_pixels = np.array([[width / 2, 0, width / 2 - 0.5], [0, height / 2, height / 2 - 0.5]])
-    return to_pixels @ np.vstack([affine.astype(np.float64), [0, 0, 1]]) @ to_unit
-
-
 @pytest.mark.parametrize("fill", augment.FILLS)
 @pytest.mark.parametrize(
-    "shape, size",
-    [
-        ((48, 48, 1), 48),
-        ((48, 48, 1), 96),
-        ((48, 48, 1), 44),
-        ((48, 48, 3), 48),
-        ((40, 56, 1), 48),
-        ((56, 40, 3), 61),
-        ((2, 3, 1), 7),
-    ],
+    "shape, size", [((48, 48, 1), 96), ((48, 48, 1), 44), ((56, 40, 3), 61), ((2, 3, 1), 7)]
 )
 def test_resample_equals_scipy(shape, size, fill):
+    """Far outside, too."""
     images, affine = noise_faces(6, *shape), strong_affine(6)
+    affine[0] = [[1, 0, 7.3], [0, -1, -5.1]]
     got = resample(images, affine, size, fill, VALUE)
     assert got.shape == (6, size, size, shape[2]) and got.dtype == np.float32
     for image, matrix, result in zip(images, affine, got, strict=True):
         np.testing.assert_allclose(result, scipy_resample(image, matrix, size, fill), atol=EXACT)
 
 
-@pytest.mark.parametrize("fill, border", [("reflect", cv2.BORDER_REFLECT), ("constant", cv2.BORDER_CONSTANT)])
-@pytest.mark.parametrize("shape, size", [((48, 48), 48), ((48, 48), 96), ((64, 48), 56)])
-def test_resample_equals_opencv(shape, size, fill, border):
-    images, affine = smooth_faces(6, *shape, 1), strong_affine(6)
-    got = np.asarray(resample(images, affine, size, fill, VALUE))
-    for image, matrix, result in zip(images, affine, got, strict=True):
-        expected = cv2.warpAffine(
-            np.float32(image[..., 0] / 255),
-            pixel_matrix(matrix, *shape, size),
-            (size, size),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=border,
-            borderValue=VALUE,
-        )
-        error = np.abs(result[..., 0] - expected)
-        # A few pixels on the hard edge of a constant border differ by more.
-        assert np.mean(error) < OPENCV / 4
-        assert np.quantile(error, 0.9) < OPENCV
-
-
-def test_resample_far_outside_keeps_mirroring():
-    images = noise_faces(1, 5, 5, 1)
-    affine = np.float32([[[1, 0, 7.3], [0, -1, -5.1]]])
-    expected = scipy_resample(images[0], affine[0], 9, "reflect")
-    np.testing.assert_allclose(transforms.resample(images, affine, 9)[0], expected, atol=EXACT)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", [47, 48, 96, 240])
+@pytest.mark.parametrize("size, channels", [(47, 3), (48, 1), (240, 3)])
 def test_identity_and_flip_at_equal_size_are_exact(size, channels):
     images = noise_faces(3, size, size, channels)
     exact = images.astype(np.float32) * np.float32(1 / 255)
     np.testing.assert_array_equal(resample(images, augment.identity_affine(3), size), exact)
     np.testing.assert_array_equal(resample(images, augment.flip_affine(3), size), exact[:, :, ::-1])
-
-
-def test_enlarging_equals_opencv_resize():
-    images = noise_faces(2, 48, 48, 3)
-    got = transforms.resample(images, augment.identity_affine(2), 96)
-    for image, result in zip(images, got, strict=True):
-        expected = cv2.resize(np.float32(image / 255), (96, 96), interpolation=cv2.INTER_LINEAR)
-        np.testing.assert_allclose(result, expected, atol=EXACT)
 
 
 @pytest.mark.parametrize("native, size", [(96, 48), (144, 48), (200, 50)])
@@ -145,13 +93,6 @@ def test_shrinking_by_a_map_averages_samples():
         fine = scipy_resample(image, matrix, 96, "reflect")[..., 0]
         expected = cv2.resize(fine, (48, 48), interpolation=cv2.INTER_AREA)
         np.testing.assert_allclose(result[..., 0], expected, atol=EXACT)
-
-
-def test_a_crop_at_native_scale_is_a_slice():
-    images = noise_faces(2, 48, 48, 1)
-    affine = augment.crop_affine(2, 4 / 48, 1 / 48, 1, 45 / 48)
-    expected = images[:, 4:48, 1:45] / 255
-    np.testing.assert_allclose(transforms.resample(images, affine, 44), expected, atol=EXACT)
 
 
 def test_compose_is_one_map_for_two():
@@ -202,17 +143,6 @@ def test_color_order_and_clipping(channels):
     np.testing.assert_array_equal(got[2], x[2])
 
 
-def test_erase_paints_like_opencv():
-    x = smooth_faces(3, 20, 20, 3) / np.float32(255)
-    boxes = np.float32([[0.1, 0.25, 0.5, 0.75], [0, 0, 1, 1], [0, 0, 0, 0]])
-    got = np.asarray(transforms.erase(x, boxes, VALUE))
-    expected = x.copy()
-    # OpenCV's corners are (x, y) and inclusive.
-    cv2.rectangle(expected[0], (5, 2), (14, 9), (VALUE,) * 3, thickness=-1)
-    cv2.rectangle(expected[1], (0, 0), (19, 19), (VALUE,) * 3, thickness=-1)
-    np.testing.assert_allclose(got, expected, atol=1e-7)
-
-
 def test_erase_takes_pixels_whose_centre_is_inside():
     x = np.zeros((1, 4, 4, 1), np.float32)
     got = transforms.erase(x, np.float32([[0.13, 0.12, 0.62, 0.63]]), 1.0)[0, :, :, 0]
@@ -223,9 +153,8 @@ def test_erase_takes_pixels_whose_centre_is_inside():
 def test_mix_equals_a_loop_over_pixels():
     x = noise_faces(4, 10, 10, 3) / np.float32(255)
     targets = np.eye(7, dtype=np.float32)[[0, 3, 3, 6]]
-    parameters = np.float32(
-        [[0.7, 0, 0, 0, 0], [1, 0.21, 0, 0.68, 0.5], [1, 0, 0, 0, 0], [0.6, 0.5, 0.5, 1, 1]]
-    )
+    parameters = [[0.7, 0, 0, 0, 0], [1, 0.21, 0, 0.68, 0.5], [1, 0, 0, 0, 0], [0.6, 0.5, 0.5, 1, 1]]
+    parameters = np.float32(parameters)
     got_x, got_targets = transforms.mix(x, targets, parameters)
     for i, (share, y0, x0, y1, x1) in enumerate(parameters):
         partner = [1, 0, 3, 2][i]
@@ -246,15 +175,6 @@ def test_mix_equals_a_loop_over_pixels():
 def test_an_odd_batch_is_not_mixed():
     with pytest.raises(ValueError, match="has 3 faces, an odd number: choose a batch size"):
         transforms.mix(np.zeros((3, 4, 4, 1), np.float32), np.zeros((3, 7)), augment.identity(3)["mix"])
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_apply_with_the_identity_changes_nothing(channels):
-    images = noise_faces(4, 48, 48, channels)
-    batch = {"image": images, "target": np.eye(7, dtype=np.float32)[:4], **augment.identity(4)}
-    x, targets = jax.jit(transforms.apply, static_argnums=1)(batch, 48)
-    np.testing.assert_array_equal(x, images * np.float32(1 / 255))
-    np.testing.assert_array_equal(targets, batch["target"])
 
 
 def test_apply_runs_its_steps_in_order():
@@ -299,8 +219,7 @@ print(json.dumps({"devices": len(jax.devices()), "error": error, "exchanged": ex
 
 
 def test_a_sharded_batch_needs_no_exchange_between_devices():
-    environment = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=8", JAX_PLATFORMS="cpu")
-    ran = subprocess.run([sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True)
+    ran = run_python("-c", SHARDED, XLA_FLAGS="--xla_force_host_platform_device_count=8")
     assert ran.returncode == 0, ran.stderr
     result = json.loads(ran.stdout)
     assert result["devices"] == 8 and result["exchanged"] == []
@@ -311,9 +230,7 @@ def test_zoom_above_one_enlarges_and_rotation_agrees_with_opencv():
     image = smooth_faces(1, 48, 48, 1)
     affine = augment.draw(augment.Ranges(rotation=30, zoom=(1.3, 1.3)), 1, np.random.default_rng(0))["affine"]
     angle = np.rad2deg(np.arctan2(affine[0, 1, 0], affine[0, 0, 0]))
-    forward = cv2.getRotationMatrix2D((23.5, 23.5), float(angle), 1.3)
-    expected = cv2.warpAffine(
-        np.float32(image[0, ..., 0] / 255), forward, (48, 48), borderMode=cv2.BORDER_REFLECT
-    )
+    forward, pixels = cv2.getRotationMatrix2D((23.5, 23.5), float(angle), 1.3), np.float32(image[0, ..., 0])
+    expected = cv2.warpAffine(pixels / 255, forward, (48, 48), borderMode=cv2.BORDER_REFLECT)
     got = transforms.resample(image, affine, 48)[0, ..., 0]
     np.testing.assert_allclose(got, expected, atol=2 * OPENCV)

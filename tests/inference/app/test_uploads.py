@@ -1,12 +1,9 @@
 """Visitors' files: what is read, and what is refused before it can do harm."""
 
-import io
-import struct
-import zlib
-
 import numpy as np
 import pytest
 from clips import encode_clip, encode_tone
+from helpers import encode, png_that_declares
 from PIL import Image
 
 from fer_jax.inference.app import analysis, uploads
@@ -16,20 +13,7 @@ from fer_jax.inference.media.video import VideoError, read_frames
 
 def encoded(kind, size=(40, 30), **options):
     pixels = np.arange(size[0] * size[1] * 3, dtype=np.uint32).reshape(size[1], size[0], 3) % 251
-    file = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).save(file, kind, **options)
-    return file.getvalue()
-
-
-def png_that_declares(width, height):
-    """A PNG whose header promises more than comes."""
-
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
+    return encode(pixels.astype(np.uint8), kind, **options)
 
 
 def turned():
@@ -57,16 +41,11 @@ def test_images_are_read_upright(content, size, tiny_predictor):
     [
         (b"", "x.jpg is empty"),
         (b"<html><script>alert(1)</script></html>", "x.jpg: cannot be decoded: it is not an image"),
-        (b"PK\x03\x04" + bytes(1000), "not an image that can be read"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image that can be read"),
-        (encoded("PNG")[:200], "image file is truncated"),
         (encoded("JPEG")[:-400], "image file is truncated"),
-        (png_that_declares(1_000_000, 1_000_000), "declares 1000000000000 pixels, more than the limit"),
         (png_that_declares(9_000, 9_000), "declares 9000 x 9000 pixels, more than the limit of 50,000,000"),
-        (png_that_declares(7_000, 7_000), "cannot be decoded"),
         (bytes(20_000_001), "has 20 MB, more than 20 MB"),
     ],
-    ids="empty html zip eps cut_png cut_jpeg bomb large broken heavy".split(),
+    ids="empty html cut large heavy".split(),
 )
 def test_what_is_no_image_is_a_message(content, message, tiny_predictor):
     one = analysis.analyze("x.jpg", content, tiny_predictor)
