@@ -1,8 +1,5 @@
 """Every image once, in order, whatever the batch size, the views and the number of devices."""
 
-import subprocess
-import sys
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import scipy.special
+from helpers import run_python
 
 from fer_jax import batch_inference
 from fer_jax.data import transforms
@@ -41,18 +39,16 @@ def forward(variables, images, affine):
 
 
 def run(images, variables, **kwargs):
-    return batch_inference.predict(
-        batch_inference.compile_forward(forward), variables, images, progress=False, **kwargs
-    )
+    compiled = batch_inference.compile_forward(forward)
+    return batch_inference.predict(compiled, variables, images, progress=False, **kwargs)
 
 
 def crop(image, y, x, side):
     """The square box of `image` at SIZE x SIZE, by SciPy."""
     scale = side / SIZE
     offset = np.array([y, x]) + scale / 2 - 0.5
-    return scipy.ndimage.affine_transform(
-        image.astype(np.float64), [scale, scale], offset, (SIZE, SIZE), order=1, mode="reflect"
-    )
+    how = {"output_shape": (SIZE, SIZE), "order": 1, "mode": "reflect"}
+    return scipy.ndimage.affine_transform(image.astype(np.float64), [scale, scale], offset, **how)
 
 
 def reference(images, variables, boxes, mirror=False):
@@ -147,10 +143,9 @@ def test_bad_input(images, variables):
 
 
 DEVICES = """
-import jax, numpy as np, sys
+import jax, numpy as np
 from fer_jax.data import augment, transforms
 from fer_jax import batch_inference
-assert jax.local_device_count() == int(sys.argv[1])
 def forward(w, images, affine):
     x = transforms.resample(images, affine, 8).reshape(images.shape[0], -1)
     return x @ w
@@ -158,21 +153,13 @@ images = np.random.default_rng(0).integers(0, 256, (37, 12, 12, 1), np.uint8)
 weights = np.random.default_rng(1).normal(size=(64, 7)).astype(np.float32)
 compiled = batch_inference.compile_forward(forward)
 probs = batch_inference.predict(compiled, weights, images, batch_size=10, tta="flip", progress=False)
-np.save(sys.argv[2], probs)
 """
 
 
 def test_eight_devices_give_the_predictions_of_one(tmp_path):
-    results = []
-    for devices in (1, 8):
-        path = tmp_path / f"{devices}.npy"
-        environment = {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            "JAX_PLATFORMS": "cpu",
-            "PATH": "",
-            "PYTHONPATH": ":".join(p for p in sys.path if p),
-        }
-        subprocess.run([sys.executable, "-c", DEVICES, str(devices), str(path)], env=environment, check=True)
-        results.append(np.load(path))
-    assert results[1].shape == (37, 7)
-    np.testing.assert_allclose(results[1], results[0], atol=1e-6)
+    exec(DEVICES, one := {})
+    save = f"assert jax.local_device_count() == 8; np.save({str(tmp_path / 'eight.npy')!r}, probs)"
+    ran = run_python("-c", DEVICES + save, XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    assert ran.returncode == 0, ran.stderr
+    assert one["probs"].shape == (37, 7)
+    np.testing.assert_allclose(np.load(tmp_path / "eight.npy"), one["probs"], atol=1e-6)

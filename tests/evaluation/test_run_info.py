@@ -79,8 +79,8 @@ def test_a_start_replaces_those_from_the_same_or_a_later_step(workdir, steps, cu
         ([], "commit and devices unknown"),
         ([start(0), start(5)], "commit a, 1 x cpu, jax 2"),
         (
-            [start(0, commit=None), start(5, devices=8)],
-            "commits unknown and a, 1 x cpu, jax 2 and 8 x cpu, jax 2",
+            [start(0), start(5, commit=None, jax=3)],
+            "commits a and unknown, 1 x cpu, jax 2 and 1 x cpu, jax 3",
         ),
         ([start(0, commit=None)], "commit unknown, 1 x cpu, jax 2"),
     ],

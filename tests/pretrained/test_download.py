@@ -84,21 +84,14 @@ def test_the_cache_is_in_the_home_directory_unless_the_variable_moves_it(monkeyp
     assert download.cache_dir() == tmp_path / ".cache" / "fer_jax"
 
 
-@pytest.mark.parametrize("kept", [1000, len(CONTENT)])
-def test_an_interrupted_download_goes_on(server, cache, kept):
+@pytest.mark.parametrize(("kept", "resumes"), [(1000, True), (len(CONTENT), True), (1000, False)])
+def test_an_interrupted_download_continues_or_starts_anew(server, cache, kept, resumes):
+    server.resumes = resumes
     partial = cache / "keras" / "b0" / "weights.h5.part"
     partial.parent.mkdir(parents=True)
     partial.write_bytes(CONTENT[:kept])
     assert fetch(server).read_bytes() == CONTENT
     assert server.asked == [f"bytes={kept}-"]
-
-
-def test_a_server_that_cannot_resume_starts_anew(server, cache):
-    server.resumes = False
-    partial = cache / "keras" / "b0" / "weights.h5.part"
-    partial.parent.mkdir(parents=True)
-    partial.write_bytes(CONTENT[:1000])
-    assert fetch(server).read_bytes() == CONTENT
 
 
 def test_a_connection_that_breaks_keeps_what_came(server, cache):

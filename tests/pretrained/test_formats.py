@@ -29,12 +29,6 @@ def test_safetensors(tmp_path):
     same(formats.read(tmp_path / "w.safetensors"), arrays)
 
 
-def test_torch(tmp_path):
-    torch = needed("torch", "originals")
-    torch.save({"conv.weight": torch.from_numpy(KERNEL)}, tmp_path / "w.pth")
-    same(formats.read(tmp_path / "w.pth"), {"conv.weight": KERNEL})
-
-
 class Harmful:
     def __reduce__(self):
         return os.system, ("echo executed",)
@@ -96,9 +90,11 @@ def test_a_checkpoint_around_the_weights_is_refused(tmp_path, wrap, message):
         formats.read(tmp_path / "w.pth")
 
 
-def test_parameters_that_want_gradients_are_read(tmp_path):
+@pytest.mark.parametrize("wants_gradients", [False, True])
+def test_torch(wants_gradients, tmp_path):
     torch = needed("torch", "originals")
-    write_torch(tmp_path / "w.pth", {"conv.weight": torch.nn.Parameter(torch.from_numpy(KERNEL))})
+    kernel = torch.nn.Parameter(torch.from_numpy(KERNEL), requires_grad=wants_gradients)
+    write_torch(tmp_path / "w.pth", {"conv.weight": kernel if wants_gradients else kernel.data})
     same(formats.read(tmp_path / "w.pth"), {"conv.weight": KERNEL})
 
 

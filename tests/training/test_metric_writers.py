@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from fer_jax.training.metric_writers import ProgressBar, Writers, read_records
@@ -65,38 +64,6 @@ def test_without_tensorflow_it_says_so_and_writes_the_rest(tmp_path, no_events, 
     assert message.startswith("no TensorBoard files: ") and "metrics.jsonl" in message
     assert len(lines(tmp_path)) == 1
     assert not (tmp_path / "tensorboard").exists()
-
-
-def test_tensorboard_gets_scalars_pictures_and_hyperparameters(tmp_path):
-    pytest.importorskip("tensorflow")
-    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    writers = Writers(tmp_path, 0)
-    writers.hparams({"seed": 1, "augment.zoom": (0.5, 2.0), "train.steps": None})
-    writers.scalars(5, 0.5, "train", {"loss": 1.5, "learning_rate": 0.25})
-    writers.scalars(5, 0.5, "eval", {"loss": 1.25})
-    picture = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    writers.image(5, "confusion_matrix", lambda: picture)
-    writers.flush()
-    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
-    events.Reload()
-    # CLU writes scalars as tensors.
-    values = {
-        tag: [(e.step, float(_number(e.tensor_proto))) for e in events.Tensors(tag)]
-        for tag in ("train/loss", "train/learning_rate", "eval/loss")
-    }
-    assert values == {
-        "train/loss": [(5, 1.5)],
-        "train/learning_rate": [(5, 0.25)],
-        "eval/loss": [(5, 1.25)],
-    }
-    assert "confusion_matrix" in events.Tags()["tensors"]
-    assert "_hparams_/session_start_info" in events.summary_metadata
-
-
-def _number(proto):
-    from tensorboard.util import tensor_util
-
-    return tensor_util.make_ndarray(proto)
 
 
 def test_the_bar_starts_where_the_run_resumes(capsys):

@@ -36,18 +36,11 @@ def rates(schedule, count, **kwargs):
 # -------------------- schedules --------------------
 
 
-def test_cosine_by_hand():
-    values = rates("cosine", 9, peak=0.4, total_steps=8)
+@pytest.mark.parametrize("warmup", [0, 4])
+def test_cosine_by_hand(warmup):
+    values = rates("cosine", warmup + 9, peak=0.4, total_steps=warmup + 8, warmup_steps=warmup)
     expected = [0.2 * (1 + math.cos(math.pi * step / 8)) for step in range(9)]
-    np.testing.assert_allclose(values, expected, atol=1e-7)
-    assert values[0] == pytest.approx(0.4) and values[8] == pytest.approx(0, abs=1e-7)
-
-
-def test_warmup_then_cosine_by_hand():
-    values = rates("cosine", 12, peak=0.4, total_steps=12, warmup_steps=4)
-    np.testing.assert_allclose(values[:5], [0, 0.1, 0.2, 0.3, 0.4], atol=1e-7)
-    expected = [0.2 * (1 + math.cos(math.pi * step / 8)) for step in range(8)]
-    np.testing.assert_allclose(values[4:], expected, atol=1e-7)
+    np.testing.assert_allclose(values, [0, 0.1, 0.2, 0.3][:warmup] + expected, atol=1e-7)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "plateau"])
@@ -58,15 +51,8 @@ def test_constant_after_warmup(schedule):
 
 @pytest.mark.parametrize("warmup_steps", [0, 2])
 def test_steps_drop_at_their_boundaries(warmup_steps):
-    values = rates(
-        "step",
-        9,
-        peak=1.0,
-        total_steps=9,
-        warmup_steps=warmup_steps,
-        step_boundaries=[3, 6],
-        step_factor=0.1,
-    )
+    how = {"warmup_steps": warmup_steps, "step_boundaries": [3, 6], "step_factor": 0.1}
+    values = rates("step", 9, peak=1.0, total_steps=9, **how)
     expected = np.array([1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01])
     expected[:warmup_steps] = [0, 0.5][:warmup_steps]
     np.testing.assert_allclose(values, expected, rtol=1e-6)
@@ -118,20 +104,18 @@ def keras_descend(optimizer, keras, start, gradients):
     return history
 
 
-def test_sgd_is_keras_with_nesterov(keras, vectors):
-    start, gradients = vectors
-    ours = descend(optim.make_optimizer("sgd", constant(0.1), momentum=0.9), start, gradients)
-    theirs = keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True)
-    np.testing.assert_allclose(ours, keras_descend(theirs, keras, *vectors), rtol=1e-5, atol=1e-6)
-
-
-def test_sgd_by_hand():
-    # Momentum .5, rate .1, gradients 1 and 1: v = 1, then 1.5; the steps are .1 (1 + .5) and
-    # .1 (1 + .75).
-    tx = optim.make_optimizer("sgd", constant(0.1), momentum=0.5)
-    first, second = descend(tx, jnp.float32([[2.0]]), jnp.ones((2, 1, 1)))
-    assert float(first[0, 0]) == pytest.approx(2 - 0.15)
-    assert float(second[0, 0]) == pytest.approx(2 - 0.15 - 0.175)
+@pytest.mark.parametrize(
+    ("name", "ours", "theirs"),
+    [
+        ("SGD", {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}),
+        ("Adam", {}, {"epsilon": 1e-8}),
+        ("AdamW", {"weight_decay": 0.2}, {"weight_decay": 0.2, "epsilon": 1e-8}),
+    ],
+)
+def test_optimizers_are_those_of_keras(name, ours, theirs, keras, vectors):
+    tx = optim.make_optimizer(name.lower(), constant(0.05), **ours)
+    expected = keras_descend(getattr(keras.optimizers, name)(0.05, **theirs), keras, *vectors)
+    np.testing.assert_allclose(descend(tx, *vectors), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_decay_of_sgd_joins_the_gradient(vectors):
@@ -139,22 +123,6 @@ def test_decay_of_sgd_joins_the_gradient(vectors):
     tx = optim.make_optimizer("sgd", constant(0.1), momentum=0.0, weight_decay=0.3)
     (first, *_) = descend(tx, start, gradients)
     np.testing.assert_allclose(first, start - 0.1 * (gradients[0] + 0.3 * start), rtol=1e-5)
-
-
-def test_adam_is_keras(keras, vectors):
-    start, gradients = vectors
-    ours = descend(optim.make_optimizer("adam", constant(0.05)), start, gradients)
-    theirs = keras.optimizers.Adam(0.05, epsilon=1e-8)
-    np.testing.assert_allclose(ours, keras_descend(theirs, keras, *vectors), rtol=1e-4, atol=1e-6)
-
-
-def test_adamw_is_keras(keras, vectors):
-    start, gradients = vectors
-    tx = optim.make_optimizer("adamw", constant(0.05), weight_decay=0.2)
-    theirs = keras.optimizers.AdamW(0.05, weight_decay=0.2, epsilon=1e-8)
-    np.testing.assert_allclose(
-        descend(tx, start, gradients), keras_descend(theirs, keras, *vectors), rtol=1e-4, atol=1e-6
-    )
 
 
 def test_muon_steps_along_the_nearest_orthogonal_matrix():
@@ -176,16 +144,10 @@ def test_muon_steps_along_the_nearest_orthogonal_matrix():
     assert 0.6 < singular.min() and singular.max() < 1.3
 
 
-@pytest.mark.parametrize("name", ["cnn_relu", "cnn_elu"])
-@pytest.mark.parametrize(
-    "optimizer, factor", [("sgd", 1 - 0.5 * 0.1), ("adamw", 1 - 0.5 * 0.1), ("muon", 1 - 0.5 * 0.1)]
-)
-def test_decay_leaves_batchnorm_and_biases_alone(name, optimizer, factor):
-    kwargs = {"widths": (4, 8), "hidden": 8}
-    if name == "cnn_elu":
-        kwargs["block_dropout"] = (0.0, 0.0)
-    model = models.create(name, **kwargs)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+def test_decay_leaves_batchnorm_and_biases_alone(optimizer):
+    model = models.create("cnn_elu", widths=(4, 8), hidden=8, block_dropout=(0.0, 0.0))
+    shapes = models.variable_shapes(model, (8, 8, 1))["params"]
     params = jax.tree.map(lambda leaf: np.full(leaf.shape, 2, np.float32), shapes)
     tx = optim.make_optimizer(optimizer, constant(0.5), momentum=0.0, weight_decay=0.1)
     (after,) = descend(tx, params, [jax.tree.map(np.zeros_like, params)])
@@ -193,7 +155,7 @@ def test_decay_leaves_batchnorm_and_biases_alone(name, optimizer, factor):
     for path, leaf in jax.tree_util.tree_leaves_with_path(after):
         kind = path[-1].key
         seen.add(kind)
-        expected = 2.0 * factor if kind == "kernel" else 2.0
+        expected = 2.0 * (1 - 0.5 * 0.1) if kind == "kernel" else 2.0
         np.testing.assert_allclose(leaf, expected, rtol=1e-6, err_msg=str(path))
     assert seen == {"kernel", "bias", "scale"}
 
@@ -240,19 +202,25 @@ SERIES = [0.3, 0.5, 0.5, 0.4, 0.45, 0.5, 0.6, 0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6
 
 @pytest.mark.parametrize("patience", [1, 2, 3])
 @pytest.mark.parametrize("min_scale", [1e-3, 0.3])
-def test_plateau_is_keras(keras, patience, min_scale):
-    callback = keras.callbacks.ReduceLROnPlateau(
-        "value", factor=0.5, patience=patience, mode="max", min_delta=0, min_lr=min_scale
-    )
+def test_plateau_and_early_stopping_are_those_of_keras(keras, patience, min_scale):
+    how = {"patience": patience, "mode": "max", "min_delta": 0}
+    callbacks = [keras.callbacks.ReduceLROnPlateau("value", factor=0.5, min_lr=min_scale, **how)]
+    callbacks.append(keras.callbacks.EarlyStopping("value", **how))
     optimizer = types.SimpleNamespace(learning_rate=np.float32(1))
-    callback.set_model(types.SimpleNamespace(optimizer=optimizer))
-    callback.on_train_begin()
-    tracker = optim.PlateauTracker(plateau_patience=patience, plateau_factor=0.5, min_scale=min_scale)
+    model = types.SimpleNamespace(optimizer=optimizer, stop_training=False)
+    for callback in callbacks:
+        callback.set_model(model)
+        callback.on_train_begin()
+    plateau = {"plateau_patience": patience, "plateau_factor": 0.5, "min_scale": min_scale}
+    tracker, stopped = optim.PlateauTracker(patience=patience, **plateau), False
     for epoch, value in enumerate(SERIES):
-        callback.on_epoch_end(epoch, {"value": value})
+        for callback in callbacks:
+            callback.on_epoch_end(epoch, {"value": value})
         tracker.update(value, epoch)
+        stopped = stopped or tracker.should_stop
         assert tracker.scale == pytest.approx(float(optimizer.learning_rate)), epoch
-    assert tracker.scale < 1
+        assert stopped == model.stop_training, epoch
+    assert tracker.scale < 1 and stopped
 
 
 def test_the_best_is_the_first_of_equals():
@@ -261,22 +229,6 @@ def test_the_best_is_the_first_of_equals():
     assert np.flatnonzero(improved).tolist() == [0, 1, 6, 15]
     assert (tracker.best, tracker.best_step) == (0.7, 15)
     assert tracker.scale == 1 and not tracker.should_stop
-
-
-def test_early_stopping_is_keras(keras):
-    for patience in (1, 2, 3, 4):
-        callback = keras.callbacks.EarlyStopping("value", patience=patience, mode="max")
-        model = types.SimpleNamespace(stop_training=False)
-        callback.set_model(model)
-        callback.on_train_begin()
-        tracker = optim.PlateauTracker(patience=patience)
-        for epoch, value in enumerate(SERIES):
-            callback.on_epoch_end(epoch, {"value": value})
-            tracker.update(value, epoch)
-            assert tracker.should_stop == model.stop_training, (patience, epoch)
-            if tracker.should_stop:
-                break
-        assert tracker.should_stop
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)

@@ -97,19 +97,11 @@ def test_a_run_without_a_checkpoint_gives_way(tmp_path):
         run_dir.check_identity(tmp_path, config())
 
 
-@pytest.mark.parametrize(
-    "field, value",
-    [
-        ("log_every", 3),
-        ("data.dir", "elsewhere"),
-        ("data.num_workers", 2),
-        ("parallel", "jit"),
-        ("checkpoint.keep", 9),
-    ],
-)
-def test_what_changes_no_number_may_change(tmp_path, field, value):
-    run_dir.check_identity(tmp_path, config())
-    run_dir.check_identity(tmp_path, config(**{field: value}))
+def test_what_changes_no_number_may_change(tmp_path):
+    (tmp_path / "checkpoints" / "50").mkdir(parents=True)
+    (tmp_path / "config.json").write_text(json.dumps(config()))
+    changes = {"log_every": 3, "data.dir": "elsewhere", "data.num_workers": 2, "checkpoint.keep": 9}
+    run_dir.check_identity(tmp_path, config(**changes, parallel="jit"))
 
 
 def test_a_directory_with_other_things_is_refused(tmp_path):

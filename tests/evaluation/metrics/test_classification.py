@@ -47,19 +47,6 @@ def test_a_probability_of_zero_costs_what_it_costs_in_scikit_learn():
     assert 10 < expected < 30
 
 
-def test_a_model_with_constant_logits():
-    """Always the class 3: accuracy and the scores follow from the counts alone."""
-    labels = np.repeat(np.arange(7), [4, 1, 5, 10, 6, 3, 6])
-    probs = np.tile(np.full(7, 0.1) + 0.3 * np.eye(7)[3], (35, 1))
-    scores = classification.scores(classification.confusion_matrix(probs, labels))
-    assert scores["accuracy"] == classification.accuracy(probs, labels) == 10 / 35
-    assert scores["balanced_accuracy"] == pytest.approx(1 / 7)
-    assert scores["macro_f1"] == pytest.approx((20 / 45) / 7)
-    assert scores["weighted_f1"] == pytest.approx((20 / 45) * 10 / 35)
-    expected = -(10 * np.log(0.4) + 25 * np.log(0.1)) / 35
-    assert classification.nll(probs, labels).mean() == pytest.approx(expected)
-
-
 @pytest.mark.parametrize(
     ("probs", "labels", "message"),
     [

@@ -2,7 +2,6 @@
 
 import logging
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,26 +27,6 @@ def test_matrix_product_is_that_of_numpy(usable, transpose_a, transpose_b):
     a, b = normal(0, 33, 70), normal(1, 70, 18)
     y = onednn.matmul(a.T if transpose_a else a, b.T if transpose_b else b, transpose_a, transpose_b)
     np.testing.assert_allclose(y, a.astype(np.float64) @ b, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "x, kernel, pads, strides, groups",
-    [
-        ((2, 9, 7, 5), (3, 3, 5, 6), ((1, 1), (0, 2)), (1, 1), 1),
-        ((2, 9, 7, 5), (5, 3, 5, 6), ((2, 1), (1, 1)), (2, 1), 1),
-        ((2, 8, 7, 32), (3, 3, 1, 32), ((1, 1), (1, 1)), (2, 2), 32),
-        ((1, 4, 8, 7, 20), (4, 8, 7, 1, 20), ((0, 0), (1, 1), (1, 1)), (1, 1, 1), 20),
-    ],
-)
-def test_convolution_is_that_of_lax(usable, x, kernel, pads, strides, groups):
-    x, kernel = normal(0, *x), normal(1, *kernel)
-    y = jax.jit(lambda x, k: onednn.convolve(x, k, pads, strides, groups))(x, kernel)
-    axes = "DHW"[-len(pads) :]
-    numbers = f"N{axes}C", f"{axes}IO", f"N{axes}C"
-    expected = jax.lax.conv_general_dilated(
-        x, kernel, strides, pads, dimension_numbers=numbers, feature_group_count=groups
-    )
-    np.testing.assert_allclose(y, expected, atol=2e-4)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fer_jax import models
 from fer_jax.models.ops import convolution, pooling, portable
 
 
@@ -35,16 +34,6 @@ def test_the_same_numbers_in_one_standard_operation(name):
     primitive = "reduce_window_max" if "pool" in name else "conv_general_dilated"
     assert str(jaxpr).count(f" {primitive}[") == 1
     assert "custom" not in str(jaxpr)
-
-
-def test_a_network_has_no_custom_call():
-    model = models.create("efficientnet_b0", width=0.2, depth=0.3, cut=4)
-    x = jax.ShapeDtypeStruct((64, 48, 48, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), x)
-    with portable.portable():
-        text = jax.jit(lambda v, x: model.apply(v, x, train=False)).lower(variables, x).as_text()
-    assert "custom_call" not in text
-    assert text.count("stablehlo.convolution") == 12
 
 
 def test_it_ends_with_the_context_and_does_not_reach_other_threads():
