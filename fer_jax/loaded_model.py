@@ -1,17 +1,23 @@
-"""A network loaded with its weights and everything that its predictions need."""
+"""A network loaded with its weights and everything that its predictions need.
+
+Imports JAX only when the network itself is asked for: who has it computed by another library needs none.
+"""
 
 import functools
 import hashlib
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import flax.linen as nn
-import jax
 import numpy as np
 
-from fer_jax import batch_inference, models, preprocessing, runtime, weights_file
+from fer_jax import weights_file
 from fer_jax.data.emotions import EMOTIONS, class_names
+
+if TYPE_CHECKING:
+    import flax.linen as nn
+
+    from fer_jax import batch_inference
 
 # Metadata without which a network cannot be evaluated.
 _REQUIRED = (
@@ -34,7 +40,6 @@ class LoadedModel:
 
     Attributes:
       source: of the weights, as it was given.
-      model: the Flax module.
       variables: {"params", "batch_stats"}, float32 NumPy leaves.
       metadata: see `weights_file.load_weights`.
     """
@@ -48,14 +53,11 @@ class LoadedModel:
         Raises:
           FileNotFoundError: there are no weights at `source`.
           DamagedCheckpointError: they cannot be read.
-          ValueError: the metadata does not tell how to use the weights, or the weights do not fit the network
-            that it names; the message names the file and what is wrong.
+          ValueError: the metadata does not tell how to use the weights; the message names the file and what
+            is wrong.
         """
         self.source = str(source)
         self.variables, self.metadata = weights_file.load_weights(source)
-        self.model = self._create()
-
-    def _create(self) -> nn.Module:
         metadata = self.metadata
         if missing := [name for name in _REQUIRED if not _has(metadata, name)]:
             raise ValueError(
@@ -67,6 +69,17 @@ class LoadedModel:
                 f"{self.source} classifies {metadata['emotions']}; expected {list(EMOTIONS)}, in this order, "
                 "and contempt if there is an eighth class"
             )
+
+    @functools.cached_property
+    def model(self) -> "nn.Module":
+        """Returns the Flax module.
+
+        Raises:
+          ValueError: there is no such network, or the weights do not fit it; the message names the file.
+        """
+        from fer_jax import models
+
+        metadata = self.metadata
         try:
             # Weights are float32 and used in float32, whatever type they were trained in.
             kwargs = {key: value for key, value in metadata["model"]["kwargs"].items() if key != "dtype"}
@@ -83,13 +96,30 @@ class LoadedModel:
         return side, side, self.metadata["preprocess"]["channels"]
 
     @property
+    def face_shape(self) -> tuple[int, int, int]:
+        """Returns (side, side, channels) of the faces that inference crops for the network.
+
+        They are no larger than in training: faces that were enlarged to the network's input were not sharp.
+        """
+        faces = self.metadata.get("faces") or {}
+        side = min(faces.get("side") or self.input_shape[0], self.input_shape[0])
+        return side, side, faces.get("channels", 1)
+
+    @property
+    def temperature(self) -> float:
+        """Returns what divides the logits; 1 if the weights are not calibrated."""
+        return (self.metadata.get("calibration") or {}).get("temperature", 1.0)
+
+    @property
     def parameters(self) -> int:
         """Returns the number of parameters."""
-        return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
+        return sum(leaf.size for leaf in weights_file.flatten(self.variables["params"]).values())
 
     @property
     def digest(self) -> str:
         """Returns the hexadecimal SHA-256 of the network, its weights, and its input, whatever their file."""
+        import jax
+
         shape = [self.metadata[key] for key in ("model", "preprocess", "emotions")]
         found = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
@@ -104,8 +134,10 @@ class LoadedModel:
         return {"size": self.input_shape[0], **kept}
 
     @functools.cached_property
-    def forward(self) -> batch_inference.Forward:
+    def forward(self) -> "batch_inference.Forward":
         """Returns the compiled evaluation pass, see `batch_inference.compile_forward`."""
+        from fer_jax import batch_inference, preprocessing, runtime
+
         forward = preprocessing.make_forward(self.model, **self.normalization)
         return batch_inference.compile_forward(forward, runtime.compiler_options())
 
@@ -128,6 +160,8 @@ class LoadedModel:
         Returns:
           float64 [N, num_classes], rows that sum to 1.
         """
+        from fer_jax import batch_inference
+
         probs = batch_inference.predict(
             self.forward, self.variables, images, batch_size=batch_size, tta=tta, progress=progress
         )

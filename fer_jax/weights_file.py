@@ -1,6 +1,6 @@
 """A network's weights with their metadata, in safetensors files and in a run's checkpoints.
 
-Imports JAX and Flax only where they are needed: they take longer to import than weights to load.
+Imports JAX only where it is needed: that takes longer than to load weights.
 """
 
 import errno
@@ -47,10 +47,8 @@ def export_weights(
       metadata: JSON: model, preprocess, emotions, config, data_hash, selection, and so on.
       dtype: type of the stored kernels (parameters of two or more dimensions); the rest stays float32.
     """
-    from flax import traverse_util
-
     tensors = {}
-    for name, value in traverse_util.flatten_dict(variables, sep="/").items():
+    for name, value in flatten(variables).items():
         value = np.asarray(value, np.float32)
         tensors[name] = np.ascontiguousarray(value.astype(dtype) if value.ndim > 1 else value)
     content = with_notes(save(tensors), {_METADATA: json.dumps(metadata, sort_keys=True)})
@@ -109,6 +107,15 @@ def load_weights(path: os.PathLike | str) -> tuple[dict[str, Any], dict[str, Any
         f"no weights at {path}: expected a {WEIGHTS_SUFFIX} file, a checkpoint "
         f"(RUN/{CHECKPOINTS}/STEP) or a work directory with {BEST_WEIGHTS}"
     )
+
+
+def flatten(tree: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Returns the leaves of nested dictionaries by their paths, joined by slashes as in a file."""
+    found = {}
+    for key, value in tree.items():
+        inner = flatten(value) if isinstance(value, dict) else None
+        found |= {key: value} if inner is None else {f"{key}/{path}": leaf for path, leaf in inner.items()}
+    return found
 
 
 def _load_safetensors(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -48,13 +48,14 @@ def pytest_terminal_summary(terminalreporter, config):
 
 @pytest.fixture(scope="session", autouse=True)
 def _children_compile_once(tmp_path_factory):
-    """Processes that tests start share what each of them compiles; JAX in this one has read its settings."""
+    """Processes share what each of them compiles or builds; JAX in this one has read its settings."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # of all workers
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "compiled"))
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patch.setenv("FER_JAX_CACHE", str(folder / "cache"))
         yield
 
 

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_jax.commands import common
+from fer_jax.inference.engines import ENGINES
 from fer_jax.pretrained.registry import BUNDLED, DEFAULT, find_weights
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def main(argv: list[str] | None = None) -> int:
     names = ("yunet", "mediapipe", "whole")
     text = "face detector; whole treats each image as one face (default: yunet)"
     add("--detector", default="yunet", choices=names, help=text)
+    text = "what computes the network: ONNX Runtime on the CPU or JAX (default: auto, JAX if it has a GPU)"
+    add("--engine", default="auto", choices=ENGINES, help=text)
     text = "size of the face crop relative to the training crop (default: 1)"
     add("--margin", type=float, default=1.0, help=text)
     text = "also find faces that are sideways or upside down; about four times slower"
@@ -100,15 +103,13 @@ def predict(args: argparse.Namespace) -> int:
       TableError: if the table cannot be begun or resumed.
       As `Predictor.load`.
     """
-    from fer_jax import runtime
-    from fer_jax.inference.media import inputs, live
+    from fer_jax.inference.media import inputs
     from fer_jax.inference.output.annotations import Annotations
     from fer_jax.inference.output.table import Table
     from fer_jax.inference.output.timeline import Timeline
     from fer_jax.inference.output.window import Window
     from fer_jax.inference.predictor import Predictor
 
-    runtime.tune_cpu()
     sample = [str(inputs.SAMPLE)] if args.demo else []
     found, skipped = inputs.find([*args.inputs, *sample], args.frames)
     found += [] if args.camera is None else [inputs.camera(args.camera)]
@@ -121,7 +122,12 @@ def predict(args: argparse.Namespace) -> int:
     # With many faces only few sizes are worth their compilation.
     sizes = (1, 8, 64) if stop or (len(found) == 1 and not found[0].is_video) else (64, 256)
     predictor = Predictor.load(
-        args.model, args.detector, margin=args.margin, any_rotation=args.any_rotation, batch_sizes=sizes
+        args.model,
+        args.detector,
+        margin=args.margin,
+        any_rotation=args.any_rotation,
+        engine=args.engine,
+        batch_sizes=sizes,
     )
     # Before the inputs that are done are dropped: a resumed run gives its copies the same names.
     annotations = None
@@ -147,8 +153,11 @@ def predict(args: argparse.Namespace) -> int:
         else:
             table.start()
     try:
-        nothing = contextlib.nullcontext()
-        interrupts = live.interrupt_sets(stop) if stop else nothing
+        interrupts = nothing = contextlib.nullcontext()
+        if stop:
+            from fer_jax.inference.media import live  # whose libraries files need not wait for
+
+            interrupts = live.interrupt_sets(stop)
         with contextlib.closing(predictor.detector), annotations or nothing, interrupts:
             shown = (annotations, timeline, window)
             counts = _process(predictor, found, args.every, position, table, *shown, stop)
@@ -310,7 +319,7 @@ def _progress(found: "list[Input]", every: float | None, start: int) -> "tqdm":
     """Returns a bar over all images and frames, if the files say how many there are."""
     from tqdm import tqdm
 
-    from fer_jax.inference.media import video
+    from fer_jax.inference.media import VideoError
 
     counts = []
     for one in found:
@@ -318,7 +327,9 @@ def _progress(found: "list[Input]", every: float | None, start: int) -> "tqdm":
         if one.address:
             counts[-1] = None
         elif one.is_video:
-            with contextlib.suppress(video.VideoError):
+            from fer_jax.inference.media import video
+
+            with contextlib.suppress(VideoError):
                 counts[-1] = video.read_header(one.path, every).frames
     total = sum(counts) if all(counts) else None
     return tqdm(total=total, unit=" frames", desc="predicting", initial=start, disable=total == 1)

@@ -19,6 +19,7 @@ import signal
 from collections.abc import Callable
 
 from fer_jax.commands import common
+from fer_jax.inference.engines import ENGINES
 from fer_jax.pretrained.registry import BUNDLED, DEFAULT
 
 
@@ -44,7 +45,7 @@ def serve(args: argparse.Namespace) -> int:
         requests=args.max_requests,
         timeout=args.timeout,
     )
-    predictor = Predictor.load(args.model, args.detector, margin=args.margin)
+    predictor = Predictor.load(args.model, args.detector, margin=args.margin, engine=args.engine)
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(predictor, limits, args.allowed_hosts, lambda: server.should_exit),
@@ -77,6 +78,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--model", default=DEFAULT, help=f"{text} (default: %(default)s)")
     text = "face detector; whole treats each image as one face (default: %(default)s)"
     add("--detector", default="yunet", choices=("mediapipe", "whole", "yunet"), help=text)
+    text = "what computes the network: ONNX Runtime on the CPU or JAX (default: auto, JAX if it has a GPU)"
+    add("--engine", default="auto", choices=ENGINES, help=text)
     text = "size of the face crop relative to the training crop (default: 1)"
     add("--margin", type=float, default=1.0, help=text)
     text = "accepted values of the Host header; *.example.org for all subdomains (default: any)"

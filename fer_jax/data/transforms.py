@@ -9,8 +9,9 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from fer_jax.data.augment import FILLS, INTERPOLATIONS, PIXEL
+from fer_jax.data.augment import FILLS, INTERPOLATIONS, PIXEL, identity_affine
 
 
 def apply(
@@ -115,6 +116,25 @@ def resample(
     if samples > 1:
         out = out.reshape(batch_size, size, samples, size, samples, channels).mean(axis=(2, 4))
     return out
+
+
+def identity_weights(length: int, size: int, fill: str, interpolation: str) -> np.ndarray:
+    """Returns how `resample` by the identity makes the outputs of an axis from its inputs.
+
+    Args:
+      length: of the axis before.
+      size: of the axis afterwards, not below `length`.
+      fill, interpolation: as `resample` takes them.
+
+    Returns:
+      float32 [size, length]; rows sum to 1, but to less at an edge filled with a constant.
+    """
+    x, _ = _input_coordinates(identity_affine(1), size, length, length)
+    taps = (_linear if interpolation == "bilinear" else _cubic)(x[0, 0], length, fill)
+    weights = np.zeros((size, length), np.float32)
+    for index, weight in taps:
+        np.add.at(weights, (np.arange(size), np.asarray(index)), np.asarray(weight))
+    return weights
 
 
 def color(x: jax.Array, parameters: jax.Array) -> jax.Array:

@@ -57,6 +57,7 @@ class Predictor:
         margin: float = 1.0,
         any_rotation: bool = False,
         unsure_below: float = UNSURE_BELOW,
+        engine: str = "auto",
         batch_sizes: Sequence[int] = SIZES,
     ) -> "Predictor":
         """Loads a predictor from weights, whose file holds all that preprocessing needs.
@@ -68,7 +69,7 @@ class Predictor:
           margin: size of the frame around a face relative to training's; 1 is the same.
           any_rotation: also find faces in images that lie on their side or head, at four times the cost.
           unsure_below: see the class.
-          batch_sizes: batch sizes of the classifier, see `Classifier`.
+          engine, batch_sizes: what computes the network, see `Classifier`.
 
         Raises:
           FileNotFoundError: if there are no such weights.
@@ -80,7 +81,7 @@ class Predictor:
         weights = find_weights(source)
         options = {} if detector == "whole" else {"margin": margin}
         found = detectors.create(detector, any_rotation=any_rotation, **options)
-        return cls(Classifier(LoadedModel(weights), batch_sizes), found, unsure_below)
+        return cls(Classifier(LoadedModel(weights), batch_sizes, engine), found, unsure_below)
 
     def __call__(
         self, images: decoding.Picture | Iterable[decoding.Picture], *, detected: bool = True

@@ -9,11 +9,12 @@ import pathlib
 import re
 import tempfile
 from collections.abc import Iterator
-
-import requests
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from fer_jax import io_utils
+
+if TYPE_CHECKING:
+    import requests
 
 CACHE_VARIABLE = "FER_JAX_CACHE"
 _CHUNK = 1 << 20
@@ -93,6 +94,8 @@ def _alone_in(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _fetch_new(url: str, target: pathlib.Path, checksum: str, megabytes: float) -> None:
+    import requests  # takes as long to import as a small file to fetch
+
     partial = target.with_name(target.name + ".part")
     try:
         checksum = checksum or _served_checksum(url)
@@ -121,6 +124,8 @@ def _matches(path: pathlib.Path, checksum: str) -> bool:
 
 def _served_checksum(url: str) -> str:
     """Returns the SHA-256 in the header by which the Hugging Face hub names large files, or ''."""
+    import requests
+
     reply = requests.head(url, allow_redirects=False, timeout=_TIMEOUT)
     reply.raise_for_status()
     tag = reply.headers.get("X-Linked-Etag", "").strip('"')
@@ -129,6 +134,9 @@ def _served_checksum(url: str) -> str:
 
 def _download(url: str, partial: pathlib.Path) -> None:
     """Downloads what `partial` lacks."""
+    import requests
+    from tqdm import tqdm
+
     done = partial.stat().st_size if partial.exists() else 0
     headers = {"Range": f"bytes={done}-"} if done else {}
     with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as reply:
@@ -146,7 +154,9 @@ def _download(url: str, partial: pathlib.Path) -> None:
         raise requests.ConnectionError("the connection ended early: run the same command to resume")
 
 
-def _reason(error: requests.RequestException) -> str:
+def _reason(error: "requests.RequestException") -> str:
+    import requests
+
     if error.response is not None:
         return f"the server says {error.response.status_code}"
     return "no connection" if isinstance(error, requests.ConnectionError) else str(error)

@@ -29,7 +29,7 @@ class Corners(Detector):
 def test_faces_get_the_probabilities_of_an_evaluation(tiny_predictor, faces, expected):
     predictions = tiny_predictor(faces)
     found = np.stack([one.faces[0].probabilities for one in predictions])
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(found, expected, rtol=2e-5)
     (face,) = predictions[0].faces
     assert face.emotions == EMOTIONS and face.emotion == EMOTIONS[expected[0].argmax()]
     assert face.box == Box(0, 0, 48, 48)
@@ -42,7 +42,7 @@ def test_every_form_of_an_image_gives_the_same(tiny_predictor, faces, expected, 
     found = tiny_predictor(forms)
     assert [one.source for one in found] == [None] * 5 + [str(path)] * 2
     for one in [*found, *(tiny_predictor(form)[0] for form in forms)]:  # together and alone
-        np.testing.assert_allclose(one.faces[0].probabilities, expected[0], rtol=1e-5)
+        np.testing.assert_allclose(one.faces[0].probabilities, expected[0], rtol=2e-5)
         assert (one.width, one.height) == (48, 48) and len(one.faces) == 1
     assert tiny_predictor([]) == []
 
@@ -68,7 +68,7 @@ def test_the_faces_of_all_images_stay_with_their_images(tiny_predictor, faces):
     assert [len(one.faces) for one in found] == counts
     for one, alone in zip(found, predictor.classifier(images), strict=True):
         for face in one.faces:
-            np.testing.assert_allclose(face.probabilities, alone, rtol=1e-5)
+            np.testing.assert_allclose(face.probabilities, alone, rtol=2e-5)
     # And each as one face, whatever the detector.
     assert [len(one.faces) for one in predictor(images, detected=False)] == [1] * len(counts)
 
@@ -110,7 +110,7 @@ def test_confidence_below_the_threshold_is_unsure(tiny_predictor, faces, expecte
 def test_threads_may_share_a_predictor(tiny_predictor, faces, expected):
     with ThreadPoolExecutor(8) as pool:
         found = [one.faces[0].probabilities for (one,) in pool.map(tiny_predictor, faces[:8])]
-    np.testing.assert_allclose(found, expected[:8], rtol=1e-5)
+    np.testing.assert_allclose(found, expected[:8], rtol=2e-5)
 
 
 def test_explanations_are_grad_cam_of_the_most_likely_emotion(tiny_model, tiny_predictor, faces):

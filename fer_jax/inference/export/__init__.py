@@ -8,3 +8,7 @@ The module of a format lists its PRECISIONS and has these functions:
 * `versions()` returns the versions of the format and of the tools that write it.
 * `annotate(path, metadata)` adds the metadata, JSON types, to the file.
 """
+
+
+class UnsupportedError(ValueError):
+    """A network needs an operation that the exports do not support."""

@@ -1,12 +1,14 @@
 """Converts a JAX function to a graph of a few operations, which a format's writer expresses in its own terms.
 
-The networks need some twenty primitives. Constants are computed here, and what scales and shifts the output
-of a convolution or a matrix product (bias, BatchNorm, temperature) is folded into its weights.
+The networks need some twenty primitives. What scales and shifts the output of a convolution or a matrix
+product (bias, BatchNorm, temperature) is folded into its weights. Constants are arrays, which are computed
+here, or `Expression`s of parameters, which a runtime computes once it has their values.
 """
 
 import collections
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -14,12 +16,61 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from fer_jax.inference.export import UnsupportedError
+
 Handle = Any  # a value in a writer's graph
 Shape = tuple[int, ...]  # of a value; -1 stands for the batch, always the first axis
 
 BATCH = -1
 UNARY = ("exp", "logistic", "neg", "rsqrt", "sqrt", "tanh")
 BINARY = ("add", "sub", "mul", "div", "max", "min")
+
+
+class Expression(np.lib.mixins.NDArrayOperatorsMixin):
+    """A constant computed from parameters whose values are not known yet.
+
+    Attributes:
+      operation: 'parameter', 'reshape', 'transpose', or the name of a NumPy ufunc.
+      operands: numbers, arrays, and expressions that it is computed from; of a parameter, its name.
+      shape: of the constant, which is float32.
+      axes: order of the axes of a transpose.
+    """
+
+    def __init__(self, operation: str, operands: tuple, shape: Shape, axes: Shape = ()):
+        self.operation, self.operands, self.shape, self.axes = operation, operands, tuple(shape), axes
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def reshape(self, *shape: Any) -> "Expression":
+        shape = np.empty(self.shape, bool).reshape(*shape).shape
+        return self if shape == self.shape else Expression("reshape", (self,), shape)
+
+    def transpose(self, *axes: int) -> "Expression":
+        return Expression("transpose", (self,), tuple(self.shape[axis] for axis in axes), axes)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *operands: Any, **options: Any) -> Any:
+        if method != "__call__" or options:
+            return NotImplemented
+        shape = np.broadcast_shapes(*(np.shape(one) for one in operands))
+        return Expression(ufunc.__name__, operands, shape)
+
+
+Constant = np.ndarray | Expression
+# How primitives compute with expressions; with arrays, JAX does.
+_NUMPY = {
+    "add": np.add,
+    "convert_element_type": lambda x: x,
+    "div": np.divide,
+    "mul": np.multiply,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "sub": np.subtract,
+}
 
 
 class Window(NamedTuple):
@@ -33,7 +84,7 @@ class Window(NamedTuple):
 class Writer(Protocol):
     """Writes the operations of a format. Shapes and axes are JAX's, with images as [N, H, W, C]."""
 
-    def constant(self, value: np.ndarray) -> Handle:
+    def constant(self, value: Constant) -> Handle:
         """Writes an array."""
 
     def cast(self, x: Handle, dtype: np.dtype) -> Handle:
@@ -58,11 +109,11 @@ class Writer(Protocol):
         """Writes a max pooling whose padding never wins."""
 
     def convolve(
-        self, x: Handle, shape: Shape, kernel: np.ndarray, bias: np.ndarray, window: Window, groups: int
+        self, x: Handle, shape: Shape, kernel: Constant, bias: Constant, window: Window, groups: int
     ) -> Handle:
         """Writes the convolution of `x`, of a shape, with a kernel [h, w, C / groups, D], plus a bias [D]."""
 
-    def multiply(self, x: Handle, kernel: np.ndarray, bias: np.ndarray) -> Handle:
+    def multiply(self, x: Handle, kernel: Constant, bias: Constant) -> Handle:
         """Writes [N, C] times a matrix [C, D], plus a bias [D]."""
 
 
@@ -79,7 +130,7 @@ class Tensor:
 
     make: Callable[[], Handle]
     shape: Shape
-    fold: Callable[[str, np.ndarray], "Tensor | None"] = lambda name, by: None
+    fold: Callable[[str, Constant], "Tensor | None"] = lambda name, by: None
 
     @functools.cached_property
     def handle(self) -> Handle:
@@ -87,7 +138,7 @@ class Tensor:
 
 
 def linear(
-    write: Callable[[np.ndarray, np.ndarray], Handle], shape: Shape, kernel: np.ndarray, bias: np.ndarray
+    write: Callable[[Constant, Constant], Handle], shape: Shape, kernel: Constant, bias: Constant
 ) -> Tensor:
     """Returns a convolution or matrix product that folds a scale or a shift of its output into its weights.
 
@@ -112,18 +163,17 @@ def linear(
     return Tensor(lambda: write(kernel, bias), shape, fold)
 
 
-Value = np.ndarray | Tensor
+Value = Constant | Tensor
 
 
-class UnsupportedError(ValueError):
-    """A network needs an operation that the exports do not support."""
-
-
-def convert(function: Callable, shape: Shape, dtype: Any, writer: Writer, x: Handle) -> Handle:
-    """Writes a function of one array.
+def convert(
+    function: Callable, parameters: Any, shape: Shape, dtype: Any, writer: Writer, x: Handle
+) -> Handle:
+    """Writes a function of parameters and one array.
 
     Args:
-      function: of an array.
+      function: of the parameters and an array.
+      parameters: a tree of arrays or expressions, float32.
       shape: of the input; the first axis is the batch, of any size.
       dtype: of the input.
       writer: of the graph.
@@ -136,9 +186,11 @@ def convert(function: Callable, shape: Shape, dtype: Any, writer: Writer, x: Han
       UnsupportedError: if it needs an operation that is not supported.
     """
     (batch,) = jax.export.symbolic_shape("batch")
-    closed = jax.make_jaxpr(function)(jax.ShapeDtypeStruct((batch, *shape[1:]), dtype))
+    kinds = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.float32), parameters)
+    closed = jax.make_jaxpr(function)(kinds, jax.ShapeDtypeStruct((batch, *shape[1:]), dtype))
     walker = _Walker(writer)
-    (out,) = walker.walk(closed, [Tensor(lambda: x, (BATCH, *shape[1:]))])
+    known = jax.tree.leaves(parameters)
+    (out,) = walker.walk(closed, [*known, Tensor(lambda: x, (BATCH, *shape[1:]))])
     return walker.full(out, _shape(closed.out_avals[0]))
 
 
@@ -173,7 +225,7 @@ class _Walker:
         return value.handle if value.shape == shape else self.writer.broadcast(value.handle, shape)
 
     def _handle(self, value: Value) -> Handle:
-        return self.writer.constant(value) if isinstance(value, np.ndarray) else value.handle
+        return self.writer.constant(value) if isinstance(value, Constant) else value.handle
 
     def _apply(self, eqn: Any, operands: list[Value], alone: bool) -> list[Value]:
         name = eqn.primitive.name
@@ -186,6 +238,10 @@ class _Walker:
         shape = _shape(eqn.outvars[0].aval)
         if name == "broadcast_in_dim":
             return [self._broadcast(operands[0], shape, eqn.params["broadcast_dimensions"])]
+        if any(isinstance(value, Expression) for value in operands) and all(
+            isinstance(value, Constant) for value in operands
+        ):
+            return [self._compute(name, operands, shape)]
         if all(isinstance(value, np.ndarray) for value in operands):
             result = eqn.primitive.bind(*operands, **eqn.params)
             return [np.asarray(one) for one in (result if eqn.primitive.multiple_results else [result])]
@@ -205,15 +261,22 @@ class _Walker:
             raise UnsupportedError(f"the network needs the operation {name}, which exports do not support")
         return [handlers[name](eqn, operands, shape)]
 
+    def _compute(self, name: str, operands: list[Constant], shape: Shape) -> Constant:
+        if name == "reshape":
+            return operands[0].reshape(shape)
+        if name not in _NUMPY:
+            raise UnsupportedError(f"exports do not support the operation {name} of a network's weights")
+        return _NUMPY[name](*operands)
+
     def _unary(self, name: str, x: Tensor) -> Tensor:
         return Tensor(lambda: self.writer.apply(name, x.handle), x.shape)
 
     def _binary(self, name: str, x: Value, y: Value, alone: bool) -> Tensor:
-        if isinstance(x, np.ndarray) and name in ("add", "mul", "max", "min"):
+        if isinstance(x, Constant) and name in ("add", "mul", "max", "min"):
             x, y = y, x
+        if isinstance(y, Constant) and alone and (folded := x.fold(name, y)):
+            return folded
         if isinstance(y, np.ndarray):
-            if alone and (folded := x.fold(name, y)):
-                return folded
             if name == "max" and y.size == 1 and y == 0:
                 return self._unary("relu", x)
             if name in ("max", "min") and y.size == 1:
@@ -226,7 +289,7 @@ class _Walker:
         new = [1] * len(shape)
         for axis, size in zip(dimensions, x.shape, strict=True):
             new[axis] = size
-        if isinstance(x, np.ndarray):
+        if isinstance(x, Constant):
             return x.reshape(new)
         if tuple(new) == x.shape:
             return x
@@ -242,7 +305,7 @@ class _Walker:
         layout, groups = params["dimension_numbers"], params["feature_group_count"]
         expected = (0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2)
         dilations = {*params["lhs_dilation"], *params["rhs_dilation"], params["batch_group_count"]}
-        if tuple(layout) != expected or dilations != {1} or not isinstance(kernel, np.ndarray):
+        if tuple(layout) != expected or dilations != {1} or not isinstance(kernel, Constant):
             raise UnsupportedError("the network has a kind of convolution that exports do not support")
         window = Window(kernel.shape[:2], params["window_strides"], tuple(params["padding"]))
 
@@ -255,7 +318,7 @@ class _Walker:
         x, kernel = operands
         contracted, batched = eqn.params["dimension_numbers"]
         plain = [list(axes) for axes in (*contracted, *batched)] == [[1], [0], [], []]
-        if not plain or not isinstance(kernel, np.ndarray):
+        if not plain or not isinstance(kernel, Constant):
             raise UnsupportedError("the network has a kind of matrix product that exports do not support")
         old = _shape(eqn.invars[0].aval)
 
@@ -273,7 +336,7 @@ class _Walker:
             return Tensor(lambda: self.writer.reduce(name, self.full(x, old), old, axes), shape)
 
         def fold(name, by):
-            return reduce("mean") if name == "div" and by.size == 1 and by == count else None
+            return reduce("mean") if name == "div" and isinstance(by, np.ndarray) and by == count else None
 
         return dataclasses.replace(reduce("sum"), fold=fold)
 
@@ -290,7 +353,7 @@ class _Walker:
 
 def _settled(value: Value) -> Value:
     """Returns a value whose weights no longer change: a called function may use it more than once."""
-    return value if isinstance(value, np.ndarray) else Tensor(lambda: value.handle, value.shape)
+    return value if isinstance(value, Constant) else Tensor(lambda: value.handle, value.shape)
 
 
 def _shape(aval: Any) -> Shape:

@@ -18,7 +18,8 @@ from onnxruntime import quantization
 from onnxruntime.transformers import float16
 
 from fer_jax import __version__
-from fer_jax.inference.export.graph import BATCH, Shape, Window, convert
+from fer_jax.data import transforms
+from fer_jax.inference.export.graph import BATCH, Constant, Expression, Shape, Window, convert
 from fer_jax.inference.export.program import INPUT, Program
 from fer_jax.io_utils import write_atomically
 
@@ -27,6 +28,8 @@ PRECISIONS = ("float32", "float16", "int8")
 OPSET, IR_VERSION = 17, 8
 
 _QUANTIZED = ["Conv", "Gemm", "MaxPool", "GlobalAveragePool", "Add", "Mul"]
+_KINDS = {"add": "Add", "divide": "Div", "multiply": "Mul", "sqrt": "Sqrt", "subtract": "Sub"}
+_KINDS |= {"transpose": "Transpose"}
 _AXES = (0, 2, 3, 1)  # the places of JAX's axes of an image
 
 
@@ -46,14 +49,19 @@ class _Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self._names: dict[tuple, str] = {}
+        self._computed: dict[int, tuple[str, Expression]] = {}
 
     def node(self, kind: str, *inputs: str, **attributes: Any) -> str:
         name = f"{kind.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name, **attributes))
         return name
 
-    def array(self, value: np.ndarray) -> str:
-        """Adds an initializer; equal ones are shared."""
+    def array(self, value: Constant) -> str:
+        """Adds an initializer, or the nodes that compute an expression; equal initializers are shared."""
+        if isinstance(value, Expression):
+            if id(value) not in self._computed:
+                self._computed[id(value)] = self._compute(value), value
+            return self._computed[id(value)][0]
         value = np.asarray(value, order="C")
         key = value.tobytes(), value.shape, value.dtype
         if key not in self._names:
@@ -61,7 +69,22 @@ class _Graph:
             self.initializers[name] = numpy_helper.from_array(value, name)
         return self._names[key]
 
-    def constant(self, value: np.ndarray) -> str:
+    def _compute(self, value: Expression) -> str:
+        if value.operation == "parameter":
+            (name,) = value.operands
+            proto = onnx.TensorProto(name=name, dims=value.shape, data_type=onnx.TensorProto.FLOAT)
+            proto.data_location = onnx.TensorProto.EXTERNAL
+            proto.external_data.add(key="location", value="weights")
+            self.initializers[name] = proto
+            return name
+        operands = [one if isinstance(one, Expression) else np.float32(one) for one in value.operands]
+        names = [self.array(one) for one in operands]
+        if value.operation == "reshape":
+            return self._reshape(*names, value.shape)
+        attributes = {"perm": value.axes} if value.operation == "transpose" else {}
+        return self.node(_KINDS[value.operation], *names, **attributes)
+
+    def constant(self, value: Constant) -> str:
         return self.array(value.transpose(0, 3, 1, 2) if value.ndim == 4 else value)
 
     def cast(self, x: str, dtype: np.dtype) -> str:
@@ -104,26 +127,39 @@ class _Graph:
         return self.node("MaxPool", x, **_attributes(window))
 
     def convolve(
-        self, x: str, shape: Shape, kernel: np.ndarray, bias: np.ndarray, window: Window, groups: int
+        self, x: str, shape: Shape, kernel: Constant, bias: Constant, window: Window, groups: int
     ) -> str:
         weights = self.array(kernel.transpose(3, 2, 0, 1))
         return self.node("Conv", x, weights, self.array(bias), group=groups, **_attributes(window))
 
-    def multiply(self, x: str, kernel: np.ndarray, bias: np.ndarray) -> str:
+    def multiply(self, x: str, kernel: Constant, bias: Constant) -> str:
         return self.node("Gemm", x, self.array(kernel), self.array(bias))
 
 
-def build(program: Program) -> onnx.ModelProto:
-    """Returns the model in float32, for batches of any size."""
-    graph, shape = _Graph(), (BATCH, *program.trained.input_shape)
-    x = graph.node("Transpose", INPUT, perm=(0, 3, 1, 2))
-    out = convert(program, shape, program.dtype, graph, x)
+def build(program: Program, parameters: Any | None = None, face: Shape | None = None) -> onnx.ModelProto:
+    """Returns the model in float32, for batches of any size.
+
+    Args:
+      program: the network.
+      parameters: its weights, by default `program.trained.variables`; or expressions in their place, whose
+        parameters become initializers with external data, which `add_external_initializers` of ONNX
+        Runtime's session options provides.
+      face: shape (side, side, channels) of the faces that the model takes, by default the network's input;
+        smaller ones are enlarged and gray ones repeated as in evaluation.
+    """
+    needed = program.trained.input_shape
+    graph, face = _Graph(), face or needed
+    x, dtype = graph.node("Transpose", INPUT, perm=(0, 3, 1, 2)), program.dtype
+    if face != needed:
+        x, dtype = _enlarge(graph, x, face, program), np.dtype(np.float32)
+    known = program.trained.variables if parameters is None else parameters
+    out = convert(program.apply, known, (BATCH, *needed), dtype, graph, x)
     graph.nodes.append(helper.make_node("Identity", [out], [program.output], program.output))
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "fer_jax",
-            [_value(INPUT, program.dtype, shape)],
+            [_value(INPUT, program.dtype, (BATCH, *face))],
             [_value(program.output, np.float32, (BATCH, len(program.trained.metadata["emotions"])))],
             list(graph.initializers.values()),
         ),
@@ -132,8 +168,25 @@ def build(program: Program) -> onnx.ModelProto:
         producer_name="fer_jax",
         producer_version=__version__,
     )
-    onnx.checker.check_model(model, full_check=True)
+    if parameters is None:
+        onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _enlarge(graph: _Graph, x: str, face: Shape, program: Program) -> str:
+    """Writes faces as pixels float32 of the network's size and channels."""
+    (side, _, channels), (size, _, needed) = face, program.trained.input_shape
+    preprocess = program.trained.metadata["preprocess"]
+    x = graph.cast(x, np.dtype(np.float32))
+    if side != size:
+        weights = transforms.identity_weights(side, size, preprocess["fill"], preprocess["interpolation"])
+        x = graph.node("MatMul", graph.node("MatMul", graph.array(weights), x), graph.array(weights.T))
+        outside = 1 - np.outer(weights.sum(1), weights.sum(1))
+        if preprocess["fill"] == "constant":
+            x = graph.node("Add", x, graph.array(np.float32(255 * np.mean(preprocess["mean"]) * outside)))
+        if preprocess["interpolation"] == "bicubic":
+            x = graph.node("Clip", x, graph.array(np.float32(0)), graph.array(np.float32(255)))
+    return x if channels == needed else graph.node("Concat", *[x] * needed, axis=1)
 
 
 def write(program: Program, path: pathlib.Path, precision: str, calibration: np.ndarray | None) -> None:

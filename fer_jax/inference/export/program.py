@@ -42,6 +42,9 @@ class Program:
     preprocessing: str = "inside"
     softmax: str = "inside"
 
+    def __post_init__(self):
+        self.trained.model  # noqa: B018  # is created and checked before it is traced
+
     @property
     def dtype(self) -> Any:
         """Dtype of the input."""
@@ -55,7 +58,7 @@ class Program:
     @property
     def temperature(self) -> float:
         """What divides the logits before the softmax; 1 if the weights are not calibrated."""
-        return (self.trained.metadata.get("calibration") or {}).get("temperature", 1.0)
+        return self.trained.temperature
 
     @functools.cached_property
     def model(self) -> nn.Module:
@@ -70,11 +73,15 @@ class Program:
 
     def __call__(self, faces: jax.Array) -> jax.Array:
         """Returns the `output` of a batch of faces."""
+        return self.apply(self.trained.variables, faces)
+
+    def apply(self, variables: Any, faces: jax.Array) -> jax.Array:
+        """Returns the `output` of a batch of faces by other weights than the network's own."""
         if self.preprocessing == "inside":
             pixels = faces.astype(jnp.float32) * augment.PIXEL
             faces = preprocessing.normalize(pixels, *self.levels, self.trained.input_shape[-1])
         with portable():
-            logits = self.model.apply(self.trained.variables, faces, train=False)
+            logits = self.model.apply(variables, faces, train=False)
         return softmax(logits / np.float32(self.temperature)) if self.softmax == "inside" else logits
 
     def fit(self, images: Any, batch_size: int = 256) -> np.ndarray:

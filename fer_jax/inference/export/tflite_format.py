@@ -100,7 +100,8 @@ def write(program: Program, path: pathlib.Path, precision: str, calibration: np.
 
     @tf.function(input_signature=[spec], autograph=False)
     def serve(faces):
-        return {program.output: convert(program, shape, program.dtype, _Graph(tf), faces)}
+        parameters = program.trained.variables
+        return {program.output: convert(program.apply, parameters, shape, program.dtype, _Graph(tf), faces)}
 
     with tempfile.TemporaryDirectory() as folder:
         module = tf.Module()

@@ -13,7 +13,7 @@ from typing import NoReturn
 from PIL import Image
 
 from fer_jax.data.decoding import describe_endings, folder_identity, image_endings, walk
-from fer_jax.inference.media.video import ANIMATED_ENDINGS, ANIMATED_FORMATS, VIDEO_ENDINGS
+from fer_jax.inference.media import ANIMATED_ENDINGS, ANIMATED_FORMATS, VIDEO_ENDINGS
 
 SAMPLE = Path(__file__).with_name("grace_hopper.jpg")  # a photograph in the public domain, see NOTICE.md
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from fer_jax.data.decoding import PictureError
 from fer_jax.inference.detection.detectors import MAX_SIDE_IN_VIDEO
-from fer_jax.inference.media import live, video
+from fer_jax.inference.media import VideoError
 from fer_jax.inference.media.inputs import Input
 from fer_jax.inference.media.tracking import Track, Tracker
 from fer_jax.inference.predictor import Predictor
@@ -47,6 +47,8 @@ def detect(
         known = {"source": one.path} | ({} if keep_images else {"image": None})
         try:
             if one.is_video:
+                from fer_jax.inference.media import live, video  # whose libraries images need not wait for
+
                 if one.address:
                     frames = live.read_frames(one, every_seconds, stop or threading.Event())
                 else:
@@ -58,7 +60,7 @@ def detect(
                 yield DetectedFrame(source=one.path)
             else:
                 yield dataclasses.replace(predictor.detect(one.path), **known)
-        except (video.VideoError, PictureError) as error:
+        except (VideoError, PictureError) as error:
             yield DetectedFrame(source=one.path, error=str(error))
         start = 0
 
@@ -84,7 +86,7 @@ def classify(
             waiting.append(one)
             found += len(one.detections)
             held += 0 if one.image is None else one.image.nbytes
-            batch = predictor.classifier.sizes[-1]
+            batch = predictor.classifier.engine.batch_size
             if found < batch and held < _MAX_HELD and len(waiting) < max_waiting:
                 continue
         for frame, faces in zip(waiting, predictor.classify_frames(waiting), strict=True):

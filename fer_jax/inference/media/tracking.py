@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from fer_jax.inference.structures import Box, Face
 
@@ -80,6 +79,8 @@ class Tracker:
         overlaps = np.array([[box.overlap(track.box) for track in self._tracks] for box in boxes])
         # Set to 0, so that a pair that overlaps too little cannot displace a better match.
         overlaps[overlaps < _MIN_OVERLAP] = 0
+        from scipy.optimize import linear_sum_assignment  # which images without tracks need not wait for
+
         rows, columns = linear_sum_assignment(overlaps, maximize=True)
         pairs = zip(rows.tolist(), columns.tolist(), strict=True)
         return {row: self._tracks[column] for row, column in pairs if overlaps[row, column]}

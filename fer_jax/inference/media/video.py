@@ -16,20 +16,14 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from fer_jax import io_utils
+from fer_jax.inference.media import COPY_ENDINGS, VideoError
 
-VIDEO_ENDINGS = tuple(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .wmv .flv .3gp .ts .mts .m2ts".split())
-ANIMATED_ENDINGS, ANIMATED_FORMATS = (".gif", ".webp"), ("GIF", "WEBP")
-COPY_ENDINGS = (".mp4", ".mkv")
 # Audio codecs that an MP4 file may hold; with another one the copy is a Matroska file.
 _MP4_SOUND = {"aac", "mp3", "ac3", "eac3", "opus", "alac", "flac"}
 _DEFAULT_RATE = 25.0  # frames per second, if a file does not say
 _MAX_MISSING = 1.0  # seconds by which the frames may end before the sound does
 _CLOCK = fractions.Fraction(1, 90_000)  # of copies, in seconds
 _QUALITY = "20"  # x264's constant rate factor: visually near the original
-
-
-class VideoError(ValueError):
-    """A video that cannot be read to its end; the message names it."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -241,15 +235,10 @@ def encode(file: BinaryIO, rate: float) -> Iterator[Callable[[np.ndarray, float]
             container.mux(video.encode(None))
 
 
-def name_recording(folder: Path, name: str) -> Path:
-    """Returns the path of what `record` writes."""
-    return folder / f"{name}{COPY_ENDINGS[0]}"
-
-
 @contextlib.contextmanager
 def record(folder: Path, name: str) -> Iterator[Copy]:
     """Opens an annotated video without an original, as of a camera, and without sound; as `copy_video`."""
-    path = name_recording(folder, name)
+    path = folder / f"{name}{COPY_ENDINGS[0]}"
     partial = io_utils.partial(path)
     try:
         with open(partial, "wb") as file, encode(file, _DEFAULT_RATE) as write:

@@ -4,15 +4,19 @@ import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from fer_jax import io_utils
-from fer_jax.inference.media import video
+from fer_jax.inference.media import COPY_ENDINGS
 from fer_jax.inference.media.inputs import Input
 from fer_jax.inference.media.tracking import Track
 from fer_jax.inference.output import drawing
 from fer_jax.inference.structures import DetectedFrame, Face
+
+if TYPE_CHECKING:
+    from fer_jax.inference.media import video
 
 _IMAGE_ENDING = ".jpg"
 
@@ -44,11 +48,12 @@ class Annotations(contextlib.AbstractContextManager):
         self._live = {one.path for one in inputs if one.address}
         for one in inputs:
             # Which cannot be made again, as a copy can.
-            if one.address and (recording := video.name_recording(folder, self._names[one.path])).exists():
+            recording = folder / f"{self._names[one.path]}{COPY_ENDINGS[0]}"
+            if one.address and recording.exists():
                 raise AnnotationError(f"{recording} exists: move it, or give another folder for --annotate")
         originals = {os.path.realpath(one.path) for one in inputs}
         for one in inputs:
-            for ending in video.COPY_ENDINGS if one.is_video else (_IMAGE_ENDING,):
+            for ending in COPY_ENDINGS if one.is_video else (_IMAGE_ENDING,):
                 copy = os.path.realpath(os.path.join(folder, self._names[one.path] + ending))
                 if copy in originals:
                     raise AnnotationError(
@@ -79,6 +84,8 @@ class Annotations(contextlib.AbstractContextManager):
                 io_utils.move_into_place(io_utils.partial(path), path)
             else:
                 if self._copy is None:
+                    from fer_jax.inference.media import video
+
                     copy = (
                         video.record(path.parent, path.name)
                         if frame.source in self._live

@@ -117,7 +117,7 @@ def describe_model(predictor: Predictor) -> Model:
         emotions=list(classifier.emotions),
         parameters=trained.parameters,
         input=Input(side=classifier.side, **facts["preprocess"]),
-        temperature=classifier.temperature,
+        temperature=trained.temperature,
         unsure_below=predictor.unsure_below,
         evaluation=score or None,
         licence=licences.weights_licence(trained.source, facts.get("pretrained")),

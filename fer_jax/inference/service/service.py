@@ -73,7 +73,7 @@ class _Workers:
         """Compiles the network for all batch sizes, and looks for faces once."""
         try:
             await self._run(self._predictor.detector.detect, np.zeros((320, 320, 3), np.uint8))
-            await self._run(self._predictor.classifier.warm_up)
+            await self._run(self._predictor.classifier.engine.warm_up)
             self.status = "ready"
         except Exception:
             logging.exception("the network cannot be run; the service never gets ready")

@@ -8,7 +8,8 @@ from PIL import Image
 
 from fer_jax.inference.app import analysis, uploads
 from fer_jax.inference.app.uploads import UploadError
-from fer_jax.inference.media.video import VideoError, read_frames
+from fer_jax.inference.media import VideoError
+from fer_jax.inference.media.video import read_frames
 
 
 def encoded(kind, size=(40, 30), **options):

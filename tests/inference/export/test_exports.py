@@ -17,6 +17,8 @@ from scipy import special
 
 from fer_jax import models, runtime, weights_file
 from fer_jax.data.emotions import EMOTIONS, class_names
+from fer_jax.inference.engines import graphs
+from fer_jax.inference.engines.onnx_engine import OnnxEngine
 from fer_jax.inference.export import check, export, metadata
 from fer_jax.inference.export.program import Program
 from fer_jax.loaded_model import LoadedModel
@@ -273,6 +275,7 @@ def test_networks_of_every_kind(network, tmp_path):
         "model": {"name": network, "kwargs": kwargs},
         "preprocess": preprocess | {"fill": "reflect", "interpolation": "bilinear"},
         "emotions": list(class_names(classes)),
+        "faces": {"side": side, "channels": channels},
         "data": {"name": "none"},
         "data_hash": "none",
     }
@@ -286,6 +289,8 @@ def test_networks_of_every_kind(network, tmp_path):
         path = tmp_path / f"random.{name}"
         export.open_format(name).write(program, path, "float32", None)
         np.testing.assert_allclose(run(path, images), expected, atol=1e-4, err_msg=name)
+    without_weights = OnnxEngine(program.trained, graphs.convert(program.trained))
+    np.testing.assert_allclose(without_weights(images), expected, atol=1e-4)
 
 
 @pytest.fixture(scope="module")

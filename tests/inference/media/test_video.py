@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fer_jax.inference.media import video
-from fer_jax.inference.media.video import VideoError
+from fer_jax.inference.media import VideoError, video
 
 
 @pytest.fixture(scope="module")

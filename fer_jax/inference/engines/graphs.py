@@ -1,0 +1,110 @@
+"""ONNX graphs of networks without their weights, which the weights' own file provides.
+
+The package has the graphs of its networks; others are built by JAX once and kept in the cache. A graph
+depends on architecture, preprocessing and temperature alone, so that networks that share these share it.
+"""
+
+import hashlib
+import json
+import logging
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from fer_jax import __version__
+from fer_jax.io_utils import write_atomically
+from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained import download
+
+INPUT = "faces"
+SHIPPED = pathlib.Path(__file__).parent / "graphs"
+TOLERANCE = 1e-4  # for probabilities
+_FACES = 64  # that a graph is verified on
+
+
+class MismatchError(ValueError):
+    """A graph whose probabilities differ from the network's."""
+
+
+def key(trained: LoadedModel) -> str:
+    """Returns what a network's graph depends on, as 16 hexadecimal digits."""
+    kept = {name: trained.metadata[name] for name in ("model", "preprocess", "emotions")}
+    kept |= {"face": trained.face_shape, "temperature": trained.temperature}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def find(trained: LoadedModel) -> bytes | None:
+    """Returns a network's graph from the package or the cache, or None."""
+    name = f"{key(trained)}.onnx"
+    for path in (*SHIPPED.glob(f"*-{name}"), _cached(name)):
+        if path and path.is_file():
+            return path.read_bytes()
+    return None
+
+
+def build(trained: LoadedModel) -> bytes:
+    """Builds a network's graph by JAX, verifies it, and keeps it in the cache if that can be written.
+
+    Raises:
+      UnsupportedError: if the network needs an operation that ONNX exports do not support.
+      MismatchError: if the graph differs from the network.
+    """
+    logging.info("building the ONNX graph of %s, which takes some seconds, once", trained.source)
+    graph = convert(trained)
+    verify(trained, graph)
+    path = _cached(f"{key(trained)}.onnx")
+    try:
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, graph)
+    except OSError as error:
+        logging.warning("the ONNX graph cannot be kept (%s): set $%s", error, download.CACHE_VARIABLE)
+    return graph
+
+
+def convert(trained: LoadedModel) -> bytes:
+    """Returns a network's graph as ONNX whose parameters are external, by the names in the weights' file."""
+    import jax
+
+    from fer_jax.inference.export import graph, onnx_format
+    from fer_jax.inference.export.program import Program
+
+    def parameter(path: Any, leaf: np.ndarray) -> graph.Expression:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return graph.Expression("parameter", (name,), leaf.shape)
+
+    parameters = jax.tree_util.tree_map_with_path(parameter, trained.variables)
+    return onnx_format.build(Program(trained), parameters, trained.face_shape).SerializeToString()
+
+
+def verify(trained: LoadedModel, graph: bytes) -> None:
+    """Compares a graph with JAX on synthetic faces.
+
+    Raises:
+      MismatchError: if a probability differs by more than `TOLERANCE`.
+    """
+    from PIL import Image
+
+    from fer_jax.data.sources import synthetic
+    from fer_jax.inference.engines.jax_engine import JaxEngine
+    from fer_jax.inference.engines.onnx_engine import OnnxEngine
+
+    side, _, channels = trained.face_shape
+    drawn, _ = synthetic.generate(-(-_FACES // 7), seed=0, split="validation")
+    resized = [np.asarray(Image.fromarray(face).resize((side, side))) for face in drawn[:_FACES, ..., 0]]
+    faces = np.repeat(np.stack(resized)[..., None], channels, axis=-1)
+    difference = abs(OnnxEngine(trained, graph)(faces) - JaxEngine(trained, (_FACES,))(faces)).max()
+    if not difference <= TOLERANCE:
+        raise MismatchError(
+            f"the ONNX graph of {trained.source} differs from the network by up to {difference:.2g} in "
+            f"probability; expected {TOLERANCE:.0e} at most. Use --engine jax, and please report it"
+        )
+
+
+def _cached(name: str) -> pathlib.Path | None:
+    """Returns where the cache keeps a graph of this version; None without a cache."""
+    try:
+        return download.cache_dir() / "graphs" / __version__ / name
+    except download.DownloadError:
+        return None
