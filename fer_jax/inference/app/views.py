@@ -6,7 +6,6 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from fer_jax.evaluation.saliency import saliency_report
 from fer_jax.inference.app.analysis import Analysis
 from fer_jax.inference.app.uploads import plain
 from fer_jax.inference.output import drawing, table
