@@ -50,6 +50,8 @@ def _explain(
     """Replaces the faces that are shown in places by their Grad-CAM, computed once."""
     if not places:
         return
+    from fer_jax.evaluation.saliency import saliency_report  # imports JAX, which answers need not
+
     crops = one.frame.crops[: len(places)]
     if one.maps is None:
         with note, st.spinner("Computing Grad-CAM ..."):
