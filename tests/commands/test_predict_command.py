@@ -31,8 +31,9 @@ class Stopped(Exception):
 
 @pytest.fixture(scope="module", autouse=True)
 def one_predictor(tiny_run):
-    """Loads the tiny network once for all runs in this process, as compiling it takes longer than they do."""
-    loaded = Predictor.load(tiny_run, "whole", batch_sizes=(4,))
+    """Loads the tiny network once for all runs in this process, and has it classify four faces at a time."""
+    loaded = Predictor.load(tiny_run, "whole")
+    loaded.classifier.engine.batch_size = 4
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Predictor, "load", lambda *_, **__: loaded)
         yield

@@ -75,7 +75,7 @@ def test_faces_are_classified_together_and_given_back_to_their_images(images, ti
         return classify(crops, found)
 
     monkeypatch.setattr(tiny_predictor, "classify", note)
-    monkeypatch.setattr(tiny_predictor.classifier, "sizes", (4,))
+    monkeypatch.setattr(tiny_predictor.classifier.engine, "batch_size", 4)
     found = list(stream.classify(stream.detect(images, tiny_predictor), tiny_predictor, Tracker()))
     assert batches == [4, 1]
     assert [frame.source for frame, _, _ in found] == [one.path for one in images]
