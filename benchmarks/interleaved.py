@@ -72,7 +72,7 @@ class Side:
 
     def __init__(self, arguments: Sequence[str]):
         """Starts `python ARGUMENTS`, which calls `serve`, and waits until it has compiled everything."""
-        # A file, because nobody reads a pipe while the process works, and a full one would block it.
+        # A file, because a pipe is not read while the process works, and a full one would block it.
         self._stderr = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [sys.executable, *arguments],

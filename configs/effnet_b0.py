@@ -8,9 +8,9 @@ If the weights are at hand as a partial file, port it first, and add --config.in
 blocks.6.0.conv_pwl.weight conv_head.weight`. Run the same command to resume.
 
 The size for CPUs reached 67.62 % on PublicTest (one view, the last of seven evaluations and the best) and
-68.01 % with the mirror image, in 242 minutes on two CPU cores with AVX2 beside other work, about 100 alone
-(seed 0, commit 8d37ae7, from the partial file). Its weights are bundled as `effnet_b0`. The accuracy still
-rose at the end. The size for a GPU has not been trained to the end.
+68.01 % with the mirror image, in 242 minutes on two CPU cores with AVX2 that other processes used, too;
+about 100 alone (seed 0, commit 8d37ae7, from the partial file). Its weights are bundled as `effnet_b0`. The
+accuracy still rose at the end. The size for a GPU has not been trained to the end.
 
 `python -m fer_jax.main --config configs/effnet_b0.py:cpu_112 --workdir runs/effnet_b0_cpu_112` continues from
 the bundled `effnet_b0` for 24 epochs at 80, 96, and 112 px. No metric to expect yet: not trained to the end.

@@ -17,7 +17,7 @@ from fer_jax.loaded_model import LoadedModel
 
 @pytest.fixture(scope="module")
 def eight(tiny_run, tiny_ferplus, tmp_path_factory):
-    """Weights of eight classes, learnt from FER+'s majority, that say contempt of half the faces."""
+    """Weights of eight classes, learned from FER+'s majority, that say contempt of half the faces."""
     _, facts = weights_file.load_weights(tiny_run)
     model = models.create("cnn_relu", 8, **facts["model"]["kwargs"])
     variables = jax.jit(model.init)(jax.random.key(1), np.zeros((1, 48, 48, 1), np.float32))

@@ -145,7 +145,7 @@ export function showModel(facts) {
     Classes: model.labels.join(", "),
     Input: `${model.input.colours} faces of ${model.input.shape[1]} x ${model.input.shape[2]} pixels`,
     Confidence: `calibrated by a temperature of ${model.output.temperature.toFixed(3)}`,
-    Licence: `code ${model.licence.code}; weights ${model.licence.weights}; ${model.licence.data}`,
+    License: `code ${model.licence.code}; weights ${model.licence.weights}; ${model.licence.data}`,
     Weights: `${model.checkpoint.name}, SHA-256 ${model.checkpoint.sha256}`,
     Versions: Object.entries(model.versions).map(([name, version]) => `${name} ${version}`).join(", "),
     "Face detector": facts.detector.source,

@@ -15,7 +15,7 @@ the emotion smoothed over half a second. --annotate draws the results on copies,
 A run that was stopped keeps what was written; run the same command with --resume to resume it.
 
 A camera or stream is read until Ctrl-C (or until its window is closed), each time the latest frame; a
-connection that breaks is made again. Its table has each row as soon as it is known.
+connection that breaks is opened again. Its table has each row as soon as it is known.
 
 Exit code: 0 if all files could be read, 1 if some could not, 2 if nothing could be done, 130 if stopped.
 """
@@ -100,7 +100,7 @@ def predict(args: argparse.Namespace) -> int:
 
     Raises:
       InputError: if an input does not exist.
-      TableError: if the table cannot be begun or resumed.
+      TableError: if the table cannot be started or resumed.
       As `Predictor.load`.
     """
     from fer_jax.inference.media import inputs
@@ -198,7 +198,7 @@ def _open_live(found: "list[Input]", args: argparse.Namespace) -> threading.Even
 
 
 def _rest(table: "Table", found: "list[Input]") -> "tuple[list[Input], dict[str, Any] | None]":
-    """Returns the files of a begun table that are left, and the position in the first of them.
+    """Returns the files of a started table that are left, and the position in the first of them.
 
     Raises:
       TableError: as `Table.resume`; or if the table was stopped in a file that is not among the inputs.

@@ -3,8 +3,8 @@
     curl -F images=@photo.jpg -F images=@other.png http://127.0.0.1:8000/predict
 
 The reply is JSON: for each image its faces, and for each face box, emotion, confidence and probabilities.
-`/` lists the routes: /openapi.json describes them all, /model the network; /health and /ready are for
-whoever watches the process, /metrics is for Prometheus. Nothing of a request is stored.
+`/` lists the routes: /openapi.json describes them all, /model the network; /health and /ready are for load
+balancers and supervisors, /metrics is for Prometheus. Nothing of a request is stored.
 
 SIGTERM and Ctrl-C stop it gracefully: it takes no new connections, answers what it accepted, and exits with
 code 0. Put a reverse proxy in front of it: the service has no passwords and no encryption, and leaves clients
@@ -58,7 +58,7 @@ def serve(args: argparse.Namespace) -> int:
             timeout_graceful_shutdown=math.ceil(2 * limits.timeout),
         )
     )
-    # When it has stopped, uvicorn raises the signal again for whoever waits for it: nobody, the work is done.
+    # When it has stopped, uvicorn raises the signal again for a caller that waits for it; there is none.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     server.run()

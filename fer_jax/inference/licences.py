@@ -1,4 +1,4 @@
-"""Intended use and licences of weights, for every place that offers them."""
+"""Intended use and licenses of weights, for every place that offers them."""
 
 import os
 import pathlib
@@ -24,12 +24,12 @@ def checkpoint(source: os.PathLike | str) -> dict[str, str | None]:
 
 
 def weights_licence(source: os.PathLike | str, began_with: dict[str, Any] | None) -> str:
-    """Returns the licence of weights: this project's own have one, others' is up to whoever trained them.
+    """Returns the license of weights: the bundled ones have one, that of others is up to their authors.
 
     Args:
       source: path of the weights.
       began_with: 'pretrained' of their metadata.
     """
     own = [digest(path) for path in pathlib.Path(pretrained.__file__).parent.glob("*.safetensors")]
-    text = CODE_LICENCE if checkpoint(source)["sha256"] in own else "for whoever trained them to say"
+    text = CODE_LICENCE if checkpoint(source)["sha256"] in own else "up to the authors of the weights"
     return f"{text}; they began with {began_with['file']}, {began_with['licence']}" if began_with else text

@@ -55,7 +55,7 @@ def fetch(url: str, *, checksum: str, folder: str, megabytes: float) -> pathlib.
       checksum: 'sha256:' or 'md5:' and all or the first of the hexadecimal digits; '' takes the SHA-256 that
         the server sends, as the Hugging Face hub does, and none without a network.
       folder: subdirectory of the cache.
-      megabytes: approximate size, for whoever fetches the file by hand.
+      megabytes: approximate size, for the message to a user who fetches the file by hand.
 
     Raises:
       DownloadError: there is no network, or the server refuses.

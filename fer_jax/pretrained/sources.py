@@ -17,7 +17,7 @@ class Source:
         its files by the first eight of SHA-256, Keras lists MD5, and the Hugging Face hub sends SHA-256.
       top1: reported accuracy on ImageNet's validation set in percent, None if none was found.
       resolution: pixels a side of that report.
-      licence: of the weights.
+      licence: license of the weights.
       mean, std: of the RGB input in [0, 1], which becomes (x - mean) / std.
       interpolation: of the resizing in its training: 'bilinear' or 'bicubic'.
       padding, epsilon: conventions of its training, see `models.backbone.Backbone`.

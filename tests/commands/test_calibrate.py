@@ -44,8 +44,12 @@ def test_the_packages_own_weights_stay_as_they_are(weights, tiny_data, monkeypat
     """By name and by path; a copy stands for them here."""
     monkeypatch.setitem(BUNDLED, "cnn_250k", str(weights))  # an absolute path takes the folder's place
     whole = weights.read_bytes()
-    for spelt in ("cnn_250k", str(weights), str(weights.parent / ".." / weights.parent.name / weights.name)):
-        assert calibrate.main(["--checkpoint", spelt, "--data", str(tiny_data)]) == 2
+    for spelled in (
+        "cnn_250k",
+        str(weights),
+        str(weights.parent / ".." / weights.parent.name / weights.name),
+    ):
+        assert calibrate.main(["--checkpoint", spelled, "--data", str(tiny_data)]) == 2
         assert "is bundled and already calibrated" in capsys.readouterr().err
     assert weights.read_bytes() == whole
 

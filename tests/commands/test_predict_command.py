@@ -269,10 +269,10 @@ def test_a_table_that_was_stopped_in_a_video_is_resumed_as_it_was_begun(
     assert "made with annotate False; now it is annotate True" in capsys.readouterr().err
     assert len(rows(out)) == 8
     # Another spelling of a path is the same file.
-    spelt = folder / "more" / ".." / "more" / "e.mp4"
-    assert run(spelt, "--out", out, "--resume") == 0
+    spelled = folder / "more" / ".." / "more" / "e.mp4"
+    assert run(spelled, "--out", out, "--resume") == 0
     capsys.readouterr()
-    assert run(spelt, "--out", out, "--resume") == 0
+    assert run(spelled, "--out", out, "--resume") == 0
     assert capsys.readouterr().out == f"nothing is left to do: {out} has every input, in 12 rows\n"
     assert [int(row["frame"]) for row in rows(out)] == list(range(12))
     assert {row["source"] for row in rows(out)} == {str(clip)}

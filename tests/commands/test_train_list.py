@@ -46,7 +46,7 @@ def test_networks_without_weights_are_trained_from_scratch_and_tabled_over_seeds
     assert rows[2] == f"| `mobilenet_v3_small`, 2 seeds, mean ± std | {words} |  | {spread} | {f1} |  |  |"
     assert capsys.readouterr().out.strip().splitlines()[-1] == rows[2]
 
-    # Again: nothing is trained anew. And with other settings the folder is another list's.
+    # Again: nothing is trained again. And with other settings the folder is another list's.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")}
     assert run_within(monkeypatch, train_list, shrink, *arguments)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")} == before

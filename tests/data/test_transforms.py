@@ -45,8 +45,8 @@ def strong_affine(count, seed=1):
 def scipy_resample(image, affine, side, fill):
     """One image [H, W, C] by the definition in the module's docstring; float64 [side, side, C]."""
     height, width, channels = image.shape
-    centre = (np.arange(side) + 0.5) / side * 2 - 1
-    v, u = np.meshgrid(centre, centre, indexing="ij")
+    center = (np.arange(side) + 0.5) / side * 2 - 1
+    v, u = np.meshgrid(center, center, indexing="ij")
     x, y = np.tensordot(affine.astype(np.float64), np.stack([u, v, np.ones_like(u)]), axes=1)
     rows, columns = (y + 1) * height / 2 - 0.5, (x + 1) * width / 2 - 0.5
     sample = lambda c: ndimage.map_coordinates(  # noqa: E731
@@ -146,7 +146,7 @@ def test_color_order_and_clipping(channels):
 def test_erase_takes_pixels_whose_centre_is_inside():
     x = np.zeros((1, 4, 4, 1), np.float32)
     got = transforms.erase(x, np.float32([[0.13, 0.12, 0.62, 0.63]]), 1.0)[0, :, :, 0]
-    # Centres lie at 0.125, 0.375, 0.625, 0.875.
+    # Centers lie at 0.125, 0.375, 0.625, 0.875.
     np.testing.assert_array_equal(got, [[0, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
 
 

@@ -28,7 +28,7 @@ def judge():
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory):
-    """A network of colour faces at their own size, eight logits: a linear map of the mean brightness."""
+    """A network of color faces at their own size, eight logits: a linear map of the mean brightness."""
     path = tmp_path_factory.mktemp("keras") / "tiny.keras"
     inputs = keras.Input((48, 48, 3))
     dense = keras.layers.Dense(8)

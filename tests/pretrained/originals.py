@@ -84,7 +84,7 @@ def drawn(key: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def faces(size: int) -> np.ndarray:
-    """Normalised input float32 [2, size, size, 3]."""
+    """Normalized input float32 [2, size, size, 3]."""
     return np.random.default_rng(size).normal(size=(2, size, size, 3)).astype(np.float32)
 
 

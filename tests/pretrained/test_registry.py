@@ -49,8 +49,8 @@ def test_their_files_are_known_by_their_names_however_they_are_spelt(tmp_path, m
     path = Path(find_weights("cnn_64"))
     (tmp_path / "link.safetensors").symlink_to(path)
     (tmp_path / path.name).write_bytes(b"other weights")
-    for spelt in (path, str(path), os.path.relpath(path), "link.safetensors"):
-        assert name_of(spelt) == "cnn_64"
+    for spelled in (path, str(path), os.path.relpath(path), "link.safetensors"):
+        assert name_of(spelled) == "cnn_64"
     for other in (path.name, "cnn_64", tmp_path, "the mean of cnn, cnn_64"):
         assert name_of(other) is None
 

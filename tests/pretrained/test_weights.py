@@ -156,7 +156,7 @@ def output_of(layer, network, variables, x):
     ],
 )
 def test_a_stem_of_one_channel_sees_grey_as_the_original_does(name, layer, preprocess):
-    """But for the edge: zeros around a normalized face are another gray in each colour."""
+    """But for the edge: zeros around a normalized face are another gray in each color."""
     original, ours = as_both_see_it(name, preprocess)
     expected, found = output_of(layer, *original), output_of(layer, *ours)
     inside = np.s_[:, 1:-1, 1:-1]

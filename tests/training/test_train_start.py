@@ -23,7 +23,7 @@ from fer_jax.weights_file import export_weights, load_weights
 
 KERAS = {"padding": "same", "epsilon": 1e-3}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-GREY = {"mean": 0.48, "std": 0.22}
+GRAY = {"mean": 0.48, "std": 0.22}
 BEGAN_WITH = {"file": "some.h5", "licence": "Apache-2.0", "ecosystem": "keras"}
 
 
@@ -89,7 +89,7 @@ def begin(config, workdir):
         run.close()
 
 
-@pytest.mark.parametrize(("channels", "normalized"), [(3, IMAGENET), (1, GREY)], ids=["imagenet", "gray"])
+@pytest.mark.parametrize(("channels", "normalized"), [(3, IMAGENET), (1, GRAY)], ids=["imagenet", "gray"])
 def test_a_run_begins_with_its_parents_answers(channels, normalized, tiny_data, tmp_path, monkeypatch):
     path = write_parent(tmp_path / "parent.safetensors", tiny_data, channels, normalized)
     erased = []  # what erased boxes and the outside are painted with, in the sheet of the first faces
@@ -185,10 +185,10 @@ def test_contradictions_are_refused(changes, message, parent, tiny_data, tmp_pat
 
 
 def test_a_mean_that_is_the_parents_is_none(tiny_data, tmp_path):
-    path = write_parent(tmp_path / "parent.safetensors", tiny_data, 1, GREY)
+    path = write_parent(tmp_path / "parent.safetensors", tiny_data, 1, GRAY)
     changes = {"model.mean": 0.48, "model.std": 0.22}
     _, facts = begin(child_config(tiny_data, path, 1, **changes), tmp_path / "run")
-    assert {name: facts["preprocess"][name] for name in GREY} == GREY
+    assert {name: facts["preprocess"][name] for name in GRAY} == GRAY
 
 
 def test_weights_without_a_runs_facts_are_named(parent, tiny_data, tmp_path):

@@ -50,7 +50,7 @@ class FerBuilder(tfds.core.GeneratorBasedBuilder):
             )
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Faces labelled with one of seven emotions.",
+            description="Faces labeled with one of seven emotions.",
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
             disable_shuffling=True,  # keep the source's order; the pipeline shuffles

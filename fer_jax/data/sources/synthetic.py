@@ -27,9 +27,9 @@ _REST = {
     "brow_slope": 0.0,  # above 0 the inner ends are low (anger), below 0 they are high (sadness)
     "brow_arch": 0.05,
     "brow_gap": 0.34,  # distance of the brows' centers from the midline
-    "eye_top": 0.075,  # how far the upper lid lies above the eye's centre, ...
+    "eye_top": 0.075,  # how far the upper lid lies above the eye's center, ...
     "eye_bottom": 0.05,  # ... and the lower lid below it
-    "lid_slope": 0.0,  # above 0 the upper lid hangs towards the nose, below 0 towards the temple
+    "lid_slope": 0.0,  # above 0 the upper lid hangs toward the nose, below 0 toward the temple
     "gaze_y": 0.0,
     "mouth_y": 0.50,
     "mouth_width": 0.25,

@@ -68,7 +68,7 @@ def facts(trained: LoadedModel) -> dict[str, str]:
         where = _split(held, calibration["split"])
         found["calibration"] = f"temperature {calibration['temperature']:.2f}, fitted on {where}"
     if name_of(trained.source):
-        found["licence"] = "Apache-2.0, as fer_jax; FER2013's images have terms of their own"
+        found["license"] = "Apache-2.0, as fer_jax; FER2013's images have terms of their own"
     return found
 
 

@@ -61,7 +61,7 @@ def open_blazeface(min_score: float) -> tuple[Any, Callable[[np.ndarray], Any]]:
         return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)
 
     class FaceDetector(vision.FaceDetector):
-        """Is silent if nobody closed it before the interpreter ends, when it cannot be closed any more."""
+        """Is silent if it was not closed before the interpreter ends, when it cannot be closed any more."""
 
         def __del__(self):
             with contextlib.suppress(RuntimeError, TypeError):

@@ -1,4 +1,4 @@
-"""Metadata of an export: how to use it, its accuracy, its origin and its licence."""
+"""Metadata of an export: how to use it, its accuracy, its origin and its license."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict
                 if inside
                 else "(p / 255 - mean) / std of pixels p from 0 to 255, to be done by the caller"
             ),
-            "colours": "grey" if channels == 1 else "RGB; a grey face is repeated three times",
+            "colours": "gray" if channels == 1 else "RGB; a gray face is repeated three times",
             "preprocessing": program.preprocessing,
             # Faces that were enlarged to the input's size in training are best shrunk to this first.
             "side_in_training": (facts.get("faces") or {}).get("side"),

@@ -27,7 +27,7 @@ def wait_before(attempt: int) -> float:
 def read_frames(one: Input, every_seconds: float | None, stop: threading.Event) -> Iterator[video.Frame]:
     """Yields the latest frame of a camera or stream whenever the next one is asked for; others are dropped.
 
-    A connection that breaks is made again, after a wait that grows to half a minute, until it is stopped; a
+    A connection that breaks is opened again, after a wait that grows to half a minute, until it is stopped; a
     line on stderr says so. What has a known duration, such as a file behind a URL, is read to its end
     without dropping frames, as `video.read_frames` does.
 

@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 class TableError(ValueError):
-    """A table that cannot be begun or resumed."""
+    """A table that cannot be started or resumed."""
 
 
 def columns(emotions: Sequence[str]) -> list[str]:
@@ -178,7 +178,7 @@ class Table:
           new: the rows.
           position: what is needed to continue after them in the middle of a file, with its 'source'; None
             between files.
-          resumable: whether a run can be resumed after them; if not, they are made again.
+          resumable: whether a run can be resumed after them; if not, they are computed again.
         """
         for row in new:
             ordered = {name: row.get(name) for name in self._columns}

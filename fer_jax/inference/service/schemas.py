@@ -112,7 +112,7 @@ def describe_model(predictor: Predictor) -> Model:
         score = Evaluation(**score | {"selected": selection.get("split") == score["split"]})
     return Model(
         name=network_name(trained.source, facts["model"]),
-        weights=PurePath(trained.source).name,  # its folder is nobody's business
+        weights=PurePath(trained.source).name,  # without its folder, which is private
         version=__version__,
         emotions=list(classifier.emotions),
         parameters=trained.parameters,

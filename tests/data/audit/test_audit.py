@@ -90,10 +90,10 @@ def test_pixel_statistics_are_numpy_s(faces):
 
 def test_large_colour_images_are_compared_small_and_grey(faces):
     base = np.asarray(Image.fromarray(faces(1, shape=(12, 12))[0]).resize((96, 96)))
-    colour = np.stack([base, base, 255 - base // 2], axis=-1)
-    twin = np.asarray(Image.fromarray(colour).resize((48, 48), Image.Resampling.BOX))
+    color = np.stack([base, base, 255 - base // 2], axis=-1)
+    twin = np.asarray(Image.fromarray(color).resize((48, 48), Image.Resampling.BOX))
     one_colour = np.full((30, 30, 3), (10, 200, 30), np.uint8)
-    data, report = audit_of([colour, twin, one_colour], [1, 1, 2], [None] * 3)
+    data, report = audit_of([color, twin, one_colour], [1, 1, 2], [None] * 3)
     assert data.small.shape == (3, 48, 48)
     assert report["shapes"] == {"96 x 96 RGB": 1, "48 x 48 RGB": 1, "30 x 30 RGB": 1}
     assert any(line.startswith("images with a near copy: 2 (66.7%)") for line in report["warnings"])

@@ -40,7 +40,7 @@ def contents():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with all of them; each example writes one anew."""
+    """A folder with all of them; each example writes a new one."""
     root = tmp_path_factory.mktemp("damaged")
     for name, content in contents().items():
         (root / name).write_bytes(content)

@@ -191,8 +191,8 @@ def test_an_overlay_is_red_where_the_map_is_highest():
     assert picture.shape == (192, 192, 3)
     redness = picture[..., 0] - picture[..., 2]
     assert redness[144, 48] > 40 and redness[48, 144] <= 0
-    colour = np.tile(gray, (1, 1, 3))
-    np.testing.assert_array_equal(saliency_report.overlay(colour, heat), picture)
+    color = np.tile(gray, (1, 1, 3))
+    np.testing.assert_array_equal(saliency_report.overlay(color, heat), picture)
     dark = saliency_report.overlay(gray, np.zeros((6, 6)))
     assert (dark == dark[0, 0]).all()
 

@@ -285,7 +285,7 @@ def test_the_card_says_how_good_the_model_is_and_what_it_is_not_for(open_app, ti
     told = facts(bundled.trained)
     assert "68.7%" in headline(bundled.trained) and "PublicTest" in told["accuracy"]
     assert "optimistic" in told["accuracy"] and "28,709" in told["trained on"]
-    assert "0.95" in told["calibration"] and "Apache-2.0" in told["licence"]
+    assert "0.95" in told["calibration"] and "Apache-2.0" in told["license"]
 
 
 def test_a_session_keeps_only_what_is_shown():

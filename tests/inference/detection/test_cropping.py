@@ -76,11 +76,11 @@ def test_a_picture_on_its_side_is_rotated_back(rotation):
 
 def test_a_tilt_is_turned_back_about_the_frames_centre():
     tilted = ndimage.rotate(PICTURE[..., 0].astype(float), -20, reshape=False, order=3, mode="mirror")
-    tilted = tilted.clip(0, 255).astype(np.uint8)  # clockwise by 20 degrees about the picture's centre
-    centre = PICTURE[35:85, 55:105, 0].astype(float)
+    tilted = tilted.clip(0, 255).astype(np.uint8)  # clockwise by 20 degrees about the picture's center
+    center = PICTURE[35:85, 55:105, 0].astype(float)
     upright = crop(tilted, at(55, 35, 50, 50, roll=20.0), 50, 1)[..., 0].astype(float)
     leaning = crop(tilted, at(55, 35, 50, 50), 50, 1)[..., 0].astype(float)
-    assert abs(upright - centre).mean() < 2 < abs(leaning - centre).mean()
+    assert abs(upright - center).mean() < 2 < abs(leaning - center).mean()
 
 
 def test_a_large_tilted_face_is_shrunk_first_and_comes_out_alike():

@@ -149,7 +149,7 @@ def test_an_onnx_graph_is_plain(written):
     kinds = collections.Counter(node.op_type for node in model.graph.node)
     # Four convolutions, two dense layers with BatchNorm and bias in their weights, and the input transposed.
     assert (kinds["Conv"], kinds["Gemm"], kinds["MaxPool"], kinds["Transpose"]) == (4, 2, 2, 1)
-    # The normalisation alone.
+    # The normalization alone.
     assert (kinds["Mul"], kinds["Sub"], kinds["Div"], kinds["Add"]) == (1, 1, 1, 0)
     (given,), (wanted,) = model.graph.input, model.graph.output
     sizes = [
@@ -207,7 +207,7 @@ def test_the_shipped_weights_have_a_licence_and_a_name(program):
     both = Program(LoadedModel(SHIPPED)), program
     shipped, other = (metadata.describe(one, "float32", {}) for one in both)
     assert shipped["licence"]["weights"] == "Apache-2.0"
-    assert other["licence"]["weights"] == "for whoever trained them to say"
+    assert other["licence"]["weights"] == "up to the authors of the weights"
     assert shipped["description"].startswith("cnn, facial emotion recognition by fer_jax ")
     assert other["description"].startswith("cnn_relu, facial emotion recognition by fer_jax ")
 
