@@ -1,12 +1,21 @@
-"""Readers of other libraries' checkpoint files; nothing in a file is ever executed."""
+"""Readers of other libraries' checkpoint files.
 
+Nothing in a file is ever executed, no other file is opened for it, and its arrays take no more memory than a
+few times its own size.
+"""
+
+import math
 import pathlib
+from collections.abc import Iterator
+from typing import NoReturn
 
 import h5py
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 FORMATS = (".pth", ".pt", ".safetensors", ".weights.h5", ".h5")
+_EXPANSION = 10  # of compressed weights at most; those of trained networks hardly shrink
+_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
 
 
 class UnreadableWeightsError(ValueError):
@@ -27,7 +36,8 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
 
     Raises:
       FileNotFoundError: the file does not exist.
-      UnreadableWeightsError: it is damaged, or of another kind.
+      UnreadableWeightsError: it is damaged or of another kind, refers to other files, or declares arrays of
+        more than ten times its own size.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
@@ -39,9 +49,18 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
             with safe_open(path, "numpy") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}
         if name.endswith(".h5"):
-            with h5py.File(path) as file:
-                return _read_keras(file) if "layers" in file else _read_legacy_keras(file)
-    except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+            return _Keras(path).read()
+    except UnreadableWeightsError:
+        raise
+    except (
+        SafetensorError,
+        OSError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:
         raise UnreadableWeightsError(f"{path} is damaged or not what its name says: {error}") from error
     raise UnreadableWeightsError(f"{path}: expected a name that ends in {', '.join(FORMATS)}")
 
@@ -68,24 +87,78 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
                 f"{path}: {key} is of type {type(value).__name__}, not a tensor: save the state dict alone, "
                 "torch.save(model.state_dict(), PATH)"
             )
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise UnreadableWeightsError(
+                f"{path}: {key} declares {tuple(value.shape)}, more than is stored: save it by .contiguous()"
+            )
     return {key: value.detach().numpy() for key, value in entries}
 
 
-def _read_legacy_keras(file: h5py.File) -> dict[str, np.ndarray]:
-    """Keeps the order of layers and weights, by which Keras loads: names change between its versions."""
-    file = file["model_weights"] if "model_weights" in file else file
-    arrays = {}
-    for layer in file.attrs["layer_names"]:
-        layer = layer.decode() if isinstance(layer, bytes) else layer
-        for weight in file[layer].attrs["weight_names"]:
-            weight = weight.decode() if isinstance(weight, bytes) else weight
-            arrays[f"{layer}/{weight}"] = np.asarray(file[layer][weight])
-    return arrays
+class _Keras:
+    """Reads a Keras file; everything is looked at before it is followed, allocated or read."""
 
+    def __init__(self, path: pathlib.Path):
+        self._path, self._left = path, _EXPANSION * path.stat().st_size  # bytes that arrays may take
 
-def _read_keras(file: h5py.File) -> dict[str, np.ndarray]:
-    return {
-        f"{layer}/{index}": np.asarray(variable)
-        for layer, group in file["layers"].items()
-        for index, variable in group.get("vars", {}).items()
-    }
+    def read(self) -> dict[str, np.ndarray]:
+        with h5py.File(self._path) as file:
+            return dict(self._layers(file) if "layers" in file else self._legacy_layers(file))
+
+    def _legacy_layers(self, file: h5py.File) -> Iterator[tuple[str, np.ndarray]]:
+        """Keeps the order of layers and weights, by which Keras loads: names change between its versions."""
+        top = self._open(file, "model_weights") if "model_weights" in file else file
+        for layer in self._names(top, "layer_names"):
+            group = self._open(top, layer)
+            for weight in self._names(group, "weight_names"):
+                yield f"{layer}/{weight}", self._array(group, weight)
+
+    def _layers(self, file: h5py.File) -> Iterator[tuple[str, np.ndarray]]:
+        layers = self._open(file, "layers")
+        for layer in layers:
+            group = self._open(layers, layer)
+            variables = self._open(group, "vars") if "vars" in group else ()
+            for index in variables:
+                yield f"{layer}/{index}", self._array(variables, index)
+
+    def _open(self, group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
+        """Returns what is stored under a path in a group, following no links but the file's own hierarchy."""
+        for part in filter(None, name.split("/")):
+            kind = group.get(part, getclass=True, getlink=True)
+            if kind is not h5py.HardLink:
+                words = "missing" if kind is None else f"a link ({kind.__name__}), which is not followed"
+                self._refuse(f"{group.name}/{part}", f"is {words}")
+            group = group[part]
+        return group
+
+    def _names(self, group: h5py.Group, attribute: str) -> list[str]:
+        stored = group.attrs.get_id(attribute)
+        self._reserve(f"{group.name} {attribute}", math.prod(stored.shape) * stored.dtype.itemsize)
+        return [name.decode() if isinstance(name, bytes) else name for name in group.attrs[attribute]]
+
+    def _array(self, group: h5py.Group, name: str) -> np.ndarray:
+        found = self._open(group, name)
+        where = f"{group.name}/{name}"
+        if not isinstance(found, h5py.Dataset) or found.shape is None or found.dtype.kind not in "fiu":
+            self._refuse(where, "is no array of numbers")
+        if found.external or found.is_virtual:
+            self._refuse(where, "is stored in other files, which are not opened")
+        steps = found.id.get_create_plist()
+        filters = {steps.get_filter(i)[0] for i in range(steps.get_nfilters())}
+        if filters - _FILTERS:
+            self._refuse(where, f"is compressed by filters other than gzip and LZF ({filters - _FILTERS})")
+        self._reserve(where, found.size * found.dtype.itemsize)
+        chunk = math.prod(found.chunks or ()) * found.dtype.itemsize  # which HDF5 allocates to read from
+        if chunk > _EXPANSION * self._path.stat().st_size:
+            self._refuse(where, f"has parts of {chunk:,} bytes, more than the file could hold")
+        return np.asarray(found)
+
+    def _reserve(self, where: str, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            self._refuse(where, f"declares {size:,} bytes, more than the file could hold")
+
+    def _refuse(self, where: str, reason: str) -> NoReturn:
+        raise UnreadableWeightsError(
+            f"{self._path}: {where} {reason}; expected the arrays of a network, in the file: save it again "
+            "with model.save_weights(PATH)"
+        )

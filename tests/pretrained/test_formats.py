@@ -182,3 +182,173 @@ def test_another_kind(tmp_path):
     (tmp_path / "w.pkl").write_bytes(pickle.dumps({}))
     with pytest.raises(formats.UnreadableWeightsError, match="expected a name that ends in .pth, .pt"):
         formats.read(tmp_path / "w.pkl")
+
+
+# -------------------- hostile files of Keras --------------------
+
+
+def legacy_layers(file):
+    """The groups of one layer with one weight, which is still missing."""
+    file.attrs["layer_names"] = [b"conv"]
+    group = file.create_group("conv")
+    group.attrs["weight_names"] = [b"kernel:0"]
+    return group, "kernel:0"
+
+
+def keras_layers(file):
+    return file.create_group("layers/conv2d/vars"), "0"
+
+
+def external_storage(group, name, folder):
+    group.create_dataset(name, (4,), "uint8", external=[(folder / "secret", 0, 4)])
+
+
+def external_link(group, name, folder):
+    with h5py.File(folder / "other.h5", "w") as other:
+        other["secret"] = np.ones(4)
+    group[name] = h5py.ExternalLink(folder / "other.h5", "secret")
+
+
+def external_group(group, name, folder):
+    """A link on the way to the weight."""
+    with h5py.File(folder / "other.h5", "w") as other:
+        other["secret"] = np.ones(4)
+        for deep in ("vars/0", "conv/kernel:0"):
+            other[deep] = np.ones(4)
+    at = group.parent.name
+    file, own = group.file, group.name
+    link = h5py.ExternalLink(folder / "other.h5", own if at == "/" else "/")
+    del file[own]
+    file[own] = link
+
+
+def soft_link(group, name, folder):
+    group.file["elsewhere"] = np.ones(4)
+    group[name] = h5py.SoftLink("/elsewhere")
+
+
+def virtual(group, name, folder):
+    with h5py.File(folder / "other.h5", "w") as other:
+        other["secret"] = np.ones(4)
+    layout = h5py.VirtualLayout((4,), "float64")
+    layout[:] = h5py.VirtualSource(folder / "other.h5", "secret", (4,))
+    group.create_virtual_dataset(name, layout)
+
+
+def absurd(group, name, folder):
+    group.create_dataset(name, (2**40,), "float32")
+
+
+def absurd_and_compressed(group, name, folder):
+    group.create_dataset(name, (2**20, 2**20), "float32", chunks=(1, 1024), compression="gzip")
+
+
+def absurd_parts(group, name, folder):
+    group.create_dataset(name, (1,), "float32", maxshape=(None,), chunks=(2**28,))
+
+
+def bomb(group, name, folder):
+    group.create_dataset(name, data=np.zeros(2**22, np.uint8), compression="gzip")
+
+
+def text(group, name, folder):
+    group[name] = ["a", "b"]
+
+
+def nothing(group, name, folder):
+    group[name] = h5py.Empty("float32")
+
+
+def a_group(group, name, folder):
+    group.create_group(name)
+
+
+def plugin(group, name, folder):
+    steps = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    steps.set_chunk((4,))
+    steps.set_filter(32001, h5py.h5z.FLAG_OPTIONAL)  # Blosc, a library that HDF5 would look for
+    h5py.h5d.create(group.id, name.encode(), h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((4,)), steps)
+
+
+@pytest.mark.parametrize("layers", [legacy_layers, keras_layers])
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (external_storage, "is stored in other files, which are not opened"),
+        (external_link, r"is a link \(ExternalLink\), which is not followed"),
+        (external_group, r"is a link \(ExternalLink\), which is not followed"),
+        (soft_link, r"is a link \(SoftLink\), which is not followed"),
+        (virtual, "is stored in other files, which are not opened"),
+        (absurd, "declares 4,398,046,511,104 bytes, more than the file could hold"),
+        (absurd_and_compressed, "declares 4,398,046,511,104 bytes"),
+        (absurd_parts, "has parts of 1,073,741,824 bytes, more than the file could hold"),
+        (bomb, "declares 4,194,304 bytes"),
+        (text, "is no array of numbers"),
+        (nothing, "is no array of numbers"),
+        (a_group, "is no array of numbers"),
+        (plugin, "is compressed by filters other than gzip and LZF"),
+    ],
+)
+def test_what_is_not_in_the_file_is_not_read(tmp_path, monkeypatch, layers, write, reason):
+    """Nothing is allocated or opened for it."""
+    (tmp_path / "secret").write_bytes(b"pass")
+    path = tmp_path / "w.h5"
+    with h5py.File(path, "w") as file:
+        write(*layers(file), tmp_path)
+    read, opened = np.asarray, []
+    monkeypatch.setattr(formats.np, "asarray", lambda value: opened.append(value) or read(value))
+    with pytest.raises(
+        formats.UnreadableWeightsError, match=rf"w.h5: /.* {reason}.*: save it again"
+    ) as error:
+        formats.read(path)
+    assert not opened and "conv" in str(error.value)
+
+
+def test_one_array_does_not_serve_a_million_times(tmp_path):
+    path = tmp_path / "w.h5"
+    with h5py.File(path, "w") as file:
+        group, name = legacy_layers(file)
+        group[name] = np.ones(2000, np.float32)
+        group.attrs["weight_names"] = [name.encode()] * 2000
+    with pytest.raises(formats.UnreadableWeightsError, match="declares 8,000 bytes, more than"):
+        formats.read(path)
+
+
+def test_a_weight_that_is_missing_is_named(tmp_path):
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        legacy_layers(file)
+    with pytest.raises(formats.UnreadableWeightsError, match="w.h5: /conv/kernel:0 is missing; expected"):
+        formats.read(tmp_path / "w.h5")
+
+
+def test_compressed_weights_are_read(tmp_path):
+    kernel = np.random.default_rng(0).normal(size=(50, 50)).astype(np.float32)
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        group, name = legacy_layers(file)
+        group.create_dataset(name, data=kernel, compression="gzip", shuffle=True)
+    same(formats.read(tmp_path / "w.h5"), {"conv/kernel:0": kernel})
+
+
+@pytest.mark.parametrize("names", [3, [1, 2], "conv", [b"\xff"]])
+def test_names_that_are_none(tmp_path, names):
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file.attrs["layer_names"] = names
+    with pytest.raises(formats.UnreadableWeightsError, match="w.h5"):
+        formats.read(tmp_path / "w.h5")
+
+
+def test_any_byte_that_changed_is_an_error_in_a_line_or_numbers(tmp_path):
+    """HDF5 itself looks at checksums of few things."""
+    path = tmp_path / "w.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        group, name = legacy_layers(file)
+        group[name] = np.arange(3, dtype=np.float32)
+    content = path.read_bytes()
+    for place in range(0, len(content), 37):
+        damaged = bytearray(content)
+        damaged[place] ^= 0xFF
+        path.write_bytes(damaged)
+        try:
+            assert all(value.size < 1000 for value in formats.read(path).values())
+        except formats.UnreadableWeightsError as error:
+            assert "w.h5" in str(error)
