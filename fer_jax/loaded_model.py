@@ -12,27 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fer_jax import weights_file
-from fer_jax.data.emotions import EMOTIONS, class_names
+from fer_jax.pretrained.metadata import check_network
 
 if TYPE_CHECKING:
     import flax.linen as nn
 
     from fer_jax import batch_inference
-
-# Metadata without which a network cannot be evaluated.
-_REQUIRED = (
-    "model.name",
-    "model.kwargs",
-    "preprocess.image_size",
-    "preprocess.channels",
-    "preprocess.mean",
-    "preprocess.std",
-    "preprocess.fill",
-    "preprocess.interpolation",
-    "emotions",
-    "data",
-    "data_hash",
-)
 
 
 class LoadedModel:
@@ -58,17 +43,7 @@ class LoadedModel:
         """
         self.source = str(source)
         self.variables, self.metadata = weights_file.load_weights(source)
-        metadata = self.metadata
-        if missing := [name for name in _REQUIRED if not _has(metadata, name)]:
-            raise ValueError(
-                f"the metadata in {self.source} lacks {', '.join(missing)}: use weights that "
-                "fer_jax's training wrote, such as RUN/best.safetensors"
-            )
-        if metadata["emotions"] not in [list(class_names(n)) for n in (7, 8)]:
-            raise ValueError(
-                f"{self.source} classifies {metadata['emotions']}; expected {list(EMOTIONS)}, in this order, "
-                "and contempt if there is an eighth class"
-            )
+        check_network(self.metadata, self.source)
 
     @functools.cached_property
     def model(self) -> "nn.Module":
@@ -85,7 +60,7 @@ class LoadedModel:
             kwargs = {key: value for key, value in metadata["model"]["kwargs"].items() if key != "dtype"}
             model = models.create(metadata["model"]["name"], len(metadata["emotions"]), **kwargs)
             models.check_fit(self.variables, model, self.input_shape)
-        except ValueError as error:
+        except Exception as error:  # attributes of any type, to which Flax and JAX reply with many
             raise ValueError(f"{self.source}: {error}") from error
         return model
 
@@ -166,12 +141,3 @@ class LoadedModel:
             self.forward, self.variables, images, batch_size=batch_size, tta=tta, progress=progress
         )
         return batch_inference.restrict(probs, num_classes or probs.shape[1])
-
-
-def _has(tree: Any, name: str) -> bool:
-    """Returns whether nested dictionaries hold a dotted name."""
-    for key in name.split("."):
-        if not isinstance(tree, dict) or key not in tree:
-            return False
-        tree = tree[key]
-    return True

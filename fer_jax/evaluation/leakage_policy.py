@@ -45,10 +45,11 @@ def used_splits(metadata: dict[str, Any]) -> list[Used]:
     """
     found = []
     for one in ({"data": metadata.get("trained_data")} | _steering(metadata), *metadata.get("ancestors", ())):
-        found.append(Used("train", split_hash(one["data"], "train"), True))
+        data = one.get("data")
+        found.append(Used("train", split_hash(data, "train"), True))
         names = ((one.get("selection") or {}).get("split"), one.get("steered_by"))
         for name in dict.fromkeys(filter(None, names)):
-            found.append(Used(name, split_hash(one["data"], name), False))
+            found.append(Used(name, split_hash(data, name), False))
     return found
 
 

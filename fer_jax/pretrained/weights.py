@@ -14,6 +14,7 @@ import fer_jax
 from fer_jax import models
 from fer_jax.pretrained import download, formats, porting, sources
 from fer_jax.pretrained.key_map import ECOSYSTEMS
+from fer_jax.pretrained.metadata import check_ported
 from fer_jax.weights_file import load_weights
 
 CLASSES = 1000
@@ -120,6 +121,7 @@ def find(weights: str, model: str) -> Pretrained:
     variables, metadata = load_weights(weights)
     if (given := metadata.get("model")) != model:
         raise ValueError(f"{weights} holds weights of {given}, and config.model.name is {model}")
+    check_ported(metadata, weights)
     return Pretrained(variables, metadata)
 
 

@@ -29,6 +29,7 @@ litert = needed("ai_edge_litert.interpreter", "export")
 
 RUNTIMES = ("onnx", "tflite", "stablehlo")
 TEMPERATURE = 0.8
+CALIBRATION = {"temperature": TEMPERATURE, "split": "validation"}
 SHIPPED = ROOT / "fer_jax" / "pretrained" / "cnn_fer2013.safetensors"
 
 
@@ -53,7 +54,7 @@ def calibrated(tiny_run, tmp_path_factory) -> pathlib.Path:
     """The tiny network's weights with a temperature."""
     path = tmp_path_factory.mktemp("calibrated") / "tiny.safetensors"
     variables, facts = weights_file.load_weights(tiny_run)
-    weights_file.export_weights(path, variables, facts | {"calibration": {"temperature": TEMPERATURE}})
+    weights_file.export_weights(path, variables, facts | {"calibration": CALIBRATION})
     return path
 
 

@@ -1,0 +1,265 @@
+"""The schema of the metadata in weights: everything that a program relies on, checked before it is used.
+
+Metadata come from files, which may be damaged or made by anyone. Does not import JAX.
+"""
+
+import dataclasses
+import enum
+import reprlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fer_jax.data.augment import FILLS, INTERPOLATIONS
+from fer_jax.data.emotions import EMOTIONS, class_names
+from fer_jax.data.ferplus import GIVEN, RULES
+from fer_jax.data.sources.record import SPLITS
+
+_MAX_SIDE = 4096  # pixels
+_MAX_COUNT = 2**53  # that JSON's numbers hold exactly
+_PREPROCESSING = ("image_size", "channels", "mean", "std", "fill", "interpolation")
+_TINY, _LARGE = 1e-6, 1e6  # of what scales numbers in float32
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """What a field may hold.
+
+    Attributes:
+      expected: in words.
+      accepts: whether a value that is not null fits.
+      parts: the fields of each object in it.
+    """
+
+    expected: str
+    accepts: Callable[[Any], bool]
+    parts: "tuple[_Field, ...]" = ()
+
+
+class _Need(enum.Enum):
+    """When a field must be there, and not null."""
+
+    ALWAYS = enum.auto()
+    WITHIN = enum.auto()  # where the object that it is a part of is there
+    OPTIONAL = enum.auto()  # it may be absent, but not null
+    NULLABLE = enum.auto()
+
+
+_Field = tuple[str, _Need, _Kind]
+ALWAYS, WITHIN, OPTIONAL, NULLABLE = _Need
+_ABSENT = object()
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_integer(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and _is_number(value, low, high)
+
+
+def _levels(low: float, expected: str) -> _Kind:
+    """Returns the kind of pixel statistics: of all channels, or one for each."""
+
+    def accepts(value: Any) -> bool:
+        values = value if isinstance(value, list) else [value]
+        return len(values) in (1, 3) and all(_is_number(one, low, _LARGE) for one in values)
+
+    return _Kind(f"{expected}, or a list of one for each channel", accepts)
+
+
+def _one_of(*values: Any) -> _Kind:
+    return _Kind(
+        f"one of {', '.join(map(str, values))}", lambda value: any(_same(value, one) for one in values)
+    )
+
+
+def _same(value: Any, other: Any) -> bool:
+    return type(value) is type(other) and value == other
+
+
+def _list_of(words: str, accepts: Callable[[Any], bool]) -> _Kind:
+    return _Kind(f"a list of {words}", lambda value: isinstance(value, list) and all(map(accepts, value)))
+
+
+def _objects(words: str, *parts: _Field) -> _Kind:
+    """Returns the kind of a list of objects, or of an object of objects."""
+
+    def accepts(value: Any) -> bool:
+        return isinstance(value, list | dict) and all(isinstance(one, dict) for _, one in _items(value))
+
+    return _Kind(words, accepts, parts)
+
+
+def _items(value: list[Any] | dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+    return iter(value.items() if isinstance(value, dict) else enumerate(value))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+_OBJECT = _Kind("an object", lambda value: isinstance(value, dict))
+_TEXT = _Kind("text", _is_text)
+_TEXTS = _list_of("texts", _is_text)
+_FLAG = _Kind("true or false", lambda value: isinstance(value, bool))
+_FINITE = _Kind("a finite number", lambda value: _is_number(value, -1e300, 1e300))
+_POSITIVE = _Kind(f"a number from {_TINY:g} to {_LARGE:g}", lambda value: _is_number(value, _TINY, _LARGE))
+_COUNT = _Kind("an integer, 0 or more", lambda value: _is_integer(value, 0, _MAX_COUNT))
+_SEED = _Kind("an integer", lambda value: _is_integer(value, -(2**64), 2**64))
+_SIDE = _Kind(f"an integer from 1 to {_MAX_SIDE}", lambda value: _is_integer(value, 1, _MAX_SIDE))
+_SPLIT = _one_of(*SPLITS)
+_CHANNELS = _one_of(1, 3)
+_PREPROCESS = _Kind(
+    f"an object of {', '.join(_PREPROCESSING)} alone",
+    lambda value: isinstance(value, dict) and value.keys() <= set(_PREPROCESSING),
+)
+_CLASSES = _Kind(
+    f"{list(EMOTIONS)}, in this order, and contempt if there is an eighth class",
+    lambda value: value in [list(class_names(count)) for count in (7, 8)],
+)
+
+
+def _data(prefix: str, need: _Need) -> tuple[_Field, ...]:
+    """Returns the fields of a dataset, see `read.describe`."""
+    split = _objects(
+        "an object with an object for each split", ("hash", NULLABLE, _TEXT), ("count", NULLABLE, _COUNT)
+    )
+    return (
+        (prefix, need, _OBJECT),
+        (f"{prefix}.name", WITHIN, _TEXT),
+        (f"{prefix}.source_kind", NULLABLE, _TEXT),
+        (f"{prefix}.splits", OPTIONAL, split),
+    )
+
+
+def _score(prefix: str) -> tuple[_Field, ...]:
+    """Returns the fields of the result of an evaluation."""
+    return (
+        (prefix, NULLABLE, _OBJECT),
+        (f"{prefix}.split", WITHIN, _SPLIT),
+        (f"{prefix}.metric", WITHIN, _TEXT),
+        (f"{prefix}.value", WITHIN, _FINITE),
+        (f"{prefix}.step", NULLABLE, _COUNT),
+        (f"{prefix}.epoch", NULLABLE, _FINITE),
+    )
+
+
+_ANCESTOR = (*_data("data", NULLABLE), *_score("selection"), ("steered_by", NULLABLE, _SPLIT))
+_NETWORK = (
+    ("model.name", ALWAYS, _TEXT),
+    ("model.kwargs", ALWAYS, _OBJECT),
+    ("preprocess", OPTIONAL, _PREPROCESS),
+    ("preprocess.image_size", ALWAYS, _SIDE),
+    ("preprocess.channels", ALWAYS, _CHANNELS),
+    ("preprocess.mean", ALWAYS, _levels(-_LARGE, "a finite number")),
+    ("preprocess.std", ALWAYS, _levels(_TINY, "a number above 0")),
+    ("preprocess.fill", ALWAYS, _one_of(*FILLS)),
+    ("preprocess.interpolation", ALWAYS, _one_of(*INTERPOLATIONS)),
+    ("emotions", ALWAYS, _CLASSES),
+    *_data("data", ALWAYS),
+    ("data_hash", ALWAYS, _TEXT),
+    ("calibration", NULLABLE, _OBJECT),
+    ("calibration.temperature", WITHIN, _POSITIVE),
+    ("calibration.split", WITHIN, _SPLIT),
+    ("calibration.split_hash", NULLABLE, _TEXT),
+    ("faces", NULLABLE, _OBJECT),
+    ("faces.side", NULLABLE, _SIDE),
+    ("faces.channels", NULLABLE, _CHANNELS),
+    ("loaded_size", NULLABLE, _SIDE),
+    ("labels", OPTIONAL, _one_of(GIVEN, *RULES)),
+    ("annotations", OPTIONAL, _TEXTS),
+    *_score("evaluation"),
+    *_score("selection"),
+    ("steered_by", NULLABLE, _SPLIT),
+    ("ancestors", OPTIONAL, _objects("a list of objects", *_ANCESTOR)),
+    ("pretrained", NULLABLE, _OBJECT),
+    ("pretrained.file", WITHIN, _TEXT),
+    ("pretrained.licence", WITHIN, _TEXT),
+    ("pretrained.ecosystem", NULLABLE, _TEXT),
+    ("config", NULLABLE, _OBJECT),
+    ("config.checkpoint", NULLABLE, _OBJECT),
+    ("config.checkpoint.dtype", NULLABLE, _one_of("float32", "float16")),
+    ("parameters", NULLABLE, _COUNT),
+    ("seed", NULLABLE, _SEED),
+    ("ema", NULLABLE, _FLAG),
+    ("version", NULLABLE, _TEXT),
+)
+_PORTED = (
+    ("model", ALWAYS, _TEXT),
+    ("file", ALWAYS, _TEXT),
+    ("licence", ALWAYS, _TEXT),
+    ("missing", ALWAYS, _TEXTS),
+    ("conventions", ALWAYS, _OBJECT),
+    ("conventions.padding", NULLABLE, _one_of("symmetric", "same")),
+    ("conventions.epsilon", NULLABLE, _POSITIVE),
+    ("preprocess.mean", ALWAYS, _levels(-_LARGE, "a finite number")),
+    ("preprocess.std", ALWAYS, _levels(_TINY, "a number above 0")),
+    ("preprocess.interpolation", ALWAYS, _one_of(*INTERPOLATIONS)),
+)
+
+
+def check_network(metadata: dict[str, Any], source: str) -> None:
+    """Refuses metadata that do not tell how to use a network, or of which anything else is no such thing.
+
+    Args:
+      metadata: see `weights_file.load_weights`.
+      source: of the weights, for the message.
+
+    Raises:
+      ValueError: the message names the source, the field, what was found and what was expected.
+    """
+    _check(metadata, _NETWORK, source, "training wrote, such as RUN/best.safetensors")
+
+
+def check_ported(metadata: dict[str, Any], source: str) -> None:
+    """Refuses metadata with which no training can start from converted weights, as `check_network`."""
+    _check(metadata, _PORTED, source, "port-weights wrote")
+
+
+def _check(metadata: dict[str, Any], fields: tuple[_Field, ...], source: str, which: str) -> None:
+    missing, wrong = [], []
+    for name, value, expected in _problems(metadata, fields):
+        if value is _ABSENT:
+            missing.append(name)
+        else:
+            wrong.append(f"{name} is {reprlib.repr(value)}; expected {expected}")
+    if missing:
+        raise ValueError(
+            f"the metadata in {source} lacks {', '.join(missing)}: use weights that fer_jax's {which}"
+        )
+    channels = metadata["preprocess"].get("channels", 3)
+    for name in ("mean", "std"):
+        found = metadata["preprocess"][name]
+        if not wrong and isinstance(found, list) and len(found) != channels:
+            wrong.append(
+                f"preprocess.{name} is {found}; expected a number, or {channels}, one for each channel"
+            )
+    if wrong:
+        raise ValueError(f"the metadata in {source} cannot be used: {'; '.join(wrong[:3])}")
+
+
+def _problems(tree: dict[str, Any], fields: tuple[_Field, ...]) -> Iterator[tuple[str, Any, str]]:
+    """Yields the name of each field that is wrong, its value (_ABSENT without one) and what was expected."""
+    for name, need, kind in fields:
+        value = _find(tree, name)
+        if value is None and need in (ALWAYS, WITHIN):
+            value = _ABSENT
+        if value is _ABSENT:
+            outer = _find(tree, name.rpartition(".")[0])
+            if need is ALWAYS or (need is WITHIN and isinstance(outer, dict)):
+                yield name, _ABSENT, kind.expected
+        elif value is None and need is NULLABLE:
+            continue
+        elif not kind.accepts(value):
+            yield name, value, kind.expected
+        elif kind.parts:
+            for key, one in _items(value):
+                for part, found, expected in _problems(one, kind.parts):
+                    yield f"{name}.{key}.{part}", found, expected
+
+
+def _find(tree: Any, name: str) -> Any:
+    """Returns what nested dictionaries hold under a dotted name, _ABSENT without it."""
+    for key in name.split("."):
+        tree = tree.get(key, _ABSENT) if isinstance(tree, dict) else _ABSENT
+    return tree
