@@ -23,7 +23,7 @@ app: .venv/with_app
 	$(BIN)/fer-jax app
 
 web: .venv/with_export
-	npm install --prefix examples/browser --ignore-scripts
+	npm ci --prefix examples/browser --ignore-scripts
 	$(BIN)/python examples/browser/build.py --checkpoint cnn_1m_64 --out dist/web
 
 docs: .venv/with_docs

@@ -62,10 +62,42 @@ def _torchvision(model: str, file: str, top1: float, resolution: int, **kwargs) 
     return Source(model, "torchvision", url, checksum, top1, resolution, "BSD-3-Clause", **kwargs)
 
 
+# Revision and SHA-256 of files on the Hugging Face hub. Of others the latest is taken, with the SHA-256 that
+# the hub sends.
+_HUB = {
+    "efficientnet_b0.ra_in1k": (
+        "1b5383e5f79cc0f7fc067e372f8f26a5fa73f26a",
+        "d569899762ea9b1384ee07f4af64805cf8caa1c55f9253ebb1080dc40e87a2cd",
+    ),
+    "efficientnet_b4.ra2_in1k": (
+        "main",
+        "8030f9c929ed71a06728db4b61323960e573b463e68f310bd1bfb31ed62cbf91",
+    ),
+    "mobilenetv2_100.ra_in1k": (
+        "main",
+        "55ea4fb3a96010b933710ebf44fc965b070d5cd054d3f35e44f2d1320b4a714e",
+    ),
+    "mobilenetv3_small_100.lamb_in1k": (
+        "1824797e7887cbec1990e4adbd6675960a36c589",
+        "46d2c063b18125884c48937afa4c49e18128869e52e8db96df48bf0a4d7ff697",
+    ),
+    "resnet18.a1_in1k": (
+        "491b427b45c94c7fb0e78b5474cc919aff584bbf",
+        "80c49dee3da4822c009c5a7fe591e9223c5a2cfcf95a4067ca4dfb5a7b89c612",
+    ),
+    "vgg16.tv_in1k": (
+        "b8d8aa2dd860af9233c8c67385a8097fd6c35d3f",
+        "57b026918159a6bf9faf8405c3a551903768e7138989d9c6224a14227203fad8",
+    ),
+}
+
+
 def _timm(model: str, tag: str, top1: float | None, resolution: int, **kwargs) -> Source:
-    url = f"https://huggingface.co/timm/{tag}/resolve/main/model.safetensors"
+    revision, sha256 = _HUB.get(tag, ("main", ""))
+    url = f"https://huggingface.co/timm/{tag}/resolve/{revision}/model.safetensors"
+    checksum = f"sha256:{sha256}" if sha256 else ""
     kwargs = {"licence": "Apache-2.0", "interpolation": "bicubic"} | kwargs
-    return Source(model, "timm", url, "", top1, resolution, **kwargs)
+    return Source(model, "timm", url, checksum, top1, resolution, **kwargs)
 
 
 def _timm_tf(model: str, top1: float, resolution: int, **kwargs) -> Source:

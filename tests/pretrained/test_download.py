@@ -4,11 +4,12 @@ import concurrent.futures
 import hashlib
 import http.server
 import logging
+import re
 import threading
 
 import pytest
 
-from fer_jax.pretrained import download
+from fer_jax.pretrained import download, sources
 
 CONTENT = bytes(range(256)) * 4096
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -168,3 +169,14 @@ def test_of_two_that_want_a_file_one_downloads_it(server, caplog, checksum):
     logging.getLogger().removeHandler(notice)
     assert begun and noticed and server.asked == [None]
     assert [path.read_bytes() for path in paths] == [CONTENT]
+
+
+def test_files_of_the_hub_are_pinned():
+    """Those without a checksum get the hub's, at their first download."""
+    hub = {one.url.split("/")[4]: one for one in sources.SOURCES if "huggingface.co" in one.url}
+    pinned = {tag: one for tag, one in hub.items() if one.checksum}
+    assert len(pinned) >= 6
+    for one in pinned.values():
+        assert re.fullmatch("sha256:[0-9a-f]{64}", one.checksum)
+        assert re.search("/resolve/([0-9a-f]{40}|main)/model.safetensors$", one.url)
+    assert len({one.checksum for one in pinned.values()}) == len(pinned)

@@ -1,0 +1,53 @@
+"""What is imported is declared: by pyproject.toml, and for the page by a lock file."""
+
+import ast
+import importlib.metadata
+import json
+import re
+import sys
+import tomllib
+
+from helpers import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+FOLDERS = ("fer_jax", "configs", "scripts", "benchmarks", "examples", "tests")
+BY_HAND = {"mediapipe"}  # without its dependencies, of which one replaces OpenCV
+# Not installed everywhere; the distribution's name is the module's where it is.
+NAMES = {"pillow_heif": "pillow-heif", "streamlit_webrtc": "streamlit-webrtc"}
+
+
+def distribution(requirement: str) -> str:
+    """The name in a requirement, as the index spells it."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+
+def imported(folder: str) -> set[str]:
+    found = set()
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add(node.module)
+    return {name.split(".")[0] for name in found}
+
+
+def test_every_import_is_of_a_declared_dependency():
+    installed, extras = importlib.metadata.packages_distributions(), PROJECT["optional-dependencies"]
+    declared = {distribution(one) for one in sum(extras.values(), PROJECT["dependencies"])}
+    own = {path.stem for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")} | {*FOLDERS}
+    undeclared = {}
+    for folder in FOLDERS:
+        for name in imported(folder) - sys.stdlib_module_names - own - BY_HAND:
+            known = installed.get(name, [NAMES.get(name, name)])
+            if declared.isdisjoint(map(distribution, known)):
+                undeclared[name] = folder
+    assert not undeclared
+
+
+def test_the_pages_packages_are_locked():
+    wanted = json.loads((ROOT / "examples" / "browser" / "package.json").read_text())["dependencies"]
+    lock = json.loads((ROOT / "examples" / "browser" / "package-lock.json").read_text())["packages"]
+    assert lock.pop("")["dependencies"] == wanted
+    assert {f"node_modules/{name}" for name in wanted} <= lock.keys()
+    assert all(package["integrity"].startswith("sha512-") for package in lock.values())
