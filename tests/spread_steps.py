@@ -73,7 +73,7 @@ def teacher():
         "model": {"name": "cnn_relu", "kwargs": kwargs},
         "preprocess": {"image_size": 12, **how},
         "emotions": list(EMOTIONS),
-        "data": {},
+        "data": {"name": "random"},
         "data_hash": "none",
     }
     with tempfile.TemporaryDirectory() as folder:
