@@ -43,7 +43,9 @@ def test_probabilities_are_those_of_an_evaluation(tiny_model, faces, expected, e
 
 
 def test_the_checkpoints_temperature_is_applied(tiny_run, faces, expected, tmp_path, engine):
-    model = changed(tiny_run, tmp_path / "warm.safetensors", calibration={"temperature": 2.5})
+    model = changed(
+        tiny_run, tmp_path / "warm.safetensors", calibration={"temperature": 2.5, "split": "validation"}
+    )
     found = Classifier(model, engine=engine)(faces)
     np.testing.assert_allclose(found, calibration.rescale(expected, 2.5), rtol=RTOL)
 
