@@ -45,7 +45,10 @@ def test_a_graph_is_built_once_and_shared_by_networks_of_one_architecture(tiny_r
     found, expected = OnnxEngine(other, graph)(faces), JaxEngine(other, (28,))(faces)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert abs(found - OnnxEngine(tiny_model, graph)(faces)).max() > 0.1
-    for changed in ({"calibration": {"temperature": 2.0}}, {"faces": {"side": 24, "channels": 1}}):
+    for changed in (
+        {"calibration": {"temperature": 2.0, "split": "validation"}},
+        {"faces": {"side": 24, "channels": 1}},
+    ):
         other.metadata |= changed
         assert graphs.find(other) is None
 
