@@ -94,6 +94,10 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(
             f"--process_id={_PROCESS.value} is not in 0..{_COUNT.value - 1} (--num_processes)"
         )
+    from fer_jax.training import peers
+
+    if _COORDINATOR.value or in_cluster():
+        peers.shorten_aborts()
     # After the flags are parsed, so that --help needs neither a device nor seconds.
     import jax
 
@@ -117,6 +121,9 @@ def main(argv: list[str]) -> None:
         raise
     except Exception as error:
         reason = errors.explain(error, workdir)
+        if reason is None and peers.is_loss(error) and not absl.logging.level_debug():
+            print(f"\nerror: {peers.LOST} ({str(error).splitlines()[0]})", file=sys.stderr, flush=True)
+            os._exit(1)  # at its exit JAX would wait for the other process, and abort
         if reason is None or absl.logging.level_debug():
             raise
         sys.exit(f"error: {reason}")
