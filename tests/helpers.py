@@ -302,7 +302,7 @@ def metadata_of(
         "model": {"name": "cnn_relu", "kwargs": kwargs},
         "preprocess": {"image_size": size, **HOW},
         "emotions": list(EMOTIONS),
-        "data": read.describe(manifest) if manifest else {},
+        "data": read.describe(manifest) if manifest else {"name": "none"},
         "data_hash": manifest["content_hash"] if manifest else "none",
         "selection": {"split": "validation", "metric": "accuracy", "value": 0.5, "step": 10},
     } | changes

@@ -4,11 +4,7 @@ from helpers import tiny_config
 
 BIASES = (0.1, 0.2, 0.3, 2.0, -0.4, 0.0, 0.5)
 # With all that a resumed run could get wrong: statistics, dropout, averaged weights, drawn augmentations.
-WHOLE = {
-    "model.name": "two_layers",
-    "model.kwargs": {"dropout": 0.2},
-    "checkpoint.every_steps": 3,
-}
+WHOLE = {"model.name": "two_layers", "model.kwargs": {"dropout": 0.2}, "checkpoint.every_steps": 3}
 
 
 def simple_config(data, **changes):
@@ -23,3 +19,16 @@ def config_of(data, **changes):
     config.model.kwargs = changes.pop("model.kwargs", config.model.kwargs)
     config.update_from_flattened_dict(changes)
     return config
+
+
+PLATEAU = {"optim.schedule": "plateau", "optim.plateau_patience": 1, "train.eval_steps": 1}
+STAGES = (
+    {"epochs": 0.7, "train": "head", "learning_rate": 0.1},  # 3 steps of 70 faces, 16 a batch
+    {"epochs": 1.15, "train": "all", "learning_rate": 0.01},  # 5 more
+)
+
+
+def staged_config(data, stages=STAGES, **changes):
+    """A run in stages, whose rates are recorded at every step."""
+    fixed = {"model.name": "two_layers", "train.steps": None, "log_every": 1, "stages": stages}
+    return simple_config(data, **fixed | {"optim.schedule": "constant"} | changes)

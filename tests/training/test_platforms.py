@@ -29,11 +29,9 @@ def model_and_step(name, dtype):
     variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), models.variable_shapes(model, shape))
     state = create_state(model, tx, input_shape=shape, seed=0, use_ema=False, variables=variables)
     state = jax.eval_shape(lambda: state)
-    batch = {
-        "image": jax.ShapeDtypeStruct((BATCH, SIZE, SIZE, 1), np.uint8),
-        "target": jax.ShapeDtypeStruct((BATCH, 7), np.float32),
-        "affine": jax.ShapeDtypeStruct((BATCH, 2, 3), np.float32),
-    }
+    batch = {"image": np.zeros((BATCH, SIZE, SIZE, 1), np.uint8)}
+    batch |= {"target": np.zeros((BATCH, 7), np.float32), "affine": np.zeros((BATCH, 2, 3), np.float32)}
+    batch = jax.eval_shape(lambda: batch)
     return model, step, state, batch
 
 
@@ -43,11 +41,9 @@ def module_of(platform, function, devices, whole, split):
     replicated, divided = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
     shardings = (*[replicated] * len(whole), *[divided] * len(split))
     compiled = jax.jit(function, in_shardings=shardings) if devices > 1 else jax.jit(function)
-    exported = jax.export.export(
-        compiled,
-        platforms=[platform],
-        disabled_checks=[jax.export.DisabledSafetyCheck.custom_call(t) for t in ONEDNN],
-    )(*whole, *split)
+    unchecked = [jax.export.DisabledSafetyCheck.custom_call(name) for name in ONEDNN]
+    export = jax.export.export(compiled, platforms=[platform], disabled_checks=unchecked)
+    exported = export(*whole, *split)
     assert exported.nr_devices == devices
     return exported.mlir_module()
 

@@ -5,12 +5,12 @@ import json
 
 import numpy as np
 import pytest
-from helpers import records
-from PIL import Image
+from helpers import build_dataset, named, records
 from small_runs import simple_config
 
-from fer_jax.data.dataset import build, read
+from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
+from fer_jax.data.sources import synthetic
 from fer_jax.training import training_data
 from fer_jax.training.monitoring import StopSignal
 from fer_jax.training.train import Run, train_and_evaluate
@@ -32,12 +32,8 @@ def test_labels_by_votes_need_votes(tiny_data):
 
 
 def test_color_needs_a_model_that_takes_it(tmp_path):
-    for split in ("train", "validation"):
-        for name in EMOTIONS:
-            path = tmp_path / "images" / split / name / "0.png"
-            path.parent.mkdir(parents=True)
-            Image.new("RGB", (24, 24), (len(name), len(split), 9)).save(path)
-    build.build(tmp_path / "images", tmp_path / "data", progress=False)
+    faces = {split: named(*synthetic.generate(1, 0, split)) for split in ("train", "validation")}
+    build_dataset(tmp_path / "data", faces, channels=3)
     with pytest.raises(ValueError, match="have 3 channels and config.model.channels is 1: set --config"):
         training_data.load_split(simple_config(tmp_path / "data"), "train")
 

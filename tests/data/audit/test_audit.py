@@ -14,8 +14,6 @@ from fer_jax.data.audit import audit
 from fer_jax.data.audit.audit_report import write_audit
 from fer_jax.data.sources.record import Record, Source
 
-pytestmark = pytest.mark.drawn
-
 
 def audit_of(images, labels, splits, *, kind="class_folders", path="mine", threshold=0.9):
     """Audits arrays as if they were a source."""
@@ -114,6 +112,7 @@ def test_samples_are_drawn_with_equal_chance(faces):
     np.testing.assert_allclose(kept.reshape(2, 100).mean(axis=1), expected, atol=1)
 
 
+@pytest.mark.drawn
 def test_files_of_the_report(faces, write_csv, tmp_path, capsys):
     images = faces(20)
     images[7] = images[3]

@@ -2,12 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from helpers import environment
+from helpers import run_python
 
 from fer_jax.data.dataset import read
 from fer_jax.data.dataset.build import build
@@ -15,11 +13,9 @@ from fer_jax.data.dataset.read import DatasetError
 
 
 def test_what_was_written_is_read(built):
-    for split, (count, usage) in {
-        "train": (30, "Training"),
-        "validation": (9, "PublicTest"),
-        "test": (8, "PrivateTest"),
-    }.items():
+    for split, count, usage in (
+        ("train", 30, "Training"), ("validation", 9, "PublicTest"), ("test", 8, "PrivateTest")
+    ):  # fmt: skip
         found, mine = read.load(built.out, split), built.splits == split
         assert found.images.shape == (count, 48, 48, 1)
         assert (found.images.dtype, found.labels.dtype) == (np.uint8, np.int32)
@@ -47,8 +43,8 @@ def test_tfds_reads_it_without_this_package(built, tmp_path):
         "np.save(sys.argv[2], np.stack([example['image'] for example in source]))\n"
         "assert 'fer_jax' not in sys.modules\n"
     )
-    command = [sys.executable, "-c", code, built.out / "fer/1.0.0", tmp_path / "read.npy"]
-    subprocess.run(command, env=environment(), check=True)
+    done = run_python("-c", code, built.out / "fer/1.0.0", tmp_path / "read.npy")
+    assert done.returncode == 0, done.stderr
     found = np.load(tmp_path / "read.npy")
     np.testing.assert_array_equal(found[..., 0], built.images[built.splits == "validation"])
 

@@ -5,7 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from helpers import build_dataset, named, script
+from helpers import build_dataset, metadata_of, named, script
 
 from fer_jax import models
 from fer_jax.data.dataset import read
@@ -31,19 +31,13 @@ def mine(tmp_path_factory):
 def weights(tmp_path_factory, tiny_data):
     """A network of seven classes selected on the tiny data's validation split, and one of eight."""
     folder = tmp_path_factory.mktemp("weights")
-    manifest = read.read_manifest(tiny_data)
     kwargs = {"widths": [4], "depths": [1], "hidden": 4}
-    preprocess = {"image_size": 12, "channels": 1, "mean": 0.5, "std": 0.25}
-    preprocess |= {"fill": "reflect", "interpolation": "bilinear"}
-    same = {"model": {"name": "cnn_relu", "kwargs": kwargs}, "preprocess": preprocess}
-    same |= {"data": read.describe(manifest), "data_hash": manifest["content_hash"]}
-    same |= {"selection": {"split": "validation", "metric": "accuracy", "value": 0.5, "step": 3}}
     for count, name in ((7, "seven"), (8, "eight")):
         model = models.create("cnn_relu", count, **kwargs)
         key = {"params": np.array([0, count], np.uint32)}
         variables = jax.jit(model.init)(key, np.zeros((1, 12, 12, 1), np.float32))
-        facts = same | {"emotions": [*EMOTIONS, "contempt"][:count]}
-        facts |= {"annotations": ["ferplus"] if count == 8 else []}
+        own = {"emotions": [*EMOTIONS, "contempt"][:count], "annotations": ["ferplus"] if count == 8 else []}
+        facts = metadata_of(kwargs, 12, tiny_data, **own)
         export_weights(folder / f"{name}.safetensors", variables, facts)
     return [folder / "seven.safetensors", folder / "eight.safetensors"]
 
