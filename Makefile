@@ -4,6 +4,7 @@
 # make web          the page that runs the shipped network in the browser, in dist/web (needs npm)
 # make docs         the documentation, in dist/docs
 # make lint         the linters
+# make types        the type checker
 # make clean        removes .venv
 # make pictures     the picture at the top of the README
 # make report       the results page, the README's table of networks and all reports from the stored predictions
@@ -11,7 +12,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test app web docs pictures report lint clean
+.PHONY: quickstart test app web docs pictures report lint types clean
 
 quickstart: .venv/installed
 	$(BIN)/python scripts/quickstart.py
@@ -37,8 +38,12 @@ report: .venv/installed
 
 lint: .venv/tested
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell -D - -D .codespell.txt
+
+types: .venv/tested .venv/with_types
+	$(BIN)/pyright
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'fer_jax needs Python 3.11 or newer')"

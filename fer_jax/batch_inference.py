@@ -38,7 +38,7 @@ TTA = {"none": _whole, "flip": _whole_and_mirrored, "tencrop": _ten_crops}
 def compile_forward(
     forward: Forward,
     compiler_options: Mapping[str, str] | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Forward:
     """Compiles the function of `preprocessing.make_forward`, with batches divided among devices.
 
@@ -64,7 +64,7 @@ def predict(
     batch_size: int = 256,
     tta: str = "none",
     progress: bool = True,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> np.ndarray:
     """Predicts the class probabilities of all images, in order.
 
@@ -100,7 +100,8 @@ def predict(
     variables = jax.device_put(variables, whole)
     views = [jax.device_put(affine, split) for affine in TTA[tta](batch_size)]
 
-    probs, waiting = [], None
+    probs: list[np.ndarray] = []
+    waiting: Any = None
     starts = range(0, count, batch_size)
     for start in tqdm(starts, "predicting", unit="batch", disable=not progress):
         index = np.minimum(np.arange(start, start + batch_size), count - 1)
@@ -141,7 +142,7 @@ def restrict(probs: np.ndarray, classes: int) -> np.ndarray:
     return kept / kept.sum(axis=1, keepdims=True)
 
 
-def _shardings(devices: Sequence[jax.Device] | None) -> tuple[NamedSharding, NamedSharding]:
+def _shardings(devices: Sequence[Any] | None) -> tuple[NamedSharding, NamedSharding]:
     """Returns the shardings of replicated arrays and of arrays divided along their first axis."""
     mesh = Mesh(np.array(devices or jax.local_devices()), ("data",))
     return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))

@@ -10,7 +10,7 @@ import numpy as np
 
 from fer_jax.data import augment, transforms
 
-Levels = float | Sequence[float]  # pixel statistics in [0, 1], of all channels or one for each
+Levels = jax.typing.ArrayLike | Sequence[float]  # pixel statistics in [0, 1], of all channels or one for each
 
 
 def normalize(x: jnp.ndarray, mean: Levels, std: Levels, channels: int) -> jnp.ndarray:
@@ -26,7 +26,7 @@ def normalize(x: jnp.ndarray, mean: Levels, std: Levels, channels: int) -> jnp.n
                 "set config.model.channels=3 or use gray data"
             )
         x = jnp.repeat(x, channels, axis=-1)
-    return (x - np.float32(mean)) / np.float32(std)
+    return (x - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
 
 
 def make_input(
@@ -76,7 +76,7 @@ def make_forward(
     """
     prepare = make_input(**normalization)
 
-    def forward(variables, images, affine):
+    def forward(variables, images, affine) -> Any:
         with jax.default_matmul_precision("highest"):
             return model.apply(variables, prepare(images, affine), train=False)
 

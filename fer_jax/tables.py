@@ -109,7 +109,7 @@ def interval(pair: Sequence[float], digits: int = 4, scale: float = 1) -> str:
     return f"{scale * low:.{digits}f} - {scale * high:.{digits}f}"
 
 
-def render(package: str, name: str, /, **values: Any) -> str:
+def render(package: str | None, name: str, /, **values: Any) -> str:
     """Renders a template.
 
     Args:
@@ -124,7 +124,7 @@ def render(package: str, name: str, /, **values: Any) -> str:
 
 
 @functools.cache
-def _environment(package: str) -> jinja2.Environment:
+def _environment(package: Any) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(package),
         undefined=jinja2.StrictUndefined,

@@ -22,7 +22,7 @@ from fer_jax.training.monitoring import EXIT_PREEMPTED
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.seed")
 
 
-def make_parser(description: str) -> argparse.ArgumentParser:
+def make_parser(description: str | None) -> argparse.ArgumentParser:
     """Returns a parser that shows `description` unchanged, and passes what follows -- to the trainings."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=description, formatter_class=formatter)

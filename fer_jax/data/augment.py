@@ -141,25 +141,25 @@ def identity(batch_size: int) -> dict[str, np.ndarray]:
     """Returns the parameters that change nothing, in the form of `draw` with mixing."""
     return {
         "affine": identity_affine(batch_size),
-        "color": np.tile(np.float32([0, 1, 1]), (batch_size, 1)),
+        "color": np.tile(np.array([0, 1, 1], np.float32), (batch_size, 1)),
         "erase": np.zeros((batch_size, 4), np.float32),
-        "mix": np.tile(np.float32([1, 0, 0, 0, 0]), (batch_size, 1)),
+        "mix": np.tile(np.array([1, 0, 0, 0, 0], np.float32), (batch_size, 1)),
     }
 
 
 def identity_affine(batch_size: int) -> np.ndarray:
     """Returns the map float32 [B, 2, 3] that changes nothing."""
-    return np.tile(np.float32([[1, 0, 0], [0, 1, 0]]), (batch_size, 1, 1))
+    return np.tile(np.array([[1, 0, 0], [0, 1, 0]], np.float32), (batch_size, 1, 1))
 
 
 def flip_affine(batch_size: int) -> np.ndarray:
     """Returns the map float32 [B, 2, 3] that mirrors the image left to right."""
-    return np.tile(np.float32([[-1, 0, 0], [0, 1, 0]]), (batch_size, 1, 1))
+    return np.tile(np.array([[-1, 0, 0], [0, 1, 0]], np.float32), (batch_size, 1, 1))
 
 
 def crop_affine(batch_size: int, y0: float, x0: float, y1: float, x1: float) -> np.ndarray:
     """Returns the map float32 [B, 2, 3] that enlarges a box, its edges fractions in [0, 1], to the output."""
-    row = np.float32([[x1 - x0, 0, x0 + x1 - 1], [0, y1 - y0, y0 + y1 - 1]])
+    row = np.array([[x1 - x0, 0, x0 + x1 - 1], [0, y1 - y0, y0 + y1 - 1]], np.float32)
     return np.tile(row, (batch_size, 1, 1))
 
 
@@ -194,7 +194,8 @@ def _draw_color(ranges: Ranges, batch_size: int, rng: np.random.Generator) -> np
     """Draws float64 [B, 3]: brightness, contrast, gamma."""
     brightness = rng.uniform(-ranges.brightness, ranges.brightness, batch_size)
     contrast = rng.uniform(*ranges.contrast, batch_size)
-    gamma = np.exp(rng.uniform(*np.log(ranges.gamma), batch_size))
+    low, high = np.log(ranges.gamma)
+    gamma = np.exp(rng.uniform(low, high, batch_size))
     return np.stack([brightness, contrast, gamma], axis=1)
 
 

@@ -9,7 +9,7 @@ import re
 import struct
 import warnings
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -157,7 +157,7 @@ def _read_file(path: str) -> np.ndarray:
         raise PictureError(path, f"cannot be read: {error.strerror or error}") from error
 
 
-def decode(file: BinaryIO | bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def decode(file: Any, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decodes an image file, turned upright as its EXIF data says; safe to call from several threads.
 
     Args:
@@ -187,7 +187,7 @@ def decode(file: BinaryIO | bytes, name: str, max_pixels: int = MAX_PIXELS) -> n
         raise _explained(error, name) from error
 
 
-def _formats(file: BinaryIO, name: str) -> tuple[str, ...]:
+def _formats(file: Any, name: str) -> tuple[str, ...]:
     """Returns the formats that a file may have; registers HEIF with Pillow for a file that is HEIC."""
     start = file.read(10)
     file.seek(-len(start), os.SEEK_CUR)

@@ -49,7 +49,7 @@ class Faces:
         indices = np.asarray(indices)
         in_memory = isinstance(self.images, np.ndarray)
         images = self.images[indices] if in_memory else self.images.take(indices)
-        ids = [self.ids[i] for i in indices]
+        ids: list[Any] = [self.ids[i] for i in indices.tolist()]
         votes = None if self.votes is None else self.votes[indices]
         return Faces(images, self.labels[indices], self.targets[indices], ids, votes)
 

@@ -43,11 +43,11 @@ def _majority(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _argmax8(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     emotions = votes[:, :_EMOTIONS]
-    return _one_hot(emotions.argmax(axis=1), emotions.any(axis=1))
+    return _one_hot(emotions.argmax(axis=1), emotions.sum(axis=1) > 0)
 
 
 def _argmax10(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return _one_hot(votes.argmax(axis=1), votes.any(axis=1))
+    return _one_hot(votes.argmax(axis=1), votes.sum(axis=1) > 0)
 
 
 def _distribution(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -84,7 +84,7 @@ def _normalize(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for start in range(0, max(len(pixels), 1), _BLOCK):
         part = pixels[start : start + _BLOCK]
         waves = scipy.fft.dctn(part.reshape(len(part), *images.shape[1:]), axes=(1, 2), norm="ortho")
-        low = waves[:, :_LOW, :_LOW].reshape(len(part), -1)
+        low = np.asarray(waves)[:, :_LOW, :_LOW].reshape(len(part), -1)
         energy = np.einsum("nd,nd->n", part, part) - np.einsum("nk,nk->n", low, low)
         bounds.append(np.concatenate([low, np.sqrt(np.maximum(energy, 0))[:, None]], axis=1))
     return pixels, np.concatenate(bounds)

@@ -85,7 +85,7 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
             .map(_Fetch(faces, local))
         )
         self._num_workers = num_workers
-        self._iterator = None
+        self._iterator: Any = None
         self.batches_per_epoch = len(faces) / batch_size
         self.wait_seconds = 0.0
         self.restore({"next_batch": 0})
@@ -166,14 +166,16 @@ class _Indices:
     orders: grain.MapDataset
     count: int
     batch_size: int
-    _recent: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    _recent: dict[int, Any] = dataclasses.field(default_factory=dict)
 
     def __call__(self, number: int) -> np.ndarray:
         places = number * self.batch_size + np.arange(self.batch_size)
         epochs, places = np.divmod(places, self.count)
         # Read and replaced as a whole: the thread that `restore` stopped may still compute its last batch.
         known = self._recent
-        recent = {e: known[e] if e in known else self.orders[e] for e in range(epochs[0], epochs[-1] + 1)}
+        recent: dict[int, Any] = {
+            e: known[e] if e in known else self.orders[e] for e in range(epochs[0], epochs[-1] + 1)
+        }
         self._recent = recent
         if epochs[0] == epochs[-1]:
             return recent[epochs[0]][places]

@@ -6,6 +6,7 @@ straight to the model's input size, then color, erasing, mixup, and cutmix. A ba
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ def apply(
     batch: dict[str, jax.Array],
     size: int,
     fill: str = "reflect",
-    mean: float = 0.5,
+    mean: jax.typing.ArrayLike = 0.5,
     interpolation: str = "bilinear",
 ) -> tuple[jax.Array, jax.Array]:
     """Applies a batch's augmentation: resample, color, erasing, mixing.
@@ -53,10 +54,10 @@ def apply(
 
 def resample(
     images: jax.Array,
-    affine: jax.Array,
+    affine: jax.typing.ArrayLike,
     size: int,
     fill: str = "reflect",
-    value: float = 0.5,
+    value: jax.typing.ArrayLike = 0.5,
     interpolation: str = "bilinear",
 ) -> jax.Array:
     """Resamples images by affine maps, straight to the output size.
@@ -103,13 +104,13 @@ def resample(
         found = jnp.take_along_axis(flat, index, axis=1, mode="promise_in_bounds")
         return found.reshape(batch_size, side, side, channels).astype(jnp.float32)
 
-    out = sum(
+    out: Any = sum(
         down[..., None] * sum(across[..., None] * pixels(row, column) for column, across in columns)
         for row, down in rows
     )
     out *= PIXEL
     if fill == "constant":
-        within = sum(weight for _, weight in rows) * sum(weight for _, weight in columns)
+        within: Any = sum(weight for _, weight in rows) * sum(weight for _, weight in columns)
         out += value * (1 - within[..., None])
     if interpolation == "bicubic":
         out = jnp.clip(out, 0, 1)
@@ -151,7 +152,7 @@ def color(x: jax.Array, parameters: jax.Array) -> jax.Array:
     return jnp.clip(x, 0, 1)
 
 
-def erase(x: jax.Array, box: jax.Array, value: float) -> jax.Array:
+def erase(x: jax.Array, box: jax.Array, value: jax.typing.ArrayLike) -> jax.Array:
     """Paints `value` on the pixels whose center lies in `box`.
 
     Args:
@@ -196,11 +197,11 @@ def _partner(x: jax.Array) -> jax.Array:
     return x.reshape(-1, 2, *x.shape[1:])[:, ::-1].reshape(x.shape)
 
 
-def _input_coordinates(affine: jax.Array, side: int, height: int, width: int):
+def _input_coordinates(affine: jax.typing.ArrayLike, side: int, height: int, width: int):
     """Returns where the outputs lie in the input, in pixels: x and y, float32 [B, side, side]."""
     # Twice the distance of the outputs from the middle, in pixels: integers keep the identity exact.
     steps = jnp.arange(1 - side, side, 2, dtype=jnp.float32)
-    a = affine[:, :, :, None, None]
+    a = jnp.asarray(affine)[:, :, :, None, None]
     along_x, along_y = steps[None, None, :], steps[None, :, None]
     x = (a[:, 0, 0] * along_x + a[:, 0, 1] * along_y) * (width / (2 * side))
     y = (a[:, 1, 0] * along_x + a[:, 1, 1] * along_y) * (height / (2 * side))

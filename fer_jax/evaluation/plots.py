@@ -191,7 +191,7 @@ def plot_faces(
     return save(figure, path)
 
 
-def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **kwargs):
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **kwargs) -> tuple[Figure, Any]:
     """Returns a figure (size in inches) and its axes, as `Figure.subplots(**kwargs)` returns them.
 
     It does not use pyplot, whose state and windows are global.

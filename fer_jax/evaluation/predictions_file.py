@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class Predictions:
 
     ids: list[str]
     probs: np.ndarray
-    labels: np.ndarray | None
+    labels: Any
     names: list[str]
     groups: np.ndarray | None = None
     copies: np.ndarray | None = None

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -96,15 +97,15 @@ class Predictor:
           PictureError: if an image cannot be used; the message names it.
         """
         is_one = isinstance(images, decoding.Picture) or not isinstance(images, Iterable)
-        if is_one and getattr(images, "ndim", 0) != 4:
-            images = [images]
+        several: Any = [images] if is_one and getattr(images, "ndim", 0) != 4 else images
         frames = [
             dataclasses.replace(self.detect(image, f"image {i}", detected=detected), image=None)
-            for i, image in enumerate(images)
+            for i, image in enumerate(several)
         ]
         faces = self.classify_frames(frames)
         return [
-            Prediction(frame.source, *frame.size, found) for frame, found in zip(frames, faces, strict=True)
+            Prediction(frame.source, *frame.size, faces=found)
+            for frame, found in zip(frames, faces, strict=True)
         ]
 
     def detect(

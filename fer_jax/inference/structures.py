@@ -73,24 +73,24 @@ class DetectedFrame:
     """An image or video frame with its detected faces; or the end of a file, or the error that ended it.
 
     Attributes:
-      size: (width, height) of the upright image; None where there is no image.
+      size: (width, height), ints, of the upright image; None where there is no image.
       detections: the faces, largest first.
       crops: uint8 [N, side, side, channels], the faces as the classifier takes them; None without an image.
       image: uint8 [H, W] or [H, W, 3]; None where it was not kept.
-      source: path or name of the image's file; None for an image from memory.
+      source: str, path or name of the image's file; None for an image from memory.
       frame: frame number in a video; None for an image.
-      seconds: time at which the frame is shown; None for an image.
+      seconds: float, time at which the frame is shown; None for an image.
       error: why the file, or the rest of it, cannot be read.
       ends: whether it is the last of its file.
     """
 
-    size: tuple[int, int] | None = None
+    size: Any = None
     detections: tuple[Detection, ...] = ()
-    crops: np.ndarray | None = None
-    image: np.ndarray | None = None
-    source: str | None = None
+    crops: Any = None
+    image: Any = None
+    source: Any = None
     frame: int | None = None
-    seconds: float | None = None
+    seconds: Any = None
     error: str | None = None
     ends: bool = True
 
@@ -187,9 +187,10 @@ class Prediction:
         """
         from fer_jax.inference.output import drawing
 
-        if image is None and self.source is None:
+        picture = self.source if image is None else image
+        if picture is None:
             raise ValueError("the prediction is of an image from memory: give it to draw, as draw(image)")
-        pixels = decoding.read(self.source if image is None else image, "the image")
+        pixels = decoding.read(picture, "the image")
         if pixels.shape[1::-1] != (self.width, self.height):
             got = " x ".join(map(str, pixels.shape[1::-1]))
             raise ValueError(f"the image has {got} pixels, the predicted one {self.width} x {self.height}")

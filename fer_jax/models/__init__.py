@@ -83,8 +83,7 @@ def check_fit(variables: dict[str, Any], model: nn.Module, input_shape: tuple[in
     """
     expected = variable_shapes(model, tuple(input_shape))
     shapes = [
-        {name: leaf.shape for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
-        for tree in (variables, expected)
+        traverse_util.flatten_dict(jax.tree.map(jnp.shape, tree), sep="/") for tree in (variables, expected)
     ]
     differing = sorted(n for n in shapes[0] | shapes[1] if shapes[0].get(n) != shapes[1].get(n))
     if differing:

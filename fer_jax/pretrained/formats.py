@@ -7,7 +7,7 @@ few times its own size.
 import math
 import pathlib
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import h5py
 import numpy as np
@@ -120,7 +120,7 @@ class _Keras:
             for index in variables:
                 yield f"{layer}/{index}", self._array(variables, index)
 
-    def _open(self, group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
+    def _open(self, group: Any, name: str) -> Any:
         """Returns what is stored under a path in a group, following no links but the file's own hierarchy."""
         for part in filter(None, name.split("/")):
             kind = group.get(part, getclass=True, getlink=True)
@@ -130,12 +130,12 @@ class _Keras:
             group = group[part]
         return group
 
-    def _names(self, group: h5py.Group, attribute: str) -> list[str]:
+    def _names(self, group: Any, attribute: str) -> list[str]:
         stored = group.attrs.get_id(attribute)
         self._reserve(f"{group.name} {attribute}", math.prod(stored.shape) * stored.dtype.itemsize)
         return [name.decode() if isinstance(name, bytes) else name for name in group.attrs[attribute]]
 
-    def _array(self, group: h5py.Group, name: str) -> np.ndarray:
+    def _array(self, group: Any, name: str) -> np.ndarray:
         found = self._open(group, name)
         where = f"{group.name}/{name}"
         if not isinstance(found, h5py.Dataset) or found.shape is None or found.dtype.kind not in "fiu":

@@ -4,7 +4,7 @@ import collections
 import difflib
 import itertools
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,7 +102,7 @@ def _is_ignored(key: str) -> bool:
     return key.endswith("num_batches_tracked") or bool(re.match(r"normalization(_\d+)?/", key))
 
 
-def _variables(slot: Slot, shapes: dict[str, Any]):
+def _variables(slot: Slot, shapes: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
     """Yields (collection, name, shape) of the variables of one of our layers."""
     for collection in ("params", "batch_stats"):
         layer = shapes.get(collection, {})

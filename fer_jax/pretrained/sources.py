@@ -1,6 +1,7 @@
 """The official ImageNet weights: location, license, reported accuracy, and expected input."""
 
 import dataclasses
+from typing import Any
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -96,8 +97,8 @@ def _timm(model: str, tag: str, top1: float | None, resolution: int, **kwargs) -
     revision, sha256 = _HUB.get(tag, ("main", ""))
     url = f"https://huggingface.co/timm/{tag}/resolve/{revision}/model.safetensors"
     checksum = f"sha256:{sha256}" if sha256 else ""
-    kwargs = {"licence": "Apache-2.0", "interpolation": "bicubic"} | kwargs
-    return Source(model, "timm", url, checksum, top1, resolution, **kwargs)
+    options: dict[str, Any] = {"licence": "Apache-2.0", "interpolation": "bicubic"} | kwargs
+    return Source(model, "timm", url, checksum, top1, resolution, **options)
 
 
 def _timm_tf(model: str, top1: float, resolution: int, **kwargs) -> Source:

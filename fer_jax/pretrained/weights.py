@@ -19,7 +19,7 @@ from fer_jax.weights_file import load_weights
 
 CLASSES = 1000
 # The parts of ImageNet's classifier, which a run replaces by its own.
-_HEADS = dict.fromkeys(("vgg16", "vgg16_bn"), ("hidden_0", "hidden_1", "head"))
+_HEADS: dict[str, tuple[str, ...]] = dict.fromkeys(("vgg16", "vgg16_bn"), ("hidden_0", "hidden_1", "head"))
 _STEMS = ("stem", "conv_0")
 # Attributes of a model that its arrays do not show, but that change what they compute.
 CONVENTIONS = ("padding", "epsilon")
@@ -67,7 +67,7 @@ def convert(
     """
     source = sources.find(model, ecosystem)
     left_out = () if with_head else _HEADS.get(model, ("head",))
-    kwargs = {"dense": True} if "hidden_0" in _HEADS.get(model, ()) else {}
+    kwargs: dict[str, Any] = {"dense": True} if "hidden_0" in _HEADS.get(model, ()) else {}
     network = models.create(model, CLASSES, **kwargs)
     shapes = models.variable_shapes(network, (224, 224, 3))
     path = file or download.fetch(
@@ -146,8 +146,8 @@ def initialize(variables: dict[str, Any], pretrained: Pretrained) -> dict[str, A
     Raises:
       ValueError: any other array is missing or has another shape.
     """
-    ours = traverse_util.flatten_dict(variables)
-    theirs = traverse_util.flatten_dict(pretrained.variables)
+    ours: dict[Any, Any] = traverse_util.flatten_dict(variables)
+    theirs: dict[Any, Any] = traverse_util.flatten_dict(pretrained.variables)
     preprocess, parts = pretrained.metadata["preprocess"], {path[1] for path in ours}
     for stem in _STEMS:
         kernel = ("params", stem, "kernel")

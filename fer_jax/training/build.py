@@ -8,10 +8,11 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import flax
+import flax.errors
 import flax.linen as nn
 import jax
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
 import fer_jax
@@ -32,7 +33,7 @@ def augmentation(config: ConfigDict) -> augment.Ranges:
     Raises:
       As `augment.Ranges`.
     """
-    pairs = {name: tuple(v) if isinstance(v, list) else v for name, v in config.to_dict().items()}
+    pairs: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in config.to_dict().items()}
     return augment.Ranges(**pairs)
 
 
@@ -209,9 +210,7 @@ def layers_of_stages(
     return found, factors
 
 
-def _learning_rate(
-    config: ConfigDict, peak: float, total_steps: int, per_epoch: float
-) -> Callable[[jax.Array], jax.Array]:
+def _learning_rate(config: ConfigDict, peak: float, total_steps: int, per_epoch: float) -> optax.Schedule:
     """Returns the schedule in `config.optim`, by the number of the update."""
     warmup, boundaries = config.warmup_steps, config.boundary_steps
     if warmup is None:

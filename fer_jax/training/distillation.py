@@ -67,13 +67,14 @@ class Distillation:
         """
         pairs = zip(self.teachers, variables, strict=True)
         answers = [self._answer(teacher, weights, batch) for teacher, weights in pairs]
-        return sum(answers) / len(answers)
+        total: Any = sum(answers)
+        return total / len(answers)
 
     def _answer(self, teacher: LoadedModel, variables: Any, batch: dict[str, jax.Array]) -> jax.Array:
         how = teacher.normalization
         x, _ = transforms.apply(batch, how["size"], self.fill, np.mean(how["mean"]), how["interpolation"])
         x = preprocessing.normalize(x, how["mean"], how["std"], how["channels"])
-        logits = teacher.model.clone(dtype=self.dtype).apply(variables, x, train=False)
+        logits: Any = teacher.model.clone(dtype=self.dtype).apply(variables, x, train=False)
         return jax.nn.softmax(logits.astype(jnp.float32) / self.temperature)
 
     def loss(
@@ -118,7 +119,7 @@ def blend(
       OSError: the answers cannot be written; several processes all fail.
     """
     file, asked, speaks = workdir / ANSWERS_FILE, _digest(faces, teachers, dataset), jax.process_index() == 0
-    answers = _stored(file, asked)
+    answers: Any = _stored(file, asked)
     if not all_processes(answers is not None):
         logging.info("%d teachers answer for %d faces", len(teachers), len(faces))
         asks = [functools.partial(teacher.predict, tta="flip", progress=speaks) for teacher in teachers]

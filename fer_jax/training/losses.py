@@ -45,9 +45,9 @@ def cross_entropy(
     targets: jnp.ndarray,
     *,
     label_smoothing: float = 0.0,
-    class_weights: jnp.ndarray | None = None,
+    class_weights: jax.typing.ArrayLike | None = None,
     focal_gamma: float = 0.0,
-    logit_offsets: jnp.ndarray | None = None,
+    logit_offsets: jax.typing.ArrayLike | None = None,
     normalization: str = "examples",
 ) -> tuple[jnp.ndarray, jnp.ndarray]:
     """Returns the cross entropy of a batch as (sum, normalizer); the loss is their quotient.

@@ -117,7 +117,7 @@ class StopSignal:
         handles = main and jax.process_count() == 1
         signals = (signal.SIGTERM, signal.SIGINT) if handles else ()
         heard = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
-        self._previous = {number: signal.signal(number, self._handle) for number in heard}
+        self._previous: dict[int, Any] = {number: signal.signal(number, self._handle) for number in heard}
         return self
 
     def _handle(self, signum: int, frame: Any) -> None:

@@ -1,7 +1,7 @@
 """Optimizers, learning-rate schedules, and the tracker of the selection metric."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ def learning_rate(
     warmup_steps: int = 0,
     step_boundaries: Sequence[int] = (),
     step_factor: float = 0.1,
-) -> Callable[[jax.Array], jax.Array]:
+) -> optax.Schedule:
     """Returns the learning rate as a function of the update's number (int, from 0).
 
     Args:
@@ -60,7 +60,7 @@ def decay_mask(params: Any) -> Any:
 
 def make_optimizer(
     name: str,
-    schedule: Callable[[jax.Array], jax.Array],
+    schedule: optax.Schedule,
     *,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
@@ -110,7 +110,7 @@ def _matrices(params: Any) -> Any:
 
 
 def _scaled(updates: Any, factors: dict[tuple[str, ...], float]) -> Any:
-    flat = traverse_util.flatten_dict(updates)
+    flat: dict[Any, Any] = traverse_util.flatten_dict(updates)
     return traverse_util.unflatten_dict({path: u * factors[path[:-1]] for path, u in flat.items()})
 
 
@@ -159,13 +159,13 @@ class PlateauTracker:
         """Whether the patience is exhausted."""
         return bool(self.patience) and self.stale >= self.patience
 
-    def state(self) -> dict[str, float]:
+    def state(self) -> dict[str, float | None]:
         """Returns what a checkpoint stores, as JSON; -inf is stored as None."""
         fields = ("best", "best_step", "stale", "plateau_stale", "scale")
         state = {key: getattr(self, key) for key in fields}
         return state | ({"best": None} if self.best_step < 0 else {})
 
-    def restore(self, state: dict[str, float]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Continues with what `state()` returned."""
         for key, value in state.items():
             setattr(self, key, float("-inf") if value is None else value)

@@ -118,7 +118,7 @@ class Run:
         if self.checkpoints.steps() and (found := kept_pretrained(self.workdir)):
             return Pretrained({}, found)
         loaded = initial_weights.pretrained(self.config)
-        if self.primary:
+        if loaded and self.primary:
             keep_pretrained(self.workdir, loaded.metadata)
         return loaded
 
@@ -228,7 +228,7 @@ class Run:
     def compile_step(self, size: int) -> Callable[..., Any]:
         """Returns a new program of this stage's step for an input size."""
         config, axis_name = self.config, self.partitioner.axis_name
-        frozen = {"frozen": self.stage.frozen} if self.stage.frozen else {}
+        frozen: dict[str, Any] = {"frozen": self.stage.frozen} if self.stage.frozen else {}
         step = train_step.make_train_step(
             self.model.clone(axis_name=axis_name, **frozen),
             self.stage.tx,
@@ -249,7 +249,8 @@ class Run:
         values = self.window.summary(self.config.train.batch_size, self.stream.wait_seconds)
         self.stream.wait_seconds = 0.0
         update = (self.step - 1 - self.stage.start) // self.config.optim.accumulate
-        values["learning_rate"] = float(self.stage.learning_rate(update)) * self.plateau_tracker.scale
+        rate = float(np.asarray(self.stage.learning_rate(update)))
+        values["learning_rate"] = rate * self.plateau_tracker.scale
         if self.primary:
             self.writers.scalars(self.step, self.epoch, "train", values)
         return (
@@ -331,7 +332,7 @@ class Run:
             "facts": self.evaluated_metadata(result),
         }
         state = self.partitioner.fetch(self.state)
-        self.checkpoints.save(self.step, state, extra, result and result["value"])
+        self.checkpoints.save(self.step, state, extra, result["value"] if result else None)
 
     def close(self) -> None:
         """Waits for the last save and ends the read-ahead."""

@@ -1,7 +1,7 @@
 """Staged fine-tuning: which layers train when, at which rate, and which BatchNorm is frozen."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -71,7 +71,7 @@ class Stage:
     end: int
     trained: frozenset[Path] | None
     frozen: tuple[Path, ...]
-    learning_rate: Callable[[jax.Array], jax.Array]
+    learning_rate: optax.Schedule
     tx: optax.GradientTransformation
 
 

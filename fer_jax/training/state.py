@@ -3,8 +3,8 @@
 from collections.abc import Collection
 from typing import Any
 
-import flax
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax

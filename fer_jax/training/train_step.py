@@ -104,6 +104,7 @@ def make_train_step(
             place = jax.tree.map(lambda p, g: p + reach * g, free, ascent)
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(place)
         loss, grads = total((loss, grads))
+        opt_state: Any
         updates, opt_state = tx.update(grads, state.opt_state, free)
         updates = jax.tree.map(lambda u: u * state.lr_scale, updates)
         params = stages.merge(optax.apply_updates(free, updates), fixed)
@@ -133,7 +134,7 @@ def make_train_step(
     return train_step
 
 
-def _average(ema: Any, new: Any, updates: jax.Array, decay: float, is_update: jax.Array | bool) -> Any:
+def _average(ema: Any, new: Any, updates: jax.Array, decay: jax.typing.ArrayLike, is_update: Any) -> Any:
     """Returns the exponential average after a step; unchanged between updates of accumulated gradients."""
     decay = jnp.minimum(decay, (1.0 + updates) / (10.0 + updates))
     decay = jnp.where(is_update, decay, 1.0)

@@ -190,7 +190,7 @@ def _check_orders(config: ConfigDict) -> None:
     for name in ("optim.boundary_epochs", "optim.boundary_steps"):
         if not _grow(field(config, name) or ()):
             raise ValueError(f"config.{name} is {field(config, name)}; expected growing numbers above 0")
-    pairs = [pair if isinstance(pair, tuple | list) else (pair,) for pair in config.train.sizes]
+    pairs: list[Any] = [pair if isinstance(pair, tuple | list) else (pair,) for pair in config.train.sizes]
     if (
         any(len(pair) != 2 for pair in pairs)
         or not _grow([share for share, _ in pairs])
@@ -300,7 +300,7 @@ def _dry_run(config: ConfigDict, stage_configs: Sequence[stages.StageConfig]) ->
         start = initial_weights.pretrained(config)
     conventions = start and start.metadata["conventions"]
     network = build.model(config.model, config.data.num_classes, config.train.sizes, conventions)
-    if config.init_from:
+    if config.init_from and start:
         side = config.model.input_size
         try:
             models.check_fit(start.variables, network, (side, side, config.model.channels))

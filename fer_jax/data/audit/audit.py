@@ -173,7 +173,7 @@ def _pixel_statistics(data: Collection) -> dict[str, Any]:
 
 def _blank(data: Collection) -> dict[str, Any]:
     blank = np.flatnonzero(data.blank)
-    return {"count": len(blank), "images": [_name(data, i) for i in blank]}
+    return {"count": len(blank), "images": [_name(data, i) for i in blank.tolist()]}
 
 
 def _name(data: Collection, index: int) -> dict[str, str]:

@@ -8,6 +8,7 @@ like a dataset.
 import contextlib
 import errno
 import fcntl
+import functools
 import io
 import json
 import os
@@ -292,11 +293,17 @@ def _write_tfds(
     def examples_of(name: str) -> Iterator[dict[str, Any]]:
         for entry, split in zip(staging.entries, splits, strict=True):
             if split == name:
-                example = {"image": staging.png(entry, channels), "label": entry.label, "id": entry.id}
-                yield example | ({"votes": np.frombuffer(entry.votes, np.uint8)} if votes else {})
+                example: dict[str, Any] = {
+                    "image": staging.png(entry, channels),
+                    "label": entry.label,
+                    "id": entry.id,
+                }
+                if votes and entry.votes is not None:
+                    example["votes"] = np.frombuffer(entry.votes, np.uint8)
+                yield example
                 bar.update()
 
-    examples = {name: lambda name=name: examples_of(name) for name in manifest["splits"]}
+    examples: Any = {name: functools.partial(examples_of, name) for name in manifest["splits"]}
     builder = FerBuilder(examples=examples, channels=channels, votes=votes, data_dir=folder)
     try:
         # TFDS announces the temporary folder on stdout

@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def load(
             ids.append(example["id"].decode())
             if votes is not None:
                 votes[index] = example["votes"]
-            if keep:
+            if isinstance(images, np.ndarray):
                 images[index] = _decode(example["image"], shape)
     return faces_lib.Faces(images, labels, faces_lib.one_hot(labels), ids, votes)
 
@@ -139,7 +139,7 @@ class StreamedImages:
         """Returns the images at `indices` (int [M]), in that order, still on disk."""
         return StreamedImages(self._source, self._places[indices], self.shape[1:])
 
-    def __getitem__(self, index: int | slice | Iterable[int]) -> np.ndarray:
+    def __getitem__(self, index: int | slice | Sequence[int] | np.ndarray) -> np.ndarray:
         chosen = self._places[index]
         images = np.empty((chosen.size, *self.shape[1:]), np.uint8)
         flat = chosen.ravel().tolist()
@@ -163,7 +163,7 @@ class _Source:
         self._data_dir, self._split = data_dir, split
         with self._naming_damage():
             folder = next((Path(data_dir).expanduser() / TFDS_FOLDER).iterdir())
-            builder = tfds.builder_from_directory(folder)
+            builder: Any = tfds.builder_from_directory(folder)
             decoders = {"image": tfds.decode.SkipDecoding()}
             self._records = builder.as_data_source(split=split, decoders=decoders)
 

@@ -82,7 +82,7 @@ class Painter:
         """Returns the share of each pixel that a shape covers, from the distance to its edge (> 0 inside)."""
         return np.clip(distance * self.pixels + 0.5, 0, 1)
 
-    def put(self, cover: np.ndarray, shade: np.ndarray):
+    def put(self, cover: np.ndarray, shade: np.ndarray | float):
         """Paints a shade on the canvas."""
         self.canvas += cover * (shade - self.canvas)
 

@@ -260,6 +260,6 @@ def _agreed(found: list[Record], image: Record) -> np.ndarray | None:
     """Returns the votes that the rows have in common, else those of the image's label and split, if any."""
     alike = [row for row in found if row.label == image.label and image.split in (None, row.split)]
     for chosen in (found, alike):
-        if len({row.votes.tobytes() for row in chosen}) == 1:
+        if len({row.votes.tobytes() for row in chosen if row.votes is not None}) == 1:
             return chosen[0].votes
     return None

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -122,7 +123,8 @@ def _read_csv(table: CsvFile) -> Iterator[Record | BadRecordError]:
         try:
             if len(row) < len(table.header):
                 raise BadRecordError(where, f"{len(row)} fields, expected {len(table.header)}")
-            emotion, pixels, usage = (None if c is None else row[c] for c in columns)
+            fields: Any = (None if c is None else row[c] for c in columns)
+            emotion, pixels, usage = fields
             if usage is not None and not split_name(usage):
                 reason = f"Usage is {usage!r}, expected Training, PublicTest or PrivateTest"
                 raise BadRecordError(where, reason)

@@ -9,6 +9,7 @@ strength, each of their numbers a little different on every face.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -137,7 +138,7 @@ def generate(per_class: int | Sequence[int], seed: int, split: str) -> tuple[np.
     """
     if split not in SPLITS:
         raise ValueError(f"synthetic faces have no split {split!r}; there are: {', '.join(SPLITS)}")
-    counts = np.broadcast_to(per_class, len(EMOTIONS)) if np.ndim(per_class) == 0 else per_class
+    counts: Any = np.broadcast_to(per_class, len(EMOTIONS)) if np.ndim(per_class) == 0 else per_class
     if len(counts) != len(EMOTIONS) or min(counts) < 0 or seed < 0:
         raise ValueError(
             f"synthetic faces need one number of faces or {len(EMOTIONS)}, and a seed, none below "

@@ -80,9 +80,8 @@ def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
     return plots.save(figure, path)
 
 
-def _write_beside(axis: Axes, labels: Sequence[tuple[str, Sequence[float]]]) -> None:
+def _write_beside(axis: Axes, labels: Sequence[tuple[str, Any]]) -> None:
     """Writes each label beside its point (x, y), if possible inside and off all other labels and points."""
-    renderer = axis.figure.canvas.get_renderer()
     taken = [
         Bbox(at + np.array([[-3, -3], [3, 3]])) for at in axis.transData.transform([p for _, p in labels])
     ]
@@ -91,12 +90,12 @@ def _write_beside(axis: Axes, labels: Sequence[tuple[str, Sequence[float]]]) -> 
             side = "left" if x > 0 else "right"
             style = {"textcoords": "offset points", "fontsize": 9, "ha": side}
             note = axis.annotate(text, point, (x, y), **style)
-            box, frame = note.get_window_extent(renderer), axis.get_window_extent(renderer)
+            box, frame = note.get_window_extent(), axis.get_window_extent()
             inside = frame.x0 < box.x0 and box.x1 < frame.x1 and frame.y0 < box.y0 and box.y1 < frame.y1
             if inside and not any(box.overlaps(other) for other in taken):
                 break
             note.remove()
         else:
             note = axis.annotate(text, point, (6, 5), textcoords="offset points", fontsize=9)
-            box = note.get_window_extent(renderer)
+            box = note.get_window_extent()
         taken.append(box)

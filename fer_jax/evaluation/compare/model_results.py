@@ -184,7 +184,7 @@ def _complete(model: ModelResult, split: Split) -> None:
                 f"{split.ids[0]!r}"
             )
     if len(found.ids) < len(place):
-        missing = sorted(place.keys() - set(found.ids), key=place.get)
+        missing = sorted(place.keys() - set(found.ids), key=place.__getitem__)
         raise ValueError(
             f"{model.path} lacks {_some(missing)} of the dataset's split: predict every image of it"
         )

@@ -43,7 +43,7 @@ def compare(results: Sequence[ModelResult]) -> dict[str, Any]:
     copies = np.max(known, axis=0) if known else None
     drawn = [bootstrap.resample(one.predictions.probs, labels, groups) for one in results]
     models = [_model(one, resamples, copies) for one, resamples in zip(results, drawn, strict=True)]
-    pairs = [
+    pairs: list[dict[str, Any]] = [
         {"first": results[a].name, "second": results[b].name}
         | pair(results[a].predictions.probs, results[b].predictions.probs, labels, drawn[a], drawn[b])
         for a, b in itertools.combinations(range(len(results)), 2)
@@ -81,7 +81,7 @@ def _model(model: ModelResult, drawn: dict[str, np.ndarray], copies: np.ndarray 
     } | _part(found.probs, found.labels, drawn)
     for name in LEAK_FREE:
         kind = leakage.KINDS.index(name.removeprefix("without_"))
-        kept = None if found.copies is None else copies < kind
+        kept = None if found.copies is None or copies is None else copies < kind
         row[name] = None
         if kept is not None and kept.any():
             groups = None if found.groups is None else found.groups[kept]

@@ -44,7 +44,8 @@ def read_predictions(
     Raises:
       ValueError: two files differ in their images or labels.
     """
-    runs, first = {}, None
+    runs: dict[str, list[np.ndarray]] = {}
+    first: Any = None
     for name, paths in files.items():
         runs[name] = []
         for path in paths:
@@ -59,7 +60,7 @@ def read_predictions(
 def compare(
     runs: Mapping[str, Sequence[np.ndarray]],
     labels: np.ndarray,
-    groups: np.ndarray,
+    groups: np.ndarray | None,
     *,
     baseline: str | None = BASELINE,
     rank_by: str = "accuracy",
@@ -76,7 +77,7 @@ def compare(
     Args:
       runs: the probabilities float [N, K] of each trial's runs, in the same order of seeds.
       labels: int [N].
-      groups: int [N], one number for identical images.
+      groups: int [N], one number for identical images; None if unknown.
       baseline: the trial to compare with; None for the best, which makes the result a ranking, best first.
       rank_by: one of the `FIGURES`.
       resamples: number of bootstrap resamples.
@@ -98,8 +99,8 @@ def compare(
         drawn[name] = [_resampled_figures(run, labels, groups, resamples) for run in probs]
     if baseline is None:
         means = {name: np.mean([run[rank_by][0] for run in of]) for name, of in drawn.items()}
-        runs = sorted(runs, key=means.__getitem__, reverse=rank_by != "ece")
-        baseline = runs[0]
+        runs = {name: runs[name] for name in sorted(runs, key=means.__getitem__, reverse=rank_by != "ece")}
+        baseline = next(iter(runs))
     result: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in runs}
     for name, figure in itertools.product(runs, FIGURES):
         ours, theirs = (np.array([run[figure] for run in drawn[trial]]) for trial in (name, baseline))
@@ -116,7 +117,7 @@ def compare(
 
 
 def _resampled_figures(
-    probs: np.ndarray, labels: np.ndarray, groups: np.ndarray, resamples: int
+    probs: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, resamples: int
 ) -> dict[str, np.ndarray]:
     """Returns the `FIGURES` float64 [1 + R] of a run: of the images as they are, then of every resample."""
     classification.check(probs, labels)

@@ -36,19 +36,17 @@ def draw(
     out_dir: pathlib.Path, probs: np.ndarray, labels: np.ndarray, names: Sequence[str], images: Any
 ) -> None:
     """Writes mistakes.png, unless there are no mistakes, and hardest.png."""
-    predicted = probs.argmax(axis=1)
+    label, prediction = np.array(names)[labels], np.array(names)[probs.argmax(axis=1)]
     wrong = confident_mistakes(probs, labels)
     sheet = out_dir / "mistakes.png"
     sheet.unlink(missing_ok=True)  # of an older report
     if len(wrong):
-        captions = [
-            f"{names[labels[i]]} taken for\n{names[predicted[i]]} {100 * probs[i].max():.1f} %" for i in wrong
-        ]
+        captions = [f"{label[i]} taken for\n{prediction[i]} {100 * probs[i].max():.1f} %" for i in wrong]
         title = "The most confident mistakes: the label, the prediction and its probability"
         plots.plot_faces(images[wrong], captions, title, sheet)
     rows = [row for row in hardest(probs, labels) if len(row)]
     shown = np.concatenate(rows)
-    captions = [f"{names[labels[i]]} {100 * probs[i, labels[i]]:.1f} %\n{names[predicted[i]]}" for i in shown]
+    captions = [f"{label[i]} {100 * probs[i, labels[i]]:.1f} %\n{prediction[i]}" for i in shown]
     title = "Each class's hardest faces: the label and its probability, the prediction"
     # Every class begins a row.
     places = [row * PER_CLASS + i for row, members in enumerate(rows) for i in range(len(members))]
@@ -96,6 +94,7 @@ def write_twins(
     """
     first, second = leakage.find_duplicate_pairs(images)
     predicted = probs.argmax(axis=1)
+    label, prediction = np.array(names)[labels], np.array(names)[predicted]
     differ, labelled = predicted[first] != predicted[second], labels[first] != labels[second]
     # The surest disagreement first.
     surest = np.argsort(-np.minimum(probs[first].max(axis=1), probs[second].max(axis=1)), kind="stable")
@@ -103,17 +102,14 @@ def write_twins(
     for pair in surest[(differ | labelled)[surest]]:
         rows.append([])
         for i in (first[pair], second[pair]):
-            rows[-1] += [ids[i], names[labels[i]], names[predicted[i]], f"{probs[i].max():.4f}"]
+            rows[-1] += [ids[int(i)], label[i], prediction[i], f"{probs[i].max():.4f}"]
     write_atomically(out_dir / "twins.csv", tables.csv_text(rows).encode())
     sheet = out_dir / "twins.png"
     sheet.unlink(missing_ok=True)
     pairs = surest[differ[surest]][:TWINS]
     if len(pairs):
         shown = np.stack([first[pairs], second[pairs]], axis=1).ravel()
-        captions = [
-            f"{names[labels[i]]}, taken for\n{names[predicted[i]]} {100 * probs[i].max():.1f} %"
-            for i in shown
-        ]
+        captions = [f"{label[i]}, taken for\n{prediction[i]} {100 * probs[i].max():.1f} %" for i in shown]
         title = "Pairs of nearly the same face with different predictions: the label, the prediction"
         plots.plot_faces(images[shown], captions, title, sheet)
     counts = {"predictions_differ": int(differ.sum()), "labels_differ": int(labelled.sum())}

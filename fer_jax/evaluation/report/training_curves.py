@@ -71,5 +71,6 @@ def confusion_image(matrix: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Returns a confusion matrix int [K, K] (rows: true class) as an image uint8 [H, W, 3]."""
     figure, axis = plots.new_figure(6, 5.5)
     plots.draw_confusion(axis, matrix, names)
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    canvas: Any = figure.canvas
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

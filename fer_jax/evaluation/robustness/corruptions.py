@@ -14,7 +14,7 @@ import dataclasses
 import io
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -53,7 +53,7 @@ class Corruption:
 
 
 def corrupt(
-    images: np.ndarray, name: str, severity: int, *, seed: int = 0, numbers: Sequence[int] | None = None
+    images: np.ndarray, name: str, severity: int, *, seed: int = 0, numbers: Iterable[int] | None = None
 ) -> np.ndarray:
     """Returns corrupted copies of faces.
 

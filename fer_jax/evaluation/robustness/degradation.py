@@ -135,5 +135,5 @@ def _share(value: np.ndarray, clean: np.ndarray) -> np.ndarray:
     return np.divide(value, clean, out=np.zeros_like(value), where=np.asarray(clean) != 0)
 
 
-def _figure(value: float, values: np.ndarray, name: str = "value") -> dict[str, Any]:
+def _figure(value: Any, values: np.ndarray, name: str = "value") -> dict[str, Any]:
     return {name: float(value), "interval_95": bootstrap.interval(values).tolist()}

@@ -51,7 +51,7 @@ def write_report(
       OSError: `out_dir` cannot be written.
     """
     out_dir = pathlib.Path(out_dir)
-    report = facts | degradation.figures(predictions, faces.labels, groups) | {"seed": seed}
+    report: dict[str, Any] = facts | degradation.figures(predictions, faces.labels, groups) | {"seed": seed}
     report["note"] = leakage_policy.assess(facts, copies)["note"]
     report["leak_free"] = None if copies is None else _leak_free(predictions, faces.labels, groups, copies)
     report["unit"] = "images" if groups is None else "groups of identical images"
@@ -122,7 +122,7 @@ def _draw_example(
 
 
 def _csv(report: dict[str, Any]) -> str:
-    rows = [("corruption", "severity", "level", "images", "accuracy", "low", "high", "macro_f1")]
+    rows: list[tuple] = [("corruption", "severity", "level", "images", "accuracy", "low", "high", "macro_f1")]
     figures = [(degradation.CLEAN, 0, "", report["clean"])]
     for name, found in report["corruptions"].items():
         for severity, figure in zip(SEVERITIES, found["severities"], strict=True):

@@ -19,7 +19,7 @@ def make_grad_cam(
     compiler_options: Mapping[str, str] | None = None,
     *,
     num_classes: int | None = None,
-) -> Callable[[Any, jax.Array, jax.Array | None], tuple[jax.Array, jax.Array]]:
+) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """Returns a function that computes a map of the evidence for one class of each face.
 
     The gradient of the class's logit with respect to the last spatial features (`FeatureMap`), averaged
@@ -36,7 +36,7 @@ def make_grad_cam(
       num_classes: use only the logits of the first so many classes; None for all.
     """
 
-    def apply(variables, x, instead=None):
+    def apply(variables, x, instead=None) -> tuple[Any, Any]:
         """Returns logits and features; `instead` replaces the features for the layers after them."""
         seen = []
 

@@ -3,7 +3,7 @@
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -90,8 +90,8 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     darkens the face.
     """
     face = _enlarged(image)
-    heat = Image.fromarray((heat / max(heat.max(), 1e-12)).astype(np.float32))
-    heat = np.clip(np.asarray(heat.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)), 0, 1)
+    small = Image.fromarray((heat / max(heat.max(), 1e-12)).astype(np.float32))
+    heat = np.clip(np.asarray(small.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)), 0, 1)
     colors = 255 * matplotlib.colormaps["turbo"](heat)[..., :3]
     return np.rint((1 - _ALPHA) * face + _ALPHA * colors).astype(np.uint8)
 
@@ -105,7 +105,7 @@ def _enlarged(image: np.ndarray) -> np.ndarray:
 def plot_sheet(
     label: int,
     names: Sequence[str],
-    parts: dict[str, Sequence[int]],
+    parts: Mapping[str, Any],
     probs: np.ndarray,
     maps: np.ndarray,
     images: Any,
@@ -140,7 +140,7 @@ def plot_sheet(
             left, y = place % columns * width, top + place // columns * height
             pair = np.concatenate([_enlarged(image), overlay(image, maps[i])], axis=1)
             axis.imshow(pair, extent=(left, left + 2, y + 1, y))
-            text = f"predicted: {names[probs[i].argmax()]} {100 * probs[i].max():.0f} %"
+            text = f"predicted: {names[int(probs[i].argmax())]} {100 * probs[i].max():.0f} %"
             if part == "mistaken":
                 text += f" ({names[label]} {100 * probs[i, label]:.0f} %)"
             axis.text(left + 1, y + 1.03, text, fontsize=9, ha="center", va="top")

@@ -1,7 +1,7 @@
 """Analyses of a visitor's images: all that the app keeps of them, in the visitor's session."""
 
 import dataclasses
-from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import cv2
@@ -69,7 +69,7 @@ def draw(image: np.ndarray, faces: Sequence[Face], tracks: Sequence[Track] = ())
 
 
 def remember(
-    session: MutableMapping[str, Any], wanted: Mapping[Hashable, Callable[[], Analysis]]
+    session: MutableMapping[Any, Any], wanted: Mapping[Any, Callable[[], Analysis]]
 ) -> list[Analysis]:
     """Returns the wanted analyses, made unless the session holds them; it forgets all others.
 

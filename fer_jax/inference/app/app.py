@@ -78,7 +78,9 @@ def choose_predictor() -> tuple[Predictor, Key]:
     left, right = st.columns(2)
     model = left.selectbox("Model", list(models), key="model")
     names = model_choice.find_detectors()
-    name = right.selectbox("Face detector", names, key="detector", format_func=model_choice.DETECTORS.get)
+    name = right.selectbox(
+        "Face detector", names, key="detector", format_func=model_choice.DETECTORS.__getitem__
+    )
     classifier, fault = model_choice.load_classifier(models[model])
     if classifier is None:
         st.error(f"The model cannot be used: {plain(fault)}. Choose another one.")

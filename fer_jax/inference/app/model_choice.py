@@ -56,8 +56,10 @@ def models_folder(arguments: Sequence[str]) -> Path | None:
 def find(folder: Path | None) -> dict[str, str]:
     """Returns the paths of the models by their names: the bundled ones, and the folder's."""
     found = {f"{name} (bundled)": find_weights(name) for name in BUNDLED}
-    others = sorted(folder.glob("**/*.safetensors")) if folder else []
-    return found | {str(path.relative_to(folder).with_suffix("")): str(path) for path in others}
+    if folder:
+        for path in sorted(folder.glob("**/*.safetensors")):
+            found[str(path.relative_to(folder).with_suffix(""))] = str(path)
+    return found
 
 
 def find_detectors() -> list[str]:

@@ -91,7 +91,7 @@ def describe_input(model: bytes) -> bytes:
     builder = flatbuffers.Builder()
     builder.Finish(described.Pack(builder), b"M001")
     content = np.frombuffer(bytes(builder.Output()), np.uint8)
-    whole = tflite.ModelT.InitFromPackedBuf(model, 0)
+    whole: Any = tflite.ModelT.InitFromPackedBuf(model, 0)
     whole.buffers.append(tflite.BufferT(data=content))
     entry = tflite.MetadataT(name="TFLITE_METADATA", buffer=len(whole.buffers) - 1)
     whole.metadata = [*(whole.metadata or []), entry]

@@ -148,7 +148,7 @@ class MediaPipe(_NetworkDetector):
             at = one.bounding_box
             box = Box(*map(float, (at.origin_x, at.origin_y, at.width, at.height)))
             eyes = [np.array([point.x, point.y]) * size for point in one.keypoints[:2]]
-            yield box, float(one.categories[0].score), *eyes
+            yield box, float(one.categories[0].score), eyes[0], eyes[1]
 
 
 class RotatedSearch(Detector):

@@ -163,7 +163,7 @@ def linear(
     return Tensor(lambda: write(kernel, bias), shape, fold)
 
 
-Value = Constant | Tensor
+Value = Any  # Constant | Tensor
 
 
 def convert(
@@ -248,7 +248,7 @@ class _Walker:
         if name in UNARY:
             return [self._unary(name, operands[0])]
         if name in BINARY:
-            return [self._binary(name, *operands, alone)]
+            return [self._binary(name, operands, alone)]
         handlers = {
             "convert_element_type": self._cast,
             "conv_general_dilated": self._convolve,
@@ -271,9 +271,9 @@ class _Walker:
     def _unary(self, name: str, x: Tensor) -> Tensor:
         return Tensor(lambda: self.writer.apply(name, x.handle), x.shape)
 
-    def _binary(self, name: str, x: Value, y: Value, alone: bool) -> Tensor:
-        if isinstance(x, Constant) and name in ("add", "mul", "max", "min"):
-            x, y = y, x
+    def _binary(self, name: str, operands: list[Value], alone: bool) -> Tensor:
+        swapped = isinstance(operands[0], Constant) and name in ("add", "mul", "max", "min")
+        x, y = reversed(operands) if swapped else operands
         if isinstance(y, Constant) and alone and (folded := x.fold(name, y)):
             return folded
         if isinstance(y, np.ndarray):

@@ -96,7 +96,7 @@ class _Graph:
         return self.node("Sigmoid" if name == "logistic" else name.capitalize(), *inputs)
 
     def bound(self, name: str, x: str, limit: float) -> str:
-        number = self.array(np.float32(limit))
+        number = self.array(np.asarray(limit, np.float32))
         return self.node("Clip", x, number) if name == "max" else self.node("Clip", x, "", number)
 
     def reshape(self, x: str, old: Shape, new: Shape) -> str:
@@ -197,6 +197,7 @@ def write(program: Program, path: pathlib.Path, precision: str, calibration: np.
     """
     model = build(program)
     if precision == "int8":
+        assert calibration is not None, "int8 needs faces"
         model = _quantize(model, program, calibration)
     elif precision == "float16":
         model = float16.convert_float_to_float16(model, keep_io_types=True)
@@ -230,7 +231,7 @@ def _quantize(model: onnx.ModelProto, program: Program, calibration: np.ndarray)
         return onnx.load(path)
 
 
-def load(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
+def load(path: pathlib.Path) -> Callable[[np.ndarray], Any]:
     """Returns the model in ONNX Runtime on the CPU."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda batch: session.run(None, {INPUT: batch})[0]

@@ -69,7 +69,7 @@ class Program:
     def levels(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the pixels in [0, 1], float32, for all channels or per channel."""
         preprocess = self.trained.metadata["preprocess"]
-        return np.float32(preprocess["mean"]), np.float32(preprocess["std"])
+        return np.asarray(preprocess["mean"], np.float32), np.asarray(preprocess["std"], np.float32)
 
     def __call__(self, faces: jax.Array) -> jax.Array:
         """Returns the `output` of a batch of faces."""
@@ -81,7 +81,7 @@ class Program:
             pixels = faces.astype(jnp.float32) * augment.PIXEL
             faces = preprocessing.normalize(pixels, *self.levels, self.trained.input_shape[-1])
         with portable():
-            logits = self.model.apply(variables, faces, train=False)
+            logits: Any = self.model.apply(variables, faces, train=False)
         return softmax(logits / np.float32(self.temperature)) if self.softmax == "inside" else logits
 
     def fit(self, images: Any, batch_size: int = 256) -> np.ndarray:
@@ -124,7 +124,7 @@ class Program:
         return outputs if self.softmax == "inside" else batch_inference.softmax(outputs)
 
     @functools.cached_property
-    def _forward(self) -> Callable[[np.ndarray], jax.Array]:
+    def _forward(self) -> Callable[[np.ndarray, np.ndarray], jax.Array]:
         forward = preprocessing.make_forward(self.model, **self.trained.normalization)
         compiled = batch_inference.compile_forward(forward, runtime.compiler_options(), jax.devices()[:1])
         return functools.partial(compiled, jax.device_put(self.trained.variables))

@@ -30,7 +30,7 @@ def write(program: Program, path: pathlib.Path, precision: str, calibration: np.
     faces = jax.ShapeDtypeStruct((batch, *program.trained.input_shape), program.dtype)
     with jax.default_matmul_precision("highest"):
         exported = export.export(jax.jit(lambda faces: program(faces)), platforms=PLATFORMS)(faces)
-    write_atomically(path, exported.serialize())
+    write_atomically(path, bytes(exported.serialize()))
 
 
 def load(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:

@@ -113,6 +113,7 @@ def write(program: Program, path: pathlib.Path, precision: str, calibration: np.
         if precision == "float16":
             converter.target_spec.supported_types = [tf.float16]
         if precision == "int8":
+            assert calibration is not None, "int8 needs faces"
             inputs = program.prepare(calibration)
             converter.representative_dataset = lambda: ({INPUT: one[None]} for one in inputs)
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]

@@ -50,7 +50,7 @@ class Input:
             return False
         try:
             with Image.open(self.path, formats=ANIMATED_FORMATS) as image:
-                return image.is_animated
+                return getattr(image, "is_animated", False)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # told when it is read
             return False
 

@@ -138,7 +138,7 @@ class _Connection:
             self.is_complete = self._one.address.startswith("http")
         except video.VideoError as error:
             self._error = error
-        except (av.error.FFmpegError, ValueError) as error:  # the latter where FFmpeg has no such device
+        except (av.FFmpegError, ValueError) as error:  # the latter where FFmpeg has no such device
             self.reason = getattr(error, "strerror", None) or str(error)
         except Exception as error:
             self._error = error

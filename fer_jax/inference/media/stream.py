@@ -4,9 +4,9 @@ import collections
 import dataclasses
 import itertools
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fer_jax.data.decoding import PictureError
 from fer_jax.inference.detection.detectors import MAX_SIDE_IN_VIDEO
@@ -32,7 +32,7 @@ def detect(
     keep_images: bool = False,
     start: int = 0,
     stop: threading.Event | None = None,
-) -> Iterator[DetectedFrame]:
+) -> Generator[DetectedFrame, None, None]:
     """Yields the frames of files with their faces; a file that cannot be read gives a frame with its error.
 
     Args:
@@ -97,9 +97,9 @@ def classify(
         waiting, found, held = [], 0, 0
 
 
-def ahead(items: Iterator[T], count: int = AHEAD) -> Iterator[T]:
+def ahead(items: Generator[T, None, None], count: int = AHEAD) -> Iterator[T]:
     """Yields the items, of which a thread prepares the next `count`; what they raise is raised here."""
-    end = object()
+    end: Any = object()
     with ThreadPoolExecutor(1) as thread:
         waiting = collections.deque(thread.submit(next, items, end) for _ in range(count))
         try:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import av
 import numpy as np
+from av.stream import Disposition
 from PIL import Image, ImageSequence
 
 from fer_jax import io_utils
@@ -76,7 +77,7 @@ def read_frames(
 
 
 @contextlib.contextmanager
-def _open(source: os.PathLike | str | BinaryIO) -> Iterator[tuple[Any, Any]]:
+def _open(source: Any) -> Iterator[tuple[Any, Any]]:
     """Yields the container and its video stream.
 
     Raises:
@@ -98,7 +99,7 @@ def select_stream(container: Any, name: str) -> Any:
       VideoError: if there is none, or its codec is unknown.
     """
     # A song's cover is a video stream, too.
-    covers = av.stream.Disposition.attached_pic
+    covers = Disposition.attached_pic
     stream = next((one for one in container.streams.video if not one.disposition & covers), None)
     if stream is None:
         raise VideoError(f"{name} holds no video: expected a file with a video stream")
@@ -250,8 +251,8 @@ def record(folder: Path, name: str) -> Iterator[Copy]:
 
 def _add_video(container: Any, rate: float) -> Any:
     """Returns a new H.264 stream."""
-    rate = fractions.Fraction(rate).limit_denominator(1001)
-    stream = container.add_stream("libx264", rate=rate, options={"crf": _QUALITY})
+    exact = fractions.Fraction(rate).limit_denominator(1001)
+    stream = container.add_stream("libx264", rate=exact, options={"crf": _QUALITY})
     stream.pix_fmt = "yuv420p"
     stream.time_base = stream.codec_context.time_base = _CLOCK
     return stream
@@ -280,7 +281,8 @@ def _duration(container: Any, stream: Any) -> float:
 
 def _decode(container: Any, stream: Any) -> Iterator[tuple[float, Any]]:
     """Yields frames with the times in seconds at which they are shown, the first at 0."""
-    first, period = None, 1 / _rate(stream)
+    first: Any = None
+    period = 1 / _rate(stream)
     last = -period
     for frame in container.decode(stream):
         if frame.time is not None:
@@ -301,7 +303,7 @@ def upright(frame: Any) -> np.ndarray:
 def _explaining(name: Any) -> Iterator[None]:
     try:
         yield
-    except av.error.FFmpegError as error:
+    except av.FFmpegError as error:
         if error.errno == errno.ENOSPC:  # of a copy
             raise
         if isinstance(error, FileNotFoundError | PermissionError):

@@ -1,6 +1,7 @@
 """Draws detected faces onto an image: boxes, and labels that are readable at any size."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -110,7 +111,7 @@ def _draw_label(canvas: ImageDraw.ImageDraw, texts: list[str], fill: str, face: 
     """Writes a face's label where it hides the least of what is taken; returns its place."""
     longer = max(canvas.im.size)
     size = np.clip(_FACE_SHARE * face.width, _MIN_SHARE * longer, _MAX_SHARE * longer)
-    font = ImageFont.load_default(max(_MIN_TEXT, round(size)))
+    font: Any = ImageFont.load_default(max(_MIN_TEXT, round(size)))
     pad = 0.3 * font.size
     widths = [canvas.textlength(text, font) + 2 * pad for text in texts]
     fitting = [i for i, width in enumerate(widths) if width <= canvas.im.size[0]] or [len(texts) - 1]

@@ -213,10 +213,10 @@ class Table:
         self._state.unlink()
 
     def _sources(self) -> Iterator[str]:
-        options = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+        options: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
         try:
             with open(self.path, **options) as file:
-                lines = csv.DictReader(file, strict=True) if self._is_csv else map(json.loads, file)
+                lines: Any = csv.DictReader(file, strict=True) if self._is_csv else map(json.loads, file)
                 if self._is_csv and lines.fieldnames != self._columns:
                     raise KeyError(f"its columns are {lines.fieldnames}")
                 for line in lines:

@@ -5,6 +5,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from fer_jax import io_utils
 from fer_jax.inference.media.tracking import Track
@@ -119,9 +120,10 @@ class Timeline:
 
 def longest(spans: Iterable[Span], count: int = _MAX_TRACKS) -> list[tuple[str, int]]:
     """Returns source and track ID of the `count` tracks that are seen longest, in the order of their IDs."""
-    seconds, order = collections.Counter(), {}
+    seconds: Any = collections.Counter()
+    order = {}
     for one in spans:
         key = one.source, one.track
         order.setdefault(key, len(order))
         seconds[key] += one.end - one.start
-    return sorted((key for key, _ in seconds.most_common(count)), key=order.get)
+    return sorted((key for key, _ in seconds.most_common(count)), key=order.__getitem__)

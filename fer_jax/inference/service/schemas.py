@@ -56,9 +56,9 @@ class Image(BaseModel):
     """An image's faces, or why it could not be used."""
 
     source: str = Field(description="The file name that the image was sent under.")
-    width: int | None = Field(None, description="Of the upright image, in pixels; null beside an error.")
+    width: int | None = Field(default=None, description="Of the upright image, in pixels; null if error.")
     height: int | None = None
-    faces: list[Face] = Field([], description="Largest first; empty if the detector found none.")
+    faces: list[Face] = Field(default=[], description="Largest first; empty if the detector found none.")
     error: str | None = None
 
 

@@ -97,7 +97,7 @@ class _Workers:
         return [
             schemas.Image(source=name, error=frame.error)
             if frame.error
-            else schemas.describe_image(Prediction(name, *frame.size, own), top)
+            else schemas.describe_image(Prediction(name, *frame.size, faces=own), top)
             for name, frame, own in zip(names, frames, faces, strict=True)
         ]
 
@@ -205,7 +205,7 @@ def create_app(
             for path, operations in app.openapi()["paths"].items()
             for operation in operations.values()
         } | {"/openapi.json": "Describes all routes."}
-        return schemas.Service(name=app.title, version=app.version, summary=app.summary, routes=routes)
+        return schemas.Service(name=app.title, version=app.version, summary=str(app.summary), routes=routes)
 
     @app.get("/model")
     async def describe_model() -> schemas.Model:
@@ -249,7 +249,7 @@ def _return_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-async def _explain_parameters(_: Request, error: RequestValidationError) -> JSONResponse:
+async def _explain_parameters(_: Request, error: Any) -> JSONResponse:
     words = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
     return JSONResponse({"detail": "; ".join(words)}, 422)
 

@@ -6,7 +6,7 @@ platform.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -118,7 +118,7 @@ def _best_on_cpu(x: jnp.ndarray, kernel: jnp.ndarray, pads: Pads, stride: int) -
     if kernel.shape[2] < x.shape[3]:
         if not onednn.is_usable(jnp.float32):
             return _derived(functools.partial(_shifted, **geometry))
-        ways = _depthwise, _depthwise_gradients
+        ways: Any = _depthwise, _depthwise_gradients
     elif x.dtype == jnp.float32 and kernel.shape[0] == 3 and stride == 1 and winograd.is_faster(x, kernel):
         return _Implementation(winograd.convolve, winograd.gradients)
     elif not onednn.is_usable(x.dtype):
@@ -202,6 +202,7 @@ def _shifted(x: jnp.ndarray, kernel: jnp.ndarray, pads: Pads, stride: int) -> jn
     x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     h, w = (n - size + 1 for n in x.shape[1:3])
-    return sum(
+    total: Any = sum(
         x[:, i : i + h : stride, j : j + w : stride] * kernel[i, j] for i in range(size) for j in range(size)
-    ).astype(kind)
+    )
+    return total.astype(kind)

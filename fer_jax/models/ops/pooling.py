@@ -1,6 +1,7 @@
 """Pooling, with gradients that a CPU computes on all of its cores."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -35,7 +36,8 @@ def max_pool_3x3(x: jnp.ndarray) -> jnp.ndarray:
     `max_pool_2x2` gives.
     """
     if portable.is_on():
-        return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        padding: Any = ((1, 1), (1, 1))
+        return nn.max_pool(x, (3, 3), (2, 2), padding)
     return _max_pool_3x3(x)
 
 
@@ -112,7 +114,7 @@ def _max_pool_3x3_bwd(residuals, gradient):
     # Pixel 2 q + a of the padded input lies in row a of window q and, if a is 0, in row 2 of window q - 1.
     windows = (((1, 0), (0, 2)), ((1, 1),))
 
-    def phase(a: int, b: int) -> jnp.ndarray:
+    def phase(a: int, b: int) -> Any:
         return sum(
             jnp.where(
                 place[:, i : i + h + 1, j : j + w + 1] == 3 * row + column,

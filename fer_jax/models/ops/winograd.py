@@ -6,6 +6,7 @@ and sums of few terms, which keep float32's accuracy. Faces of 48 pixels, halved
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -52,7 +53,7 @@ def gradients(x: jnp.ndarray, kernel: jnp.ndarray, gradient: jnp.ndarray) -> tup
 
 def _combine(weights: np.ndarray, arrays: Sequence[jnp.ndarray]) -> jnp.ndarray:
     """Returns the weighted sum of arrays, written out so that the compiler fuses it into what reads it."""
-    total = None
+    total: Any = None
     for weight, x in zip(weights.tolist(), arrays, strict=True):
         if weight:
             x = x if weight == 1 else -x if weight == -1 else weight * x
