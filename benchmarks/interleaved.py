@@ -85,7 +85,7 @@ class Side:
 
     @property
     def kind(self) -> str:
-        """The kind of its device, such as "cpu" or "gpu"."""
+        """Returns the kind of its device, such as "cpu" or "gpu"."""
         return self.device.split()[0]
 
     def run(self, action: str, count: int) -> list[float]:

@@ -67,7 +67,7 @@ class Load:
 
     @property
     def rate(self) -> float:
-        """Good replies a second."""
+        """Returns the successful replies per second."""
         return len(self.latencies) / self.seconds
 
 
@@ -93,7 +93,7 @@ def _encode(image: Image.Image, kind: str) -> bytes:
 
 @contextlib.contextmanager
 def serve(*arguments: str) -> Iterator[str]:
-    """A server as a process of its own, ready; gives its address, and stops it at the end.
+    """Starts a server as a process of its own, yields its address when it is ready, and stops it at the end.
 
     Raises:
       RuntimeError: it did not start, or did not end with code 0.
@@ -154,7 +154,7 @@ async def measure(address: str, requests: list[Request], clients: int, seconds: 
 
 
 def describe(load: Load) -> str:
-    """Rate, latencies, errors and memory."""
+    """Returns rate, latencies, errors and memory."""
     p50, p95, p99 = (1e3 * value for value in np.percentile(load.latencies, (50, 95, 99)))
     start, middle, end = (1e-6 * load.memory[place] for place in (0, len(load.memory) // 2, -1))
     return (
@@ -167,7 +167,7 @@ def describe(load: Load) -> str:
 
 
 def is_flat(memory: list[float]) -> bool:
-    """Whether the second half, by the medians of its first and last quarter, adds next to nothing."""
+    """Returns whether the second half, by the medians of its first and last quarter, adds next to nothing."""
     half = memory[len(memory) // 2 :]
     quarter = max(1, len(half) // 4)
     before, after = statistics.median(half[:quarter]), statistics.median(half[-quarter:])

@@ -112,7 +112,7 @@ def get_config() -> ConfigDict:
 
 
 def augmentation(preset: str) -> ConfigDict:
-    """The ranges of a preset of `fer_jax.data.augment` as fields."""
+    """Returns the ranges of a preset of `fer_jax.data.augment` as fields."""
     ranges = dataclasses.asdict(PRESETS[preset])
     # Floats throughout, so that an override with a fraction keeps the field's type.
     c = ConfigDict({k: float(v) if isinstance(v, int) else v for k, v in ranges.items()})

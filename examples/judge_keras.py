@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def judge(args: argparse.Namespace) -> predictions_file.Predictions:
-    """The model's probabilities for the split."""
+    """Returns the model's probabilities for the split."""
     if missing := [name for name in EMOTIONS if name not in args.classes]:
         raise ValueError(
             f"--classes lacks {', '.join(missing)}: expected all seven emotions, in the model's order"
@@ -97,7 +97,7 @@ def judge(args: argparse.Namespace) -> predictions_file.Predictions:
 
 
 def _are_alike(data_dir: str) -> bool:
-    """Whether all faces of a dataset have one size."""
+    """Returns whether all faces of a dataset have one size."""
     return read.read_manifest(data_dir)["image_shape"] is not None
 
 

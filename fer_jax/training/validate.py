@@ -203,7 +203,7 @@ def _check_orders(config: ConfigDict) -> None:
 
 
 def _grow(values: Sequence[float]) -> bool:
-    """Whether each is above the one before, and the first above 0."""
+    """Returns whether each is above the one before, and the first above 0."""
     return all(low < high for low, high in itertools.pairwise((0, *values)))
 
 
