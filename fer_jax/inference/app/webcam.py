@@ -16,11 +16,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import av
-import numpy as np
 import streamlit as st
 
 from fer_jax.inference.app import analysis
-from fer_jax.inference.classifier import Classifier
 from fer_jax.inference.detection.detectors import MAX_SIDE_IN_VIDEO
 from fer_jax.inference.predictor import Predictor
 
@@ -44,7 +42,7 @@ def show(predictor: Predictor) -> bool:
     from streamlit_webrtc import WebRtcMode, webrtc_streamer
 
     with st.spinner("Preparing the live video ..."):
-        _warm_up(predictor.classifier)
+        predictor.classifier.engine.warm_up()
     context = webrtc_streamer(
         "live",
         WebRtcMode.SENDRECV,
@@ -88,13 +86,6 @@ def _secret() -> Any:
         return [dict(one) for one in st.secrets.get("ice_servers", [])]
     except (FileNotFoundError, TypeError):  # there is no secrets.toml, or it holds something else
         return []
-
-
-def _warm_up(classifier: Classifier) -> None:
-    """Compiles the network for the batches that frames need, which takes seconds the first time."""
-    shape = classifier.side, classifier.side, classifier.channels
-    for count in (1, _MAX_FACES):
-        classifier(np.zeros((count, *shape), np.uint8))
 
 
 def _latest_of(predictor: Predictor) -> Any:
