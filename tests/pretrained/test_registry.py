@@ -15,6 +15,9 @@ from PIL import Image
 from fer_jax import models
 from fer_jax.evaluation import predictions_file
 from fer_jax.evaluation.compare import model_results
+from fer_jax.evaluation.metrics import calibration
+from fer_jax.inference.classifier import Classifier
+from fer_jax.loaded_model import LoadedModel
 from fer_jax.models.ops.portable import portable
 from fer_jax.pretrained.registry import BUNDLED, DEFAULT, find_weights, name_of
 from fer_jax.weights_file import load_weights
@@ -108,3 +111,13 @@ def test_a_shipped_checkpoint_gives_what_is_stored(path, public):
     assert np.mean(off) < 0.001 and np.max(off) < 0.05
     answers = np.argmax(probs, 1) == np.argmax(stored.probs[::10], 1)
     assert np.mean(answers) > 0.99  # nearly ties may turn
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_onnx_runtime_gives_the_stored_probabilities_and_answers(name, public):
+    trained = LoadedModel(find_weights(name))
+    stored = predictions_file.read(ROOT / "results" / name / model_results.STORED).probs[::10]
+    found = Classifier(trained, engine="onnx")(public[0][..., None])
+    expected = calibration.rescale(stored, trained.temperature)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_array_equal(found.argmax(axis=1), expected.argmax(axis=1))
