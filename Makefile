@@ -6,13 +6,14 @@
 # make lint         the linters
 # make types        the type checker
 # make clean        removes .venv
+# make links        checks the links of the documentation (needs a network)
 # make pictures     the picture at the top of the README
 # make report       the results page, the README's table of networks and all reports from the stored predictions
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test app web docs pictures report lint types clean
+.PHONY: quickstart test app web docs links pictures report lint types clean
 
 quickstart: .venv/installed
 	$(BIN)/python scripts/quickstart.py
@@ -29,6 +30,9 @@ web: .venv/with_export
 
 docs: .venv/with_docs
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs dist/docs
+
+links: .venv/with_docs
+	$(BIN)/sphinx-build --quiet -D nb_execution_mode=off -b linkcheck docs dist/links
 
 pictures: .venv/installed
 	$(BIN)/python docs/pictures.py
