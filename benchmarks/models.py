@@ -10,8 +10,8 @@ backward, and SGD with Nesterov momentum; benchmarks/step.py adds fer_jax's augm
 "stock Flax" is fer_jax's network with XLA's own convolutions and `flax.linen.BatchNorm`. PyTorch's networks
 are torchvision's, channels last; on a GPU timm's, compiled, with autocast for bfloat16, and float32 products
 in TF32 as in JAX. The CNNs are written out below: cnn_relu and cnn_elu for Keras; for PyTorch cnn_residual,
-that of configs/best.py without skipped branches. They take gray faces, the others color. Sides that are not
-installed are named and left out (the extra `originals` has PyTorch's). Bar: the faster of TensorFlow and
+that of configs/cnn_48_gpu.py without skipped branches. They take gray faces, the others color. Sides that are
+not installed are named and left out (the extra `originals` has PyTorch's). Bar: the faster of TensorFlow and
 PyTorch on fer_jax's kind of device.
 """
 
@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 from interleaved import Side, Work, make_parser, measure, serve
 
-from configs.best import NETWORKS
+from configs.cnn_48_gpu import NETWORKS
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 # The sides share one GPU's memory.

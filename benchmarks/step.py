@@ -1,7 +1,7 @@
 """Measures a config's training step on this device, beside the device's rate of matrix products.
 
-    python benchmarks/step.py --config configs/best.py
-    python benchmarks/step.py --config configs/best.py:deep --profile traces -- \\
+    python benchmarks/step.py --config configs/cnn_48_gpu.py
+    python benchmarks/step.py --config configs/cnn_48_gpu.py:deep --profile traces -- \\
         --config.train.batch_size=512
 
 The step is the one that training compiles at the end of a run: last stage, full input size. It is timed

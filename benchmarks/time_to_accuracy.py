@@ -1,7 +1,7 @@
 """Measures the time of a fixed recipe to an accuracy, from the start of the program to its evaluation.
 
     python benchmarks/time_to_accuracy.py --config configs/cnn_small.py --target 0.67
-    python benchmarks/time_to_accuracy.py --config configs/fast.py:72 --target 0.72 --seeds 0 1 2
+    python benchmarks/time_to_accuracy.py --config configs/cnn_relu_48_gpu.py:72 --target 0.72 --seeds 0 1 2
 
 Each seed trains in its own process, from random weights to the end of the recipe, and is evaluated once, with
 one view of each face, on --config.selection.split: no score of the split steers or selects anything. The

@@ -11,11 +11,11 @@ configs/cnn_1m_two_teachers.py of commit da29813, 69 minutes with nothing else r
 they are not kept.
 """
 
-from configs.taught import get_config as taught
+from configs.cnn_1m import get_config as cnn_1m
 
 
 def get_config():
-    c = taught("small")
+    c = cnn_1m()
     c.init_from = "cnn_1m"
     c.augment.contrast = (0.6, 1.4)
     c.augment.erasing = 0.25

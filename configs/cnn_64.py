@@ -8,11 +8,11 @@ again (configs/cnn_64_again.py of commit b901c30, seed 0, 76 minutes on the same
 not kept.
 """
 
-from configs.cnn_again import get_config as cnn_again
+from configs.cnn_48 import get_config as cnn_48
 
 
 def get_config():
-    c = cnn_again()
+    c = cnn_48()
     c.init_from = "cnn_again"
     c.augment.contrast = (0.6, 1.4)
     c.augment.erasing = 0.25

@@ -5,12 +5,12 @@ Run it by `python -m fer_jax.main --config configs/effnet_b0_240.py`.
 No metric of ours yet: not trained to the end.
 """
 
+from configs.backbone_224 import get_config as backbone_224
 from configs.default import augmentation
-from configs.published import get_config as published
 
 
 def get_config():
-    c = published("efficientnet_b0", weights="torchvision", input_size=240)
+    c = backbone_224("efficientnet_b0", weights="torchvision", input_size=240)
     c.augment = augmentation("backbone_224")
     c.optim.schedule = "cosine"
     c.train.batch_size = 32

@@ -5,11 +5,11 @@ Run it by `python -m fer_jax.main --config configs/resnet18_224.py`.
 No metric of ours yet: not trained to the end.
 """
 
-from configs.published import get_config as published
+from configs.backbone_224 import get_config as backbone_224
 
 
 def get_config():
-    c = published("resnet18", weights="torchvision", input_size=224)
+    c = backbone_224("resnet18", weights="torchvision", input_size=224)
     c.optim.schedule = "plateau"
     c.optim.plateau_patience = 3
     c.selection.patience = 8

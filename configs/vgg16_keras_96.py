@@ -5,11 +5,11 @@ Run it by `python -m fer_jax.main --config configs/vgg16_keras_96.py`.
 No metric of ours yet: not trained to the end.
 """
 
-from configs.published import get_config as published
+from configs.backbone_224 import get_config as backbone_224
 
 
 def get_config():
-    c = published("vgg16", weights="keras", input_size=96)
+    c = backbone_224("vgg16", weights="keras", input_size=96)
     c.stages = (
         {"epochs": 20.0, "train": "head", "learning_rate": 1e-3},
         {"epochs": 20.0, "train": "all", "learning_rate": 1e-5, "batch_norm": "frozen"},

@@ -2,7 +2,7 @@
 
     fer-jax train-list --out runs/backbones
     fer-jax train-list --out runs/list --weights weights --configs effnet_b0:cpu effnet_b4 cnn
-    fer-jax train-list --out runs/best --configs best best:deep best:plain --seeds 0 1 2
+    fer-jax train-list --out runs/gpu --configs cnn_48_gpu cnn_48_gpu:deep cnn_48_gpu:plain --seeds 0 1 2
     fer-jax train-list --out runs/toy --configs mobilenet_v2 --dry-run -- --config.train.batch_size=32
 
 A config is an experiment or a file, followed by a colon and a value if it takes one. Run the same command to

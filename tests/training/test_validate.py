@@ -9,10 +9,9 @@ import pytest
 from helpers import ROOT, run_within, script
 from small_runs import simple_config
 
-from configs.best import NETWORKS
+from configs.cnn_48_gpu import NETWORKS
+from configs.cnn_relu_48_gpu import EPOCHS
 from configs.default import get_config
-from configs.fast import EPOCHS
-from configs.taught import TEACHERS
 from fer_jax import models
 from fer_jax.data.dataset import read
 from fer_jax.training import losses, optim, sharding, validate
@@ -21,8 +20,9 @@ from fer_jax.weights_file import DamagedCheckpointError
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 VARIANTS = [(name, ()) for name in EXPERIMENTS if name != "default"]
-VARIANTS += [("best", (name,)) for name in NETWORKS] + [("taught", (name,)) for name in TEACHERS]
-VARIANTS += [("fast", (target,)) for target in EPOCHS] + [("ferplus", ("votes",)), ("default", ())]
+VARIANTS += [("cnn_48_gpu", (name,)) for name in NETWORKS]
+VARIANTS += [("cnn_relu_48_gpu", (target,)) for target in EPOCHS]
+VARIANTS += [("ferplus", ("votes",)), ("default", ())]
 
 
 def config_of(**changes):
@@ -340,7 +340,8 @@ def test_a_search_refuses_before_its_first_training(field, values, message, tmp_
 
 
 def test_a_list_is_dry_run(tmp_path, monkeypatch, capsys):
-    words = (f"--out={tmp_path}", "--configs", "cnn", "best", "--", "--config.model.kwargs.widths=(4, 8)")
-    code, commands = run_within(monkeypatch, script("train_list"), lambda config: None, *words)
+    words = ("--configs", "cnn", "cnn_48_gpu", "--", "--config.model.kwargs.widths=(4, 8)")
+    train_list = script("train_list")
+    code, commands = run_within(monkeypatch, train_list, lambda config: None, f"--out={tmp_path}", *words)
     assert code == 2 and commands.trained == []
     assert "error: config.model: depths=(1, 2, 3, 3) and widths=(4, 8)" in capsys.readouterr().err

@@ -1,9 +1,9 @@
 """Networks of 48 px for a GPU, 200 epochs from scratch.
 
-Run all by `fer-jax train-list --out runs/best --configs best best:deep best:plain`, or one by
-`python -m fer_jax.main --config configs/best.py`, or, for another of `NETWORKS` below,
-`python -m fer_jax.main --config configs/best.py:plain --workdir runs/plain`. No metric yet: not trained to
-the end.
+Run all by `fer-jax train-list --out runs/gpu --configs cnn_48_gpu cnn_48_gpu:deep cnn_48_gpu:plain`, or one
+by `python -m fer_jax.main --config configs/cnn_48_gpu.py`, or, for another of `NETWORKS` below,
+`python -m fer_jax.main --config configs/cnn_48_gpu.py:plain --workdir runs/plain`. No metric yet: not trained
+to the end.
 """
 
 from configs.cnn import get_config as cnn
@@ -33,7 +33,7 @@ def get_config(network: str = "residual"):
     c.augment.erasing = 0.25
     c.augment.mix_probability = 1.0
     if network not in NETWORKS:
-        raise ValueError(f"configs/best.py:{network}: there are {', '.join(NETWORKS)}")
+        raise ValueError(f"configs/cnn_48_gpu.py:{network}: there are {', '.join(NETWORKS)}")
     c.model.name, c.model.kwargs = NETWORKS[network]
     c.model.dtype = "bfloat16"
     c.optim.warmup_epochs = 5.0

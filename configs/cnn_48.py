@@ -1,9 +1,9 @@
 """The CNN continues from its bundled weights, taught by them and by `cnn_1m`, from a full learning rate.
 
-Run it by `python -m fer_jax.main --config configs/cnn_again.py`. It reached 69.04 % on PublicTest (one view,
+Run it by `python -m fer_jax.main --config configs/cnn_48.py`. It reached 69.04 % on PublicTest (one view,
 after the last epoch; 69.46 % with the mirror image) in 59 minutes on two shared CPU cores with AVX-512 BF16,
-beside the 117 that the bundled weights took (seed 0, commit b8ab249). Its last weights come with the
-package, as `cnn_again`.
+beside the 117 that the bundled weights took (seed 0, commit b8ab249, where this file is
+configs/cnn_again.py). Its last weights come with the package, as `cnn_again`.
 """
 
 from configs.cnn_fast import get_config as cnn_fast

@@ -1,16 +1,16 @@
 """A recipe for the shortest time to an accuracy on one GPU: what benchmarks/time_to_accuracy.py runs.
 
-`configs/fast.py` or `configs/fast.py:70` is for 70 % on PublicTest, `configs/fast.py:72` for 72 %. No metric
-yet: not trained to the end.
+`configs/cnn_relu_48_gpu.py` or `configs/cnn_relu_48_gpu.py:70` is for 70 % on PublicTest,
+`configs/cnn_relu_48_gpu.py:72` for 72 %. No metric yet: not trained to the end.
 """
 
-from configs.best import get_config as best
+from configs.cnn_48_gpu import get_config as cnn_48_gpu
 
 EPOCHS = {"70": 30.0, "72": 80.0}
 
 
 def get_config(target: str = "70"):
-    c = best("plain")
+    c = cnn_48_gpu("plain")
     c.augment.mixup = 0.0
     c.optim.name = "muon"
     c.optim.learning_rate = 0.01
@@ -18,6 +18,6 @@ def get_config(target: str = "70"):
     c.optim.warmup_epochs = 2.0
     c.train.batch_size = 512
     if target not in EPOCHS:
-        raise ValueError(f"configs/fast.py:{target}: there are {', '.join(EPOCHS)}")
+        raise ValueError(f"configs/cnn_relu_48_gpu.py:{target}: there are {', '.join(EPOCHS)}")
     c.train.epochs = EPOCHS[target]
     return c
