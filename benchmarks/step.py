@@ -21,7 +21,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from fer_jax.commands import common, trainings
+from fer_jax.commands import common
+from fer_jax.training import launch
 
 if TYPE_CHECKING:
     from fer_jax.training.run import Run
@@ -31,14 +32,13 @@ WARM_UP, PROFILED = 3, 5  # steps
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = trainings.make_parser(__doc__)
-    trainings.add_data(parser)
+    parser = common.make_training_parser(__doc__)
     number = {"type": common.at_least_one, "metavar": "N"}
     parser.add_argument("--steps", **number, default=50, help="timed in a round (default: 50)")
     parser.add_argument("--rounds", **number, default=3, help="of which the best counts (default: 3)")
     parser.add_argument("--profile", type=pathlib.Path, metavar="DIR", help="folder for a trace")
     options = parser.parse_args(argv)
-    trainings.refuse(parser, options.arguments, OWN)
+    common.refuse(parser, options.arguments, OWN)
     return options
 
 
@@ -48,8 +48,8 @@ def benchmark(options: argparse.Namespace) -> int:
     Raises:
       ValueError: the config is invalid, or there are several devices.
     """
-    flags = [*trainings.data_flags(options), "--config.parallel=jit", *options.arguments]
-    config = trainings.load_config(options.config, flags)
+    flags = [*common.data_flags(options), "--config.parallel=jit", *options.arguments]
+    config = launch.load_config(options.config, flags)
     import jax
 
     from fer_jax import runtime
@@ -65,7 +65,7 @@ def benchmark(options: argparse.Namespace) -> int:
             f"there are {jax.device_count()} devices, and the benchmark is for one: show one, as with "
             "CUDA_VISIBLE_DEVICES=0"
         )
-    print(f"{trainings.called()}, {run_info.describe([run_info.current()])}", flush=True)
+    print(f"{launch.called()}, {run_info.describe([run_info.current()])}", flush=True)
     if options.profile:
         common.open_folder(options.profile, "--profile")
     with tempfile.TemporaryDirectory() as folder:

@@ -27,23 +27,23 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fer_jax import tables
-from fer_jax.commands import common, trainings
+from fer_jax.commands import common
 from fer_jax.evaluation import run_info
+from fer_jax.training import launch
 from fer_jax.training.monitoring import EXIT_PREEMPTED, StopSignal
 
 COMPILATION = "/jax/core/compile/backend_compile_duration"
 
 
 def parse_args() -> argparse.Namespace:
-    parser = trainings.make_parser(__doc__)
-    trainings.add_data(parser)
+    parser = common.make_training_parser(__doc__)
     parser.add_argument("--target", type=float, required=True, metavar="SHARE", help="accuracy in [0, 1]")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="(default: 0)")
     parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not 0 < options.target <= 1:
         parser.error(f"--target {options.target:g}: expected a share, such as 0.7 for 70 %")
-    trainings.refuse(parser, options.arguments)
+    common.refuse(parser, options.arguments)
     return options
 
 
@@ -69,8 +69,8 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     from fer_jax.training.train import train as run_loop
     from fer_jax.training.validate import validate
 
-    flags = [*trainings.data_flags(options), f"--config.seed={options.seeds[0]}", *options.arguments]
-    config = trainings.load_config(options.config, flags)
+    flags = [*common.data_flags(options), f"--config.seed={options.seeds[0]}", *options.arguments]
+    config = launch.load_config(options.config, flags)
     with tempfile.TemporaryDirectory() as folder, StopSignal() as stop:
         config.train.eval_steps = sys.maxsize  # at the end only
         # Closed before the folder goes: checkpoints are written in the background.
@@ -89,9 +89,7 @@ def answer(options: argparse.Namespace) -> int:
     return 0
 
 
-def measure(
-    commands: trainings.Commands, options: argparse.Namespace, seed: int
-) -> tuple[int, dict[str, Any]]:
+def measure(commands: launch.Commands, options: argparse.Namespace, seed: int) -> tuple[int, dict[str, Any]]:
     """Returns the exit code of a training in its own process, and what `train` returns, {} if it failed."""
     line = [sys.executable, __file__, "--config", options.config, "--data", str(options.data)]
     line += ["--target", str(options.target), "--seeds", str(seed)]
@@ -148,12 +146,12 @@ def main() -> int:
     if options.started:
         return common.run(answer, options)
     try:
-        config = trainings.load_config(options.config, options.arguments)
+        config = launch.load_config(options.config, options.arguments)
         check(config)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    rows, commands = {}, trainings.Commands()
+    rows, commands = {}, launch.Commands()
     for seed in dict.fromkeys(options.seeds):
         print(f"seed {seed}", file=sys.stderr, flush=True)
         code, rows[seed] = measure(commands, options, seed)
@@ -164,7 +162,7 @@ def main() -> int:
     lines, reached = table(rows, options.target)
     origin = run_info.describe(row["origin"] for row in rows.values())
     judged = f"Accuracy on `{config.selection.split}` by {config.data.labels} labels."
-    print("\n".join([f"{trainings.called()}, {origin}", "", judged, "", *lines]))
+    print("\n".join([f"{launch.called()}, {origin}", "", judged, "", *lines]))
     return int(not reached)
 
 

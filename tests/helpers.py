@@ -24,10 +24,10 @@ from PIL import Image
 
 from configs.default import get_config
 from fer_jax import errors
-from fer_jax.commands import trainings
 from fer_jax.data.dataset import build, read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.models.layers import BatchNorm
+from fer_jax.training import launch
 from fer_jax.training.metric_writers import read_records
 from fer_jax.training.train import train_and_evaluate
 
@@ -155,7 +155,7 @@ class TwoLayers(nn.Module):
 
 
 class TrainingsWithin:
-    """In the place of `trainings.Commands`: trains and runs commands in this process.
+    """In the place of `launch.Commands`: trains and runs commands in this process.
 
     Attributes:
       trained: each training's directory and configuration.
@@ -165,7 +165,7 @@ class TrainingsWithin:
         self.trained: list[tuple[pathlib.Path, ConfigDict]] = []
         self._load_config = load_config
 
-    def train(self, training: trainings.Training) -> int:
+    def train(self, training: launch.Training) -> int:
         config = self._load_config(training.config, training.flags)
         self.trained.append((training.workdir, config))
         try:
@@ -198,7 +198,7 @@ def run_within(
     Returns:
       The exit code and what was trained.
     """
-    load = module.trainings.load_config
+    load = module.launch.load_config
 
     def load_small(*arguments: Any) -> ConfigDict:
         config = load(*arguments)
@@ -207,8 +207,8 @@ def run_within(
 
     commands = TrainingsWithin(load_small)
     with monkeypatch.context() as patch:
-        patch.setattr(module.trainings, "load_config", load_small)
-        patch.setattr(module.trainings, "Commands", lambda: commands)
+        patch.setattr(module.launch, "load_config", load_small)
+        patch.setattr(module.launch, "Commands", lambda: commands)
         patch.setattr(sys, "argv", [f"fer-jax {module.__name__.split('.')[-1]}", *map(str, arguments)])
         return module.main(), commands
 

@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,9 @@ from fer_jax.pretrained.registry import BUNDLED, find_weights
 if TYPE_CHECKING:
     from fer_jax.evaluation.labelled_split import LabelledSplit
     from fer_jax.loaded_model import LoadedModel
+
+# Flags of a training that the commands set themselves.
+OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.seed")
 
 
 def plain_parser(doc: str | None) -> argparse.ArgumentParser:
@@ -91,6 +94,45 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         help="weights: a .safetensors file, a step of a run (RUN/checkpoints/STEP), or a bundled "
         f"network: {', '.join(BUNDLED)}",
     )
+
+
+def make_training_parser(
+    doc: str | None, *, runs: bool = False, data: bool = True
+) -> argparse.ArgumentParser:
+    """Returns a parser for a command that trains: what follows -- are flags that every training gets.
+
+    Args:
+      doc: the command's docstring.
+      runs: whether to add --out and --dry-run.
+      data: whether to add --config, --data, and --image_size.
+    """
+    parser = plain_parser(doc)
+    parser.add_argument("arguments", nargs="*", help="flags passed to every training, after --")
+    if runs:
+        text = "output folder for trainings and results"
+        parser.add_argument("--out", type=Path, required=True, help=text)
+        parser.add_argument("--dry-run", action="store_true", help="check and list the trainings, then exit")
+    if data:
+        text = "experiment name or config file (default: ablation)"
+        parser.add_argument("--config", default="ablation", metavar="NAME", help=text)
+        text = "dataset from fer-jax prepare (default: data/fer2013)"
+        parser.add_argument("--data", type=Path, default=Path("data/fer2013"), help=text)
+        text = "resize images of mixed sizes to N x N"
+        parser.add_argument("--image_size", type=int, metavar="N", help=text)
+    return parser
+
+
+def data_flags(options: argparse.Namespace) -> list[str]:
+    """Returns a training's flags for --data and --image_size."""
+    size = [f"--config.data.image_size={options.image_size}"] if options.image_size else []
+    return [f"--config.data.dir={options.data.resolve()}", *size]
+
+
+def refuse(parser: argparse.ArgumentParser, arguments: Iterable[str], own: Sequence[str] = OWN) -> None:
+    """Ends the command with an error if one of `arguments` is a flag that the command sets itself."""
+    for argument in arguments:
+        if argument.split("=")[0].lstrip("-") in own:
+            parser.error(f"{argument} after --: the command sets this for each training itself")
 
 
 def at_least_one(text: str) -> int:

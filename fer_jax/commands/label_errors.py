@@ -19,18 +19,17 @@ Arguments after -- are passed to every training.
 import argparse
 import pathlib
 
-from fer_jax.commands import common, trainings
+from fer_jax.commands import common
+from fer_jax.training import launch
 
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.data.drop_ids")
 OWN += ("config.data.labels", "config.data.num_classes")  # errors are searched in the given labels
 
 
 def parse_args() -> argparse.Namespace:
-    parser = trainings.make_parser(__doc__)
-    text = "output folder for trainings and results"
-    parser.add_argument("--out", type=pathlib.Path, required=True, help=text)
-    trainings.add_data(parser)
+    parser = common.make_training_parser(__doc__)
     add = parser.add_argument
+    add("--out", type=pathlib.Path, required=True, help="output folder for trainings and results")
     add("--folds", type=int, default=5, metavar="K", help="number of folds, 2 or more (default: 5)")
     add("--seed", type=int, default=0, help="seed for the folds (default: 0)")
     text = "maximum fraction of training images in suspects.csv (default: 1)"
@@ -38,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     text = "maximum number of suspects in suspects.png (default: 64)"
     add("--show", type=int, default=64, metavar="N", help=text)
     options = parser.parse_args()
-    trainings.refuse(parser, options.arguments, OWN)
+    common.refuse(parser, options.arguments, OWN)
     if options.folds < 2:
         parser.error(f"--folds {options.folds}: 2 or more are needed to train on the others")
     if not 0 < options.at_most <= 1:
@@ -72,12 +71,12 @@ def find(options: argparse.Namespace) -> int:
     groups = splits.duplicate_groups(faces.images)
     folds = splits.stratified_group_split(faces.labels, groups, shares, options.seed)
     probs = np.empty((len(faces), len(EMOTIONS)))
-    commands = trainings.Commands()
+    commands = launch.Commands()
     for name, members in folds.items():
         held_out = out / f"{name}.txt"
         write_atomically(held_out, "".join(f"{faces.ids[i]}\n" for i in members).encode())
-        flags = [*trainings.data_flags(options), f"--config.data.drop_ids={held_out}", *options.arguments]
-        if code := commands.train(trainings.Training(options.config, out / name, tuple(flags))):
+        flags = [*common.data_flags(options), f"--config.data.drop_ids={held_out}", *options.arguments]
+        if code := commands.train(launch.Training(options.config, out / name, tuple(flags))):
             return code
         trained = LoadedModel(out / name / "last.safetensors")
         if trained.metadata["labels"] != GIVEN or len(trained.metadata["emotions"]) != len(EMOTIONS):

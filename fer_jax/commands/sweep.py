@@ -31,10 +31,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from fer_jax.commands import common, trainings
+from fer_jax.commands import common
 from fer_jax.data.dataset import read
 from fer_jax.evaluation.compare import sweep
-from fer_jax.training import validate
+from fer_jax.training import launch, validate
 from fer_jax.training.monitoring import EXIT_PREEMPTED
 
 DRAWS = ("uniform", "log", "int", "choice")
@@ -94,9 +94,7 @@ def trial_name(trial: Trial) -> str:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = trainings.make_parser(__doc__)
-    trainings.add_runs(parser)
-    trainings.add_data(parser)
+    parser = common.make_training_parser(__doc__, runs=True)
     field = {"nargs": "+", "action": "append", "default": [], "metavar": ("FIELD", "VALUE")}
     text = "config field and its values; all combinations are tried; repeatable"
     parser.add_argument("--grid", **field, help=text)
@@ -114,7 +112,7 @@ def parse_args() -> argparse.Namespace:
     text = "metric to rank trials by, without --baseline (default: accuracy)"
     parser.add_argument("--rank_by", choices=sweep.FIGURES, default="accuracy", help=text)
     options = parser.parse_args()
-    trainings.refuse(parser, options.arguments)
+    common.refuse(parser, options.arguments)
     if bool(options.draw) != bool(options.random):
         parser.error("--draw and --random go together: --random 20 --draw optim.learning_rate log 0.01 1")
     if not options.grid and not options.change and not options.draw:
@@ -131,12 +129,12 @@ def make_trials(options: argparse.Namespace) -> dict[str, Trial]:
     Raises:
       ValueError: a field is not in the config, is given twice, or cannot be drawn so.
     """
-    config = trainings.load_config(options.config, options.arguments)
+    config = launch.load_config(options.config, options.arguments)
     given = [words for flag in (options.grid, options.change, options.draw) for words in flag]
     for number, (name, *values) in enumerate(given):
         if name in [other for other, *_ in given[:number]]:
             raise ValueError(f"{name} is given twice: give all its values at once")
-        if f"config.{name}" in trainings.OWN:
+        if f"config.{name}" in common.OWN:
             raise ValueError(f"{name}: the command sets this for each training itself")
         if name in JUDGED_BY:
             raise ValueError(f"{name} changes what a trial is judged by: give it after -- for all of them")
@@ -180,13 +178,13 @@ def run_sweep(options: argparse.Namespace) -> int:
         results = json.loads((out / "results.json").read_text())
         fields = {name: row["fields"] for name, row in results.get("trials", {}).items()}
         earlier = plan(options, fields, results["seeds"])
-    trainings.dry_run(planned + earlier)
+    launch.dry_run(planned + earlier)
     read.read_manifest(options.data)
     if options.dry_run:
         print(*planned, sep="\n")
         return 0
     common.open_folder(out)
-    commands, failed, done = trainings.Commands(), {}, dict.fromkeys(trials, 0)
+    commands, failed, done = launch.Commands(), {}, dict.fromkeys(trials, 0)
     for number, training in enumerate(planned, 1):
         name = training.workdir.parent.name
         if name in failed:
@@ -213,14 +211,14 @@ def run_sweep(options: argparse.Namespace) -> int:
 
 def plan(
     options: argparse.Namespace, trials: Mapping[str, Trial], seeds: Sequence[int]
-) -> list[trainings.Training]:
+) -> list[launch.Training]:
     """Returns the trainings of trials, seed by seed."""
     planned = []
     for seed, (name, trial) in itertools.product(seeds, trials.items()):
         own = [f"--config.{field}={value}" for field, value in trial.items()]
-        flags = (*trainings.data_flags(options), f"--config.seed={seed}", *options.arguments, *own)
+        flags = (*common.data_flags(options), f"--config.seed={seed}", *options.arguments, *own)
         workdir = options.out.resolve() / name / f"seed_{seed}"
-        planned.append(trainings.Training(options.config, workdir, flags))
+        planned.append(launch.Training(options.config, workdir, flags))
     return planned
 
 
@@ -240,7 +238,7 @@ def write_results(
         sweep.plot_ranking(result, trials, out / (picture := sweep.RANKING), options.rank_by)
     paths = list(itertools.chain.from_iterable(reports.values()))
     head = {
-        "origin": trainings.origin(path.parent for path in paths),
+        "origin": launch.origin(path.parent for path in paths),
         "split": json.loads((paths[0] / "report.json").read_text())["split"],
         "images": len(first.ids),
         "seeds": seeds,

@@ -27,8 +27,9 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from fer_jax import tables
-from fer_jax.commands import common, trainings
+from fer_jax.commands import common
 from fer_jax.pretrained.key_map import ECOSYSTEMS
+from fer_jax.training import launch
 from fer_jax.training.monitoring import EXIT_PREEMPTED
 from fer_jax.training.run_dir import CONFIG_FILE
 
@@ -39,7 +40,7 @@ _COLUMNS = ("run", "weights", "split", "accuracy (95 %)", "macro F1", "best epoc
 
 
 @dataclasses.dataclass(frozen=True)
-class Planned(trainings.Training):
+class Planned(launch.Training):
     """A training of the list: what its weights start from, for the table, and its seed, if it has its own."""
 
     start: str
@@ -47,7 +48,7 @@ class Planned(trainings.Training):
 
 
 def obtain_weights(
-    commands: trainings.Commands, model: str, wanted: str, folder: pathlib.Path, dry_run: bool = False
+    commands: launch.Commands, model: str, wanted: str, folder: pathlib.Path, dry_run: bool = False
 ) -> str:
     """Returns the value of config.init.weights for a config that has `wanted`.
 
@@ -80,13 +81,13 @@ def obtain_weights(
     return "none" if code else str(path)
 
 
-def plan(commands: trainings.Commands, name: str, options: argparse.Namespace) -> Iterator[Planned]:
+def plan(commands: launch.Commands, name: str, options: argparse.Namespace) -> Iterator[Planned]:
     """Yields the trainings of a config with each seed: from its weights and, for --scratch, without them.
 
     Raises:
-      As `trainings.load_config` and `obtain_weights`.
+      As `launch.load_config` and `obtain_weights`.
     """
-    config, out, obtained = trainings.load_config(name, options.arguments), options.out.resolve(), None
+    config, out, obtained = launch.load_config(name, options.arguments), options.out.resolve(), None
     file, colon, value = name.partition(":")
     folder = pathlib.Path(file).stem + colon.replace(":", "_") + value
     wanted = config.init.weights
@@ -157,8 +158,7 @@ def main() -> int:
     Returns:
       The exit code of the first training that failed, after all were tried; or that of a stopped one.
     """
-    parser = trainings.make_parser(__doc__)
-    trainings.add_runs(parser)
+    parser = common.make_training_parser(__doc__, runs=True, data=False)
     text = f"configs to train (default: {' '.join(CONFIGS)})"
     parser.add_argument("--configs", nargs="+", default=CONFIGS, metavar="NAME", help=text)
     text = "folder with weights from fer-jax port-weights (default: OUT/weights)"
@@ -168,7 +168,7 @@ def main() -> int:
     text = "train each config once per seed (default: the config's own seed)"
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help=text)
     options = parser.parse_args()
-    trainings.refuse(parser, options.arguments, ("config", "workdir", "config.seed", "config.init.weights"))
+    common.refuse(parser, options.arguments, ("config", "workdir", "config.seed", "config.init.weights"))
     return common.run(train_all, options)
 
 
@@ -176,12 +176,12 @@ def train_all(options: argparse.Namespace) -> int:
     """Trains what the options ask for; see `main`."""
     if not options.dry_run:
         common.open_folder(options.out)
-    commands = trainings.Commands()
+    commands = launch.Commands()
     # All weights first: a fault in the last of them would cost hours.
     planned = [training for name in options.configs for training in plan(commands, name, options)]
     if len({training.workdir for training in planned}) < len(planned):
         raise ValueError("two of --configs share a folder's name: give each once, or two --out")
-    trainings.dry_run(planned)
+    launch.dry_run(planned)
     if options.dry_run:
         print(*planned, sep="\n")
         return 0
@@ -190,7 +190,7 @@ def train_all(options: argparse.Namespace) -> int:
         done.append((training, commands.train(training)))
         if done[-1][1] == EXIT_PREEMPTED:
             return EXIT_PREEMPTED
-        header = trainings.origin(one.workdir for one, _ in done)
+        header = launch.origin(one.workdir for one, _ in done)
         lines = [header, "", *tables.table(_COLUMNS, rows_of(done))]
         (options.out / "results.md").write_text("\n".join(lines) + "\n")
     print("\n" + (options.out / "results.md").read_text())

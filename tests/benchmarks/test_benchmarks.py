@@ -184,7 +184,7 @@ SMALL += ("--config.train.batch_size=14", "--config.model.input_size=16", "--con
 
 
 class AskedWithin:
-    """Replaces `trainings.Commands`: the benchmark's own processes run in this one."""
+    """Replaces `launch.Commands`: the benchmark's own processes run in this one."""
 
     def run(self, python, path, *arguments, env, stdout):
         assert env["JAX_ENABLE_COMPILATION_CACHE"] == "false"
@@ -196,7 +196,7 @@ class AskedWithin:
 def test_time_to_accuracy_is_that_of_the_evaluation_at_the_end(tiny_data, monkeypatch, capsys):
     flags = (f"--data={tiny_data}", "--target=1", "--seeds", "3", "--", *SMALL, "--config.train.epochs=1")
     benchmark = program("benchmarks/time_to_accuracy.py")
-    monkeypatch.setattr(benchmark.trainings, "Commands", AskedWithin)
+    monkeypatch.setattr(benchmark.launch, "Commands", AskedWithin)
     assert call(benchmark, *flags) == 1
     printed = capsys.readouterr().out
     rows = [line.split("|")[1:-1] for line in printed.splitlines() if line.startswith("| ")]

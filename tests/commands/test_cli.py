@@ -22,7 +22,7 @@ def test_every_command_is_listed_with_what_it_does(monkeypatch, capsys):
     for name, what in cli.COMMANDS.items():
         assert f"  {name} " in printed and what in printed
     files = {path.stem.replace("_", "-") for path in (ROOT / "fer_jax" / "commands").glob("*.py")}
-    assert files - set(cli.COMMANDS) == {"--init--", "common", "trainings"}
+    assert files - set(cli.COMMANDS) == {"--init--", "common"}
 
 
 @pytest.mark.parametrize("name", [name for name in cli.COMMANDS if name not in ("train", "app")])

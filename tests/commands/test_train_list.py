@@ -153,7 +153,7 @@ import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background ignores
 from fer_jax.commands import train_list
 
-train_list.trainings.dry_run = lambda trainings: None  # of weights that are empty files
+train_list.launch.dry_run = lambda trainings: None  # of weights that are empty files
 sys.executable = sys.argv.pop(1)
 sys.exit(train_list.main())
 """

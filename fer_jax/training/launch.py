@@ -1,6 +1,5 @@
-"""Shared parts of the commands that train several times: flags, configs, dry run, and processes."""
+"""Trainings in processes of their own: their configs, a dry run, and the processes."""
 
-import argparse
 import dataclasses
 import pathlib
 import shlex
@@ -17,47 +16,6 @@ from ml_collections import ConfigDict, config_flags
 import configs
 from fer_jax.evaluation import run_info
 from fer_jax.training.monitoring import EXIT_PREEMPTED
-
-# Flags of a training that the commands set themselves.
-OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.seed")
-
-
-def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """Returns a parser that shows `description` unchanged, and passes what follows -- to the trainings."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
-    parser.add_argument("arguments", nargs="*", help="flags passed to every training, after --")
-    return parser
-
-
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """Adds --config, --data and --image_size."""
-    text = "experiment name or config file (default: ablation)"
-    parser.add_argument("--config", default="ablation", metavar="NAME", help=text)
-    text = "dataset from fer-jax prepare (default: data/fer2013)"
-    parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("data/fer2013"), help=text)
-    text = "resize images of mixed sizes to N x N"
-    parser.add_argument("--image_size", type=int, metavar="N", help=text)
-
-
-def add_runs(parser: argparse.ArgumentParser) -> None:
-    """Adds --out and --dry-run."""
-    text = "output folder for trainings and results"
-    parser.add_argument("--out", type=pathlib.Path, required=True, help=text)
-    parser.add_argument("--dry-run", action="store_true", help="check and list the trainings, then exit")
-
-
-def data_flags(options: argparse.Namespace) -> list[str]:
-    """Returns the training flags for the options that `add_data` adds."""
-    size = [f"--config.data.image_size={options.image_size}"] if options.image_size else []
-    return [f"--config.data.dir={options.data.resolve()}", *size]
-
-
-def refuse(parser: argparse.ArgumentParser, arguments: Iterable[str], own: Sequence[str] = OWN) -> None:
-    """Ends the command with an error if one of `arguments` is a flag that the command sets itself."""
-    for argument in arguments:
-        if argument.split("=")[0].lstrip("-") in own:
-            parser.error(f"{argument} after --: the command sets this for each training itself")
 
 
 def load_config(name: str, arguments: Sequence[str] = ()) -> ConfigDict:
