@@ -1,4 +1,4 @@
-"""Stores the predictions and facts of a run, a report or an ablation in results/NAME, for the results page.
+"""Stores predictions and metadata of a run, a report or an ablation in results/NAME, for the results page.
 
     python scripts/store_result.py runs/cnn --name cnn --hardware "two CPU cores" \\
         --command "python -m fer_jax.main --config configs/cnn.py" --robustness evaluation/robustness

@@ -308,7 +308,7 @@ def metadata_of(
     } | changes
 
 
-def report_facts(**changes: Any) -> dict[str, Any]:
+def report_metadata(**changes: Any) -> dict[str, Any]:
     """What a report repeats about a network, selected on the validation split that it is judged on."""
     splits = {"train": {"hash": "t"}, "validation": {"hash": "v"}, "test": {"hash": "w"}}
     data = {"data": {"name": "faces", "splits": splits}, "data_hash": "a" * 64}

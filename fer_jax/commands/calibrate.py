@@ -39,16 +39,16 @@ def calibrate(args: argparse.Namespace) -> int:
     if not path.is_file():
         raise ValueError(f"{path} is a folder: the temperature is kept in a .safetensors file; give that")
     labelled = labelled_split.load_labelled(trained, args.data, args.split)
-    facts = labelled.metadata
     if args.split == "test":
         raise ValueError("--split test is for the final score only: fit on validation")
-    if leakage_policy.assess(facts, None)["trained_on_this_split"]:
+    if leakage_policy.assess(labelled.metadata, None)["trained_on_this_split"]:
         raise ValueError(
             f"{path} was trained on {args.split} of {args.data}, and is too sure of it: fit on validation"
         )
     probs = trained.predict(labelled.faces.images, batch_size=args.batch_size)
     found = calibration.calibrate(probs, labelled.faces.labels)
-    kept = found | {"split": args.split, "split_hash": leakage_policy.split_hash(facts["data"], args.split)}
+    split_hash = leakage_policy.split_hash(labelled.metadata["data"], args.split)
+    kept = found | {"split": args.split, "split_hash": split_hash}
     dtype = ((trained.metadata.get("config") or {}).get("checkpoint") or {}).get("dtype", "float32")
     weights_file.export_weights(path, trained.variables, trained.metadata | {"calibration": kept}, dtype)
     print(

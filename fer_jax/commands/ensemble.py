@@ -50,16 +50,16 @@ def build(args: argparse.Namespace) -> int:
     found = model_results.load(args.networks)
     refuse_out(Path(args.out), [one.path for one in found])
     first = found[0].predictions
-    splits = {one.facts["split"] for one in found if "split" in one.facts}
+    splits = {one.metadata["split"] for one in found if "split" in one.metadata}
     split = splits.pop() if len(splits) == 1 else None
     out = common.open_folder(args.out)
     groups = np.arange(len(first.ids)) if first.groups is None else first.groups
     probs = [one.predictions.probs for one in found]
     result = ensemble.judge(probs, first.labels, groups, args.most, args.all)
     members = [found[place] for place in result["members"]]
-    facts = ensemble.facts_of([one.name for one in members], [one.facts for one in members])
-    if facts and not args.all:
-        facts["selection"] = {"split": split, "metric": "accuracy", "value": result["figures"]["accuracy"]}
+    metadata = ensemble.metadata_of([one.name for one in members], [one.metadata for one in members])
+    if metadata and not args.all:
+        metadata["selection"] = {"split": split, "metric": "accuracy", "value": result["figures"]["accuracy"]}
     together = result.pop("probs")
     copies = [one.predictions.copies for one in members]
     copies = None if any(found is None for found in copies) else np.max(copies, axis=0)
@@ -69,8 +69,9 @@ def build(args: argparse.Namespace) -> int:
     page = ensemble.page(result, names, split, runs if can_teach else ())
     # First: after a stop it marks the folder as an ensemble's for the same command.
     (out / PAGE).write_text(page)
-    if facts:
-        report.write_report(out, together, first.labels, first.ids, facts=facts, groups=groups, copies=copies)
+    if metadata:
+        of_images = {"groups": groups, "copies": copies}
+        report.write_report(out, together, first.labels, first.ids, metadata=metadata, **of_images)
     else:
         for name in (model_results.REPORT, "report.md"):  # of another ensemble
             (out / name).unlink(missing_ok=True)

@@ -64,7 +64,7 @@ def evaluate(args: argparse.Namespace) -> dict:
     from fer_jax.evaluation.metrics import annotators, classification, subgroups
     from fer_jax.evaluation.report import report, subgroups_report
 
-    trained, labelled, facts, out = common.open_evaluation(args)
+    trained, labelled, metadata, out = common.open_evaluation(args)
     faces, whole = labelled.faces, labelled.whole
     groups_of_whole = splits.duplicate_groups(whole.images)
     groups = groups_of_whole[labelled.kept]
@@ -74,24 +74,24 @@ def evaluate(args: argparse.Namespace) -> dict:
     # The comparison with the annotators covers the whole split, whatever the labels.
     all_probs = trained.predict(whole.images, batch_size=args.batch_size, tta=args.tta)
     probs = batch_inference.restrict(all_probs[labelled.kept], len(labelled.names))
-    facts |= {
+    metadata |= {
         "split_size": len(whole),
         "tta": args.tta,
         "parameters": trained.parameters,
         "cost": cost.measure(trained, faces.image_shape if args.latency else None),
     }
     if whole.votes is not None:
-        facts["annotators"] = annotators.compare(all_probs, whole.labels, whole.votes, groups_of_whole)
-    copies = labelled_split.find_duplicates(trained, faces.images, facts, [args.data, *args.training_data])
+        metadata["annotators"] = annotators.compare(all_probs, whole.labels, whole.votes, groups_of_whole)
+    copies = labelled_split.find_duplicates(trained, faces.images, metadata, [args.data, *args.training_data])
     accuracy = classification.accuracy(probs, faces.labels)
-    facts["test_evaluations"] = leakage_policy.record_test(facts, accuracy, f"tta {args.tta}")
+    metadata["test_evaluations"] = leakage_policy.record_test(metadata, accuracy, f"tta {args.tta}")
     for name in ("subgroups.md", "subgroups.json", "subgroups.png"):
         (out / name).unlink(missing_ok=True)
     if attributes:
         found = subgroups.compare(probs, faces.labels, faces.ids, groups, attributes, copies)
         subgroups_report.write(out, found)
     of_images = {"images": faces.images, "groups": groups, "copies": copies}
-    return report.write_report(out, probs, faces.labels, faces.ids, facts=facts, **of_images)
+    return report.write_report(out, probs, faces.labels, faces.ids, metadata=metadata, **of_images)
 
 
 def summary(report: dict, out: str) -> str:

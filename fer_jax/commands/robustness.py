@@ -39,14 +39,14 @@ def measure(args: argparse.Namespace) -> int:
     from fer_jax.evaluation.metrics import classification
     from fer_jax.evaluation.robustness import degradation, robustness_report
 
-    trained, labelled, facts, out = common.open_evaluation(args)
+    trained, labelled, metadata, out = common.open_evaluation(args)
     faces, numbers, size = labelled.faces, labelled.kept, len(labelled.faces)
     groups = splits.duplicate_groups(faces.images)
     if args.limit and args.limit < size:
         shares = {"kept": args.limit / size, "rest": 1 - args.limit / size}
         part = splits.stratified_group_split(faces.labels, groups, shares, SEED)["kept"]
         faces, groups, numbers = faces.take(part), groups[part], numbers[part]
-    copies = labelled_split.find_duplicates(trained, faces.images, facts, [args.data, *args.training_data])
+    copies = labelled_split.find_duplicates(trained, faces.images, metadata, [args.data, *args.training_data])
 
     def predict(images):
         return trained.predict(
@@ -54,16 +54,16 @@ def measure(args: argparse.Namespace) -> int:
         )
 
     weights = [hashlib.sha256(leaf.tobytes()).hexdigest() for leaf in jax.tree.leaves(trained.variables)]
-    images = [facts["data_hash"], facts["split"], numbers.tolist()]
+    images = [metadata["data_hash"], metadata["split"], numbers.tolist()]
     keep = degradation.keep_for(
         out / "unfinished", [weights, trained.normalization, labelled.names, images, SEED]
     )
     predictions = degradation.predict_all(predict, faces.images, numbers=numbers, seed=SEED, keep=keep)
     accuracy = classification.accuracy(predictions[degradation.CLEAN], faces.labels)
-    number = leakage_policy.record_test(facts, accuracy, f"robustness, {len(faces)} faces")
-    facts |= {"split_size": size, "test_evaluations": number}
+    number = leakage_policy.record_test(metadata, accuracy, f"robustness, {len(faces)} faces")
+    metadata |= {"split_size": size, "test_evaluations": number}
     report = robustness_report.write_report(
-        out, predictions, faces, groups, numbers=numbers, seed=SEED, facts=facts, copies=copies
+        out, predictions, faces, groups, numbers=numbers, seed=SEED, metadata=metadata, copies=copies
     )
     shutil.rmtree(keep)
     network = network_name(trained.source, report["model"])

@@ -23,7 +23,7 @@ def explain(args: argparse.Namespace) -> int:
     from fer_jax.evaluation.metrics import classification
     from fer_jax.evaluation.saliency import heatmaps, saliency_report
 
-    trained, labelled, facts, out = common.open_evaluation(args)
+    trained, labelled, metadata, out = common.open_evaluation(args)
     faces = labelled.faces
     probs, maps = heatmaps.explain(
         trained.model,
@@ -33,7 +33,7 @@ def explain(args: argparse.Namespace) -> int:
         num_classes=len(labelled.names),
         batch_size=args.batch_size,
     )
-    leakage_policy.record_test(facts, classification.accuracy(probs, faces.labels), "saliency")
-    saliency_report.write_report(out, probs, maps, faces, facts)
+    leakage_policy.record_test(metadata, classification.accuracy(probs, faces.labels), "saliency")
+    saliency_report.write_report(out, probs, maps, faces, metadata)
     print(f"{len(faces):,} faces of {args.split} explained: {out / 'saliency.md'}")
     return 0

@@ -56,14 +56,14 @@ def _of_run(config: ConfigDict) -> Pretrained:
                 f"({config.init_from}) were trained with {normalized[name]}, which the run keeps: leave "
                 f"config.model.{name} at its default, {default}"
             )
-    facts = {
+    metadata = {
         "conventions": {k: v for k, v in network["kwargs"].items() if k in weights.CONVENTIONS},
         "preprocess": {k: normalized[k] for k in ("mean", "std")}
         | {"interpolation": config.model.interpolation},
         "missing": [],
         "run": trained.metadata,
     }
-    return Pretrained(trained.variables, facts)
+    return Pretrained(trained.variables, metadata)
 
 
 def teachers(config: ConfigDict, manifest: dict[str, Any]) -> list[LoadedModel]:

@@ -183,7 +183,7 @@ def summarize(run: Run) -> dict[str, Any]:
         probs,
         run.selection.labels,
         run.selection.ids,
-        facts=metadata | {"split": split, "checkpoint": str(path), "tta": "none"},
+        metadata=metadata | {"split": split, "checkpoint": str(path), "tta": "none"},
         images=images,
         groups=splits.duplicate_groups(images),
         copies=leakage.find_duplicates(images, run.plan.splits["train"].images, progress=False),

@@ -24,12 +24,12 @@ def weights(tiny_run, tmp_path):
 
 
 def test_the_temperature_of_the_least_loss_is_kept(weights, tiny_data, capsys):
-    before, facts = load_weights(weights)
+    before, metadata = load_weights(weights)
     assert calibrate.main(["--checkpoint", str(weights), "--data", str(tiny_data)]) == 0
     after, new = load_weights(weights)
     jax.tree.map(np.testing.assert_array_equal, before, after)
     kept = new.pop("calibration")
-    assert new == facts
+    assert new == metadata
 
     faces = read.load(tiny_data, "validation")
     probs = LoadedModel(weights).predict(faces.images, progress=False)

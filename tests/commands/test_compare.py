@@ -17,8 +17,8 @@ def models(tiny_data, tmp_path):
     """A report and a plain file on the validation split of 28 faces."""
     faces = read.load(tiny_data, "validation")
     ours, theirs = random_case(0, 28)[0], random_case(1, 28)[0]
-    facts = {"emotions": list(EMOTIONS), "split": "validation", "tta": "none", "checkpoint": "w"}
-    report.write_report(tmp_path / "ours", ours, faces.labels, faces.ids, facts=facts)
+    metadata = {"emotions": list(EMOTIONS), "split": "validation", "tta": "none", "checkpoint": "w"}
+    report.write_report(tmp_path / "ours", ours, faces.labels, faces.ids, metadata=metadata)
     with open(tmp_path / "keras.csv", "w", newline="") as file:
         rows = ([name, *row] for name, row in zip(faces.ids, theirs.tolist(), strict=True))
         csv.writer(file).writerows([["id", *EMOTIONS], *rows])

@@ -63,14 +63,14 @@ def test_workdir_to_report(evaluate, run, tiny_data, tmp_path, capsys):
     assert result["num_examples"] == 28 and result["split"] == "validation"
     assert result["checkpoint"] == str(run / "best.safetensors")
     assert result["selected_on_this_split"] is True
-    variables, facts = load_weights(run)
+    variables, metadata = load_weights(run)
     assert result["parameters"] == sum(x.size for x in jax.tree.leaves(variables["params"]))
     assert result["data_hash"] == read.read_manifest(tiny_data)["content_hash"]
 
     faces = read.load(tiny_data, "validation")
     got = predictions_file.read(tmp_path / "out" / "predictions.csv")
     assert got.ids == list(faces.ids)
-    model = models.create("cnn_relu", **facts["model"]["kwargs"])
+    model = models.create("cnn_relu", **metadata["model"]["kwargs"])
     logits = jax.jit(model.apply)(variables, (faces.images / 255.0 - 0.5) / 0.25)
     expected = scipy.special.softmax(np.asarray(logits, np.float64), axis=1)
     np.testing.assert_allclose(got.probs, expected, atol=1e-4)
@@ -150,10 +150,10 @@ def test_the_weights_of_the_package_go_by_their_names(evaluate, tmp_path):
     ],
 )
 def test_weights_that_do_not_say_how_to_use_them_or_do_not_fit(complaint, run, tmp_path, change, expected):
-    variables, facts = load_weights(run)
-    change(facts, variables["params"])
+    variables, metadata = load_weights(run)
+    change(metadata, variables["params"])
     path = tmp_path / "other.safetensors"
-    export_weights(path, variables, facts)
+    export_weights(path, variables, metadata)
     message = complaint(checkpoint=path)
     assert str(path) in message and expected in message
 
@@ -206,9 +206,9 @@ def test_help_and_wrong_flags(evaluate, capsys):
 
 def test_the_annotators_labels(evaluate, complaint, run, tmp_path):
     """Weights that learned from votes are judged by these, by the given labels, or refused without votes."""
-    variables, facts = load_weights(run)
+    variables, metadata = load_weights(run)
     weights = tmp_path / "plus.safetensors"
-    export_weights(weights, variables, facts | {"labels": "ferplus_majority", "annotations": ["ferplus"]})
+    export_weights(weights, variables, metadata | {"labels": "ferplus_majority", "annotations": ["ferplus"]})
     assert "need FER+ votes" in complaint(checkpoint=weights)
 
     images, labels = synthetic.generate(4, 3, "validation")

@@ -51,8 +51,8 @@ def test_each_fold_answers_for_what_its_training_left_out(done, tiny_data):
     seen = []
     for name in ("fold_0", "fold_1"):
         held_out = (out / f"{name}.txt").read_text().splitlines()
-        _, facts = load_weights(out / name)
-        assert facts["training"]["left_out"]["listed"] == len(held_out) == 35
+        _, metadata = load_weights(out / name)
+        assert metadata["training"]["left_out"]["listed"] == len(held_out) == 35
         members = np.flatnonzero(np.isin(ids, held_out))
         assert (np.bincount(labels[members]) == 5).all()
         expected = LoadedModel(out / name / "last.safetensors").predict(faces.images[members], progress=False)

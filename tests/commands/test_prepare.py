@@ -83,8 +83,8 @@ def test_what_training_on_other_data_needs_is_printed(tmp_path, capsys):
 
 
 def test_fer2013_needs_no_overrides():
-    facts = {"channels": 1, "pixel_mean": 0.507742, "pixel_std": 0.255008, "image_shape": [48, 48, 1]}
-    assert script("prepare").overrides(facts) == []
+    metadata = {"channels": 1, "pixel_mean": 0.507742, "pixel_std": 0.255008, "image_shape": [48, 48, 1]}
+    assert script("prepare").overrides(metadata) == []
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def teachers(tmp_path_factory):
         model = models.create("cnn_relu", **KWARGS)
         variables = random_variables(model, (side, side, 1), seed=number)
         variables["params"]["Dense_1"]["kernel"] = 4 * variables["params"]["Dense_1"]["kernel"]
-        facts = {
+        metadata = {
             "model": {"name": "cnn_relu", "kwargs": KWARGS},
             "preprocess": {"image_size": side, **HOW},
             "emotions": list(EMOTIONS),
@@ -45,7 +45,7 @@ def teachers(tmp_path_factory):
             "data_hash": "none",
         }
         path = folder / f"{number}.safetensors"
-        weights_file.export_weights(path, variables, facts)
+        weights_file.export_weights(path, variables, metadata)
         found.append(LoadedModel(path))
     return found
 
@@ -179,13 +179,13 @@ def test_labels_and_teachers_share_the_loss_by_the_weight(teachers):
 
 
 def test_a_run_learns_from_its_teachers_and_says_so(tiny_run, tiny_data, tmp_path):
-    """The run and what it began with share their data: the facts tell both parts in the weights."""
+    """The run and what it began with share their data: the metadata tells both parts in the weights."""
     changes = {"distill.teachers": (str(tiny_run),), "train.steps": 4, "seed": 7}
     config = simple_config(tiny_data, **changes)
     train_and_evaluate(config, tmp_path / "run")
-    _, facts = weights_file.load_weights(tmp_path / "run")
+    _, metadata = weights_file.load_weights(tmp_path / "run")
     teacher = LoadedModel(tiny_run)
-    assert [one["selection"] for one in facts["ancestors"]] == [teacher.metadata["selection"]]
+    assert [one["selection"] for one in metadata["ancestors"]] == [teacher.metadata["selection"]]
     identity = json.loads((tmp_path / "run" / "config.json").read_text())
     assert identity["teachers"] == [teacher.digest]
     page = (tmp_path / "run" / "report" / "report.md").read_text()

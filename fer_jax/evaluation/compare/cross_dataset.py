@@ -91,12 +91,12 @@ def evaluate(
             probs = trained.predict(
                 faces.images, num_classes=len(names), batch_size=batch_size, progress=progress
             )
-            facts = trained.metadata | {
+            metadata = trained.metadata | {
                 "trained_data": trained.metadata["data"],
                 "data": read.describe(manifest),
                 "split": split,
             }
-            copies = labelled_split.find_duplicates(trained, faces.images, facts, data_dirs)
+            copies = labelled_split.find_duplicates(trained, faces.images, metadata, data_dirs)
             groups = splits.duplicate_groups(faces.images)
             folder = out_dir / name
             folder.mkdir(parents=True, exist_ok=True)
@@ -105,9 +105,9 @@ def evaluate(
             drawn = bootstrap.resample(probs, faces.labels, groups)
             found = report.headline_figures(probs, faces.labels, drawn)
             noted = {"checkpoint": trained.source, "labels": GIVEN, "data_hash": manifest["content_hash"]}
-            leakage_policy.record_test(facts | noted, found["accuracy"], f"cross dataset, {dataset}")
+            leakage_policy.record_test(metadata | noted, found["accuracy"], f"cross dataset, {dataset}")
             cell = {"checkpoint": name, "dataset": dataset, "num_examples": len(faces)}
-            cell |= {"part": part_of(facts, copies), "copies": leakage_policy.count_copies(copies)}
+            cell |= {"part": part_of(metadata, copies), "copies": leakage_policy.count_copies(copies)}
             cell |= report.select(found, tuple(_FIGURES))
             leak_free = None if copies is None else report.leak_free(probs, faces.labels, groups, copies)
             cells.append(cell | {"without_near": leak_free and leak_free["without_near"]})
@@ -115,20 +115,20 @@ def evaluate(
     return {"split": split, **names, "notes": notes, "cells": cells}
 
 
-def part_of(facts: dict[str, Any], copies: np.ndarray | None) -> str:
+def part_of(metadata: dict[str, Any], copies: np.ndarray | None) -> str:
     """Returns how the training of weights used a dataset: one of `_PARTS`.
 
     Args:
-      facts: as `leakage_policy.assess` takes them.
+      metadata: as `leakage_policy.assess` takes them.
       copies: from `LoadedModel.find_duplicates`.
     """
-    judged = leakage_policy.assess(facts, copies)
+    judged = leakage_policy.assess(metadata, copies)
     if judged["trained_on_this_split"]:
         return "trained on this split"
     if judged["selected_on_this_split"]:
         return "selected on this split"
-    used = [one.hash for one in leakage_policy.used_splits(facts) if one.hash]
-    if leakage_policy.find_splits(used, facts["data"]):
+    used = [one.hash for one in leakage_policy.used_splits(metadata) if one.hash]
+    if leakage_policy.find_splits(used, metadata["data"]):
         return "trained on this dataset"
     if copies is None:
         return "not known"

@@ -143,20 +143,21 @@ def judge(
     }
 
 
-def facts_of(names: Sequence[str], members: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Returns the facts for the report of an ensemble; None unless they are known of every member.
+def metadata_of(names: Sequence[str], members: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Returns the metadata for the report of an ensemble; None unless every member has its own.
 
     The ensemble inherits every influence on a member's weights.
 
     Args:
       names: of the members.
-      members: the facts of their reports, see `report.write_report`.
+      members: the metadata of their reports, see `report.write_report`.
     """
-    if not all(facts.get("trained_data") and facts.get("parameters") for facts in members):
+    if not all(metadata.get("trained_data") and metadata.get("parameters") for metadata in members):
         return None
     first = members[0]
-    facts = {key: first[key] for key in ("split", "data", "data_hash", "trained_data", "trained_data_hash")}
-    facts |= {
+    same = ("split", "data", "data_hash", "trained_data", "trained_data_hash")
+    metadata = {key: first[key] for key in same}
+    metadata |= {
         "emotions": first["emotions"],
         "labels": first["labels"],
         "model": {"name": f"ensemble of {len(members)}", "kwargs": {"members": list(names)}},
@@ -168,8 +169,8 @@ def facts_of(names: Sequence[str], members: Sequence[dict[str, Any]]) -> dict[st
         "ancestors": [],
     }
     for one in members:
-        facts = leakage_policy.inherit(facts, one | {"data": one["trained_data"]})
-    return facts
+        metadata = leakage_policy.inherit(metadata, one | {"data": one["trained_data"]})
+    return metadata
 
 
 def page(found: dict[str, Any], names: Sequence[str], split: str | None, runs: Sequence[str] = ()) -> str:

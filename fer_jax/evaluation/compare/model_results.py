@@ -15,7 +15,7 @@ from fer_jax.data.emotions import CONTEMPT, EMOTIONS, class_names
 from fer_jax.evaluation import predictions_file, run_info
 
 REPORT, PREDICTIONS = "report.json", "predictions.csv"
-FACTS, STORED = "facts.json", "predictions.csv.gz"  # of a stored result, see `result_store`
+METADATA, STORED = "facts.json", "predictions.csv.gz"  # of a stored result, see `result_store`
 _SEED = re.compile(r"seed[_-]?\d+", re.IGNORECASE)
 
 
@@ -27,15 +27,15 @@ class ModelResult:
       name: unique within the comparison.
       path: of the file of predictions, for messages.
       predictions: all of them; labels, groups and copies are None if unknown.
-      facts: about the model and its training, as `report.write_report` takes them, and 'run': {'seconds'} of
-        the training; {} for a plain file of predictions.
+      metadata: as `report.write_report` takes it, and 'run': {'seconds'} of the training;
+        {} for a plain file of predictions.
       notes: on changes to its predictions.
     """
 
     name: str
     path: pathlib.Path
     predictions: predictions_file.Predictions
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
@@ -142,31 +142,31 @@ def shorten(paths: Sequence[Sequence[str]]) -> list[str]:
     return found
 
 
-def read_facts(file: pathlib.Path) -> dict[str, Any]:
-    """Reads the facts about a model beside its file of predictions, {} if there are none.
+def read_metadata(file: pathlib.Path) -> dict[str, Any]:
+    """Reads the metadata beside a model's file of predictions, {} if there is none.
 
     Raises:
       ValueError: they cannot be read.
     """
-    place = next((p for p in (file.with_name(REPORT), file.with_name(FACTS)) if p.is_file()), None)
+    place = next((p for p in (file.with_name(REPORT), file.with_name(METADATA)) if p.is_file()), None)
     if place is None or file.name not in (PREDICTIONS, STORED):
         return {}
     try:
-        facts = json.loads(place.read_text())
+        metadata = json.loads(place.read_text())
         summary = file.parent.parent / "summary.json"
-        if "run" not in facts and file.parent.name == "report" and summary.is_file():
-            facts["run"] = {
+        if "run" not in metadata and file.parent.name == "report" and summary.is_file():
+            metadata["run"] = {
                 "seconds": json.loads(summary.read_text())["seconds"],
                 "commit": run_info.commits(run_info.read_starts(summary.parent)),
             }
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{place} or what belongs to it is damaged: {error}") from error
-    return facts
+    return metadata
 
 
 def _read(file: pathlib.Path, name: str) -> ModelResult:
     known = class_names(8 if CONTEMPT in predictions_file.columns(file) else 7)
-    return ModelResult(name, file, predictions_file.read(file, known), read_facts(file))
+    return ModelResult(name, file, predictions_file.read(file, known), read_metadata(file))
 
 
 def _row(model: ModelResult, place: int) -> str:

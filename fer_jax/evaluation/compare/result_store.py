@@ -1,4 +1,4 @@
-"""Stored results: predictions and facts of models, small enough for a repository.
+"""Stored results: predictions and metadata of models, small enough for a repository.
 
 A stored result is a folder with predictions.csv.gz and facts.json, from which its report's figures, the
 comparison with others and all tables are generated. A stored ablation is a folder with ablation.json and a
@@ -64,25 +64,25 @@ def store(
       replace: whether to replace the result that is stored in the folder.
 
     Returns:
-      The stored facts. Absolute paths in them are shortened to their last part.
+      The stored metadata. Absolute paths in it are shortened to their last part.
 
     Raises:
       FileExistsError: the folder is not empty and `replace` is False, or it holds no result.
       FileNotFoundError: there is no report.
-      ValueError: the report cannot be read, has no facts or labels, was trained by another commit than `run`
-        says, or the robustness is that of other weights or images.
+      ValueError: the report cannot be read, has no metadata or labels, was trained by another commit than
+        `run` says, or the robustness is that of other weights or images.
     """
     file = model_results.find(source)
-    facts = model_results.read_facts(file)
+    metadata = model_results.read_metadata(file)
     found = predictions_file.read(file)
-    if not facts or found.labels is None:
+    if not metadata or found.labels is None:
         raise ValueError(f"{file} is no report's: expected report.json beside it, as fer-jax evaluate writes")
-    kept = {key: facts[key] for key in _KEPT if key in facts}
-    kept["run"] = _run(facts, run)
-    kept["robustness"] = None if robustness is None else _robustness(robustness, facts)
+    kept = {key: metadata[key] for key in _KEPT if key in metadata}
+    kept["run"] = _run(metadata, run)
+    kept["robustness"] = None if robustness is None else _robustness(robustness, metadata)
     with _take_place(folder, replace) as new:
         predictions_file.write(new / model_results.STORED, found, digits=DIGITS)
-        return _write(new / model_results.FACTS, kept)
+        return _write(new / model_results.METADATA, kept)
 
 
 @contextlib.contextmanager
@@ -94,7 +94,7 @@ def _take_place(folder: pathlib.Path, replace: bool) -> Iterator[pathlib.Path]:
             f"{folder} is not empty ({', '.join(found[:3])}{', ...' * (len(found) > 3)}): give another "
             "--name, or --replace to put this result in its place"
         )
-    if found and not {model_results.FACTS, ABLATION}.intersection(found):
+    if found and not {model_results.METADATA, ABLATION}.intersection(found):
         raise FileExistsError(f"{folder} has no stored result that could be replaced: give another --name")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as room:
@@ -106,33 +106,33 @@ def _take_place(folder: pathlib.Path, replace: bool) -> Iterator[pathlib.Path]:
         move_into_place(new, folder)
 
 
-def _run(facts: dict[str, Any], run: StoredRun) -> dict[str, Any]:
+def _run(metadata: dict[str, Any], run: StoredRun) -> dict[str, Any]:
     given = {key: value for key, value in dataclasses.asdict(run).items() if value is not None}
-    known = facts.get("run") or {}
+    known = metadata.get("run") or {}
     noted = known.get("commit")
     if noted and run.commit and not (run.commit.startswith(noted) or noted.startswith(run.commit)):
         raise ValueError(f"--commit {run.commit}: the run notes that {noted} trained it; leave the flag out")
     return dataclasses.asdict(StoredRun()) | known | given | ({"commit": noted} if noted else {})
 
 
-def _robustness(folder: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any]:
+def _robustness(folder: pathlib.Path, metadata: dict[str, Any]) -> dict[str, Any]:
     """Returns the part of robustness.json that is stored."""
     path = folder / "robustness.json"
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: give the --out of fer-jax robustness")
     found = json.loads(path.read_text())
     for key in ("model", "selection", "data_hash", "split", "labels"):
-        if found.get(key) != facts.get(key):
+        if found.get(key) != metadata.get(key):
             raise ValueError(f"{path} is not of the same weights and images as the report: its {key} differs")
     kept = ("num_examples", "clean", "mean_corruption_accuracy", "kept", "leak_free")
     means = {name: of["mean"] for name, of in found["corruptions"].items()}
     return {key: found[key] for key in kept} | {"corruptions": means}
 
 
-def _write(path: pathlib.Path, facts: dict[str, Any]) -> dict[str, Any]:
-    facts = _neutral(facts)
-    write_atomically(path, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
-    return facts
+def _write(path: pathlib.Path, metadata: dict[str, Any]) -> dict[str, Any]:
+    metadata = _neutral(metadata)
+    write_atomically(path, (json.dumps(metadata, indent=1, sort_keys=True) + "\n").encode())
+    return metadata
 
 
 def _neutral(value: Any) -> Any:
@@ -156,7 +156,7 @@ def store_ablation(
       replace: whether to replace the result that is stored in the folder.
 
     Returns:
-      The stored facts, see `load_ablation`.
+      The stored metadata, see `load_ablation`.
 
     Raises:
       FileExistsError: the folder is not empty and `replace` is False, or it holds no result.
@@ -180,11 +180,11 @@ def store_ablation(
         raise ValueError(f"{source} is not complete: {', '.join(results['failed'])} failed")
     runs = [(name, seed) for name, _ in recipes for seed in results["seeds"]]
     files = [model_results.find(source / name / f"seed_{seed}") for name, seed in runs]
-    first = model_results.read_facts(files[0])
-    facts = {
+    first = model_results.read_metadata(files[0])
+    metadata = {
         key: first[key] for key in ("model", "parameters", "config", "data", "data_hash", "split", "emotions")
     }
-    facts |= {
+    metadata |= {
         "seeds": results["seeds"],
         "recipes": recipes,
         "run": _run({}, run),
@@ -193,7 +193,7 @@ def store_ablation(
     with _take_place(folder, replace) as new:
         for (name, seed), of in zip(runs, found, strict=True):
             predictions_file.write(new / f"{name}.{seed}.csv.gz", of, digits=ABLATION_DIGITS)
-        return _write(new / ABLATION, facts)
+        return _write(new / ABLATION, metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,13 +201,13 @@ class Ablation:
     """A stored ablation.
 
     Attributes:
-      facts: 'model', 'parameters', 'config', 'data', 'data_hash', 'split' and 'emotions' of the baseline,
+      metadata: 'model', 'parameters', 'config', 'data', 'data_hash', 'split' and 'emotions' of the baseline,
         'seeds', 'recipes' (pairs of a name and the flags that it adds), 'run' (see `StoredRun`).
       images: number of predicted images.
       figures: of `sweep.compare`.
     """
 
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     images: int
     figures: dict[str, dict[str, Any]]
 
@@ -218,12 +218,11 @@ def load_ablation(folder: pathlib.Path) -> Ablation:
     Raises:
       ValueError: a file cannot be read, or has other images than the first.
     """
-    facts = json.loads((folder / ABLATION).read_text())
-    files = {
-        name: [folder / f"{name}.{seed}.csv.gz" for seed in facts["seeds"]] for name, _ in facts["recipes"]
-    }
-    runs, first = sweep.read_predictions(files, facts["emotions"])
-    return Ablation(facts, len(first.ids), sweep.compare(runs, first.labels, first.groups))
+    metadata = json.loads((folder / ABLATION).read_text())
+    seeds = metadata["seeds"]
+    files = {name: [folder / f"{name}.{seed}.csv.gz" for seed in seeds] for name, _ in metadata["recipes"]}
+    runs, first = sweep.read_predictions(files, metadata["emotions"])
+    return Ablation(metadata, len(first.ids), sweep.compare(runs, first.labels, first.groups))
 
 
 def ablations(root: pathlib.Path) -> list[pathlib.Path]:
@@ -237,7 +236,7 @@ def folders(root: pathlib.Path) -> list[pathlib.Path]:
     Raises:
       FileNotFoundError: there are none.
     """
-    found = sorted(path.parent for path in root.glob(f"*/{model_results.FACTS}"))
+    found = sorted(path.parent for path in root.glob(f"*/{model_results.METADATA}"))
     if not found:
         raise FileNotFoundError(f"there are no stored results in {root}; scripts/store_result.py makes them")
     return found
@@ -255,7 +254,7 @@ def group(paths: list[pathlib.Path]) -> list[list[pathlib.Path]]:
 
 def write_report(folder: pathlib.Path, out_dir: pathlib.Path) -> dict[str, Any]:
     """Writes the report of a stored result, without the pictures that need the faces."""
-    facts = json.loads((folder / model_results.FACTS).read_text())
-    found = predictions_file.read(folder / model_results.STORED, facts["emotions"])
+    metadata = json.loads((folder / model_results.METADATA).read_text())
+    found = predictions_file.read(folder / model_results.STORED, metadata["emotions"])
     of_images = {"groups": found.groups, "copies": found.copies}
-    return report.write_report(out_dir, found.probs, found.labels, found.ids, facts=facts, **of_images)
+    return report.write_report(out_dir, found.probs, found.labels, found.ids, metadata=metadata, **of_images)

@@ -23,16 +23,16 @@ class Compared:
 
     Attributes:
       found: from `significance.compare`.
-      facts: the stored facts of each by name.
+      metadata: the stored metadata of each by name.
     """
 
     found: dict[str, Any]
-    facts: dict[str, dict[str, Any]]
+    metadata: dict[str, dict[str, Any]]
 
     def known(self, key: str) -> dict[str, Any]:
-        """Returns one of the facts by name, best result first, of those results that have it."""
+        """Returns a field of the metadata by name, best result first, of those results that have it."""
         names = [row["name"] for row in significance.best_first(self.found)]
-        return {name: self.facts[name][key] for name in names if self.facts[name].get(key)}
+        return {name: self.metadata[name][key] for name in names if self.metadata[name].get(key)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,14 +64,14 @@ def compare(folders: Sequence[pathlib.Path]) -> dict[str, Compared]:
     compared: dict[str, Compared] = {}
     for group in result_store.group(list(folders)):
         members = model_results.load(group)
-        first = members[0].facts
+        first = members[0].metadata
         labels = first.get("labels", "given")
         parts = (first["data"]["name"], first["split"], None if labels == "given" else labels)
         title = "_".join(filter(None, parts))
         names = itertools.chain([title], (f"{title}_{number}" for number in itertools.count(2)))
         free = next(name for name in names if name not in compared)
-        facts = {member.name: member.facts for member in members}
-        compared[free] = Compared(significance.compare(members), facts)
+        metadata = {member.name: member.metadata for member in members}
+        compared[free] = Compared(significance.compare(members), metadata)
     return compared
 
 
@@ -115,5 +115,5 @@ def _render(name: str, results: Results) -> str:
         corruptions=CORRUPTIONS,
         best_first=significance.best_first,
         band_title=annotators.title,
-        ablation_tables=lambda one: "\n".join(sweep.result_tables(one.figures, one.facts["seeds"])),
+        ablation_tables=lambda one: "\n".join(sweep.result_tables(one.figures, one.metadata["seeds"])),
     )

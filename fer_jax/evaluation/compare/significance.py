@@ -31,7 +31,7 @@ def compare(results: Sequence[ModelResult]) -> dict[str, Any]:
       'split' (None if unknown), 'num_examples', 'bootstrap' (as in a report);
       'copies', how many images have an identical or a near copy in the training or selection of any model
         for which that is known;
-      'models', a list: 'name', facts about the training (None if unknown), 'notes', `FIGURES` and their
+      'models', a list: 'name', metadata about the training (None if unknown), 'notes', `FIGURES` and their
         'interval_95', and for each of `LEAK_FREE` the same figures on the images without copies (None for a
         model whose copies are unknown);
       'pairs', see `pair`, each with 'mcnemar_holm', the p-value adjusted for the number of pairs;
@@ -51,7 +51,7 @@ def compare(results: Sequence[ModelResult]) -> dict[str, Any]:
     for row, adjusted in zip(pairs, holm([row["mcnemar"] for row in pairs]), strict=True):
         row["mcnemar_holm"] = adjusted
     return {
-        "split": results[0].facts.get("split"),
+        "split": results[0].metadata.get("split"),
         "num_examples": len(labels),
         "bootstrap": {
             "resamples": bootstrap.RESAMPLES,
@@ -66,17 +66,17 @@ def compare(results: Sequence[ModelResult]) -> dict[str, Any]:
 
 
 def _model(model: ModelResult, drawn: dict[str, np.ndarray], copies: np.ndarray | None) -> dict[str, Any]:
-    found, facts = model.predictions, model.facts
-    latency = (facts.get("cost") or {}).get("latency")
+    found, metadata = model.predictions, model.metadata
+    latency = (metadata.get("cost") or {}).get("latency")
     row = {
         "name": model.name,
-        "model": (facts.get("model") or {}).get("name"),
-        "parameters": facts.get("parameters"),
-        "flops": (facts.get("cost") or {}).get("flops"),
+        "model": (metadata.get("model") or {}).get("name"),
+        "parameters": metadata.get("parameters"),
+        "flops": (metadata.get("cost") or {}).get("flops"),
         "latency": latency,
-        "run": facts.get("run"),
-        "seed": facts.get("seed"),
-        "tta": facts.get("tta"),
+        "run": metadata.get("run"),
+        "seed": metadata.get("seed"),
+        "tta": metadata.get("tta"),
         "notes": _notes(model),
     } | _part(found.probs, found.labels, drawn)
     for name in LEAK_FREE:
@@ -97,9 +97,9 @@ def _part(probs: np.ndarray, labels: np.ndarray, drawn: dict[str, np.ndarray]) -
 
 def _notes(model: ModelResult) -> list[str]:
     """Returns what a reader has to know before comparing this model with the others."""
-    facts, notes = model.facts, list(model.notes)
-    if facts:
-        judged = leakage_policy.assess(facts, model.predictions.copies)
+    metadata, notes = model.metadata, list(model.notes)
+    if metadata:
+        judged = leakage_policy.assess(metadata, model.predictions.copies)
         if judged["trained_on_this_split"]:
             notes.append("trained on this split")
         elif judged["selected_on_this_split"]:
@@ -108,8 +108,8 @@ def _notes(model: ModelResult) -> list[str]:
             notes.append("whether this split was used in the training is not known")
     else:
         notes.append("nothing is known of the training")
-    if facts.get("annotations"):
-        notes.append(f"extra annotations: {', '.join(facts['annotations'])}")
+    if metadata.get("annotations"):
+        notes.append(f"extra annotations: {', '.join(metadata['annotations'])}")
     return notes
 
 
@@ -175,7 +175,7 @@ def by_seed(results: Sequence[ModelResult], models: Sequence[dict[str, Any]]) ->
     """Summarizes models that differ only in the seed of their training.
 
     Args:
-      results: whose facts hold the configuration and the data of the training.
+      results: whose metadata holds the configuration and the data of the training.
       models: their figures, in the same order.
 
     Returns:
@@ -185,13 +185,13 @@ def by_seed(results: Sequence[ModelResult], models: Sequence[dict[str, Any]]) ->
     """
     groups: dict[str, list[int]] = {}
     for i, model in enumerate(results):
-        if model.facts.get("config"):
-            groups.setdefault(_recipe(model.facts), []).append(i)
+        if model.metadata.get("config"):
+            groups.setdefault(_recipe(model.metadata), []).append(i)
     result = []
     for places in groups.values():
         first: dict[Any, int] = {}
         for i in places:
-            first.setdefault(results[i].facts.get("seed"), i)
+            first.setdefault(results[i].metadata.get("seed"), i)
         if len(first) < 2:
             continue
         seeds, places = list(first), list(first.values())
@@ -208,11 +208,11 @@ def by_seed(results: Sequence[ModelResult], models: Sequence[dict[str, Any]]) ->
     return result
 
 
-def _recipe(facts: dict[str, Any]) -> str:
+def _recipe(metadata: dict[str, Any]) -> str:
     """Returns what two runs have in common that differ only in the seed, and in the place of their data."""
-    config = {key: value for key, value in facts["config"].items() if key not in ("seed", "data")}
-    data = {key: value for key, value in (facts["config"].get("data") or {}).items() if key != "dir"}
-    same = (config, data, facts.get("trained_data_hash"), facts.get("tta"))
+    config = {key: value for key, value in metadata["config"].items() if key not in ("seed", "data")}
+    data = {key: value for key, value in (metadata["config"].get("data") or {}).items() if key != "dir"}
+    same = (config, data, metadata.get("trained_data_hash"), metadata.get("tta"))
     return json.dumps(same, sort_keys=True)
 
 

@@ -25,7 +25,7 @@ def write_report(
     labels: np.ndarray,
     ids: Sequence[str],
     *,
-    facts: dict[str, Any],
+    metadata: dict[str, Any],
     images: Any = None,
     groups: np.ndarray | None = None,
     copies: np.ndarray | None = None,
@@ -35,9 +35,9 @@ def write_report(
     Args:
       out_dir: created if it does not exist; an older report in it is replaced.
       probs: float [N, K], rows that sum to 1.
-      labels: int [N], places in facts['emotions'].
+      labels: int [N], places in metadata['emotions'].
       ids: N names, unique and stable.
-      facts: the metadata of the checkpoint (see `weights_file.load_weights`) with 'split', 'tta', and
+      metadata: the metadata of the checkpoint (see `weights_file.load_weights`) with 'split', 'tta', and
         'checkpoint' (the path of the weights). 'data' and 'data_hash' describe the evaluated dataset;
         'trained_data' and 'trained_data_hash', if they differ, the training dataset; 'annotators' is the
         result of `annotators.compare`, if there are votes.
@@ -59,11 +59,11 @@ def write_report(
     classification.check(probs, labels)
     out_dir = pathlib.Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    facts = _complete(facts)
-    names = facts["emotions"]
-    report = facts | figures(probs, labels, groups, names) | leakage_policy.assess(facts, copies)
+    metadata = _complete(metadata)
+    names = metadata["emotions"]
+    report = metadata | figures(probs, labels, groups, names) | leakage_policy.assess(metadata, copies)
     report["leak_free"] = None if copies is None else leak_free(probs, labels, groups, copies)
-    report["calibrated"] = calibrated(probs, labels, groups, facts)
+    report["calibrated"] = calibrated(probs, labels, groups, metadata)
     mistakes = error_analysis.confident_mistakes(probs, labels)
     report["most_confident_mistakes"] = [str(ids[i]) for i in mistakes]
     # Removed first and written last: next to a report lies all that belongs to it.
@@ -96,13 +96,13 @@ def write_report(
     return report
 
 
-def _complete(facts: dict[str, Any]) -> dict[str, Any]:
-    """Returns the facts, with None for what is unknown."""
+def _complete(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Returns the metadata, with None for what is unknown."""
     known = ("selection", "config", "model", "parameters", "data", "data_hash", "calibration", "annotators")
-    facts = dict.fromkeys(known) | {"annotations": [], "labels": "given"} | facts
-    facts.setdefault("trained_data_hash", facts["data_hash"])
-    facts.setdefault("trained_data", facts["data"])
-    return facts
+    metadata = dict.fromkeys(known) | {"annotations": [], "labels": "given"} | metadata
+    metadata.setdefault("trained_data_hash", metadata["data_hash"])
+    metadata.setdefault("trained_data", metadata["data"])
+    return metadata
 
 
 def figures(
@@ -186,17 +186,18 @@ def calibrated(
     probs: np.ndarray,
     labels: np.ndarray,
     groups: np.ndarray | None,
-    facts: dict[str, Any],
+    metadata: dict[str, Any],
 ) -> dict[str, Any] | None:
     """Returns the calibration after the checkpoint's temperature, None if it has none.
 
     If the temperature was, or may have been, fitted on these images, each half of them is rescaled by the
     temperature of the other half instead ('cross_fitted').
     """
-    fitted = facts["calibration"]
+    fitted = metadata["calibration"]
     if not fitted:
         return None
-    fitted_here = fitted.get("split_hash") in (None, leakage_policy.split_hash(facts["data"], facts["split"]))
+    split_hash = leakage_policy.split_hash(metadata["data"], metadata["split"])
+    fitted_here = fitted.get("split_hash") in (None, split_hash)
     if fitted_here:
         each = np.arange(len(labels)) if groups is None else groups
         scaled = calibration.cross_rescale(probs, labels, each)

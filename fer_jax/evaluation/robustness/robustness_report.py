@@ -25,7 +25,7 @@ def write_report(
     *,
     numbers: np.ndarray,
     seed: int,
-    facts: dict[str, Any],
+    metadata: dict[str, Any],
     copies: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Writes robustness.csv, the pictures, robustness.md and, last, robustness.json.
@@ -37,22 +37,25 @@ def write_report(
       groups: as `degradation.figures` takes them.
       numbers: int [N], the number of each face, see `corruptions.corrupt`.
       seed: of the corruptions.
-      facts: JSON that the report repeats: 'model', 'emotions' (the classes), 'labels', 'checkpoint', 'split',
-        'split_size' (its number of faces), 'data', 'data_hash' and those that `leakage_policy.assess` takes.
+      metadata: JSON that the report repeats: 'model', 'emotions' (the classes), 'labels', 'checkpoint',
+        'split', 'split_size' (its number of faces), 'data', 'data_hash' and those that
+        `leakage_policy.assess` takes.
       copies: int8 [N], see `leakage.find_duplicates`, against the splits that influenced the weights; None if
         unknown.
 
     Returns:
-      The content of robustness.json: the facts, `degradation.figures`, and in 'leak_free' the clean accuracy,
-      the mean corruption accuracy and the share kept of the faces without identical and without near copies.
+      The content of robustness.json: the metadata, `degradation.figures`, and in 'leak_free' the clean
+      accuracy, the mean corruption accuracy and the share kept of the faces without identical and
+      without near copies.
 
     Raises:
       ValueError: the predictions are no distributions.
       OSError: `out_dir` cannot be written.
     """
     out_dir = pathlib.Path(out_dir)
-    report: dict[str, Any] = facts | degradation.figures(predictions, faces.labels, groups) | {"seed": seed}
-    report["note"] = leakage_policy.assess(facts, copies)["note"]
+    figures = degradation.figures(predictions, faces.labels, groups)
+    report: dict[str, Any] = metadata | figures | {"seed": seed}
+    report["note"] = leakage_policy.assess(metadata, copies)["note"]
     report["leak_free"] = None if copies is None else _leak_free(predictions, faces.labels, groups, copies)
     report["unit"] = "images" if groups is None else "groups of identical images"
     for name in ("robustness.json", "robustness.md"):
@@ -60,7 +63,7 @@ def write_report(
     robustness_plots.plot_curves(report, out_dir / "robustness_curves.png")
     robustness_plots.plot_summary(report, out_dir / "robustness_summary.png")
     sheet = out_dir / "corruptions.png"
-    report["example"] = _draw_example(sheet, predictions, faces, numbers, seed, facts["emotions"])
+    report["example"] = _draw_example(sheet, predictions, faces, numbers, seed, metadata["emotions"])
     write_atomically(out_dir / "robustness.csv", _csv(report).encode())
     page = tables.render(
         __package__,

@@ -24,7 +24,7 @@ _ALPHA = 0.45
 
 
 def write_report(
-    out_dir: os.PathLike | str, probs: np.ndarray, maps: np.ndarray, faces: Faces, facts: dict[str, Any]
+    out_dir: os.PathLike | str, probs: np.ndarray, maps: np.ndarray, faces: Faces, metadata: dict[str, Any]
 ) -> dict[str, Any]:
     """Writes a sheet for each class (angry.png, ...), mean_maps.png, saliency.md and, last, saliency.json.
 
@@ -33,16 +33,16 @@ def write_report(
       probs: float [N, K], rows that sum to 1.
       maps: float [N, h, w], at least 0, of the predicted class of each face.
       faces: N faces.
-      facts: JSON that the report repeats: 'model', 'emotions' (the K classes), 'labels', 'checkpoint',
+      metadata: JSON that the report repeats: 'model', 'emotions' (the K classes), 'labels', 'checkpoint',
         'split', 'data', 'data_hash' and others.
 
     Returns:
-      The content of saliency.json: the facts, the maps' size and the faces on each sheet, in order.
+      The content of saliency.json: the metadata, the maps' size and the faces on each sheet, in order.
 
     Raises:
       OSError: `out_dir` cannot be written.
     """
-    out_dir, names = pathlib.Path(out_dir), facts["emotions"]
+    out_dir, names = pathlib.Path(out_dir), metadata["emotions"]
     old_sheets = (f"{name}.png" for name in class_names(8))
     for name in ("saliency.json", "saliency.md", "mean_maps.png", *old_sheets):
         (out_dir / name).unlink(missing_ok=True)
@@ -62,7 +62,7 @@ def write_report(
         plot_sheet(label, names, parts, probs, maps, faces.images, out_dir / f"{name}.png")
         sheets[name] = {part: [rows[i] for i in chosen] for part, chosen in parts.items()}
     plot_mean_maps(probs, maps, faces, names, out_dir / "mean_maps.png")
-    report = facts | {
+    report = metadata | {
         "num_examples": len(faces),
         "map_shape": list(maps.shape[1:]),
         "empty_maps": int((maps.max(axis=(1, 2)) == 0).sum()),

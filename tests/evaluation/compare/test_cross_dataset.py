@@ -37,8 +37,8 @@ def weights(tmp_path_factory, tiny_data):
         key = {"params": np.array([0, count], np.uint32)}
         variables = jax.jit(model.init)(key, np.zeros((1, 12, 12, 1), np.float32))
         own = {"emotions": [*EMOTIONS, "contempt"][:count], "annotations": ["ferplus"] if count == 8 else []}
-        facts = metadata_of(kwargs, 12, tiny_data, **own)
-        export_weights(folder / f"{name}.safetensors", variables, facts)
+        metadata = metadata_of(kwargs, 12, tiny_data, **own)
+        export_weights(folder / f"{name}.safetensors", variables, metadata)
     return [folder / "seven.safetensors", folder / "eight.safetensors"]
 
 
@@ -118,8 +118,8 @@ def test_what_a_split_had_to_do_with_the_weights():
     def part(split, copies=0, selection=None, trained=("t", "v", "w"), **hashes):
         names = dict(zip(("train", "validation", "test"), trained, strict=False))
         known, data = ({"splits": {key: {"hash": of[key]} for key in of}} for of in (names, hashes))
-        facts = {"trained_data": known, "selection": selection, "data": data, "split": split}
-        return cross_dataset.part_of(facts, None if copies is None else np.array([0, copies, 0], np.int8))
+        metadata = {"trained_data": known, "selection": selection, "data": data, "split": split}
+        return cross_dataset.part_of(metadata, None if copies is None else np.array([0, copies, 0], np.int8))
 
     chosen = {"split": "validation", "metric": "accuracy"}
     assert part("train", train="t") == "trained on this split"

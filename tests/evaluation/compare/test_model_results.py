@@ -22,24 +22,24 @@ DATASET = model_results.Split(FACES, LABELS, np.arange(40), lambda: np.zeros(40,
 
 @pytest.fixture
 def save(tmp_path):
-    """Writes predictions, with facts as a report's or without as a plain CSV; where they are."""
+    """Writes predictions, with metadata as a report's or without as a plain CSV; where they are."""
 
-    def write(name, probs, labels=LABELS, ids=FACES, names=EMOTIONS, facts=None):
+    def write(name, probs, labels=LABELS, ids=FACES, names=EMOTIONS, metadata=None):
         table = predictions_file.Predictions(ids, probs, labels, list(names))
-        if facts is None:
+        if metadata is None:
             predictions_file.write(tmp_path / f"{name}.csv", table)
             return tmp_path / f"{name}.csv"
         folder = tmp_path / name / "report"
         folder.mkdir(parents=True)
         predictions_file.write(folder / "predictions.csv", table)
-        (folder / "report.json").write_text(json.dumps(facts))
+        (folder / "report.json").write_text(json.dumps(metadata))
         return tmp_path / name
 
     return write
 
 
 def test_a_run_and_a_plain_file_in_another_order_of_rows_and_columns(save, tmp_path):
-    ours = save("ours", OURS, facts={"split": "validation"})
+    ours = save("ours", OURS, metadata={"split": "validation"})
     (ours / "summary.json").write_text(json.dumps({"seconds": 7020}))
     rows, columns = np.random.default_rng(0).permutation(40), [6, 2, 1, 0, 5, 4, 3]
     with open(tmp_path / "keras.csv", "w", newline="") as file:
@@ -47,7 +47,7 @@ def test_a_run_and_a_plain_file_in_another_order_of_rows_and_columns(save, tmp_p
         csv.writer(file).writerows([["id", *(EMOTIONS[i] for i in columns)], *table])
     first, second = model_results.load([ours, tmp_path / "keras.csv"], DATASET)
     assert (first.name, second.name) == ("ours", "keras")
-    assert first.facts["split"] == "validation" and first.facts["run"]["seconds"] == 7020
+    assert first.metadata["split"] == "validation" and first.metadata["run"]["seconds"] == 7020
     np.testing.assert_array_equal(second.predictions.probs, THEIRS)
     np.testing.assert_array_equal(second.predictions.labels, LABELS)
     assert second.predictions.copies.tolist() == [0] * 40
@@ -92,7 +92,7 @@ def test_a_file_that_does_not_fit_the_dataset(save, change, expected):
 
 
 def test_nothing_there_twice_unlabeled_and_damaged(save, tmp_path):
-    run = save("ours", OURS, facts={})
+    run = save("ours", OURS, metadata={})
     (tmp_path / "best.safetensors").touch()
     theirs = save("theirs", THEIRS, None)
     for paths, kind, message in (

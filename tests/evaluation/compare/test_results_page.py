@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import ROOT, program, random_case, report_facts
+from helpers import ROOT, program, random_case, report_metadata
 
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import predictions_file
@@ -23,12 +23,12 @@ def test_readme_and_results_page_are_what_the_stored_results_say(capsys):
 )
 def test_stored_results_are_small_and_name_no_machine(folder):
     assert (folder / model_results.STORED).stat().st_size < 200_000
-    facts = json.loads((folder / model_results.FACTS).read_text())
-    assert '"/' not in json.dumps(facts)
-    assert all(facts["run"][key] for key in ("command", "commit", "hardware", "seconds"))
+    metadata = json.loads((folder / model_results.METADATA).read_text())
+    assert '"/' not in json.dumps(metadata)
+    assert all(metadata["run"][key] for key in ("command", "commit", "hardware", "seconds"))
 
 
-FACTS = report_facts(accuracy=0.123, preprocess={"image_size": 64})  # the first is not stored
+METADATA = report_metadata(accuracy=0.123, preprocess={"image_size": 64})  # the first is not stored
 LABELS = random_case(0, 120)[1]
 
 
@@ -43,7 +43,7 @@ def write_run(folder, seed, prefix="face"):
     predictions_file.write(
         folder / "report" / "predictions.csv", predictions_file.Predictions(ids, *of_images)
     )
-    (folder / "report" / "report.json").write_text(json.dumps(FACTS))
+    (folder / "report" / "report.json").write_text(json.dumps(METADATA))
     (folder / "summary.json").write_text(json.dumps({"seconds": 3600.0}))
     return folder
 
@@ -82,8 +82,8 @@ def store(root, capsys):
     return call
 
 
-def facts_of(root, name):
-    return json.loads((root / "results" / name / model_results.FACTS).read_text())
+def metadata_of(root, name):
+    return json.loads((root / "results" / name / model_results.METADATA).read_text())
 
 
 def page_of(root):
@@ -99,10 +99,10 @@ def test_what_is_stored(made):
     assert found.copies.tolist() == [0] * 120 and found.groups.tolist() == list(range(120))
     line = gzip.decompress((folder / model_results.STORED).read_bytes()).decode().splitlines()[1]
     assert len(line.split(",")[3].lstrip("0.")) <= 7
-    facts = facts_of(made, "cnn")
+    metadata = metadata_of(made, "cnn")
     expected = {"command": "python -m x", "commit": "abc", "hardware": "a laptop", "seconds": 3600.0}
-    assert facts["run"] == expected and "accuracy" not in facts
-    assert facts["checkpoint"] == "best.safetensors" and facts["config"]["data"]["dir"] == "fer2013"
+    assert metadata["run"] == expected and "accuracy" not in metadata
+    assert metadata["checkpoint"] == "best.safetensors" and metadata["config"]["data"]["dir"] == "fer2013"
 
 
 def test_pages_are_made_from_the_stored_results_alone(made):
@@ -137,11 +137,11 @@ def test_results_of_other_images_or_labels_get_a_table_of_their_own(root):
     more = write_run(root / "runs" / "more", 3, "portrait")
     result_store.store(more, root / "results" / "more", result_store.StoredRun())
     found = results_page.compare(result_store.folders(root / "results"))
-    names = {title: list(group.facts) for title, group in found.items()}
+    names = {title: list(group.metadata) for title, group in found.items()}
     assert names == {"faces_validation": ["cnn", "other"], "faces_validation_2": ["more"]}
     # By other labels the title is longer, and takes nothing from the shorter one, whichever comes first.
-    facts = root / "results" / "cnn" / "facts.json"
-    facts.write_text(json.dumps(facts_of(root, "cnn") | {"labels": "ferplus_majority"}))
+    metadata = root / "results" / "cnn" / "facts.json"
+    metadata.write_text(json.dumps(metadata_of(root, "cnn") | {"labels": "ferplus_majority"}))
     titles = list(results_page.compare([root / "results" / name for name in ("cnn", "more")]))
     assert titles == ["faces_validation_ferplus_majority", "faces_validation"]
 
@@ -163,12 +163,12 @@ def test_the_commit_is_the_one_that_the_run_notes(root, store):
     starts = [start | {"commit": "1a2b3c4"}, start | {"step": 5, "commit": "5d6e7f8-dirty"}]
     path.write_text("".join(json.dumps(start) + "\n" for start in starts))
     store("cnn", "--name=noted")
-    assert facts_of(root, "noted")["run"]["commit"] == "1a2b3c4 and 5d6e7f8-dirty"
+    assert metadata_of(root, "noted")["run"]["commit"] == "1a2b3c4 and 5d6e7f8-dirty"
     message = store("cnn", "--name=noted", "--commit=fc5796f", code=2)
     assert "the run notes that 1a2b3c4 and 5d6e7f8-dirty trained it" in message
     path.write_text(json.dumps(start | {"commit": None}))
     store("cnn", "--name=noted", "--commit=fc5796f", "--replace")
-    assert facts_of(root, "noted")["run"]["commit"] == "fc5796f"
+    assert metadata_of(root, "noted")["run"]["commit"] == "fc5796f"
 
 
 def write_ablation(folder):
@@ -189,8 +189,8 @@ def test_an_ablation_is_stored_and_its_tables_are_generated(root, store, capsys)
     accuracies = write_ablation(root / "runs" / "ablation")
     flags = ("--name=ablation", "--commit=abc", "--hardware=a laptop", "--command=fer-jax sweep")
     store("ablation", *flags)
-    facts = (root / "results" / "ablation" / "ablation.json").read_text()
-    assert "--config.data.drop_ids=suspects.csv" in facts and "/home" not in facts
+    metadata = (root / "results" / "ablation" / "ablation.json").read_text()
+    assert "--config.data.drop_ids=suspects.csv" in metadata and "/home" not in metadata
     results = results_page.collect(root / "results")
     page = results_page.pages(root, results)[root / "RESULTS.md"]
     assert "`fer-jax sweep`, commit abc, a laptop." in page and "120 images of `validation`" in page
@@ -206,7 +206,7 @@ def test_an_ablation_is_stored_and_its_tables_are_generated(root, store, capsys)
     recipes["drop_suspects"] = {"flags": ["--config.data.drop_ids=/home/someone/runs/suspects.csv"]}
     old.write_text(json.dumps({"seeds": [3, 4], "failed": [], "recipes": recipes}))
     store("ablation", *flags, "--replace")
-    assert (root / "results" / "ablation" / "ablation.json").read_text() == facts
+    assert (root / "results" / "ablation" / "ablation.json").read_text() == metadata
 
     run = root / "results" / "ablation" / "drop_suspects.4.csv.gz"
     run.write_bytes(gzip.compress(gzip.decompress(run.read_bytes()).replace(b"face 7,", b"face 700,")))
@@ -243,7 +243,7 @@ def figure(value, key="value"):
 def test_robustness_is_stored_beside_the_report_it_belongs_to(root, store):
     folder = root / "runs" / "robustness"
     folder.mkdir()
-    found = {key: FACTS[key] for key in ("model", "selection", "data_hash", "split")}
+    found = {key: METADATA[key] for key in ("model", "selection", "data_hash", "split")}
     corruptions = {name: {"mean": figure(0.3), "kept": figure(0.6)} for name in CORRUPTIONS}
     corruptions["jpeg"]["mean"] = figure(0.4321)
     near = {"clean": figure(0.45, "accuracy"), "mean_corruption_accuracy": figure(0.25), "kept": figure(0.5)}
@@ -275,7 +275,7 @@ def test_what_the_annotators_say_is_on_the_page(root, store):
     nobody = {"agreement_above": 0.9, "agreement_up_to": 1.0, "num_examples": 0}
     annotators = {"against": against, "bands": [band | {"against": against}, nobody]}
     path = root / "runs" / "cnn" / "report" / "report.json"
-    path.write_text(json.dumps(FACTS | {"annotators": annotators}))
+    path.write_text(json.dumps(METADATA | {"annotators": annotators}))
     store("cnn", "--name", "cnn", "--replace")
     page = page_of(root)
     assert "| given labels, all images | 50.0 (48.0 - 51.0) |" in page

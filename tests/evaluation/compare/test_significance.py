@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import random_case, report_facts
+from helpers import random_case, report_metadata
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
@@ -17,7 +17,7 @@ from fer_jax.evaluation import predictions_file
 from fer_jax.evaluation.compare import comparison_page, comparison_plots, significance
 from fer_jax.evaluation.compare.model_results import ModelResult
 
-FACTS = report_facts()
+METADATA = report_metadata()
 derandomized = settings(max_examples=60, deadline=None, derandomize=True)
 
 
@@ -34,10 +34,10 @@ def cases(count=3, images=300):
     return [np.exp(x) / np.exp(x).sum(axis=1, keepdims=True) for x in logits], labels
 
 
-def model(name, probs, labels, groups=None, copies=None, facts=FACTS, **more):
+def model(name, probs, labels, groups=None, copies=None, metadata=METADATA, **more):
     ids = [f"face {i}" for i in range(len(probs))]
     found = predictions_file.Predictions(ids, probs, labels, list(EMOTIONS), groups, copies)
-    return ModelResult(name, name, found, facts | more)
+    return ModelResult(name, name, found, metadata | more)
 
 
 @derandomized
@@ -88,7 +88,7 @@ def test_copies_are_left_out_for_all_models_alike():
     copies = np.zeros((2, 60), np.int8)
     copies[0, :5], copies[1, 5:12] = 2, 1
     models = [model(f"r{i}", probs[i], labels, copies=copies[i]) for i in range(2)]
-    found = significance.compare([*models, model("plain", probs[2], labels, facts={})])
+    found = significance.compare([*models, model("plain", probs[2], labels, metadata={})])
     assert found["copies"] == {"near": 7, "identical": 5}
     first, second, plain = found["models"]
     for row, p in ((first, probs[0]), (second, probs[1])):
@@ -101,7 +101,7 @@ def test_copies_are_left_out_for_all_models_alike():
 
 def test_runs_that_differ_in_the_seed_are_summed_up_once_each():
     probs, labels = cases(4, 80)
-    models = [model("plain", probs[3], labels, facts={})]
+    models = [model("plain", probs[3], labels, metadata={})]
     for name, p, seed, epochs, folder in (
         ("mixup/seed_0", 0, 0, 2, "a"),
         ("mixup/seed_1", 1, 1, 2, "b"),
@@ -134,7 +134,7 @@ def test_the_page_and_the_pictures(tmp_path):
     probs, labels = cases()
     run = {"seconds": 7020}
     models = [model(f"run_{i}", probs[i], labels, cost=cost(2.0 + 3 * i), run=run) for i in range(2)]
-    found = significance.compare([*models, model("a|b<i>", probs[2], labels, facts={})])
+    found = significance.compare([*models, model("a|b<i>", probs[2], labels, metadata={})])
     comparison_page.write(tmp_path, found)
     text = (tmp_path / "compare.md").read_text()
     (line, *_) = [line for line in text.splitlines() if line.startswith("| run_0 |")]
@@ -151,7 +151,7 @@ def test_the_page_and_the_pictures(tmp_path):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "compare.json").read_text()) == found
     assert "3 pairs differ" in comparison_page.summary(found)[-1]
-    alone = significance.compare([dataclasses.replace(models[0], facts=FACTS)])
+    alone = significance.compare([dataclasses.replace(models[0], metadata=METADATA)])
     assert comparison_page.summary(alone)[-1] == "one model: there is nothing to compare it with"
     comparison_page.write(tmp_path, alone)
     assert not (tmp_path / "latency.png").exists()

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 from cleanlab.filter import find_label_issues
-from helpers import report_facts
+from helpers import report_metadata
 from markdown_it import MarkdownIt
 from PIL import Image
 from sklearn import metrics
@@ -17,7 +17,7 @@ from fer_jax.evaluation import leakage_policy, predictions_file
 from fer_jax.evaluation.metrics import bootstrap, calibration
 from fer_jax.evaluation.report import report
 
-FACTS = report_facts(split="test", tta="flip")
+METADATA = report_metadata(split="test", tta="flip")
 
 
 def predictions(count=400, seed=0):
@@ -28,11 +28,11 @@ def predictions(count=400, seed=0):
     return probs / probs.sum(axis=1, keepdims=True), labels, images
 
 
-def write(out, probs, labels, images=None, *, ids=None, groups=None, copies=None, **facts):
+def write(out, probs, labels, images=None, *, ids=None, groups=None, copies=None, **metadata):
     """The report's content and its page."""
     ids = [f"image {i}" for i in range(len(labels))] if ids is None else ids
     rest = {"images": images, "groups": groups, "copies": copies}
-    result = report.write_report(out, probs, labels, ids, facts=FACTS | facts, **rest)
+    result = report.write_report(out, probs, labels, ids, metadata=METADATA | metadata, **rest)
     return result, (out / "report.md").read_text()
 
 
@@ -78,7 +78,7 @@ def test_every_figure_is_scikit_learns_on_the_predictions_file(whole):
         assert pair["share_of_label"] == matrix[row, column] / (y == row).sum()
 
 
-def test_classes_go_by_the_names_in_the_facts(tmp_path):
+def test_classes_have_the_names_in_the_metadata(tmp_path):
     names = [*EMOTIONS, "contempt"]
     labels = np.arange(16) % 8
     probs = np.full((16, 8), 0.02)
@@ -111,12 +111,15 @@ def test_what_users_and_files_name_does_nothing_on_the_page(tmp_path):
     bad = "a|b `<img src=x>` <script>f()</script> [x](javascript:f) ![y](//z)\n\n# h"
     distill = {"teachers": [bad, 3], "weight": 0.5, "temperature": 2.0}
     calibrated = {"temperature": 2.0, "split": bad, "split_hash": "other"}
-    facts = {"checkpoint": bad, "version": bad, "tta": bad, "seed": bad, "annotations": [bad]}
-    facts |= {"model": {"name": bad, "kwargs": {bad: bad}}, "data": {"name": bad, "splits": {}}}
-    facts |= {"selection": {"split": bad, "metric": bad, "value": 0.5, "step": 3}, "calibration": calibrated}
+    metadata = {"checkpoint": bad, "version": bad, "tta": bad, "seed": bad, "annotations": [bad]}
+    metadata |= {"model": {"name": bad, "kwargs": {bad: bad}}, "data": {"name": bad, "splits": {}}}
+    metadata |= {
+        "selection": {"split": bad, "metric": bad, "value": 0.5, "step": 3},
+        "calibration": calibrated,
+    }
     latency = {"milliseconds": 1.0, "hardware": bad, "quartiles_milliseconds": [1.0, 2.0]}
-    facts |= {"config": {"distill": distill}, "cost": {"flops": 10, "latency": latency}}
-    _, page = write(tmp_path, probs, labels, emotions=[bad, *EMOTIONS[1:]], split=bad, **facts)
+    metadata |= {"config": {"distill": distill}, "cost": {"flops": 10, "latency": latency}}
+    _, page = write(tmp_path, probs, labels, emotions=[bad, *EMOTIONS[1:]], split=bad, **metadata)
     tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(page)
     assert [token.type for token in tokens].count("heading_open") == page.count("\n## ") + 1
     inline = [child for token in tokens if token.type == "inline" for child in token.children]
@@ -134,7 +137,7 @@ def test_json_is_complete_sorted_and_stable(tmp_path):
     result = json.loads((tmp_path / "a" / "report.json").read_text())
     assert list(result) == sorted(result) and result == returned
     assert {"accuracy", "macro_f1", "num_examples", "split", "data_hash"} <= result.keys()
-    assert result["config"] == FACTS["config"] and result["checkpoint"] == FACTS["checkpoint"]
+    assert result["config"] == METADATA["config"] and result["checkpoint"] == METADATA["checkpoint"]
     for name in ("report.json", "report.md", "predictions.csv"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
@@ -229,16 +232,16 @@ def test_the_page_refuses_what_the_policy_refuses(tmp_path):
     probs, labels, _ = predictions(30)
     copies = np.zeros(30, np.int8)
     result, page = write(tmp_path, probs, labels, copies=copies, split="validation")
-    facts = FACTS | {"split": "validation", "trained_data": FACTS["data"]}
-    expected = leakage_policy.assess(facts, copies)
+    metadata = METADATA | {"split": "validation", "trained_data": METADATA["data"]}
+    expected = leakage_policy.assess(metadata, copies)
     assert {key: result[key] for key in expected} == expected
     assert f"**{expected['note']}**" in page and "**Headline" not in page
 
 
 def test_calibrated_figures(tmp_path):
     probs, labels, _ = predictions(400)
-    facts = FACTS | {"calibration": {"temperature": 2.0, "split": "validation", "split_hash": "v"}}
-    result, page = write(tmp_path, probs, labels, calibration=facts["calibration"])
+    metadata = METADATA | {"calibration": {"temperature": 2.0, "split": "validation", "split_hash": "v"}}
+    result, page = write(tmp_path, probs, labels, calibration=metadata["calibration"])
     scaled = np.sqrt(probs) / np.sqrt(probs).sum(axis=1, keepdims=True)
     found = result["calibrated"]
     assert found["loss"] == pytest.approx(metrics.log_loss(labels, scaled))
@@ -247,11 +250,11 @@ def test_calibrated_figures(tmp_path):
     assert found["interval_95"]["loss"][0] < found["loss"] < found["interval_95"]["loss"][1]
     assert "fitted on `validation`" in page
     # The split that it was fitted on, whatever selected the weights.
-    here = report.calibrated(probs, labels, None, facts | {"split": "validation", "selection": None})
+    here = report.calibrated(probs, labels, None, metadata | {"split": "validation", "selection": None})
     assert here["cross_fitted"] is True and here["loss"] != found["loss"]
     others = {"split": "validation", "data": {"name": "others", "splits": {"validation": {"hash": "x"}}}}
-    assert report.calibrated(probs, labels, None, facts | others)["cross_fitted"] is False
-    assert report.calibrated(probs, labels, None, facts | {"calibration": None}) is None
+    assert report.calibrated(probs, labels, None, metadata | others)["cross_fitted"] is False
+    assert report.calibrated(probs, labels, None, metadata | {"calibration": None}) is None
 
 
 def test_duplicates_that_disagree_are_listed_and_shown(tmp_path):
@@ -271,10 +274,10 @@ def test_duplicates_that_disagree_are_listed_and_shown(tmp_path):
     assert not (tmp_path / "twins.png").exists()
 
 
-def test_facts_that_are_missing_are_said_to_be(tmp_path):
+def test_missing_metadata_is_reported(tmp_path):
     probs, labels, _ = predictions(30)
-    facts = {"split": "test", "tta": "none", "checkpoint": "x.safetensors", "emotions": list(EMOTIONS)}
-    result = report.write_report(tmp_path, probs, labels, list(map(str, range(30))), facts=facts)
+    metadata = {"split": "test", "tta": "none", "checkpoint": "x.safetensors", "emotions": list(EMOTIONS)}
+    result = report.write_report(tmp_path, probs, labels, list(map(str, range(30))), metadata=metadata)
     assert result["config"] is None and result["data_hash"] is None
     assert "| seed | not recorded |" in (tmp_path / "report.md").read_text()
 

@@ -205,10 +205,10 @@ def test_what_is_on_the_sheets(tmp_path):
     faces = Faces(images, labels, one_hot(labels), [f"face {i}" for i in range(90)])
     maps = rng.random((90, 3, 3))
     maps[7] = 0
-    facts = {"model": {"name": "cnn_relu"}, "split": "test", "data_hash": "abc"}
-    facts |= {"emotions": list(EMOTIONS), "labels": "given", "checkpoint": find_weights("cnn_1m")}
+    metadata = {"model": {"name": "cnn_relu"}, "split": "test", "data_hash": "abc"}
+    metadata |= {"emotions": list(EMOTIONS), "labels": "given", "checkpoint": find_weights("cnn_1m")}
     (tmp_path / "neutral.png").write_text("of an older report")
-    found = saliency_report.write_report(tmp_path, probs, maps, faces, facts | {"data": {"name": "tiny"}})
+    found = saliency_report.write_report(tmp_path, probs, maps, faces, metadata | {"data": {"name": "tiny"}})
     assert json.loads((tmp_path / "saliency.json").read_text()) == found
     assert found["map_shape"] == [3, 3] and found["empty_maps"] == 1
     assert list(found["sheets"]) == list(EMOTIONS[:6])
