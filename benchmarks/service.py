@@ -1,4 +1,4 @@
-"""How the HTTP service bears load, against the predictor alone.
+"""Measures the HTTP service under load, beside the predictor alone.
 
     python benchmarks/service.py --seconds 120
 
@@ -13,10 +13,8 @@ leave. Bars: no error; over the second half of the load and after the large imag
 of memory added.
 """
 
-import argparse
-import asyncio
+import collections
 import contextlib
-import dataclasses
 import io
 import itertools
 import os
@@ -27,17 +25,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import httpx2
+import numpy as np
+from interleaved import make_parser
+from PIL import Image
 
-import httpx2  # noqa: E402
-import numpy as np  # noqa: E402
-from PIL import Image  # noqa: E402
-
-from fer_jax import Predictor  # noqa: E402
-from fer_jax.data.sources import synthetic  # noqa: E402
+from fer_jax import Predictor
+from fer_jax.data.sources import synthetic
 
 PHOTO, FACES = 512, 4  # side in pixels; faces in it
 GROWTH = 0.02, 10e6  # of the memory: as a share, or bytes
@@ -49,30 +46,29 @@ LARGE = 5000  # side in pixels
 Request = tuple[str, bytes]  # path and query; the image
 
 
-@dataclasses.dataclass(frozen=True)
-class Load:
-    """What came of a stretch of load.
+class Load(NamedTuple):
+    """The result of a period of load.
 
     Attributes:
-      seconds: that it took.
-      latencies: float [N], in seconds, of the requests that were answered with 200.
-      errors: what went wrong, by its name or status.
+      seconds: its length.
+      latencies: in seconds, of the requests that were answered with 200.
+      errors: how often each occurred.
       memory: of the server, in bytes, once a second.
     """
 
     seconds: float
-    latencies: np.ndarray
+    latencies: list[float]
     errors: dict[str, int]
     memory: list[float]
 
     @property
     def rate(self) -> float:
-        """Returns the successful replies per second."""
+        """Successful replies a second."""
         return len(self.latencies) / self.seconds
 
 
 def draw_requests(count: int) -> list[Request]:
-    """Faces and photographs in turn."""
+    """Returns faces and photographs in turn."""
     faces = synthetic.generate(count, seed=0, split="test")[0][..., 0]
     requests = []
     for number in range(count):
@@ -92,26 +88,23 @@ def _encode(image: Image.Image, kind: str) -> bytes:
 
 
 @contextlib.contextmanager
-def serve(*arguments: str) -> Iterator[str]:
-    """Starts a server as a process of its own, yields its address when it is ready, and stops it at the end.
+def serve(*arguments: str) -> Iterator[httpx2.Client]:
+    """Starts the service, and yields a client of it once it is ready.
 
     Raises:
-      RuntimeError: it did not start, or did not end with code 0.
+      RuntimeError: it does not start, or does not end with code 0.
     """
     command = [sys.executable, "-m", "fer_jax", "serve", "--port", "0", *arguments]
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
-        address = None
-        for line in server.stderr:
-            if found := re.search(r"running on (http://\S+)", line):
-                address = found[1]
-                break
-            sys.stderr.write(line)
-        if not address:
+        starts = (re.search(r"running on (http://\S+)", line) for line in server.stderr)
+        if not (found := next(filter(None, starts), None)):
             raise RuntimeError(f"{' '.join(command)} did not start")
-        while httpx2.get(f"{address}/ready").status_code != httpx2.codes.OK:
-            time.sleep(0.5)
-        yield address
+        limits = httpx2.Limits(max_connections=None)
+        with httpx2.Client(base_url=found[1], timeout=60, limits=limits) as client:
+            while client.get("/ready").status_code != httpx2.codes.OK:
+                time.sleep(0.5)
+            yield client
         server.send_signal(signal.SIGTERM)
         server.stderr.read()
         if code := server.wait(STOP_SECONDS):
@@ -120,41 +113,37 @@ def serve(*arguments: str) -> Iterator[str]:
         server.kill()
 
 
-async def measure(address: str, requests: list[Request], clients: int, seconds: float) -> Load:
+def memory_of(client: httpx2.Client) -> float:
+    """Returns the bytes that the server has in memory, NaN where it does not say."""
+    found = re.search(r"^process_resident_memory_bytes (\S+)", client.get("/metrics").text, re.MULTILINE)
+    return float(found[1]) if found else float("nan")
+
+
+def measure(client: httpx2.Client, requests: list[Request], clients: int, seconds: float) -> Load:
     """Sends requests for some seconds."""
-    latencies, errors, memory = [], {}, []
-    started = time.perf_counter()
-    turn = itertools.cycle(requests)
-    limits = httpx2.Limits(max_connections=clients + 1)
-    async with httpx2.AsyncClient(base_url=address, timeout=60, limits=limits) as client:
+    latencies, errors, memory = [], collections.Counter(), []
+    started, turn = time.perf_counter(), itertools.cycle(requests)
 
-        async def send_on() -> None:
-            while time.perf_counter() - started < seconds:
-                path, image = next(turn)
-                began = time.perf_counter()
-                try:
-                    reply = await client.post(path, files={"images": ("image", image)})
-                    error = None if reply.status_code == httpx2.codes.OK else str(reply.status_code)
-                except httpx2.HTTPError as failure:
-                    error = type(failure).__name__
-                if error is None:
-                    latencies.append(time.perf_counter() - began)
-                else:
-                    errors[error] = errors.get(error, 0) + 1
+    def send(_: int) -> None:
+        while (began := time.perf_counter()) < started + seconds:
+            path, image = next(turn)
+            try:
+                client.post(path, files={"images": ("image", image)}).raise_for_status()
+                latencies.append(time.perf_counter() - began)
+            except httpx2.HTTPError as error:
+                errors[str(getattr(error, "response", error))] += 1
 
-        async def watch() -> None:
-            while time.perf_counter() - started < seconds:
-                text = (await client.get("/metrics")).text
-                found = re.search(r"^process_resident_memory_bytes (\S+)", text, re.MULTILINE)
-                memory.append(float(found[1]) if found else float("nan"))
-                await asyncio.sleep(1)
-
-        await asyncio.gather(watch(), *(send_on() for _ in range(clients)))
-    return Load(time.perf_counter() - started, np.array(latencies), errors, memory)
+    with ThreadPoolExecutor(clients) as threads:
+        sending = threads.map(send, range(clients))
+        while time.perf_counter() < started + seconds:
+            memory.append(memory_of(client))
+            time.sleep(1)
+        list(sending)  # raises what they raised
+    return Load(time.perf_counter() - started, latencies, errors, memory)
 
 
 def describe(load: Load) -> str:
-    """Returns rate, latencies, errors and memory."""
+    """Returns the rate, latencies, errors and memory as text."""
     p50, p95, p99 = (1e3 * value for value in np.percentile(load.latencies, (50, 95, 99)))
     start, middle, end = (1e-6 * load.memory[place] for place in (0, len(load.memory) // 2, -1))
     return (
@@ -183,49 +172,38 @@ def predict_alone(predictor: Predictor, requests: list[Request], seconds: float)
             return count / passed
 
 
-def send_large(address: str) -> float:
+def send_large(client: httpx2.Client) -> float:
     """Sends two requests of two large images at the same time; returns the bytes that they leave in use."""
     pixels = np.zeros((LARGE, LARGE, 3), np.uint8)
     pixels[..., 1] = 9
     files = [("images", ("large", _encode(Image.fromarray(pixels), "PNG")))] * 2
-
-    async def send() -> None:
-        async with httpx2.AsyncClient(base_url=address, timeout=60) as client:
-            replies = await asyncio.gather(*(client.post("/predict", files=files) for _ in range(2)))
-            for reply in replies:
-                reply.raise_for_status()
-
-    before = asyncio.run(measure(address, [], 0, 0.0)).memory[-1]
-    asyncio.run(send())
-    return asyncio.run(measure(address, [], 0, 0.0)).memory[-1] - before
+    before = memory_of(client)
+    with ThreadPoolExecutor(2) as threads:
+        for reply in threads.map(lambda _: client.post("/predict", files=files), range(2)):
+            reply.raise_for_status()
+    return memory_of(client) - before
 
 
 def main() -> int:
     """Prints all measurements; the exit code is 1 when a bar is missed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=120, help="of load on the service alone")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--model", default="cnn")
     parser.add_argument("--detector", default="yunet")
     args = parser.parse_args()
     requests = draw_requests(16)
-
-    def load(address: str, seconds: float) -> Load:
-        return asyncio.run(measure(address, requests, args.clients, seconds))
-
-    with serve("--model", args.model, "--detector", args.detector) as address:
-        load(address, WARM_UP)
-        whole = load(address, args.seconds)
+    with serve("--model", args.model, "--detector", args.detector) as client:
+        measure(client, requests, args.clients, WARM_UP)
+        whole = measure(client, requests, args.clients, args.seconds)
         print(f"{args.clients} clients, {os.cpu_count()} cores\n{describe(whole)}", flush=True)
         predictor = Predictor.load(args.model, args.detector)
         predict_alone(predictor, requests, WARM_UP)
-        rates = [
-            (load(address, TURN_SECONDS).rate, predict_alone(predictor, requests, TURN_SECONDS))
-            for _ in range(TURNS)
-        ]
-        left = send_large(address)
+        rates = []
+        for _ in range(TURNS):
+            own = measure(client, requests, args.clients, TURN_SECONDS).rate
+            rates.append((own, predict_alone(predictor, requests, TURN_SECONDS)))
+        left = send_large(client)
     for name, turns in zip(("service", "predictor alone"), zip(*rates, strict=True), strict=True):
         print(f"in turns, {name:15s}: {', '.join(f'{turn:.1f}' for turn in turns)} images/s")
     ratio = statistics.median(one / other for one, other in rates)

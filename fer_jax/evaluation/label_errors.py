@@ -1,21 +1,15 @@
 """Labels that are probably wrong, by confident learning (Northcutt et al. 2021, arXiv:1911.00068)."""
 
-from __future__ import annotations
-
 import pathlib
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fer_jax import tables
-from fer_jax.evaluation import plots
+from fer_jax import plotting, tables
 from fer_jax.evaluation.metrics import classification
 from fer_jax.io_utils import write_atomically
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class Suspect(NamedTuple):
@@ -74,7 +68,7 @@ def write_suspects(path: pathlib.Path, suspects: Sequence[Suspect], names: Seque
 
 def plot_suspects(
     images: Any, suspects: Sequence[Suspect], names: Sequence[str], path: pathlib.Path
-) -> Figure:
+) -> "plotting.Figure":
     """Draws suspects, each with its label, the label's probability, and the suggested class.
 
     Args:
@@ -85,4 +79,4 @@ def plot_suspects(
     """
     captions = [f"{names[s.label]} {100 * s.quality:.1f} %\nrather {names[s.suggested]}" for s in suspects]
     title = f"The {len(suspects)} most doubtful labels: the label and its probability, the likelier class"
-    return plots.plot_faces(images[np.array([s.index for s in suspects], int)], captions, title, path)
+    return plotting.plot_faces(images[np.array([s.index for s in suspects], int)], captions, title, path)

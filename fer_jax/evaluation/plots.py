@@ -1,25 +1,18 @@
 """Figures of an evaluation. Functions that draw one write it to `path` as PNG and return it."""
 
-from __future__ import annotations
-
 import pathlib
-import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.image import AxesImage
-
-_LETTERS_PER_INCH = 11  # of a title of 12 points, fewer than an average text has
+from fer_jax import plotting
+from fer_jax.plotting import new_figure, save
 
 
 def draw_confusion(
-    axis: Axes, matrix: np.ndarray, names: Sequence[str], *, percent: bool = False
-) -> AxesImage:
+    axis: "plotting.Axes", matrix: np.ndarray, names: Sequence[str], *, percent: bool = False
+) -> "plotting.AxesImage":
     """Draws a confusion matrix int [K, K] (rows: true class), shaded by the share of the true class.
 
     If the counts were the shade, a common class would drown the others.
@@ -44,7 +37,7 @@ def draw_confusion(
     return picture
 
 
-def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: pathlib.Path) -> Figure:
+def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: pathlib.Path) -> "plotting.Figure":
     """Draws a confusion matrix int [K, K] (rows: true class) twice: images, and shares of the row."""
     figure, (left, right) = new_figure(12.5, 5.6, columns=2)
     draw_confusion(left, matrix, names)
@@ -56,7 +49,7 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: pathlib.Path)
     return save(figure, path)
 
 
-def plot_reliability(report: dict[str, Any], path: pathlib.Path) -> Figure:
+def plot_reliability(report: dict[str, Any], path: pathlib.Path) -> "plotting.Figure":
     """Draws the accuracy by confidence, and how many images have that confidence.
 
     Args:
@@ -101,7 +94,9 @@ def _filled_bins(reliability: dict[str, Sequence[float]]) -> tuple[dict[str, np.
     return table, table["count"] > 0
 
 
-def plot_per_class(per_class: dict[str, dict[str, Any]], macro_f1: float, path: pathlib.Path) -> Figure:
+def plot_per_class(
+    per_class: dict[str, dict[str, Any]], macro_f1: float, path: pathlib.Path
+) -> "plotting.Figure":
     """Draws precision, recall and F1 of each class with their intervals, from those of `report.figures`."""
     names, rows = list(per_class), list(per_class.values())
     figure, axis = new_figure(10, 4.8)
@@ -129,7 +124,7 @@ def plot_per_class(per_class: dict[str, dict[str, Any]], macro_f1: float, path: 
     return save(figure, path)
 
 
-def plot_risk_coverage(report: dict[str, Any], path: pathlib.Path) -> Figure:
+def plot_risk_coverage(report: dict[str, Any], path: pathlib.Path) -> "plotting.Figure":
     """Draws the accuracy of the answers against the share answered, from the result of `report.figures`."""
     figure, axis = new_figure(7, 4.6)
     draw_risk_coverage(axis, report)
@@ -137,7 +132,7 @@ def plot_risk_coverage(report: dict[str, Any], path: pathlib.Path) -> Figure:
     return save(figure, path)
 
 
-def draw_risk_coverage(axis: Axes, report: dict[str, Any]) -> None:
+def draw_risk_coverage(axis: "plotting.Axes", report: dict[str, Any]) -> None:
     """Draws the curve of `plot_risk_coverage`."""
     curve = report["risk_coverage"]
     axis.plot(curve["coverage"], 1 - np.array(curve["risk"]), color="C0", label="the surest answered")
@@ -152,60 +147,3 @@ def draw_risk_coverage(axis: Axes, report: dict[str, Any]) -> None:
     axis.set(xlabel="share of the images that is answered", ylabel="accuracy of the answers", xlim=(0, 1.06))
     axis.grid(alpha=0.3)
     axis.legend(loc="lower left")
-
-
-def plot_faces(
-    images: np.ndarray,
-    captions: Sequence[str],
-    title: str,
-    path: pathlib.Path,
-    columns: int = 8,
-    places: Sequence[int] | None = None,
-) -> Figure:
-    """Draws a sheet of faces uint8 [N, H, W, 1 or 3], each with its caption above.
-
-    Args:
-      images, captions, title, path: what to draw, and where to write it.
-      columns: faces in a row.
-      places: ascending, the cell of each face, counted row by row; None puts one after the other.
-    """
-    columns = min(columns, max(len(images), 4))
-    places = range(len(images)) if places is None else places
-    rows = max(places, default=0) // columns + 1
-    width, height = 1.08, 1.38  # of a cell, in faces; one axis for all draws faster than many
-    across = 1.45 * width * columns
-    lines = textwrap.wrap(title, int(_LETTERS_PER_INCH * across))
-    figure, axis = new_figure(across, 1.45 * height * rows + 0.5 + 0.2 * (len(lines) - 1))
-    for i, image, caption in zip(places, images, captions, strict=True):
-        left, top = i % columns * width, i // columns * height
-        gray = image.shape[-1] == 1
-        pixels, colors = (image[..., 0], "gray") if gray else (image, None)
-        # The longer side fills the cell.
-        high, wide = np.array(image.shape[:2]) / max(image.shape[:2])
-        extent = (left + 0.5 - wide / 2, left + 0.5 + wide / 2, top + high, top)
-        axis.imshow(pixels, colors, vmin=0, vmax=255, interpolation="bicubic", extent=extent)
-        axis.text(left + 0.5, top - 0.06, caption, fontsize=8.5, ha="center", va="baseline")
-    axis.set(xlim=(0, columns * width - 0.08), ylim=(rows * height - 0.36, -0.36))
-    axis.axis("off")
-    figure.suptitle("\n".join(lines), fontsize=12)
-    return save(figure, path)
-
-
-def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **kwargs) -> tuple[Figure, Any]:
-    """Returns a figure (size in inches) and its axes, as `Figure.subplots(**kwargs)` returns them.
-
-    It does not use pyplot, whose state and windows are global.
-    """
-    # Matplotlib takes a second to load, and most importers of this module draw late or never.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, **kwargs)
-
-
-def save(figure: Figure, path: pathlib.Path, dpi: int = 110) -> Figure:
-    """Writes a figure as PNG and returns it."""
-    figure.savefig(path, dpi=dpi)
-    return figure

@@ -7,6 +7,7 @@ from PIL import Image
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
+from fer_jax import plotting
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import plots
 from fer_jax.evaluation.report import report
@@ -137,7 +138,7 @@ def test_faces_and_captions_do_not_overlap(tmp_path, count, shape, size):
     images = np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
     captions = [f"{EMOTIONS[i % 7]} taken for\nsurprise 100.{i % 10} %" for i in range(count)]
     title = "The most confident mistakes: the label, what it was taken for, how surely"
-    figure = plots.plot_faces(images, captions, title, tmp_path / "f.png")
+    figure = plotting.plot_faces(images, captions, title, tmp_path / "f.png")
     assert_png(tmp_path / "f.png", size)
     (axis,) = figure.axes
     assert [text.get_text() for text in axis.texts] == captions

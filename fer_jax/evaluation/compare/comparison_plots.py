@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from fer_jax.evaluation import plots
+from fer_jax import plotting
 from fer_jax.evaluation.compare import significance
 
 
 def plot_accuracies(found: dict[str, Any], path: pathlib.Path) -> Figure:
     """Draws the accuracy of each model, and that without near copies, with intervals; best at the top."""
     rows = significance.best_first(found)[::-1]
-    figure, axis = plots.new_figure(8.5, 1.5 + 0.42 * max(len(rows), 2))
+    figure, axis = plotting.new_figure(8.5, 1.5 + 0.42 * max(len(rows), 2))
     places = np.arange(len(rows))
     kinds = ((0.13, "C0", "o", "all images", rows),)
     if any(row["without_near"] for row in rows):
@@ -35,12 +35,12 @@ def plot_accuracies(found: dict[str, Any], path: pathlib.Path) -> Figure:
     axis.grid(axis="x", alpha=0.3)
     if len(kinds) > 1:
         axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, fontsize=9)
-    return plots.save(figure, path)
+    return plotting.save(figure, path)
 
 
 def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
     """Draws accuracy against latency with their intervals, and the Pareto front."""
-    figure, axis = plots.new_figure(8, 5.2)
+    figure, axis = plotting.new_figure(8, 5.2)
     by_name, labels = {row["name"]: row for row in found["models"]}, []
     medians = [row["latency"]["milliseconds"] for row in found["models"] if row["latency"]]
     wide = max(medians) > 3 * min(medians)  # a shorter axis of powers of ten has hardly a tick
@@ -77,7 +77,7 @@ def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
     figure.legend(loc="outside lower right", ncols=2, fontsize=9, frameon=False)
     figure.draw_without_rendering()  # sets the layout
     _write_beside(axis, labels)
-    return plots.save(figure, path)
+    return plotting.save(figure, path)
 
 
 def _write_beside(axis: Axes, labels: Sequence[tuple[str, Any]]) -> None:

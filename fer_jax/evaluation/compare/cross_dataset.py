@@ -1,28 +1,23 @@
 """Every model on every dataset: does a model trained on one dataset do well on the others?"""
 
-from __future__ import annotations
-
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from fer_jax import tables
+from fer_jax import plotting, tables
 from fer_jax.data import splits
 from fer_jax.data.dataset import read
 from fer_jax.data.emotions import CONTEMPT, EMOTIONS, class_names
 from fer_jax.data.ferplus import GIVEN
-from fer_jax.evaluation import labelled_split, leakage_policy, plots, predictions_file
+from fer_jax.evaluation import labelled_split, leakage_policy, predictions_file
 from fer_jax.evaluation.compare import model_results
 from fer_jax.evaluation.metrics import bootstrap
 from fer_jax.evaluation.report import report
 from fer_jax.io_utils import write_atomically
 from fer_jax.loaded_model import LoadedModel
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PICTURE = "cross.png"
 _FIGURES = {"accuracy": "Accuracy", "macro_f1": "Macro F1"}
@@ -162,12 +157,12 @@ def write(out_dir: pathlib.Path, found: dict[str, Any]) -> str:
     return page
 
 
-def plot(found: dict[str, Any], path: pathlib.Path) -> Figure:
+def plot(found: dict[str, Any], path: pathlib.Path) -> "plotting.Figure":
     """Draws accuracy and macro F1 as two shaded tables, with a number and a remark in each cell."""
     names, datasets = found["checkpoints"], found["datasets"]
     cells = {(cell["checkpoint"], cell["dataset"]): cell for cell in found["cells"]}
     width, height = 3.6 + 3.0 * len(datasets), 1.9 + 0.75 * len(names)
-    figure, axes = plots.new_figure(max(width, 8), height, columns=2, sharey=True)
+    figure, axes = plotting.new_figure(max(width, 8), height, columns=2, sharey=True)
     for axis, (key, title) in zip(axes, _FIGURES.items(), strict=True):
         values = 100 * np.array([[cells[name, dataset][key] for dataset in datasets] for name in names])
         picture = axis.imshow(values, cmap="Blues", vmin=0, vmax=100, aspect="auto")
@@ -180,4 +175,4 @@ def plot(found: dict[str, Any], path: pathlib.Path) -> Figure:
     axes[0].set_yticks(range(len(names)), names)
     figure.suptitle(f"On {found['split']}, in percent (rows: models, columns: datasets)", fontsize=11)
     figure.colorbar(picture, ax=list(axes), shrink=0.9, label="percent")
-    return plots.save(figure, path)
+    return plotting.save(figure, path)

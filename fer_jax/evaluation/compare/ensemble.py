@@ -1,20 +1,15 @@
 """An ensemble of networks: the mean of their probabilities, and which networks to include."""
 
-from __future__ import annotations
-
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from fer_jax import tables
-from fer_jax.evaluation import leakage_policy, plots
+from fer_jax import plotting, tables
+from fer_jax.evaluation import leakage_policy
 from fer_jax.evaluation.metrics import bootstrap, classification
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PICTURE = "ensemble.png"
 
@@ -186,7 +181,7 @@ def page(found: dict[str, Any], names: Sequence[str], split: str | None, runs: S
     return tables.render(__package__, "ensemble.md.j2", **known)
 
 
-def plot(found: dict[str, Any], images: int, split: str | None, path: pathlib.Path) -> Figure:
+def plot(found: dict[str, Any], images: int, split: str | None, path: pathlib.Path) -> "plotting.Figure":
     """Draws the accuracy by the number of networks, and that of each alone.
 
     Args:
@@ -194,7 +189,7 @@ def plot(found: dict[str, Any], images: int, split: str | None, path: pathlib.Pa
       images, split: the number of images, and their split, None if it has no name.
       path: of the picture.
     """
-    figure, axis = plots.new_figure(7, 4.2)
+    figure, axis = plotting.new_figure(7, 4.2)
     counts = np.arange(1, len(found["order"]) + 1)
     together = 100 * np.array(found["accuracies"])
     alone = 100 * np.array([found["single"][place] for place in found["order"]])
@@ -207,4 +202,4 @@ def plot(found: dict[str, Any], images: int, split: str | None, path: pathlib.Pa
     axis.set(xlabel="networks, in the order of selection", ylabel="accuracy in percent", xticks=counts)
     axis.grid(alpha=0.3)
     axis.legend()
-    return plots.save(figure, path)
+    return plotting.save(figure, path)

@@ -1,22 +1,16 @@
 """Trials compared with a baseline or ranked: figures with intervals, tables and pictures."""
 
-from __future__ import annotations
-
 import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import scipy  # whose parts load when they are used
 
-from fer_jax import tables
-from fer_jax.evaluation import plots, predictions_file
+from fer_jax import plotting, tables
+from fer_jax.evaluation import predictions_file
 from fer_jax.evaluation.metrics import bootstrap, calibration, classification
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 BASELINE = "baseline"
 DIFFERENCES, RANKING = "differences.png", "sweep.png"
@@ -181,7 +175,9 @@ def _difference(row: Mapping[str, Any]) -> str:
     return f"**{text}**" if low > 0 or high < 0 else text
 
 
-def plot_differences(result: Mapping[str, Mapping[str, Mapping[str, Any]]], path: pathlib.Path) -> Figure:
+def plot_differences(
+    result: Mapping[str, Mapping[str, Mapping[str, Any]]], path: pathlib.Path
+) -> "plotting.Figure":
     """Draws every trial's difference from the baseline with its interval, in points, one panel per figure.
 
     Args:
@@ -190,7 +186,7 @@ def plot_differences(result: Mapping[str, Mapping[str, Mapping[str, Any]]], path
     """
     trials = [name for name in result if name != BASELINE]
     height = 1.6 + 0.38 * max(len(trials), 2)
-    figure, axes = plots.new_figure(13, height, columns=len(FIGURES), sharey=True)
+    figure, axes = plotting.new_figure(13, height, columns=len(FIGURES), sharey=True)
     places = np.arange(len(trials))[::-1]
     for axis, (key, title) in zip(axes, FIGURES.items(), strict=True):
         for place, name in zip(places, trials, strict=True):
@@ -210,13 +206,12 @@ def plot_differences(result: Mapping[str, Mapping[str, Mapping[str, Any]]], path
     axes[0].set_ylim(-0.6, len(trials) - 0.4)
     title = "Difference from the baseline (its figure in brackets), with 95 % intervals"
     figure.suptitle(title, fontsize=11)
-    figure.savefig(path, dpi=110)
-    return figure
+    return plotting.save(figure, path)
 
 
 def plot_ranking(
     result: Mapping[str, Any], trials: Mapping[str, Mapping[str, str]], path: pathlib.Path, by: str
-) -> Figure:
+) -> "plotting.Figure":
     """Draws one of the `FIGURES` with its intervals against each field that differs, one panel per field.
 
     Args:
@@ -231,7 +226,7 @@ def plot_ranking(
             fields.setdefault(field, {})[name] = value
     fields = {field: values for field, values in fields.items() if len(set(values.values())) > 1} or fields
     width = max(4.2 * len(fields), 6)
-    figure, axes = plots.new_figure(width, 4.2, columns=len(fields), sharey=True, squeeze=False)
+    figure, axes = plotting.new_figure(width, 4.2, columns=len(fields), sharey=True, squeeze=False)
     for axis, (field, values) in zip(axes[0], fields.items(), strict=True):
         for name, place in zip(values, _set_places(axis, list(values.values())), strict=True):
             low, high = (100 * bound for bound in result[name][by]["mean_interval_95"])
@@ -242,11 +237,10 @@ def plot_ranking(
         axis.grid(axis="y", alpha=0.3)
     axes[0, 0].set_ylabel(f"{FIGURES[by]} in percent")
     figure.suptitle("Every trial with its 95 % interval, the best in red", fontsize=11)
-    figure.savefig(path, dpi=110)
-    return figure
+    return plotting.save(figure, path)
 
 
-def _set_places(axis: Axes, values: Sequence[str]) -> list[float]:
+def _set_places(axis: "plotting.Axes", values: Sequence[str]) -> list[float]:
     """Prepares an axis for a field's values; returns where each trial stands: at its number or its tick."""
     try:
         numbers = [float(value) for value in values]

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax import tables
-from fer_jax.evaluation import label_errors, leakage, plots
+from fer_jax import plotting, tables
+from fer_jax.evaluation import label_errors, leakage
 from fer_jax.io_utils import write_atomically
 
 MISTAKES = 32  # faces on the sheet of mistakes
@@ -43,14 +43,14 @@ def draw(
     if len(wrong):
         captions = [f"{label[i]} taken for\n{prediction[i]} {100 * probs[i].max():.1f} %" for i in wrong]
         title = "The most confident mistakes: the label, the prediction and its probability"
-        plots.plot_faces(images[wrong], captions, title, sheet)
+        plotting.plot_faces(images[wrong], captions, title, sheet)
     rows = [row for row in hardest(probs, labels) if len(row)]
     shown = np.concatenate(rows)
     captions = [f"{label[i]} {100 * probs[i, labels[i]]:.1f} %\n{prediction[i]}" for i in shown]
     title = "Each class's hardest faces: the label and its probability, the prediction"
     # Every class begins a row.
     places = [row * PER_CLASS + i for row, members in enumerate(rows) for i in range(len(members))]
-    plots.plot_faces(images[shown], captions, title, out_dir / "hardest.png", PER_CLASS, places)
+    plotting.plot_faces(images[shown], captions, title, out_dir / "hardest.png", PER_CLASS, places)
 
 
 def write_suspects(
@@ -111,6 +111,6 @@ def write_twins(
         shown = np.stack([first[pairs], second[pairs]], axis=1).ravel()
         captions = [f"{label[i]}, taken for\n{prediction[i]} {100 * probs[i].max():.1f} %" for i in shown]
         title = "Pairs of nearly the same face with different predictions: the label, the prediction"
-        plots.plot_faces(images[shown], captions, title, sheet)
+        plotting.plot_faces(images[shown], captions, title, sheet)
     counts = {"predictions_differ": int(differ.sum()), "labels_differ": int(labelled.sum())}
     return {"pairs": len(first)} | counts

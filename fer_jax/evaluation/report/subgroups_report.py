@@ -1,21 +1,15 @@
 """The figures of a split by attributes of its images, written beside the report."""
 
-from __future__ import annotations
-
 import json
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from fer_jax import tables
+from fer_jax import plotting, tables
 from fer_jax.evaluation.metrics import subgroups
-from fer_jax.evaluation.plots import new_figure, save
 from fer_jax.io_utils import write_atomically
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def write(out_dir: os.PathLike | str, found: dict[str, Any]) -> None:
@@ -34,11 +28,11 @@ def write(out_dir: os.PathLike | str, found: dict[str, Any]) -> None:
     write_atomically(out_dir / "subgroups.json", text.encode())
 
 
-def plot(found: dict[str, Any], path: pathlib.Path) -> Figure:
+def plot(found: dict[str, Any], path: pathlib.Path) -> "plotting.Figure":
     """Draws a row for each attribute and a panel for each figure: the groups and their intervals."""
     attributes = found["attributes"]
     counts = [max(len(of["groups"]), 1) for of in attributes.values()]
-    figure, axes = new_figure(
+    figure, axes = plotting.new_figure(
         13,
         sum(0.34 * count + 0.9 for count in counts) + 0.3,
         len(counts),
@@ -63,4 +57,4 @@ def plot(found: dict[str, Any], path: pathlib.Path) -> Figure:
         row[0].set_ylabel(attribute, fontsize=11, weight="bold")
     small = f"; gray: fewer than {subgroups.MIN_IMAGES} images"
     figure.suptitle(f"By group, with 95 % intervals (in brackets the images{small})", fontsize=11)
-    return save(figure, path, dpi=100)
+    return plotting.save(figure, path, dpi=100)

@@ -1,18 +1,14 @@
 """Figures of a training run."""
 
-from __future__ import annotations
-
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from fer_jax import plotting
 from fer_jax.evaluation import plots
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # The metrics for selection, and the names of their curves.
 _SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
@@ -25,7 +21,7 @@ def save_image(image: np.ndarray, path: pathlib.Path) -> None:
 
 def plot_training(
     records: Sequence[dict[str, Any]], path: pathlib.Path, *, metric: str = "accuracy"
-) -> Figure:
+) -> "plotting.Figure":
     """Draws loss, scores, learning rate and speed over the epochs.
 
     Args:
@@ -34,7 +30,7 @@ def plot_training(
       metric: that the run selects on ("accuracy", "balanced_accuracy" or "macro_f1"); its first
         maximum is circled.
     """
-    figure, ((loss, score), (rate, speed)) = plots.new_figure(12, 8, rows=2, columns=2)
+    figure, ((loss, score), (rate, speed)) = plotting.new_figure(12, 8, rows=2, columns=2)
     train = [r for r in records if r["kind"] == "train"]
     evals = [r for r in records if r["kind"] == "eval"]
     marker = "." if len(evals) < 60 else None
@@ -64,12 +60,12 @@ def plot_training(
         axis.grid(alpha=0.3)
     loss.legend()
     score.legend(fontsize=9)
-    return plots.save(figure, path, dpi=100)
+    return plotting.save(figure, path, dpi=100)
 
 
 def confusion_image(matrix: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Returns a confusion matrix int [K, K] (rows: true class) as an image uint8 [H, W, 3]."""
-    figure, axis = plots.new_figure(6, 5.5)
+    figure, axis = plotting.new_figure(6, 5.5)
     plots.draw_confusion(axis, matrix, names)
     canvas: Any = figure.canvas
     canvas.draw()

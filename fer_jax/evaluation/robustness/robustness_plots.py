@@ -1,25 +1,19 @@
 """Figures of robustness. Functions that draw one write it to `path` as PNG and return it."""
 
-from __future__ import annotations
-
 import pathlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from fer_jax.evaluation.plots import new_figure, save
+from fer_jax import plotting
 from fer_jax.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-
-def plot_curves(report: dict[str, Any], path: pathlib.Path) -> Figure:
+def plot_curves(report: dict[str, Any], path: pathlib.Path) -> "plotting.Figure":
     """Draws the accuracy by severity, a panel for each corruption, from `degradation.figures`."""
     columns = 4
     rows = -(-len(CORRUPTIONS) // columns)
-    figure, axes = new_figure(13, 2.75 * rows + 0.4, rows, columns, sharey=True, squeeze=False)
+    figure, axes = plotting.new_figure(13, 2.75 * rows + 0.4, rows, columns, sharey=True, squeeze=False)
     clean = report["clean"]
     for axis, (name, found) in zip(axes.flat, report["corruptions"].items(), strict=False):
         points = [clean, *found["severities"]]
@@ -45,12 +39,12 @@ def plot_curves(report: dict[str, Any], path: pathlib.Path) -> Figure:
         "accuracy that the mean over severities keeps)",
         fontsize=11,
     )
-    return save(figure, path, dpi=100)
+    return plotting.save(figure, path, dpi=100)
 
 
-def plot_summary(report: dict[str, Any], path: pathlib.Path) -> Figure:
+def plot_summary(report: dict[str, Any], path: pathlib.Path) -> "plotting.Figure":
     """Draws the mean accuracy of each corruption over its severities, the worst at the bottom."""
-    figure, axis = new_figure(9, 0.32 * len(CORRUPTIONS) + 1.6)
+    figure, axis = plotting.new_figure(9, 0.32 * len(CORRUPTIONS) + 1.6)
     found = sorted(report["corruptions"].items(), key=lambda item: item[1]["mean"]["value"])
     values = np.array([of["mean"]["value"] for _, of in found])
     between = np.array([of["mean"]["interval_95"] for _, of in found]).T
@@ -70,49 +64,4 @@ def plot_summary(report: dict[str, Any], path: pathlib.Path) -> Figure:
     axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
     axis.grid(axis="x", alpha=0.3)
     axis.set_axisbelow(True)
-    return save(figure, path)
-
-
-def plot_sheet(
-    clean: np.ndarray,
-    clean_caption: str,
-    corrupted: dict[str, np.ndarray],
-    captions: dict[str, Sequence[tuple[str, bool]]],
-    path: pathlib.Path,
-) -> Figure:
-    """Draws one face under all corruptions and severities.
-
-    Args:
-      clean: uint8 [H, W, 1 or 3].
-      clean_caption: under it.
-      corrupted: for each corruption the five faces uint8 [5, h, w, 1 or 3].
-      captions: for each corruption five texts, and whether each prediction is right; others are red.
-      path: of the picture.
-    """
-    blocks, names = 2, list(corrupted)
-    rows = -(-len(names) // blocks)
-    name_width, width, height = 1.5, 1.06, 1.3
-    block_width = name_width + len(SEVERITIES) * width + 0.3
-    figure, axis = new_figure(1.05 * blocks * block_width, 1.05 * (rows + 1) * height + 0.2)
-
-    def face(image, left, top, caption, color):
-        extent = (left, left + 1, top + 1, top)
-        pixels, colors = (image[..., 0], "gray") if image.shape[-1] == 1 else (image, None)
-        axis.imshow(pixels, colors, vmin=0, vmax=255, interpolation="nearest", extent=extent)
-        axis.text(left + 0.5, top + 1.03, caption, fontsize=8, ha="center", va="top", color=color)
-
-    face(clean, name_width, 0, clean_caption, "black")
-    axis.text(0, 0.5, "clean", fontsize=10, va="center")
-    note = "Under each face its prediction and the probability; mistakes in red.\nSeverities 1 to 5."
-    axis.text(name_width + 1.3, 0.5, note, fontsize=10, va="center")
-    for number, name in enumerate(names):
-        left, top = number // rows * block_width, (number % rows + 1) * height
-        corruption = CORRUPTIONS[name]
-        level = f"{corruption.level}\n{corruption.levels[0]:.3g} to {corruption.levels[-1]:.3g}"
-        axis.text(left, top + 0.42, corruption.title, fontsize=10, va="center")
-        axis.text(left, top + 0.66, level, fontsize=7, va="top")
-        for place, (image, (text, right)) in enumerate(zip(corrupted[name], captions[name], strict=True)):
-            face(image, left + name_width + place * width, top, text, "black" if right else "C3")
-    axis.set(xlim=(0, blocks * block_width - 0.3), ylim=((rows + 1) * height, -0.05))
-    axis.axis("off")
-    return save(figure, path)
+    return plotting.save(figure, path)

@@ -1,5 +1,6 @@
 """The report on robustness: figures as JSON, a table as CSV, a page to read, and pictures."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax import tables
+from fer_jax import plotting, tables
 from fer_jax.data.faces import Faces
 from fer_jax.evaluation import leakage, leakage_policy
 from fer_jax.evaluation.robustness import degradation, robustness_plots
@@ -108,19 +109,19 @@ def _draw_example(
     clean = predictions[degradation.CLEAN]
     own = np.where(clean.argmax(axis=1) == faces.labels, clean[np.arange(len(clean)), faces.labels], 0)
     chosen = int(own.argmax())
-    image = faces.images[np.array([chosen])]
-
-    def caption(key: str) -> tuple[str, bool]:
-        row = predictions[key][chosen]
-        return f"{names[row.argmax()]} {100 * row.max():.0f} %", row.argmax() == faces.labels[chosen]
-
-    corrupted, captions = {}, {}
-    for name in CORRUPTIONS:
-        number = [numbers[chosen]]
-        copies = [corrupt(image, name, severity, seed=seed, numbers=number) for severity in SEVERITIES]
-        corrupted[name] = np.concatenate(copies)
-        captions[name] = [caption(degradation.condition(name, severity)) for severity in SEVERITIES]
-    robustness_plots.plot_sheet(image[0], caption(degradation.CLEAN)[0], corrupted, captions, path)
+    image, number = faces.images[np.array([chosen])], [numbers[chosen]]
+    images, captions, wrong = [image[0]], ["clean"], [False]
+    for name, severity in itertools.product(CORRUPTIONS, SEVERITIES):
+        images += list(corrupt(image, name, severity, seed=seed, numbers=number))
+        probs = predictions[degradation.condition(name, severity)][chosen]
+        level = f"{CORRUPTIONS[name].title} {CORRUPTIONS[name].levels[severity - 1]:.3g}"
+        captions.append(f"{level}\n{names[probs.argmax()]} {100 * probs.max():.0f} %")
+        wrong.append(bool(probs.argmax() != faces.labels[chosen]))
+    captions[0] += f"\n{names[faces.labels[chosen]]} {100 * own[chosen]:.0f} %"
+    columns = 2 * len(SEVERITIES)
+    places = [0, *range(columns, columns + len(images) - 1)]  # the clean one has a row of its own
+    title = "One face under every corruption: its level, the prediction and its probability (red: a mistake)"
+    plotting.plot_faces(images, captions, title, path, columns, places, wrong)
     return str(faces.ids[chosen])
 
 

@@ -8,13 +8,11 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
-from fer_jax import tables
+from fer_jax import plotting, tables
 from fer_jax.data.emotions import class_names
 from fer_jax.data.faces import Faces
-from fer_jax.evaluation.plots import new_figure, save
 from fer_jax.io_utils import write_atomically
 from fer_jax.pretrained.registry import network_name
 
@@ -110,8 +108,8 @@ def plot_sheet(
     maps: np.ndarray,
     images: Any,
     path: pathlib.Path,
-) -> Figure:
-    """Draws the faces of a class that are classified correctly, and below them those that are not.
+) -> "plotting.Figure":
+    """Draws the faces of a class and their maps: those classified correctly, and below them the others.
 
     Args:
       label: the class.
@@ -122,41 +120,24 @@ def plot_sheet(
       images: uint8 [N, H, W, C], an array or an object indexed by integer arrays.
       path: of the picture.
     """
-    columns, width, height, head = 4, 2.16, 1.26, 0.36
-    rows = [-(-len(chosen) // columns) for chosen in parts.values()]
-    total = sum(rows) * height + head * sum(1 for n in rows if n)
-    figure, axis = new_figure(1.5 * columns * width, 1.5 * total + 0.5)
-    titles = {
-        "right": f"{names[label]}, predicted as {names[label]}",
-        "mistaken": f"{names[label]}, predicted as another class",
-    }
-    top = 0.0
-    for (part, chosen), count in zip(parts.items(), rows, strict=True):
-        if not count:
-            continue
-        axis.text(0, top + head / 2, titles[part], fontsize=12, va="center", weight="bold")
-        top += head
-        for place, (i, image) in enumerate(zip(chosen, images[np.asarray(chosen)], strict=True)):
-            left, y = place % columns * width, top + place // columns * height
-            pair = np.concatenate([_enlarged(image), overlay(image, maps[i])], axis=1)
-            axis.imshow(pair, extent=(left, left + 2, y + 1, y))
-            text = f"predicted: {names[int(probs[i].argmax())]} {100 * probs[i].max():.0f} %"
-            if part == "mistaken":
-                text += f" ({names[label]} {100 * probs[i, label]:.0f} %)"
-            axis.text(left + 1, y + 1.03, text, fontsize=9, ha="center", va="top")
-        top += count * height
-    axis.set(xlim=(0, columns * width - 0.16), ylim=(top, 0))
-    axis.axis("off")
-    title = "Grad-CAM of the predicted class of each face, from the highest confidence to the lowest"
-    figure.suptitle(title, fontsize=11)
-    return save(figure, path, dpi=100)
+    columns, pictures, captions, places, wrong = 8, [], [], [], []
+    for part, chosen in parts.items():
+        first = -(-len(pictures) // columns) * columns  # of a row
+        for i, image in zip(chosen, images[np.asarray(chosen)], strict=True):
+            pictures += [_enlarged(image), overlay(image, maps[i])]
+            captions.append(f"{names[int(probs[i].argmax())]} {100 * probs[i].max():.0f} %")
+            captions.append(f"{names[label]} {100 * probs[i, label]:.0f} %" if part == "mistaken" else "")
+            wrong += [part == "mistaken"] * 2
+        places += range(first, first + 2 * len(chosen))
+    title = f"{names[label]}: Grad-CAM of the prediction, by descending confidence (red: mistakes)"
+    return plotting.plot_faces(pictures, captions, title, path, columns, places, wrong)
 
 
 def plot_mean_maps(
     probs: np.ndarray, maps: np.ndarray, faces: Faces, names: Sequence[str], path: pathlib.Path
-) -> Figure:
+) -> "plotting.Figure":
     """Draws the mean face and the mean map, each scaled to 1 first, of each class's correct predictions."""
-    figure, axes = new_figure(2 * len(names), 2.9, 1, len(names), squeeze=False)
+    figure, axes = plotting.new_figure(2 * len(names), 2.9, 1, len(names), squeeze=False)
     right = probs.argmax(axis=1) == faces.labels
     highest = maps.max(axis=(1, 2))
     for label, (name, axis) in enumerate(zip(names, axes[0], strict=True)):
@@ -172,4 +153,4 @@ def plot_mean_maps(
         axis.imshow(overlay(mean, (maps[chosen] / highest[chosen, None, None]).mean(axis=0)))
     title = "Mean face and mean Grad-CAM of the correctly classified faces whose map is not dark all over"
     figure.suptitle(title, fontsize=11)
-    return save(figure, path, dpi=100)
+    return plotting.save(figure, path, dpi=100)
