@@ -12,7 +12,6 @@ import json
 import sys
 
 import numpy as np
-from interleaved import make_parser
 
 from fer_jax import tables
 from fer_jax.commands import common
@@ -22,7 +21,7 @@ OURS = "fer_jax"
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = make_parser(__doc__)
+    parser = common.plain_parser(__doc__)
     common.add_weights(parser)
     parser.add_argument("--data", required=True, metavar="DATA", help="made by fer-jax prepare")
     parser.add_argument("--out", required=True, metavar="OUT", help="folder for the exports and the table")

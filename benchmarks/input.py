@@ -3,9 +3,9 @@
     python benchmarks/input.py
 
 First the host side alone: shuffled batches of faces with their augmentation parameters drawn. The peers do
-the same work: they shuffle the same faces, gather and batch them, and draw the same parameters with the same
-function once per batch, either gathering a whole batch or face by face. A peer that is not installed is
-skipped. Bar: 50,000 faces of 48x48 per second and core.
+the same work: they shuffle the same faces, gather a whole batch at once (face by face they take longer), and
+draw the same parameters with the same function. A peer that is not installed is skipped. Bar: 50,000 faces of
+48x48 per second and core.
 
 Then the device side of the augmentation, on the default device. benchmarks/step.py measures how long training
 waits for its input.
@@ -18,12 +18,13 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import numpy as np
-from interleaved import make_parser, medians
+from interleaved import medians
 
+from fer_jax.commands import common
 from fer_jax.data import augment, pipeline, transforms
 from fer_jax.data.faces import Faces, one_hot
 
@@ -48,39 +49,24 @@ def fer_jax_stream(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Ite
     return pipeline.TrainStream(faces, batch_size, ranges, seed=0)
 
 
-def tf_whole_batches(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Iterator:
+def tf_stream(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Iterator:
     """Returns a tf.data stream over indices; each batch is gathered at once."""
     import tensorflow as tf
 
     with tf.device("CPU"):
         images, targets = tf.constant(faces.images), tf.constant(faces.targets)
-    draw = _tf_draw(batch_size, ranges)
-    dataset = tf.data.Dataset.range(len(faces)).shuffle(len(faces)).repeat().batch(batch_size)
-    dataset = dataset.map(lambda i: (tf.gather(images, i), tf.gather(targets, i), *draw()))
-    return dataset.prefetch(pipeline.READ_AHEAD).as_numpy_iterator()
-
-
-def tf_face_by_face(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Iterator:
-    """Returns a tf.data stream over faces, which are copied into batches."""
-    import tensorflow as tf
-
-    draw = _tf_draw(batch_size, ranges)
-    dataset = tf.data.Dataset.from_tensor_slices((faces.images, faces.targets))
-    dataset = dataset.shuffle(len(faces)).repeat().batch(batch_size)
-    dataset = dataset.map(lambda images, targets: (images, targets, *draw()))
-    return dataset.prefetch(pipeline.READ_AHEAD).as_numpy_iterator()
-
-
-def _tf_draw(batch_size: int, ranges: augment.Ranges) -> Callable:
-    """Returns `augment.draw` as an operation of a TensorFlow graph."""
-    import tensorflow as tf
-
     rng = np.random.default_rng(0)
-    draw = lambda: tuple(augment.draw(ranges, batch_size, rng).values())  # noqa: E731
-    return lambda: tf.numpy_function(draw, [], [tf.float32] * len(draw()))
+
+    def draw():
+        return tuple(augment.draw(ranges, batch_size, rng).values())
+
+    drawn = functools.partial(tf.numpy_function, draw, [], [tf.float32] * len(draw()))
+    dataset = tf.data.Dataset.range(len(faces)).shuffle(len(faces)).repeat().batch(batch_size)
+    dataset = dataset.map(lambda i: (tf.gather(images, i), tf.gather(targets, i), *drawn()))
+    return dataset.prefetch(pipeline.READ_AHEAD).as_numpy_iterator()
 
 
-def torch_whole_batches(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Iterator:
+def torch_stream(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Iterator:
     """Returns a torch DataLoader stream over batches of indices; each batch is gathered at once."""
     import torch
     from torch.utils.data import BatchSampler, DataLoader, RandomSampler
@@ -102,29 +88,11 @@ def torch_whole_batches(faces: Faces, batch_size: int, ranges: augment.Ranges) -
     return itertools.chain.from_iterable(itertools.repeat(loader))
 
 
-def torch_face_by_face(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Iterator:
-    """Returns a torch DataLoader stream over faces, which are collated into batches."""
-    import torch
-    from torch.utils.data import DataLoader, TensorDataset, default_collate
-
-    rng = np.random.default_rng(0)
-
-    def collate(examples):
-        drawn = augment.draw(ranges, len(examples), rng)
-        return [*default_collate(examples), *map(torch.from_numpy, drawn.values())]
-
-    dataset = TensorDataset(torch.from_numpy(faces.images), torch.from_numpy(faces.targets))
-    loader = DataLoader(dataset, batch_size, shuffle=True, collate_fn=collate, drop_last=True)
-    return itertools.chain.from_iterable(itertools.repeat(loader))
-
-
 # Name, required module, function that makes the endless stream.
 STREAMS = (
     ("fer_jax (Grain)", "grain", fer_jax_stream),
-    ("tf.data, whole batches", "tensorflow", tf_whole_batches),
-    ("tf.data, face by face", "tensorflow", tf_face_by_face),
-    ("torch DataLoader, whole batches", "torch", torch_whole_batches),
-    ("torch DataLoader, face by face", "torch", torch_face_by_face),
+    ("tf.data", "tensorflow", tf_stream),
+    ("torch DataLoader", "torch", torch_stream),
 )
 
 
@@ -145,7 +113,7 @@ def compare_streams(
     streams = {}
     for name, module, make in STREAMS:
         if importlib.util.find_spec(module) is None:
-            print(f"{name:32s} skipped: {module} is not installed")
+            print(f"{name:20s} skipped: {module} is not installed")
             continue
         streams[name] = make(faces, batch_size, ranges)
         for _ in range(WARM_UP):
@@ -157,7 +125,7 @@ def compare_streams(
     per_core = {}
     for name, rounds in rates.items():
         wall, per_core[name] = (statistics.median(rate) for rate in zip(*rounds, strict=True))
-        print(f"{name:32s} {wall:10,.0f} faces/s {per_core[name]:10,.0f} faces/s per core")
+        print(f"{name:20s} {wall:10,.0f} faces/s {per_core[name]:10,.0f} faces/s per core")
     return per_core
 
 
@@ -176,7 +144,7 @@ def measure_augmentation(faces: Faces, batch_size: int, ranges: augment.Ranges) 
 
 def main() -> int:
     """Prints all measurements; returns 1 if the bar is missed."""
-    parser = make_parser(__doc__)
+    parser = common.plain_parser(__doc__)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--preset", choices=sorted(augment.PRESETS), default="cnn")
     parser.add_argument("--seconds", type=float, default=6, help="to measure each stream for")

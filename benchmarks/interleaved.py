@@ -1,6 +1,5 @@
 """Timing of peers in turns, in this process or one process each: other load meets all of them alike."""
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -15,11 +14,6 @@ _SETTLE_SECONDS = 2.0
 _QUOTED_BYTES = 4000  # of the last output of a process that failed
 
 Work = dict[str, Callable[[], object]]  # what a side can do, by name
-
-
-def make_parser(doc: str) -> argparse.ArgumentParser:
-    """Returns a parser that shows a benchmark's docstring unchanged."""
-    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def medians(sides: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, float]:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from interleaved import make_parser, medians
+from interleaved import medians
 
 from fer_jax.commands import common
 
@@ -21,7 +21,7 @@ WARM_UP, FACES = 3, 3000  # untimed rounds; approximate number of faces timed at
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = make_parser(__doc__)
+    parser = common.plain_parser(__doc__)
     common.add_weights(parser)
     return common.run(benchmark, parser.parse_args(argv))
 

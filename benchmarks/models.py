@@ -23,9 +23,10 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from interleaved import Side, Work, make_parser, measure, serve
+from interleaved import Side, Work, measure, serve
 
 from configs.cnn_48_gpu import NETWORKS
+from fer_jax.commands import common
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 # The sides share one GPU's memory.
@@ -359,7 +360,7 @@ def compare(model_name: str, options: argparse.Namespace) -> tuple[bool, list[st
 
 def main() -> int:
     """Prints all measurements as a table; returns 1 if the bar is missed or cannot be judged."""
-    parser = make_parser(__doc__)
+    parser = common.plain_parser(__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--sides", nargs="+", choices=NEEDS, default=list(NEEDS))
     parser.add_argument("--batch_size", type=int, default=32)

@@ -22,9 +22,7 @@ import time
 from importlib import resources
 from pathlib import Path
 
-from interleaved import make_parser
-
-from fer_jax.commands.common import at_least_one
+from fer_jax.commands import common
 from fer_jax.pretrained.registry import BUNDLED, DEFAULT
 
 YUNET = resources.files("fer_jax.inference.detection") / "face_detection_yunet_2023mar.onnx"
@@ -33,11 +31,13 @@ PHOTOS = 100
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = make_parser(__doc__)
+    parser = common.plain_parser(__doc__)
     parser.add_argument("--photo", required=True, metavar="FILE")
     parser.add_argument("--video", metavar="FILE")
     parser.add_argument("--model", default=DEFAULT, choices=BUNDLED)
-    parser.add_argument("--rounds", type=at_least_one, default=5, help="after the warm-up (default: 5)")
+    parser.add_argument(
+        "--rounds", type=common.at_least_one, default=5, help="after the warm-up (default: 5)"
+    )
     args = parser.parse_args(argv)
     # This process stays small: Linux counts what it has when it starts a process as memory of that process.
     with tempfile.TemporaryDirectory() as folder:

@@ -30,10 +30,10 @@ from typing import NamedTuple
 
 import httpx2
 import numpy as np
-from interleaved import make_parser
 from PIL import Image
 
 from fer_jax import Predictor
+from fer_jax.commands import common
 from fer_jax.data.sources import synthetic
 
 PHOTO, FACES = 512, 4  # side in pixels; faces in it
@@ -186,7 +186,7 @@ def send_large(client: httpx2.Client) -> float:
 
 def main() -> int:
     """Prints all measurements; the exit code is 1 when a bar is missed."""
-    parser = make_parser(__doc__)
+    parser = common.plain_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=120, help="of load on the service alone")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--model", default="cnn")

@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from fer_jax import Predictor  # noqa: E402
+from fer_jax import Predictor, plotting  # noqa: E402
 from fer_jax.evaluation import plots, predictions_file  # noqa: E402
 from fer_jax.evaluation.compare import model_results  # noqa: E402
 from fer_jax.evaluation.report import report  # noqa: E402
@@ -26,12 +26,12 @@ OUT = ROOT / "docs" / "pictures" / "overview.png"
 def main() -> None:
     """Writes the picture."""
     stored = ROOT / "results" / DEFAULT / model_results.STORED
-    names = model_results.read_facts(stored)["emotions"]
+    names = model_results.read_metadata(stored)["emotions"]
     found = predictions_file.read(stored, names)
     figures = report.figures(found.probs, found.labels, found.groups, names)
     (prediction,) = Predictor.load()(SAMPLE)
 
-    figure, (photo, matrix, curve) = plots.new_figure(13.5, 4.6, columns=3, width_ratios=(0.8, 1.15, 1))
+    figure, (photo, matrix, curve) = plotting.new_figure(13.5, 4.6, columns=3, width_ratios=(0.8, 1.15, 1))
     photo.imshow(prediction.draw())
     photo.set_axis_off()
     photo.set_title("fer-jax predict", loc="left")

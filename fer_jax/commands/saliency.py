@@ -25,14 +25,8 @@ def explain(args: argparse.Namespace) -> int:
 
     trained, labelled, metadata, out = common.open_evaluation(args)
     faces = labelled.faces
-    probs, maps = heatmaps.explain(
-        trained.model,
-        trained.variables,
-        faces.images,
-        trained.normalization,
-        num_classes=len(labelled.names),
-        batch_size=args.batch_size,
-    )
+    explainer = heatmaps.Explainer(trained.model, trained.normalization, num_classes=len(labelled.names))
+    probs, maps = explainer(trained.variables, faces.images, args.batch_size)
     leakage_policy.record_test(metadata, classification.accuracy(probs, faces.labels), "saliency")
     saliency_report.write_report(out, probs, maps, faces, metadata)
     print(f"{len(faces):,} faces of {args.split} explained: {out / 'saliency.md'}")

@@ -54,6 +54,6 @@ class Faces:
         return Faces(images, self.labels[indices], self.targets[indices], ids, votes)
 
 
-def one_hot(labels: np.ndarray, num_classes: int = len(EMOTIONS)) -> np.ndarray:
-    """Returns labels int [N] as float32 [N, num_classes]."""
-    return np.eye(num_classes, dtype=np.float32)[labels]
+def one_hot(labels: np.ndarray) -> np.ndarray:
+    """Returns labels int [N] of the seven emotions as float32 [N, 7]."""
+    return np.eye(len(EMOTIONS), dtype=np.float32)[labels]

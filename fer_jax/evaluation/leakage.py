@@ -38,9 +38,9 @@ def find_duplicates(
     return kinds
 
 
-def find_duplicate_pairs(images: np.ndarray, *, threshold: float = NEAR) -> tuple[np.ndarray, np.ndarray]:
+def find_duplicate_pairs(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the pairs of duplicates, near or identical, in one split: two int64 [M] of places."""
-    pairs = [(first, second) for first, second, _ in near_duplicates.near_pairs(_shrunk(images), threshold)]
+    pairs = [(first, second) for first, second, _ in near_duplicates.near_pairs(_shrunk(images), NEAR)]
     first, second = (np.concatenate(part) for part in zip(*pairs, strict=True))
     return first, second
 

@@ -114,8 +114,8 @@ def test_threads_may_share_a_predictor(tiny_predictor, faces, expected):
 
 
 def test_explanations_are_grad_cam_of_the_most_likely_emotion(tiny_model, tiny_predictor, faces):
-    arguments = tiny_model.model, tiny_model.variables, faces[:3], tiny_model.normalization
-    _, explained = heatmaps.explain(*arguments, progress=False)
+    explainer = heatmaps.Explainer(tiny_model.model, tiny_model.normalization)
+    _, explained = explainer(tiny_model.variables, faces[:3], batch_size=3, progress=False)
     np.testing.assert_array_equal(tiny_predictor.classifier.explain(faces[:3]), explained)
 
 

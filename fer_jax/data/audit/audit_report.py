@@ -17,7 +17,6 @@ def write_audit(
     *,
     class_map: Mapping[str, str] | None = None,
     near_threshold: float = 0.9,
-    progress: bool = True,
 ) -> dict[str, Any]:
     """Audits a source and writes audit.json, audit.md and pictures into `out_dir`.
 
@@ -38,8 +37,8 @@ def write_audit(
     source = open_source(source_path, class_map)
     out = Path(out_dir).expanduser()
     out.mkdir(parents=True, exist_ok=True)
-    data = audit.collect(source, progress)
-    report = audit.examine(source, data, near_threshold, progress)
+    data = audit.collect(source)
+    report = audit.examine(source, data, near_threshold)
     report["pictures"] = audit_plots.write_pictures(out, data, report)
     (out / "audit.json").write_text(json.dumps(report, indent=1) + "\n")
     page = tables.render(__package__, "audit.md.j2", report=report, emotions=EMOTIONS)

@@ -235,9 +235,9 @@ def confused_pairs(matrix: np.ndarray, names: Sequence[str]) -> list[dict[str, A
     ]
 
 
-def _thinned(curve: dict[str, np.ndarray], points: int = 200) -> dict[str, list[float]]:
-    """Returns a curve at no more than so many of its points, among them the last."""
-    places = np.unique(np.linspace(0, len(curve["risk"]) - 1, points).round().astype(int))
+def _thinned(curve: dict[str, np.ndarray]) -> dict[str, list[float]]:
+    """Returns a curve at no more than 200 of its points, among them the last."""
+    places = np.unique(np.linspace(0, len(curve["risk"]) - 1, 200).round().astype(int))
     return {key: values[places].tolist() for key, values in curve.items()}
 
 

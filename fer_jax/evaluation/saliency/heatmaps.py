@@ -77,15 +77,38 @@ class Explainer:
     """A function that computes the Grad-CAM of each face's predicted class; compiles once per batch size."""
 
     def __init__(self, model: nn.Module, normalization: dict[str, Any], *, num_classes: int | None = None):
-        """Takes the arguments of `explain`; compiles nothing yet."""
+        """Compiles nothing yet.
+
+        Args:
+          model: any of `models.MODELS`.
+          normalization: the arguments of `preprocessing.make_forward` besides the model.
+          num_classes: predict only the first so many classes; None for all.
+        """
         self._prepare = jax.jit(preprocessing.make_input(**normalization))
         self._grad_cam = make_grad_cam(model, runtime.compiler_options(), num_classes=num_classes)
 
     def __call__(
-        self, variables: Any, images: Any, batch_size: int, progress: bool = True
+        self, variables: Any, images: Any, batch_size: int = 64, progress: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the result of `explain`; pads a smaller last batch."""
+        """Computes the probabilities of all faces and the Grad-CAM of the predicted class of each.
+
+        Args:
+          variables: {"params", "batch_stats"}.
+          images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
+          batch_size: faces at a time; a smaller last batch is padded.
+          progress: whether to show a progress bar.
+
+        Returns:
+          Probabilities float64 [N, num_classes] and maps float32 [N, h, w], at least 0.
+
+        Raises:
+          ValueError: there are no images, or the batch size is below 1.
+        """
         count = images.shape[0]
+        if not count:
+            raise ValueError("no images to explain: the split is empty")
+        if batch_size < 1:
+            raise ValueError(f"the batch size is {batch_size}, expected 1 or more")
         variables, whole = jax.device_put(variables), augment.identity_affine(batch_size)
         logits, maps = [], []
         for start in tqdm(range(0, count, batch_size), "explaining", unit="batch", disable=not progress):
@@ -95,39 +118,3 @@ class Explainer:
                 results.append(np.asarray(values))
         logits, maps = np.concatenate(logits)[:count], np.concatenate(maps)[:count]
         return batch_inference.softmax(logits.astype(np.float64)), maps
-
-
-def explain(
-    model: nn.Module,
-    variables: Any,
-    images: Any,
-    normalization: dict[str, Any],
-    *,
-    num_classes: int | None = None,
-    batch_size: int = 64,
-    progress: bool = True,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Computes the probabilities of all faces and the Grad-CAM of the predicted class of each.
-
-    Args:
-      model: any of `models.MODELS`.
-      variables: {"params", "batch_stats"}.
-      images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
-      normalization: the arguments of `preprocessing.make_forward` besides the model.
-      num_classes: predict only the first so many classes; None for all.
-      batch_size: faces at a time.
-      progress: whether to show a progress bar.
-
-    Returns:
-      Probabilities float64 [N, num_classes] and maps float32 [N, h, w], at least 0.
-
-    Raises:
-      ValueError: there are no images, or the batch size is below 1.
-    """
-    count = images.shape[0]
-    if not count:
-        raise ValueError("no images to explain: the split is empty")
-    if batch_size < 1:
-        raise ValueError(f"the batch size is {batch_size}, expected 1 or more")
-    explainer = Explainer(model, normalization, num_classes=num_classes)
-    return explainer(variables, images, min(batch_size, count), progress)

@@ -129,7 +129,7 @@ def plot_sheet(
             captions.append(f"{names[label]} {100 * probs[i, label]:.0f} %" if part == "mistaken" else "")
             wrong += [part == "mistaken"] * 2
         places += range(first, first + 2 * len(chosen))
-    title = f"{names[label]}: Grad-CAM of the prediction, by descending confidence (red: mistakes)"
+    title = f"{names[label]}: Grad-CAM of the prediction; mistakes are red, with the probability of the label"
     return plotting.plot_faces(pictures, captions, title, path, columns, places, wrong)
 
 

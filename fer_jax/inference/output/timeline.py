@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fer_jax import io_utils
+from fer_jax import io_utils, plotting
 from fer_jax.inference.media.tracking import Track
 from fer_jax.inference.output.drawing import COLORS
 from fer_jax.inference.structures import DetectedFrame, Face
@@ -84,10 +84,8 @@ class Timeline:
         """
         from matplotlib.patches import Patch
 
-        from fer_jax.evaluation import plots
-
         path, tracks = Path(path), longest(self.spans)
-        figure, axis = plots.new_figure(9, 1.6 + 0.32 * max(1, len(tracks)))
+        figure, axis = plotting.new_figure(9, 1.6 + 0.32 * max(1, len(tracks)))
         several = len({source for source, _ in tracks}) > 1
         for line, (source, track) in enumerate(tracks):
             for one in self.spans:
