@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from helpers import call, run_command, run_within, script
+from helpers import call, run_within, script
 
 from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
@@ -99,24 +99,12 @@ def test_other_folds_are_another_run(done, tiny_data, capsys):
     "arguments, message",
     [
         (("--folds=1",), "--folds 1: 2 or more are needed"),
+        (("--at_most=0",), "--at_most 0.0: expected a share of the images"),
         (("--", "--config.data.dir=elsewhere"), "--config.data.dir=elsewhere after --: the command sets"),
+        (("--", "--config.data.labels=ferplus_votes"), "ferplus_votes after --: the command sets this"),
         (("--data=nowhere",), "error: nowhere is not a prepared dataset"),
     ],
 )
 def test_refuses(arguments, message, tmp_path, capsys):
     assert call(script("label_errors"), f"--out={tmp_path}", *arguments) == 2
     assert message in capsys.readouterr().err
-
-
-def test_a_share_of_nothing_is_refused(tmp_path):
-    """As a process: the script starts by itself."""
-    process = run_command("label-errors", f"--out={tmp_path}", "--at_most=0")
-    assert process.returncode == 2
-    assert "--at_most 0.0: expected a share of the images" in process.stderr
-
-
-def test_labels_of_annotators_are_refused(tiny_ferplus, tmp_path, capsys):
-    """It looks for errors in the labels that the faces came with."""
-    words = (f"--out={tmp_path}", f"--data={tiny_ferplus}", "--", "--config.data.labels=ferplus_votes")
-    assert call(script("label_errors"), *words) == 2
-    assert "--config.data.labels=ferplus_votes after --: the command sets this" in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """fer-jax serve: a real process from its start to SIGTERM, and what its command line refuses."""
 
-import io
 import itertools
 import logging
 import re
@@ -12,8 +11,7 @@ import sys
 import httpx2
 import numpy as np
 import pytest
-from helpers import ROOT, call, environment
-from PIL import Image
+from helpers import ROOT, call, encode, environment
 
 from fer_jax.commands import serve
 from fer_jax.data.sources import synthetic
@@ -47,13 +45,13 @@ def connect(address, request):
 
 def test_from_start_to_stop(server, tiny_run):
     process, address = server
-    face, file = synthetic.generate(1, seed=3, split="test")[0][:1], io.BytesIO()
-    Image.fromarray(face[0, ..., 0]).save(file, "PNG")
+    face = synthetic.generate(1, seed=3, split="test")[0][:1]
+    file = encode(face[0])
     expected = LoadedModel(tiny_run).predict(face, progress=False)[0]
     malformed = b"GET /health HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n"
     with connect(address, malformed) as client:
         assert client.recv(1000).startswith(b"HTTP/1.1 400")
-    body = b'--edge\r\ncontent-disposition: form-data; name="images"; filename="f"\r\n\r\n' + file.getvalue()
+    body = b'--edge\r\ncontent-disposition: form-data; name="images"; filename="f"\r\n\r\n' + file
     body += b"\r\n--edge--\r\n"
     head = (
         b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: multipart/form-data; boundary=edge\r\n"
@@ -61,7 +59,7 @@ def test_from_start_to_stop(server, tiny_run):
     )
     with connect(address, head) as slow:
         assert slow.recv(1000).startswith(b"HTTP/1.1 100")  # the service reads it: it was accepted
-        reply = httpx2.post(f"http://{address}/predict", files={"images": ("face.png", file.getvalue())})
+        reply = httpx2.post(f"http://{address}/predict", files={"images": ("face.png", file)})
         assert reply.status_code == 200 and not {"server", "connection"} & set(reply.headers)
         (found,) = reply.json()["images"][0]["faces"]
         np.testing.assert_allclose(list(found["probabilities"].values()), expected, atol=2e-6)

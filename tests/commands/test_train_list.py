@@ -33,10 +33,8 @@ def test_networks_without_weights_are_trained_from_scratch_and_tabled_over_seeds
     assert code == 0 and [config.seed for _, config in commands.trained] == [3, 4]
     header, _, _, _, *rows = (tmp_path / "results.md").read_text().splitlines()
     assert "cpu" in header and "--configs=mobilenet_v3_small" in header
-    reports = [
-        json.loads((tmp_path / f"mobilenet_v3_small_seed_{seed}" / "report" / "report.json").read_text())
-        for seed in (3, 4)
-    ]
+    paths = (tmp_path / f"mobilenet_v3_small_seed_{seed}" / "report" / "report.json" for seed in (3, 4))
+    reports = [json.loads(path.read_text()) for path in paths]
     accuracies = [100 * report["accuracy"] for report in reports]
     words = "from scratch (keras's could not be had)"
     for row, seed, accuracy in zip(rows, (3, 4), accuracies, strict=False):
@@ -50,9 +48,8 @@ def test_networks_without_weights_are_trained_from_scratch_and_tabled_over_seeds
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")}
     assert run_within(monkeypatch, train_list, shrink, *arguments)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")} == before
-    code, commands = run_within(
-        monkeypatch, train_list, shrink, *arguments, "--", "--config.train.ema_decay=0"
-    )
+    other = (*arguments, "--", "--config.train.ema_decay=0")
+    code, commands = run_within(monkeypatch, train_list, shrink, *other)
     assert code == 2 and commands.trained == []
     assert "belongs to a run with another configuration" in capsys.readouterr().err
 
@@ -79,9 +76,7 @@ def planned(folder, name, code=1, **changes):
 @pytest.mark.parametrize(
     ("name", "workdir", "weights", "start"),
     [
-        ("effnet_b0", "effnet_b0", "efficientnet_b0_timm_tf", "ImageNet, timm_tf"),
         ("effnet_b0:cpu", "effnet_b0_cpu", "efficientnet_b0_timm_tf", "ImageNet, timm_tf"),
-        ("effnet_lite0", "effnet_lite0", "efficientnet_lite0_timm_tf", "ImageNet, timm_tf"),
         ("effnet_lite2", "effnet_lite2", "efficientnet_lite2_timm_tf", "ImageNet, timm_tf"),
         ("mobilenet_v2", "mobilenet_v2", "mobilenet_v2_keras", "ImageNet, keras"),
         ("cnn", "cnn", None, "from scratch"),
@@ -167,11 +162,9 @@ def run_with_stand_in(folder, signal):
     driver.write_text(DRIVER)
     for name in ("mobilenet_v2_keras", "resnet18_timm"):
         (folder / f"{name}.safetensors").touch()
-    configs = "--configs", "mobilenet_v2", "resnet18"
     (folder / "out").mkdir()
-    return run_python(
-        driver, stand_in, f"--out={folder / 'out'}", f"--weights={folder}", "--scratch", *configs, timeout=300
-    )
+    flags = f"--out={folder / 'out'}", f"--weights={folder}", "--scratch", "--configs"
+    return run_python(driver, stand_in, *flags, "mobilenet_v2", "resnet18", timeout=300)
 
 
 @pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT"])

@@ -16,11 +16,8 @@ def normal(seed, *shape):
 
 def assert_close(actual, expected, tolerance=1e-5):
     """Relative to the largest expected value: rounding errors are those of sums of many terms."""
-    jax.tree.map(
-        lambda a, e: np.testing.assert_allclose(a, e, rtol=0, atol=tolerance * np.abs(e).max()),
-        actual,
-        expected,
-    )
+    close = lambda a, e: np.testing.assert_allclose(a, e, rtol=0, atol=tolerance * np.abs(e).max())  # noqa: E731
+    jax.tree.map(close, actual, expected)
 
 
 @pytest.mark.parametrize("depthwise", [False, True])
@@ -137,17 +134,3 @@ def test_batch_norm_in_bfloat16_keeps_float32_statistics():
     assert y.dtype == jnp.bfloat16
     _, expected = flax_norm(True).apply(variables, x.astype(jnp.float32), mutable=["batch_stats"])
     assert_close(updated, expected)
-
-
-def test_squeeze_excitation_by_hand():
-    x, layer = normal(0, 2, 3, 4, 8), layers.SqueezeExcite(2)
-    reduce, expand = normal(1, 8, 2), normal(2, 2, 8)
-    params = {
-        "reduce": {"kernel": reduce, "bias": normal(3, 2)},
-        "expand": {"kernel": expand, "bias": normal(4, 8)},
-    }
-    hidden = np.maximum(x.mean((1, 2)) @ reduce + normal(3, 2), 0)
-    gate = 1 / (1 + np.exp(-(hidden @ expand + normal(4, 8))))
-    assert_close(layer.apply({"params": params}, x), x * gate[:, None, None])
-    initial = jax.eval_shape(layer.init, jax.random.key(0), x)["params"]
-    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, initial)

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import traverse_util
-from helpers import assert_trees_equal
+from helpers import assert_trees_close, assert_trees_equal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,12 +21,8 @@ from fer_jax.training.stages import StageConfig
 from fer_jax.training.state import create_state
 
 SHAPE = (32, 32, 1)
-CNN = [
-    [("Conv_0",), ("BatchNorm_0",)],
-    [("Conv_1",), ("BatchNorm_1",)],
-    [("Dense_0",), ("BatchNorm_2",)],
-    [("Dense_1",)],
-]
+CNN = [[("Conv_0",), ("BatchNorm_0",)], [("Conv_1",), ("BatchNorm_1",)]]
+CNN += [[("Dense_0",), ("BatchNorm_2",)], [("Dense_1",)]]
 
 
 def small_cnn():
@@ -51,14 +47,8 @@ def test_blocks_of_a_backbone():
     names = [block[0][0] for block in mobilenet_blocks()]
     assert names == ["stem", *(f"block_{i}" for i in range(11)), "top", "hidden", "head"]
     assert mobilenet_blocks()[0] == [("stem",), ("stem_norm",)]
-    assert mobilenet_blocks()[1] == [
-        ("block_0", "depthwise"),
-        ("block_0", "depthwise_norm"),
-        ("block_0", "squeeze", "reduce"),
-        ("block_0", "squeeze", "expand"),
-        ("block_0", "project"),
-        ("block_0", "project_norm"),
-    ]
+    names = "depthwise depthwise_norm squeeze/reduce squeeze/expand project project_norm"
+    assert mobilenet_blocks()[1] == [("block_0", *name.split("/")) for name in names.split()]
 
 
 @pytest.mark.parametrize(
@@ -107,9 +97,8 @@ def test_what_pretrained_weights_do_not_know_is_new_in_a_run(adapter):
 
 @pytest.mark.parametrize(("train", "last"), [("blocks", 4), ("layers", 7)])
 def test_more_than_there_are_is_refused(train, last):
-    with pytest.raises(
-        ValueError, match=f"trains the last {last} {train}, and the model has {last - 1} before"
-    ):
+    message = f"trains the last {last} {train}, and the model has {last - 1} before"
+    with pytest.raises(ValueError, match=message):
         stages.trained_layers(StageConfig(1, train, last=last), CNN)
 
 
@@ -119,10 +108,7 @@ def test_more_than_there_are_is_refused(train, last):
         ({"epochs": 0}, "epochs=0 in a stage; expected more than 0"),
         ({"epochs": 1, "learning_rate": -0.1}, "learning_rate=-0.1 in a stage; expected 0 or more"),
         ({"epochs": 1, "train": "tail"}, "train='tail' in a stage; there are: all, head, blocks, layers"),
-        (
-            {"epochs": 1, "batch_norm": "on"},
-            "batch_norm='on' in a stage; there are: trained, frozen, running",
-        ),
+        ({"epochs": 1, "batch_norm": "on"}, "batch_norm='on' in a stage; there are: trained, frozen,"),
         ({"epochs": 1, "train": "blocks"}, "train='blocks' with last=0 in a stage"),
         ({"epochs": 1, "train": "head", "last": 2}, "train='head' with last=2 in a stage"),
     ],
@@ -178,11 +164,9 @@ def test_partition_splits_by_layers_and_merge_undoes_it(layers, trained):
 
 def batch_of(count):
     rng = np.random.default_rng(2)
-    return {
-        "image": rng.integers(0, 256, (count, *SHAPE), dtype=np.uint8),
-        "target": np.eye(7, dtype=np.float32)[rng.integers(0, 7, count)],
-        "affine": augment.identity_affine(count),
-    }
+    images = rng.integers(0, 256, (count, *SHAPE), dtype=np.uint8)
+    targets = np.eye(7, dtype=np.float32)[rng.integers(0, 7, count)]
+    return {"image": images, "target": targets, "affine": augment.identity_affine(count)}
 
 
 def taken(model, stage, blocks, tx=None, make=lambda state: state(), **kwargs):
@@ -191,14 +175,9 @@ def taken(model, stage, blocks, tx=None, make=lambda state: state(), **kwargs):
     frozen = stages.frozen_layers(stage, blocks, trained)
     tx = tx or optax.sgd(0.1, momentum=0.9)
     state = make(lambda: create_state(model, tx, input_shape=SHAPE, seed=0, use_ema=True, trained=trained))
-    step = train_step.make_train_step(
-        model.clone(frozen=frozen) if frozen else model,
-        tx,
-        losses.cross_entropy,
-        **dict(size=SHAPE[0], mean=0.5, std=0.25, channels=1, ema_decay=0.9),
-        trained=trained,
-        **kwargs,
-    )
+    how = dict(size=SHAPE[0], mean=0.5, std=0.25, channels=1, ema_decay=0.9, trained=trained) | kwargs
+    network = model.clone(frozen=frozen) if frozen else model
+    step = train_step.make_train_step(network, tx, losses.cross_entropy, **how)
     return state, step, trained
 
 
@@ -225,11 +204,7 @@ def test_the_gradient_of_a_part_is_that_of_the_whole():
     new, _ = jax.jit(step)(part, batch_of(8))
     expected, _ = jax.jit(whole_step)(whole, batch_of(8))
     for name in ("Dense_0", "Dense_1", "BatchNorm_2"):
-        jax.tree.map(
-            functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7),
-            new.params[name],
-            expected.params[name],
-        )
+        assert_trees_close(new.params[name], expected.params[name], rtol=1e-5, atol=1e-7)
 
 
 def test_frozen_statistics_stay_and_are_what_normalises():

@@ -163,20 +163,9 @@ def test_a_start_that_saved_nothing_leaves_no_trace(parent, trained, tiny_data, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"model.mean": 0.48},
-            r"config.model.mean is 0.48, and the weights of config.init_from .* were trained with "
-            r"\[0.485, 0.456, 0.406\], which the run keeps: leave config.model.mean at its default, 0.5077",
-        ),
+        ({"model.mean": 0.48}, r"config.model.mean is 0.48, .* with \[0.485, .* at its default, 0.5077"),
         ({"model.std": 0.22}, "config.model.std is 0.22, .* leave config.model.std at its default, 0.255"),
-        (
-            {"init.weights": "keras"},
-            "config.init_from is '.*' and config.init.weights is 'keras': choose one to start from",
-        ),
-        (
-            {"model.name": "resnet18"},
-            "config.init_from is '.*', weights of strided, and config.model.name is resnet18",
-        ),
+        ({"model.name": "resnet18"}, "init_from is '.*', weights of strided, and config.model.name is"),
     ],
 )
 def test_contradictions_are_refused(changes, message, parent, tiny_data, tmp_path):

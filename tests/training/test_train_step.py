@@ -42,12 +42,9 @@ class Linear(nn.Module):
 
 def batch_of(count, seed=0, size=SIZE, **parameters):
     rng = np.random.default_rng(seed)
-    return {
-        "image": rng.integers(0, 256, (count, size, size, 1), dtype=np.uint8),
-        "target": np.eye(7, dtype=np.float32)[rng.integers(0, 7, count)],
-        "affine": augment.identity_affine(count),
-        **parameters,
-    }
+    images = rng.integers(0, 256, (count, size, size, 1), dtype=np.uint8)
+    targets = np.eye(7, dtype=np.float32)[rng.integers(0, 7, count)]
+    return {"image": images, "target": targets, "affine": augment.identity_affine(count), **parameters}
 
 
 def sgd(momentum=0.0, **kwargs):
@@ -161,12 +158,9 @@ def test_steps_of_softmax_regression_are_numpys():
         dense = state.params["Dense_0"]
         np.testing.assert_allclose(dense["kernel"], kernel, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(dense["bias"], bias, rtol=1e-4, atol=1e-6)
-        expected = {
-            "loss": loss,
-            "accuracy": right.mean(),
-            "grad_norm": np.sqrt((d_kernel**2).sum() + (d_bias**2).sum()),
-            "param_norm": np.sqrt((kernel**2).sum() + (bias**2).sum()),
-        }
+        expected = {"loss": loss, "accuracy": right.mean()}
+        expected["grad_norm"] = np.sqrt((d_kernel**2).sum() + (d_bias**2).sum())
+        expected["param_norm"] = np.sqrt((kernel**2).sum() + (bias**2).sum())
         assert {k: float(v) for k, v in metrics.items()} == pytest.approx(expected, rel=1e-5)
 
 
@@ -177,12 +171,8 @@ def test_a_step_of_the_cnn_is_plain_jax():
     x = jnp.asarray(normalized(batch["image"]), jnp.float32)
 
     def objective(params):
-        logits, updated = model.apply(
-            {"params": params, "batch_stats": state.batch_stats},
-            x,
-            train=True,
-            mutable=["batch_stats"],
-        )
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        logits, updated = model.apply(variables, x, train=True, mutable=["batch_stats"])
         return optax.softmax_cross_entropy(logits, batch["target"]).mean(), updated
 
     (loss, updated), grads = jax.jit(jax.value_and_grad(objective, has_aux=True))(state.params)
@@ -346,19 +336,12 @@ def test_sharpness_aware_steps_by_hand():
     """Softmax regression: the gradient a radius up the slope moves the weights from where they were."""
     model, tx, radius = Linear(spread=0.1), sgd(), 0.5
     state, batch = state_of(model, tx), batch_of(16)
-    x, targets = normalized(batch["image"]).reshape(16, -1), np.float64(batch["target"])
-
-    def gradient(kernel, bias):
-        logits = x @ kernel + bias
-        probs = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probs /= probs.sum(axis=1, keepdims=True)
-        loss = -(targets * np.log(probs)).sum(axis=1).mean()
-        return loss, x.T @ (probs - targets) / 16, (probs - targets).mean(axis=0)
-
+    data = normalized(batch["image"]).reshape(16, -1), np.float64(batch["target"])
     start = [np.float64(state.params["Dense_0"][name]) for name in ("kernel", "bias")]
-    _, *slope = gradient(*start)
+    _, *slope = softmax_regression(*start, *data)
     norm = np.sqrt(sum((g**2).sum() for g in slope))
-    loss, *above = gradient(*(p + radius * g / norm for p, g in zip(start, slope, strict=True)))
+    moved = (p + radius * g / norm for p, g in zip(start, slope, strict=True))
+    loss, *above = softmax_regression(*moved, *data)
     after, metrics = compiled(model, tx, sharpness_radius=radius)(state, batch)
     assert float(metrics["loss"]) == pytest.approx(loss, rel=1e-4)
     for name, p, g in zip(("kernel", "bias"), start, above, strict=True):
