@@ -41,7 +41,7 @@ def teachers(tmp_path_factory):
             "model": {"name": "cnn_relu", "kwargs": KWARGS},
             "preprocess": {"image_size": side, **HOW},
             "emotions": list(EMOTIONS),
-            "data": {},
+            "data": {"name": "random"},
             "data_hash": "none",
         }
         path = folder / f"{number}.safetensors"
