@@ -90,7 +90,7 @@ def _objects(words: str, *parts: _Field) -> _Kind:
     return _Kind(words, accepts, parts)
 
 
-def _items(value: list[Any] | dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+def _items(value: Any) -> Iterator[tuple[Any, Any]]:
     return iter(value.items() if isinstance(value, dict) else enumerate(value))
 
 

@@ -24,6 +24,7 @@ def is_loss(error: Exception) -> bool:
 def shorten_aborts() -> None:
     """Makes this process's standard error end with `LOST` where JAX's distributed service aborts it."""
     relay = subprocess.Popen([sys.executable, "-S", __file__], stdin=subprocess.PIPE)
+    assert relay.stdin is not None  # a pipe
     os.dup2(relay.stdin.fileno(), 2)
     relay.stdin.close()
 

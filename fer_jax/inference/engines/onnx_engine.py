@@ -1,6 +1,7 @@
 """A network in ONNX Runtime, which needs no compilation."""
 
 import os
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -51,7 +52,9 @@ class OnnxEngine:
     def __call__(self, faces: np.ndarray) -> np.ndarray:
         """Returns the probabilities float64 [N, K] of faces uint8 [N, side, side, channels], N at least 1."""
         starts = range(0, len(faces), _PART)
-        parts = [self._session.run(None, {INPUT: faces[start : start + _PART]})[0] for start in starts]
+        parts: list[Any] = [
+            self._session.run(None, {INPUT: faces[start : start + _PART]})[0] for start in starts
+        ]
         probs = np.concatenate(parts).astype(np.float64)
         return probs / probs.sum(axis=1, keepdims=True)
 

@@ -307,7 +307,9 @@ class _Walker:
         dilations = {*params["lhs_dilation"], *params["rhs_dilation"], params["batch_group_count"]}
         if tuple(layout) != expected or dilations != {1} or not isinstance(kernel, Constant):
             raise UnsupportedError("the network has a kind of convolution that exports do not support")
-        window = Window(kernel.shape[:2], params["window_strides"], tuple(params["padding"]))
+        window = Window(
+            (kernel.shape[0], kernel.shape[1]), params["window_strides"], tuple(params["padding"])
+        )
 
         def write(kernel, bias):
             return self.writer.convolve(self.full(x, old), old, kernel, bias, window, groups)

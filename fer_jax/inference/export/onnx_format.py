@@ -56,7 +56,7 @@ class _Graph:
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name, **attributes))
         return name
 
-    def array(self, value: Constant) -> str:
+    def array(self, value: Any) -> str:
         """Adds an initializer, or the nodes that compute an expression; equal initializers are shared."""
         if isinstance(value, Expression):
             if id(value) not in self._computed:
@@ -80,7 +80,7 @@ class _Graph:
         operands = [one if isinstance(one, Expression) else np.float32(one) for one in value.operands]
         names = [self.array(one) for one in operands]
         if value.operation == "reshape":
-            return self._reshape(*names, value.shape)
+            return self._reshape(names[0], value.shape)
         attributes = {"perm": value.axes} if value.operation == "transpose" else {}
         return self.node(_KINDS[value.operation], *names, **attributes)
 

@@ -35,7 +35,7 @@ class _Graph:
     def __init__(self, tf: Any):
         self.tf = tf
 
-    def constant(self, value: np.ndarray) -> Any:
+    def constant(self, value: Any) -> Any:
         return self.tf.constant(value)
 
     def cast(self, x: Any, dtype: np.dtype) -> Any:
@@ -63,9 +63,7 @@ class _Graph:
             x = self.tf.pad(x, [(0, 0), *window.pads, (0, 0)], "SYMMETRIC")
         return self.tf.nn.max_pool2d(x, window.size, window.strides, "VALID")
 
-    def convolve(
-        self, x: Any, shape: Shape, kernel: np.ndarray, bias: np.ndarray, window: Window, groups: int
-    ) -> Any:
+    def convolve(self, x: Any, shape: Shape, kernel: Any, bias: Any, window: Window, groups: int) -> Any:
         (size, _), (stride, _), padding = window.size, window.strides, "SAME"
         if window.pads != tuple(padding_of(n, size, stride, "same") for n in shape[1:3]):
             x, padding = self.tf.pad(x, [(0, 0), *window.pads, (0, 0)]), "VALID"
@@ -75,7 +73,7 @@ class _Graph:
             y = self.tf.nn.depthwise_conv2d(x, kernel.swapaxes(2, 3), (1, stride, stride, 1), padding)
         return self.tf.nn.bias_add(y, bias)
 
-    def multiply(self, x: Any, kernel: np.ndarray, bias: np.ndarray) -> Any:
+    def multiply(self, x: Any, kernel: Any, bias: Any) -> Any:
         return self.tf.nn.bias_add(self.tf.matmul(x, kernel), bias)
 
 
