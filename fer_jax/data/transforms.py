@@ -124,7 +124,7 @@ def identity_weights(length: int, size: int, fill: str, interpolation: str) -> n
 
     Args:
       length: of the axis before.
-      size: of the axis afterwards, not below `length`.
+      size: of the axis afterward, not below `length`.
       fill, interpolation: as `resample` takes them.
 
     Returns:
