@@ -51,3 +51,20 @@ def test_the_pages_packages_are_locked():
     assert lock.pop("")["dependencies"] == wanted
     assert {f"node_modules/{name}" for name in wanted} <= lock.keys()
     assert all(package["integrity"].startswith("sha512-") for package in lock.values())
+
+
+def test_ci_installs_the_constraints_versions_by_their_hashes():
+    pins = {
+        name: dict(re.findall(r"^([\w.-]+)(?:\[\w+\])?==([^\s;]+)", (ROOT / name).read_text(), re.MULTILINE))
+        for name in ("constraints.txt", ".ci/requirements.txt")
+    }
+    versions = {distribution(name): version for name, version in pins["constraints.txt"].items()}
+    locked = {distribution(name): version for name, version in pins[".ci/requirements.txt"].items()}
+    assert len(locked) > 100 and locked.items() <= versions.items()
+    extras = PROJECT["optional-dependencies"]
+    needed = {distribution(one) for one in PROJECT["dependencies"] + extras["test"] + extras["types"]}
+    assert needed - {"fer-jax", "tensorflow"} <= locked.keys()  # that is of macOS
+    entries = re.split(
+        r"^(?=[\w.-]+(?:\[\w+\])?==)", (ROOT / ".ci" / "requirements.txt").read_text(), flags=re.MULTILINE
+    )
+    assert all("--hash=sha256:" in entry for entry in entries[1:])
