@@ -123,20 +123,23 @@ def best_weights(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
 
     The file is written from the best checkpoint, whose checksums are verified: what was there may be damaged
     or, after a fallback to an older checkpoint, of a step that was not reached again. It serves alone where
-    that checkpoint is gone.
+    that checkpoint is gone, or was saved by a signal before its step was evaluated.
 
     Raises:
       DamagedCheckpointError: neither the checkpoint nor the file can be read.
     """
     path, best = run.workdir / BEST_WEIGHTS, run.plateau_tracker.best_step
     checkpoint = run.workdir / CHECKPOINTS / str(best)
-    file, kept = _load(path), _load(checkpoint)  # Orbax reads with all processes together
+    file, kept = (  # Orbax reads with all processes together
+        found if found and (found[1]["selection"] or {}).get("step") == best else None
+        for found in (_load(path), _load(checkpoint))
+    )
     if all_processes(kept is not None):
         with all_or_none():
             if run.primary and kept:
                 export_weights(path, *kept, run.config.checkpoint.dtype)
         return load_weights(path)
-    if not all_processes(file is not None and (file[1]["selection"] or {}).get("step") == best) or not file:
+    if not all_processes(file is not None) or not file:
         raise DamagedCheckpointError(
             f"the best weights, of step {best}, are neither in {checkpoint} nor in {path}: move "
             f"{run.workdir} away to start over"

@@ -113,7 +113,7 @@ class Timeline:
         elif not tracks:
             axis.set_title("No face found", loc="left", fontsize=10)
         figure.savefig(io_utils.partial(path), format=path.suffix[1:].lower(), dpi=150)
-        os.replace(io_utils.partial(path), path)
+        io_utils.move_into_place(io_utils.partial(path), path)
 
 
 def longest(spans: Iterable[Span], count: int = _MAX_TRACKS) -> list[tuple[str, int]]:
