@@ -19,12 +19,12 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import Depends, FastAPI, File, HTTPException, Query, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.formparsers import MultiPartParser
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from fer_jax import __version__
+from fer_jax import __version__, tables
 from fer_jax.data.decoding import PictureError
 from fer_jax.inference import licences
 from fer_jax.inference.predictor import Predictor
@@ -148,7 +148,7 @@ def create_app(
         description=licences.INTENDED_USE,
         version=__version__,
         lifespan=lifespan,
-        docs_url=None,  # these pages load scripts from other servers
+        docs_url=None,  # FastAPI's pages load scripts from other servers
         redoc_url=None,
     )
     app.add_middleware(TrustedHostMiddleware, allowed_hosts, www_redirect=False)
@@ -204,8 +204,13 @@ def create_app(
             path: operation["description"].partition("\n")[0]
             for path, operations in app.openapi()["paths"].items()
             for operation in operations.values()
-        } | {"/openapi.json": "Describes all routes."}
+        } | {"/docs": "Shows all routes.", "/openapi.json": "Describes all routes."}
         return schemas.Service(name=app.title, version=app.version, summary=str(app.summary), routes=routes)
+
+    @app.get("/docs", include_in_schema=False, response_class=HTMLResponse)
+    async def show_routes(request: Request) -> str:
+        """Shows all routes as a page that loads nothing."""
+        return tables.render(__package__, "docs.html.j2", api=app.openapi(), address=str(request.base_url))
 
     @app.get("/model")
     async def describe_model() -> schemas.Model:

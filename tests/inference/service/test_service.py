@@ -166,14 +166,18 @@ def test_what_the_service_says_about_itself(serve, tiny_run):
     assert "do not use it to judge people" in model["intended_use"]
     api, root = (client.get(path).json() for path in ("/openapi.json", "/"))
     assert (root["name"], root["version"]) == ("fer_jax", __version__)
-    assert set(root["routes"]) == {*api["paths"], "/openapi.json"}
+    assert set(root["routes"]) == {*api["paths"], "/docs", "/openapi.json"}
     assert set(api["paths"]) == {"/", "/predict", "/model", "/health", "/ready", "/metrics"}
     assert all(route.startswith("/") and what.endswith(".") for route, what in root["routes"].items())
     operation = api["paths"]["/predict"]["post"]
     assert list(operation["requestBody"]["content"]) == ["multipart/form-data"]
     assert set(operation["responses"]) == {"200", "400", "413", "415", "422", "429", "503"}
-    # Pages that would load scripts from other servers are not there; unknown paths are one in the metrics.
-    assert {client.get(path).status_code for path in ("/docs", "/redoc")} == {404}
+    page = client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert all(f"{path}</code></h2>" in page.text for path in api["paths"])
+    assert not re.search(r"<script|<link|src=|https?://(?!testserver)", page.text)  # it loads nothing
+    # Unknown paths are one in the metrics.
+    assert {client.get(path).status_code for path in ("/redoc", "/doc")} == {404}
     assert 'fer_jax_requests_total{path="other",status="404"} 2.0\n' in client.get("/metrics").text
 
 
