@@ -156,7 +156,9 @@ def _refuse_strangers(
     where: Path, names: set[str], dataset: str | None, numbering: Mapping[str, str]
 ) -> None:
     """Refuses numbers that a dataset has besides its seven emotions, all at once."""
-    if numbering and (strangers := sorted(filter(str.isdigit, names - numbering.keys()), key=len)):
+    if numbering and (
+        strangers := sorted(filter(str.isdigit, names - numbering.keys()), key=lambda name: (len(name), name))
+    ):
         emotions = ", ".join(map(" ".join, numbering.items()))
         flags = " ".join(f"--map {name}={classes.DROP}" for name in strangers)
         raise SourceError(

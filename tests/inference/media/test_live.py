@@ -164,9 +164,10 @@ def test_a_mutated_stream_is_read_connected_again_or_refused(data, clips, serve,
 
 def test_the_first_interrupt_stops_and_the_second_interrupts():
     stop = threading.Event()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
     with live.interrupt_sets(stop):
         signal.raise_signal(signal.SIGINT)
         assert stop.is_set()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
