@@ -15,7 +15,7 @@ RUN pip install --no-cache-dir --constraint constraints.txt '.[serve]' \
     && useradd --create-home fer_jax
 
 USER fer_jax
-WORKDIR /home/fer_jax
+WORKDIR /srv
 EXPOSE 8000
 # /health is for the process, /ready for a load balancer.
 HEALTHCHECK --start-period=120s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=5)"]

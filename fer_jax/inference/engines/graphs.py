@@ -13,18 +13,14 @@ from typing import Any
 import numpy as np
 
 from fer_jax import __version__
+from fer_jax.inference.export import TOLERANCE, MismatchError
 from fer_jax.io_utils import write_atomically
 from fer_jax.loaded_model import LoadedModel
 from fer_jax.pretrained import download
 
 INPUT = "faces"
 SHIPPED = pathlib.Path(__file__).parent / "graphs"
-TOLERANCE = 1e-4  # for probabilities
 _FACES = 64  # that a graph is verified on
-
-
-class MismatchError(ValueError):
-    """A graph whose probabilities differ from the network's."""
 
 
 def key(trained: LoadedModel) -> str:

@@ -9,6 +9,12 @@ The module of a format lists its PRECISIONS and has these functions:
 * `annotate(path, metadata)` adds the metadata, JSON types, to the file.
 """
 
+TOLERANCE = 1e-4  # for probabilities, in float32
+
+
+class MismatchError(ValueError):
+    """An export in float32 whose outputs differ from the network's."""
+
 
 class UnsupportedError(ValueError):
     """A network needs an operation that the exports do not support."""

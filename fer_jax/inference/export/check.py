@@ -13,18 +13,14 @@ from fer_jax.data.dataset import read
 from fer_jax.data.sources import synthetic
 from fer_jax.evaluation import labelled_split
 from fer_jax.evaluation.metrics import bootstrap, classification
+from fer_jax.inference.export import TOLERANCE, MismatchError
 from fer_jax.inference.export.program import Program
 
 Run = Callable[[np.ndarray], np.ndarray]
 
-TOLERANCE = 1e-4  # for probabilities, in float32
 FACES, CALIBRATION_FACES, BATCH, TIMED = 512, 512, 64, (1, 64)
 CALLS, CALLS_OF_BATCHES, WARM_UP = 50, 7, 2
 SPLIT, SYNTHETIC = "validation", "synthetic faces"
-
-
-class MismatchError(ValueError):
-    """An export in float32 whose outputs differ from the network's."""
 
 
 @dataclasses.dataclass(frozen=True)
