@@ -6,7 +6,7 @@ To be run after a change of these networks or of the exports to ONNX.
 """
 
 from fer_jax.inference.engines import graphs
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import BUNDLED, find_weights
 
 for path in graphs.SHIPPED.glob("*.onnx"):

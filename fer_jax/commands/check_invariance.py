@@ -27,7 +27,8 @@ def check(args: argparse.Namespace) -> int:
     import jax
     import numpy as np
 
-    from fer_jax import preprocessing, runtime
+    from fer_jax import runtime
+    from fer_jax.data import preprocessing
     from fer_jax.evaluation import invariance, labelled_split
 
     model = common.open_weights(args)

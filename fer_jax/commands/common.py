@@ -18,7 +18,7 @@ from fer_jax.pretrained.registry import BUNDLED, find_weights
 
 if TYPE_CHECKING:
     from fer_jax.evaluation.labelled_split import LabelledSplit
-    from fer_jax.loaded_model import LoadedModel
+    from fer_jax.pretrained.loaded_model import LoadedModel
 
 # Flags of a training that the commands set themselves.
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.seed")
@@ -160,7 +160,7 @@ def open_weights(args: argparse.Namespace) -> "LoadedModel":
       As `LoadedModel`.
     """
     from fer_jax import runtime, weights_file
-    from fer_jax.loaded_model import LoadedModel
+    from fer_jax.pretrained.loaded_model import LoadedModel
 
     runtime.tune_cpu()
     if args.checkpoint:

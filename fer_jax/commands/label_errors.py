@@ -61,7 +61,7 @@ def find(options: argparse.Namespace) -> int:
     from fer_jax.data.ferplus import GIVEN
     from fer_jax.evaluation import label_errors, predictions_file
     from fer_jax.io_utils import write_atomically
-    from fer_jax.loaded_model import LoadedModel
+    from fer_jax.pretrained.loaded_model import LoadedModel
 
     runtime.tune_cpu()
     out = options.out.resolve()

@@ -12,9 +12,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from fer_jax import preprocessing, runtime
-from fer_jax.data import augment
-from fer_jax.loaded_model import LoadedModel
+from fer_jax import runtime
+from fer_jax.data import augment, preprocessing
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 
 def measure(model: LoadedModel, face_shape: Sequence[int] | None = None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces
 from fer_jax.evaluation import leakage, leakage_policy
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from fer_jax.inference.engines import ENGINES, graphs
 from fer_jax.inference.export import UnsupportedError
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 if TYPE_CHECKING:
     from fer_jax.evaluation.saliency import heatmaps

@@ -12,7 +12,7 @@ from fer_jax.data import decoding
 from fer_jax.inference.classifier import SIZES, Classifier
 from fer_jax.inference.detection import cropping, detectors
 from fer_jax.inference.structures import DetectedFrame, Detection, Face, Prediction
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import DEFAULT, find_weights
 
 UNSURE_BELOW = 0.5

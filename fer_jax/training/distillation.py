@@ -21,11 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fer_jax import preprocessing
-from fer_jax.data import transforms
+from fer_jax.data import preprocessing, transforms
 from fer_jax.data.faces import Faces
 from fer_jax.io_utils import write_atomically
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.training import losses
 from fer_jax.training.monitoring import StopSignal
 from fer_jax.training.sharding import all_or_none, all_processes

@@ -8,9 +8,9 @@ from ml_collections import ConfigDict
 
 from fer_jax.data import fer2013_reference
 from fer_jax.data.emotions import class_names
-from fer_jax.loaded_model import LoadedModel
 from fer_jax.pretrained import weights
 from fer_jax.pretrained.download import DownloadError
+from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import find_weights
 from fer_jax.pretrained.weights import Pretrained
 from fer_jax.weights_file import DamagedCheckpointError

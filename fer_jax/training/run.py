@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from fer_jax import batch_inference, preprocessing, runtime
-from fer_jax.data import augment, pipeline
+from fer_jax import batch_inference, runtime
+from fer_jax.data import augment, pipeline, preprocessing
 from fer_jax.evaluation import leakage_policy, run_info
 from fer_jax.evaluation.metrics import classification
 from fer_jax.evaluation.report import training_curves

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from fer_jax.data import transforms
-from fer_jax.preprocessing import Levels, normalize
+from fer_jax.data.preprocessing import Levels, normalize
 from fer_jax.training import stages
 from fer_jax.training.state import TrainState
 

@@ -15,9 +15,9 @@ from fer_jax.data import augment, exclude_list, ferplus
 from fer_jax.data.dataset import read
 from fer_jax.data.faces import Faces
 from fer_jax.data.sources.record import SPLITS
-from fer_jax.loaded_model import LoadedModel
 from fer_jax.pretrained import sources
 from fer_jax.pretrained.key_map import ECOSYSTEMS
+from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.training import (
     build,
     distillation,

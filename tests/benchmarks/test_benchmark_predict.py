@@ -6,7 +6,7 @@ from fer_jax.inference.detection import assets
 from fer_jax.inference.export import onnx_format
 from fer_jax.inference.export.program import Program
 from fer_jax.inference.media.inputs import SAMPLE
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 IN_A_SMALL_PROCESS = """
 import sys

@@ -11,7 +11,7 @@ from sklearn import metrics
 
 from fer_jax.data.dataset import read
 from fer_jax.evaluation.metrics import calibration
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import BUNDLED
 from fer_jax.weights_file import load_weights
 

@@ -11,7 +11,7 @@ from helpers import needed, program, script
 from fer_jax.evaluation import labelled_split
 from fer_jax.inference.export import check
 from fer_jax.inference.export import export as exports
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 onnx = needed("onnx", "export")
 ort = needed("onnxruntime", "export")

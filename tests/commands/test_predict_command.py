@@ -19,7 +19,7 @@ from fer_jax.inference.detection.detectors import FullImage
 from fer_jax.inference.media import video
 from fer_jax.inference.output.annotations import Annotations
 from fer_jax.inference.predictor import Predictor
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 sys.path.insert(0, str(ROOT / "tests" / "inference"))
 from clips import level, steps, write_clip  # noqa: E402

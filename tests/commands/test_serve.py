@@ -15,7 +15,7 @@ from helpers import ROOT, call, encode, environment
 
 from fer_jax.commands import serve
 from fer_jax.data.sources import synthetic
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 LONG = 120  # seconds: no test comes near
 

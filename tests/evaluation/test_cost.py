@@ -6,7 +6,7 @@ import pytest
 
 from fer_jax import models
 from fer_jax.evaluation import cost
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 
 def shapes_of(model, *shape):

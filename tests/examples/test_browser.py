@@ -20,7 +20,7 @@ from fer_jax.inference.detection import assets
 from fer_jax.inference.export.program import Program
 from fer_jax.inference.media.inputs import SAMPLE
 from fer_jax.inference.predictor import Predictor
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 playwright = needed("playwright.sync_api", "browser")
 expect = playwright.expect

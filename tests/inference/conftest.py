@@ -9,7 +9,7 @@ from fer_jax.data.dataset import read
 from fer_jax.inference.classifier import Classifier
 from fer_jax.inference.detection.detectors import FullImage
 from fer_jax.inference.predictor import Predictor
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 
 @pytest.fixture(scope="session")

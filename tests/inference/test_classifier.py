@@ -13,7 +13,7 @@ from fer_jax.evaluation.metrics import calibration
 from fer_jax.inference.classifier import Classifier
 from fer_jax.inference.engines import graphs
 from fer_jax.inference.export import UnsupportedError
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 RTOL = 2e-5
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fer_jax.data.emotions import class_names
 from fer_jax.evaluation import leakage_policy
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.pretrained.metadata import check_network, check_ported
 from fer_jax.pretrained.registry import BUNDLED, find_weights, network_name
 from fer_jax.weights_file import export_weights, load_weights

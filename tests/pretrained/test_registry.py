@@ -17,8 +17,8 @@ from fer_jax.evaluation import predictions_file
 from fer_jax.evaluation.compare import model_results
 from fer_jax.evaluation.metrics import calibration
 from fer_jax.inference.classifier import Classifier
-from fer_jax.loaded_model import LoadedModel
 from fer_jax.models.ops.portable import portable
+from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import BUNDLED, DEFAULT, find_weights, name_of
 from fer_jax.weights_file import load_weights
 

@@ -11,8 +11,8 @@ import pytest
 from helpers import tiny_config
 
 from configs.default import get_config
-from fer_jax import models, preprocessing, runtime
-from fer_jax.data import augment
+from fer_jax import models, runtime
+from fer_jax.data import augment, preprocessing
 from fer_jax.models import layers
 from fer_jax.pretrained import download, weights
 from fer_jax.pretrained.weights import Pretrained, initialize

@@ -17,7 +17,7 @@ from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces, one_hot
 from fer_jax.evaluation import predictions_file
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.training import distillation, losses, optim, sharding, train_step
 from fer_jax.training.monitoring import PreemptedError, StopSignal
 from fer_jax.training.state import create_state, random_variables

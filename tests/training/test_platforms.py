@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
-from fer_jax import models, preprocessing
+from fer_jax import models
+from fer_jax.data import preprocessing
 from fer_jax.models.ops import onednn
 from fer_jax.training import losses, optim, train_step
 from fer_jax.training.state import create_state

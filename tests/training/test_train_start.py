@@ -14,8 +14,8 @@ from fer_jax.data import pipeline
 from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import predictions_file
-from fer_jax.loaded_model import LoadedModel
 from fer_jax.models.backbone import Backbone
+from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.training.monitoring import PreemptedError, StopSignal
 from fer_jax.training.train import Run, train_and_evaluate
 from fer_jax.training.validate import validate

@@ -10,8 +10,8 @@ import optax
 import pytest
 from helpers import assert_trees_close
 
-from fer_jax import models, preprocessing
-from fer_jax.data import augment
+from fer_jax import models
+from fer_jax.data import augment, preprocessing
 from fer_jax.models.layers import BatchNorm
 from fer_jax.training import losses, optim, train_step
 from fer_jax.training.state import create_state

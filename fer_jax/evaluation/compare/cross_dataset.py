@@ -17,7 +17,7 @@ from fer_jax.evaluation.compare import model_results
 from fer_jax.evaluation.metrics import bootstrap
 from fer_jax.evaluation.report import report
 from fer_jax.io_utils import write_atomically
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 PICTURE = "cross.png"
 _FIGURES = {"accuracy": "Accuracy", "macro_f1": "Macro F1"}

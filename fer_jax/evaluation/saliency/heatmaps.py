@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from fer_jax import batch_inference, preprocessing, runtime
-from fer_jax.data import augment
+from fer_jax import batch_inference, runtime
+from fer_jax.data import augment, preprocessing
 from fer_jax.models.layers import FeatureMap
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import streamlit as st
 
 from fer_jax.inference.app.uploads import plain
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import find_weights, name_of
 
 # What FER2013's splits are called elsewhere.

@@ -11,7 +11,7 @@ import streamlit as st
 
 from fer_jax.inference.classifier import Classifier
 from fer_jax.inference.detection import detectors
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import BUNDLED, find_weights
 from fer_jax.weights_file import DamagedCheckpointError
 

@@ -15,8 +15,8 @@ import numpy as np
 from fer_jax import __version__
 from fer_jax.inference.export import TOLERANCE, MismatchError
 from fer_jax.io_utils import write_atomically
-from fer_jax.loaded_model import LoadedModel
 from fer_jax.pretrained import download
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 INPUT = "faces"
 SHIPPED = pathlib.Path(__file__).parent / "graphs"

@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from fer_jax import batch_inference, preprocessing, runtime
-from fer_jax.loaded_model import LoadedModel
+from fer_jax import batch_inference, runtime
+from fer_jax.data import preprocessing
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 # On a CPU padding costs as much as faces do: batches are filled to at least this share.
 _MIN_FILL_ON_CPU = 0.75

@@ -8,7 +8,7 @@ import onnxruntime
 
 from fer_jax import weights_file
 from fer_jax.inference.engines.graphs import INPUT
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 # More faces at a time are no faster, and take more memory.
 _PART = 32

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fer_jax import batch_inference, preprocessing, runtime
-from fer_jax.data import augment, transforms
-from fer_jax.loaded_model import LoadedModel
+from fer_jax import batch_inference, runtime
+from fer_jax.data import augment, preprocessing, transforms
 from fer_jax.models.ops.portable import portable
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 INPUT = "faces"
 

@@ -13,8 +13,8 @@ from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import classes, synthetic
 from fer_jax.evaluation import predictions_file
 from fer_jax.evaluation.compare import cross_dataset
-from fer_jax.loaded_model import LoadedModel
 from fer_jax.pretrained import registry
+from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.weights_file import export_weights
 
 

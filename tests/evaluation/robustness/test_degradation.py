@@ -11,7 +11,7 @@ from PIL import Image
 from fer_jax.data.dataset import read
 from fer_jax.evaluation.robustness import degradation, robustness_plots
 from fer_jax.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 pytestmark = pytest.mark.drawn
 

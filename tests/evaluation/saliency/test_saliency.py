@@ -12,14 +12,15 @@ import pytest
 from helpers import needed, script
 from PIL import Image
 
-from fer_jax import models, preprocessing, runtime
+from fer_jax import models, runtime
+from fer_jax.data import preprocessing
 from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces, one_hot
 from fer_jax.evaluation.saliency import heatmaps, saliency_report
-from fer_jax.loaded_model import LoadedModel
 from fer_jax.models.layers import FeatureMap
 from fer_jax.pretrained import porting
+from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import find_weights
 
 pytestmark = pytest.mark.drawn

@@ -10,8 +10,8 @@ from helpers import run_python
 from fer_jax.inference.engines import graphs
 from fer_jax.inference.engines.jax_engine import JaxEngine
 from fer_jax.inference.engines.onnx_engine import OnnxEngine
-from fer_jax.loaded_model import LoadedModel
 from fer_jax.pretrained import download
+from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import BUNDLED, find_weights
 
 PHOTO = pathlib.Path(graphs.__file__).parents[1] / "media" / "grace_hopper.jpg"

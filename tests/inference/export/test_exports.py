@@ -21,7 +21,7 @@ from fer_jax.inference.engines import graphs
 from fer_jax.inference.engines.onnx_engine import OnnxEngine
 from fer_jax.inference.export import check, export, metadata
 from fer_jax.inference.export.program import Program
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 onnx = needed("onnx", "export")
 ort = needed("onnxruntime", "export")

@@ -12,7 +12,7 @@ from fer_jax.inference.export import export, metadata
 from fer_jax.inference.export.program import Program
 from fer_jax.inference.media.inputs import SAMPLE
 from fer_jax.inference.predictor import Predictor
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import find_weights
 
 for name in ("ai_edge_litert", "onnx", "onnxruntime"):

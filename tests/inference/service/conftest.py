@@ -10,7 +10,7 @@ from fer_jax.inference.classifier import Classifier
 from fer_jax.inference.detection.detectors import FullImage
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.service.service import Limits, create_app
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 
 @pytest.fixture(scope="module")

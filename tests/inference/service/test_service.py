@@ -13,7 +13,7 @@ from fer_jax import __version__
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.service import schemas, service
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 
 def test_answers_as_the_network_does(serve, tiny_run, faces):

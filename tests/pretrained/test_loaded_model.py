@@ -12,7 +12,7 @@ from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS, class_names
 from fer_jax.evaluation import labelled_split
 from fer_jax.evaluation.saliency import heatmaps
-from fer_jax.loaded_model import LoadedModel
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 
 @pytest.fixture(scope="module")
