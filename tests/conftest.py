@@ -15,10 +15,11 @@ from helpers import QUICK_COMPILATION, Linear
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fer_jax import models, weights_file
+from fer_jax import models
 from fer_jax.data import ferplus
 from fer_jax.data.dataset import build
 from fer_jax.data.sources import synthetic
+from fer_jax.pretrained import weights_file
 
 MOST_MEMORY = 3 * 2**20  # KiB of a worker, before it forgets its compiled programs after each module
 SAVE, DRAW = Figure.savefig, FigureCanvasAgg.draw

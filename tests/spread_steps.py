@@ -24,10 +24,11 @@ import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh
 
-from fer_jax import models, weights_file
+from fer_jax import models
 from fer_jax.data import augment, pipeline
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces, one_hot
+from fer_jax.pretrained import weights_file
 from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.training import losses, optim, sharding, stages, train_step
 from fer_jax.training.distillation import Distillation

@@ -28,9 +28,9 @@ def calibrate(args: argparse.Namespace) -> int:
       ValueError: the weights are bundled or are not in a file; the split is the one that was
         trained on, or for the final score.
     """
-    from fer_jax import weights_file
     from fer_jax.evaluation import labelled_split, leakage_policy
     from fer_jax.evaluation.metrics import calibration
+    from fer_jax.pretrained import weights_file
 
     trained = common.open_weights(args)
     path = Path(trained.source)

@@ -159,7 +159,8 @@ def open_weights(args: argparse.Namespace) -> "LoadedModel":
       FileNotFoundError: there are no such weights.
       As `LoadedModel`.
     """
-    from fer_jax import runtime, weights_file
+    from fer_jax import runtime
+    from fer_jax.pretrained import weights_file
     from fer_jax.pretrained.loaded_model import LoadedModel
 
     runtime.tune_cpu()

@@ -42,10 +42,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def build(args: argparse.Namespace) -> int:
     """Selects, writes and prints; returns the exit code."""
-    from fer_jax import weights_file
     from fer_jax.evaluation import predictions_file
     from fer_jax.evaluation.compare import ensemble, model_results
     from fer_jax.evaluation.report import report
+    from fer_jax.pretrained import weights_file
 
     found = model_results.load(args.networks)
     refuse_out(Path(args.out), [one.path for one in found])
@@ -96,8 +96,8 @@ def refuse_out(out: Path, inputs: list[Path]) -> None:
       ValueError: it is a run's folder, has an input that would be overwritten, or another report.
     """
     from fer_jax.evaluation.compare import model_results
+    from fer_jax.pretrained.weights_file import BEST_WEIGHTS
     from fer_jax.training.run_dir import CONFIG_FILE
-    from fer_jax.weights_file import BEST_WEIGHTS
 
     written = out / model_results.PREDICTIONS
     is_input = written.resolve() in [path.resolve() for path in inputs]

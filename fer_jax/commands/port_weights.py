@@ -38,10 +38,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> Path:
     """Writes the converted weights and returns their file."""
-    from fer_jax.pretrained import weights
-    from fer_jax.weights_file import WEIGHTS_SUFFIX, export_weights
+    from fer_jax.pretrained import imagenet
+    from fer_jax.pretrained.weights_file import WEIGHTS_SUFFIX, export_weights
 
-    pretrained = weights.convert(
+    pretrained = imagenet.convert(
         args.model, args.ecosystem, args.file, with_head=args.with_head, absent=args.absent
     )
     args.out.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ import numpy as np
 from fer_jax import io_utils
 from fer_jax.evaluation import leakage
 from fer_jax.pretrained import registry
-from fer_jax.weights_file import CHECKPOINTS
+from fer_jax.pretrained.weights_file import CHECKPOINTS
 
 LEDGER = "test_evaluations.jsonl"
 

@@ -4,7 +4,8 @@ import os
 import pathlib
 from typing import Any
 
-from fer_jax import pretrained, weights_file
+from fer_jax import pretrained
+from fer_jax.pretrained import weights_file
 from fer_jax.pretrained.download import digest
 
 CODE_LICENCE = "Apache-2.0"

@@ -19,7 +19,7 @@ class Backbone(nn.Module):
     Called with faces float [B, S, S, C], normalized as the weights expect, a network returns logits float32
     [B, num_classes], or with `features=True` the features float32 [B, F] that dropout and classifier take. C
     is 3 (the pipeline repeats gray faces) or 1: then either the stem has one input channel, for weights whose
-    stem was summed over the colors, or `adapter` makes three of it (`pretrained.weights.initialize` prepares
+    stem was summed over the colors, or `adapter` makes three of it (`pretrained.imagenet.initialize` prepares
     either).
 
     The parameters at the top level are the network's parts, in the order of the data: `adapter` if there is

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fer_jax import weights_file
+from fer_jax.pretrained import weights_file
 from fer_jax.pretrained.metadata import check_network
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from fer_jax.data import augment, ferplus
 from fer_jax.data.dataset import read
 from fer_jax.data.emotions import class_names
 from fer_jax.data.faces import Faces
-from fer_jax.pretrained import weights
+from fer_jax.pretrained import imagenet
 from fer_jax.training import losses, optim, stages
 
 SELECTION_METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
@@ -93,7 +93,7 @@ def preprocess(config: ConfigDict, start: dict[str, Any] | None) -> dict[str, An
     found = start["preprocess"] if start else config.model
     mean, std = found["mean"], found["std"]
     if start and config.model.channels == 1:
-        mean, std = weights.gray(found)
+        mean, std = imagenet.gray(found)
     return {
         "mean": mean,
         "std": std,

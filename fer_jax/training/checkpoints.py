@@ -16,8 +16,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from fer_jax.training.sharding import all_or_none, all_processes
-from fer_jax.weights_file import (
+from fer_jax.pretrained.weights_file import (
     CHECKSUMS,
     EXTRA,
     DamagedCheckpointError,
@@ -26,6 +25,7 @@ from fer_jax.weights_file import (
     refused,
     verified_checksums,
 )
+from fer_jax.training.sharding import all_or_none, all_processes
 
 DAMAGED = "damaged_checkpoints"
 

@@ -8,12 +8,12 @@ from ml_collections import ConfigDict
 
 from fer_jax.data import fer2013_reference
 from fer_jax.data.emotions import class_names
-from fer_jax.pretrained import weights
+from fer_jax.pretrained import imagenet
 from fer_jax.pretrained.download import DownloadError
+from fer_jax.pretrained.imagenet import Pretrained
 from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import find_weights
-from fer_jax.pretrained.weights import Pretrained
-from fer_jax.weights_file import DamagedCheckpointError
+from fer_jax.pretrained.weights_file import DamagedCheckpointError
 
 
 def pretrained(config: ConfigDict) -> Pretrained | None:
@@ -23,11 +23,11 @@ def pretrained(config: ConfigDict) -> Pretrained | None:
     The input's size and interpolation are the config's, so that a run may continue at another size.
 
     Returns:
-      As `weights.find`; for weights of a run the metadata are "conventions", "preprocess", "missing" (none)
+      As `imagenet.find`; for weights of a run the metadata are "conventions", "preprocess", "missing" (none)
       and "run", that run's own.
 
     Raises:
-      As `weights.find` and `LoadedModel`.
+      As `imagenet.find` and `LoadedModel`.
       FileNotFoundError: there are no weights at `config.init_from`.
       ValueError: they are of another model, or the config sets another mean or std.
     """
@@ -36,7 +36,7 @@ def pretrained(config: ConfigDict) -> Pretrained | None:
     if config.init.weights == "none":
         return None
     try:
-        return weights.find(config.init.weights, config.model.name)
+        return imagenet.find(config.init.weights, config.model.name)
     except DownloadError as error:
         raise DownloadError(f"{error}, or train from scratch with --config.init.weights=none") from error
 
@@ -57,7 +57,7 @@ def _of_run(config: ConfigDict) -> Pretrained:
                 f"config.model.{name} at its default, {default}"
             )
     metadata = {
-        "conventions": {k: v for k, v in network["kwargs"].items() if k in weights.CONVENTIONS},
+        "conventions": {k: v for k, v in network["kwargs"].items() if k in imagenet.CONVENTIONS},
         "preprocess": {k: normalized[k] for k in ("mean", "std")}
         | {"interpolation": config.model.interpolation},
         "missing": [],

@@ -16,7 +16,8 @@ from fer_jax.data import augment, pipeline, preprocessing
 from fer_jax.evaluation import leakage_policy, run_info
 from fer_jax.evaluation.metrics import classification
 from fer_jax.evaluation.report import training_curves
-from fer_jax.pretrained.weights import Pretrained, initialize
+from fer_jax.pretrained.imagenet import Pretrained, initialize
+from fer_jax.pretrained.weights_file import CHECKPOINTS, export_weights
 from fer_jax.training import build, distillation, initial_weights, sharding, stages, train_step, training_data
 from fer_jax.training.checkpoints import Checkpoints
 from fer_jax.training.metric_writers import Writers, parameter_overview
@@ -25,7 +26,6 @@ from fer_jax.training.run_dir import flatten, keep_pretrained, kept_pretrained
 from fer_jax.training.split_prediction import StoppedError, predict_split
 from fer_jax.training.state import TrainState, create_state, random_variables
 from fer_jax.training.validate import Plan
-from fer_jax.weights_file import CHECKPOINTS, export_weights
 
 
 class Run:

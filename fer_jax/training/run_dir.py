@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from fer_jax.io_utils import named_by, partial, write_atomically
-from fer_jax.weights_file import CHECKPOINTS, CHECKSUMS, checksum_of_json
+from fer_jax.pretrained.weights_file import CHECKPOINTS, CHECKSUMS, checksum_of_json
 
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"

@@ -14,6 +14,13 @@ from fer_jax.data import splits
 from fer_jax.evaluation import leakage, leakage_policy
 from fer_jax.evaluation.metrics import calibration
 from fer_jax.evaluation.report import report, training_curves
+from fer_jax.pretrained.weights_file import (
+    BEST_WEIGHTS,
+    CHECKPOINTS,
+    DamagedCheckpointError,
+    export_weights,
+    load_weights,
+)
 from fer_jax.training.metric_writers import ProgressBar, read_records
 from fer_jax.training.monitoring import PreemptedError, StopSignal, announced
 from fer_jax.training.run import Run
@@ -21,13 +28,6 @@ from fer_jax.training.run_dir import check_identity, exclusive, finish, finished
 from fer_jax.training.sharding import all_or_none, all_processes
 from fer_jax.training.split_prediction import StoppedError
 from fer_jax.training.validate import validate
-from fer_jax.weights_file import (
-    BEST_WEIGHTS,
-    CHECKPOINTS,
-    DamagedCheckpointError,
-    export_weights,
-    load_weights,
-)
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:

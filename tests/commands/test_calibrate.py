@@ -13,7 +13,7 @@ from fer_jax.data.dataset import read
 from fer_jax.evaluation.metrics import calibration
 from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import BUNDLED
-from fer_jax.weights_file import load_weights
+from fer_jax.pretrained.weights_file import load_weights
 
 calibrate = script("calibrate")
 

@@ -14,7 +14,7 @@ from fer_jax.data.dataset import read
 from fer_jax.data.sources import synthetic
 from fer_jax.evaluation import predictions_file
 from fer_jax.pretrained.registry import BUNDLED, find_weights
-from fer_jax.weights_file import export_weights, load_weights
+from fer_jax.pretrained.weights_file import export_weights, load_weights
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import predictions_file
 from fer_jax.evaluation.label_errors import find_suspects
 from fer_jax.pretrained.loaded_model import LoadedModel
-from fer_jax.weights_file import load_weights
+from fer_jax.pretrained.weights_file import load_weights
 
 pytestmark = pytest.mark.usefixtures("linear_network", "plain_trainings")
 

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from fer_jax import weights_file
 from fer_jax.data.dataset import read
 from fer_jax.evaluation.metrics import calibration
 from fer_jax.inference.classifier import Classifier
 from fer_jax.inference.engines import graphs
 from fer_jax.inference.export import UnsupportedError
+from fer_jax.pretrained import weights_file
 from fer_jax.pretrained.loaded_model import LoadedModel
 
 RTOL = 2e-5

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from helpers import script
 
-from fer_jax import models, weights_file
+from fer_jax import models
 from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS, class_names
 from fer_jax.evaluation import labelled_split
 from fer_jax.evaluation.saliency import heatmaps
+from fer_jax.pretrained import weights_file
 from fer_jax.pretrained.loaded_model import LoadedModel
 
 

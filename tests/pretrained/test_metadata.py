@@ -14,7 +14,7 @@ from fer_jax.evaluation import leakage_policy
 from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.pretrained.metadata import check_network, check_ported
 from fer_jax.pretrained.registry import BUNDLED, find_weights, network_name
-from fer_jax.weights_file import export_weights, load_weights
+from fer_jax.pretrained.weights_file import export_weights, load_weights
 
 FACTS = load_weights(find_weights("effnet_b0"))[1]  # with every field
 PORTED = {

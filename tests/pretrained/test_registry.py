@@ -20,7 +20,7 @@ from fer_jax.inference.classifier import Classifier
 from fer_jax.models.ops.portable import portable
 from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import BUNDLED, DEFAULT, find_weights, name_of
-from fer_jax.weights_file import load_weights
+from fer_jax.pretrained.weights_file import load_weights
 
 SHIPPED = sorted((ROOT / "fer_jax" / "pretrained").glob("*.safetensors"))
 

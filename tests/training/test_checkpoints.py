@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_jax import models
+from fer_jax.pretrained.weights_file import DamagedCheckpointError, load_weights
 from fer_jax.training import checkpoints, optim
 from fer_jax.training.checkpoints import Checkpoints
 from fer_jax.training.state import create_state
-from fer_jax.weights_file import DamagedCheckpointError, load_weights
 
 FACTS = {"model": {"name": "cnn_relu", "kwargs": {"widths": [4, 8]}}, "seed": 3, "selection": None}
 

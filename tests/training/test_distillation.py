@@ -11,19 +11,20 @@ from helpers import assert_same_run, tiny_config
 from scipy.special import log_softmax, softmax
 from small_runs import simple_config
 
-from fer_jax import models, weights_file
+from fer_jax import models
 from fer_jax.data import augment, transforms
 from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces, one_hot
 from fer_jax.evaluation import predictions_file
+from fer_jax.pretrained import weights_file
 from fer_jax.pretrained.loaded_model import LoadedModel
+from fer_jax.pretrained.weights_file import DamagedCheckpointError
 from fer_jax.training import distillation, losses, optim, sharding, train_step
 from fer_jax.training.monitoring import PreemptedError, StopSignal
 from fer_jax.training.state import create_state, random_variables
 from fer_jax.training.train import train_and_evaluate
 from fer_jax.training.validate import validate
-from fer_jax.weights_file import DamagedCheckpointError
 
 KWARGS = {"widths": [8], "depths": [1], "hidden": 8, "dropout": 0.0}
 HOW = {"mean": 0.4, "std": 0.2, "channels": 1, "fill": "reflect", "interpolation": "bilinear"}

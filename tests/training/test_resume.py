@@ -9,10 +9,10 @@ import pytest
 from helpers import TIMES, assert_same_run, run_python
 from small_runs import WHOLE, config_of, simple_config
 
+from fer_jax.pretrained.weights_file import DamagedCheckpointError, export_weights, load_weights
 from fer_jax.training import split_prediction
 from fer_jax.training.monitoring import EXIT_PREEMPTED, PreemptedError
 from fer_jax.training.train import train_and_evaluate
-from fer_jax.weights_file import DamagedCheckpointError, export_weights, load_weights
 
 STAGES = (
     {"epochs": 0.7, "train": "head", "learning_rate": 0.1},  # 3 steps of 70 faces, 16 a batch

@@ -21,11 +21,11 @@ from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import leakage_policy
 from fer_jax.pretrained import registry
+from fer_jax.pretrained.weights_file import load_weights
 from fer_jax.training import sharding
 from fer_jax.training.metric_writers import read_records
 from fer_jax.training.monitoring import NonFiniteLossError
 from fer_jax.training.train import Run, train_and_evaluate
-from fer_jax.weights_file import load_weights
 
 
 def records_of(kind, workdir):

@@ -16,10 +16,10 @@ from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import predictions_file
 from fer_jax.models.backbone import Backbone
 from fer_jax.pretrained.loaded_model import LoadedModel
+from fer_jax.pretrained.weights_file import export_weights, load_weights
 from fer_jax.training.monitoring import PreemptedError, StopSignal
 from fer_jax.training.train import Run, train_and_evaluate
 from fer_jax.training.validate import validate
-from fer_jax.weights_file import export_weights, load_weights
 
 KERAS = {"padding": "same", "epsilon": 1e-3}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}

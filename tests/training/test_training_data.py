@@ -11,11 +11,11 @@ from small_runs import simple_config
 from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import synthetic
+from fer_jax.pretrained.weights_file import load_weights
 from fer_jax.training import training_data
 from fer_jax.training.monitoring import StopSignal
 from fer_jax.training.train import Run, train_and_evaluate
 from fer_jax.training.validate import validate
-from fer_jax.weights_file import load_weights
 
 
 def test_given_labels_of_data_with_votes(tiny_ferplus, tiny_data):

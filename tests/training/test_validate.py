@@ -12,10 +12,10 @@ from small_runs import simple_config
 from configs.default import get_config
 from fer_jax import models
 from fer_jax.data.dataset import read
+from fer_jax.pretrained.weights_file import DamagedCheckpointError
 from fer_jax.training import validate
 from fer_jax.training.run_dir import flatten
 from fer_jax.training.train import train_and_evaluate
-from fer_jax.weights_file import DamagedCheckpointError
 
 
 def config_of(**changes):

@@ -13,7 +13,7 @@ from fer_jax.inference.classifier import Classifier
 from fer_jax.inference.detection import detectors
 from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import BUNDLED, find_weights
-from fer_jax.weights_file import DamagedCheckpointError
+from fer_jax.pretrained.weights_file import DamagedCheckpointError
 
 MODELS_VARIABLE = "FER_JAX_MODELS"
 DETECTORS = {

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from fer_jax import weights_file
 from fer_jax.inference.engines.graphs import INPUT
+from fer_jax.pretrained import weights_file
 from fer_jax.pretrained.loaded_model import LoadedModel
 
 # More faces at a time are no faster, and take more memory.

@@ -11,7 +11,7 @@ import safetensors
 from fer_jax.inference.export.program import Program
 from fer_jax.io_utils import write_atomically
 from fer_jax.pretrained.loaded_model import LoadedModel
-from fer_jax.weights_file import export_weights, with_notes
+from fer_jax.pretrained.weights_file import export_weights, with_notes
 
 PRECISIONS = ("float32", "float16")
 

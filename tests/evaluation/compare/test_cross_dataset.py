@@ -15,7 +15,7 @@ from fer_jax.evaluation import predictions_file
 from fer_jax.evaluation.compare import cross_dataset
 from fer_jax.pretrained import registry
 from fer_jax.pretrained.loaded_model import LoadedModel
-from fer_jax.weights_file import export_weights
+from fer_jax.pretrained.weights_file import export_weights
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from helpers import needed
 from PIL import Image
 from test_uploads import encoded, png_that_declares
 
-from fer_jax import weights_file
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import synthetic
 from fer_jax.inference.app import analysis, model_choice, uploads, webcam
@@ -22,6 +21,7 @@ from fer_jax.inference.app.model_card import facts, headline
 from fer_jax.inference.classifier import Classifier
 from fer_jax.inference.media import video
 from fer_jax.inference.structures import DetectedFrame
+from fer_jax.pretrained import weights_file
 from fer_jax.pretrained.registry import BUNDLED
 
 testing = needed("streamlit.testing.v1", "app")

@@ -15,12 +15,13 @@ from PIL import Image
 from safetensors import safe_open
 from scipy import special
 
-from fer_jax import models, runtime, weights_file
+from fer_jax import models, runtime
 from fer_jax.data.emotions import EMOTIONS, class_names
 from fer_jax.inference.engines import graphs
 from fer_jax.inference.engines.onnx_engine import OnnxEngine
 from fer_jax.inference.export import check, export, metadata
 from fer_jax.inference.export.program import Program
+from fer_jax.pretrained import weights_file
 from fer_jax.pretrained.loaded_model import LoadedModel
 
 onnx = needed("onnx", "export")

@@ -14,11 +14,11 @@ from configs.default import get_config
 from fer_jax import models, runtime
 from fer_jax.data import augment, preprocessing
 from fer_jax.models import layers
-from fer_jax.pretrained import download, weights
-from fer_jax.pretrained.weights import Pretrained, initialize
+from fer_jax.pretrained import download, imagenet
+from fer_jax.pretrained.imagenet import Pretrained, initialize
+from fer_jax.pretrained.weights_file import load_weights
 from fer_jax.training import build
 from fer_jax.training.train import train_and_evaluate
-from fer_jax.weights_file import load_weights
 
 FILES = {
     "efficientnet_lite0": ("timm_tf", "efficientnet_lite0.safetensors"),
@@ -50,8 +50,8 @@ def assets(shared_dir):
 @pytest.mark.parametrize("model", sorted(FILES))
 def test_real_weights_know_the_photographs(model, assets):
     ecosystem, file = FILES[model]
-    found = weights.convert(model, ecosystem, assets / "weights" / file, with_head=True)
-    network = models.create(model, weights.CLASSES, **found.metadata["conventions"])
+    found = imagenet.convert(model, ecosystem, assets / "weights" / file, with_head=True)
+    network = models.create(model, imagenet.CLASSES, **found.metadata["conventions"])
     size = found.metadata["resolution"]
     forward = jax.jit(
         preprocessing.make_forward(network, size=size, channels=3, **found.metadata["preprocess"])
@@ -65,13 +65,13 @@ def test_real_weights_know_the_photographs(model, assets):
 def test_a_partial_file_names_what_is_absent(assets):
     path = assets / "weights" / B4
     with pytest.raises(ValueError, match="missing: " + ", ".join(B4_ABSENT)):
-        weights.convert("efficientnet_b4", "timm", path)
-    found = weights.convert("efficientnet_b4", "timm", path, absent=B4_ABSENT)
+        imagenet.convert("efficientnet_b4", "timm", path)
+    found = imagenet.convert("efficientnet_b4", "timm", path, absent=B4_ABSENT)
     assert found.metadata["missing"] == ["params/block_31/expand/kernel", "params/block_31/project/kernel"]
 
 
 def test_a_partial_file_of_tensorflow_s_weights_brings_their_conventions(assets):
-    found = weights.convert("efficientnet_b0", "timm_tf", assets / "weights" / B0, absent=B0_ABSENT)
+    found = imagenet.convert("efficientnet_b0", "timm_tf", assets / "weights" / B0, absent=B0_ABSENT)
     assert found.metadata["missing"] == ["params/block_15/project/kernel", "params/top/kernel"]
     assert found.metadata["conventions"] == {"padding": "same", "epsilon": 1e-3}
     assert found.metadata["preprocess"] == COLOURS | {"interpolation": "bicubic"}
@@ -239,7 +239,7 @@ def test_how_large_a_file_is_said_to_be(model, ecosystem, monkeypatch):
 
     monkeypatch.setattr(download, "fetch", fetch)
     with pytest.raises(download.DownloadError):
-        weights.convert(model, ecosystem)
+        imagenet.convert(model, ecosystem)
     assert asked["megabytes"] == pytest.approx(FILE_SIZES[model, ecosystem] / 1e6, rel=0.01)
 
 

@@ -12,8 +12,8 @@ import pytest
 from helpers import assert_trees_equal
 from safetensors.numpy import load_file, save, save_file
 
+from fer_jax.pretrained.weights_file import DamagedCheckpointError, export_weights, load_weights, with_notes
 from fer_jax.training.run_dir import flatten
-from fer_jax.weights_file import DamagedCheckpointError, export_weights, load_weights, with_notes
 
 FACTS = {"model": {"name": "cnn_relu", "kwargs": {"widths": [4, 8]}}, "seed": 3, "selection": None}
 

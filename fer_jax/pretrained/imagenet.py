@@ -15,7 +15,7 @@ from fer_jax import models
 from fer_jax.pretrained import download, formats, porting, sources
 from fer_jax.pretrained.key_map import ECOSYSTEMS
 from fer_jax.pretrained.metadata import check_ported
-from fer_jax.weights_file import load_weights
+from fer_jax.pretrained.weights_file import load_weights
 
 CLASSES = 1000
 # The parts of ImageNet's classifier, which a run replaces by its own.
