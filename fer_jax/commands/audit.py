@@ -14,29 +14,15 @@ from fer_jax.commands import common
 from fer_jax.data.sources import classes
 
 
-def _correlation(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
-    return value
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = common.plain_parser(__doc__)
-    parser.add_argument(
-        "--source", required=True, help="file, folder, dataset to download, or the word synthetic"
-    )
-    parser.add_argument(
-        "--map", action="append", default=[], metavar="CLASS=EMOTION", help="as fer-jax prepare takes it"
-    )
-    parser.add_argument("--out", required=True, metavar="OUT", help="folder for the report")
-    parser.add_argument(
-        "--near_threshold",
-        type=_correlation,
-        default=0.9,
-        metavar="R",
-        help="zero-mean correlation from which two images are near duplicates (default: 0.9)",
-    )
+    add = parser.add_argument
+    add("--source", required=True, help="file, folder, dataset to download, or the word synthetic")
+    text = "as fer-jax prepare takes it"
+    add("--map", action="append", default=[], metavar="CLASS=EMOTION", help=text)
+    add("--out", required=True, metavar="OUT", help="folder for the report")
+    text = "zero-mean correlation from which two images are near duplicates"
+    add("--near_threshold", type=common.number(float, 1e-6, 1), default=0.9, metavar="R", help=text)
     return common.run(audit, parser.parse_args(argv))
 
 

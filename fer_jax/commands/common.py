@@ -4,6 +4,7 @@ Imports JAX only when there is work to do, so that --help and a wrong flag take 
 """
 
 import argparse
+import math
 import os
 import sys
 import tempfile
@@ -11,10 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer_jax import io_utils
+from fer_jax import errors, io_utils
 from fer_jax.data.ferplus import GIVEN, RULES
 from fer_jax.data.sources.record import SPLITS
-from fer_jax.pretrained.registry import BUNDLED, find_weights
+from fer_jax.inference.engines import ENGINES
+from fer_jax.pretrained.registry import BUNDLED, DEFAULT, find_weights
 
 if TYPE_CHECKING:
     from fer_jax.evaluation.labelled_split import LabelledSplit
@@ -22,11 +24,23 @@ if TYPE_CHECKING:
 
 # Flags of a training that the commands set themselves.
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.seed")
+_NAMES = ", ".join(BUNDLED)
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of a description, and appends a flag's default to its help."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        default = action.default
+        if isinstance(default, list | tuple):
+            default = " ".join(map(str, default))
+        told = default in (None, "", argparse.SUPPRESS) or default is False or "(default" in str(action.help)
+        return action.help if told else f"{action.help} (default: {default})"
 
 
 def plain_parser(doc: str | None) -> argparse.ArgumentParser:
-    """Returns a parser without flags whose --help shows the command's docstring."""
-    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Returns a parser without flags whose --help shows the command's docstring, and flags' defaults."""
+    return argparse.ArgumentParser(description=doc, formatter_class=_HelpFormatter)
 
 
 def make_parser(doc: str | None, out: str | None = None) -> argparse.ArgumentParser:
@@ -39,61 +53,60 @@ def make_parser(doc: str | None, out: str | None = None) -> argparse.ArgumentPar
     parser = plain_parser(doc)
     add_weights(parser)
     parser.add_argument("--data", required=True, metavar="DATA", help="dataset from fer-jax prepare")
-    text = "split of the dataset (default: validation)"
-    parser.add_argument("--split", default="validation", choices=SPLITS, help=text)
+    add_split(parser, "split of the dataset")
     if out:
         parser.add_argument("--out", required=True, metavar="OUT", help=out)
     return parser
 
 
-def make_evaluation_parser(
-    doc: str | None, out: str, batch_size: int = 256, training_data: bool = True
-) -> argparse.ArgumentParser:
+def make_evaluation_parser(doc: str | None, out: str, batch_size: int = 256) -> argparse.ArgumentParser:
     """Returns the parser of `make_parser` with the flags that `open_evaluation` reads, and --batch_size.
 
     Args:
       doc, out: as `make_parser` takes them.
       batch_size: default of --batch_size.
-      training_data: whether to add --training_data, for `labelled_split.find_duplicates`.
     """
     parser = make_parser(doc, out)
-    parser.add_argument(
-        "--labels",
-        choices=(GIVEN, *RULES),
-        metavar="LABELS",
-        help=f"labels to score against: {GIVEN} (those of the dataset) or, from FER+ votes, "
-        f"{', '.join(RULES)} (default: as in the training)",
-    )
-    parser.add_argument(
-        "--classes",
-        type=int,
-        choices=(7, 8),
-        help="number of classes to score; 7 rules out contempt and leaves out faces with that label "
-        f"(default: the network's; 7 with --labels {GIVEN})",
-    )
-    if training_data:
-        parser.add_argument(
-            "--training_data",
-            nargs="+",
-            default=[],
-            metavar="DATA",
-            help="datasets that the network was trained on, if not --data: faces with a duplicate there "
-            "are counted, and scored apart",
-        )
+    rules = f"labels to score against: {GIVEN} (those of the dataset) or, from FER+ votes, {', '.join(RULES)}"
+    text = f"{rules} (default: as in the training)"
+    parser.add_argument("--labels", choices=(GIVEN, *RULES), metavar="LABELS", help=text)
+    text = "number of classes to score; 7 rules out contempt and leaves out faces with that label "
+    text += f"(default: the network's; 7 with --labels {GIVEN})"
+    parser.add_argument("--classes", type=int, choices=(7, 8), help=text)
     add_batch_size(parser, batch_size)
     return parser
+
+
+def add_training_data(parser: argparse.ArgumentParser) -> None:
+    """Adds --training_data, for `labelled_split.find_duplicates`."""
+    text = "datasets of the training, if not --data: faces with a copy there are counted, and scored apart"
+    parser.add_argument("--training_data", nargs="+", default=[], metavar="DATA", help=text)
+
+
+def add_split(parser: argparse.ArgumentParser, text: str) -> None:
+    """Adds --split."""
+    parser.add_argument("--split", default="validation", choices=SPLITS, help=text)
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """Adds --workdir and --checkpoint, for `open_weights`."""
     weights = parser.add_mutually_exclusive_group(required=True)
     weights.add_argument("--workdir", metavar="RUN", help="directory of a run, whose best weights are used")
-    weights.add_argument(
-        "--checkpoint",
-        metavar="PATH",
-        help="weights: a .safetensors file, a step of a run (RUN/checkpoints/STEP), or a bundled "
-        f"network: {', '.join(BUNDLED)}",
-    )
+    text = f"a .safetensors file, a step of a run (RUN/checkpoints/STEP), or a bundled network: {_NAMES}"
+    weights.add_argument("--checkpoint", metavar="PATH", help=text)
+
+
+def add_predictor(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that `Predictor.load` takes: --model, --detector, --engine and --margin."""
+    add = parser.add_argument
+    text = f"a .safetensors file, a run's directory or a bundled network: {_NAMES}"
+    add("--model", default=DEFAULT, metavar="WEIGHTS", help=text)
+    text = "face detector; whole treats each image as one face"
+    add("--detector", default="yunet", choices=("yunet", "mediapipe", "whole"), help=text)
+    text = "what computes the network: ONNX Runtime on the CPU or JAX (default: auto, JAX if it has a GPU)"
+    add("--engine", default="auto", choices=ENGINES, help=text)
+    text = "size of the face crop relative to the training crop"
+    add("--margin", type=float, default=1.0, help=text)
 
 
 def make_training_parser(
@@ -108,17 +121,14 @@ def make_training_parser(
     """
     parser = plain_parser(doc)
     parser.add_argument("arguments", nargs="*", help="flags passed to every training, after --")
+    add = parser.add_argument
     if runs:
-        text = "output folder for trainings and results"
-        parser.add_argument("--out", type=Path, required=True, help=text)
-        parser.add_argument("--dry-run", action="store_true", help="check and list the trainings, then exit")
+        add("--out", type=Path, required=True, help="output folder for trainings and results")
+        add("--dry-run", action="store_true", help="check and list the trainings, then exit")
     if data:
-        text = "experiment name or config file (default: ablation)"
-        parser.add_argument("--config", default="ablation", metavar="NAME", help=text)
-        text = "dataset from fer-jax prepare (default: data/fer2013)"
-        parser.add_argument("--data", type=Path, default=Path("data/fer2013"), help=text)
-        text = "resize images of mixed sizes to N x N"
-        parser.add_argument("--image_size", type=int, metavar="N", help=text)
+        add("--config", default="ablation", metavar="NAME", help="experiment name or config file")
+        add("--data", type=Path, default=Path("data/fer2013"), help="dataset from fer-jax prepare")
+        add("--image_size", type=int, metavar="N", help="resize images of mixed sizes to N x N")
     return parser
 
 
@@ -135,20 +145,27 @@ def refuse(parser: argparse.ArgumentParser, arguments: Iterable[str], own: Seque
             parser.error(f"{argument} after --: the command sets this for each training itself")
 
 
-def at_least_one(text: str) -> int:
-    """Parses the value of a flag that is a count.
+def number(kind: type, least: float, most: float = 1e9) -> Callable[[str], Any]:
+    """Returns a function that parses the value of a flag, an int or a float from `least` to `most`."""
 
-    Raises:
-      argparse.ArgumentTypeError: it is below 1.
-    """
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return number
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected {kind.__name__}, {least:g} to {most:g}")
+        return value
+
+    return parse
+
+
+at_least_one = number(int, 1)
 
 
 def add_batch_size(parser: argparse.ArgumentParser, default: int) -> None:
     """Adds --batch_size."""
-    text = f"images per batch (default: {default})"
+    text = "images per batch"
     parser.add_argument("--batch_size", type=at_least_one, default=default, metavar="N", help=text)
 
 
@@ -205,8 +222,6 @@ def open_evaluation(
 
 def run(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """Runs a command and returns its exit code: that of `work`, or 2 for an error that the user can fix."""
-    from fer_jax import errors
-
     try:
         return work(args)
     except Exception as error:

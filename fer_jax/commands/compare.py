@@ -29,8 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("models", nargs="+", metavar="RUN_OR_PREDICTIONS", help=text)
     parser.add_argument("--out", required=True, metavar="OUT", help="folder for the comparison")
     parser.add_argument("--data", metavar="DATA", help="dataset that provides labels for CSV files")
-    text = "split of --data that the CSV files cover (default: validation)"
-    parser.add_argument("--split", choices=SPLITS, default="validation", help=text)
+    common.add_split(parser, "split of --data that the CSV files cover")
     return common.run(compare, parser.parse_args(argv))
 
 

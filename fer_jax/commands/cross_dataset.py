@@ -15,7 +15,6 @@ import argparse
 from pathlib import Path
 
 from fer_jax.commands import common
-from fer_jax.data.sources.record import SPLITS
 from fer_jax.pretrained.registry import find_weights
 
 
@@ -23,18 +22,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = common.plain_parser(__doc__)
     text = "run directories, weights files, or bundled network names"
     parser.add_argument("--checkpoints", nargs="+", required=True, metavar="PATH", help=text)
-    parser.add_argument(
-        "--data", nargs="+", required=True, type=Path, metavar="DATA", help="datasets from fer-jax prepare"
-    )
-    text = "split of each dataset to evaluate (default: validation)"
-    parser.add_argument("--split", default="validation", choices=SPLITS, help=text)
+    text = "datasets from fer-jax prepare"
+    parser.add_argument("--data", nargs="+", required=True, type=Path, metavar="DATA", help=text)
+    common.add_split(parser, "split of each dataset to evaluate")
     parser.add_argument("--out", required=True, type=Path, metavar="OUT", help="folder for the matrix")
-    parser.add_argument(
-        "--contempt",
-        choices=("drop", "wrong"),
-        default="drop",
-        help="for eight-class networks: exclude contempt, or count it as an error (default: drop)",
-    )
+    text = "for eight-class networks: exclude contempt, or count it as an error"
+    parser.add_argument("--contempt", choices=("drop", "wrong"), default="drop", help=text)
     common.add_batch_size(parser, 256)
     return common.run(cross, parser.parse_args(argv))
 

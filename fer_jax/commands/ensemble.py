@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     text = "runs, reports, or CSV files of predictions to select from"
     parser.add_argument("networks", nargs="+", metavar="RUN_OR_PREDICTIONS", help=text)
     parser.add_argument("--out", required=True, metavar="OUT", help="folder for the ensemble")
-    text = "maximum number of networks (default: 7)"
+    text = "maximum number of networks"
     parser.add_argument("--most", type=common.at_least_one, default=7, metavar="N", help=text)
     parser.add_argument("--all", action="store_true", help="use all networks, without selection")
     args = parser.parse_args(argv)

@@ -36,28 +36,17 @@ from fer_jax.pretrained.registry import network_name
 
 def main(argv: list[str] | None = None) -> int:
     parser = common.make_evaluation_parser(__doc__, "folder for the report")
-    parser.add_argument(
-        "--attributes",
-        metavar="CSV",
-        help="CSV file with an id column and categorical columns; also reports metrics per group",
-    )
-    parser.add_argument(
-        "--tta",
-        default="none",
-        choices=("none", "flip", "tencrop"),
-        help="test-time augmentation (default: none)",
-    )
+    common.add_training_data(parser)
+    text = "CSV file with an id column and categorical columns; also reports metrics per group"
+    parser.add_argument("--attributes", metavar="CSV", help=text)
+    sides = ("none", "flip", "tencrop")
+    parser.add_argument("--tta", default="none", choices=sides, help="test-time augmentation")
     parser.add_argument("--latency", action="store_true", help="also measure the time per face")
-
-    def work(args: argparse.Namespace) -> int:
-        print(summary(evaluate(args), args.out))
-        return 0
-
-    return common.run(work, parser.parse_args(argv))
+    return common.run(evaluate, parser.parse_args(argv))
 
 
-def evaluate(args: argparse.Namespace) -> dict:
-    """Loads, predicts and writes the report; returns the content of report.json."""
+def evaluate(args: argparse.Namespace) -> int:
+    """Predicts, writes the report and prints its main figures; returns the exit code."""
     from fer_jax import batch_inference
     from fer_jax.data import splits
     from fer_jax.evaluation import cost, labelled_split
@@ -91,7 +80,9 @@ def evaluate(args: argparse.Namespace) -> dict:
         found = subgroups.compare(probs, faces.labels, faces.ids, groups, attributes, copies)
         subgroups_report.write(out, found)
     of_images = {"images": faces.images, "groups": groups, "copies": copies}
-    return report.write_report(out, probs, faces.labels, faces.ids, metadata=metadata, **of_images)
+    found = report.write_report(out, probs, faces.labels, faces.ids, metadata=metadata, **of_images)
+    print(summary(found, args.out))
+    return 0
 
 
 def summary(report: dict, out: str) -> str:

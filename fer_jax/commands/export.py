@@ -21,18 +21,15 @@ from fer_jax.commands import common
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.plain_parser(__doc__)
     add = parser.add_argument
     common.add_weights(parser)
     formats, precisions = ("onnx", "tflite", "stablehlo", "safetensors"), ("float32", "float16", "int8")
     add("--format", required=True, choices=formats, help="file format")
     add("--out", required=True, metavar="FILE", help="output file")
-    text = "numeric precision (default: float32); int8 requires --data"
+    text = "numeric precision; int8 requires --data"
     add("--precision", default="float32", choices=precisions, help=text)
-    text = "where {} runs: in the exported model or in the caller (default: inside)"
-    sides = ("inside", "outside")
+    text, sides = "where {} runs: in the exported model or in the caller", ("inside", "outside")
     add("--preprocessing", default="inside", choices=sides, help=text.format("normalization"))
     add("--softmax", default="inside", choices=sides, help=text.format("softmax"))
     add("--data", metavar="DATA", help="dataset for verification and int8 calibration")

@@ -30,18 +30,14 @@ def parse_args() -> argparse.Namespace:
     parser = common.make_training_parser(__doc__)
     add = parser.add_argument
     add("--out", type=pathlib.Path, required=True, help="output folder for trainings and results")
-    add("--folds", type=int, default=5, metavar="K", help="number of folds, 2 or more (default: 5)")
-    add("--seed", type=int, default=0, help="seed for the folds (default: 0)")
-    text = "maximum fraction of training images in suspects.csv (default: 1)"
-    add("--at_most", type=float, default=1.0, metavar="SHARE", help=text)
-    text = "maximum number of suspects in suspects.png (default: 64)"
+    add("--folds", type=common.number(int, 2), default=5, metavar="K", help="number of folds, 2 or more")
+    add("--seed", type=int, default=0, help="seed for the folds")
+    text = "maximum fraction of training images in suspects.csv"
+    add("--at_most", type=common.number(float, 1e-9, 1), default=1.0, metavar="SHARE", help=text)
+    text = "maximum number of suspects in suspects.png"
     add("--show", type=int, default=64, metavar="N", help=text)
     options = parser.parse_args()
     common.refuse(parser, options.arguments, OWN)
-    if options.folds < 2:
-        parser.error(f"--folds {options.folds}: 2 or more are needed to train on the others")
-    if not 0 < options.at_most <= 1:
-        parser.error(f"--at_most {options.at_most}: expected a share of the images, above 0 and up to 1")
     return options
 
 

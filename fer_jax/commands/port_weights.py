@@ -15,48 +15,40 @@ import os
 import sys
 from pathlib import Path
 
+from fer_jax.commands import common
 from fer_jax.pretrained.key_map import ECOSYSTEMS
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    text = "network name, such as efficientnet_b0"
-    parser.add_argument("--model", required=True, metavar="NAME", help=text)
+def main(argv: list[str] | None = None) -> int:
+    parser = common.plain_parser(__doc__)
+    add = parser.add_argument
+    add("--model", required=True, metavar="NAME", help="network name, such as efficientnet_b0")
     text = "library that published the weights"
-    parser.add_argument("--from", required=True, dest="ecosystem", choices=ECOSYSTEMS, help=text)
+    add("--from", required=True, dest="ecosystem", choices=ECOSYSTEMS, help=text)
     text = ".pth, .safetensors, or .h5 file (default: download)"
-    parser.add_argument("--file", type=Path, metavar="PATH", help=text)
-    parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder for the result")
-    parser.add_argument(
-        "--absent", nargs="+", default=[], metavar="KEY", help="names of all arrays that a partial file lacks"
-    )
-    parser.add_argument("--with_head", action="store_true", help="keep the 1000-class ImageNet classifier")
-    return parser.parse_args(argv)
+    add("--file", type=Path, metavar="PATH", help=text)
+    add("--out", type=Path, required=True, metavar="OUT", help="folder for the result")
+    text = "names of all arrays that a partial file lacks"
+    add("--absent", nargs="+", default=[], metavar="KEY", help=text)
+    add("--with_head", action="store_true", help="keep the 1000-class ImageNet classifier")
+    return common.run(port, parser.parse_args(argv))
 
 
-def run(args: argparse.Namespace) -> Path:
-    """Writes the converted weights and returns their file."""
+def port(args: argparse.Namespace) -> int:
+    """Writes the converted weights; returns the exit code."""
     from fer_jax.pretrained import imagenet
+    from fer_jax.pretrained.download import DownloadError
     from fer_jax.pretrained.weights_file import WEIGHTS_SUFFIX, export_weights
 
-    pretrained = imagenet.convert(
-        args.model, args.ecosystem, args.file, with_head=args.with_head, absent=args.absent
-    )
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"{args.model}_{args.ecosystem}{WEIGHTS_SUFFIX}"
-    export_weights(path, pretrained.variables, pretrained.metadata)
-    return path
-
-
-def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
-    from fer_jax.pretrained.download import DownloadError
-
+    common.open_folder(args.out)
     try:
-        path = run(args)
-    except (OSError, ValueError) as error:
+        found = imagenet.convert(
+            args.model, args.ecosystem, args.file, with_head=args.with_head, absent=args.absent
+        )
+    except DownloadError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(os.EX_UNAVAILABLE if isinstance(error, DownloadError) else 1)
+        return os.EX_UNAVAILABLE
+    path = args.out / f"{args.model}_{args.ecosystem}{WEIGHTS_SUFFIX}"
+    export_weights(path, found.variables, found.metadata)
     print(f"{path}\ntrain from it: --config.init.weights={path}")
+    return 0

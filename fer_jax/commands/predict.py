@@ -33,8 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_jax.commands import common
-from fer_jax.inference.engines import ENGINES
-from fer_jax.pretrained.registry import BUNDLED, DEFAULT, find_weights
+from fer_jax.pretrained.registry import find_weights
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -52,23 +51,13 @@ _MARK_EVERY = 1.0  # seconds between writes of the table
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.plain_parser(__doc__)
     add = parser.add_argument
     add("inputs", nargs="*", metavar="INPUT", help="image, video, folder, glob pattern, or URL of a stream")
     add("--camera", type=int, metavar="N", help="camera of this machine, by its number from 0")
     add("--show", action="store_true", help="show the camera or stream in a window")
     add("--demo", action="store_true", help="predict a photograph that comes with the package")
-    weights = f"a .safetensors file, a run's directory or a bundled network: {', '.join(BUNDLED)}"
-    add("--model", default=DEFAULT, metavar="WEIGHTS", help=f"{weights} (default: {DEFAULT})")
-    names = ("yunet", "mediapipe", "whole")
-    text = "face detector; whole treats each image as one face (default: yunet)"
-    add("--detector", default="yunet", choices=names, help=text)
-    text = "what computes the network: ONNX Runtime on the CPU or JAX (default: auto, JAX if it has a GPU)"
-    add("--engine", default="auto", choices=ENGINES, help=text)
-    text = "size of the face crop relative to the training crop (default: 1)"
-    add("--margin", type=float, default=1.0, help=text)
+    common.add_predictor(parser)
     text = "also find faces that are sideways or upside down; about four times slower"
     add("--any_rotation", action="store_true", help=text)
     text = "process one video frame every SECONDS seconds (default: all frames)"

@@ -39,68 +39,49 @@ FER+ (Microsoft's ten votes an image) is joined to FER2013 by row, and to folder
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 
 from configs import cnn
+from fer_jax.commands import common
 from fer_jax.data.dataset.build import build
-from fer_jax.data.dataset.read import DatasetError
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import classes
-from fer_jax.data.sources.record import BadRecordError, SourceError
+from fer_jax.data.sources.record import BadRecordError
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+def main(argv: list[str] | None = None) -> int:
+    parser = common.plain_parser(__doc__)
     add = parser.add_argument
     add("--source", required=True, help="file, folder, dataset to download, or the word synthetic")
     add("--out", required=True, metavar="DATA", help="folder for the dataset")
     text = "the emotion of a class, or CLASS=drop to leave it out; repeatable"
     add("--map", action="append", default=[], metavar="CLASS=EMOTION", help=text)
-    text = (
-        "use folder names or Kaggle file names to assign splits (default: file names, unless a folder is "
-        "a validation split)"
-    )
+    text = "use folder names or Kaggle file names to assign splits (default: file names, unless a folder is "
+    text += "a validation split)"
     add("--splits", choices=("folders", "names"), help=text)
-    add("--ferplus", metavar="VOTES", help="FER+'s fer2013new.csv, whose votes are joined to the images")
+    text = "FER+'s fer2013new.csv, whose votes are joined to the images"
+    add("--ferplus", dest="ferplus_csv", metavar="VOTES", help=text)
     text = "fer2013.csv, used to match image files to FER+ votes by pixels"
     add("--ferplus_pixels", metavar="CSV", help=text)
     add("--skip_bad", action="store_true", help="leave out bad rows and images, and list them")
-    text = "fraction of images for {} if the source has no {} (default: 0.1)"
+    text = "fraction of images for {} if the source has no {}"
     for name, lacking in (("validation", "validation split"), ("test", "splits")):
         flag, help_text = f"--{name}_fraction", text.format(name, lacking)
         add(flag, type=float, default=0.1, metavar="F", help=help_text)
-    add("--seed", type=int, default=0, help="seed for random splits (default: 0)")
+    add("--seed", type=int, default=0, help="seed for random splits")
     add("--overwrite", action="store_true", help="replace another dataset at DATA")
-    return parser.parse_args(argv)
+    return common.run(prepare, parser.parse_args(argv))
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
+def prepare(args: argparse.Namespace) -> int:
+    """Builds the dataset and prints what it holds; returns the exit code."""
+    flags = dict(vars(args))
+    source, out, words = flags.pop("source"), flags.pop("out"), flags.pop("map")
     try:
-        manifest = build(
-            args.source,
-            args.out,
-            class_map=classes.parse(args.map),
-            splits=args.splits,
-            ferplus_csv=args.ferplus,
-            ferplus_pixels=args.ferplus_pixels,
-            skip_bad=args.skip_bad,
-            validation_fraction=args.validation_fraction,
-            test_fraction=args.test_fraction,
-            seed=args.seed,
-            overwrite=args.overwrite,
-        )
-    except (BadRecordError, SourceError, DatasetError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        if isinstance(error, BadRecordError):
-            print("fix or remove it, or leave bad ones out with --skip_bad", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\nstopped; nothing was left at {args.out}", file=sys.stderr)
-        return 130
-    print(summary(manifest, args.out, args.map))
+        manifest = build(source, out, class_map=classes.parse(words), **flags)
+    except BadRecordError as error:
+        raise ValueError(f"{error}\nfix or remove it, or leave bad ones out with --skip_bad") from error
+    print(summary(manifest, out, words))
     return 0
 
 

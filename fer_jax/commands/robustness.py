@@ -24,9 +24,9 @@ SEED = 0
 
 def main(argv: list[str] | None = None) -> int:
     parser = common.make_evaluation_parser(__doc__, "folder for the report")
-    parser.add_argument(
-        "--limit", type=common.at_least_one, metavar="N", help="only about N of the split's faces"
-    )
+    common.add_training_data(parser)
+    text = "only about N of the split's faces"
+    parser.add_argument("--limit", type=common.at_least_one, metavar="N", help=text)
     return common.run(measure, parser.parse_args(argv))
 
 

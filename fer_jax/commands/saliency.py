@@ -14,7 +14,7 @@ from fer_jax.evaluation import leakage_policy
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = common.make_evaluation_parser(__doc__, "folder for the sheets", 64, training_data=False)
+    parser = common.make_evaluation_parser(__doc__, "folder for the sheets", 64)
     return common.run(explain, parser.parse_args(argv))
 
 

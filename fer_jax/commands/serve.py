@@ -16,11 +16,8 @@ import logging
 import math
 import re
 import signal
-from collections.abc import Callable
 
 from fer_jax.commands import common
-from fer_jax.inference.engines import ENGINES
-from fer_jax.pretrained.registry import BUNDLED, DEFAULT
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,51 +64,25 @@ def serve(args: argparse.Namespace) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of the flags."""
-    parser = argparse.ArgumentParser(
-        "fer-jax serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.plain_parser(__doc__)
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (default: %(default)s)")
-    text = "port to listen on; 0 picks a free port (default: %(default)s)"
-    add("--port", type=_number(int, 0, 65535), default=8000, help=text)
-    text = f"a .safetensors file, a run's directory or a bundled network: {', '.join(BUNDLED)}"
-    add("--model", default=DEFAULT, help=f"{text} (default: %(default)s)")
-    text = "face detector; whole treats each image as one face (default: %(default)s)"
-    add("--detector", default="yunet", choices=("mediapipe", "whole", "yunet"), help=text)
-    text = "what computes the network: ONNX Runtime on the CPU or JAX (default: auto, JAX if it has a GPU)"
-    add("--engine", default="auto", choices=ENGINES, help=text)
-    text = "size of the face crop relative to the training crop (default: 1)"
-    add("--margin", type=float, default=1.0, help=text)
+    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all")
+    text = "port to listen on; 0 picks a free port"
+    add("--port", type=common.number(int, 0, 65535), default=8000, help=text)
+    common.add_predictor(parser)
     text = "accepted values of the Host header; *.example.org for all subdomains (default: any)"
     add("--allowed_hosts", type=_host, nargs="+", default=["*"], metavar="HOST", help=text)
-    add = parser.add_argument_group("limits").add_argument
-    text = "(default: %(default)s)"
-    more = f"maximum size of a request, in MB {text}"
-    add("--max_upload_mb", type=_number(float, 1e-6), default=20, metavar="N", help=more)
-    more = f"maximum images per request {text}"
-    add("--max_images", type=_number(int, 1), default=16, metavar="N", help=more)
-    more = f"maximum size of an image, in megapixels {text}"
-    add("--max_megapixels", type=_number(float, 1e-6), default=25, metavar="N", help=more)
-    more = f"maximum faces per request {text}"
-    add("--max_faces", type=_number(int, 1), default=256, metavar="N", help=more)
-    more = f"maximum concurrent predictions; further requests get status 429 {text}"
-    add("--max_requests", type=_number(int, 1), default=32, metavar="N", help=more)
-    more = f"seconds within which a received request must be answered {text}"
-    add("--timeout", type=_number(float, 1e-3), default=30, metavar="N", help=more)
+    group = parser.add_argument_group("limits")
+    for flag, kind, least, default, text in (
+        ("--max_upload_mb", float, 1e-6, 20, "maximum size of a request, in MB"),
+        ("--max_images", int, 1, 16, "maximum images per request"),
+        ("--max_megapixels", float, 1e-6, 25, "maximum size of an image, in megapixels"),
+        ("--max_faces", int, 1, 256, "maximum faces per request"),
+        ("--max_requests", int, 1, 32, "maximum concurrent predictions; further requests get status 429"),
+        ("--timeout", float, 1e-3, 30, "seconds within which a received request must be answered"),
+    ):
+        group.add_argument(flag, type=common.number(kind, least), default=default, metavar="N", help=text)
     return parser
-
-
-def _number(kind: type, least: float, most: float = 1e9) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"{text!r}: expected {kind.__name__}, {least:g} to {most:g}")
-        return value
-
-    return number
 
 
 def _host(text: str) -> str:

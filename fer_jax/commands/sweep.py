@@ -95,22 +95,20 @@ def trial_name(trial: Trial) -> str:
 
 def parse_args() -> argparse.Namespace:
     parser = common.make_training_parser(__doc__, runs=True)
-    field = {"nargs": "+", "action": "append", "default": [], "metavar": ("FIELD", "VALUE")}
-    text = "config field and its values; all combinations are tried; repeatable"
-    parser.add_argument("--grid", **field, help=text)
-    text = "config field and values to try one at a time; repeatable"
-    parser.add_argument("--change", **field, help=text)
+    add, field = (
+        parser.add_argument,
+        {"nargs": "+", "action": "append", "default": [], "metavar": ("FIELD", "VALUE")},
+    )
+    add("--grid", **field, help="config field and its values; all combinations are tried; repeatable")
+    add("--change", **field, help="config field and values to try one at a time; repeatable")
     text = "config field, distribution (uniform, log, int, choice), and its bounds or values; "
-    parser.add_argument("--draw", **field, help=text + "requires --random")
-    parser.add_argument("--random", type=common.at_least_one, metavar="N", help="number of random trials")
-    text = "seed of the random trials (default: 0)"
-    parser.add_argument("--sweep_seed", type=int, default=0, metavar="N", help=text)
-    text = "training seeds (default: 0)"
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help=text)
-    text = "report differences from the unchanged config"
-    parser.add_argument("--baseline", action="store_true", help=text)
-    text = "metric to rank trials by, without --baseline (default: accuracy)"
-    parser.add_argument("--rank_by", choices=sweep.FIGURES, default="accuracy", help=text)
+    add("--draw", **field, help=text + "requires --random")
+    add("--random", type=common.at_least_one, metavar="N", help="number of random trials")
+    add("--sweep_seed", type=int, default=0, metavar="N", help="seed of the random trials")
+    add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="training seeds")
+    add("--baseline", action="store_true", help="report differences from the unchanged config")
+    text = "metric to rank trials by, without --baseline"
+    add("--rank_by", choices=sweep.FIGURES, default="accuracy", help=text)
     options = parser.parse_args()
     common.refuse(parser, options.arguments)
     if bool(options.draw) != bool(options.random):
@@ -174,10 +172,13 @@ def run_sweep(options: argparse.Namespace) -> int:
     trials, out = make_trials(options), options.out.resolve()
     planned = plan(options, trials, options.seeds)
     earlier = []
-    if (out / "results.json").is_file():
-        results = json.loads((out / "results.json").read_text())
-        fields = {name: row["fields"] for name, row in results.get("trials", {}).items()}
-        earlier = plan(options, fields, results["seeds"])
+    if (path := out / "results.json").is_file():
+        try:
+            results = json.loads(path.read_text())
+            fields = {name: row["fields"] for name, row in results["trials"].items()}
+            earlier = [one for one in plan(options, fields, results["seeds"]) if one.workdir.exists()]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is not the results of a sweep: give another --out") from error
     launch.dry_run(planned + earlier)
     read.read_manifest(options.data)
     if options.dry_run:

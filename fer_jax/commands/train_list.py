@@ -159,14 +159,13 @@ def main() -> int:
       The exit code of the first training that failed, after all were tried; or that of a stopped one.
     """
     parser = common.make_training_parser(__doc__, runs=True, data=False)
-    text = f"configs to train (default: {' '.join(CONFIGS)})"
-    parser.add_argument("--configs", nargs="+", default=CONFIGS, metavar="NAME", help=text)
+    add = parser.add_argument
+    add("--configs", nargs="+", default=CONFIGS, metavar="NAME", help="configs to train")
     text = "folder with weights from fer-jax port-weights (default: OUT/weights)"
-    parser.add_argument("--weights", type=pathlib.Path, metavar="DIR", help=text)
-    text = "also train each network from random weights"
-    parser.add_argument("--scratch", action="store_true", help=text)
+    add("--weights", type=pathlib.Path, metavar="DIR", help=text)
+    add("--scratch", action="store_true", help="also train each network from random weights")
     text = "train each config once per seed (default: the config's own seed)"
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help=text)
+    add("--seeds", type=int, nargs="+", metavar="N", help=text)
     options = parser.parse_args()
     common.refuse(parser, options.arguments, ("config", "workdir", "config.seed", "config.init.weights"))
     return common.run(train_all, options)

@@ -184,7 +184,7 @@ def test_figures_by_group(evaluate, complaint, tiny_data, tmp_path):
 def test_help_and_wrong_flags(evaluate, capsys):
     with pytest.raises(SystemExit, match="2"):
         evaluate(batch_size=0)
-    assert "0 is not 1 or more" in capsys.readouterr().err
+    assert "'0': expected int, 1 to 1e+09" in capsys.readouterr().err
     assert call(program("scripts/evaluate.py"), "--help") == 0
     assert "predictions.csv" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):

@@ -98,8 +98,8 @@ def test_other_folds_are_another_run(done, tiny_data, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("--folds=1",), "--folds 1: 2 or more are needed"),
-        (("--at_most=0",), "--at_most 0.0: expected a share of the images"),
+        (("--folds=1",), "--folds: '1': expected int, 2 to 1e+09"),
+        (("--at_most=0",), "--at_most: '0': expected float, 1e-09 to 1"),
         (("--", "--config.data.dir=elsewhere"), "--config.data.dir=elsewhere after --: the command sets"),
         (("--", "--config.data.labels=ferplus_votes"), "ferplus_votes after --: the command sets this"),
         (("--data=nowhere",), "error: nowhere is not a prepared dataset"),

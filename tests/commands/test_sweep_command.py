@@ -238,6 +238,22 @@ def test_another_recipe_is_refused_before_anything_is_touched(sweep, tmp_path, c
     assert list(json.loads((tmp_path / "results.json").read_text())["trials"]) == ["momentum=0.9"]
 
 
+@pytest.mark.parametrize(
+    ("results", "code"),
+    [
+        # The trial's folder is gone, and so is the file that it needs.
+        ({"seeds": [0], "trials": {"drop_ids=x": {"fields": {"data.drop_ids": "x"}}}}, 0),
+        ({"seeds": [0]}, 2),
+        ([], 2),
+    ],
+)
+def test_what_is_left_of_an_earlier_sweep(results, code, tiny_data, tmp_path, capsys):
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    words = (f"--out={tmp_path}", f"--data={tiny_data}", "--dry-run", "--grid", "optim.momentum", "0.5")
+    assert call(command, *words) == code
+    assert ("results.json is not the results of a sweep" in capsys.readouterr().err) == bool(code)
+
+
 def test_a_dry_run_lists_the_trainings_from_any_directory(tiny_data, tmp_path):
     """As a process, which finds the experiment in the package."""
     words = (f"--out={tmp_path / 'out'}", f"--data={tiny_data}", "--dry-run", "--seeds", "3", "4")

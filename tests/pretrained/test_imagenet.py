@@ -274,7 +274,8 @@ def test_a_run_starts_from_a_ported_file_and_takes_its_preprocessing(tiny_data, 
     script = importlib.import_module("scripts.port_weights")
     ecosystem, name = FILES["mobilenet_v3_small"]
     file = assets / "weights" / name
-    script.main(f"--model mobilenet_v3_small --from {ecosystem} --file {file} --out {tmp_path}".split())
+    words = f"--model mobilenet_v3_small --from {ecosystem} --file {file} --out {tmp_path}"
+    assert script.main(words.split()) == 0
     path = tmp_path / "mobilenet_v3_small_keras.safetensors"
     _, facts = load_weights(path)
     assert facts["sha256"] == download.digest(file) and facts["licence"] == "Apache-2.0"

@@ -29,11 +29,8 @@ def write_audit(
 
     Raises:
       SourceError: there is nothing to audit.
-      ValueError: the threshold is out of range.
       OSError: `out_dir` cannot be written.
     """
-    if not 0 < near_threshold <= 1:
-        raise ValueError(f"near_threshold must be above 0 and at most 1, got {near_threshold}")
     source = open_source(source_path, class_map)
     out = Path(out_dir).expanduser()
     out.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ from PIL import Image
 
 from fer_jax.data import fer2013_reference
 from fer_jax.data.audit import audit
-from fer_jax.data.audit.audit_report import write_audit
 from fer_jax.data.sources.record import Record, Source
 
 
@@ -137,12 +136,6 @@ def test_files_of_the_report(faces, write_csv, tmp_path, capsys):
     ):
         assert line in text
     assert report["bad"]["count"] == 1 and "near_duplicates.png" not in report["pictures"]
-
-
-@pytest.mark.parametrize("threshold", [0, 1.01])
-def test_threshold_out_of_range(tmp_path, threshold):
-    with pytest.raises(ValueError, match="must be above 0 and at most 1"):
-        write_audit("synthetic", tmp_path, near_threshold=threshold)
 
 
 def official_report(kind="fer2013_csv", source="fer2013.csv"):

@@ -169,7 +169,7 @@ def test_the_command_complains(tiny_run, tiny_data, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(tiny_data, tmp_path, "--workdir", tiny_run, "--limit", 0)
     message = capsys.readouterr().err
-    assert "give another --out" in message and "0 is not 1 or more" in message
+    assert "give another --out" in message and "'0': expected int, 1 to 1e+09" in message
 
 
 def test_curves_and_bars_are_the_figures(report, tmp_path):
