@@ -1,22 +1,12 @@
 """benchmarks/step.py: the training step of a config, beside a rate that the test sets."""
 
 import re
-import sys
-from types import SimpleNamespace
 
+import jax
 import pytest
-from helpers import ROOT, program, tiny_config_file
+from helpers import ROOT, program, tiny_config, tiny_config_file
 
 RATE = 1e12
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import ceilings
-
-    monkeypatch.setattr(ceilings, "matrix_product_rate", lambda dtype: RATE)
-    return program("benchmarks/step.py")
 
 
 def number(text):
@@ -25,12 +15,19 @@ def number(text):
     return float(value) * 1000 ** " kMGT".index(prefix or " ")
 
 
-def test_the_step_beside_the_devices_rate(benchmark, tiny_data, tmp_path, capsys):
+def test_the_step_beside_the_devices_rate(tiny_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import ceilings
+
+    monkeypatch.setattr(ceilings, "matrix_product_rate", lambda dtype: RATE)
+    benchmark = program("benchmarks/step.py")
     config = tiny_config_file(tmp_path / "tiny.py", tiny_data, **{"train.sizes": ((0.5, 8),)})
     flags = ["--config", str(config), f"--data={tiny_data}", "--steps=2", "--rounds=2"]
     flags += [f"--profile={tmp_path / 'traces'}", "--", "--config.train.batch_size=8"]
     assert benchmark.main(flags) == 0
     out = capsys.readouterr().out
+    parts = "forward, loss, backward, update, averaged weights, metrics"
+    assert f"a step is: resampling and augmentation of uint8 faces, {parts}\n" in out
     # The step at the end of the run.
     assert "cnn_relu, 16 px, 1 channel, float32, batch 8, on " in out
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line[:1] == "|"]
@@ -49,25 +46,9 @@ def test_the_step_beside_the_devices_rate(benchmark, tiny_data, tmp_path, capsys
     assert float(reached.rstrip("%")) == pytest.approx(100 * number(a_second) / RATE, abs=0.06)
     (trace,) = (tmp_path / "traces").rglob("*.xplane.pb")
     assert str(trace) in out
-
-
-def test_several_devices_are_refused(benchmark, tiny_data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys.modules["jax"], "device_count", lambda: 2)
-    config = tiny_config_file(tmp_path / "tiny.py", tiny_data)
-    assert benchmark.main(["--config", str(config), f"--data={tiny_data}"]) == 2
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    assert benchmark.main(flags[:3]) == 2
     assert "there are 2 devices, and the benchmark is for one" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "views, decay, expected",
-    [
-        ("plain", 0.0, ["forward, loss and backward for the sharpness"]),
-        ("augmented", 0.9, ["the teachers' forward pass", "forward, loss and backward for the sharpness"]),
-    ],
-)
-def test_the_parts_of_a_step(benchmark, views, decay, expected):
-    config = SimpleNamespace(distill=SimpleNamespace(teachers=("cnn",), views=views))
-    config.optim, config.train = SimpleNamespace(sharpness_radius=0.05), SimpleNamespace(ema_decay=decay)
-    _, *parts = benchmark.contents(config)
-    averaged = ["averaged weights"] if decay else []
-    assert parts == [*expected, "forward", "loss", "backward", "update", *averaged, "metrics"]
+    taught = tiny_config(tiny_data, **{"distill.teachers": ("cnn",), "optim.sharpness_radius": 0.05})
+    _, *parts = benchmark.contents(taught)
+    assert parts[:2] == ["the teachers' forward pass", "forward, loss and backward for the sharpness"]
