@@ -1,32 +1,20 @@
-"""Trains a few steps on all devices with each partitioner.
+"""Trains a few steps on all devices with each partitioner; for forked.py.
 
-    python spread_steps.py OUT STEPS [COORDINATOR PROCESS COUNT]
-
-With JAX_ENABLE_X64 the whole program computes in float64, where what the ways differ by is no rounding.
-With several processes each feeds its part of the batch; the first writes OUT (.npz): for each way
-losses [steps], accuracies [steps], the flat final parameters, statistics and averages, and the names of the
-layers that moved. In one process and float64 there is each way with `_stage`, too: a stage of a backbone; and
-the faults `sum` (each device follows its own gradient) and `norm` (each device has its own BatchNorm).
+In float64 what the ways differ by is no rounding.
 """
 
 import dataclasses
 import functools
 import pathlib
-import sys
 import tempfile
 
 import jax
-
-if jax.config.jax_enable_x64:  # before the layers' defaults are read
-    jax.numpy.float32 = jax.numpy.float64
-
 import numpy as np
-from flax import traverse_util
+from helpers import metadata_of
 from jax.sharding import Mesh
 
 from fer_jax import models
 from fer_jax.data import augment, pipeline
-from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.faces import Faces, one_hot
 from fer_jax.pretrained import weights_file
 from fer_jax.pretrained.loaded_model import LoadedModel
@@ -69,27 +57,11 @@ drawn = functools.cache(random_variables)
 def teacher():
     """A random network for faces of another size."""
     kwargs = {"widths": [4], "depths": [1], "hidden": 8, "dropout": 0.0}
-    how = {"mean": 0.5, "std": 0.25, "channels": 1, "fill": "reflect", "interpolation": "bilinear"}
-    facts = {
-        "model": {"name": "cnn_relu", "kwargs": kwargs},
-        "preprocess": {"image_size": 12, **how},
-        "emotions": list(EMOTIONS),
-        "data": {"name": "random"},
-        "data_hash": "none",
-    }
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "teacher.safetensors")
         variables = random_variables(models.create("cnn_relu", **kwargs), (12, 12, 1), seed=3)
-        weights_file.export_weights(path, variables, facts)
+        weights_file.export_weights(path, variables, metadata_of(kwargs, 12))
         return LoadedModel(path)
-
-
-def moved(start, state):
-    """Names of the layers of which a parameter or a statistic is another."""
-    flat = [
-        traverse_util.flatten_dict({"params": s.params, "batch_stats": s.batch_stats}) for s in (start, state)
-    ]
-    return sorted({"/".join(k[1:-1]) for k, v in flat[0].items() if not np.array_equal(v, flat[1][k])})
 
 
 def train(partitioner, model, trained, frozen, ranges=RANGES, *, steps_taken, fault=None):
@@ -98,12 +70,9 @@ def train(partitioner, model, trained, frozen, ranges=RANGES, *, steps_taken, fa
     schedule = optim.learning_rate("cosine", peak=0.1, total_steps=steps_taken)
     tx = optim.make_optimizer("sgd", schedule, weight_decay=0.01, clip_norm=5.0)
     # Both a sum over examples and a sum of weights go over the devices.
-    loss_fn = functools.partial(
-        losses.cross_entropy,
-        class_weights=np.linspace(0.5, 3, 7, dtype=np.float32),
-        label_smoothing=0.1,
-        normalization="weights",
-    )
+    weights = np.linspace(0.5, 3, 7, dtype=np.float32)
+    how = {"class_weights": weights, "label_smoothing": 0.1, "normalization": "weights"}
+    loss_fn = functools.partial(losses.cross_entropy, **how)
     taught = Distillation([teacher()], weight=0.5, temperature=2.0, dtype=jax.numpy.float32)
     weights = partitioner.put_state(taught.variables)
     step = partitioner.compile(
@@ -125,13 +94,7 @@ def train(partitioner, model, trained, frozen, ranges=RANGES, *, steps_taken, fa
     )
     shape = (SIZE, SIZE, 1)
     state = create_state(
-        model,
-        tx,
-        input_shape=shape,
-        seed=0,
-        use_ema=True,
-        variables=drawn(model, shape, 0),
-        trained=trained,
+        model, tx, input_shape=shape, seed=0, use_ema=True, variables=drawn(model, shape, 0), trained=trained
     )
     state = partitioner.put_state(jax.tree.map(np.asarray, state))
     # On the devices already, so that no step has to bring them there.
@@ -140,12 +103,7 @@ def train(partitioner, model, trained, frozen, ranges=RANGES, *, steps_taken, fa
     start = partitioner.fetch(state)
     kept = jax.tree.map(np.array, start)
     stream = pipeline.TrainStream(
-        faces(),
-        BATCH,
-        ranges,
-        seed=0,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        faces(), BATCH, ranges, seed=0, process_index=jax.process_index(), process_count=jax.process_count()
     )
     seen = []
     for _ in range(steps_taken):
@@ -164,12 +122,23 @@ def train(partitioner, model, trained, frozen, ranges=RANGES, *, steps_taken, fa
         "loss": np.array([m["loss"] for m in seen]),
         "accuracy": np.array([m["accuracy"] for m in seen]),
         "grad_norm": np.array([m["grad_norm"] for m in seen]),
-        "moved": np.array(moved(start, state)),
         **{k: np.concatenate([x.ravel() for x in jax.tree.leaves(t)]) for k, t in trees.items()},
     }
 
 
 def main(out, steps_taken, *distributed):
+    """Writes what comes of each way into a file.
+
+    With several processes each feeds its part of the batch; the first writes: for each way losses [steps],
+    accuracies [steps], and the flat final parameters, statistics and averages. In one process and float64
+    there is each way with `_stage`, too: a stage of a backbone; and the faults `sum` (each device follows its
+    own gradient) and `norm` (each device has its own BatchNorm).
+
+    Args:
+      out: the file (.npz).
+      steps_taken: how many steps.
+      *distributed: coordinator, number of this process and their count.
+    """
     if distributed:
         coordinator, process, count = distributed
         jax.distributed.initialize(coordinator, int(count), int(process))
@@ -194,7 +163,3 @@ def main(out, steps_taken, *distributed):
     if jax.process_index() == 0:
         flat = {f"{way}/{k}": v for way, result in results.items() for k, v in result.items()}
         np.savez(out, devices=len(jax.devices()), processes=jax.process_count(), **flat)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

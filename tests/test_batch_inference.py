@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import scipy.special
-from helpers import run_python
 
 from fer_jax import batch_inference
 from fer_jax.data import transforms
@@ -156,10 +155,10 @@ probs = batch_inference.predict(compiled, weights, images, batch_size=10, tta="f
 """
 
 
-def test_eight_devices_give_the_predictions_of_one(tmp_path):
+def test_eight_devices_give_the_predictions_of_one(forked, tmp_path):
     exec(DEVICES, one := {})
     save = f"assert jax.local_device_count() == 8; np.save({str(tmp_path / 'eight.npy')!r}, probs)"
-    ran = run_python("-c", DEVICES + save, XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    (ran,) = forked("python", [DEVICES + save], devices=8)
     assert ran.returncode == 0, ran.stderr
     assert one["probs"].shape == (37, 7)
     np.testing.assert_allclose(np.load(tmp_path / "eight.npy"), one["probs"], atol=1e-6)

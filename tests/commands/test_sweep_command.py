@@ -5,7 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from helpers import TrainingsWithin, call, run_command, run_within, script
+from helpers import TrainingsWithin, call, run_within, script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -254,12 +254,12 @@ def test_what_is_left_of_an_earlier_sweep(results, code, tiny_data, tmp_path, ca
     assert ("results.json is not the results of a sweep" in capsys.readouterr().err) == bool(code)
 
 
-def test_a_dry_run_lists_the_trainings_from_any_directory(tiny_data, tmp_path):
-    """As a process, which finds the experiment in the package."""
+def test_a_dry_run_lists_the_trainings_from_any_directory(tiny_data, tmp_path, monkeypatch, capsys):
+    """The experiment is found in the package."""
+    monkeypatch.chdir(tmp_path)
     words = (f"--out={tmp_path / 'out'}", f"--data={tiny_data}", "--dry-run", "--seeds", "3", "4")
-    process = run_command("sweep", *words, "--grid", "optim.momentum", "0.5", cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
-    first, second = process.stdout.splitlines()
+    assert call(command, *words, "--grid", "optim.momentum", "0.5") == 0
+    first, second = capsys.readouterr().out.splitlines()
     assert f"ablation.py --workdir {tmp_path}/out/momentum=0.5/seed_3 " in first
     assert first.startswith("$ fer-jax train --config /") and "--config.optim.momentum=0.5" in first
     assert "seed_4" in second and not any(tmp_path.iterdir())

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT, call, run_python, run_within, script
+from helpers import ROOT, call, run_within, script
 
 import configs
 from configs.default import augmentation
@@ -154,30 +154,34 @@ sys.exit(train_list.main())
 """
 
 
-def run_with_stand_in(folder, signal):
-    """The script over two networks, with another program in the place of python."""
-    stand_in, driver = folder / "python", folder / "driver.py"
-    stand_in.write_text(STAND_IN.format(python=sys.executable, signal=signal))
-    stand_in.chmod(0o755)
-    driver.write_text(DRIVER)
-    for name in ("mobilenet_v2_keras", "resnet18_timm"):
-        (folder / f"{name}.safetensors").touch()
-    (folder / "out").mkdir()
-    flags = f"--out={folder / 'out'}", f"--weights={folder}", "--scratch", "--configs"
-    return run_python(driver, stand_in, *flags, "mobilenet_v2", "resnet18", timeout=300)
+@pytest.fixture
+def run_with_stand_in(forked, tmp_path):
+    """Runs the command over two networks in a process, with another program in the place of python."""
+
+    def run(signal):
+        stand_in = tmp_path / "python"
+        stand_in.write_text(STAND_IN.format(python=sys.executable, signal=signal))
+        stand_in.chmod(0o755)
+        for name in ("mobilenet_v2_keras", "resnet18_timm"):
+            (tmp_path / f"{name}.safetensors").touch()
+        (tmp_path / "out").mkdir()
+        flags = f"--out={tmp_path / 'out'}", f"--weights={tmp_path}", "--scratch", "--configs"
+        return forked("python", [DRIVER, stand_in, *flags, "mobilenet_v2", "resnet18"])[0]
+
+    return run
 
 
 @pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT"])
-def test_a_signal_to_stop_reaches_the_training_and_is_no_failure(tmp_path, signal):
-    process = run_with_stand_in(tmp_path, signal)
+def test_a_signal_to_stop_reaches_the_training_and_is_no_failure(run_with_stand_in, tmp_path, signal):
+    process = run_with_stand_in(signal)
     assert process.returncode == EXIT_PREEMPTED, process.stderr
     assert "mobilenet_v2 is stopped; run the same command to resume" in process.stderr
     begun = [path.name for path in (tmp_path / "out").iterdir()]
     assert begun == ["mobilenet_v2"] and (tmp_path / "out" / "mobilenet_v2" / "saved").exists()
 
 
-def test_a_training_that_fails_has_a_row_of_its_own(tmp_path):
-    process = run_with_stand_in(tmp_path, "")
+def test_a_training_that_fails_has_a_row_of_its_own(run_with_stand_in, tmp_path):
+    process = run_with_stand_in("")
     assert process.returncode == 3, process.stderr
     _, _, header, _, *rows = (tmp_path / "out" / "results.md").read_text().splitlines()
     cells = [[cell.strip(" `") for cell in row.strip("|").split("|")] for row in rows]

@@ -6,7 +6,6 @@ import cv2
 import jax
 import numpy as np
 import pytest
-from helpers import run_python
 from PIL import Image, ImageEnhance
 from scipy import ndimage
 
@@ -218,8 +217,8 @@ print(json.dumps({"devices": len(jax.devices()), "error": error, "exchanged": ex
 """
 
 
-def test_a_sharded_batch_needs_no_exchange_between_devices():
-    ran = run_python("-c", SHARDED, XLA_FLAGS="--xla_force_host_platform_device_count=8")
+def test_a_sharded_batch_needs_no_exchange_between_devices(forked):
+    (ran,) = forked("python", [SHARDED], devices=8)
     assert ran.returncode == 0, ran.stderr
     result = json.loads(ran.stdout)
     assert result["devices"] == 8 and result["exchanged"] == []

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import run_python, script
+from helpers import script
 
 from fer_jax.evaluation import invariance
 
@@ -87,9 +87,9 @@ for forward in (sound, planted):
 """
 
 
-def test_devices_are_compared():
+def test_devices_are_compared(forked):
     """38 faces divide among two devices and are filled up for three and more, where the defect shows."""
-    process = run_python("-c", DEVICES, XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    (process,) = forked("python", [DEVICES], devices=8)
     assert process.returncode == 0, process.stderr[-3000:]
     lines = [line.split(",") for line in process.stdout.splitlines()]
     devices = [(compared, passed) for name, compared, passed in lines if name == "devices"]

@@ -6,7 +6,7 @@ import sys
 import jax
 import pytest
 from helpers import environment
-from test_sharding import free_port
+from test_sharding import coordinator
 
 from fer_jax.training import peers
 
@@ -58,7 +58,7 @@ def test_a_process_without_its_coordinator_ends_with_a_line():
         "jax.distributed.initialize(sys.argv[1], 2, number)\n"
         "os._exit(1) if number == 0 else time.sleep(300)\n"
     )
-    address = f"localhost:{free_port()}"
+    address = coordinator()
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", program, address, str(number)],

@@ -6,19 +6,16 @@ import signal
 
 import jax
 import pytest
-from helpers import TIMES, assert_same_run, run_python
-from small_runs import WHOLE, config_of, simple_config
+from helpers import TIMES, assert_same_run
+from small_runs import PLATEAU, STAGES, WHOLE, config_of, simple_config
 
 from fer_jax.pretrained.weights_file import DamagedCheckpointError, export_weights, load_weights
 from fer_jax.training import split_prediction
 from fer_jax.training.monitoring import EXIT_PREEMPTED, PreemptedError
 from fer_jax.training.train import train_and_evaluate
 
-STAGES = (
-    {"epochs": 0.7, "train": "head", "learning_rate": 0.1},  # 3 steps of 70 faces, 16 a batch
-    {"epochs": 1.15, "train": "all", "learning_rate": 0.01},  # 5 more
-)
-PLATEAU = {"optim.schedule": "plateau", "optim.plateau_patience": 1, "train.eval_steps": 1}
+STAGED = {"model.name": "two_layers", "train.steps": None, "stages": STAGES, **PLATEAU}
+ACCUMULATED = {"optim.accumulate": 2, "optim.schedule": "plateau", "optim.plateau_patience": 1}
 
 
 def without_times(summary):
@@ -30,31 +27,20 @@ def without_times(summary):
     [
         # Between two updates, and where an evaluation is due.
         (
-            {
-                "optim.accumulate": 2,
-                "optim.schedule": "plateau",
-                "optim.plateau_patience": 1,
-                "selection.metric": "macro_f1",
-                "train.steps": 14,
-                "train.ema_decay": 0.9,
-            },
+            {**ACCUMULATED, "selection.metric": "macro_f1", "train.steps": 14, "train.ema_decay": 0.9},
             (5, 9),
             14,
         ),
         ({"data.balanced_sampling": 1.0}, (6,), 10),
         # Within the first stage, between the two, within the second and at the end.
-        (
-            {"model.name": "two_layers", "train.steps": None, "stages": STAGES, "optim.schedule": "constant"},
-            (2, 3, 5, 8),
-            8,
-        ),
+        (STAGED | {"optim.schedule": "constant"}, (2, 3, 5, 8), 8),
     ],
     ids=["accumulated", "balanced", "staged"],
 )
 def test_a_stopped_run_ends_as_if_it_had_not(
     changes, stops, steps, trained, resumed, two_angry, tiny_data, tmp_path
 ):
-    config = simple_config(tiny_data, **changes, **{"data.drop_ids": ""})
+    config = simple_config(tiny_data, **changes)
     if "data.balanced_sampling" in changes:
         config.data.drop_ids = two_angry
     whole, summary = trained(config)
@@ -62,20 +48,16 @@ def test_a_stopped_run_ends_as_if_it_had_not(
     assert_same_run(whole, tmp_path / "run", steps)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_an_evaluation_leaves_it_to_the_next_start(
-    number, trained, tiny_data, tmp_path, monkeypatch
-):
+def test_a_signal_during_an_evaluation_leaves_it_to_the_next_start(trained, tiny_data, tmp_path, monkeypatch):
     """Before its last batch is read; where the stage and its plateau end, too, and in the final report."""
-    changes = {"model.name": "two_layers", "train.steps": None, "stages": STAGES, **PLATEAU}
-    config = simple_config(tiny_data, **changes)
+    config = simple_config(tiny_data, **STAGED)
     whole, _ = trained(config)
     read, calls = split_prediction._Part.__getitem__, []
 
     def read_and_signal(self, index):
         calls.append(index)
         if len(calls) in (2, 4, 7, 12):
-            signal.raise_signal(number)
+            signal.raise_signal(signal.SIGINT if len(calls) in (2, 7) else signal.SIGTERM)
         return read(self, index)
 
     monkeypatch.setattr(split_prediction._Part, "__getitem__", read_and_signal)
@@ -141,7 +123,7 @@ def test_a_damaged_newest_checkpoint_is_skipped(whole, tiny_data, tmp_path, capl
     assert_same_run(copy, workdir, step=10)
 
 
-def test_a_run_of_processes_that_are_killed_or_stopped_is_the_whole_one(whole, tiny_data, tmp_path):
+def test_a_run_of_processes_that_are_killed_or_stopped_is_the_whole_one(whole, forked, tiny_data, tmp_path):
     """Each start is a process of its own, without TensorFlow, ended at another point."""
     endings = [
         ({"signal": ["SIGKILL", 2, 0]}, -signal.SIGKILL),  # before the first checkpoint
@@ -155,7 +137,7 @@ def test_a_run_of_processes_that_are_killed_or_stopped_is_the_whole_one(whole, t
     workdir = tmp_path / "run"
     spec = {"data": str(tiny_data), "workdir": str(workdir), "changes": WHOLE}
     for ending, code in endings:
-        process = run_python("tests/interrupted_run.py", json.dumps(spec | ending))
+        (process,) = forked("interrupted", [json.dumps(spec | ending)])
         assert process.returncode == code, (ending, process.stderr)
         # Nothing but the event files is missing.
         assert process.stderr.count("no TensorBoard files: No module named 'tensorflow'") == 1

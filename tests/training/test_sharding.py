@@ -3,88 +3,56 @@
 import json
 import shutil
 import socket
-import subprocess
-import sys
 
+import helpers
 import jax
 import numpy as np
 import pytest
-from helpers import (
-    QUICK_COMPILATION,
-    ROOT,
-    assert_trees_close,
-    environment,
-    raw_state,
-    records,
-    run_python,
-    tiny_config,
-    tiny_config_file,
-    without_tensorflow,
-)
+from helpers import assert_trees_close, raw_state, records, tiny_config, tiny_config_file
 
 from fer_jax.training import sharding, split_prediction
 from fer_jax.training.monitoring import EXIT_PREEMPTED, StopSignal
 from fer_jax.training.train import train_and_evaluate
 
-EIGHT = "--xla_force_host_platform_device_count=8"
-# Each of two processes compiles for itself.
-TWO = {
-    "XLA_FLAGS": f"{QUICK_COMPILATION} --xla_force_host_platform_device_count=2",
-    "JAX_ENABLE_COMPILATION_CACHE": "0",
-}
 # Sums over devices come in another order. What float32 rounds off so grows from step to step, how fast
 # depends on the processor: several steps are compared in float64, and in float32 one.
-SEVERAL = {"JAX_ENABLE_X64": "1"}
 TOLERANCE = dict(rtol=1e-8, atol=1e-11)
 TOLERANCE_FLOAT32 = dict(rtol=1e-4, atol=1e-5)
 VALUES = ("loss", "accuracy", "grad_norm", "params", "batch_stats", "ema")
 
 
-def free_port():
+@pytest.fixture(scope="module")
+def forked_in_float64():
+    with helpers.forking(JAX_ENABLE_X64="1") as call:
+        yield call
+
+
+def coordinator():
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
+        return f"localhost:{probe.getsockname()[1]}"
 
 
-def run_two(*arguments, code=0, **env):
-    """Two processes of `python ARGUMENTS` with {coordinator} and {process} filled in, ending with `code`."""
-    coordinator = f"localhost:{free_port()}"
-    processes = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                *(str(a).format(coordinator=coordinator, process=i) for a in arguments),
-            ],
-            cwd=ROOT,
-            env=environment(**env),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=600) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (_, stderr) in zip(processes, outputs, strict=True):
-        assert process.returncode == code, stderr[-3000:]
-    return outputs
+def run_two(forked, function, arguments, code=0):
+    """Two processes with two devices each, told with `arguments(coordinator, process, count)`, end so."""
+    place = coordinator()
+    processes = forked(function, *(arguments(place, process, 2) for process in range(2)), devices=2)
+    for process in processes:
+        assert process.returncode == code, process.stderr[-3000:]
+    return [process.stdout for process in processes]
 
 
-def run_eight(out, steps, **env):
+def run_eight(forked, out, steps):
     """The results of each way on eight simulated devices, and what was printed."""
-    process = run_python("tests/spread_steps.py", out, steps, **env)
+    (process,) = forked("spread", [out, steps], devices=8)
     assert process.returncode == 0, process.stderr[-3000:]
     return np.load(out), process.stdout
 
 
 @pytest.fixture(scope="module")
-def eight(tmp_path_factory):
+def eight(forked_in_float64, tmp_path_factory):
     """Of four steps in float64."""
-    flags = f"{QUICK_COMPILATION} {EIGHT}"
-    return run_eight(tmp_path_factory.mktemp("eight") / "eight.npz", 4, XLA_FLAGS=flags, **SEVERAL)
+    return run_eight(forked_in_float64, tmp_path_factory.mktemp("eight") / "eight.npz", 4)
 
 
 def assert_same(results, way, others, other, tolerance=TOLERANCE):
@@ -111,9 +79,8 @@ def test_what_the_devices_do_not_share_shows(eight, fault):
         assert np.abs(ours - theirs).max() > 1e-3, name
 
 
-def test_a_step_in_float32_is_the_same_up_to_rounding(tmp_path):
-    flags = f"{QUICK_COMPILATION} {EIGHT}"
-    results, _ = run_eight(tmp_path / "eight.npz", 1, XLA_FLAGS=flags)
+def test_a_step_in_float32_is_the_same_up_to_rounding(forked, tmp_path):
+    results, _ = run_eight(forked, tmp_path / "eight.npz", 1)
     assert results["one/loss"].dtype == np.float32
     assert_same(results, "jit", results, "one", TOLERANCE_FLOAT32)
     assert_same(results, "pmap", results, "one", TOLERANCE_FLOAT32)
@@ -121,10 +88,9 @@ def test_a_step_in_float32_is_the_same_up_to_rounding(tmp_path):
 
 def test_a_stage_of_a_backbone_on_eight_devices_is_that_on_one(eight):
     results, _ = eight
-    rest = {"project", "project_norm", "squeeze/reduce", "squeeze/expand"}
-    block = {f"block_1/{name}" for name in rest | {"expand", "expand_norm", "depthwise", "depthwise_norm"}}
-    for way in ("one_stage", "jit_stage", "pmap_stage"):
-        assert set(results[f"{way}/moved"]) == block | {"head"}
+    moved = ~np.isin(results["one_stage/params"], results["one_stage/ema"])  # whose average lags behind
+    assert 0 < moved.mean() < 1
+    for way in ("jit_stage", "pmap_stage"):
         assert_same(results, way, results, "one_stage")
 
 
@@ -136,25 +102,22 @@ def test_a_batch_that_does_not_divide_is_refused(eight):
     assert "choose a multiple of 16, such as 32" in second
 
 
-def test_two_processes_are_one(eight, tmp_path):
+def test_two_processes_are_one(eight, forked_in_float64, tmp_path):
     assert jax.config.jax_cpu_collectives_implementation == "gloo"
     out = tmp_path / "two.npz"
-    run_two("tests/spread_steps.py", out, 4, "{coordinator}", "{process}", 2, **TWO, **SEVERAL)
+    run_two(forked_in_float64, "spread", lambda *distributed: [out, 4, *distributed])
     results = np.load(out)
     assert (results["devices"], results["processes"]) == (4, 2)
     assert_same(results, "jit", eight[0], "one")
     assert_same(results, "pmap", eight[0], "one")
 
 
-def test_unknown_modes_list_the_known():
-    with pytest.raises(ValueError, match="config.parallel is 'mesh'; there are: auto, jit, pmap"):
-        sharding.make_partitioner("mesh", 8)
-
-
 def test_only_replicas_have_a_mapped_axis():
     modes = {mode: sharding.make_partitioner(mode, 7) for mode in sharding.MODES}
     found = {mode: (partitioner.mode, partitioner.axis_name) for mode, partitioner in modes.items()}
     assert found == {"auto": ("jit", None), "jit": ("jit", None), "pmap": ("pmap", sharding.AXIS)}
+    with pytest.raises(ValueError, match="config.parallel is 'mesh'; there are: auto, jit, pmap"):
+        sharding.make_partitioner("mesh", 8)
 
 
 @pytest.mark.parametrize("count, processes", [(7, 1), (7, 2), (7, 3), (8, 2), (2, 3)])
@@ -202,13 +165,16 @@ def assert_close_runs(workdir, alone):
     assert int(state["step"]) == 10
 
 
-def test_a_run_of_two_processes_is_one_run(trained, tiny_data, tmp_path):
+def test_a_run_of_two_processes_is_one_run(trained, forked, tiny_data, tmp_path):
     alone, _ = trained(tiny_config(tiny_data, **CHANGES), plain=False)
     config = tiny_config_file(tmp_path / "tiny.py", tiny_data, **CHANGES)
     workdir = tmp_path / "run"
-    arguments = ["-m", "fer_jax.main", "--config", config, "--workdir", workdir]
-    arguments += "--coordinator={coordinator} --process_id={process} --num_processes=2".split()
-    (first, _), (second, _) = run_two(*arguments, **TWO, **without_tensorflow())
+
+    def arguments(coordinator, process, count):
+        flags = ["--config", config, "--workdir", workdir, f"--coordinator={coordinator}"]
+        return [*flags, f"--process_id={process}", f"--num_processes={count}"]
+
+    first, second = run_two(forked, "command", arguments)
     # The first process alone writes and speaks.
     assert "best accuracy" in first and str(workdir / "report" / "report.md") in first
     assert "best accuracy" not in second
@@ -223,15 +189,14 @@ def test_a_run_of_two_processes_is_one_run(trained, tiny_data, tmp_path):
     assert_close_runs(workdir, alone)
 
 
-def test_two_processes_refuse_and_stop_together(tiny_data, tmp_path):
+def test_two_processes_refuse_and_stop_together(forked, tiny_data, tmp_path):
     """First the directory is in use; then one of them gets SIGTERM, and both stop at one step."""
     # The run ends at the signal alone, which takes the processes a second to agree on.
     changes = {"model.name": "two_layers", "train.steps": 10**6, "train.eval_steps": 10**6}
     spec = {"data": str(tiny_data), "workdir": str(tmp_path), "changes": changes}
     spec |= {"refused_first": True, "signal": ["SIGTERM", 5, 0]}
-    escaped = json.dumps(spec).replace("{", "{{").replace("}", "}}")
-    arguments = "tests/interrupted_run.py", escaped, "{coordinator}", "{process}", 2
-    (first, _), (second, _) = run_two(*arguments, code=EXIT_PREEMPTED, **TWO)
+    arguments = lambda *distributed: [json.dumps(spec), *distributed]  # noqa: E731
+    first, second = run_two(forked, "interrupted", arguments, EXIT_PREEMPTED)
     assert f"another process is training in {tmp_path}" in first
     assert "another process of this run failed; its message says why" in second
     reached = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())

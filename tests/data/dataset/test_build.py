@@ -19,11 +19,12 @@ def build(source, out, **options):
     return build_module.build(source, out, progress=False, **options)
 
 
-WITHOUT_TENSORFLOW = """
+NO_TENSORFLOW = """
 import importlib.util, sys
 find_spec = importlib.util.find_spec  # how TFDS asks whether TensorFlow is installed
 importlib.util.find_spec = lambda name, *more: None if name[:10] == "tensorflow" else find_spec(name, *more)
-
+"""
+BUILD = """
 from fer_jax.data.dataset import build, read
 build.build(sys.argv[1], sys.argv[2], progress=False)
 print(len(read.load(sys.argv[2], "train")), "tensorflow" in sys.modules)
@@ -31,7 +32,7 @@ print(len(read.load(sys.argv[2], "train")), "tensorflow" in sys.modules)
 
 
 def test_building_and_reading_need_no_tensorflow(built, tmp_path):
-    done = run_python("-c", WITHOUT_TENSORFLOW, built.source, tmp_path / "data", **without_tensorflow())
+    done = run_python("-c", NO_TENSORFLOW + BUILD, built.source, tmp_path / "data", **without_tensorflow())
     assert done.stdout.strip() == "30 False", done.stderr
 
 
@@ -187,7 +188,7 @@ def test_out_inside_the_source_is_refused(write_images):
 # --- killed, disturbed, out of space ---
 
 KILLED = """
-import itertools, os, sys
+import itertools, os
 from fer_jax.data.dataset import build, staging
 calls, method = itertools.count(1), getattr(staging.Staging, sys.argv[3])
 then_die = lambda *args: os._exit(9) if next(calls) == 20 else method(*args)
@@ -197,10 +198,10 @@ build.build(sys.argv[1], sys.argv[2], progress=False)
 
 
 @pytest.mark.parametrize("stage", ["add", "png"])
-def test_killed_build_leaves_no_dataset_and_the_next_one_finishes(built, tmp_path, stage):
+def test_killed_build_leaves_no_dataset_and_the_next_one_finishes(built, forked, tmp_path, stage):
     """Dies without any clean-up, while reading (add) and while writing the records (png)."""
     out = tmp_path / "data"
-    assert run_python("-c", KILLED, built.source, out, stage).returncode == 9
+    assert forked("python", [NO_TENSORFLOW + KILLED, built.source, out, stage])[0].returncode == 9
     assert (tmp_path / ".data.building").exists()
     assert not out.exists()
     out.mkdir()  # an empty folder is used
