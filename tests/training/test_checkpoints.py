@@ -53,10 +53,12 @@ def two(tmp_path_factory):
 # -------------------- whole runs --------------------
 
 
-def test_a_train_state_comes_back_bitwise(tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_train_state_comes_back_bitwise(optimizer, tmp_path):
+    """Muon's state has gaps where AdamW's parameters are."""
     model = models.create("cnn_relu", widths=(4,), hidden=4)
     schedule = optim.learning_rate("cosine", peak=0.1, total_steps=9)
-    tx = optim.make_optimizer("adamw", schedule, weight_decay=0.1, clip_norm=1.0, accumulate=2)
+    tx = optim.make_optimizer(optimizer, schedule, weight_decay=0.1, clip_norm=1.0, accumulate=2)
     fresh = create_state(model, tx, input_shape=(8, 8, 1), seed=0, use_ema=True)
     rng = np.random.default_rng(0)
     state = jax.tree.map(lambda x: np.asarray(rng.integers(0, 99, x.shape), x.dtype), fresh)
@@ -135,21 +137,11 @@ def files_of(step_directory):
     return [p.relative_to(step_directory) for p in files]
 
 
-def flip(path):
-    """Inverts the middle byte of a file."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0xFF
-    path.write_bytes(data)
-
-
 def truncate(path):
     os.truncate(path, path.stat().st_size // 2)
 
 
-DAMAGES = {"flip": flip, "truncate": truncate, "delete": os.remove}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", [truncate, os.remove])
 def test_any_damage_to_the_newest_is_noticed_or_harmless(two, tmp_path, damage, caplog):
     harmful = set()
     for number, name in enumerate(files_of(two / "2")):
@@ -157,7 +149,7 @@ def test_any_damage_to_the_newest_is_noticed_or_harmless(two, tmp_path, damage, 
         if not path.stat().st_size:
             continue
         directory = shutil.copytree(two, tmp_path / str(number))
-        DAMAGES[damage](directory / "2" / name)
+        damage(directory / "2" / name)
         caplog.clear()
         manager = Checkpoints(directory)
         restored = manager.restore_newest(lambda _: tree(0))
@@ -196,7 +188,8 @@ def test_any_byte_that_changed_is_noticed_or_harmless(two, tmp_path_factory, dat
     place = directory.with_name("damaged_checkpoints") if restored.step == 1 else directory
     try:
         loaded, facts = load_weights(place / "2")
-    except DamagedCheckpointError:
+    except DamagedCheckpointError as error:
+        assert str(place / "2") in str(error)
         return
     assert_trees_equal(loaded, {name: tree(2)[name] for name in ("params", "batch_stats")})
     assert facts == FACTS
@@ -245,23 +238,15 @@ def test_a_checkpoint_of_an_older_version_is_restored(two, tmp_path):
     assert load_weights(directory / "2")[1] == FACTS
 
 
-def test_values_that_were_swapped_on_disk_are_noticed(tmp_path, caplog):
-    # A whole checkpoint, but not the one that was saved.
-    directory = saved(tmp_path / "c", {1: 0.5, 2: 0.4})
-    other = saved(tmp_path / "other", {3: 0.1})
+def test_values_that_were_swapped_on_disk_are_noticed(two, tmp_path, caplog):
+    """A whole checkpoint, but not the one that was saved, is neither evaluated nor resumed from."""
+    directory = shutil.copytree(two, tmp_path / "c")
     shutil.rmtree(directory / "2" / "state")
-    shutil.copytree(other / "3" / "state", directory / "2" / "state")
-    restored = Checkpoints(directory).restore_newest(lambda _: tree(0))
-    assert restored.step == 1
-    assert "holds other values than were saved" in caplog.text
-
-
-def test_weights_that_were_swapped_on_disk_are_not_evaluated(tmp_path):
-    directory = saved(tmp_path / "c", {1: 0.5, 2: 0.4})
-    shutil.rmtree(directory / "1" / "state")
-    shutil.copytree(directory / "2" / "state", directory / "1" / "state")
+    shutil.copytree(directory / "1" / "state", directory / "2" / "state")
     with pytest.raises(DamagedCheckpointError, match="holds other values than were saved"):
-        load_weights(directory / "1")
+        load_weights(directory / "2")
+    assert Checkpoints(directory).restore_newest(lambda _: tree(0)).step == 1
+    assert "holds other values than were saved" in caplog.text
 
 
 @pytest.mark.parametrize(
