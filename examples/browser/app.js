@@ -43,11 +43,11 @@ function inTurn(work) {
 
 /** Returns the faces of an image (a canvas), each with crop, probabilities and, if it was detected, box. */
 async function look(image) {
-  const { facts, classifier, detector } = parts;
-  const found = whole.checked ? null : await detect(detector, facts.detector, image);
+  const { metadata, classifier, detector } = parts;
+  const found = whole.checked ? null : await detect(detector, metadata.detector, image);
   if (found?.length === 0) return [];
-  const seen = crops(image, found?.map((one) => one.frame), facts.model);
-  const probabilities = await classify(classifier, facts.model, seen);
+  const seen = crops(image, found?.map((one) => one.frame), metadata.model);
+  const probabilities = await classify(classifier, metadata.model, seen);
   return seen.map((crop, n) => ({ ...found?.[n], crop, probabilities: probabilities[n] }));
 }
 
@@ -62,17 +62,17 @@ function toCanvas(source, width, height) {
 
 function summary(faces) {
   if (faces.length === 0) return "no face found";
-  const said = faces.map(({ probabilities }) => headline(parts.facts, probabilities));
+  const said = faces.map(({ probabilities }) => headline(parts.metadata, probabilities));
   return `${faces.length} ${faces.length === 1 ? "face" : "faces"}: ${said.join(", ")}`;
 }
 
 /** Shows an image beside its faces, or `none` if there are none. */
 function show(card, canvas, faces, none) {
-  drawBoxes(canvas, parts.facts, faces);
+  drawBoxes(canvas, parts.metadata, faces);
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", summary(faces));
   const both = element("div", "both");
-  both.append(canvas, faces.length ? faceList(parts.facts, faces) : element("p", "note", none));
+  both.append(canvas, faces.length ? faceList(parts.metadata, faces) : element("p", "note", none));
   card.replaceChildren(card.firstElementChild, both);
 }
 
@@ -115,8 +115,8 @@ function saveButton(canvas, name) {
 }
 
 function saveTable() {
-  const { labels } = parts.facts.model;
-  save(new Blob([toCsv(images, labels, parts.facts.unsure_below)], { type: "text/csv" }), "faces.csv");
+  const { labels } = parts.metadata.model;
+  save(new Blob([toCsv(images, labels, parts.metadata.unsure_below)], { type: "text/csv" }), "faces.csv");
 }
 
 function clear() {
@@ -228,7 +228,7 @@ function listen() {
 
 try {
   parts = await load();
-  showModel(parts.facts);
+  showModel(parts.metadata);
   listen();
   files.disabled = false;
   webcam.disabled = false;

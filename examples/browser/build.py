@@ -65,13 +65,13 @@ def build(args: argparse.Namespace) -> int:
         shutil.copyfile(runtime / name, out / "ort" / name)
     for path in (path for pattern in PAGE_FILES for path in SOURCE.glob(pattern)):
         shutil.copyfile(path, out / path.name)
-    write_atomically(out / "page.json", (json.dumps(_page_facts(metadata), indent=2) + "\n").encode())
+    write_atomically(out / "page.json", (json.dumps(_page_metadata(metadata), indent=2) + "\n").encode())
     print(f"{out}: {sum(path.stat().st_size for path in out.rglob('*') if path.is_file()) / 1e6:.0f} MB")
     print(f"to open it: python -m http.server --directory {out}, then http://localhost:8000")
     return 0
 
 
-def _page_facts(metadata: dict[str, Any]) -> dict[str, Any]:
+def _page_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
     from fer_jax.inference.detection.detectors import MIN_ROLL, YuNet
     from fer_jax.inference.output import drawing
     from fer_jax.inference.predictor import UNSURE_BELOW

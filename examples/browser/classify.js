@@ -4,14 +4,14 @@ import { crop, enlarge, resize, toPlanes } from "./crop.js";
 import { Tensor } from "./runtime.js";
 
 /** Returns faces as the network takes them, one plane per channel, for each frame or for the full image. */
-export function crops(image, frames, facts) {
-  const [, side, , channels] = facts.input.shape;
+export function crops(image, frames, metadata) {
+  const [, side, , channels] = metadata.input.shape;
   const { width, height } = image;
   const { data } = image.getContext("2d", { willReadFrequently: true }).getImageData(0, 0, width, height);
-  const planes = toPlanes(data, width, height, facts.photographs.channels);
+  const planes = toPlanes(data, width, height, metadata.photographs.channels);
   // What the network saw enlarged in training was never sharp: such faces are shrunk first.
-  const size = facts.photographs.side;
-  const fit = (face) => (size < side ? enlarge(face, size, side, facts.input) : face);
+  const size = metadata.photographs.side;
+  const fit = (face) => (size < side ? enlarge(face, size, side, metadata.input) : face);
   const faces = frames
     ? frames.map((frame) => planes.map((plane) => fit(crop(plane, frame, size))))
     : [planes.map((plane) => fit(resize(plane, size)))];
@@ -19,8 +19,8 @@ export function crops(image, frames, facts) {
 }
 
 /** The probabilities of each of several faces, from `crops`: one array of numbers a face. */
-export async function classify(session, facts, faces) {
-  const [, side, , channels] = facts.input.shape;
+export async function classify(session, metadata, faces) {
+  const [, side, , channels] = metadata.input.shape;
   const area = side * side;
   const values = new Uint8Array(faces.length * area * channels);
   faces.forEach((face, n) => {
@@ -29,8 +29,8 @@ export async function classify(session, facts, faces) {
     });
   });
   const shape = [faces.length, side, side, channels];
-  const outputs = await session.run({ [facts.input.name]: new Tensor("uint8", values, shape) });
-  const { data } = outputs[facts.output.name];
-  const classes = facts.labels.length;
+  const outputs = await session.run({ [metadata.input.name]: new Tensor("uint8", values, shape) });
+  const { data } = outputs[metadata.output.name];
+  const classes = metadata.labels.length;
   return faces.map((_, n) => Array.from(data.subarray(n * classes, (n + 1) * classes)));
 }

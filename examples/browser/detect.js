@@ -72,11 +72,11 @@ export function suppress(found, most) {
  * Each has its box, its score, and the frame that the classifier sees: a square with its center (x, y),
  * its side and the angle in radians by which the face leans clockwise. All in pixels of the image.
  */
-export async function detect(session, facts, image) {
+export async function detect(session, metadata, image) {
   const longest = Math.max(image.width, image.height);
   const scale = Math.min(Math.max(longest, LEAST), SIDE) / longest;
   const outputs = await session.run({ [session.inputNames[0]]: toInput(image, scale) });
-  const found = suppress(decode(outputs, facts.min_score), facts.overlap);
+  const found = suppress(decode(outputs, metadata.min_score), metadata.overlap);
   const faces = found.map((one) => {
     const box = {
       left: one.left / scale,
@@ -84,13 +84,13 @@ export async function detect(session, facts, image) {
       width: one.width / scale,
       height: one.height / scale,
     };
-    const side = facts.frame_scale * Math.max(box.width, box.height);
+    const side = metadata.frame_scale * Math.max(box.width, box.height);
     const [first, second] = one.eyes;
     const frame = {
       x: box.left + box.width / 2,
-      y: box.top + box.height / 2 + facts.frame_down * side,
+      y: box.top + box.height / 2 + metadata.frame_down * side,
       side,
-      roll: leaning(Math.atan2(second.y - first.y, second.x - first.x), facts.min_roll),
+      roll: leaning(Math.atan2(second.y - first.y, second.x - first.x), metadata.min_roll),
     };
     return { box, score: one.score, frame };
   });

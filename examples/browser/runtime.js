@@ -1,4 +1,4 @@
-// Loads the page's facts, the runtime and the two networks.
+// Loads the page's metadata, the runtime and the two networks.
 
 import * as ort from "./ort/ort.wasm.min.mjs";
 
@@ -33,10 +33,10 @@ async function open(name) {
   }
 }
 
-/** The facts in page.json, and sessions of the classifier and the detector. */
+/** The metadata in page.json, and sessions of the classifier and the detector. */
 export async function load() {
-  const facts = await (await get("page.json")).json();
+  const metadata = await (await get("page.json")).json();
   const classifier = await open("model.onnx");
   const detector = await open("detector.onnx");
-  return { facts, classifier, detector };
+  return { metadata, classifier, detector };
 }

@@ -11,8 +11,8 @@ export function element(tag, className, text) {
 }
 
 /** The color of an answer, as in the app, and that of text on it. */
-function colors(facts, probabilities) {
-  const fill = isUnsure(facts, probabilities) ? facts.colors.unsure : facts.colors[best(facts, probabilities).label];
+function colors(metadata, probabilities) {
+  const fill = isUnsure(metadata, probabilities) ? metadata.colors.unsure : metadata.colors[best(metadata, probabilities).label];
   const levels = [1, 3, 5].map((i) => parseInt(fill.slice(i, i + 2), 16) / 255);
   const [r, g, b] = levels.map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4));
   return { fill, ink: 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.18 ? DARK : "#ffffff" };
@@ -24,16 +24,16 @@ function ranked(labels, probabilities) {
   return labels.map((label, i) => ({ label, p: probabilities[i] })).sort((a, b) => b.p - a.p);
 }
 
-const best = (facts, probabilities) => ranked(facts.model.labels, probabilities)[0];
+const best = (metadata, probabilities) => ranked(metadata.model.labels, probabilities)[0];
 
-function bars(facts, rows) {
+function bars(metadata, rows) {
   const list = element("ul", "bars");
   for (const { label, p } of rows) {
     const row = element("li");
     const track = element("span", "track");
     const bar = element("span", "bar");
     bar.style.width = `${100 * p}%`;
-    bar.style.background = facts.colors[label];
+    bar.style.background = metadata.colors[label];
     track.append(bar);
     row.append(element("span", "", label), track, element("span", "percent", percent(p)));
     list.append(row);
@@ -56,43 +56,43 @@ function thumbnail(face, side) {
   return canvas;
 }
 
-/** What is said of a face in few words; `facts` are the page's. */
-export function headline(facts, probabilities) {
-  const { label, p } = best(facts, probabilities);
+/** What is said of a face in few words; `metadata` are the page's. */
+export function headline(metadata, probabilities) {
+  const { label, p } = best(metadata, probabilities);
   return `${label} ${percent(p)}`;
 }
 
-export function isUnsure(facts, probabilities) {
-  return Math.max(...probabilities) < facts.unsure_below;
+export function isUnsure(metadata, probabilities) {
+  return Math.max(...probabilities) < metadata.unsure_below;
 }
 
 /** A list of faces with their probabilities. */
-export function faceList(facts, faces) {
+export function faceList(metadata, faces) {
   const list = element("ol", "faces");
   faces.forEach(({ crop, probabilities }, n) => {
-    const rows = ranked(facts.model.labels, probabilities);
-    const item = element("li", isUnsure(facts, probabilities) ? "face is-unsure" : "face");
+    const rows = ranked(metadata.model.labels, probabilities);
+    const item = element("li", isUnsure(metadata, probabilities) ? "face is-unsure" : "face");
     const words = element("div");
     const number = faces.length > 1 ? `${n + 1}: ` : "";
-    words.append(element("p", "answer", number + headline(facts, probabilities)));
-    if (isUnsure(facts, probabilities)) {
+    words.append(element("p", "answer", number + headline(metadata, probabilities)));
+    if (isUnsure(metadata, probabilities)) {
       const [first, second] = rows;
       words.append(
-        element("p", "note", `Unsure: below ${percent(facts.unsure_below)}. ${first.label}, or ${second.label}?`),
+        element("p", "note", `Unsure: below ${percent(metadata.unsure_below)}. ${first.label}, or ${second.label}?`),
       );
     }
-    words.append(bars(facts, rows.slice(0, SHOWN)));
+    words.append(bars(metadata, rows.slice(0, SHOWN)));
     const rest = element("details");
-    rest.append(element("summary", "", `All ${rows.length}`), bars(facts, rows));
+    rest.append(element("summary", "", `All ${rows.length}`), bars(metadata, rows));
     words.append(rest);
-    item.append(thumbnail(crop, facts.model.input.shape[1]), words);
+    item.append(thumbnail(crop, metadata.model.input.shape[1]), words);
     list.append(item);
   });
   return list;
 }
 
 /** Draws boxes onto an image's canvas, each with its emotion, numbered if there are several. */
-export function drawBoxes(canvas, facts, faces) {
+export function drawBoxes(canvas, metadata, faces) {
   const context = canvas.getContext("2d");
   const unit = Math.max(canvas.width, canvas.height) / 100;
   context.font = `600 ${Math.max(12, 3 * unit)}px system-ui, sans-serif`;
@@ -104,16 +104,16 @@ export function drawBoxes(canvas, facts, faces) {
     context.lineWidth = Math.max(3, 0.8 * unit);
     context.strokeStyle = DARK;
     context.strokeRect(...sides);
-    context.setLineDash(isUnsure(facts, probabilities) ? [2 * unit, unit] : []);
+    context.setLineDash(isUnsure(metadata, probabilities) ? [2 * unit, unit] : []);
     context.lineWidth = Math.max(2, 0.5 * unit);
-    context.strokeStyle = colors(facts, probabilities).fill;
+    context.strokeStyle = colors(metadata, probabilities).fill;
     context.strokeRect(...sides);
   }
   // After all boxes, so that none crosses a label.
   faces.forEach(({ box, probabilities }, n) => {
     if (!box) return;
-    const { fill, ink } = colors(facts, probabilities);
-    const said = isUnsure(facts, probabilities) ? `Unsure: ${headline(facts, probabilities)}` : headline(facts, probabilities);
+    const { fill, ink } = colors(metadata, probabilities);
+    const said = isUnsure(metadata, probabilities) ? `Unsure: ${headline(metadata, probabilities)}` : headline(metadata, probabilities);
     const text = faces.length > 1 ? `${n + 1}: ${said}` : said;
     const width = context.measureText(text).width + 1.2 * unit;
     const height = Math.max(12, 3 * unit) * 1.3;
@@ -127,8 +127,8 @@ export function drawBoxes(canvas, facts, faces) {
 }
 
 /** The section about the network, from its metadata. */
-export function showModel(facts) {
-  const { model } = facts;
+export function showModel(metadata) {
+  const { model } = metadata;
   const found = model.verified;
   const selection = model.accuracy.selection;
   const share = (x) => `${(100 * x).toFixed(1)} %`;
@@ -148,10 +148,10 @@ export function showModel(facts) {
     License: `code ${model.licence.code}; weights ${model.licence.weights}; ${model.licence.data}`,
     Weights: `${model.checkpoint.name}, SHA-256 ${model.checkpoint.sha256}`,
     Versions: Object.entries(model.versions).map(([name, version]) => `${name} ${version}`).join(", "),
-    "Face detector": facts.detector.source,
+    "Face detector": metadata.detector.source,
   };
   document.getElementById("use").textContent = model.intended_use;
-  const list = document.getElementById("facts");
+  const list = document.getElementById("metadata");
   for (const [name, text] of Object.entries(rows)) list.append(element("dt", "", name), element("dd", "", text));
   document.getElementById("model").hidden = false;
 }

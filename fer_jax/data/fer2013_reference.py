@@ -38,7 +38,7 @@ def compare(report: dict[str, Any]) -> dict[str, Any]:
     Returns:
       {"compared": bool, "differences": list of sentences}.
     """
-    sizes = {split: facts["count"] for split, facts in report["splits"].items()}
+    sizes = {split: found["count"] for split, found in report["splits"].items()}
     named = report["kind"] in FER_KINDS or _FER_WORD.search(Path(report["source"]).name)
     if not named and sizes.get("train") != sum(COUNTS["train"]):
         return {"compared": False, "differences": []}

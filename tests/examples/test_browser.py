@@ -120,7 +120,7 @@ def _evaluate(page, body: str, image: np.ndarray):
     code = """async (source) => {
       const { load } = await import("./runtime.js");
       globalThis.loaded ??= await load();
-      const { facts, classifier, detector } = globalThis.loaded;
+      const { metadata, classifier, detector } = globalThis.loaded;
       const { detect } = await import("./detect.js");
       const { classify, crops } = await import("./classify.js");
       const image = new Image();
@@ -136,9 +136,9 @@ def _evaluate(page, body: str, image: np.ndarray):
     return page.evaluate(code.replace("BODY", body), source)
 
 
-WHOLE = "const seen = crops(canvas, null, facts.model);"
-CLASSIFIED = WHOLE + "return (await classify(classifier, facts.model, seen))[0];"
-FOUND = "return detect(detector, facts.detector, canvas);"
+WHOLE = "const seen = crops(canvas, null, metadata.model);"
+CLASSIFIED = WHOLE + "return (await classify(classifier, metadata.model, seen))[0];"
+FOUND = "return detect(detector, metadata.detector, canvas);"
 
 
 def test_a_face_gets_the_probabilities_that_python_gives(ready):
@@ -188,8 +188,8 @@ def test_a_small_picture_is_enlarged_for_the_detector(ready, photos):
 def test_a_leaning_face_is_turned_upright(angle, ready, photos):
     image = Image.open(photos / "grace_hopper.png").convert("RGB")
     body = """
-      const [{ frame }] = await detect(detector, facts.detector, canvas);
-      const [turned, left] = crops(canvas, [frame, { ...frame, roll: 0 }], facts.model);
+      const [{ frame }] = await detect(detector, metadata.detector, canvas);
+      const [turned, left] = crops(canvas, [frame, { ...frame, roll: 0 }], metadata.model);
       return [frame.roll, Array.from(turned[0]), Array.from(left[0])];
     """
     _, upright, _ = _evaluate(ready, body, np.asarray(image))

@@ -172,7 +172,7 @@ def test_what_is_accepted_can_be_used(name, value):
     leakage_policy.inherit({"annotations": []}, facts)
     network_name("w", facts["model"])
     model_card = needed("fer_jax.inference.app.model_card", "app")
-    model_card.facts(Held(facts))
+    model_card.describe(Held(facts))
     schemas = needed("fer_jax.inference.service.schemas", "serve")
     if score := facts.get("evaluation"):
         schemas.Evaluation(**score | {"selected": False})

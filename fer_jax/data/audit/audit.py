@@ -1,7 +1,7 @@
-"""The content of a source and its defects: the facts behind `fer-jax audit`.
+"""Collects what a source contains, and its defects, for `fer-jax audit`.
 
-Every image is read once. Its label, split, id, a few numbers, and a gray 48 x 48 version (of FER2013: the
-image itself), used to find near duplicates, stay in memory.
+Every image is read once. Its label, split, ID, statistics, and a gray 48 x 48 version (for FER2013, the image
+itself), which is used to find near duplicates, stay in memory.
 """
 
 import collections
@@ -17,9 +17,9 @@ from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources.record import SPLITS, BadRecordError, Record, Source, SourceError
 from fer_jax.data.splits import first_appearance, pixel_digest
 
-SAMPLES = 14  # images kept of each class, for the picture
-LISTED = 5000  # near pairs in the report, the closest ones
-NO_SPLIT = "all"  # stands for the split of sources that have none
+SAMPLES = 14  # images of each class in the figure
+LISTED = 5000  # closest near duplicates in the report
+NO_SPLIT = "all"  # name of the split of a source without splits
 
 
 @dataclasses.dataclass
@@ -28,16 +28,16 @@ class Collection:
 
     Attributes:
       labels: int32 [N].
-      splits: int32 [N], places in `split_names`.
-      split_names: those that occur, in the order train, validation, test.
+      splits: int32 [N], indices into `split_names`.
+      split_names: the splits that occur, in the order train, validation, test.
       ids: N strings.
       small: uint8 [N, 48, 48], gray.
-      groups: int32 [N], pixel-identical images have one number.
-      mean, std: float64 [N] of each image's pixels, in [0, 1].
+      groups: int32 [N], equal for identical images.
+      mean, std: float64 [N], statistics of each image's pixels, in [0, 1].
       blank: bool [N], all pixels are one color.
-      sharpness: float64 [N], mean absolute difference of neighbors in a row, of `small`, in [0, 1].
-      shapes: how many images there are of each shape, e.g. {"48 x 48 gray": 7}.
-      samples: for each label some random images at full size, uint8 [H, W] or [H, W, 3].
+      sharpness: float64 [N], mean absolute difference of horizontal neighbors in `small`, in [0, 1].
+      shapes: number of images of each shape, such as {"48 x 48 gray": 7}.
+      samples: random images of each label at full size, uint8 [H, W] or [H, W, 3].
       bad: rows and images that cannot be used.
     """
 
@@ -60,7 +60,7 @@ class Collection:
 
 
 def collect(source: Source, progress: bool = True) -> Collection:
-    """Reads a whole source; bad rows and images are collected, not raised.
+    """Reads an entire source; collects bad rows and images instead of raising.
 
     Raises:
       SourceError: no image can be used.
@@ -69,19 +69,19 @@ def collect(source: Source, progress: bool = True) -> Collection:
     rng = np.random.default_rng(0)
     samples: list[list[np.ndarray]] = [[] for _ in EMOTIONS]
     seen = [0] * len(EMOTIONS)
-    facts, small, shapes = [], [], collections.Counter()
+    rows, small, shapes = [], [], collections.Counter()
     with tqdm(total=source.total, unit=" images", desc="reading", disable=not progress) as bar:
         for record in source.records(bad.append):
             small.append(near_duplicates.shrink(record.image))
             shapes[_shape_name(record.image)] += 1
-            facts.append(_facts(record))
+            rows.append(_row(record))
             _keep_sample(samples[record.label], seen[record.label], record.image, rng)
             seen[record.label] += 1
             bar.update()
-    if not facts:
+    if not rows:
         first = f", the first one: {bad[0]}" if bad else ""
         raise SourceError(f"{source.path}: no image could be used ({len(bad)} bad{first})")
-    labels, splits, ids, digests, mean, std, blank = zip(*facts, strict=True)
+    labels, splits, ids, digests, mean, std, blank = zip(*rows, strict=True)
     names = [name for name in (*SPLITS, NO_SPLIT) if name in splits]
     images = np.stack(small)
     return Collection(
@@ -101,7 +101,7 @@ def collect(source: Source, progress: bool = True) -> Collection:
     )
 
 
-def _facts(record: Record) -> tuple:
+def _row(record: Record) -> tuple:
     pixels = record.image.astype(np.float32)
     split = record.split or NO_SPLIT
     mean, std = float(pixels.mean()) / 255, float(pixels.std()) / 255
@@ -114,7 +114,7 @@ def _shape_name(image: np.ndarray) -> str:
 
 
 def _keep_sample(kept: list[np.ndarray], seen: int, image: np.ndarray, rng: np.random.Generator) -> None:
-    """Samples by reservoir: after any number of images each one has been kept with the same probability."""
+    """Keeps each image with the same probability (reservoir sampling)."""
     if seen < SAMPLES:
         kept.append(image)
     elif (place := rng.integers(seen + 1)) < SAMPLES:
@@ -124,7 +124,7 @@ def _keep_sample(kept: list[np.ndarray], seen: int, image: np.ndarray, rng: np.r
 def examine(
     source: Source, data: Collection, near_threshold: float = 0.9, progress: bool = True
 ) -> dict[str, Any]:
-    """Returns the facts about a source, ready for JSON; `warnings` lists what deserves attention."""
+    """Returns the content of audit.json; `warnings` lists what needs attention."""
     report = {
         "source": source.path,
         "kind": source.kind,
@@ -157,7 +157,7 @@ def _class_counts(data: Collection, split: int) -> dict[str, Any]:
 
 
 def _pixel_statistics(data: Collection) -> dict[str, Any]:
-    """Returns statistics of all pixels of each split and class; images of any size have equal weight."""
+    """Returns pixel statistics of each split and class; all images have equal weight."""
 
     def of(chosen: np.ndarray) -> dict[str, float]:
         mean = data.mean[chosen].mean()
@@ -182,7 +182,7 @@ def _name(data: Collection, index: int) -> dict[str, str]:
 
 
 def _identical(data: Collection) -> dict[str, Any]:
-    """Finds groups of pixel-identical images within and across splits, and those with several labels."""
+    """Finds groups of identical images within and across splits, and those with several labels."""
     order = np.argsort(data.groups, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(data.groups[order])) + 1)
     groups = [m for m in members if len(m) > 1]
@@ -208,7 +208,7 @@ def _identical(data: Collection) -> dict[str, Any]:
 
 
 def _by_split(data: Collection, has: np.ndarray) -> dict[str, dict[str, int]]:
-    """Returns {split: {other: images of the split with a copy in the other}} from bool [N, splits]."""
+    """Returns {split: {other: images of the split with a duplicate in the other}} from bool [N, splits]."""
     return {
         name: dict(zip(data.split_names, has[data.splits == s].sum(axis=0).tolist(), strict=True))
         for s, name in enumerate(data.split_names)
@@ -216,7 +216,7 @@ def _by_split(data: Collection, has: np.ndarray) -> dict[str, dict[str, int]]:
 
 
 def _near(data: Collection, threshold: float, progress: bool) -> dict[str, Any]:
-    """Counts near pairs; identical ones only count in `images_with_copy`."""
+    """Counts near duplicates; identical images count in `images_with_copy` only."""
     has_copy = np.zeros((len(data), len(data.split_names)), bool)
     touched = np.zeros(len(data), bool)
     pairs = agreeing = 0
@@ -255,27 +255,27 @@ def _split_pairs(data: Collection, first: np.ndarray, second: np.ndarray) -> Ite
 def _warnings(report: dict[str, Any]) -> list[str]:
     found = list(report["official"]["differences"])
     if bad := report["bad"]["count"]:
-        found.append(f"rows or images that cannot be used: {bad}; fer-jax prepare --skip_bad leaves them out")
+        found.append(f"unusable rows or images: {bad}; fer-jax prepare --skip_bad leaves them out")
     if blank := report["blank"]["count"]:
-        found.append(f"blank images (one value): {blank}")
+        found.append(f"blank images (a single gray level or color): {blank}")
     identical, near = report["identical"], report["near"]
     for split, copies in identical["images_with_copy"].items():
         near_copies = near["images_with_copy"][split].get("train", 0)
         if split != "train" and near_copies:
             share = near_copies / report["splits"][split]["count"]
             found.append(
-                f"{split} images with an identical copy in train: {copies['train']}; with an identical or a "
-                f"near one: {near_copies} ({share:.1%}). Scores on {split} are too good by some of these"
+                f"{split} images with an identical duplicate in train: {copies['train']}; with an "
+                f"identical or near duplicate: {near_copies} ({share:.1%}). They inflate scores on {split}"
             )
     if NO_SPLIT in report["splits"] and near["images"]:
         found.append(
-            f"images with a near copy: {near['images']:,} ({near['images'] / report['images']:.1%}). "
-            "fer-jax prepare draws splits that keep only identical ones together: near copies of test images "
-            "will lie in train, and scores be too good"
+            f"images with a near duplicate: {near['images']:,} ({near['images'] / report['images']:.1%}). "
+            "fer-jax prepare keeps only identical images in one split: near duplicates of test images will "
+            "be in train, and inflate scores"
         )
     if conflicts := identical["conflicting_groups"]:
-        found.append(f"groups of identical images with more than one label: {conflicts}")
-    for split, facts in report["splits"].items():
-        if empty := [name for name, n in facts["class_counts"].items() if not n]:
+        found.append(f"groups of identical images with different labels: {conflicts}")
+    for split, row in report["splits"].items():
+        if empty := [name for name, n in row["class_counts"].items() if not n]:
             found.append(f"{split} has no images of: {', '.join(empty)}")
     return found

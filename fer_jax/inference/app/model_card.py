@@ -40,7 +40,7 @@ schools.
 def show(trained: LoadedModel) -> None:
     """Shows the model card, closed until it is opened."""
     with st.expander("About this model: accuracy, intended use, limits", icon=":material/description:"):
-        st.table(_cells(facts(trained)), border="horizontal")
+        st.table(_cells(describe(trained)), border="horizontal")
         st.markdown(LIMITS)
         if name := name_of(trained.source):
             card = Path(find_weights(name)).with_suffix(".md")
@@ -50,10 +50,10 @@ def show(trained: LoadedModel) -> None:
 
 def headline(trained: LoadedModel) -> str:
     """Returns a sentence about the model's accuracy."""
-    return facts(trained).get("accuracy", "Its accuracy is not known: its file does not say.")
+    return describe(trained).get("accuracy", "Its accuracy is not known: its file does not say.")
 
 
-def facts(trained: LoadedModel) -> dict[str, str]:
+def describe(trained: LoadedModel) -> dict[str, str]:
     """Returns what the model's file says about it, in words."""
     held, parameters = trained.metadata, f"{trained.parameters / 1e6:.1f} million parameters"
     found = {"network": f"{held['model']['name']}, {parameters}, faces of {trained.input_shape[0]} pixels"}

@@ -20,10 +20,10 @@ def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict
       precision: of the file.
       versions: of the format and its tools.
     """
-    facts = program.trained.metadata
+    metadata = program.trained.metadata
     side, _, channels = program.trained.input_shape
-    preprocess, labels = facts["preprocess"], facts["emotions"]
-    network = network_name(program.trained.source, facts["model"])
+    preprocess, labels = metadata["preprocess"], metadata["emotions"]
+    network = network_name(program.trained.source, metadata["model"])
     inside, checkpoint = program.preprocessing == "inside", licences.checkpoint(program.trained.source)
     return {
         "description": (
@@ -44,13 +44,13 @@ def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict
             "colours": "gray" if channels == 1 else "RGB; a gray face is repeated three times",
             "preprocessing": program.preprocessing,
             # Faces that were enlarged to the input's size in training are best shrunk to this first.
-            "side_in_training": (facts.get("faces") or {}).get("side"),
+            "side_in_training": (metadata.get("faces") or {}).get("side"),
             "mean": preprocess["mean"],
             "std": preprocess["std"],
             "interpolation": preprocess["interpolation"],
             "fill": preprocess["fill"],
         },
-        "photographs": _describe_crops(facts, side, channels),
+        "photographs": _describe_crops(metadata, side, channels),
         "output": {
             "name": program.output,
             "shape": ["N", len(labels)],
@@ -62,13 +62,13 @@ def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict
         "precision": precision,
         "licence": {
             "code": licences.CODE_LICENCE,
-            "weights": licences.weights_licence(program.trained.source, facts.get("pretrained")),
-            "data": f"the weights were trained on {facts['data']['name']}, which has its own terms",
+            "weights": licences.weights_licence(program.trained.source, metadata.get("pretrained")),
+            "data": f"the weights were trained on {metadata['data']['name']}, which has its own terms",
         },
         "accuracy": {
-            "trained_on": facts["data"]["name"],
-            "evaluation": facts.get("evaluation"),
-            "selection": facts.get("selection"),
+            "trained_on": metadata["data"]["name"],
+            "evaluation": metadata.get("evaluation"),
+            "selection": metadata.get("selection"),
         },
         "intended_use": licences.INTENDED_USE,
         "checkpoint": checkpoint,
@@ -76,9 +76,9 @@ def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict
     }
 
 
-def _describe_crops(facts: dict[str, Any], side: int, channels: int) -> dict[str, Any]:
+def _describe_crops(metadata: dict[str, Any], side: int, channels: int) -> dict[str, Any]:
     """Returns how to cut faces out of photographs, as `cropping.crop` and the network's input do it."""
-    faces = facts.get("faces") or {}
+    faces = metadata.get("faces") or {}
     return {
         "how": (
             "Take the square frame about a detector's box: its side is scale times the longer side of the "

@@ -106,21 +106,22 @@ class Model(BaseModel):
 def describe_model(predictor: Predictor) -> Model:
     """Returns the metadata of a predictor's network."""
     classifier = predictor.classifier
-    trained, facts = classifier.trained, classifier.trained.metadata
-    score, selection = facts.get("evaluation") or facts.get("selection"), facts.get("selection") or {}
+    trained, metadata = classifier.trained, classifier.trained.metadata
+    selection = metadata.get("selection") or {}
+    score = metadata.get("evaluation") or selection
     if score:
         score = Evaluation(**score | {"selected": selection.get("split") == score["split"]})
     return Model(
-        name=network_name(trained.source, facts["model"]),
+        name=network_name(trained.source, metadata["model"]),
         weights=PurePath(trained.source).name,  # without its folder, which is private
         version=__version__,
         emotions=list(classifier.emotions),
         parameters=trained.parameters,
-        input=Input(side=classifier.side, **facts["preprocess"]),
+        input=Input(side=classifier.side, **metadata["preprocess"]),
         temperature=trained.temperature,
         unsure_below=predictor.unsure_below,
         evaluation=score or None,
-        licence=licences.weights_licence(trained.source, facts.get("pretrained")),
+        licence=licences.weights_licence(trained.source, metadata.get("pretrained")),
         intended_use=licences.INTENDED_USE,
     )
 

@@ -48,9 +48,9 @@ def test_identical_groups_by_hand(faces):
     assert report["near"]["images_with_copy"]["test"] == {"train": 2, "validation": 1, "test": 2}
     warnings = "\n".join(report["warnings"])
     for warning in (
-        "blank images (one value): 2",
-        "test images with an identical copy in train: 2; with an identical or a near one: 2 (66.7%)",
-        "groups of identical images with more than one label: 1",
+        "blank images (a single gray level or color): 2",
+        "test images with an identical duplicate in train: 2; with an identical or near duplicate: 2 (66.7%)",
+        "groups of identical images with different labels: 1",
         "validation has no images of: angry, disgust, fear, sad, surprise, neutral",
     ):
         assert warning in warnings
@@ -93,7 +93,7 @@ def test_large_colour_images_are_compared_small_and_grey(faces):
     data, report = audit_of([color, twin, one_colour], [1, 1, 2], [None] * 3)
     assert data.small.shape == (3, 48, 48)
     assert report["shapes"] == {"96 x 96 RGB": 1, "48 x 48 RGB": 1, "30 x 30 RGB": 1}
-    assert any(line.startswith("images with a near copy: 2 (66.7%)") for line in report["warnings"])
+    assert any(line.startswith("images with a near duplicate: 2 (66.7%)") for line in report["warnings"])
     assert (report["near"]["pairs"], report["identical"]["groups"], report["blank"]["count"]) == (1, 0, 1)
     assert list(report["splits"]) == ["all"]
 

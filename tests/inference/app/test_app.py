@@ -17,7 +17,7 @@ from test_uploads import encoded, png_that_declares
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import synthetic
 from fer_jax.inference.app import analysis, model_choice, uploads, webcam
-from fer_jax.inference.app.model_card import facts, headline
+from fer_jax.inference.app.model_card import describe, headline
 from fer_jax.inference.classifier import Classifier
 from fer_jax.inference.media import video
 from fer_jax.inference.structures import DetectedFrame
@@ -282,7 +282,7 @@ def test_the_card_says_how_good_the_model_is_and_what_it_is_not_for(open_app, ti
     bundled, fault = model_choice.load_classifier(model_choice.find_weights("cnn"))
     assert not fault
     # The bundled network's own card says 68.74 % on PublicTest, which selected it, and 0.951.
-    told = facts(bundled.trained)
+    told = describe(bundled.trained)
     assert "68.7%" in headline(bundled.trained) and "PublicTest" in told["accuracy"]
     assert "optimistic" in told["accuracy"] and "28,709" in told["trained on"]
     assert "0.95" in told["calibration"] and "Apache-2.0" in told["license"]

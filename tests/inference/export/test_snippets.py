@@ -45,4 +45,4 @@ def test_they_find_what_the_predictor_finds(place, monkeypatch, capsys):
     np.testing.assert_allclose(ours["probabilities"], face.probabilities, atol=0.01)
     exec(litert, other)
     np.testing.assert_allclose(other["classify"](ours["face"])[0], ours["probabilities"], atol=1e-4)
-    assert other["facts"]["photographs"] == ours["crops"]
+    assert other["metadata"]["photographs"] == ours["crops"]
