@@ -81,11 +81,11 @@ def _list_of(words: str, accepts: Callable[[Any], bool]) -> _Kind:
     return _Kind(f"a list of {words}", lambda value: isinstance(value, list) and all(map(accepts, value)))
 
 
-def _objects(words: str, *parts: _Field) -> _Kind:
+def _objects(holder: type[list] | type[dict], words: str, *parts: _Field) -> _Kind:
     """Returns the kind of a list of objects, or of an object of objects."""
 
     def accepts(value: Any) -> bool:
-        return isinstance(value, list | dict) and all(isinstance(one, dict) for _, one in _items(value))
+        return isinstance(value, holder) and all(isinstance(one, dict) for _, one in _items(value))
 
     return _Kind(words, accepts, parts)
 
@@ -121,9 +121,8 @@ _CLASSES = _Kind(
 
 def _data(prefix: str, need: _Need) -> tuple[_Field, ...]:
     """Returns the fields of a dataset, see `read.describe`."""
-    split = _objects(
-        "an object with an object for each split", ("hash", NULLABLE, _TEXT), ("count", NULLABLE, _COUNT)
-    )
+    words = "an object with an object for each split"
+    split = _objects(dict, words, ("hash", NULLABLE, _TEXT), ("count", NULLABLE, _COUNT))
     return (
         (prefix, need, _OBJECT),
         (f"{prefix}.name", WITHIN, _TEXT),
@@ -171,7 +170,7 @@ _NETWORK = (
     *_score("evaluation"),
     *_score("selection"),
     ("steered_by", NULLABLE, _SPLIT),
-    ("ancestors", OPTIONAL, _objects("a list of objects", *_ANCESTOR)),
+    ("ancestors", OPTIONAL, _objects(list, "a list of objects", *_ANCESTOR)),
     ("pretrained", NULLABLE, _OBJECT),
     ("pretrained.file", WITHIN, _TEXT),
     ("pretrained.licence", WITHIN, _TEXT),
