@@ -107,10 +107,11 @@ def describe_model(predictor: Predictor) -> Model:
     """Returns the metadata of a predictor's network."""
     classifier = predictor.classifier
     trained, metadata = classifier.trained, classifier.trained.metadata
-    selection = metadata.get("selection") or {}
-    score = metadata.get("evaluation") or selection
-    if score:
-        score = Evaluation(**score | {"selected": selection.get("split") == score["split"]})
+    selection = metadata.get("selection")
+    evaluation = None
+    if score := metadata.get("evaluation") or selection:
+        selected = selection is not None and selection.get("split") == score["split"]
+        evaluation = Evaluation(**score, selected=selected)
     return Model(
         name=network_name(trained.source, metadata["model"]),
         weights=PurePath(trained.source).name,  # without its folder, which is private
@@ -120,7 +121,7 @@ def describe_model(predictor: Predictor) -> Model:
         input=Input(side=classifier.side, **metadata["preprocess"]),
         temperature=trained.temperature,
         unsure_below=predictor.unsure_below,
-        evaluation=score or None,
+        evaluation=evaluation,
         licence=licences.weights_licence(trained.source, metadata.get("pretrained")),
         intended_use=licences.INTENDED_USE,
     )
