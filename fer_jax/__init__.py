@@ -14,7 +14,7 @@ __all__ = ["Predictor", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """`Predictor`, imported when it is asked for: training needs neither it nor what it imports."""
+    """Imports `Predictor` on first access, because training does not need it."""
     if name != "Predictor":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from fer_jax.inference.predictor import Predictor

@@ -1,4 +1,4 @@
-"""Class probabilities for every image of a split, each predicted once."""
+"""Predicts class probabilities for all images of a split."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from fer_jax.data import augment
 
 Forward = Callable[[Any, Any, Any], jax.Array]
 
-_CROP = 44 / 48  # side of a crop; 48 px faces have long been cut to 44
+_CROP = 44 / 48  # side of a crop; FER2013 papers crop 48 px to 44
 
 
 def _whole(n: int) -> list[np.ndarray]:
@@ -31,7 +31,7 @@ def _ten_crops(n: int) -> list[np.ndarray]:
     return crops + [augment.compose(crop, flip) for crop in crops]
 
 
-# Views whose probabilities are averaged. Each is one affine map of the face, which is thus interpolated once.
+# Views whose probabilities are averaged. Each is one affine map, so faces are interpolated only once.
 TTA = {"none": _whole, "flip": _whole_and_mirrored, "tencrop": _ten_crops}
 
 
@@ -40,12 +40,12 @@ def compile_forward(
     compiler_options: Mapping[str, str] | None = None,
     devices: Sequence[Any] | None = None,
 ) -> Forward:
-    """Compiles the function of `preprocessing.make_forward`, with batches divided among devices.
+    """Compiles the function of `preprocessing.make_forward`, sharding batches over devices.
 
     Args:
       forward: pure, (variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3]) -> logits [B, K].
-      compiler_options: for `jax.jit`.
-      devices: of this process; None for all.
+      compiler_options: as in `jax.jit`.
+      devices: devices of this process; None for all.
     """
     whole, split = _shardings(devices)
     return jax.jit(
@@ -68,24 +68,24 @@ def predict(
 ) -> np.ndarray:
     """Predicts the class probabilities of all images, in order.
 
-    Every batch has the same size, so that one program is compiled: the last is padded with copies of the last
-    image, whose results are dropped.
+    All batches have the same size, so that one program is compiled: the last batch is padded with copies of
+    the last image, whose results are dropped.
 
     Args:
       forward: from `compile_forward`.
-      variables: what it takes, arrays of NumPy or JAX.
+      variables: the argument of `forward`, NumPy or JAX arrays.
       images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
-      batch_size: images at a time, rounded up to a multiple of the number of devices.
+      batch_size: images per batch, rounded up to a multiple of the number of devices.
       tta: test-time augmentation, one of `TTA`: 'none'; 'flip' averages the face and its mirror image;
-        'tencrop' the four corners and the center, 44/48 of the side, and their mirror images.
-      progress: show a progress bar.
-      devices: those that `forward` was compiled for.
+        'tencrop' averages crops of 44/48 of the side at the corners and the center, and their mirror images.
+      progress: whether to show a progress bar.
+      devices: the devices that `forward` was compiled for.
 
     Returns:
       float64 [N, K], rows that sum to 1.
 
     Raises:
-      ValueError: `tta` is unknown, `batch_size` below 1, there are no images, or results are not finite.
+      ValueError: `tta` is unknown, `batch_size` is below 1, there are no images, or results are not finite.
     """
     count = images.shape[0]
     if tta not in TTA:
@@ -107,7 +107,7 @@ def predict(
         index = np.minimum(np.arange(start, start + batch_size), count - 1)
         batch = jax.device_put(np.ascontiguousarray(images[index]), split)
         logits = [forward(variables, batch, affine) for affine in views]
-        # This batch computes while the one before it is fetched.
+        # This batch is computed while the previous one is fetched.
         if waiting is not None:
             probs.append(_average(waiting))
         waiting = logits
@@ -123,7 +123,7 @@ def predict(
 
 
 def _average(logits: list[jax.Array]) -> np.ndarray:
-    """Returns the views' mean probabilities, float64 [B, K] so that rows sum to 1 in a file, too."""
+    """Returns the mean probabilities of the views, float64 [B, K], so that rows sum to 1 in files, too."""
     return np.mean([softmax(np.asarray(view, np.float64)) for view in logits], axis=0)
 
 

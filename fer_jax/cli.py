@@ -1,4 +1,4 @@
-"""The command line, fer-jax COMMAND: a table of commands and their modules in `commands`."""
+"""The command line, `fer-jax COMMAND`: a table of the modules in `commands`."""
 
 import importlib
 import sys
@@ -6,26 +6,26 @@ import sys
 from fer_jax import __version__
 
 COMMANDS = {
-    "prepare": "make a dataset from fer2013.csv, image folders or synthetic faces",
-    "audit": "check a source for duplicates, blank images, altered pixels and wrong labels",
+    "prepare": "prepare a dataset from fer2013.csv, image folders, or synthetic faces",
+    "audit": "check a source for duplicates, blank images, altered pixels, and wrong labels",
     "train": "train and evaluate a network from a config",
-    "train-list": "train and evaluate a list of configs, one after the other",
-    "sweep": "train a config with other values of its fields, and rank or compare the results",
+    "train-list": "train and evaluate several configs in turn",
+    "sweep": "train variants of a config, and rank or compare them",
     "label-errors": "find training labels that are likely wrong",
-    "port-weights": "convert ImageNet weights of Keras, timm or torchvision to initialize from",
+    "port-weights": "convert ImageNet weights from Keras, timm, or torchvision",
     "evaluate": "evaluate a network on a split, with confidence intervals, calibration, and leakage",
-    "calibrate": "fit a network's temperature",
-    "compare": "compare networks by their predictions on one split",
-    "ensemble": "choose an ensemble by predictions on one split",
-    "cross-dataset": "score networks on several datasets",
-    "robustness": "score a network on corrupted faces",
+    "calibrate": "calibrate a network's confidence (temperature scaling)",
+    "compare": "compare networks on one split",
+    "ensemble": "select an ensemble on one split",
+    "cross-dataset": "evaluate networks on several datasets",
+    "robustness": "evaluate a network on corrupted faces",
     "saliency": "plot which parts of a face support a prediction (Grad-CAM)",
-    "check-invariance": "check that predictions do not depend on batch size, order or devices",
-    "export": "write a network as ONNX, TFLite, StableHLO or safetensors",
-    "predict": "predict emotions in images, folders and videos",
+    "check-invariance": "check that predictions do not depend on batch size, order, or devices",
+    "export": "export a network to ONNX, TFLite, StableHLO, or safetensors",
+    "predict": "predict emotions in images, folders, videos, and streams",
     "serve": "serve predictions over HTTP",
     "app": "open the app in a browser",
-    "completion": "print a script that completes commands and flags in a shell",
+    "completion": "print a shell completion script",
 }
 
 
@@ -43,6 +43,6 @@ def main() -> int | None:
         sys.argv = [f"fer-jax {name}", *arguments]
         return importlib.import_module(f"fer_jax.commands.{name.replace('-', '_')}").main()
     else:
-        print(f"error: there is no command {name!r}; fer-jax --help lists them", file=sys.stderr)
+        print(f"error: unknown command {name!r}; fer-jax --help lists all commands", file=sys.stderr)
         return 2
     return 0

@@ -1,4 +1,4 @@
-"""Turns errors into a line that tells the user what to do."""
+"""Explains errors that the user can fix."""
 
 import errno
 import os
@@ -9,11 +9,11 @@ class ExplainedError(RuntimeError):
 
 
 def explain(error: Exception, folder: str | os.PathLike) -> str | None:
-    """Returns a line about an error that the user can fix, None for a bug.
+    """Returns a one-line explanation of an error that the user can fix, None for a bug.
 
     Args:
-      error: the error; Orbax, TensorStore and TensorFlow have their own for a full disk.
-      folder: the folder that was written to.
+      error: the error; Orbax, TensorStore, and TensorFlow raise their own types for a full disk.
+      folder: the output folder.
     """
     text = str(error)
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in text:

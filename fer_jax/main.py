@@ -1,11 +1,9 @@
-"""Trains and evaluates: fer-jax train --config cnn [--workdir runs/cnn], or python -m fer_jax.main.
+"""Trains and evaluates a network: fer-jax train --config cnn [--workdir runs/cnn].
 
-Run the same command to resume a run that stopped. Any field of the configuration can be
-overridden: --config.optim.learning_rate=0.05. configs/default.py lists them all. --verbosity=1
-shows where in the code an error came from.
+Run the same command to resume a stopped run. Any field of the config can be overridden, as in
+--config.optim.learning_rate=0.05; configs/default.py lists all fields. --verbosity=1 shows tracebacks.
 
-Several processes train together with --coordinator; a cluster (Slurm, Open MPI, Cloud TPU) is
-found without it.
+To train with several processes, set --coordinator; on Slurm, Open MPI, and Cloud TPU it is detected.
 """
 
 import logging
@@ -14,7 +12,7 @@ import pathlib
 import sys
 import traceback
 
-# Before jaxlib is loaded: at this level XLA does not raise its alarm over a slow compilation.
+# Set before jaxlib is loaded: suppresses XLA's warning about slow compilation.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import absl.logging
@@ -39,24 +37,24 @@ flags.mark_flag_as_required("config")
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses flags as absl does; a missing experiment or field is a line instead of a traceback."""
+    """Parses flags with absl; reports a missing experiment or field in one line, without a traceback."""
     try:
         rest = app.parse_flags_with_usage(with_paths(argv))
-        dict(_CONFIG.value)  # where loading the experiment failed, this raises
+        dict(_CONFIG.value)  # raises if the experiment could not be loaded
         return rest
     except ValueError as error:
         sys.exit(f"error: {error}")
     except (AttributeError, KeyError) as error:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         if not frame.f_globals["__name__"].startswith("ml_collections."):
-            raise  # a mistake in the experiment's own code
+            raise  # a bug in the experiment's own code
         reason = error.args[0]
-        if isinstance(reason, KeyError):  # whose text would be its quoted message
+        if isinstance(reason, KeyError):  # str() would quote its message
             reason = reason.args[0]
         hint = ""
         if any("config.model.kwargs." in argument for argument in argv):
-            hint = "; of model.kwargs only what the config sets can be overridden: add the attribute there"
-        sys.exit(f"error: no such field in the configuration: {reason}{hint}")
+            hint = "; only attributes that the config sets in model.kwargs can be overridden: add it there"
+        sys.exit(f"error: the config has no such field: {reason}{hint}")
 
 
 def with_paths(argv: list[str]) -> list[str]:
@@ -75,7 +73,7 @@ def with_paths(argv: list[str]) -> list[str]:
 
 
 def in_cluster() -> bool:
-    """Returns whether the environment describes several processes that `jax.distributed` finds by itself."""
+    """Returns whether the environment describes a cluster that `jax.distributed` detects."""
     counts = (os.environ.get(name, "1") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
     return any(count not in ("", "1") for count in counts) or "," in os.environ.get(
         "TPU_WORKER_HOSTNAMES", ""
@@ -83,8 +81,8 @@ def in_cluster() -> bool:
 
 
 def main(argv: list[str]) -> None:
-    """Trains as the flags say; exits with a line about an error that the user can correct."""
-    for name in ("absl", "jax"):  # Orbax logs through absl's; our own messages come from the root
+    """Trains; exits with a one-line message for an error that the user can fix."""
+    for name in ("absl", "jax"):  # Orbax logs through absl; our own messages use the root logger
         logging.getLogger(name).setLevel(logging.WARNING)
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
@@ -98,12 +96,12 @@ def main(argv: list[str]) -> None:
 
     if _COORDINATOR.value or in_cluster():
         peers.shorten_aborts()
-    # After the flags are parsed, so that --help needs neither a device nor seconds.
+    # Imported after the flags are parsed, so that --help is fast and needs no device.
     import jax
 
     from fer_jax import runtime
 
-    runtime.tune_cpu()  # before anything starts threads
+    runtime.tune_cpu()  # before any threads start
     from fer_jax import errors
     from fer_jax.training.monitoring import PreemptedError
     from fer_jax.training.train import train_and_evaluate
@@ -123,7 +121,7 @@ def main(argv: list[str]) -> None:
         reason = errors.explain(error, workdir)
         if reason is None and peers.is_loss(error) and not absl.logging.level_debug():
             print(f"\nerror: {peers.LOST} ({str(error).splitlines()[0]})", file=sys.stderr, flush=True)
-            os._exit(1)  # at its exit JAX would wait for the other process, and abort
+            os._exit(1)  # a normal exit would wait for the other process, and abort
         if reason is None or absl.logging.level_debug():
             raise
         sys.exit(f"error: {reason}")

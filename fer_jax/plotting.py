@@ -1,4 +1,4 @@
-"""Figures without pyplot, whose state and windows are global, and sheets of faces."""
+"""Creates figures without pyplot, which has global state, and sheets of faces."""
 
 import pathlib
 import textwrap
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:  # Matplotlib takes a second to load, and most importers draw late or never
+if TYPE_CHECKING:  # importing Matplotlib takes a second
     from matplotlib.axes import Axes as Axes
     from matplotlib.figure import Figure as Figure
     from matplotlib.image import AxesImage as AxesImage
 
-_LETTERS_PER_INCH = 11  # of a title of 12 points, fewer than an average text has
+_LETTERS_PER_INCH = 11  # in a 12-point title, at most
 
 
 def plot_faces(
@@ -24,22 +24,22 @@ def plot_faces(
     places: Sequence[int] | None = None,
     wrong: Sequence[bool] | None = None,
 ) -> "Figure":
-    """Draws a sheet of faces, each with its caption above.
+    """Draws a sheet of faces with captions.
 
     Args:
       images: N faces uint8 [H, W], [H, W, 1] or [H, W, 3].
-      captions: one each, of as many lines.
-      title: of the sheet.
-      path: of the picture.
-      columns: faces in a row.
-      places: ascending, the cell of each face, counted row by row; None puts one after the other.
-      wrong: whose captions are red; None for none.
+      captions: one per face, all with the same number of lines.
+      title: title of the sheet.
+      path: output file.
+      columns: faces per row.
+      places: ascending cell index of each face, row by row; None for consecutive cells.
+      wrong: faces whose captions are red; None for none.
     """
     if places is None:
         columns, places = min(columns, max(len(images), 4)), range(len(images))
     rows = max(places, default=0) // columns + 1
     above = 0.2 + 0.16 * max((caption.count("\n") for caption in captions), default=0)
-    width, height = 1.08, 1.02 + above  # of a cell, in faces; one axis for all draws faster than many
+    width, height = 1.08, 1.02 + above  # of a cell, in faces; a single axis draws faster than many
     across = 1.45 * width * columns
     lines = textwrap.wrap(title, int(_LETTERS_PER_INCH * across))
     figure, axis = new_figure(across, 1.45 * height * rows + 0.5 + 0.2 * (len(lines) - 1))

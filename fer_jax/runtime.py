@@ -1,4 +1,4 @@
-"""Settings with which JAX runs well on a CPU: an allocator that keeps memory, and compiler options."""
+"""Tunes JAX on the CPU: memory allocation and compiler options."""
 
 import ctypes
 import functools
@@ -9,13 +9,13 @@ import jax
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 _MADV_HUGEPAGE = 14  # linux/mman.h
 _HUGE_PAGE = 2 * 2**20
-_RESERVE = 4 * 2**30  # several times what a training step needs
+_RESERVE = 4 * 2**30  # several times the memory of a training step
 
 _CPU_OPTIONS = {
-    # YNNPACK, jaxlib's default for most operations, takes several times as long as Eigen for the weight
-    # gradients of convolutions, but less time for matrix products, and a tenth for sums over batch and space.
+    # YNNPACK, jaxlib's default for most operations, is several times slower than Eigen for the weight
+    # gradients of convolutions, but faster for matrix products, and 10 times for sums over batch and space.
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
-    # The default is 256 bits even if the processor has registers of 512.
+    # The default is 256 bits even on processors with 512-bit registers.
     "xla_cpu_prefer_vector_width": "512",
 }
 
@@ -24,10 +24,9 @@ _CPU_OPTIONS = {
 def tune_cpu() -> None:
     """Makes glibc's malloc keep large blocks for reuse, in large pages, instead of returning them.
 
-    By default every block of 32 MB or more is mapped again, in pages of 4 kB, and unmapped when freed, so a
-    training step on the CPU spends much of its time on page faults. The process then holds its peak memory
-    until it ends, so only programs call this, before anything else: threads keep an arena that exists.
-    Does nothing if the C library is not glibc.
+    By default every block of 32 MB or more is mapped in pages of 4 kB and unmapped when freed, so a training
+    step on the CPU spends much of its time on page faults. The process then holds its peak memory until it
+    ends, so only programs call this, and before starting threads. Does nothing without glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -38,7 +37,7 @@ def tune_cpu() -> None:
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     libc.free.argtypes = [ctypes.c_void_p]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    # Addresses for the heap to grow in; memory is used only where it is written to.
+    # Reserves addresses for the heap; memory is used only when written to.
     if reserve := libc.malloc(_RESERVE):
         libc.madvise(-(-reserve // _HUGE_PAGE) * _HUGE_PAGE, _RESERVE - _HUGE_PAGE, _MADV_HUGEPAGE)
         libc.free(reserve)
@@ -48,7 +47,7 @@ def tune_cpu() -> None:
 def compiler_options() -> dict[str, str]:
     """Returns options for `jax.jit(..., compiler_options=...)` on the default backend.
 
-    There are none on a GPU or TPU, or if the installed jaxlib does not know them.
+    Empty on GPU and TPU, or if the installed jaxlib does not support the options.
     """
     if jax.default_backend() != "cpu":
         return {}
@@ -60,5 +59,5 @@ def compiler_options() -> dict[str, str]:
 
 
 def run_once_options() -> dict[str, str]:
-    """Returns options for programs that run once, which take longer to optimize than to run."""
+    """Returns compiler options for programs that run once, where optimization does not pay off."""
     return {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else {}

@@ -1,7 +1,7 @@
-"""Pages and tables, in Markdown and CSV, in which text from users cannot do harm.
+"""Renders Markdown and CSV that are safe for text from users.
 
-Pages are Jinja2 templates in the folder `templates/` of the package that renders them. Every string that a
-Markdown template prints goes through `md`, unless a filter has already made it safe.
+Pages are Jinja2 templates in the folder `templates/` of the package that renders them. Markdown templates
+escape every string with `md`, unless a filter has already made it safe.
 """
 
 import csv
@@ -24,19 +24,19 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def md(text: str) -> Markup:
-    """Returns Markdown, on one line, that shows the text as it is; a `Markup` is returned unchanged."""
+    """Escapes text for Markdown, on one line; returns a `Markup` unchanged."""
     return text if isinstance(text, Markup) else Markup(_SPECIAL.sub(r"\\\g<0>", _on_one_line(text)))
 
 
 def prose(text: str) -> Markup:
-    """Returns a sentence of Markdown with its code spans and emphasis, but no HTML, link, or image."""
+    """Returns a Markdown sentence that keeps code spans and emphasis, but no HTML, link, or image."""
     if isinstance(text, Markup):
         return text
     return Markup(_CODE_OR_HARMFUL.sub(lambda m: m[0] if m[1] else "\\" + m[0], _on_one_line(text)))
 
 
 def code(text: str) -> Markup:
-    """Returns a code span that holds the text."""
+    """Returns the text as a code span."""
     text = _on_one_line(text).strip()
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     pad = " " if len(fence) > 1 or not text else ""
@@ -44,7 +44,7 @@ def code(text: str) -> Markup:
 
 
 def md_cell(value: Any) -> Markup:
-    """Returns a value as one cell of a Markdown table: `prose` whose code spans have no bare pipe either."""
+    """Returns a value as a cell of a Markdown table: `prose` without bare pipes in code spans."""
     return Markup(_BARE_PIPE.sub(r"\1\\|", prose(value if isinstance(value, str) else str(value))))
 
 
@@ -59,10 +59,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:
-    """Returns rows as CSV that no spreadsheet takes for formulas.
+    """Returns rows as CSV without formulas for spreadsheets.
 
-    A cell that begins with =, +, -, @, a tab or a carriage return and is no number gets a leading apostrophe
-    (https://owasp.org/www-community/attacks/CSV_Injection), and so does one that `csv_value` would change.
+    Prepends an apostrophe to cells that start with =, +, -, @, a tab, or a carriage return, and are not
+    numbers (https://owasp.org/www-community/attacks/CSV_Injection), and to cells that `csv_value` would
+    change.
     """
     text = io.StringIO()
     cells = [[_csv_cell(str(value)) for value in row] for row in rows]
@@ -85,17 +86,17 @@ def _is_number(text: str) -> bool:
 
 
 def csv_value(cell: str) -> str:
-    """Returns what `csv_text` has written as this cell."""
+    """Returns the text that `csv_text` wrote as this cell."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def percent(part: dict[str, Any] | None, key: str = "accuracy", digits: int = 2) -> str:
-    """Returns a figure and its interval in percent, such as "68.74 (67.2 - 70.3)"; "" for None.
+    """Returns a metric and its interval in percent, such as "68.74 (67.2 - 70.3)"; "" for None.
 
     Args:
-      part: figures in [0, 1] by name; 'interval_95' is [low, high] of the figure, or holds those of all.
-      key: of the figure.
-      digits: of the figure; the interval has one.
+      part: metrics in [0, 1] by name; 'interval_95' is [low, high] of the metric, or of each metric by name.
+      key: name of the metric.
+      digits: decimals of the metric; the interval has one.
     """
     if not part or part[key] is None:
         return ""
@@ -113,12 +114,12 @@ def render(package: str | None, name: str, /, **values: Any) -> str:
     """Renders a template.
 
     Args:
-      package: whose `templates/` has it, such as "fer_jax.evaluation.report".
-      name: of the file. What an .html.j2 prints is escaped for HTML, what any other prints by `md`.
-      **values: what the template knows.
+      package: package that contains `templates/`, such as "fer_jax.evaluation.report".
+      name: file name. An .html.j2 escapes for HTML, other templates with `md`.
+      **values: variables of the template.
 
     Raises:
-      jinja2.UndefinedError: the template names something that is not there.
+      jinja2.UndefinedError: the template uses an undefined variable.
     """
     return _environment(package).get_template(name).render(values)
 

@@ -1,6 +1,6 @@
 """Opens the app in a browser: fer-jax app [STREAMLIT OPTIONS] [-- --models FOLDER].
 
-FOLDER is searched for .safetensors files to offer as further networks.
+The app offers the bundled networks, and all .safetensors files below FOLDER.
 """
 
 import importlib.util

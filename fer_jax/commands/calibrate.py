@@ -3,9 +3,9 @@
     fer-jax calibrate --workdir runs/cnn --data data/fer2013
     fer-jax calibrate --checkpoint my.safetensors --data data/mine --split validation
 
-Trainings do this at their end. The file of the weights is rewritten with the temperature in its metadata (Guo
-et al. 2017). Predicted classes stay the same, and reports show calibrated figures beside the raw ones. The
-split must be one that the network was not trained on; test is refused.
+Training does this at its end. Rewrites the weights file with the temperature in its metadata (Guo et al.
+2017). Predicted classes do not change, and reports show metrics with and without the temperature. The
+split must not be the training split; the test split is refused.
 """
 
 import argparse
@@ -25,8 +25,7 @@ def calibrate(args: argparse.Namespace) -> int:
     """Fits the temperature and rewrites the weights; returns the exit code.
 
     Raises:
-      ValueError: the weights are bundled or are not in a file; the split is the one that was
-        trained on, or for the final score.
+      ValueError: the weights are bundled or not in a file, or the split is the training or the test split.
     """
     from fer_jax.evaluation import labelled_split, leakage_policy
     from fer_jax.evaluation.metrics import calibration
@@ -35,15 +34,15 @@ def calibrate(args: argparse.Namespace) -> int:
     trained = common.open_weights(args)
     path = Path(trained.source)
     if name_of(path):
-        raise ValueError(f"{path} is bundled and already calibrated: give a file of your own")
+        raise ValueError(f"{path} is bundled and already calibrated: give your own weights")
     if not path.is_file():
-        raise ValueError(f"{path} is a folder: the temperature is kept in a .safetensors file; give that")
+        raise ValueError(f"{path} is a folder: give the .safetensors file, which stores the temperature")
     labelled = labelled_split.load_labelled(trained, args.data, args.split)
     if args.split == "test":
-        raise ValueError("--split test is for the final score only: fit on validation")
+        raise ValueError("--split test is only for the final evaluation: fit on validation")
     if leakage_policy.assess(labelled.metadata, None)["trained_on_this_split"]:
         raise ValueError(
-            f"{path} was trained on {args.split} of {args.data}, and is too sure of it: fit on validation"
+            f"{path} was trained on {args.split} of {args.data}, and overconfident there: fit on validation"
         )
     probs = trained.predict(labelled.faces.images, batch_size=args.batch_size)
     found = calibration.calibrate(probs, labelled.faces.labels)
@@ -53,6 +52,6 @@ def calibrate(args: argparse.Namespace) -> int:
     weights_file.export_weights(path, trained.variables, trained.metadata | {"calibration": kept}, dtype)
     print(
         f"temperature {found['temperature']:.3f}: mean loss on {args.split} {found['loss_before']:.4f} "
-        f"before, {found['loss_after']:.4f} after; kept in {path}"
+        f"before, {found['loss_after']:.4f} after; stored in {path}"
     )
     return 0

@@ -1,13 +1,13 @@
-"""Checks that a network's predictions depend on the faces alone.
+"""Checks that a network's predictions depend only on the faces.
 
     fer-jax check-invariance --workdir runs/cnn --data data/fer2013
     XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu \\
         fer-jax check-invariance --workdir runs/cnn --data data/fer2013   # eight simulated devices
 
 Predicts the split again with other batch sizes, in another order, and on 2 to all devices of this machine,
-and compares every probability; reads and preprocesses faces twice and compares every bit. Prints a table.
-The exit code is 0 if no probability differs by more than 1e-5 and no predicted class changes except where
-two probabilities are equal, else 1.
+and compares all probabilities; reads and preprocesses faces twice and compares every bit. Prints a table.
+The exit code is 0 if no probability differs by more than 1e-5 and no predicted class changes, except for
+ties; otherwise 1.
 """
 
 import argparse
@@ -17,13 +17,13 @@ from fer_jax.commands import common
 
 def main(argv: list[str] | None = None) -> int:
     parser = common.make_parser(__doc__)
-    text = "only the split's first N faces"
+    text = "use only the first N faces of the split"
     parser.add_argument("--limit", type=common.at_least_one, metavar="N", help=text)
     return common.run(check, parser.parse_args(argv))
 
 
 def check(args: argparse.Namespace) -> int:
-    """Runs the checks and prints them; returns the exit code."""
+    """Runs the checks and prints the results; returns the exit code."""
     import jax
     import numpy as np
 
@@ -49,7 +49,7 @@ def check(args: argparse.Namespace) -> int:
         checks.append(found)
         print(found, flush=True)
     if devices == 1:
-        print("there is one device, so the number of devices was not checked")
+        print("only one device: the number of devices was not varied")
     failed = [found.name for found in checks if not found.passed]
     if failed:
         print(f"predictions depend on: {', '.join(dict.fromkeys(failed))}")

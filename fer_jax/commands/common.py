@@ -1,6 +1,6 @@
-"""The flags that commands share, the weights and data that they name, and the handling of errors.
+"""Flags that commands share, the weights and data that they name, and error handling.
 
-Imports JAX only when there is work to do, so that --help and a wrong flag take no time.
+Imports JAX only when the work starts, so that --help and flag errors are fast.
 """
 
 import argparse
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fer_jax.evaluation.labelled_split import LabelledSplit
     from fer_jax.pretrained.loaded_model import LoadedModel
 
-# Flags of a training that the commands set themselves.
+# Training flags that the commands set themselves.
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.seed")
 _NAMES = ", ".join(BUNDLED)
 
@@ -44,7 +44,7 @@ def plain_parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def make_parser(doc: str | None, out: str | None = None) -> argparse.ArgumentParser:
-    """Returns a parser with the flags for weights, data, split and output.
+    """Returns a parser with the flags for weights, data, split, and output.
 
     Args:
       doc: the command's docstring, shown by --help.
@@ -63,14 +63,14 @@ def make_evaluation_parser(doc: str | None, out: str, batch_size: int = 256) -> 
     """Returns the parser of `make_parser` with the flags that `open_evaluation` reads, and --batch_size.
 
     Args:
-      doc, out: as `make_parser` takes them.
+      doc, out: as in `make_parser`.
       batch_size: default of --batch_size.
     """
     parser = make_parser(doc, out)
-    rules = f"labels to score against: {GIVEN} (those of the dataset) or, from FER+ votes, {', '.join(RULES)}"
-    text = f"{rules} (default: as in the training)"
+    rules = f"labels to score against: {GIVEN} (from the dataset) or, from FER+ votes, {', '.join(RULES)}"
+    text = f"{rules} (default: as in training)"
     parser.add_argument("--labels", choices=(GIVEN, *RULES), metavar="LABELS", help=text)
-    text = "number of classes to score; 7 rules out contempt and leaves out faces with that label "
+    text = "number of classes to score; 7 excludes contempt, and faces with that label "
     text += f"(default: the network's; 7 with --labels {GIVEN})"
     parser.add_argument("--classes", type=int, choices=(7, 8), help=text)
     add_batch_size(parser, batch_size)
@@ -91,8 +91,8 @@ def add_split(parser: argparse.ArgumentParser, text: str) -> None:
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """Adds --workdir and --checkpoint, for `open_weights`."""
     weights = parser.add_mutually_exclusive_group(required=True)
-    weights.add_argument("--workdir", metavar="RUN", help="directory of a run, whose best weights are used")
-    text = f"a .safetensors file, a step of a run (RUN/checkpoints/STEP), or a bundled network: {_NAMES}"
+    weights.add_argument("--workdir", metavar="RUN", help="run directory, whose best weights are used")
+    text = f".safetensors file, checkpoint (RUN/checkpoints/STEP), or bundled network: {_NAMES}"
     weights.add_argument("--checkpoint", metavar="PATH", help=text)
 
 
@@ -101,9 +101,9 @@ def add_predictor(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = f"a .safetensors file, a run's directory or a bundled network: {_NAMES}"
     add("--model", default=DEFAULT, metavar="WEIGHTS", help=text)
-    text = "face detector; whole treats each image as one face"
+    text = "face detector; whole: each image is one face"
     add("--detector", default="yunet", choices=("yunet", "mediapipe", "whole"), help=text)
-    text = "what computes the network: ONNX Runtime on the CPU or JAX (default: auto, JAX if it has a GPU)"
+    text = "run the network in ONNX Runtime (on the CPU) or JAX (default: auto, JAX if it has a GPU)"
     add("--engine", default="auto", choices=ENGINES, help=text)
     text = "size of the face crop relative to the training crop"
     add("--margin", type=float, default=1.0, help=text)
@@ -112,7 +112,7 @@ def add_predictor(parser: argparse.ArgumentParser) -> None:
 def make_training_parser(
     doc: str | None, *, runs: bool = False, data: bool = True
 ) -> argparse.ArgumentParser:
-    """Returns a parser for a command that trains: what follows -- are flags that every training gets.
+    """Returns a parser for a command that trains; flags after -- are passed to every run.
 
     Args:
       doc: the command's docstring.
@@ -120,29 +120,29 @@ def make_training_parser(
       data: whether to add --config, --data, and --image_size.
     """
     parser = plain_parser(doc)
-    parser.add_argument("arguments", nargs="*", help="flags passed to every training, after --")
+    parser.add_argument("arguments", nargs="*", help="flags passed to every run, after --")
     add = parser.add_argument
     if runs:
-        add("--out", type=Path, required=True, help="output folder for trainings and results")
-        add("--dry-run", action="store_true", help="check and list the trainings, then exit")
+        add("--out", type=Path, required=True, help="output folder for runs and results")
+        add("--dry-run", action="store_true", help="check and list the runs, then exit")
     if data:
         add("--config", default="ablation", metavar="NAME", help="experiment name or config file")
         add("--data", type=Path, default=Path("data/fer2013"), help="dataset from fer-jax prepare")
-        add("--image_size", type=int, metavar="N", help="resize images of mixed sizes to N x N")
+        add("--image_size", type=int, metavar="N", help="resize images of different sizes to N x N")
     return parser
 
 
 def data_flags(options: argparse.Namespace) -> list[str]:
-    """Returns a training's flags for --data and --image_size."""
+    """Returns the training flags for --data and --image_size."""
     size = [f"--config.data.image_size={options.image_size}"] if options.image_size else []
     return [f"--config.data.dir={options.data.resolve()}", *size]
 
 
 def refuse(parser: argparse.ArgumentParser, arguments: Iterable[str], own: Sequence[str] = OWN) -> None:
-    """Ends the command with an error if one of `arguments` is a flag that the command sets itself."""
+    """Exits with an error if one of `arguments` is a flag that the command sets itself."""
     for argument in arguments:
         if argument.split("=")[0].lstrip("-") in own:
-            parser.error(f"{argument} after --: the command sets this for each training itself")
+            parser.error(f"{argument} after --: the command sets this flag for each run")
 
 
 def number(kind: type, least: float, most: float = 1e9) -> Callable[[str], Any]:
@@ -173,7 +173,7 @@ def open_weights(args: argparse.Namespace) -> "LoadedModel":
     """Loads the network that --workdir or --checkpoint names.
 
     Raises:
-      FileNotFoundError: there are no such weights.
+      FileNotFoundError: the weights do not exist.
       As `LoadedModel`.
     """
     from fer_jax import runtime
@@ -186,8 +186,8 @@ def open_weights(args: argparse.Namespace) -> "LoadedModel":
     weights = Path(args.workdir) / weights_file.BEST_WEIGHTS
     if not weights.is_file():
         raise FileNotFoundError(
-            f"there is no {weights}: --workdir takes the directory of a run, which gets that file at its "
-            "first evaluation; for other weights use --checkpoint"
+            f"{weights} does not exist: --workdir takes a run directory, where the first evaluation writes "
+            "this file; for other weights use --checkpoint"
         )
     return LoadedModel(weights)
 
@@ -196,7 +196,7 @@ def open_folder(out: str | Path, flag: str = "--out") -> Path:
     """Returns the output folder, created if it does not exist.
 
     Raises:
-      OSError: it cannot be written, found out before the work starts; the message names the flag.
+      OSError: it is not writable; the message names the flag.
     """
     path = Path(out)
     with io_utils.named_by(flag, path):
@@ -208,10 +208,10 @@ def open_folder(out: str | Path, flag: str = "--out") -> Path:
 def open_evaluation(
     args: argparse.Namespace,
 ) -> tuple["LoadedModel", "LabelledSplit", dict[str, Any], Path]:
-    """Opens what the flags of `make_evaluation_parser` name: weights, split, metadata, and the folder --out.
+    """Opens the weights, split, metadata, and output folder that the flags of `make_evaluation_parser` name.
 
     Raises:
-      As `open_weights`, `labelled_split.load_labelled` and `open_folder`.
+      As `open_weights`, `labelled_split.load_labelled`, and `open_folder`.
     """
     from fer_jax.evaluation import labelled_split
 
@@ -221,7 +221,7 @@ def open_evaluation(
 
 
 def run(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """Runs a command and returns its exit code: that of `work`, or 2 for an error that the user can fix."""
+    """Runs a command; returns the exit code of `work`, or 2 for an error that the user can fix."""
     try:
         return work(args)
     except Exception as error:
@@ -231,6 +231,6 @@ def run(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> 
         print(f"error: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped before it was done", file=sys.stderr, flush=True)
+        print("\nstopped before the end", file=sys.stderr, flush=True)
         sys.stdout.flush()
-        os._exit(130)  # a compilation that still runs would crash the interpreter at its exit
+        os._exit(130)  # at a normal exit a running compilation would crash the interpreter

@@ -1,18 +1,17 @@
-"""Compares models on the same images: one table, tests between each two, pictures.
+"""Compares models on the same images: a table, pairwise tests, and figures.
 
     fer-jax compare runs/cnn runs/mobilenet_v3_small --out runs/comparison
     fer-jax compare runs/cnn keras.csv --data data/fer2013 --split validation --out comparison
 
-The inputs are runs (their report), folders of reports, stored results, or plain CSV files of any framework: a
-column id and one of probabilities for each of angry, disgust, fear, happy, sad, surprise, neutral, for every
-image of a split. Labels, groups of identical images and copies in the training come with a report; for files
-without them they are looked up by id in --data, and such models are assumed to have learned from its training
-split (and, for --split test, its validation split).
+The inputs are runs (their report), report folders, stored results, or CSV files from any framework, with a
+column id and a column of probabilities for each of angry, disgust, fear, happy, sad, surprise, neutral, and a
+row for every image of a split. Reports include labels and duplicates; for CSV files these are looked up by id
+in --data, and the model is assumed to be trained on its train split (and, for --split test, on validation).
 
-Writes to OUT compare.md (start there), compare.json and pictures: accuracy, macro F1, accuracy without leaked
-images and calibration error with 95 % intervals, parameters, FLOPs, latency and training time where a report
-has them (see fer-jax evaluate --latency), McNemar's test and the paired bootstrap between each two models.
-Runs that differ only in their seed are summarized together.
+Writes to OUT compare.md (start there), compare.json, and figures: accuracy, macro F1, accuracy without
+duplicates, and calibration error with 95 % intervals; parameters, FLOPs, latency, and training time where a
+report has them (see fer-jax evaluate --latency); McNemar's test and the paired bootstrap for each pair of
+models. Runs that differ only in their seed are also summarized together.
 """
 
 import argparse
@@ -34,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def compare(args: argparse.Namespace) -> int:
-    """Compares, writes and prints; returns the exit code."""
+    """Writes the comparison and prints a summary; returns the exit code."""
     from fer_jax.evaluation.compare import comparison_page, model_results, significance
 
     common.open_folder(args.out)
@@ -47,7 +46,7 @@ def compare(args: argparse.Namespace) -> int:
 
 
 def load_split(data_dir: str, split: str):
-    """Loads what a dataset says about the images of a split, a `model_results.Split`."""
+    """Loads the IDs, labels, and duplicates of a split as a `model_results.Split`."""
     import numpy as np
 
     from fer_jax.data import near_duplicates, splits

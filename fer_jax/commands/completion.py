@@ -1,4 +1,4 @@
-"""Prints a script that completes commands and their flags in a shell.
+"""Prints a shell completion script for commands and flags.
 
 fer-jax completion bash > ~/.local/share/bash-completion/completions/fer-jax
 eval "$(fer-jax completion zsh)"     # in ~/.zshrc, after compinit
@@ -6,7 +6,7 @@ eval "$(fer-jax completion zsh)"     # in ~/.zshrc, after compinit
 
 from fer_jax.commands import common
 
-# Commands and flags are those that --help lists when they are wanted: they are never out of date.
+# Reads commands and flags from --help at completion time, so they are always current.
 _BASH = r"""_fer_jax() {
   local word=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]}
   COMPREPLY=()

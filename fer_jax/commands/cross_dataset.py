@@ -1,14 +1,13 @@
-"""Evaluates every checkpoint on every dataset: how a model does on faces of another origin.
+"""Evaluates every checkpoint on every dataset.
 
     fer-jax cross-dataset --checkpoints runs/fer2013 runs/mine --data data/fer2013 data/mine \\
         --split test --out runs/cross
 
-Writes to OUT cross.md, cross.json and cross.png: accuracy and macro F1 of each checkpoint (a run's directory,
-a .safetensors file or the name of a bundled network) on each dataset's split, with 95 % intervals by groups
-of identical images, and in each cell whether the training used the dataset. The predictions are in
-OUT/CHECKPOINT/DATASET.csv. A dataset without the split is refused. Datasets have the seven emotions; fer-jax
-prepare --map says what becomes of other classes. --contempt says how a checkpoint with the class contempt is
-judged, and the page repeats it. An evaluation on test is recorded beside the weights.
+Writes to OUT cross.md, cross.json, and cross.png: accuracy and macro F1 of each checkpoint (a run directory,
+a .safetensors file, or a bundled network) on each dataset, with 95 % intervals over groups of identical
+images, and whether the dataset was used in training. Predictions are in OUT/CHECKPOINT/DATASET.csv. Every
+dataset must have the split. Datasets have the seven emotions; --contempt selects how a network with the class
+contempt is scored. Evaluations on test are recorded next to the weights.
 """
 
 import argparse
@@ -33,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def cross(args: argparse.Namespace) -> int:
-    """Evaluates every checkpoint on every dataset, writes and prints the matrix; returns the exit code."""
+    """Evaluates, writes and prints the matrix; returns the exit code."""
     from fer_jax import runtime
     from fer_jax.evaluation.compare import cross_dataset
 

@@ -1,17 +1,17 @@
-"""Selects networks that are better together, by their predictions on one split.
+"""Selects an ensemble of networks by their predictions on one split.
 
     fer-jax ensemble runs/cnn runs/small_seed_* runs/mobilenet_v3_small --out runs/ensemble
     fer-jax ensemble runs/small_seed_* --all --out runs/three_seeds
 
-The networks are given as runs (their report), folders of fer-jax evaluate, stored results, or CSV files, all
-of the same images: see fer-jax compare. The first is the best alone; each next one raises the accuracy of the
-mean probabilities most, up to --most networks. The ensemble is the shortest beginning of this list that
-reaches the highest accuracy. --all includes every network, in the given order.
+The inputs are as for fer-jax compare: runs (their report), report folders, stored results, or CSV files, all
+for the same images. Selection is greedy: it starts with the most accurate network, then repeatedly adds the
+one that raises the accuracy of the mean probabilities most, up to --most networks, and keeps the smallest
+ensemble that reaches the highest accuracy. --all includes every network, in the given order.
 
-Writes to OUT ensemble.md (start there), ensemble.json, ensemble.png and, if the members have reports, a
-report of the ensemble, otherwise predictions.csv alone; fer-jax compare and fer-jax ensemble read either. OUT
-is a new folder, or that of an earlier ensemble. Members that are runs can teach a single network: the page
-ends with the flag `--config.distill.teachers` for that.
+Writes to OUT ensemble.md (start there), ensemble.json, ensemble.png, and predictions.csv; if the members have
+reports, also a report of the ensemble. fer-jax compare and fer-jax ensemble accept OUT as an input. OUT is a
+new folder or that of an earlier ensemble. If the members are runs, ensemble.md ends with the flag that
+distills them into a single network.
 """
 
 import argparse
@@ -36,12 +36,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--all", action="store_true", help="use all networks, without selection")
     args = parser.parse_args(argv)
     if len(args.networks) < 2:
-        parser.error("an ensemble needs two networks or more")
+        parser.error("an ensemble needs at least two networks")
     return common.run(build, args)
 
 
 def build(args: argparse.Namespace) -> int:
-    """Selects, writes and prints; returns the exit code."""
+    """Selects, writes, and prints the ensemble; returns the exit code."""
     from fer_jax.evaluation import predictions_file
     from fer_jax.evaluation.compare import ensemble, model_results
     from fer_jax.evaluation.report import report
@@ -67,13 +67,13 @@ def build(args: argparse.Namespace) -> int:
     runs = [args.networks[place] for place in result["members"]]
     can_teach = len(runs) > 1 and all((Path(run) / weights_file.BEST_WEIGHTS).is_file() for run in runs)
     page = ensemble.page(result, names, split, runs if can_teach else ())
-    # First: after a stop it marks the folder as an ensemble's for the same command.
+    # Written first: it marks the folder as an ensemble's if the command is interrupted and run again.
     (out / PAGE).write_text(page)
     if metadata:
         of_images = {"groups": groups, "copies": copies}
         report.write_report(out, together, first.labels, first.ids, metadata=metadata, **of_images)
     else:
-        for name in (model_results.REPORT, "report.md"):  # of another ensemble
+        for name in (model_results.REPORT, "report.md"):  # from another ensemble
             (out / name).unlink(missing_ok=True)
         named = dataclasses.replace(first, probs=together, copies=copies)
         predictions_file.write(out / model_results.PREDICTIONS, named)
@@ -86,14 +86,14 @@ def build(args: argparse.Namespace) -> int:
 
 
 def refuse_out(out: Path, inputs: list[Path]) -> None:
-    """Refuses a folder that belongs to a network.
+    """Refuses an output folder that belongs to a network.
 
     Args:
       out: the folder.
-      inputs: the networks' files of predictions.
+      inputs: the networks' prediction files.
 
     Raises:
-      ValueError: it is a run's folder, has an input that would be overwritten, or another report.
+      ValueError: it is a run directory, or contains an input or another report.
     """
     from fer_jax.evaluation.compare import model_results
     from fer_jax.pretrained.weights_file import BEST_WEIGHTS
@@ -104,4 +104,4 @@ def refuse_out(out: Path, inputs: list[Path]) -> None:
     results = (model_results.REPORT, model_results.PREDICTIONS, model_results.STORED)
     others = (*results, CONFIG_FILE, BEST_WEIGHTS)
     if is_input or (not (out / PAGE).is_file() and any((out / name).exists() for name in others)):
-        raise ValueError(f"--out {out} has a network's files: name a new folder")
+        raise ValueError(f"--out {out} contains a network's files: choose a new folder")

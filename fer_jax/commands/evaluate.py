@@ -1,29 +1,29 @@
-"""Evaluates a trained model on one split and writes a report with pictures.
+"""Evaluates a trained network on one split and writes a report with figures.
 
     fer-jax evaluate --workdir runs/cnn --data data/fer2013 --out evaluation
     fer-jax evaluate --checkpoint my.safetensors --data data/mine --split test --out out
 
-On data with FER+ votes the report also compares the model with the annotators, and shows how much they
-agree. --labels selects the labels that count as correct.
+On data with FER+ votes the report also compares the network with the annotators. --labels selects the
+labels to score against.
 
-Writes to OUT report.md (start there), report.json (every figure, the configuration, the origin of weights
-and data), predictions.csv (the id, label, prediction, and probabilities of each image, and whether it has a
-copy in the training), suspects.csv (likely wrong labels), twins.csv and pictures. Every image counts once,
-whatever the batch size and the number of devices.
+Writes to OUT report.md (start there), report.json (all metrics, the config, the origin of weights and data),
+predictions.csv (ID, label, prediction, and probabilities of each image, and whether it has a duplicate in the
+training data), suspects.csv (likely wrong labels), twins.csv (duplicates whose predictions or labels differ),
+and figures. Every image counts once, whatever the batch size and the number of devices.
 
-Figures are given for the whole split and without the images that have a copy in the splits on which the
-weights were trained and selected. Those splits are looked for in DATA and, if the training used other data,
-in --training_data. An evaluation on `test` is recorded in test_evaluations.jsonl beside the weights,
-of a bundled network in ~/.local/state/fer_jax (or $FER_JAX_STATE).
+Metrics are given for the entire split, and without images that have a duplicate in the splits that the
+weights were trained or selected on. These splits are taken from DATA or, if the network was trained on other
+data, from --training_data. An evaluation on `test` is recorded in test_evaluations.jsonl next to the weights,
+or, for a bundled network, in ~/.local/state/fer_jax (or $FER_JAX_STATE).
 
---attributes takes a table of attributes of the images (a CSV file with a column id and columns of categories
-such as age or source) and writes the figures of each group, and the largest gaps between groups, to
-subgroups.md, subgroups.json and subgroups.png.
+--attributes takes a table of image attributes (a CSV file with a column id and categorical columns, such as
+age or source) and writes the metrics of each subgroup, and the largest gaps between subgroups, to
+subgroups.md, subgroups.json, and subgroups.png.
 
---tta averages several views of each face: "flip" the face and its mirror image, "tencrop" five
-crops and their mirror images. They cost 2 and 10 times as much as "none".
+--tta averages several views of each face: "flip" averages the face and its mirror image (2 times the cost),
+"tencrop" five crops and their mirror images (10 times).
 
---latency measures the time for a single face on this machine, best with nothing else running.
+--latency measures the time for a single face on this machine; run nothing else meanwhile.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from fer_jax.pretrained.registry import network_name
 def main(argv: list[str] | None = None) -> int:
     parser = common.make_evaluation_parser(__doc__, "folder for the report")
     common.add_training_data(parser)
-    text = "CSV file with an id column and categorical columns; also reports metrics per group"
+    text = "CSV file with an id column and categorical columns; also reports metrics per subgroup"
     parser.add_argument("--attributes", metavar="CSV", help=text)
     sides = ("none", "flip", "tencrop")
     parser.add_argument("--tta", default="none", choices=sides, help="test-time augmentation")
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Predicts, writes the report and prints its main figures; returns the exit code."""
+    """Predicts the split, writes the report, and prints a summary; returns the exit code."""
     from fer_jax import batch_inference
     from fer_jax.data import splits
     from fer_jax.evaluation import cost, labelled_split
@@ -59,8 +59,8 @@ def evaluate(args: argparse.Namespace) -> int:
     groups = groups_of_whole[labelled.kept]
     attributes = subgroups.read_table(args.attributes) if args.attributes else None
     if attributes:
-        subgroups.match(attributes, faces.ids)  # raises before the work starts
-    # The comparison with the annotators covers the whole split, whatever the labels.
+        subgroups.match(attributes, faces.ids)  # fails early
+    # The comparison with the annotators covers the entire split, whatever --labels.
     all_probs = trained.predict(whole.images, batch_size=args.batch_size, tta=args.tta)
     probs = batch_inference.restrict(all_probs[labelled.kept], len(labelled.names))
     metadata |= {
@@ -86,7 +86,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def summary(report: dict, out: str) -> str:
-    """Returns the main figures, and where the report is."""
+    """Returns the main metrics and the path of the report."""
     interval = report["interval_95"]
     network = network_name(report["checkpoint"], report["model"])
     lines = [
@@ -104,7 +104,7 @@ def summary(report: dict, out: str) -> str:
         lines.append("  {:18} {:.4f}   95 % {:.4f} - {:.4f}".format(label, report[key], *interval[key]))
     for key, part in (report["leak_free"] or {}).items():
         if part:
-            words = "  {:18} {:.4f}   95 % {:.4f} - {:.4f}   {:,} images without {} copies"
+            words = "  {:18} {:.4f}   95 % {:.4f} - {:.4f}   {:,} images without {} duplicates"
             numbers = (part["accuracy"], *part["interval_95"]["accuracy"], part["num_examples"])
             lines.append(words.format("accuracy", *numbers, key.removeprefix("without_")))
     lines += ["", f"  {'emotion':10} precision  recall      F1  images"]

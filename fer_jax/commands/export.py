@@ -1,17 +1,16 @@
-"""Exports a trained network for other runtimes, and verifies the export before it is kept.
+"""Exports a trained network for other runtimes, and verifies the export.
 
     fer-jax export --checkpoint my.safetensors --format onnx --out my.onnx
     fer-jax export --workdir runs/cnn --format tflite --precision int8 --data DATA --out cnn.tflite
 
-The export takes faces uint8 [N, S, S, C] in [0, 255], for any N, and returns probabilities at the temperature
-of the weights. With --preprocessing outside it takes normalized float32, with --softmax outside it returns
-logits. Labels, normalization, license, accuracy and versions are in its metadata: an ONNX model's properties,
-a zip archive appended to a TFLite model, a JSON file beside a StableHLO one, a safetensors file's header.
+The export takes faces uint8 [N, S, S, C] in [0, 255], for any N, and returns calibrated probabilities. With
+--preprocessing outside it takes normalized float32; with --softmax outside it returns logits. Its metadata
+contains labels, normalization, license, accuracy, and versions: in the properties of an ONNX model, a zip
+archive appended to a TFLite model, a JSON file next to a StableHLO file, or the header of a safetensors file.
 
-It is compared with the network on 512 faces: in float32 no probability may differ by more than 1e-4, and no
-prediction at all, or nothing is written. The faces are those of DATA's validation split, or synthetic ones
-without --data. With --data the accuracy on the whole split is measured before and after the export, and int8
-is calibrated with faces of the training split.
+The export is compared with the network on 512 faces of DATA's validation split, or on synthetic faces: in
+float32, probabilities may differ by at most 1e-4 and predictions must agree, or nothing is written. With
+--data, the accuracy of both is measured on the entire split, and int8 is calibrated on training faces.
 """
 
 import argparse
@@ -29,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--out", required=True, metavar="FILE", help="output file")
     text = "numeric precision; int8 requires --data"
     add("--precision", default="float32", choices=precisions, help=text)
-    text, sides = "where {} runs: in the exported model or in the caller", ("inside", "outside")
+    text, sides = "whether {} is part of the exported model or left to the caller", ("inside", "outside")
     add("--preprocessing", default="inside", choices=sides, help=text.format("normalization"))
     add("--softmax", default="inside", choices=sides, help=text.format("softmax"))
     add("--data", metavar="DATA", help="dataset for verification and int8 calibration")
@@ -37,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
-    """Writes and verifies the export, and prints the result; returns the exit code."""
+    """Writes and verifies the export and prints a summary; returns the exit code."""
     from fer_jax.inference.export import check
     from fer_jax.inference.export import export as exports
     from fer_jax.inference.export.program import Program
@@ -55,7 +54,7 @@ def export(args: argparse.Namespace) -> int:
 
 
 def summary(out: str, metadata: dict) -> str:
-    """Returns a description of the file and of its comparison with the network."""
+    """Describes the file and its comparison with the network."""
     found, given, wanted = metadata["verified"], metadata["input"], metadata["output"]
     lines = [
         f"{out}: {metadata['precision']}, {Path(out).stat().st_size / 1e6:.1f} MB, {given['dtype']} "
@@ -69,7 +68,7 @@ def summary(out: str, metadata: dict) -> str:
     if "accuracy" in found:
         low, high = found["interval_95"]
         lines.append(
-            f"  {'accuracy, whole split':26} {found['accuracy']:.4f} ({found['accuracy_change']:+.4f}; the "
+            f"  {'accuracy, entire split':26} {found['accuracy']:.4f} ({found['accuracy_change']:+.4f}; the "
             f"network {found['accuracy_of_the_network']:.4f}, 95 % {low:.4f} - {high:.4f})"
         )
     return "\n".join(lines)

@@ -3,17 +3,17 @@
     fer-jax label-errors --data data/fer2013 --out runs/label_errors
     fer-jax label-errors --out runs/label_errors -- --config.train.epochs=12
 
-Splits the training images into folds, duplicates together, trains --config once per fold on all the
-others, and predicts the fold with the last weights, which no score has selected. OUT gets
+Splits the training images into folds, keeping duplicates together, trains --config on all but one fold in
+turn, and predicts the remaining fold with the final weights. Writes to OUT
 
-  predictions.csv   each training image's probabilities by the model that has not seen it
-  suspects.csv      id, label, suggested, quality (the probability of the label): the most doubtful first
-  suspects.png      the first of them
-  fold_0 ...        the trainings, and in fold_0.txt ... the ids that each has not seen
+  predictions.csv   out-of-fold probabilities of each training image
+  suspects.csv      id, label, suggested, quality (the probability of the label), lowest quality first
+  suspects.png      the first of these
+  fold_0 ...        the runs; fold_0.txt ... list the IDs that each run has not seen
 
-Run the same command to resume. --config.data.drop_ids takes suspects.csv; look at it first. An inaccurate
-network doubts many correct labels: --at_most 0.05 keeps the most doubtful ones, 5 % of all images.
-Arguments after -- are passed to every training.
+Run the same command to resume. To train without the suspects, review suspects.csv and pass it to
+--config.data.drop_ids. An inaccurate network suspects many correct labels: --at_most 0.05 keeps only the
+lowest qualities, up to 5 % of all images. Flags after -- are passed to every run.
 """
 
 import argparse
@@ -23,13 +23,16 @@ from fer_jax.commands import common
 from fer_jax.training import launch
 
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.data.drop_ids")
-OWN += ("config.data.labels", "config.data.num_classes")  # errors are searched in the given labels
+OWN += (
+    "config.data.labels",
+    "config.data.num_classes",
+)  # label errors are searched for in the dataset's own labels
 
 
 def parse_args() -> argparse.Namespace:
     parser = common.make_training_parser(__doc__)
     add = parser.add_argument
-    add("--out", type=pathlib.Path, required=True, help="output folder for trainings and results")
+    add("--out", type=pathlib.Path, required=True, help="output folder for runs and results")
     add("--folds", type=common.number(int, 2), default=5, metavar="K", help="number of folds, 2 or more")
     add("--seed", type=int, default=0, help="seed for the folds")
     text = "maximum fraction of training images in suspects.csv"
@@ -42,7 +45,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Returns the exit code of the first training that fails, 2 where the data cannot be used."""
+    """Returns the exit code of the first run that fails, or 2 if the data cannot be used."""
     return common.run(find, parse_args())
 
 
@@ -77,7 +80,7 @@ def find(options: argparse.Namespace) -> int:
         trained = LoadedModel(out / name / "last.safetensors")
         if trained.metadata["labels"] != GIVEN or len(trained.metadata["emotions"]) != len(EMOTIONS):
             raise ValueError(
-                f"{options.config} trains on FER+'s labels; errors are searched in the given labels"
+                f"{options.config} trains on FER+ labels; errors are searched for in the dataset's own labels"
             )
         probs[members] = trained.predict(faces.images[members], progress=False)
     table = predictions_file.Predictions(list(faces.ids), probs, faces.labels, list(EMOTIONS), groups)
@@ -88,11 +91,11 @@ def find(options: argparse.Namespace) -> int:
     shown = suspects[: options.show]
     label_errors.plot_suspects(faces.images, shown, EMOTIONS, out / "suspects.png")
     accuracy = (probs.argmax(axis=1) == faces.labels).mean()
-    print(f"\nout of fold, {100 * accuracy:.1f} % of {len(faces):,} training images agree with their label")
+    print(f"\nout-of-fold accuracy on {len(faces):,} training images: {100 * accuracy:.1f} %")
     for label, name in enumerate(EMOTIONS):
         count = sum(suspect.label == label for suspect in suspects)
         print(f"  {name:10} {count:6,} suspects of {(faces.labels == label).sum():6,}")
     if len(suspects) < len(found):
-        print(f"the most doubtful of {len(found):,} suspects are kept")
+        print(f"kept the {len(suspects):,} of {len(found):,} suspects with the lowest quality")
     print(f"{len(suspects):,} suspects: {out / 'suspects.csv'}, the first {len(shown)} in suspects.png")
     return 0

@@ -1,13 +1,13 @@
-"""Converts official ImageNet weights to a safetensors file from which training can start.
+"""Converts official ImageNet weights to a safetensors file that training can start from.
 
     fer-jax port-weights --model efficientnet_b0 --from keras --out weights
 
-writes weights/efficientnet_b0_keras.safetensors, with metadata of the conversion inside. Train from it by
---config.init.weights=weights/efficientnet_b0_keras.safetensors; --config.init.weights=keras does both at
-once. Without --file the official file is downloaded to $FER_JAX_CACHE (~/.cache/fer_jax); an interrupted
-download resumes. Every array of the file is used exactly once, or the command lists which are missing,
-unexpected, or of another shape. The classifier is left out. The exit code is 69 if the file is neither in the
-cache nor available for download.
+writes weights/efficientnet_b0_keras.safetensors. To train from it, set
+--config.init.weights=weights/efficientnet_b0_keras.safetensors; --config.init.weights=keras converts and
+trains at once. Without --file the official file is downloaded to $FER_JAX_CACHE (~/.cache/fer_jax); an
+interrupted download resumes. Every array of the file must be used exactly once; otherwise the command lists
+arrays that are missing, unexpected, or of another shape. The classifier is dropped. The exit code is 69 if
+the file is neither in the cache nor available for download.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Finds faces in images and videos and classifies their emotions.
+"""Detects faces in images and videos and classifies their emotions.
 
     fer-jax predict --demo
     fer-jax predict photo.jpg
@@ -6,18 +6,18 @@
     fer-jax predict --camera 0 --show
     fer-jax predict rtsp://camera.local/stream --out results.csv
 
-Without --out the results are printed, one line per face. With it a table gets one row per face, per image or
-frame without a face (status no_face), and per file that cannot be read (status error, with the reason; the
-others are processed). In videos each row has the frame number, the time in seconds, the face's track ID, and
-the emotion smoothed over half a second. --annotate draws the results on copies, which keep a video's sound;
---timeline draws the smoothed emotions of all videos over time, a line per track.
+Without --out the results are printed, one line per face. With --out they are written to a table: one row per
+face, per image or frame without a face (status no_face), and per unreadable file (status error; the other
+files are still processed). For videos, rows have the frame number, the time in seconds, the track ID of the
+face, and the emotion smoothed over half a second. --annotate draws the results on copies, which keep a
+video's sound; --timeline plots the smoothed emotions in videos over time, one line per track.
 
-A run that was stopped keeps what was written; run the same command with --resume to resume it.
+After an interruption, run the same command with --resume to continue the table.
 
-A camera or stream is read until Ctrl-C (or until its window is closed), each time the latest frame; a
-connection that breaks is opened again. Its table has each row as soon as it is known.
+A camera or stream is read until Ctrl-C (or until its window is closed), always at the latest frame; broken
+connections are reopened. Its rows are written immediately.
 
-Exit code: 0 if all files could be read, 1 if some could not, 2 if nothing could be done, 130 if stopped.
+Exit code: 0 if all files were read, 1 if some were not, 2 for an error, 130 if stopped.
 """
 
 import argparse
@@ -54,38 +54,38 @@ def main(argv: list[str] | None = None) -> int:
     parser = common.plain_parser(__doc__)
     add = parser.add_argument
     add("inputs", nargs="*", metavar="INPUT", help="image, video, folder, glob pattern, or URL of a stream")
-    add("--camera", type=int, metavar="N", help="camera of this machine, by its number from 0")
+    add("--camera", type=int, metavar="N", help="number of a camera of this machine, from 0")
     add("--show", action="store_true", help="show the camera or stream in a window")
-    add("--demo", action="store_true", help="predict a photograph that comes with the package")
+    add("--demo", action="store_true", help="use the example photograph")
     common.add_predictor(parser)
-    text = "also find faces that are sideways or upside down; about four times slower"
+    text = "also detect faces that are sideways or upside down; about four times slower"
     add("--any_rotation", action="store_true", help=text)
     text = "process one video frame every SECONDS seconds (default: all frames)"
     add("--every", type=float, metavar="SECONDS", help=text)
-    text = "read GIF and WebP files as videos, not only their first frames"
+    text = "read all frames of GIF and WebP files, not only the first"
     add("--frames", action="store_true", help=text)
     add("--out", metavar="FILE", help="table to write: .csv or .jsonl")
     text = "folder for annotated copies, images as .jpg and videos as .mp4 or .mkv"
     add("--annotate", metavar="DIR", help=text)
-    text = f"figure of the emotions in videos over time: {', '.join(TIMELINE_ENDINGS)}"
+    text = f"plot of emotions over time in videos: {', '.join(TIMELINE_ENDINGS)}"
     add("--timeline", metavar="FILE", help=text)
     add("--resume", action="store_true", help="continue the unfinished table given by --out")
     args = parser.parse_args(argv)
     if not args.inputs and not args.demo and args.camera is None:
         parser.error("give an INPUT, --camera, or --demo")
     if args.resume and not args.out:
-        parser.error("--resume resumes the table of --out: give --out")
+        parser.error("--resume continues the table given by --out: add --out")
     if args.timeline and args.resume:
-        parser.error("--timeline shows whole videos: give it without --resume")
+        parser.error("--timeline cannot be combined with --resume")
     if args.timeline and not args.timeline.lower().endswith(TIMELINE_ENDINGS):
         parser.error(f"--timeline {args.timeline}: expected a file ending in {', '.join(TIMELINE_ENDINGS)}")
     if args.every is not None and args.every <= 0:
-        parser.error(f"--every {args.every:g}: expected seconds above 0")
+        parser.error(f"--every {args.every:g}: expected a number of seconds above 0")
     return common.run(predict, args)
 
 
 def predict(args: argparse.Namespace) -> int:
-    """Predicts what the flags name; returns the exit code.
+    """Predicts all inputs; returns the exit code.
 
     Raises:
       InputError: if an input does not exist.
@@ -108,7 +108,7 @@ def predict(args: argparse.Namespace) -> int:
     if animated := sum(one.is_animated for one in found):
         text = f"only the first frame of {_some(animated, 'animated image')} is read; --frames reads all"
         print(f"note: {text}", file=sys.stderr)
-    # With many faces only few sizes are worth their compilation.
+    # With many faces, only a few batch sizes are worth compiling.
     sizes = (1, 8, 64) if stop or (len(found) == 1 and not found[0].is_video) else (64, 256)
     predictor = Predictor.load(
         args.model,
@@ -118,7 +118,7 @@ def predict(args: argparse.Namespace) -> int:
         engine=args.engine,
         batch_sizes=sizes,
     )
-    # Before the inputs that are done are dropped: a resumed run gives its copies the same names.
+    # Before finished inputs are dropped, so that a resumed run gives copies the same names.
     annotations = None
     if args.annotate:
         annotations = Annotations(common.open_folder(args.annotate, "--annotate"), found)
@@ -135,16 +135,19 @@ def predict(args: argparse.Namespace) -> int:
             finished = table.finished
             found, position = _rest(table, found)
             if not found:
-                print(f"nothing is left to do: {args.out} has every input, in {_some(table.rows, 'row')}")
+                print(f"nothing to do: {args.out} has every input, in {_some(table.rows, 'row')}")
                 return 0
             if finished:
-                print(f"note: {args.out} was finished; what made its rows is unknown", file=sys.stderr)
+                print(
+                    f"note: {args.out} was finished; the settings that made it are unknown",
+                    file=sys.stderr,
+                )
         else:
             table.start()
     try:
         interrupts = nothing = contextlib.nullcontext()
         if stop:
-            from fer_jax.inference.media import live  # whose libraries files need not wait for
+            from fer_jax.inference.media import live  # slow to import, and not needed for files
 
             interrupts = live.interrupt_sets(stop)
         with contextlib.closing(predictor.detector), annotations or nothing, interrupts:
@@ -159,38 +162,38 @@ def predict(args: argparse.Namespace) -> int:
             raise
         full = error.filename or args.out or args.annotate or "the standard output"
         again = " with --resume" if args.out else ""
-        message = f"the disk of {full} is full: free space and run the command again{again}"
+        message = f"the disk of {full} is full: free space and run the same command again{again}"
         raise ValueError(message) from error
     print(_summary(counts, args), file=sys.stdout if args.out else sys.stderr)
     return 1 if counts["file"] else 0
 
 
 def _open_live(found: "list[Input]", args: argparse.Namespace) -> threading.Event | None:
-    """Returns what ends the camera or stream among the inputs; None if there is none.
+    """Returns the event that stops the camera or stream among the inputs; None if there is none.
 
     Raises:
-      InputError: if it is not the only input, or a flag does not fit.
+      InputError: if it is not the only input, or a flag does not apply.
     """
     from fer_jax.inference.media.inputs import InputError
 
     one = next((one for one in found if one.address), None)
     if one is None:
         if args.show:
-            raise InputError("--show shows a camera or stream: give --camera or the URL of one")
+            raise InputError("--show needs a camera or stream: give --camera or a URL")
         return None
     if len(found) > 1:
-        raise InputError(f"{one.path} is read until it is stopped: give it without other inputs")
+        raise InputError(f"{one.path} is a live input: give it without other inputs")
     for flag in ("resume", "timeline"):
         if getattr(args, flag):
-            raise InputError(f"--{flag} is for files, and {one.path} is none")
+            raise InputError(f"--{flag} is for files, but {one.path} is a live input")
     return threading.Event()
 
 
 def _rest(table: "Table", found: "list[Input]") -> "tuple[list[Input], dict[str, Any] | None]":
-    """Returns the files of a started table that are left, and the position in the first of them.
+    """Returns the inputs that a resumed table lacks, and the position in the first of them.
 
     Raises:
-      TableError: as `Table.resume`; or if the table was stopped in a file that is not among the inputs.
+      TableError: as `Table.resume`, or the table ends within a file that is not among the inputs.
     """
     from fer_jax.inference.output.table import TableError
 
@@ -200,23 +203,23 @@ def _rest(table: "Table", found: "list[Input]") -> "tuple[list[Input], dict[str,
     if position is None:
         return rest, None
     begun = os.path.abspath(position["source"])
-    # It comes first, so that its rows stay together, and under the name that they have.
+    # First, so that its rows stay together, and under the name in the table.
     rest.sort(key=lambda one: os.path.abspath(one.path) != begun)
     if not rest or os.path.abspath(rest[0].path) != begun:
         raise TableError(
-            f"{table.path} was stopped in {position['source']}, which is not among the inputs: name it, too"
+            f"{table.path} ends within {position['source']}, which is not among the inputs: add it"
         )
     return [dataclasses.replace(rest[0], path=position["source"]), *rest[1:]], position
 
 
 def _made_by(args: argparse.Namespace) -> dict[str, Any]:
-    """Returns what the rows of a table depend on besides the inputs, under the names in existing tables."""
+    """Returns the settings that the rows of a table depend on, under the names in existing tables."""
     from fer_jax.pretrained import download
 
     weights = Path(find_weights(args.model))
     return {
         "model": download.digest(weights) if weights.is_file() else str(weights),
-        # An annotated video is written from its beginning, so a run with copies is resumed as one.
+        # An annotated video is written from its start, so runs with and without copies differ.
         "annotate": bool(args.annotate),
         "detector": args.detector,
         "margin": args.margin,
@@ -236,11 +239,11 @@ def _process(
     window: "Window | None",
     stop: threading.Event | None,
 ) -> collections.Counter[str]:
-    """Writes, prints and draws the results of files; however it ends, the table holds what was done.
+    """Writes, prints, and draws results; even after an error, the table has all finished rows.
 
     Returns:
-      How many images, frames and faces were processed, how many of the former were 'empty', and how many
-      files could not be read ('file').
+      The number of images, frames, and faces, of images and frames without a face ('empty'), and of
+      unreadable files ('file').
     """
     from fer_jax.inference.media import stream
     from fer_jax.inference.media.tracking import Tracker
@@ -251,7 +254,7 @@ def _process(
     start = position["frame"] + 1 if position else 0
     keep = annotations is not None or window is not None
     frames = stream.detect(found, predictor, every_seconds=every, keep_images=keep, start=start, stop=stop)
-    if stop:  # a frame that is prepared ahead would no longer be the latest
+    if stop:  # a frame prepared ahead would not be the latest
         classified = stream.classify(frames, predictor, tracker, max_waiting=1)
     else:
         frames = stream.ahead(frames, stream.AHEAD_WITH_IMAGES if keep else stream.AHEAD)
@@ -260,7 +263,7 @@ def _process(
     try:
         with _progress(found, every, start) as bar:
             for frame, faces, tracks in classified:
-                # First, so that no row says that a copy exists that does not.
+                # First, so that no row refers to a copy that does not exist.
                 if annotations:
                     annotations.add(frame, faces, tracks)
                 if timeline:
@@ -305,7 +308,7 @@ def _some(count: int, noun: str) -> str:
 
 
 def _progress(found: "list[Input]", every: float | None, start: int) -> "tqdm":
-    """Returns a bar over all images and frames, if the files say how many there are."""
+    """Returns a progress bar over all images and frames, with a total if the files state it."""
     from tqdm import tqdm
 
     from fer_jax.inference.media import VideoError
@@ -327,7 +330,7 @@ def _progress(found: "list[Input]", every: float | None, start: int) -> "tqdm":
 def _print(bar: "tqdm", frame: "DetectedFrame", faces: "tuple[Face, ...]") -> None:
     place = frame.source if frame.frame is None else f"{frame.source} {frame.seconds:.2f} s"
     if frame.error is not None:
-        bar.write(f"error: {frame.error}")  # which names the file
+        bar.write(f"error: {frame.error}")  # which includes the file name
     elif frame.size and not faces:
         bar.write(f"{place}: no face")
     for face in faces:

@@ -5,32 +5,30 @@
     fer-jax prepare --source synthetic --out data/synthetic
 
 SOURCE is one of
-  fer2013.csv             the challenge's file; or icml_face_data.csv, or a folder that holds
-                          one of them
-  SPLIT/CLASS/... images  splits are train, validation (or val, valid) and test; Kaggle's
-                          FER2013 folders are recognized by their file names (Training_,
-                          PublicTest_, PrivateTest_), which decide the split unless a
-                          folder is a validation split (--splits chooses)
-  CLASS/... images        without splits: split at random within each class, identical
-                          images kept together
-  list of images          a CSV with a column of paths and one of labels, or RAF-DB's, AffectNet's
-                          or ExpW's list, or the folder that holds it; the images lie below the
-                          list's folder or beside it
-  file.parquet            images and labels, as the Hugging Face Hub keeps them; or their folder
-  kaggle:OWNER/NAME       a dataset of Kaggle (needs the extra kaggle)
-  hf:OWNER/NAME           a dataset of the Hugging Face Hub (needs the extra huggingface)
-  synthetic               drawn faces, to try everything without data
+  fer2013.csv             the challenge's file; or icml_face_data.csv, or a folder with one of them
+  SPLIT/CLASS/... images  splits are train, validation (or val, valid), and test; Kaggle's FER2013
+                          folders are recognized by their file names (Training_, PublicTest_,
+                          PrivateTest_), which determine the split unless there is a folder for
+                          validation (see --splits)
+  CLASS/... images        split at random within each class, keeping identical images together
+  list of images          a CSV with columns of paths and labels, or the list of RAF-DB, AffectNet,
+                          or ExpW, or its folder; images are in or below the list's folder, or in
+                          a sibling folder
+  file.parquet            images and labels, as on the Hugging Face Hub; or a folder of such files
+  kaggle:OWNER/NAME       a Kaggle dataset (needs the extra kaggle)
+  hf:OWNER/NAME           a Hugging Face dataset (needs the extra huggingface)
+  synthetic               generated faces, to try fer_jax without data
 
 Classes are matched by name: angry/anger, disgust/disgusted, fear/fearful, happy/happiness, sad/sadness,
-surprise/surprised, neutral; Training is train, PublicTest validation, PrivateTest test. Another class,
-such as contempt or unknown, is refused until --map says what to do with it. Folders 0 to 6 are in
-FER2013's order unless --map says otherwise; numbers in the lists of RAF-DB, AffectNet and ExpW are in
-these datasets' orders, and other numbers need --map:
+surprise/surprised, neutral. Training is train, PublicTest is validation, PrivateTest is test. Other classes,
+such as contempt, must be mapped or dropped with --map. Folders 0 to 6 are in FER2013's order unless --map
+says otherwise; numbers in the lists of RAF-DB, AffectNet, and ExpW are in the order of these datasets; other
+numbers need --map:
 
     fer-jax prepare --source folder --map contempt=drop --map unknown=drop --out data/mine
     fer-jax prepare --source folder --map contempt=disgust --out data/mine
 
-FER+ (Microsoft's ten votes an image) is joined to FER2013 by row, and to folders by pixels:
+FER+ (Microsoft's ten votes per image) is joined to FER2013 by row, and to folders by pixels:
 
     fer-jax prepare --source fer2013.csv --ferplus fer2013new.csv --out data/ferplus
     fer-jax prepare --source folder/of/images --ferplus fer2013new.csv \\
@@ -54,16 +52,16 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     add("--source", required=True, help="file, folder, dataset to download, or the word synthetic")
     add("--out", required=True, metavar="DATA", help="folder for the dataset")
-    text = "the emotion of a class, or CLASS=drop to leave it out; repeatable"
+    text = "emotion of a class, or CLASS=drop to leave it out; repeatable"
     add("--map", action="append", default=[], metavar="CLASS=EMOTION", help=text)
     text = "use folder names or Kaggle file names to assign splits (default: file names, unless a folder is "
     text += "a validation split)"
     add("--splits", choices=("folders", "names"), help=text)
-    text = "FER+'s fer2013new.csv, whose votes are joined to the images"
+    text = "FER+'s fer2013new.csv, to add its votes"
     add("--ferplus", dest="ferplus_csv", metavar="VOTES", help=text)
-    text = "fer2013.csv, used to match image files to FER+ votes by pixels"
+    text = "fer2013.csv, to match images to FER+ votes by pixels"
     add("--ferplus_pixels", metavar="CSV", help=text)
-    add("--skip_bad", action="store_true", help="leave out bad rows and images, and list them")
+    add("--skip_bad", action="store_true", help="skip bad rows and images, and list them")
     text = "fraction of images for {} if the source has no {}"
     for name, lacking in (("validation", "validation split"), ("test", "splits")):
         flag, help_text = f"--{name}_fraction", text.format(name, lacking)
@@ -74,19 +72,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def prepare(args: argparse.Namespace) -> int:
-    """Builds the dataset and prints what it holds; returns the exit code."""
+    """Builds the dataset and prints a summary; returns the exit code."""
     flags = dict(vars(args))
     source, out, words = flags.pop("source"), flags.pop("out"), flags.pop("map")
     try:
         manifest = build(source, out, class_map=classes.parse(words), **flags)
     except BadRecordError as error:
-        raise ValueError(f"{error}\nfix or remove it, or leave bad ones out with --skip_bad") from error
+        raise ValueError(f"{error}\nfix or remove it, or skip bad rows and images with --skip_bad") from error
     print(summary(manifest, out, words))
     return 0
 
 
 def summary(manifest: dict, out: str, class_map: list[str]) -> str:
-    """Returns what the dataset holds and what to run next."""
+    """Describes the dataset and the commands to run next."""
     splits = manifest["splits"]
     lines = [f"{manifest['name']} ({manifest['source_kind']}) at {out}", ""]
     lines.append("".join([f"{'':10}", *(f"{name:>12}" for name in splits)]))
@@ -96,7 +94,7 @@ def summary(manifest: dict, out: str, class_map: list[str]) -> str:
     lines.append("".join([f"{'all':10}", *(f"{split['count']:12,}" for split in splits.values())]))
     shape = manifest["image_shape"]
     color = "gray" if manifest["channels"] == 1 else "RGB"
-    size = f"{shape[0]} x {shape[1]}" if shape else "of different sizes"
+    size = f"{shape[0]} x {shape[1]}" if shape else "various sizes"
     mean, std = manifest["pixel_mean"], manifest["pixel_std"]
     measured = manifest["pixel_statistics_split"]
     lines += ["", f"images        {size}, {color}; pixel mean {mean:.4f}, std {std:.4f} ({measured})"]
@@ -106,7 +104,7 @@ def summary(manifest: dict, out: str, class_map: list[str]) -> str:
         lines += [f"splits drawn  {shares} (seed {drawn['seed']}), identical images kept together"]
     lines += [f"note          {note}" for note in manifest["notes"]]
     if skipped := manifest["skipped"]:
-        lines += ["", f"left out {len(skipped)} bad rows or images (all are in {out}/manifest.json):"]
+        lines += ["", f"skipped {len(skipped)} bad rows or images (all are listed in {out}/manifest.json):"]
         lines += [f"  {bad['where']}: {bad['reason']}" for bad in skipped[:10]]
     audit = ["fer-jax", "audit", "--source", manifest["source"]]
     audit += [word for pair in class_map for word in ("--map", pair)] + ["--out", f"{Path(out)}_audit"]
@@ -117,7 +115,7 @@ def summary(manifest: dict, out: str, class_map: list[str]) -> str:
 
 
 def overrides(manifest: dict) -> list[str]:
-    """Returns the flags by which the CNN's configs, written for FER2013, fit other data."""
+    """Returns the flags that adapt the CNN configs, written for FER2013, to other data."""
     model = cnn.get_config().model
     mean, std = round(manifest["pixel_mean"], 4), round(manifest["pixel_std"], 4)
     fields = {"channels": manifest["channels"], "mean": mean, "std": std}

@@ -1,13 +1,13 @@
-"""Measures how much of its accuracy a model keeps on corrupted faces.
+"""Measures how much accuracy a network retains on corrupted faces.
 
     fer-jax robustness --workdir runs/cnn --data data/fer2013 --out robustness
     fer-jax robustness --checkpoint my.safetensors --data data/mine --out out --limit 500
 
-Sixteen corruptions (noise, blur, contrast, brightness, JPEG, low resolution, rotation, covered eyes or
-mouth, crops that are too tight, too wide or shifted) in five severities each: 81 evaluations of the split.
-Writes to OUT robustness.md (start there), robustness.json (every figure), robustness.csv (a row for each
-severity) and pictures. --limit N takes about N faces in the classes' shares: with 500 an interval is some 4
-points to either side. If it is stopped, run the same command to resume.
+Evaluates the split as it is and under sixteen corruptions (noise, blur, contrast, brightness, JPEG, low
+resolution, rotation, covered eyes or mouth, crops that are too tight, too wide, or shifted), each at five
+severities. Writes to OUT robustness.md (start there), robustness.json (all metrics), robustness.csv (one row
+per severity), and figures. --limit N uses a stratified sample of about N faces; with 500, intervals are about
+4 points to either side. Run the same command to resume.
 """
 
 import argparse
@@ -25,13 +25,13 @@ SEED = 0
 def main(argv: list[str] | None = None) -> int:
     parser = common.make_evaluation_parser(__doc__, "folder for the report")
     common.add_training_data(parser)
-    text = "only about N of the split's faces"
+    text = "use a stratified sample of about N faces"
     parser.add_argument("--limit", type=common.at_least_one, metavar="N", help=text)
     return common.run(measure, parser.parse_args(argv))
 
 
 def measure(args: argparse.Namespace) -> int:
-    """Predicts everything and writes the report; returns the exit code."""
+    """Predicts all conditions and writes the report; returns the exit code."""
     import jax
 
     from fer_jax.data import splits
@@ -71,7 +71,7 @@ def measure(args: argparse.Namespace) -> int:
     for name, key, value in (
         ("clean accuracy", "clean", "accuracy"),
         ("mean corruption accuracy", "mean_corruption_accuracy", "value"),
-        ("kept of the clean accuracy", "kept", "value"),
+        ("share of clean accuracy", "kept", "value"),
     ):
         print(f"  {name:28} {report[key][value]:.4f}   95 % {tables.interval(report[key]['interval_95'])}")
     print(f"\nreport: {out / 'robustness.md'}")

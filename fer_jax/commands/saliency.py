@@ -1,10 +1,9 @@
-"""Shows where in the faces a model finds the evidence for its predictions (Grad-CAM).
+"""Shows which parts of the faces support a network's predictions (Grad-CAM).
 
     fer-jax saliency --workdir runs/cnn --data data/fer2013 --out saliency
 
-Writes to OUT saliency.md (start there), a sheet for each class (angry.png ...) with faces that the model
-classifies correctly and faces that it does not, each beside its map, the mean map of each class, and
-saliency.json.
+Writes to OUT saliency.md (start there), a sheet for each class (angry.png ...) of correctly and incorrectly
+classified faces with their heatmaps, the mean heatmap of each class, and saliency.json.
 """
 
 import argparse
@@ -19,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def explain(args: argparse.Namespace) -> int:
-    """Explains the split's predictions and writes the sheets; returns the exit code."""
+    """Computes the heatmaps and writes the sheets; returns the exit code."""
     from fer_jax.evaluation.metrics import classification
     from fer_jax.evaluation.saliency import heatmaps, saliency_report
 
@@ -29,5 +28,5 @@ def explain(args: argparse.Namespace) -> int:
     probs, maps = explainer(trained.variables, faces.images, args.batch_size)
     leakage_policy.record_test(metadata, classification.accuracy(probs, faces.labels), "saliency")
     saliency_report.write_report(out, probs, maps, faces, metadata)
-    print(f"{len(faces):,} faces of {args.split} explained: {out / 'saliency.md'}")
+    print(f"Grad-CAM of {len(faces):,} faces of {args.split}: {out / 'saliency.md'}")
     return 0

@@ -2,13 +2,13 @@
 
     curl -F images=@photo.jpg -F images=@other.png http://127.0.0.1:8000/predict
 
-The reply is JSON: for each image its faces, and for each face box, emotion, confidence and probabilities.
-`/` lists the routes: /openapi.json describes them all, /model the network; /health and /ready are for load
-balancers and supervisors, /metrics is for Prometheus. Nothing of a request is stored.
+The response is JSON: the faces of each image, with box, emotion, confidence, and probabilities. `/` lists the
+routes: /docs and /openapi.json describe the API, /model the network; /health and /ready are for load
+balancers and supervisors, /metrics is for Prometheus. Requests are not stored.
 
-SIGTERM and Ctrl-C stop it gracefully: it takes no new connections, answers what it accepted, and exits with
-code 0. Put a reverse proxy in front of it: the service has no passwords and no encryption, and leaves clients
-that send or read slowly to the proxy.
+SIGTERM and Ctrl-C stop it gracefully: it accepts no new connections, answers pending requests, and exits with
+code 0. Run it behind a reverse proxy: it has no authentication, no encryption, and no protection against slow
+clients.
 """
 
 import argparse
@@ -21,12 +21,12 @@ from fer_jax.commands import common
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Serves until it is stopped; returns the exit code."""
+    """Serves until stopped; returns the exit code."""
     return common.run(serve, make_parser().parse_args(argv))
 
 
 def serve(args: argparse.Namespace) -> int:
-    """Serves as the flags say; returns the exit code."""
+    """Runs the service; returns the exit code."""
     import uvicorn
 
     from fer_jax.inference.predictor import Predictor
@@ -51,11 +51,11 @@ def serve(args: argparse.Namespace) -> int:
             http="h11",
             ws="none",
             server_header=False,
-            # Time for a request that has just begun to arrive, and for its answer.
+            # Time for a request that has just started to arrive, and for its response.
             timeout_graceful_shutdown=math.ceil(2 * limits.timeout),
         )
     )
-    # When it has stopped, uvicorn raises the signal again for a caller that waits for it; there is none.
+    # After stopping, uvicorn raises the signal again for its caller; there is none.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     server.run()
@@ -79,7 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("--max_megapixels", float, 1e-6, 25, "maximum size of an image, in megapixels"),
         ("--max_faces", int, 1, 256, "maximum faces per request"),
         ("--max_requests", int, 1, 32, "maximum concurrent predictions; further requests get status 429"),
-        ("--timeout", float, 1e-3, 30, "seconds within which a received request must be answered"),
+        ("--timeout", float, 1e-3, 30, "time limit for answering a received request, in seconds"),
     ):
         group.add_argument(flag, type=common.number(kind, least), default=default, metavar="N", help=text)
     return parser
@@ -87,5 +87,5 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _host(text: str) -> str:
     if not re.fullmatch(r"\*|(\*\.)?[^*]+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a host, *.DOMAIN or *")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a host, *.DOMAIN, or *")
     return text

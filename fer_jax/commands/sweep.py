@@ -1,4 +1,4 @@
-"""Trains a config with other values of its fields, and ranks the trials or compares them with a baseline.
+"""Trains variants of a config, and ranks them or compares them with a baseline.
 
     fer-jax sweep --config cnn_small --out runs/sweep --seeds 0 1 \\
         --grid optim.learning_rate 0.005 0.01 0.02 --grid augment.mixup 0.0 0.2
@@ -8,16 +8,16 @@
     fer-jax sweep --baseline --out runs/ablation --seeds 0 1 2 \\
         --change loss.label_smoothing 0.1 --change augment.mixup 0.2 --change data.drop_ids suspects.csv
 
---grid tries every combination of the values given. --random N draws N trials: `uniform LOW HIGH`, `log LOW
-HIGH`, `int LOW HIGH` or `choice VALUE ...` for each --draw (Bergstra & Bengio 2012); with --grid, every
-combination of both. --change tries each of its values with every other field as the config has it. All values
-are checked before the first training. OUT/TRIAL/seed_N are the trainings, seed by seed; a trial that fails is
-named, and the others continue. Run the same command to resume, or with more values, draws or seeds to add.
+--grid tries all combinations of its values. --random N draws N trials (Bergstra & Bengio 2012), each field
+from a --draw: `uniform LOW HIGH`, `log LOW HIGH`, `int LOW HIGH`, or `choice VALUE ...`; with --grid, all
+combinations of both. --change tries its values one at a time, with all other fields as in the config. All
+values are checked before the first run. Runs are in OUT/TRIAL/seed_N; if a trial fails, the others continue.
+Run the same command to resume, or add values, draws, or seeds.
 
-After each training, results.md, results.json and a picture in OUT are rewritten: the finished trials, ranked
-on the selection split by the seeds that all of them have, with 95 % intervals over seeds and images. With
---baseline the first trial is the config as it is, and the results are the differences of the others from it:
-in accuracy, macro F1, the recall of the worst class and the calibration error.
+After each run, results.md, results.json, and a figure in OUT are rewritten. They rank the finished trials on
+the selection split, with 95 % intervals over seeds and images, using the seeds that all trials have. With
+--baseline the first trial is the unchanged config, and the results are the differences from it in accuracy,
+macro F1, worst-class recall, and calibration error.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from fer_jax.training import launch, validate
 from fer_jax.training.monitoring import EXIT_PREEMPTED
 
 DRAWS = ("uniform", "log", "int", "choice")
-# What trials are judged by must be the same for all.
+# Must be the same for all trials, which are compared on it.
 JUDGED_BY = ("data.labels", "data.num_classes", "selection.split")
 _LONGEST_NAME = 100
 
@@ -51,17 +51,17 @@ def make_draw(kind: str = "", *values: str) -> Draw:
 
     Args:
       kind: 'uniform' between two numbers, 'log' (the logarithm is uniform), 'int' (both ends included) or
-        'choice' from the values. Numbers are drawn to four digits, within the bounds.
+        'choice' from the values. Numbers are rounded to four digits.
       *values: as on the command line.
 
     Raises:
       ValueError: the kind is unknown or the values do not fit it.
     """
     if kind not in DRAWS:
-        raise ValueError(f"there is no draw {kind!r}; there are: {', '.join(DRAWS)}")
+        raise ValueError(f"unknown distribution {kind!r}; there are: {', '.join(DRAWS)}")
     if kind == "choice":
         if not values:
-            raise ValueError("choice needs values to choose from")
+            raise ValueError("choice needs at least one value")
         return lambda rng: values[rng.integers(len(values))]
     try:
         low, high = map(float, values)
@@ -69,10 +69,10 @@ def make_draw(kind: str = "", *values: str) -> Draw:
         raise ValueError(f"{kind} needs two numbers, got {' '.join(values)!r}") from None
     least = " above 0" if kind == "log" else ""
     if not (np.isfinite([low, high]).all() and low < high and (low > 0 or not least)):
-        raise ValueError(f"{kind} {low:g} {high:g}: expected a low number{least} and a higher one")
+        raise ValueError(f"{kind} {low:g} {high:g}: expected a lower bound{least} and a higher upper bound")
     if kind == "int":
         if math.ceil(low) > math.floor(high):
-            raise ValueError(f"int {low:g} {high:g}: there is no whole number between them")
+            raise ValueError(f"int {low:g} {high:g}: there is no integer between them")
         return lambda rng: str(rng.integers(math.ceil(low), math.floor(high), endpoint=True))
 
     def draw(rng: np.random.Generator) -> str:
@@ -83,7 +83,7 @@ def make_draw(kind: str = "", *values: str) -> Draw:
 
 
 def trial_name(trial: Trial) -> str:
-    """Returns the name of a trial's folder, which does not depend on the order of the fields."""
+    """Returns the name of a trial's folder, independent of the order of the fields."""
     short = [name.rsplit(".", 1)[-1] for name in sorted(trial)]
     text = ",".join(f"{name}={trial[field]}" for name, field in zip(short, sorted(trial), strict=True))
     name = re.sub(r"[^\w.,=+-]", "_", text)
@@ -99,7 +99,7 @@ def parse_args() -> argparse.Namespace:
         parser.add_argument,
         {"nargs": "+", "action": "append", "default": [], "metavar": ("FIELD", "VALUE")},
     )
-    add("--grid", **field, help="config field and its values; all combinations are tried; repeatable")
+    add("--grid", **field, help="config field and values; all combinations are tried; repeatable")
     add("--change", **field, help="config field and values to try one at a time; repeatable")
     text = "config field, distribution (uniform, log, int, choice), and its bounds or values; "
     add("--draw", **field, help=text + "requires --random")
@@ -122,10 +122,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def make_trials(options: argparse.Namespace) -> dict[str, Trial]:
-    """Returns the trials by the names of their folders; the baseline, if asked for, first.
+    """Returns the trials by folder name, the baseline first if there is one.
 
     Raises:
-      ValueError: a field is not in the config, is given twice, or cannot be drawn so.
+      ValueError: a field is not in the config, is given twice, or its distribution is invalid.
     """
     config = launch.load_config(options.config, options.arguments)
     given = [words for flag in (options.grid, options.change, options.draw) for words in flag]
@@ -133,9 +133,9 @@ def make_trials(options: argparse.Namespace) -> dict[str, Trial]:
         if name in [other for other, *_ in given[:number]]:
             raise ValueError(f"{name} is given twice: give all its values at once")
         if f"config.{name}" in common.OWN:
-            raise ValueError(f"{name}: the command sets this for each training itself")
+            raise ValueError(f"{name}: the command sets this field for each run")
         if name in JUDGED_BY:
-            raise ValueError(f"{name} changes what a trial is judged by: give it after -- for all of them")
+            raise ValueError(f"{name} changes how trials are evaluated: give it after --, for all trials")
         if not values:
             raise ValueError(f"{name}: give the values to try")
         try:
@@ -156,19 +156,21 @@ def make_trials(options: argparse.Namespace) -> dict[str, Trial]:
     named: dict[str, Trial] = {}
     for trial in trials:
         if named.setdefault(name := trial_name(trial), trial) != trial:
-            raise ValueError(f"two trials would share the folder {name}: give one of them another --out")
+            raise ValueError(
+                f"two trials would share the folder {name}: give one of them in a sweep with another --out"
+            )
     if len(named) < len(trials):
-        print(f"{len(trials) - len(named)} of {len(trials)} trials are repetitions", file=sys.stderr)
+        print(f"{len(trials) - len(named)} of {len(trials)} trials are duplicates", file=sys.stderr)
     return named
 
 
 def main() -> int:
-    """Returns the exit code of the first training that failed, 2 if the results cannot be compared."""
+    """Returns the exit code of the first run that failed, or 2 if the results cannot be compared."""
     return common.run(run_sweep, parse_args())
 
 
 def run_sweep(options: argparse.Namespace) -> int:
-    """Trains all, except trials that fail; returns the exit code."""
+    """Runs all trials, skipping those that fail; returns the exit code."""
     trials, out = make_trials(options), options.out.resolve()
     planned = plan(options, trials, options.seeds)
     earlier = []
@@ -190,7 +192,7 @@ def run_sweep(options: argparse.Namespace) -> int:
         name = training.workdir.parent.name
         if name in failed:
             continue
-        print(f"\ntraining {number} of {len(planned)}: {name}, {training.workdir.name}")
+        print(f"\nrun {number} of {len(planned)}: {name}, {training.workdir.name}")
         code = commands.train(training)
         if code == EXIT_PREEMPTED or (code and options.baseline and not trials[name]):
             return code
@@ -213,7 +215,7 @@ def run_sweep(options: argparse.Namespace) -> int:
 def plan(
     options: argparse.Namespace, trials: Mapping[str, Trial], seeds: Sequence[int]
 ) -> list[launch.Training]:
-    """Returns the trainings of trials, seed by seed."""
+    """Returns the runs of all trials, seed by seed."""
     planned = []
     for seed, (name, trial) in itertools.product(seeds, trials.items()):
         own = [f"--config.{field}={value}" for field, value in trial.items()]
@@ -226,7 +228,7 @@ def plan(
 def write_results(
     options: argparse.Namespace, trials: Mapping[str, Trial], seeds: list[int], failed: list[str]
 ) -> None:
-    """Compares finished trials under common seeds; writes the page, its figures as JSON and the picture."""
+    """Compares finished trials on their common seeds; writes results.md, results.json, and the figure."""
     out = options.out.resolve()
     reports = {name: [out / name / f"seed_{seed}" / "report" for seed in seeds] for name in trials}
     files = {name: [folder / "predictions.csv" for folder in of] for name, of in reports.items()}

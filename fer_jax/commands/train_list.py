@@ -1,4 +1,4 @@
-"""Trains and evaluates a list of configs, one after the other, and writes a table of results.
+"""Trains and evaluates several configs in turn, and writes a table of results.
 
     fer-jax train-list --out runs/backbones
     fer-jax train-list --out runs/list --weights weights --configs effnet_b0:cpu effnet_b4 cnn
@@ -6,14 +6,16 @@
     fer-jax train-list --out runs/toy --configs mobilenet_v2 --dry-run -- --config.train.batch_size=32
 
 A config is an experiment or a file, followed by a colon and a value if it takes one. Run the same command to
-resume: it skips finished runs. SIGTERM and Ctrl-C save a checkpoint first and exit with code 75. Official
-ImageNet weights are downloaded, or taken from the folder --weights if fer-jax port-weights put them there. A
-network that starts from a partial file (effnet_b4) needs them there. A network whose weights no server has is
-trained from scratch, and the table says so; any other error with weights or configs ends the command before
-the first training. A run keeps the weights that it started with: remove its folder to start over. --scratch
-also trains each network from scratch, which shows what pretraining is worth. --seeds trains each config once
-per seed, and the table has the mean and standard deviation. Flags after -- go to every training.
-OUT/results.md is rewritten after each training; fer-jax ensemble combines the runs.
+resume: it skips finished runs. SIGTERM and Ctrl-C save a checkpoint and exit with code 75.
+
+Official ImageNet weights are downloaded, or read from the folder --weights, where fer-jax port-weights may
+have put them; effnet_b4 needs them there. If a download is unavailable, the network is trained from scratch,
+and the table says so; any other error with weights or configs ends the command before the first run. A run
+keeps the weights that it started from: remove its folder to start over.
+
+--scratch also trains each network from scratch, to measure the effect of pretraining. --seeds trains each
+config once per seed, and the table has the mean and standard deviation. Flags after -- are passed to every
+run. OUT/results.md is rewritten after each run; fer-jax ensemble combines the runs.
 """
 
 import argparse
@@ -41,7 +43,7 @@ _COLUMNS = ("run", "weights", "split", "accuracy (95 %)", "macro F1", "best epoc
 
 @dataclasses.dataclass(frozen=True)
 class Planned(launch.Training):
-    """A training of the list: what its weights start from, for the table, and its seed, if it has its own."""
+    """A run in the list, with the origin of its weights for the table, and its seed, if given."""
 
     start: str
     seed: int | None
@@ -50,19 +52,19 @@ class Planned(launch.Training):
 def obtain_weights(
     commands: launch.Commands, model: str, wanted: str, folder: pathlib.Path, dry_run: bool = False
 ) -> str:
-    """Returns the value of config.init.weights for a config that has `wanted`.
+    """Returns the value of config.init.weights to use for a config that sets `wanted`.
 
-    It is a file in the folder, which is made if it is not there, or none. A dry run makes no file.
+    A file in the folder, which is created if missing, or "none". A dry run creates no file.
 
     Raises:
-      SystemExit: the weights cannot be used or are missing, or the command was stopped.
+      SystemExit: the weights are unusable or missing, or the command was stopped.
     """
     if wanted not in ECOSYSTEMS:
         path = folder / pathlib.Path(wanted).name
         if not path.is_file():
             sys.exit(
-                f"error: {path} is not there: it is made from a partial file of {model}, by the command in "
-                "the docstring of its config; then --weights names its folder"
+                f"error: {path} does not exist: create it from a partial file of {model}, by the command in "
+                "the docstring of its config, and give its folder as --weights"
             )
         return str(path)
     path = folder / f"{model}_{wanted}.safetensors"
@@ -76,13 +78,13 @@ def obtain_weights(
         sys.exit(code)
     if code not in (0, os.EX_UNAVAILABLE):
         sys.exit(
-            f"error: {wanted}'s weights of {model} failed, see above: fix that, or omit it from --configs"
+            f"error: the {wanted} weights of {model} cannot be used (see above): fix that, or drop the config"
         )
     return "none" if code else str(path)
 
 
 def plan(commands: launch.Commands, name: str, options: argparse.Namespace) -> Iterator[Planned]:
-    """Yields the trainings of a config with each seed: from its weights and, for --scratch, without them.
+    """Yields the runs of a config for each seed: from its weights and, for --scratch, without them.
 
     Raises:
       As `launch.load_config` and `obtain_weights`.
@@ -111,7 +113,7 @@ def plan(commands: launch.Commands, name: str, options: argparse.Namespace) -> I
                 commands, config.model.name, wanted, ported, options.dry_run
             )
         if weights == "none":
-            yield planned(seed, weights, f"from scratch ({whose}'s could not be had)")
+            yield planned(seed, weights, f"from scratch ({whose} weights unavailable)")
             continue
         yield planned(seed, weights, f"ImageNet, {whose}")
         if options.scratch:
@@ -119,10 +121,10 @@ def plan(commands: launch.Commands, name: str, options: argparse.Namespace) -> I
 
 
 def rows_of(done: Sequence[tuple[Planned, int]]) -> list[tuple[str, ...]]:
-    """Returns the table's rows: one per training, and the mean and standard deviation over seeds.
+    """Returns the table's rows: one per run, and the mean and standard deviation over seeds.
 
     Args:
-      done: the trainings and their exit codes.
+      done: the runs and their exit codes.
     """
     rows, over_seeds = [], collections.defaultdict(list)
     for training, code in done:
@@ -156,14 +158,14 @@ def main() -> int:
     """Runs the list.
 
     Returns:
-      The exit code of the first training that failed, after all were tried; or that of a stopped one.
+      The exit code of the first run that failed, after all were tried, or of the run that was stopped.
     """
     parser = common.make_training_parser(__doc__, runs=True, data=False)
     add = parser.add_argument
     add("--configs", nargs="+", default=CONFIGS, metavar="NAME", help="configs to train")
     text = "folder with weights from fer-jax port-weights (default: OUT/weights)"
     add("--weights", type=pathlib.Path, metavar="DIR", help=text)
-    add("--scratch", action="store_true", help="also train each network from random weights")
+    add("--scratch", action="store_true", help="also train each network from scratch")
     text = "train each config once per seed (default: the config's own seed)"
     add("--seeds", type=int, nargs="+", metavar="N", help=text)
     options = parser.parse_args()
@@ -172,14 +174,16 @@ def main() -> int:
 
 
 def train_all(options: argparse.Namespace) -> int:
-    """Trains what the options ask for; see `main`."""
+    """Runs the list as the options say; see `main`."""
     if not options.dry_run:
         common.open_folder(options.out)
     commands = launch.Commands()
-    # All weights first: a fault in the last of them would cost hours.
+    # All weights first: an error in the last of them would cost hours.
     planned = [training for name in options.configs for training in plan(commands, name, options)]
     if len({training.workdir for training in planned}) < len(planned):
-        raise ValueError("two of --configs share a folder's name: give each once, or two --out")
+        raise ValueError(
+            "two of --configs would share a folder: give each once, or use separate --out folders"
+        )
     launch.dry_run(planned)
     if options.dry_run:
         print(*planned, sep="\n")

@@ -1,4 +1,4 @@
-"""Preprocessing of faces for a network, the same in training, evaluation, and inference."""
+"""Preprocesses faces for a network; shared by training, evaluation, and inference."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,19 +10,19 @@ import numpy as np
 
 from fer_jax.data import augment, transforms
 
-Levels = jax.typing.ArrayLike | Sequence[float]  # pixel statistics in [0, 1], of all channels or one for each
+Levels = jax.typing.ArrayLike | Sequence[float]  # pixel statistics in [0, 1], shared or per channel
 
 
 def normalize(x: jnp.ndarray, mean: Levels, std: Levels, channels: int) -> jnp.ndarray:
-    """Normalizes faces float32 [B, S, S, C] in [0, 1]; gray ones are repeated to `channels` channels.
+    """Normalizes faces float32 [B, S, S, C] in [0, 1]; repeats gray faces to `channels` channels.
 
     Raises:
-      ValueError: the faces have other channels than the model takes.
+      ValueError: the faces have another number of channels than the model takes.
     """
     if x.shape[-1] != channels:
         if x.shape[-1] != 1:
             raise ValueError(
-                f"the faces have {x.shape[-1]} channels and the model takes {channels}: "
+                f"the faces have {x.shape[-1]} channels, but the model takes {channels}: "
                 "set config.model.channels=3 or use gray data"
             )
         x = jnp.repeat(x, channels, axis=-1)
@@ -40,15 +40,14 @@ def make_input(
 ) -> Callable[[jax.Array, jax.Array | None], jax.Array]:
     """Returns the evaluation-time preprocessing function.
 
-    prepare(images uint8 [B, H, W, C], affine float32 [B, 2, 3] or None for the whole of each image) ->
+    prepare(images uint8 [B, H, W, C], affine float32 [B, 2, 3] or None for the identity) ->
     float32 [B, size, size, channels].
 
     Args:
       size: side of the network's input.
-      mean, std: pixel statistics in [0, 1] that normalize it.
-      channels: of the network's input.
-      fill: what lies outside the image where the map reaches there.
-      interpolation: as `transforms.resample` takes it.
+      mean, std: pixel statistics in [0, 1] for normalization.
+      channels: channels of the network's input.
+      fill, interpolation: as in `transforms.resample`.
     """
 
     def prepare(images, affine):
@@ -65,10 +64,10 @@ def make_input(
 def make_forward(
     model: nn.Module, **normalization: Any
 ) -> Callable[[Any, jax.Array, jax.Array | None], jax.Array]:
-    """Returns the evaluation pass of a network.
+    """Returns the forward pass for evaluation.
 
     forward(variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3] or None) -> logits float32 [B, K].
-    It multiplies float32 without rounding the factors, which a GPU and a TPU do by default.
+    Products have full float32 precision, which is not the default on GPU and TPU.
 
     Args:
       model: the network.

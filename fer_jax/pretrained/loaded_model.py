@@ -1,6 +1,6 @@
-"""A network loaded with its weights and everything that its predictions need.
+"""Loads a network with its weights and everything that its predictions need.
 
-Imports JAX only when the network itself is asked for: who has it computed by another library needs none.
+Imports JAX only when the Flax module is used, because ONNX Runtime can run the network without it.
 """
 
 import functools
@@ -24,7 +24,7 @@ class LoadedModel:
     """A network with its weights and metadata.
 
     Attributes:
-      source: of the weights, as it was given.
+      source: source of the weights, as given.
       variables: {"params", "batch_stats"}, float32 NumPy leaves.
       metadata: see `weights_file.load_weights`.
     """
@@ -33,13 +33,12 @@ class LoadedModel:
         """Loads weights.
 
         Args:
-          source: a safetensors file, one step of a run's checkpoints, or a run's work directory.
+          source: a safetensors file, a checkpoint of a run, or a run directory.
 
         Raises:
           FileNotFoundError: there are no weights at `source`.
           DamagedCheckpointError: they cannot be read.
-          ValueError: the metadata does not tell how to use the weights; the message names the file and what
-            is wrong.
+          ValueError: the metadata is invalid; the message names the file and the field.
         """
         self.source = str(source)
         self.variables, self.metadata = weights_file.load_weights(source)
@@ -50,31 +49,31 @@ class LoadedModel:
         """Returns the Flax module.
 
         Raises:
-          ValueError: there is no such network, or the weights do not fit it; the message names the file.
+          ValueError: the network is unknown, or the weights do not fit it; the message names the file.
         """
         from fer_jax import models
 
         metadata = self.metadata
         try:
-            # Weights are float32 and used in float32, whatever type they were trained in.
+            # Evaluation uses float32, whatever the training dtype.
             kwargs = {key: value for key, value in metadata["model"]["kwargs"].items() if key != "dtype"}
             model = models.create(metadata["model"]["name"], len(metadata["emotions"]), **kwargs)
             models.check_fit(self.variables, model, self.input_shape)
-        except Exception as error:  # attributes of any type, to which Flax and JAX reply with many
+        except Exception as error:  # Flax and JAX raise many types for bad attributes
             raise ValueError(f"{self.source}: {error}") from error
         return model
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """Returns (S, S, C) of the network's input."""
+        """Returns the shape (S, S, C) of the network's input."""
         side = self.metadata["preprocess"]["image_size"]
         return side, side, self.metadata["preprocess"]["channels"]
 
     @property
     def face_shape(self) -> tuple[int, int, int]:
-        """Returns (side, side, channels) of the faces that inference crops for the network.
+        """Returns the shape (side, side, channels) of the crops that inference makes for the network.
 
-        They are no larger than in training: faces that were enlarged to the network's input were not sharp.
+        They are no larger than the training faces, so that they are as blurred as these were after enlarging.
         """
         faces = self.metadata.get("faces") or {}
         side = min(faces.get("side") or self.input_shape[0], self.input_shape[0])
@@ -82,7 +81,7 @@ class LoadedModel:
 
     @property
     def temperature(self) -> float:
-        """Returns what divides the logits; 1 if the weights are not calibrated."""
+        """Returns the temperature that divides the logits; 1 if the weights are not calibrated."""
         return (self.metadata.get("calibration") or {}).get("temperature", 1.0)
 
     @property
@@ -92,7 +91,7 @@ class LoadedModel:
 
     @property
     def digest(self) -> str:
-        """Returns the hexadecimal SHA-256 of the network, its weights, and its input, whatever their file."""
+        """Returns the hexadecimal SHA-256 of the network, its weights, and its input."""
         import jax
 
         shape = [self.metadata[key] for key in ("model", "preprocess", "emotions")]
@@ -110,7 +109,7 @@ class LoadedModel:
 
     @functools.cached_property
     def forward(self) -> "batch_inference.Forward":
-        """Returns the compiled evaluation pass, see `batch_inference.compile_forward`."""
+        """Returns the compiled forward pass, see `batch_inference.compile_forward`."""
         from fer_jax import batch_inference, runtime
         from fer_jax.data import preprocessing
 
@@ -126,12 +125,12 @@ class LoadedModel:
         tta: str = "none",
         progress: bool = True,
     ) -> np.ndarray:
-        """Predicts the probabilities of faces.
+        """Predicts class probabilities.
 
         Args:
           images: uint8 [N, H, W, C].
-          num_classes: keep the first so many classes, renormalized; None for all.
-          batch_size, tta, progress: as `batch_inference.predict` takes them.
+          num_classes: number of classes to keep, renormalized; None for all.
+          batch_size, tta, progress: as in `batch_inference.predict`.
 
         Returns:
           float64 [N, num_classes], rows that sum to 1.

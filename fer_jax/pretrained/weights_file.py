@@ -1,6 +1,6 @@
-"""A network's weights with their metadata, in safetensors files and in a run's checkpoints.
+"""Reads and writes a network's weights and metadata: safetensors files, and checkpoints of runs.
 
-Imports JAX only where it is needed: that takes longer than to load weights.
+Imports JAX only where needed, because that takes longer than loading weights.
 """
 
 import errno
@@ -31,7 +31,7 @@ _REFUSALS = {
 
 
 class DamagedCheckpointError(ExplainedError):
-    """A checkpoint cannot be read or is not what was written."""
+    """A checkpoint that cannot be read, or whose content has changed."""
 
 
 def export_weights(
@@ -44,8 +44,8 @@ def export_weights(
     Args:
       path: the file.
       variables: trees of arrays.
-      metadata: JSON: model, preprocess, emotions, config, data_hash, selection, and so on.
-      dtype: type of the stored kernels (parameters of two or more dimensions); the rest stays float32.
+      metadata: JSON types: model, preprocess, emotions, config, data_hash, selection, and so on.
+      dtype: dtype of the stored kernels (parameters with two or more dimensions); the rest is float32.
     """
     tensors = {}
     for name, value in flatten(variables).items():
@@ -56,7 +56,7 @@ def export_weights(
 
 
 def with_notes(content: bytes, notes: dict[str, str]) -> bytes:
-    """Returns a safetensors file with notes added to its header, and a digest of all that is in it."""
+    """Returns a safetensors file with notes added to its header, and a digest of its content."""
     header, data = _split(content)
     header[_NOTES] = dict(sorted((header.get(_NOTES, {}) | notes).items()))
     header[_NOTES][_DIGEST] = _digest(header, data)
@@ -66,13 +66,13 @@ def with_notes(content: bytes, notes: dict[str, str]) -> bytes:
 
 
 def _split(content: bytes) -> tuple[dict[str, Any], bytes]:
-    """Returns the header of a safetensors file and what follows it."""
+    """Returns the header and the data of a safetensors file."""
     end = 8 + int.from_bytes(content[:8], "little")
     return json.loads(content[8:end]), content[end:]
 
 
 def _digest(header: dict[str, Any], data: bytes) -> str:
-    """Returns 'sha256:' and the digits for a safetensors file, its own digest left out."""
+    """Returns 'sha256:' and the digest of a safetensors file without its digest field."""
     notes = {name: text for name, text in header[_NOTES].items() if name != _DIGEST}
     found = hashlib.sha256(json.dumps(header | {_NOTES: notes}, sort_keys=True).encode())
     found.update(data)
@@ -82,19 +82,19 @@ def _digest(header: dict[str, Any], data: bytes) -> str:
 def load_weights(path: os.PathLike | str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Loads weights to evaluate with, and their metadata.
 
-    A safetensors file without a digest, such as an older one, is loaded with a note in the log.
+    A safetensors file without a digest, such as from an older version, is loaded with a warning.
 
     Args:
-      path: a safetensors file that `export_weights` wrote, one step's directory of a run's checkpoints, or
-        a run's work directory (its best weights).
+      path: a safetensors file from `export_weights`, a checkpoint of a run, or a run directory (its best
+        weights).
 
     Returns:
-      {"params", "batch_stats"} with float32 NumPy leaves (the averaged weights if the run kept any), and the
+      {"params", "batch_stats"} with float32 NumPy leaves (the EMA weights if the run has them), and the
       metadata.
 
     Raises:
       FileNotFoundError: there are no weights at `path`.
-      DamagedCheckpointError: it cannot be read, or holds other values than were saved.
+      DamagedCheckpointError: the weights cannot be read, or their digest differs.
     """
     path = pathlib.Path(path)
     if (path / BEST_WEIGHTS).is_file():
@@ -105,12 +105,12 @@ def load_weights(path: os.PathLike | str) -> tuple[dict[str, Any], dict[str, Any
         return _load_orbax(path.absolute())
     raise FileNotFoundError(
         f"no weights at {path}: expected a {WEIGHTS_SUFFIX} file, a checkpoint "
-        f"(RUN/{CHECKPOINTS}/STEP) or a work directory with {BEST_WEIGHTS}"
+        f"(RUN/{CHECKPOINTS}/STEP), or a run directory with {BEST_WEIGHTS}"
     )
 
 
 def flatten(tree: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Returns the leaves of nested dictionaries by their paths, joined by slashes as in a file."""
+    """Returns the leaves of nested dictionaries by path, joined by slashes as in a file."""
     found = {}
     for key, value in tree.items():
         inner = flatten(value) if isinstance(value, dict) else None
@@ -132,20 +132,20 @@ def _load_safetensors(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any
             tree[leaf] = tensor.astype(np.float32)
     except (SafetensorError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise DamagedCheckpointError(
-            f"{path} is not a complete safetensors file with metadata of fer_jax: {error}"
+            f"{path} is not a complete safetensors file with fer_jax metadata: {error}"
         ) from error
     if not isinstance(metadata, dict):
-        raise DamagedCheckpointError(f"{path} has no metadata of fer_jax, which did not write it")
+        raise DamagedCheckpointError(f"{path} has no fer_jax metadata: it was written by another program")
     if _DIGEST not in notes:
         _note_missing_digest(path)
     elif notes[_DIGEST] != _digest(header, data):
-        raise DamagedCheckpointError(f"{path} holds other values than were saved: its digest differs")
+        raise DamagedCheckpointError(f"{path} is damaged: its digest differs")
     return variables, metadata
 
 
-@functools.cache  # once for each file
+@functools.cache  # once per file
 def _note_missing_digest(path: pathlib.Path) -> None:
-    logging.warning("%s has no digest, as older files: whether it is damaged cannot be checked", path)
+    logging.warning("%s has no digest, as files from older versions: damage cannot be detected", path)
 
 
 def _load_orbax(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -167,41 +167,41 @@ def _load_orbax(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
             raise
         raise DamagedCheckpointError(f"{path} cannot be read: {error}") from error
     if not intact:
-        raise DamagedCheckpointError(f"{path} holds other values than were saved: its checksum differs")
+        raise DamagedCheckpointError(f"{path} is damaged: its checksum differs")
     return found.get("ema", found), metadata
 
 
 def refused(error: Exception) -> bool:
-    """Returns whether the machine refused to read, which says nothing about the file."""
+    """Returns whether the error is the system's, and does not indicate a damaged file."""
     return isinstance(error, MemoryError) or getattr(error, "errno", None) in _REFUSALS
 
 
 def verified_checksums(extra: dict[str, Any]) -> dict[str, int]:
-    """Returns the checksums of a checkpoint's arrays from its JSON, which is verified first.
+    """Verifies a checkpoint's JSON and returns the checksums of its arrays.
 
-    Checkpoints of older versions have no checksum of the JSON.
+    Checkpoints from older versions have no checksum of the JSON.
 
     Args:
       extra: the JSON.
 
     Raises:
-      DamagedCheckpointError: the JSON holds other values than were saved.
-      LookupError, TypeError, AttributeError: it is no such JSON.
+      DamagedCheckpointError: the checksum of the JSON differs.
+      LookupError, TypeError, AttributeError: the JSON lacks fields.
     """
     checksums = dict(extra[CHECKSUMS])
     if checksums.pop(EXTRA, found := checksum_of_json(extra)) != found:
-        raise DamagedCheckpointError("its JSON holds other values than were saved (checksum)")
+        raise DamagedCheckpointError("the checksum of its JSON differs")
     return checksums
 
 
 def checksum_of_json(extra: dict[str, Any]) -> int:
-    """Returns the CRC-32 over a checkpoint's JSON, its checksums left out."""
+    """Returns the CRC-32 of a checkpoint's JSON without its checksums."""
     kept = {key: value for key, value in extra.items() if key != CHECKSUMS}
     return zlib.crc32(json.dumps(kept, sort_keys=True).encode())
 
 
 def checksum(tree: Any) -> int:
-    """Returns the CRC-32 over the leaves of a tree, in order."""
+    """Returns the CRC-32 of the leaves of a tree, in order."""
     import jax
 
     crc = 0

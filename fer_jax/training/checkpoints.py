@@ -128,7 +128,7 @@ class Checkpoints:
                 raise
             raise DamagedCheckpointError(f"{path} cannot be read: {error}") from error
         if checksums != _checksums(state):
-            raise DamagedCheckpointError(f"{path} holds other values than were saved (checksum)")
+            raise DamagedCheckpointError(f"{path} is damaged: its checksum differs")
         kept = {key: value for key, value in extra.items() if key not in (CHECKSUMS, "selection")}
         return Restored(step, state, kept)
 

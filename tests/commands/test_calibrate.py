@@ -55,7 +55,7 @@ def test_the_packages_own_weights_stay_as_they_are(weights, tiny_data, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("split", "message"), [("train", "was trained on train"), ("test", "--split test is for the final score")]
+    ("split", "message"), [("train", "was trained on train"), ("test", "only for the final evaluation")]
 )
 def test_refuses_splits_that_say_nothing_or_too_much(split, message, weights, tiny_data, capsys):
     whole = weights.read_bytes()

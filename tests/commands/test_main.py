@@ -91,7 +91,7 @@ def test_missing_data_say_how_to_make_them(forked, tmp_path):
         ((DEFAULT, "--config.optim.learnin_rate=1"), 'Did you mean "learning_rate"'),
         ((DEFAULT, "--config.optm.learning_rate=1"), 'Did you mean "optim"'),
         ((DEFAULT, "--config.optim.learning_rate=fast"), "learning_rate"),
-        ((DEFAULT, "--config.model.kwargs.depth=3"), "only what the config sets can be overridden: add the"),
+        ((DEFAULT, "--config.model.kwargs.depth=3"), "only attributes that the config sets in"),
         ((DEFAULT, "--workdr=x"), "Did you mean: workdir"),
         ((), "--config"),
         (("--config=configs/nothing.py", "--config.seed=1"), "nothing.py, and no experiment of that name"),
@@ -158,7 +158,7 @@ def test_help_is_useful():
     for text in (
         "fer-jax train --config cnn",
         "--config.optim.learning_rate=0.05",
-        "configs/default.py lists them all",
+        "configs/default.py lists all fields",
         "Run the same command to resume",
         "--workdir",
         "--coordinator",

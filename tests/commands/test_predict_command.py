@@ -264,7 +264,7 @@ def test_a_table_that_was_stopped_in_a_video_is_resumed_as_it_was_begun(
         run(clip, "--out", out)
     other = write_clip(folder / "other.mp4", steps(2), rate=10)
     assert run(other, "--out", out, "--resume") == 2
-    assert "was stopped in" in capsys.readouterr().err
+    assert "ends within" in capsys.readouterr().err
     assert run(clip, "--out", out, "--annotate", drawn, "--resume") == 2
     assert "made with annotate False; now it is annotate True" in capsys.readouterr().err
     assert len(rows(out)) == 8
@@ -273,7 +273,7 @@ def test_a_table_that_was_stopped_in_a_video_is_resumed_as_it_was_begun(
     assert run(spelled, "--out", out, "--resume") == 0
     capsys.readouterr()
     assert run(spelled, "--out", out, "--resume") == 0
-    assert capsys.readouterr().out == f"nothing is left to do: {out} has every input, in 12 rows\n"
+    assert capsys.readouterr().out == f"nothing to do: {out} has every input, in 12 rows\n"
     assert [int(row["frame"]) for row in rows(out)] == list(range(12))
     assert {row["source"] for row in rows(out)} == {str(clip)}
 
@@ -350,10 +350,10 @@ def test_what_cannot_be_begun_says_why(arguments, message, folder, run, capsys):
     ("arguments", "message"),
     [
         ([], "give an INPUT, --camera, or --demo"),
-        (["a.png", "--resume"], "--resume resumes the table of --out"),
-        (["a.png", "--every", "0"], "expected seconds above 0"),
+        (["a.png", "--resume"], "--resume continues the table given by --out"),
+        (["a.png", "--every", "0"], "expected a number of seconds above 0"),
         (["a.mp4", "--timeline", "a.xlsx"], "expected a file ending in .png, .svg, .pdf"),
-        (["a.mp4", "--timeline", "a.png", "--out", "a.csv", "--resume"], "give it without --resume"),
+        (["a.mp4", "--timeline", "a.png", "--out", "a.csv", "--resume"], "cannot be combined with --resume"),
     ],
 )
 def test_flags_that_contradict_are_refused(arguments, message, capsys):

@@ -133,7 +133,7 @@ def test_a_camera_that_is_not_there_is_an_error_in_the_table(out, run):
         (["{in}", "rtsp://a.b/c"], "rtsp://a.b/c is read until it is stopped: give it without other inputs"),
         (["--camera", "0", "--timeline", "x.png"], "--timeline is for files, and camera 0 is none"),
         (["--camera", "0", "--resume", "--out", "x.csv"], "--resume is for files, and camera 0 is none"),
-        (["{in}", "--show"], "--show shows a camera or stream: give --camera or the URL of one"),
+        (["{in}", "--show"], "--show needs a camera or stream: give --camera or a URL"),
     ],
 )
 def test_what_cannot_be_begun_says_why(arguments, message, tmp_path, run, capsys):

@@ -111,7 +111,7 @@ def draw(*how):
         (draw("log", 0, 1), "--draw optim.momentum: log 0 1: expected a low number above 0"),
         (draw("uniform", 0, "inf"), "uniform 0 inf: expected"),
         (draw("int", 0.2, 0.8), "int 0.2 0.8: there is no whole number"),
-        (draw("choice"), "choice needs values"),
+        (draw("choice"), "choice needs at least one value"),
         (("--config", "none", "--grid", "seed", "1"), "--config none: there is no "),
         (("--grid", "optim.momentum"), "optim.momentum: give the values to try"),
         (("--change", "optim.name", "x", "--change", "model.name", "x"), "would share the folder name=x"),

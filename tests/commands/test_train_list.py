@@ -36,7 +36,7 @@ def test_networks_without_weights_are_trained_from_scratch_and_tabled_over_seeds
     paths = (tmp_path / f"mobilenet_v3_small_seed_{seed}" / "report" / "report.json" for seed in (3, 4))
     reports = [json.loads(path.read_text()) for path in paths]
     accuracies = [100 * report["accuracy"] for report in reports]
-    words = "from scratch (keras's could not be had)"
+    words = "from scratch (keras weights unavailable)"
     for row, seed, accuracy in zip(rows, (3, 4), accuracies, strict=False):
         assert row.startswith(f"| `mobilenet_v3_small_seed_{seed}` | {words} | validation | {accuracy:.2f} (")
     spread = f"{np.mean(accuracies):.2f} ± {np.std(accuracies, ddof=1):.2f}"
@@ -97,7 +97,7 @@ def test_only_weights_that_no_server_has_are_replaced_by_scratch(tmp_path):
     assert [training.flags for training in trainings] == [
         ("--config.init.weights=none", f"--config.seed={seed}") for seed in (3, 4)
     ]
-    assert trainings[0].start == "from scratch (keras's could not be had)" and len(asked) == 1
+    assert trainings[0].start == "from scratch (keras weights unavailable)" and len(asked) == 1
     with pytest.raises(SystemExit, match="error: keras's weights of mobilenet_v2 failed, see above"):
         planned(tmp_path, "mobilenet_v2", 1)
     with pytest.raises(SystemExit) as stopped:
@@ -112,12 +112,12 @@ def test_a_run_keeps_the_weights_it_started_with(tmp_path):
     (tmp_path / "out" / "mobilenet_v2" / "config.json").write_text('{"init.weights": "none"}')
     (training,), _ = planned(tmp_path, "mobilenet_v2", scratch=True)
     assert training.flags == ("--config.init.weights=none",)
-    assert training.start == "from scratch (keras's could not be had)"
+    assert training.start == "from scratch (keras weights unavailable)"
 
 
 def test_a_partial_file_is_asked_for(tmp_path):
     path = tmp_path / "efficientnet_b4_timm.safetensors"
-    with pytest.raises(SystemExit, match=f"error: {path} is not there: it is made from a partial file of "):
+    with pytest.raises(SystemExit, match=f"error: {path} does not exist: create it from a partial file of "):
         planned(tmp_path, "effnet_b4")
     path.touch()
     (first, second), _ = planned(tmp_path, "effnet_b4", scratch=True)
@@ -208,7 +208,7 @@ def test_port_weights_tells_a_missing_network_from_a_wrong_file(tmp_path, monkey
     [
         (["resnet50"], "error: --config resnet50: there is no "),
         (["effnet_b0:tpu"], "configs/effnet_b0.py:tpu: expected one of gpu, cpu"),
-        (["cnn", "configs/cnn.py"], "two of --configs share a folder's name"),
+        (["cnn", "configs/cnn.py"], "two of --configs would share a folder"),
     ],
 )
 def test_configs_that_cannot_be_are_refused(configs, message, tmp_path, capsys):

@@ -103,7 +103,7 @@ def test_the_command_ends_with_the_verdict(tiny_run, tiny_data, tmp_path, capsys
     assert main([*arguments, str(tiny_run)]) == 0
     printed = capsys.readouterr().out
     assert "on 9 faces of validation, devices: 1" in printed and "FAILED" not in printed
-    assert printed.count("  ok\n") == 5 and "the number of devices was not checked" in printed
+    assert printed.count("  ok\n") == 5 and "the number of devices was not varied" in printed
     failed = invariance.Check("order", "shuffled and in order", 2e-5)
     monkeypatch.setattr(invariance, "check_predictions", lambda *args, **kwargs: iter([failed]))
     assert main([*arguments, str(tiny_run)]) == 1

@@ -102,7 +102,7 @@ def test_a_run_is_finished_without_its_best_checkpoint(tiny_data, tmp_path, capl
         damage()
         assert without_times(train_and_evaluate(config, tmp_path)) == without_times(summary)
         assert best.read_bytes() == weights
-    assert f"{best} holds other values than were saved" in caplog.text
+    assert f"{best} is damaged: its digest differs" in caplog.text
     # Without either there is no result.
     (tmp_path / "summary.json").unlink()
     shutil.rmtree(tmp_path / "checkpoints" / "4")

@@ -113,7 +113,7 @@ def test_an_ensemble_of_runs_has_a_report_that_knows_its_ancestors(tiny_run, tin
     before = (first / "report" / "report.json").read_text()
     for folder in (again, first / "report"):
         assert main([str(again), str(out), f"--out={folder}"]) == 2
-        assert f"--out {folder} has a network's files" in capsys.readouterr().err
+        assert f"--out {folder} contains a network's files" in capsys.readouterr().err
     assert (first / "report" / "report.json").read_text() == before
     assert not (again / "ensemble.md").exists()
 
@@ -124,4 +124,4 @@ def test_one_network_is_taken_alone_or_refused(files, tmp_path, capsys):
     assert "1 of 2 networks on one split" in printed and "No other network helps it" in printed
     with pytest.raises(SystemExit, match="2"):
         script("ensemble").main([str(files[0]), f"--out={tmp_path / 'out'}"])
-    assert "two networks or more" in capsys.readouterr().err
+    assert "at least two networks" in capsys.readouterr().err
