@@ -1,14 +1,14 @@
-"""Augmentation on the host: draws a few floats a face, which `transforms` applies on the device.
+"""Augmentation on the host: draws a few floats per face, which `transforms` applies on the device.
 
 `Ranges` limits each augmentation; `draw` draws small float32 arrays for a whole batch, with NumPy, inside the
-Grain pipeline. This module does not import JAX: configurations use it.
+Grain pipeline. This module does not import JAX, because configs import it.
 
 Coordinates are normalized: x to the right, y down, -1 and 1 on the outer EDGES of the image (not on the
-centers of its outer pixels), so that a map means the same at every resolution. An affine map [2, 3] takes
+centers of its outer pixels), so that maps do not depend on the resolution. An affine map [2, 3] takes
 OUTPUT coordinates (x, y, 1) to INPUT coordinates (x, y); its rows are x and y.
 
-To add an augmentation: a range in `Ranges`, its draw in `draw` and `identity`, a function of the pixels in
-`transforms`, a line in `transforms.apply`, and a test against an independent implementation.
+To add an augmentation, add a range to `Ranges`, its draw to `draw` and `identity`, a pixel operation to
+`transforms`, a line to `transforms.apply`, and a test against an independent implementation.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import numpy as np
 
 FILLS = ("reflect", "constant")
 INTERPOLATIONS = ("bilinear", "bicubic")
-# One gray level, a factor because XLA turns a division by 255 into this product on some paths only.
+# One gray level. A factor, because XLA replaces a division by 255 by this product only sometimes.
 PIXEL = np.float32(1 / 255)
 
 
@@ -30,23 +30,23 @@ class Ranges:
 
     Attributes:
       flip: probability of a horizontal flip.
-      rotation: largest angle in degrees, to either side.
-      shift: largest shift along each axis, as a fraction of the side.
+      rotation: maximum absolute angle in degrees.
+      shift: maximum absolute shift along each axis, as a fraction of the side.
       zoom: (low, high) magnification; above 1 the face grows.
-      shear: largest horizontal shear angle in degrees, to either side.
-      brightness: largest value added to the pixels, to either side, on the scale [0, 1].
-      contrast: (low, high) factor on the pixels' distance from their image's mean.
-      gamma: (low, high) exponent on the pixels; drawn uniformly in its logarithm.
-      erasing: probability of painting over a random box (Zhong et al., arXiv:1708.04896).
-      erasing_area: (low, high) area of that box as a fraction of the image; its aspect ratio lies between 0.3
-        and 3.3, uniform in its logarithm.
-      mixup: alpha of the Beta(alpha, alpha) share of each face in a blend, the larger share its own (Zhang et
-        al., arXiv:1710.09412); 0 switches mixup off.
-      cutmix: alpha of the Beta(alpha, alpha) share kept when a box comes from another face (Yun et al.,
-        arXiv:1905.04899); 0 switches cutmix off. With both on, each face gets one of them, with equal odds.
-      mix_probability: share of the faces that are mixed at all.
-      fill: what lies outside the image: 'reflect' (mirrored at the edge, the outer pixel repeated) or
-        'constant' (one value, see `transforms.apply`).
+      shear: maximum absolute horizontal shear angle in degrees.
+      brightness: maximum absolute offset added to pixels in [0, 1].
+      contrast: (low, high) factor on the pixels' difference from the image mean.
+      gamma: (low, high) exponent on the pixels, log-uniform.
+      erasing: probability of erasing a random box (Zhong et al., arXiv:1708.04896).
+      erasing_area: (low, high) area of that box as a fraction of the image; its aspect ratio is log-uniform
+        between 0.3 and 3.3.
+      mixup: alpha of the Beta(alpha, alpha) mixing weights; a face keeps the larger one (Zhang et al.,
+        arXiv:1710.09412); 0 disables mixup.
+      cutmix: alpha of the Beta(alpha, alpha) share kept when a box is pasted from another face (Yun et al.,
+        arXiv:1905.04899); 0 disables cutmix. With both enabled, each face gets one of them at random.
+      mix_probability: fraction of faces that are mixed.
+      fill: values outside the image: 'reflect' (mirrored, repeating the outer pixel) or 'constant' (see
+        `transforms.apply`).
     """
 
     flip: float = 0.0
@@ -83,7 +83,7 @@ class Ranges:
 
     @property
     def mixes(self) -> bool:
-        """Returns whether faces are mixed, which requires an even batch on every device."""
+        """Returns whether faces are mixed, which requires an even batch size on every device."""
         return (self.mixup > 0 or self.cutmix > 0) and self.mix_probability > 0
 
 
@@ -122,10 +122,10 @@ def draw(ranges: Ranges, batch_size: int, rng: np.random.Generator) -> dict[str,
       rng: source of the randomness.
 
     Returns:
-      float32 arrays: 'affine' [B, 2, 3]; 'color' [B, 3] (brightness added, contrast factor, gamma); 'erase'
+      float32 arrays: 'affine' [B, 2, 3]; 'color' [B, 3] (brightness offset, contrast factor, gamma); 'erase'
       [B, 4] (y0, x0, y1, x1 in [0, 1], empty for none); and, if the ranges mix faces, 'mix' [B, 5] (the
-      face's own share in the blend, then the box y0, x0, y1, x1 that comes from its partner). Without mixing
-      there is no 'mix', so that odd batches can be trained on.
+      weight of the face, then the box y0, x0, y1, x1 pasted from its partner). Without mixing there is no
+      'mix', so that odd batch sizes work.
     """
     parameters = {
         "affine": _draw_affine(ranges, batch_size, rng),
@@ -138,7 +138,7 @@ def draw(ranges: Ranges, batch_size: int, rng: np.random.Generator) -> dict[str,
 
 
 def identity(batch_size: int) -> dict[str, np.ndarray]:
-    """Returns the parameters that change nothing, in the form of `draw` with mixing."""
+    """Returns the parameters of the identity, as `draw` with mixing."""
     return {
         "affine": identity_affine(batch_size),
         "color": np.tile(np.array([0, 1, 1], np.float32), (batch_size, 1)),
@@ -148,7 +148,7 @@ def identity(batch_size: int) -> dict[str, np.ndarray]:
 
 
 def identity_affine(batch_size: int) -> np.ndarray:
-    """Returns the map float32 [B, 2, 3] that changes nothing."""
+    """Returns the identity map float32 [B, 2, 3]."""
     return np.tile(np.array([[1, 0, 0], [0, 1, 0]], np.float32), (batch_size, 1, 1))
 
 
@@ -158,14 +158,14 @@ def flip_affine(batch_size: int) -> np.ndarray:
 
 
 def crop_affine(batch_size: int, y0: float, x0: float, y1: float, x1: float) -> np.ndarray:
-    """Returns the map float32 [B, 2, 3] that enlarges a box, its edges fractions in [0, 1], to the output."""
+    """Returns the map float32 [B, 2, 3] that crops a box, given by its edges as fractions in [0, 1]."""
     row = np.array([[x1 - x0, 0, x0 + x1 - 1], [0, y1 - y0, y0 + y1 - 1]], np.float32)
     return np.tile(row, (batch_size, 1, 1))
 
 
 def compose(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Returns the map float32 [B, 2, 3] that transforms images by `first` and then by `second`."""
-    # Maps lead from the output back to the input, so the last transformation is applied first.
+    # Maps take output to input coordinates, so the last transformation is applied first.
     linear = first[:, :, :2] @ second[:, :, :2]
     offset = first[:, :, :2] @ second[:, :, 2:] + first[:, :, 2:]
     return np.concatenate([linear, offset], axis=2)
@@ -200,7 +200,7 @@ def _draw_color(ranges: Ranges, batch_size: int, rng: np.random.Generator) -> np
 
 
 def _draw_erase(ranges: Ranges, batch_size: int, rng: np.random.Generator) -> np.ndarray:
-    """Draws float64 [B, 4]: boxes that lie inside the image."""
+    """Draws float64 [B, 4]: boxes inside the image."""
     if not ranges.erasing:
         return np.zeros((batch_size, 4))
     area = rng.uniform(*ranges.erasing_area, batch_size)
@@ -219,12 +219,12 @@ def _draw_mix(ranges: Ranges, batch_size: int, rng: np.random.Generator) -> np.n
     cut = rng.random(batch_size) < cut_share
     if ranges.mixup:
         share = rng.beta(ranges.mixup, ranges.mixup, batch_size)
-        # The larger share is a face's own: pairs are random, and no face leaves the batch while its partner
-        # is shown twice.
+        # A face keeps the larger weight: otherwise one face of a pair could vanish while the other appears
+        # twice.
         share = np.maximum(share, 1 - share)
         mix[:, 0] = np.where(mixed & ~cut, share, 1)
     if ranges.cutmix:
-        # As in the paper: the box's sides are sqrt(1 - share), its center anywhere, clipped to the image.
+        # As in the paper: sides of sqrt(1 - share), a uniform center, clipped to the image.
         half = np.sqrt(1 - rng.beta(ranges.cutmix, ranges.cutmix, (batch_size, 1))) / 2
         center = rng.random((batch_size, 2))
         box = np.clip(np.concatenate([center - half, center + half], axis=1), 0, 1)

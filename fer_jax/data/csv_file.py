@@ -1,4 +1,4 @@
-"""Reads CSV files as programs write them: any usual delimiter, line end, and Unicode encoding."""
+"""Reads CSV files with any common delimiter, line ending, and Unicode encoding."""
 
 import codecs
 import contextlib
@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 DELIMITERS = ",;\t|"
-_FIELD_LIMIT = 1 << 24  # characters; the default of 131,072 would hide what an odd row holds
+_FIELD_LIMIT = 1 << 24  # characters; the default of 131,072 would hide the content of a bad row
 
 
 class CsvError(ValueError):
-    """A file that cannot be read as CSV; the message names the file and, if it is known, the row."""
+    """A file that cannot be read as CSV; the message names the file and, if known, the row."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +24,12 @@ class CsvFile:
     """A CSV file with a header; gzip-compressed if its name ends in .gz.
 
     Attributes:
-      path: of the file.
-      encoding: of its text.
-      header_line: its first row as it is written.
-      delimiter: that of `DELIMITERS` which its first row has most of.
-      names: the names in its first row, without surrounding blanks.
-      line_count: how many lines it has, about the number of rows.
+      path: path of the file.
+      encoding: text encoding.
+      header_line: the first row as text.
+      delimiter: the most frequent of `DELIMITERS` in the first row.
+      names: the names in the first row, stripped.
+      line_count: number of lines, approximately the number of rows.
     """
 
     path: str
@@ -45,14 +45,14 @@ class CsvFile:
         return [name.casefold() for name in self.names]
 
     def rows(self, *, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
-        """Yields (row number as in an editor, fields) for each row below the header that is not empty.
+        """Yields (row number as in an editor, fields) for each non-empty row below the header.
 
         Args:
-          strict: whether to raise for bytes that are no text and for misplaced quotes, instead of yielding
-            what can be read, for the caller to check row by row.
+          strict: whether to raise for undecodable bytes and misplaced quotes; otherwise the caller checks
+            each row.
 
         Raises:
-          CsvError: the file is damaged, or has a quote that is never closed.
+          CsvError: the file is damaged, or has an unclosed quote.
           OSError: the file can no longer be read.
         """
         csv.field_size_limit(_FIELD_LIMIT)
@@ -62,12 +62,12 @@ class CsvFile:
                 next(lines, None)
                 yield from ((lines.line_num, row) for row in lines if row)
             except csv.Error as error:
-                reason = f"{self.path}, row {lines.line_num}: not CSV ({error}); is a quote never closed?"
+                reason = f"{self.path}, row {lines.line_num}: not CSV ({error}); is there an unclosed quote?"
                 raise CsvError(reason) from error
 
     @contextlib.contextmanager
     def text(self, errors: str = "strict") -> Iterator[io.TextIOWrapper]:
-        """Opens the file as text with its line ends; raises as `rows`."""
+        """Opens the file as text, keeping line endings; raises as `rows`."""
         with _open(self.path) as file:
             yield io.TextIOWrapper(file, encoding=self.encoding, errors=errors, newline="")
 
@@ -76,7 +76,7 @@ def open_csv(path: str | os.PathLike) -> CsvFile:
     """Reads a CSV file's header.
 
     Raises:
-      CsvError: it is compressed and damaged.
+      CsvError: the file is compressed and damaged.
       OSError: the file cannot be read.
     """
     with _open(path) as file:
@@ -94,7 +94,7 @@ def open_csv(path: str | os.PathLike) -> CsvFile:
 
 @contextlib.contextmanager
 def _open(path: str | os.PathLike) -> Iterator[Any]:
-    """Opens a file in binary, decompressed, and names it in errors about its content."""
+    """Opens a file in binary mode, decompressed; errors name the file."""
     is_compressed = os.fspath(path).endswith(".gz")
     try:
         with gzip.open(path) if is_compressed else open(path, "rb") as file:
@@ -105,7 +105,7 @@ def _open(path: str | os.PathLike) -> Iterator[Any]:
 
 
 def _find_encoding(start: bytes) -> str:
-    """Returns the encoding of a text that begins with `start`, by its byte order mark or zero bytes."""
+    """Detects the encoding of a text from its first bytes, by the byte order mark or zero bytes."""
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     if start[1:2] == b"\0":

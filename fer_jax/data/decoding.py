@@ -1,4 +1,4 @@
-"""Decodes images: a file, bytes, a Pillow image, or an array becomes a uint8 array."""
+"""Decodes images (files, bytes, Pillow images, or arrays) to uint8 arrays."""
 
 import collections
 import functools
@@ -20,19 +20,19 @@ IMAGE_ENDINGS = (
     ".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".avif",
     ".jp2",
 )  # fmt: skip
-HEIF_ENDINGS = (".heic", ".heif")  # for which Pillow needs another package
+HEIF_ENDINGS = (".heic", ".heif")  # need another package than Pillow
 _INSTALL_HEIF = "pip install 'fer_jax[heif]'"
-# Pillow's names of their formats. It reads more: for one of them it starts another program.
+# Pillow's names of these formats. It supports others, one of which starts another program.
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
-MAX_PIXELS = 80_000_000  # a large photograph; a file that declares more is refused before it is decoded
+MAX_PIXELS = 80_000_000  # larger images are refused before decoding
 
-# Files and folders of operating systems, NAS devices and archives, in lower case.
+# Files and folders of operating systems, NAS devices, and archives, in lower case.
 _SYSTEM_NAMES = {
     "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information",
     "lost+found", "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "#recently-snapshot",
 }  # fmt: skip
-_DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits that cameras, scanners and programs use
-# What Pillow raises; RuntimeError is of its AVIF decoder.
+_DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # common bit depths
+# Raised by Pillow; RuntimeError comes from its AVIF decoder.
 _DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error)
 
 
@@ -40,7 +40,7 @@ class PictureError(ValueError):
     """An image that cannot be used.
 
     Attributes:
-      where: the file's path, or what the image is called.
+      where: path or name of the image.
       reason: what was found and what was expected.
     """
 
@@ -51,28 +51,28 @@ class PictureError(ValueError):
 
 @functools.cache
 def image_endings() -> tuple[str, ...]:
-    """Returns the endings of the images that are read here: HEIC's only if pillow-heif is installed."""
+    """Returns the supported file extensions; HEIC only if pillow-heif is installed."""
     return IMAGE_ENDINGS + HEIF_ENDINGS * (importlib.util.find_spec("pillow_heif") is not None)
 
 
 def describe_endings(skipped: collections.Counter[str]) -> str:
-    """Returns how many files have which ending, most first, and how to get HEIC images among them read."""
+    """Describes file counts by extension, and how to install HEIC support if needed."""
     order = sorted(skipped.items(), key=lambda pair: (-pair[1], pair[0]))
-    counts = ", ".join(f"{count:,} {ending or 'without ending'}" for ending, count in order)
+    counts = ", ".join(f"{count:,} {ending or 'without an extension'}" for ending, count in order)
     return counts + f" ({_INSTALL_HEIF} to read HEIC)" * any(ending in skipped for ending in HEIF_ENDINGS)
 
 
 def is_system_name(name: str) -> bool:
-    """Returns whether a file or folder of this name never holds a user's images.
+    """Returns whether a file or folder name is a system's own, and never a user's image.
 
-    True for hidden names, the thumbnails and recycle bins of operating systems and NAS devices, and what
-    archives leave behind.
+    True for hidden names, thumbnails and recycle bins of operating systems and NAS devices, and metadata of
+    archives.
     """
     return name.startswith(".") or name.casefold() in _SYSTEM_NAMES
 
 
 def folder_identity(folder: str | os.PathLike, on_error: Callable[[OSError], NoReturn]) -> tuple[int, int]:
-    """Returns what a folder has in common with the links to it."""
+    """Returns the device and inode of a folder, which links to it share."""
     try:
         status = os.stat(folder)
     except OSError as error:
@@ -83,15 +83,15 @@ def folder_identity(folder: str | os.PathLike, on_error: Callable[[OSError], NoR
 def walk(
     folder: str | os.PathLike, entered: set[tuple[int, int]], on_error: Callable[[OSError], NoReturn]
 ) -> Iterator[tuple[str, list[str]]]:
-    """Yields a folder and those below it, each with the names of its files, system names left out.
+    """Yields a folder and its subfolders with the names of their files, without system names.
 
-    Links are followed. Folders below whose `folder_identity` is in `entered` are skipped, and the others are
-    added to it, so that links lead neither in circles nor twice to a file.
+    Follows links. Skips subfolders whose `folder_identity` is in `entered` and adds the others to it, so
+    that every file is found once.
 
     Args:
-      folder: where to start.
-      entered: the identities of folders that are not to be entered.
-      on_error: called with the OSError of a folder that cannot be read; raises.
+      folder: folder to start from.
+      entered: identities of folders to skip; modified.
+      on_error: called with the OSError of an unreadable folder; raises.
     """
     for parent, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
         visible = sorted((name for name in folders if not is_system_name(name)), reverse=True)
@@ -102,19 +102,19 @@ def walk(
 
 
 def read(picture: Picture, name: str = "the image", max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Returns an image as an array, turned upright as its EXIF data says.
+    """Returns an image as an array, rotated upright by its EXIF orientation.
 
     Args:
       picture: a path, the bytes of a file, an open binary file, a Pillow image, or an array [H, W],
         [H, W, 1], [H, W, 3] (RGB), or [H, W, 4] (RGBA, whose alpha is ignored); see `to_uint8` for dtypes.
-      name: what to call it in a message, where it has no path.
-      max_pixels: bytes or an open file of an image that declares more are refused before decoding.
+      name: name for messages, for images without a path.
+      max_pixels: encoded images that declare more pixels are refused before decoding.
 
     Returns:
-      uint8 [H, W] when gray, else [H, W, 3].
+      uint8 [H, W] if gray, else [H, W, 3].
 
     Raises:
-      PictureError: it is none of these, or a file that is missing, damaged, or too large.
+      PictureError: the argument is none of these, or a file that is missing, damaged, or too large.
     """
     if isinstance(picture, str) and re.match(r"https?://|data:", picture, re.IGNORECASE):
         raise PictureError(repr(picture[:60]), "is no file; download or decode it first")
@@ -125,7 +125,7 @@ def read(picture: Picture, name: str = "the image", max_pixels: int = MAX_PIXELS
     if isinstance(picture, Image.Image):
         try:
             return _from_pillow(picture, name)
-        except _DECODING_ERRORS as error:  # a lazily opened file that is damaged
+        except _DECODING_ERRORS as error:  # a damaged file, opened lazily
             raise _explained(error, name) from error
     if not isinstance(picture, np.ndarray):
         raise PictureError(
@@ -143,7 +143,7 @@ def read(picture: Picture, name: str = "the image", max_pixels: int = MAX_PIXELS
 
 def _read_file(path: str) -> np.ndarray:
     if "\0" in path:
-        raise PictureError(repr(path), "is no name of a file")
+        raise PictureError(repr(path), "is not a valid file name")
     if os.path.isdir(path):
         raise PictureError(path, "is a folder; expected an image file")
     try:
@@ -158,27 +158,27 @@ def _read_file(path: str) -> np.ndarray:
 
 
 def decode(file: Any, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decodes an image file, turned upright as its EXIF data says; safe to call from several threads.
+    """Decodes an image file, rotated upright by its EXIF orientation. Thread-safe.
 
     Args:
-      file: the encoded image, or its bytes; of several frames the first is taken.
-      name: what to call it in a message.
-      max_pixels: an image that declares more is refused before it is decoded.
+      file: the encoded image as a binary file or bytes; only the first frame is decoded.
+      name: name for messages.
+      max_pixels: images that declare more pixels are refused before decoding.
 
     Returns:
-      uint8 [H, W] when gray (also when stored as RGB with equal channels), else [H, W, 3].
+      uint8 [H, W] if gray (also if stored as RGB with equal channels), else [H, W, 3].
 
     Raises:
-      PictureError: it cannot be decoded, is truncated, or is too large.
+      PictureError: the image cannot be decoded, is truncated, or is too large.
     """
     try:
-        # Above its own limits Pillow warns, then refuses. The filters of warnings are the whole process's, so
-        # the warning stays one: what it is about is refused just below.
+        # Above its own limits Pillow warns, then raises. Warning filters are global to the process, so the
+        # warning is not turned into an error; the check below refuses such images.
         file = io.BytesIO(file) if isinstance(file, bytes) else file
         image = Image.open(file, formats=_formats(file, name))
         if image.width * image.height > max_pixels:
             raise PictureError(name, _too_large(f"{image.width} x {image.height} pixels", max_pixels))
-        return _from_pillow(image, name, in_place=True)  # a copy of a large image takes 100 MB
+        return _from_pillow(image, name, in_place=True)  # a copy of a large image would take 100 MB
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         count = re.search(r"\d+", str(error))
         found = f"{count[0]} pixels" if count else str(error)
@@ -188,10 +188,10 @@ def decode(file: Any, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def _formats(file: Any, name: str) -> tuple[str, ...]:
-    """Returns the formats that a file may have; registers HEIF with Pillow for a file that is HEIC."""
+    """Returns the allowed formats of a file; registers HEIF with Pillow for HEIC files."""
     start = file.read(10)
     file.seek(-len(start), os.SEEK_CUR)
-    if start[4:] != b"ftyphe":  # the brands heic, heix, hevc and so on
+    if start[4:] != b"ftyphe":  # brands heic, heix, hevc, and so on
         return FORMATS
     try:
         import pillow_heif
@@ -202,7 +202,7 @@ def _formats(file: Any, name: str) -> tuple[str, ...]:
 
 
 def _too_large(found: str, max_pixels: int) -> str:
-    return f"declares {found}, more than the limit of {max_pixels:,}; it was not decoded"
+    return f"declares {found}, above the limit of {max_pixels:,}; it was not decoded"
 
 
 def _explained(error: Exception, name: str) -> PictureError:
@@ -213,7 +213,7 @@ def _explained(error: Exception, name: str) -> PictureError:
 
 
 def _from_pillow(image: Image.Image, name: str, *, in_place: bool = False) -> np.ndarray:
-    # Pillow keeps the high bytes only.
+    # Pillow keeps only the high bytes.
     deep_color = ";16" in str(getattr(image, "tile", "")) and image.mode == "RGB"
     image = ImageOps.exif_transpose(image, in_place=in_place) or image
     if not image.width or not image.height:
@@ -230,18 +230,18 @@ def _from_pillow(image: Image.Image, name: str, *, in_place: bool = False) -> np
 
 
 def to_uint8(values: np.ndarray, name: str) -> np.ndarray:
-    """Returns pixel values as uint8 from 0 (black) to 255, scaled by what their type and range say.
+    """Returns pixel values as uint8 from 0 (black) to 255, scaled by their dtype and range.
 
-    Booleans are black or white, floats are taken as 0 to 1, and integers other than uint8 by the bits in
-    use: values up to 4095, for example, as 12 bits. Where the type alone does not decide, a `UserWarning`
-    says what was assumed.
+    Booleans are black or white, floats range from 0 to 1, and integers other than uint8 are scaled by the
+    bits in use: values up to 4095, for example, are 12-bit. A `UserWarning` states the assumption if the
+    dtype is ambiguous.
 
     Args:
       values: bool, integer, or float, of any shape, not empty.
-      name: what to call the image in a message.
+      name: name for messages.
 
     Raises:
-      PictureError: values that are negative, not finite, or floats above 1.
+      PictureError: values are negative, not finite, or floats above 1.
     """
     if values.dtype == np.uint8:
         return values
@@ -253,13 +253,13 @@ def to_uint8(values: np.ndarray, name: str) -> np.ndarray:
         return np.where(values, np.uint8(255), np.uint8(0))
     if kind == "f":
         white = 1
-        warnings.warn("float pixels are taken as 0 (black) to 1 (white)", stacklevel=2)
+        warnings.warn("float pixels are assumed to be 0 (black) to 1 (white)", stacklevel=2)
     else:
         bits = next(depth for depth in _DEPTHS if int(high) < 2**depth)
         white = 2**bits - 1
         if bits not in (16, 8 * values.dtype.itemsize):
             warnings.warn(
-                f"{values.dtype} pixels that use {bits} bits are taken as 0 (black) to {white} (white)",
+                f"{values.dtype} pixels that use {bits} bits are assumed to be 0 (black) to {white} (white)",
                 stacklevel=2,
             )
     return (values.astype(np.float32) * np.float32(255 / white)).round().astype(np.uint8)

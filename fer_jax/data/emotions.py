@@ -1,11 +1,11 @@
-"""Names the seven emotions and contempt, their ids, and what other datasets call them."""
+"""Defines the seven emotions and contempt, their IDs, and their names in other datasets."""
 
 import re
 
-# In the order of the FER2013 challenge; an emotion's id is its index. Copies in folders sort
-# alphabetically (neutral 4, sad 5, surprise 6), so this project maps classes by name.
+# In the order of the FER2013 challenge; the ID of an emotion is its index. Image folders sort alphabetically
+# (neutral 4, sad 5, surprise 6), so this project maps classes by name.
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-CONTEMPT = "contempt"  # FER+'s eighth
+CONTEMPT = "contempt"  # the eighth class of FER+
 
 _ALIASES = {
     "angry": ("anger",),
@@ -20,10 +20,10 @@ _CANONICAL = {alias: name for name, others in _ALIASES.items() for alias in (nam
 
 
 def class_names(num_classes: int) -> tuple[str, ...]:
-    """Returns the classes of a network with so many outputs, in the order of its outputs.
+    """Returns the classes of a network with `num_classes` outputs, in order.
 
     Raises:
-      ValueError: the number is neither 7 (`EMOTIONS`) nor 8 (these and contempt).
+      ValueError: the number is neither 7 (`EMOTIONS`) nor 8 (with contempt).
     """
     names = (*EMOTIONS, CONTEMPT)[:num_classes]
     if num_classes not in (7, 8):
@@ -34,27 +34,26 @@ def class_names(num_classes: int) -> tuple[str, ...]:
 
 
 class UnknownEmotionError(ValueError):
-    """A class name that is none of the seven emotions nor one of their usual variants."""
+    """A class name that is not an emotion or one of its variants."""
 
 
 def canonical(name: str) -> str:
-    """Returns the emotion that `name` stands for, as written in `EMOTIONS`.
+    """Returns the emotion of a name or variant, as in `EMOTIONS`.
 
-    Case, blanks, `_` and `-` do not matter. Numbers are not names, as their order differs between datasets
-    (`folders` accepts them in one case).
+    Ignores case, blanks, `_`, and `-`. Numbers are unknown, because their order differs between datasets.
 
     Raises:
-      UnknownEmotionError: it is none of them (contempt, for example, is not among the seven).
+      UnknownEmotionError: the name is unknown (contempt, for example, is not among the seven).
     """
     key = re.sub(r"[\s_-]+", "", name).casefold()
     if key not in _CANONICAL:
         known = ", ".join(f"{name} ({', '.join(_ALIASES[name])})" for name in EMOTIONS)
-        raise UnknownEmotionError(f"unknown emotion {name!r}; known ones and their variants: {known}")
+        raise UnknownEmotionError(f"unknown emotion {name!r}; known emotions and variants: {known}")
     return _CANONICAL[key]
 
 
 def emotion_id(name: str) -> int:
-    """Returns the id (0-6, the challenge's order) of an emotion's name or variant.
+    """Returns the ID (0-6, in the order of the challenge) of an emotion's name or variant.
 
     Raises:
       UnknownEmotionError: as `canonical`.

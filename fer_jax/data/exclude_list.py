@@ -1,4 +1,4 @@
-"""Reads a list of training images to exclude, such as suspected label errors, and applies it."""
+"""Reads and applies a list of training images to exclude, such as suspected label errors."""
 
 import dataclasses
 import hashlib
@@ -16,12 +16,12 @@ COLUMN = "id"
 
 @dataclasses.dataclass(frozen=True)
 class ExcludeList:
-    """The ids in a file.
+    """The IDs in a file.
 
     Attributes:
-      path: of the file.
-      rows: the number of the row (from 1) in which each id first stands.
-      digest: SHA-256 of the file's bytes, hexadecimal.
+      path: path of the file.
+      rows: row number (from 1) of the first occurrence of each ID.
+      digest: hexadecimal SHA-256 of the file.
     """
 
     path: str
@@ -30,19 +30,19 @@ class ExcludeList:
 
 
 def read(path: os.PathLike | str) -> ExcludeList:
-    """Reads a CSV whose header names a column `id`, or, without such a header, a text with one id per line.
+    """Reads a CSV file with a column `id`, or a text file with one ID per line.
 
-    Empty lines are skipped, and an id may occur twice. A name that ends in .gz is of a compressed file.
+    Skips empty lines; IDs may repeat. Files that end in .gz are decompressed.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it names no id, is no text, or a row of the CSV has none; the message names file and row.
+      FileNotFoundError: the file does not exist.
+      ValueError: the file has no ID, is not text, or a CSV row has no ID; the message names file and row.
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"there is no file {path}: config.data.drop_ids takes a text with one id a line or a CSV with a "
-            "column id, such as fer-jax label-errors writes"
+            f"there is no file {path}: config.data.drop_ids takes a text file with one id per line, or a CSV "
+            "file with a column id, such as from fer-jax label-errors"
         )
     table = open_csv(path)
     rows: dict[str, int] = {}
@@ -60,7 +60,7 @@ def read(path: os.PathLike | str) -> ExcludeList:
                 if name := line.strip():
                     rows.setdefault(name, number)
     if not rows:
-        raise ValueError(f"{path} names no id: set config.data.drop_ids='' to exclude no image")
+        raise ValueError(f"{path} has no id: set config.data.drop_ids='' to exclude no image")
     with open(path, "rb") as file:
         return ExcludeList(str(path), rows, hashlib.file_digest(file, "sha256").hexdigest())
 
@@ -69,17 +69,17 @@ def exclude(faces: Faces, listed: ExcludeList) -> Faces:
     """Returns the faces that are not listed, in their order.
 
     Raises:
-      ValueError: an id is none of the faces' (the message names file and row), or no face remains.
+      ValueError: an ID is unknown (the message names file and row), or no face remains.
     """
     known = set(faces.ids)
     for name, row in listed.rows.items():
         if name not in known:
             raise ValueError(
                 f"{listed.path}, row {row}: no training image has the id {name!r} (the first one's is "
-                f"{faces.ids[0]!r}); expected one id a line, or a CSV whose header names a column "
+                f"{faces.ids[0]!r}); expected one id per line, or a CSV file with a column "
                 f"{COLUMN}, made from the same dataset"
             )
     kept = faces.take(np.flatnonzero([name not in listed.rows for name in faces.ids]))
     if not len(kept):
-        raise ValueError(f"{listed.path} lists all {len(faces)} training images: none is left to train on")
+        raise ValueError(f"{listed.path} lists all {len(faces)} training images: none remains")
     return kept

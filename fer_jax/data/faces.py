@@ -1,4 +1,4 @@
-"""Defines the in-memory form of a split."""
+"""Defines a split in memory."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,14 +14,13 @@ class Faces:
     """A split of a dataset.
 
     Attributes:
-      images: uint8 [N, H, W, C] with C = 1 (gray) or 3 (RGB): an array, or, for a split that is streamed
-        from disk, an object with `shape`, NumPy-style indexing by an integer array, and
-        `take(indices)`, which returns such an object.
-      labels: int32 [N], ids of `emotions.class_names(K)` (the challenge's order).
+      images: uint8 [N, H, W, C] with C = 1 (gray) or 3 (RGB): an array or, for a split that is streamed
+        from disk, a `read.StreamedImages`.
+      labels: int32 [N], indices into `emotions.class_names(K)`.
       targets: float32 [N, K], the label distribution to train on: one-hot unless labels are soft.
-      ids: N strings, stable across runs and machines (where each image came from in its source).
-      votes: int32 [N, 10], FER+'s, in the order of `ferplus.COLUMNS`, zeros for images without votes; None
-        where the dataset has none.
+      ids: N strings that name each image in its source, stable across runs and machines.
+      votes: int32 [N, 10], FER+ votes in the order of `ferplus.COLUMNS`, zeros for images without votes;
+        None if the dataset has none.
     """
 
     images: Any
@@ -34,7 +33,9 @@ class Faces:
         counts = [self.images.shape[0], len(self.labels), len(self.targets), len(self.ids)]
         counts += [] if self.votes is None else [len(self.votes)]
         if len(set(counts)) != 1:
-            raise ValueError(f"images, labels, targets, ids and votes must have one length, got {counts}")
+            raise ValueError(
+                f"images, labels, targets, ids, and votes must have the same length, got {counts}"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,7 +46,7 @@ class Faces:
         return tuple(self.images.shape[1:])
 
     def take(self, indices: np.ndarray) -> "Faces":
-        """Returns the faces at `indices` (int [M]), in that order; a streamed split stays on disk."""
+        """Returns the faces at `indices` (int [M]); a streamed split stays on disk."""
         indices = np.asarray(indices)
         in_memory = isinstance(self.images, np.ndarray)
         images = self.images[indices] if in_memory else self.images.take(indices)

@@ -1,4 +1,4 @@
-"""Describes the official FER2013 in numbers, by which altered copies are recognized."""
+"""Statistics of the official FER2013 dataset, to detect altered copies."""
 
 import re
 from pathlib import Path
@@ -13,11 +13,11 @@ COUNTS = {
     "test": (491, 55, 528, 879, 594, 416, 626),
 }
 SHAPE = "48 x 48 gray"
-# `PIXELS`, rounded: how networks normalize their input unless a configuration says otherwise.
+# `PIXELS`, rounded: the default normalization of networks.
 MEAN, STD = 0.5077, 0.2550
-# Of the Training pixels, in [0, 1]; sharpness is the mean absolute difference of neighbors in a row.
+# Over the Training pixels, in [0, 1]; sharpness is the mean absolute difference of horizontal neighbors.
 PIXELS = {"mean": 0.50774, "std": 0.25501, "sharpness": 0.05380}
-# JPEG compression of quality 95 changes these by less: mean 4e-6, std 7e-5, sharpness 1e-3.
+# JPEG compression at quality 95 changes them by less: mean 4e-6, std 7e-5, sharpness 1e-3.
 TOLERANCE = {"mean": 0.002, "std": 0.002, "sharpness": 0.004}
 MEANING = {
     "mean": "brightened or darkened?",
@@ -30,10 +30,10 @@ _FER_WORD = re.compile(r"(?<![a-z])fer(?![a-z])", re.IGNORECASE)
 
 
 def compare(report: dict[str, Any]) -> dict[str, Any]:
-    """Compares an audit's report with the official data.
+    """Compares the report of an audit with the official data.
 
-    Only a source that seems to be FER2013 is compared: its CSV files, Kaggle's file names, or a
-    folder with as many training images or with the word "fer" in its name (fer2013, my_FER).
+    Only sources that appear to be FER2013 are compared: its CSV files, Kaggle's file names, or a folder with
+    the same number of training images or with the word "fer" in its name (fer2013, my_FER).
 
     Returns:
       {"compared": bool, "differences": list of sentences}.
@@ -45,18 +45,18 @@ def compare(report: dict[str, Any]) -> dict[str, Any]:
     differences = []
     for split, expected in COUNTS.items():
         if split not in sizes:
-            differences.append(f"FER2013 has {sum(expected):,} {split} images, this source has none")
+            differences.append(f"FER2013 has {sum(expected):,} {split} images, but this source has none")
             continue
         found = report["splits"][split]["class_counts"]
         odd = [f"{n} {found[n]:,} ({e:,})" for n, e in zip(EMOTIONS, expected, strict=True) if found[n] != e]
         if odd:
             differences.append(
-                f"not the counts of FER2013 in {split}: {sizes[split]:,} images instead of "
-                f"{sum(expected):,}; (official numbers in brackets) {', '.join(odd)}"
+                f"{split} has {sizes[split]:,} images instead of FER2013's {sum(expected):,}; differences "
+                f"(official counts in parentheses): {', '.join(odd)}"
             )
     if set(report["shapes"]) != {SHAPE}:
         shapes = ", ".join(list(report["shapes"])[:3])
-        differences.append(f"FER2013's images are {SHAPE}, these are {shapes}: resized or recolored?")
+        differences.append(f"FER2013's images are {SHAPE}, but these are {shapes}: resized or recolored?")
     statistics = report["pixels"]["splits"].get("train", {})
     for name, found in statistics.items():
         if abs(found - PIXELS[name]) > TOLERANCE[name]:

@@ -1,4 +1,4 @@
-"""Finds all pairs of images that are nearly the same, by zero-mean normalized correlation.
+"""Finds pairs of near duplicates by zero-mean normalized correlation.
 
 The correlation of two images is the dot product of their pixels after subtracting each one's mean
 and dividing by its norm. With P the projection on the low frequencies of the discrete cosine
@@ -6,8 +6,8 @@ transform, the rest of an image is orthogonal to it, and by Cauchy-Schwarz::
 
     <f, g> <= <Pf, Pg> + |f - Pf| |g - Pg|.
 
-The right side is one dot product of vectors with 145 numbers instead of 2,304; only where it reaches
-the threshold are the pixels themselves compared.
+The right side is a dot product of 145 numbers instead of 2,304; the pixels themselves are compared only where
+it reaches the threshold.
 """
 
 from collections.abc import Iterator
@@ -21,11 +21,11 @@ SIDE = 48
 _LOW = 12  # frequencies kept along each axis
 _BLOCK = 4096
 _CHUNK = 8192  # candidate pairs compared together
-_SLACK = 1e-5  # of float32 sums; candidates only
+_SLACK = 1e-5  # for rounding of float32 sums, when selecting candidates
 
 
 def shrink(image: np.ndarray) -> np.ndarray:
-    """Returns uint8 [H, W] or [H, W, 3] as gray uint8 [48, 48], in which duplicates are searched."""
+    """Converts uint8 [H, W] or [H, W, 3] to gray uint8 [48, 48], the size for comparison."""
     if image.shape == (SIDE, SIDE):
         return image
     gray = Image.fromarray(image).convert("L")
@@ -38,9 +38,9 @@ def near_pairs(
     """Finds all pairs whose correlation is at least `threshold`, block by block.
 
     Args:
-      images: uint8 [N, H, W]. Blank images correlate with nothing.
+      images: uint8 [N, H, W]; blank images are in no pair.
       threshold: above 0, at most 1.
-      others: uint8 [L, H, W]; pairs are then of an image and one of these.
+      others: uint8 [L, H, W]; if given, each pair has one image of these.
       progress: whether to show a progress bar.
 
     Yields:
@@ -65,7 +65,7 @@ def near_pairs(
         for start in range(0, len(first), _CHUNK):
             part = slice(start, start + _CHUNK)
             np.einsum("nd,nd->n", pixels[first[part]], pixels2[second[part]], out=values[part])
-        near = values >= threshold - 1e-6  # identical images may come out one rounding below 1
+        near = values >= threshold - 1e-6  # the correlation of identical images may round below 1
         yield first[near], second[near], np.minimum(values[near], 1)
 
 
@@ -73,8 +73,8 @@ def _normalize(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns images uint8 [N, H, W] as two arrays.
 
     Returns:
-      float32 [N, H * W] with mean 0 and norm 1 (all 0 for blank images), and float32 [N, K + 1], the low
-      frequencies of each and the norm of its rest.
+      float32 [N, H * W] with mean 0 and norm 1 (0 for blank images), and float32 [N, K + 1], the low
+      frequencies and the norm of the remainder.
     """
     pixels = images.reshape(len(images), -1).astype(np.float32)
     pixels -= pixels.mean(axis=1, keepdims=True)

@@ -1,9 +1,8 @@
-"""Feeds training: Grain decides the order of faces and how each is augmented.
+"""The training input pipeline, with Grain.
 
-A batch is a pure function of (seed, global batch size, its number): batch k has the same faces
-with the same parameters for any number of processes, workers, and resumptions. Therefore the position
-in the stream is a single number, and each process draws the parameters of the whole global batch
-(microseconds) before it takes its own part.
+A batch is a pure function of (seed, global batch size, batch number), whatever the number of processes,
+workers, and resumptions, so the position in the stream is a single number. Each process draws the
+augmentation of the entire global batch (microseconds) and takes its own part.
 """
 
 import dataclasses
@@ -27,17 +26,15 @@ READ_AHEAD = 8  # batches
 class TrainStream(Iterator[dict[str, np.ndarray]]):
     """An endless stream of shuffled, augmented batches for one process.
 
-    Each epoch has a new order. A batch may span two epochs, no face is dropped, and every epoch shows
-    every face once, or as many faces where classes are balanced (see `sampling.EpochOrder`). With fewer
-    faces than a batch, a face occurs several times in one batch.
+    Each epoch has a new order. A batch may span two epochs. Every epoch has every face once or, with class
+    balancing, the same number of faces (see `sampling.EpochOrder`).
 
-    Yields dicts: 'image' uint8 [b, H, W, C], 'target' float32 [b, K], and 'affine', 'color',
-    'erase' and, where the ranges mix faces, 'mix' as drawn by `augment.draw`, where
-    b = batch_size / process_count. A thread reads ahead.
+    Yields dicts: 'image' uint8 [b, H, W, C], 'target' float32 [b, K], and 'affine', 'color', 'erase', and
+    optionally 'mix' from `augment.draw`, with b = batch_size / process_count. A thread prefetches batches.
 
     Attributes:
-      batches_per_epoch: float, how many global batches show as many faces as there are.
-      wait_seconds: total time the consumer has waited in `next`; may be reset.
+      batches_per_epoch: float, the number of global batches per epoch.
+      wait_seconds: total time that the consumer has waited in `next`; may be reset.
     """
 
     def __init__(
@@ -54,25 +51,25 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
     ):
         """
         Args:
-          faces: what to train on.
+          faces: the training faces.
           batch_size: global batch size, over all processes.
           ranges: the augmentation.
-          seed: of the order and of the augmentation, 0 to 2**32 - 1.
-          balancing: how far the classes' shares are evened out, in [0, 1]; see `sampling.class_shares`.
-          process_index: this process.
+          seed: seed of order and augmentation, 0 to 2**32 - 1.
+          balancing: strength of class balancing, in [0, 1]; see `sampling.class_shares`.
+          process_index: index of this process.
           process_count: number of processes that share the global batch.
-          num_workers: child processes that read (for faces streamed from disk); 0 reads in a thread of
-            this process (best for faces in memory).
+          num_workers: number of child processes that read (for streamed faces); 0 reads in a thread (best
+            for faces in memory).
 
         Raises:
-          ValueError: the batch does not divide among the processes, or there are no faces.
+          ValueError: the batch size is not divisible by the number of processes, or there are no faces.
         """
         local = _local_part(batch_size, ranges, process_index, process_count)
         if not len(faces):
-            raise ValueError("there are no faces to train on: the split is empty")
+            raise ValueError("the training split is empty")
         order_seed, draw_seed = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
-        # Element e is the order of epoch e. Elements are whole orders, and below whole batches, because
-        # Grain's overhead on each (7 us for shuffle and batch) would be most of the cost of a face.
+        # Element e is the order of epoch e. Elements are entire orders, and later entire batches, because
+        # Grain's overhead per element (7 us for shuffle and batch) would dominate the cost per face.
         orders = (
             grain.MapDataset.source([len(faces)])
             .repeat()
@@ -98,25 +95,25 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
         return batch
 
     def state(self) -> dict[str, int]:
-        """Returns the position, fit for JSON: valid for any number of workers and processes."""
+        """Returns the position as JSON types, valid for any number of workers and processes."""
         return {"next_batch": self._next_batch}
 
     def restore(self, state: dict[str, int]) -> None:
-        """Continues at the position that `state()` returned, in constant time."""
+        """Moves to a position from `state()`, in constant time."""
         self.close()
         self._next_batch = int(state["next_batch"])
         rest = self._batches.slice(slice(self._next_batch, None))
-        # More threads would contend for the interpreter lock, and with one keeping the order is free.
+        # More threads would contend for the GIL, and one keeps the order without overhead.
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=READ_AHEAD)
         stream = rest.to_iter_dataset(options)
         if self._num_workers:
-            if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags; an app may have none
+            if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags, which an app may not parse
                 flags.FLAGS.mark_as_parsed()
             stream = stream.mp_prefetch(grain.MultiprocessingOptions(self._num_workers))
         self._iterator = iter(stream)
 
     def close(self) -> None:
-        """Stops reading ahead; the stream yields nothing until `restore`."""
+        """Stops prefetching; the stream yields nothing until `restore`."""
         if self._iterator is not None:
             self._iterator.close()
             self._iterator = None
@@ -130,20 +127,20 @@ def contact_sheet(
     columns: int = 16,
     max_faces: int = 64,
 ) -> np.ndarray:
-    """Draws the faces as the model gets them, before normalization.
+    """Returns a sheet of augmented faces, before normalization.
 
     Args:
       batch: from `TrainStream`.
       size: the model's input size.
-      fill, mean: as for `transforms.apply`.
+      fill, mean: as in `transforms.apply`.
       columns: faces per row.
-      max_faces: how many to show at most, an even number.
+      max_faces: maximum number of faces, even.
 
     Returns:
       uint8 [rows * (size + 1), columns * (size + 1), C], faces in reading order, separated by black lines.
     """
     first = {name: value[:max_faces] for name, value in batch.items()}
-    # Compiled as a whole: compiling each operation by itself would take seconds.
+    # Compiled as one program, because compiling each operation would take seconds.
     apply = jax.jit(transforms.apply, static_argnums=(1, 2, 3))
     x = np.asarray(apply(first, size, fill, mean)[0])
     rows = -(-len(x) // columns)
@@ -155,12 +152,12 @@ def contact_sheet(
 
 @dataclasses.dataclass
 class _Indices:
-    """A map from the number of a global batch to the indices of its faces, int64 [B].
+    """Maps the number of a global batch to the indices of its faces, int64 [B].
 
     Attributes:
       orders: dataset of indices int64 [count], one element per epoch.
       count: number of faces.
-      batch_size: of the global batch.
+      batch_size: global batch size.
     """
 
     orders: grain.MapDataset
@@ -171,7 +168,7 @@ class _Indices:
     def __call__(self, number: int) -> np.ndarray:
         places = number * self.batch_size + np.arange(self.batch_size)
         epochs, places = np.divmod(places, self.count)
-        # Read and replaced as a whole: the thread that `restore` stopped may still compute its last batch.
+        # Read and replaced atomically: a thread stopped by `restore` may still compute its last batch.
         known = self._recent
         recent: dict[int, Any] = {
             e: known[e] if e in known else self.orders[e] for e in range(epochs[0], epochs[-1] + 1)
@@ -184,7 +181,7 @@ class _Indices:
 
 @dataclasses.dataclass(frozen=True)
 class _Draw:
-    """A map from the indices of a global batch to these with augmentation parameters."""
+    """Adds augmentation parameters to the indices of a global batch."""
 
     ranges: augment.Ranges
 
@@ -194,7 +191,7 @@ class _Draw:
 
 @dataclasses.dataclass(frozen=True)
 class _Fetch:
-    """A map from a global batch of indices and parameters to this process's part with its faces."""
+    """Maps a global batch of indices and parameters to this process's part, with faces."""
 
     faces: Faces
     local: slice
@@ -206,17 +203,17 @@ class _Fetch:
 
 
 def _local_part(batch_size: int, ranges: augment.Ranges, process_index: int, process_count: int) -> slice:
-    """Returns which faces of a global batch belong to this process."""
+    """Returns this process's slice of a global batch."""
     if batch_size < 1 or batch_size % process_count:
         raise ValueError(
-            f"a batch of {batch_size} faces does not divide among {process_count} processes: "
+            f"the batch size {batch_size} is not divisible by {process_count} processes: "
             f"choose a multiple of {process_count}"
         )
     local = batch_size // process_count
     if ranges.mixes and local % 2:
         raise ValueError(
-            f"mixup and cutmix pair neighbors, but a batch of {batch_size} faces gives each of "
-            f"{process_count} processes {local}, an odd number: choose a multiple of "
-            f"{2 * process_count}, or switch both off"
+            f"mixup and cutmix need pairs, but with a batch size of {batch_size} each of "
+            f"{process_count} processes has {local} faces, an odd number: choose a multiple of "
+            f"{2 * process_count}, or disable both"
         )
     return slice(process_index * local, (process_index + 1) * local)

@@ -1,4 +1,4 @@
-"""Draws the faces of an epoch and their order."""
+"""Samples the faces of an epoch and their order."""
 
 import dataclasses
 
@@ -6,12 +6,12 @@ import numpy as np
 
 
 def class_shares(labels: np.ndarray, balancing: float) -> np.ndarray:
-    """Returns how often each class is drawn: its number of faces to the power 1 - balancing, normalized.
+    """Returns the sampling share of each class: its count to the power 1 - balancing, normalized.
 
     Args:
       labels: int [N].
-      balancing: in [0, 1]; 0 leaves the shares as they are, 1 makes them equal, 0.5 draws by the square
-        root (Mahajan et al. 2018, arXiv:1805.00932).
+      balancing: in [0, 1]; 0 keeps the natural shares, 1 equalizes them, 0.5 is square-root sampling
+        (Mahajan et al. 2018, arXiv:1805.00932).
 
     Returns:
       float64 [K] for the classes up to the highest label; 0 for a class without faces.
@@ -23,11 +23,11 @@ def class_shares(labels: np.ndarray, balancing: float) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class EpochOrder:
-    """A drawing of the N faces of one epoch, in random order.
+    """Samples the N faces of an epoch, in random order.
 
-    Without balancing every face is drawn once. With it each class gets its share of the epoch (see
-    `class_shares`), rounded up or down at random so that it is exact on average and the epoch has N faces.
-    Faces of one class are drawn equally often, or some once more than the others.
+    Without balancing every face occurs once. With balancing each class has its share of the epoch (see
+    `class_shares`), rounded at random so that it is exact on average and the epoch has N faces. Within a
+    class, counts of faces differ by at most one.
 
     Attributes:
       labels: int [N].
@@ -38,10 +38,10 @@ class EpochOrder:
     balancing: float
 
     def __call__(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Returns indices int64 [count], all randomness from `rng`; `count` is N."""
+        """Returns indices int64 [count]; `count` must be N."""
         if not self.balancing:
             return rng.permutation(count)
-        # Systematic rounding: steps of a whole number over the running sum, from a random start.
+        # Systematic rounding: integer steps over the running sum, from a random start.
         ends = np.cumsum(class_shares(self.labels, self.balancing))[:-1] * count
         ends = np.floor([0, *(ends + rng.random()), count]).astype(np.int64)
         drawn = [
@@ -52,7 +52,7 @@ class EpochOrder:
 
 
 def _draw_evenly(members: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns `number` of the members, each as often as any other or once more."""
+    """Samples `number` members; their counts differ by at most one."""
     if not number:
         return members[:0]
     whole, rest = divmod(number, len(members))

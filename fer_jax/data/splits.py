@@ -1,4 +1,4 @@
-"""Splits that do not leak, and a training split without blanks and duplicates."""
+"""Splits data without leaks, and removes blank images and duplicates from the training split."""
 
 import hashlib
 from collections.abc import Hashable, Iterable, Mapping
@@ -7,11 +7,11 @@ import numpy as np
 
 from fer_jax.data.faces import Faces
 
-_BLOCK = 1024  # images in memory together, of streamed splits
+_BLOCK = 1024  # images of a streamed split in memory
 
 
 def duplicate_groups(images: np.ndarray) -> np.ndarray:
-    """Returns int32 [N]: images with equal numbers, in order of first appearance, are pixel-identical.
+    """Returns group numbers int32 [N] of identical images, in order of first appearance.
 
     Args:
       images: uint8 [N, H, W, C], or an object with `shape` and NumPy-style indexing.
@@ -21,25 +21,25 @@ def duplicate_groups(images: np.ndarray) -> np.ndarray:
 
 
 def pixel_digest(image: np.ndarray) -> bytes:
-    """Returns 16 bytes that only images of the same shape and pixels share."""
+    """Returns a 16-byte digest of an image's shape and pixels."""
     shape = ",".join(map(str, image.shape)).encode()
     return hashlib.blake2b(np.ascontiguousarray(image), digest_size=16, key=shape).digest()
 
 
 def first_appearance(keys: Iterable[Hashable]) -> np.ndarray:
-    """Returns int32 [N]: equal keys get equal numbers, counted in order of first appearance."""
+    """Numbers keys in order of first appearance, int32 [N]."""
     seen: dict[Hashable, int] = {}
     return np.array([seen.setdefault(key, len(seen)) for key in keys], dtype=np.int32)
 
 
 def blank_mask(images: np.ndarray) -> np.ndarray:
-    """Returns bool [N]: whether all pixels of images uint8 [N, H, W, C] are one color."""
+    """Returns bool [N]: whether all pixels of each image uint8 [N, H, W, C] have one color."""
     masks = [(block == block[:, :1, :1]).all(axis=(1, 2, 3)) for block in blocks(images)]
     return np.concatenate(masks) if masks else np.zeros(0, bool)
 
 
 def blocks(images: np.ndarray) -> Iterable[np.ndarray]:
-    """Yields the images [N, ...] in parts of bounded size, in order; for splits that stay on disk."""
+    """Yields the images [N, ...] in blocks, in order; for streamed splits."""
     for start in range(0, images.shape[0], _BLOCK):
         yield images[np.arange(start, min(start + _BLOCK, images.shape[0]))]
 
@@ -47,20 +47,20 @@ def blocks(images: np.ndarray) -> Iterable[np.ndarray]:
 def stratified_group_split(
     labels: np.ndarray, groups: np.ndarray, fractions: Mapping[str, float], seed: int
 ) -> dict[str, np.ndarray]:
-    """Splits images at random: no group in two splits, and each class's share in every split.
+    """Splits images at random, stratified by class, keeping groups together.
 
-    A group belongs to its most frequent class. Class by class, the groups are shuffled, and each, the
-    largest first, goes to the split that lacks most images of that class. Where groups are small
-    (duplicates), a split's share of a class is exact to within a group.
+    A group counts as its most frequent class. For each class, groups are shuffled and assigned, the largest
+    first, to the split that lacks most images of that class, so each split's share of a class is exact to
+    within a group.
 
     Args:
       labels: int [N].
       groups: int [N]; see `duplicate_groups`.
-      fractions: the share of each split, above 0, summing to 1.
-      seed: the same seed gives the same splits.
+      fractions: fraction of each split, above 0, with sum 1.
+      seed: random seed.
 
     Returns:
-      Sorted indices int64 [M] for each name in `fractions`.
+      Sorted indices int64 [M] for each split.
 
     Raises:
       ValueError: the fractions are not positive or do not sum to 1.
@@ -87,15 +87,15 @@ def stratified_group_split(
 
 
 def clean_train(faces: Faces, *, drop_blank: bool, merge_duplicates: bool) -> tuple[Faces, dict[str, int]]:
-    """Drops blank images of a training split and merges pixel-identical ones.
+    """Drops blank images of a training split and merges identical images.
 
-    Merged duplicates become one face, at the place of the first and with its id. Its targets are the mean
-    of theirs, its label the class of the largest target; where several are largest, the first face's label
-    if it is among them, else the lowest id. Its votes are the sum of theirs.
+    A merged face has the position and ID of the first. Its target is the mean of the targets, and its votes
+    are the sum of the votes. Its label is the class of the largest target; a tie goes to the label of the
+    first face, or else to the lowest index.
 
     Returns:
-      The remaining faces, in their order, and how many were removed: {"blank": n, "twin": n}, where "twin"
-      (the name in stored metadata) counts duplicates.
+      The remaining faces, and the number of removed ones: {"blank": n, "twin": n}, where "twin" (the name in
+      stored metadata) counts duplicates.
     """
     counts = {"blank": 0, "twin": 0}
     if drop_blank:
@@ -117,7 +117,7 @@ def _merge(faces: Faces, groups: np.ndarray, first: np.ndarray) -> Faces:
     sums = np.zeros((len(first), faces.targets.shape[1]))
     np.add.at(sums, groups, faces.targets.astype(np.float64))
     targets = (sums / sizes[:, None]).astype(np.float32)
-    # A tie must not depend on rounding: targets that equal the largest to within float32's error tie.
+    # Targets that equal the largest up to rounding errors tie.
     largest = targets >= targets.max(axis=1, keepdims=True) - 1e-6
     keeps_label = largest[np.arange(len(first)), merged.labels] | (sizes == 1)
     labels = np.where(keeps_label, merged.labels, largest.argmax(axis=1)).astype(np.int32)

@@ -1,8 +1,8 @@
-"""Augmentation on the device: one resample and the pixel operations, inside the jitted step.
+"""Augmentation on the device: one resample and pixel operations, inside the jitted step.
 
-`apply` carries out what `augment.draw` drew, in a fixed order: one affine resample from the native pixels
-straight to the model's input size, then color, erasing, mixup, and cutmix. A batch drawn with
-`augment.identity` passes unchanged, so evaluation shares the code. `augment` defines the coordinates.
+`apply` applies the parameters of `augment.draw` in a fixed order: one affine resample from the native pixels
+to the model's input size, then color, erasing, mixup, and cutmix. `augment.identity` changes nothing, so
+evaluation shares the code. `augment` defines the coordinates.
 """
 
 import math
@@ -22,24 +22,24 @@ def apply(
     mean: jax.typing.ArrayLike = 0.5,
     interpolation: str = "bilinear",
 ) -> tuple[jax.Array, jax.Array]:
-    """Applies a batch's augmentation: resample, color, erasing, mixing.
+    """Augments a batch: resample, color, erasing, mixing.
 
-    Steps whose parameters are not in the batch are skipped; an evaluation batch has 'affine' alone.
+    Skips operations whose parameters are not in the batch; an evaluation batch has only 'affine'.
 
     Args:
-      batch: 'image' uint8 [B, H, W, C], 'target' float32 [B, K], 'affine' and, optionally, 'color', 'erase'
-        and 'mix' as `augment.draw` draws them.
-      size: side of the square result.
-      fill: what lies outside the image, one of `augment.FILLS`.
-      mean: the value in [0, 1] of erased boxes and of the constant fill: the data's mean, so that both are 0
+      batch: 'image' uint8 [B, H, W, C], 'target' float32 [B, K], 'affine' and, optionally, 'color', 'erase',
+        and 'mix' from `augment.draw`.
+      size: side of the square output.
+      fill: values outside the image, one of `augment.FILLS`.
+      mean: value in [0, 1] of erased boxes and the constant fill: the mean of the data, so that both are 0
         after normalization.
-      interpolation: as `resample` takes it.
+      interpolation: as in `resample`.
 
     Returns:
       Images float32 [B, size, size, C] in [0, 1] and targets float32 [B, K].
 
     Raises:
-      ValueError: an odd batch is to be mixed, or `resample` cannot take the images.
+      ValueError: the batch to mix has an odd size, or as `resample`.
     """
     x = resample(batch["image"], batch["affine"], size, fill, mean, interpolation)
     targets = batch["target"]
@@ -60,16 +60,16 @@ def resample(
     value: jax.typing.ArrayLike = 0.5,
     interpolation: str = "bilinear",
 ) -> jax.Array:
-    """Resamples images by affine maps, straight to the output size.
+    """Resamples images by affine maps to the output size.
 
-    The identity at equal size and a flip return the exact pixels times `augment.PIXEL`. Where the image
-    shrinks by 1.5 or more, each output pixel is the mean of several samples (2 x 2 at half size), against
+    The identity and a flip at equal size return the exact pixels times `augment.PIXEL`. If the image shrinks
+    by a factor of 1.5 or more, each output pixel is the mean of several samples (2 x 2 at half size) to avoid
     aliasing.
 
     Args:
       images: uint8 [B, H, W, C] with sides of at least 2.
-      affine: float32 [B, 2, 3], output to input coordinates, see `augment`.
-      size: side of the square result; images that are not square are stretched.
+      affine: float32 [B, 2, 3], from output to input coordinates, see `augment`.
+      size: side of the square output; other shapes are stretched.
       fill: 'reflect' mirrors at the edge and repeats the outer pixel (cv2.BORDER_REFLECT, SciPy's 'reflect');
         'constant' puts `value` around the image (cv2.BORDER_CONSTANT).
       value: in [0, 1].
@@ -79,7 +79,7 @@ def resample(
       float32 [B, size, size, C] in [0, 1].
 
     Raises:
-      ValueError: another dtype, rank, side, fill, or interpolation.
+      ValueError: invalid dtype, rank, side, fill, or interpolation.
     """
     if images.dtype != jnp.uint8 or images.ndim != 4 or min(images.shape[1:3]) < 2:
         raise ValueError(
@@ -96,7 +96,7 @@ def resample(
     x, y = _input_coordinates(affine, side, height, width)
     kernel = _linear if interpolation == "bilinear" else _cubic
     rows, columns = kernel(y, height, fill), kernel(x, width, fill)
-    # take_along_axis keeps the batch axis, so that devices exchange nothing to resample a sharded batch.
+    # take_along_axis keeps the batch axis, so that a sharded batch needs no communication.
     flat = images.reshape(batch_size, height * width, channels)
 
     def pixels(row, column):
@@ -120,15 +120,15 @@ def resample(
 
 
 def identity_weights(length: int, size: int, fill: str, interpolation: str) -> np.ndarray:
-    """Returns how `resample` by the identity makes the outputs of an axis from its inputs.
+    """Returns the matrix that `resample` by the identity applies to an axis.
 
     Args:
-      length: of the axis before.
-      size: of the axis afterward, not below `length`.
-      fill, interpolation: as `resample` takes them.
+      length: length of the input axis.
+      size: length of the output axis, not below `length`.
+      fill, interpolation: as in `resample`.
 
     Returns:
-      float32 [size, length]; rows sum to 1, but to less at an edge filled with a constant.
+      float32 [size, length]; rows sum to 1, or less at an edge filled with a constant.
     """
     x, _ = _input_coordinates(identity_affine(1), size, length, length)
     taps = (_linear if interpolation == "bilinear" else _cubic)(x[0, 0], length, fill)
@@ -143,17 +143,17 @@ def color(x: jax.Array, parameters: jax.Array) -> jax.Array:
 
     Args:
       x: float32 [B, S, S, C] in [0, 1].
-      parameters: float32 [B, 3], brightness added, contrast factor, gamma.
+      parameters: float32 [B, 3], brightness offset, contrast factor, gamma.
     """
     brightness, contrast, gamma = (parameters[:, i, None, None, None] for i in range(3))
     x = jnp.where(gamma == 1, x, jnp.power(x, gamma))
-    # As a difference, so that a contrast of 1 keeps the exact pixels.
+    # Written as a difference, so that a contrast of 1 keeps the exact pixels.
     x = x + ((contrast - 1) * (x - x.mean(axis=(1, 2, 3), keepdims=True)) + brightness)
     return jnp.clip(x, 0, 1)
 
 
 def erase(x: jax.Array, box: jax.Array, value: jax.typing.ArrayLike) -> jax.Array:
-    """Paints `value` on the pixels whose center lies in `box`.
+    """Sets the pixels whose center is in `box` to `value`.
 
     Args:
       x: float32 [B, S, S, C].
@@ -171,19 +171,19 @@ def mix(x: jax.Array, targets: jax.Array, parameters: jax.Array) -> tuple[jax.Ar
     Args:
       x: float32 [B, S, S, C] with B even.
       targets: float32 [B, K].
-      parameters: float32 [B, 5], own share, then the partner's box y0, x0, y1, x1.
+      parameters: float32 [B, 5], weight of the face, then the box y0, x0, y1, x1 of its partner.
 
     Returns:
-      x and targets mixed; the own share of a target is that of the pixels, counted exactly.
+      x and targets, mixed; cutmix weights targets by exact pixel counts.
 
     Raises:
       ValueError: B is odd.
     """
     if x.shape[0] % 2:
         raise ValueError(
-            f"mixup and cutmix pair neighbors, but the batch on a device has {x.shape[0]} faces, "
-            "an odd number: choose a batch size that is a multiple of twice the number of devices, "
-            "or switch both off"
+            f"mixup and cutmix need pairs, but the batch on a device has {x.shape[0]} faces, an odd "
+            "number: choose a batch size that is a multiple of twice the number of devices, or disable "
+            "both"
         )
     share, inside = parameters[:, 0, None, None, None], _inside(parameters[:, 1:], x.shape[1])
     own = jnp.where(inside, 0, share)
@@ -198,8 +198,8 @@ def _partner(x: jax.Array) -> jax.Array:
 
 
 def _input_coordinates(affine: jax.typing.ArrayLike, side: int, height: int, width: int):
-    """Returns where the outputs lie in the input, in pixels: x and y, float32 [B, side, side]."""
-    # Twice the distance of the outputs from the middle, in pixels: integers keep the identity exact.
+    """Returns the input coordinates x and y of the outputs, in pixels, float32 [B, side, side]."""
+    # Twice the distance of the outputs from the center, in pixels: integers keep the identity exact.
     steps = jnp.arange(1 - side, side, 2, dtype=jnp.float32)
     a = jnp.asarray(affine)[:, :, :, None, None]
     along_x, along_y = steps[None, None, :], steps[None, :, None]
@@ -218,7 +218,7 @@ def _linear(position: jax.Array, length: int, fill: str) -> list[tuple[jax.Array
         position = jnp.clip(jnp.minimum(position, period - position) - 0.5, 0, length - 1)
     first = jnp.clip(jnp.floor(position), 0, length - 2)
     offset, index = position - first, first.astype(jnp.int32)
-    # Hats, not 1 - offset and offset: positions beyond the image get no weight from it.
+    # Hat functions, not 1 - offset and offset: positions beyond the image get weight 0.
     return [(index + i, jnp.maximum(1 - jnp.abs(offset - i), 0)) for i in (0, 1)]
 
 
@@ -241,7 +241,7 @@ def _cubic(position: jax.Array, length: int, fill: str) -> list[tuple[jax.Array,
 
 
 def _inside(box: jax.Array, size: int) -> jax.Array:
-    """Returns bool [B, size, size, 1]: whether a pixel's center lies in the box [B, 4]."""
+    """Returns bool [B, size, size, 1]: whether the center of each pixel is in the box [B, 4]."""
     center = (jnp.arange(size, dtype=jnp.float32) + 0.5) / size
     y0, x0, y1, x1 = (box[:, i, None] for i in range(4))
     rows, columns = (y0 <= center) & (center < y1), (x0 <= center) & (center < x1)

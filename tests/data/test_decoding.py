@@ -144,7 +144,7 @@ def test_integers_are_scaled_by_the_bits_in_use_in_arrays_images_and_files_alike
         for form in forms:
             np.testing.assert_array_equal(decoding.read(form), expected)
     assert (len(told) == len(forms)) == (bits != 16)
-    words = f"use {bits} bits are taken as 0 (black) to {white} (white)"
+    words = f"use {bits} bits are assumed to be 0 (black) to {white} (white)"
     assert all(words in str(one.message) for one in told)
 
 
@@ -152,7 +152,7 @@ def test_floats_are_taken_as_0_to_1():
     values = np.float32([[0, 0.25], [0.5, 1]])
     image = Image.fromarray(values)
     for form in (values, values.astype(np.float64), image, encode(image, "TIFF")):
-        with pytest.warns(UserWarning, match=r"float pixels are taken as 0 \(black\) to 1 \(white\)"):
+        with pytest.warns(UserWarning, match=r"float pixels are assumed to be 0 \(black\) to 1 \(white\)"):
             np.testing.assert_array_equal(decoding.read(form), [[0, 64], [128, 255]])
     color = np.float32(COLOR) / 255
     with pytest.warns(UserWarning, match="float pixels"):

@@ -80,7 +80,7 @@ def make_faces(images, labels):
 
 
 def test_faces_have_one_length(faces):
-    with pytest.raises(ValueError, match=r"must have one length, got \[2, 3, 3, 3\]"):
+    with pytest.raises(ValueError, match=r"must have the same length, got \[2, 3, 3, 3\]"):
         make_faces(faces(2, shape=(4, 4, 1)), [1, 2, 3])
 
 

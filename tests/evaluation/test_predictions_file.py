@@ -131,7 +131,7 @@ def test_classes_go_by_their_usual_names_and_rounded_rows_are_renormalized(tmp_p
         (f"{HEADER},group\n{ROW},{'9' * 5000}\n", r", row 2: group is '9{40}', expected .* below 10\*\*18"),
         (f"{HEADER}\na,{'9' * 5000}{ROW[3:]}\n", ", row 2: the label is '9{40}', expected a number"),
         (f'{HEADER}\na,"{"9" * 2**25}', ", row 2: not CSV .field larger than field limit"),
-        (f'{HEADER}\n{ROW}\n"b,0,0,1,0,0,0,0,0,0\n', ", row 3: not CSV .*is a quote never closed"),
+        (f'{HEADER}\n{ROW}\n"b,0,0,1,0,0,0,0,0,0\n', ", row 3: not CSV .*is there an unclosed quote"),
         (
             f"{','.join(map(str, range(10_000)))}\n",
             "has over 1,000 columns; expected id and one for each class",

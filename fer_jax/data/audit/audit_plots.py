@@ -1,4 +1,4 @@
-"""The pictures of an audit. Functions that draw one write it to `path` as PNG; each has its caption."""
+"""Figures of an audit; each plot function writes one to `path` as PNG."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,32 +12,32 @@ from fer_jax.data.emotions import EMOTIONS
 
 COLORS = {"train": "#4477aa", "validation": "#ee6677", "test": "#228833", "all": "#4477aa"}
 _CLASS_COLORS = ("#cc3311", "#117733", "#aa4499", "#ddaa33", "#332288", "#33bbee", "#777777")
-_SHOWN = 24  # images, groups or pairs in a picture
+_SHOWN = 24  # images, groups, or pairs per figure
 
 
 def write_pictures(folder: Path, data: Collection, report: dict[str, Any]) -> dict[str, str]:
-    """Writes those pictures that have something to show for this source.
+    """Writes the figures that apply to this source.
 
     Returns:
-      File names and captions, in the order in which to look at them.
+      Captions by file name, in the order of the page.
     """
     pictures: dict[str, tuple[str, Callable[[Collection, dict[str, Any], Path], object]]] = {
         "class_distribution.png": ("Images of each class, split by split", class_distribution),
-        "samples.png": ("Images of each class, drawn at random", samples),
+        "samples.png": ("Random images of each class", samples),
         "mean_faces.png": ("The mean image of each class", mean_faces),
-        "pixels.png": ("Brightness, contrast and pixel values", pixels),
+        "pixels.png": ("Brightness, contrast, and pixel values", pixels),
         "flattest.png": ("The images with the least contrast", flattest),
         "identical_conflicts.png": ("Identical images with different labels", conflicts),
         "near_duplicates.png": ("Near duplicates, the closest first", near_duplicates),
     }
     for name, (_, draw) in pictures.items():
-        (folder / name).unlink(missing_ok=True)  # of an earlier audit
+        (folder / name).unlink(missing_ok=True)  # from an earlier audit
         draw(data, report, folder / name)
     return {name: caption for name, (caption, _) in pictures.items() if (folder / name).is_file()}
 
 
 def class_distribution(data: Collection, report: dict[str, Any], path: Path) -> None:
-    """Draws the share of each class as bars, one color per split, with the counts written on them."""
+    """Plots class shares as bars labeled with counts, one color per split."""
     splits = report["splits"]
     figure, axes = plotting.new_figure(10, 4.2)
     width = 0.8 / len(splits)
@@ -55,7 +55,7 @@ def class_distribution(data: Collection, report: dict[str, Any], path: Path) -> 
 
 
 def samples(data: Collection, report: dict[str, Any], path: Path) -> None:
-    """Draws a row of random images for each class."""
+    """Plots a row of random images for each class."""
     columns = max(4, *map(len, data.samples))
     cells = [(k, i) for k, images in enumerate(data.samples) for i in range(len(images))]
     captions = ["" if i else EMOTIONS[k] for k, i in cells]
@@ -65,7 +65,7 @@ def samples(data: Collection, report: dict[str, Any], path: Path) -> None:
 
 
 def mean_faces(data: Collection, report: dict[str, Any], path: Path) -> None:
-    """Draws the mean of each class's 48 x 48 images: a face if the faces are aligned, otherwise a blur."""
+    """Plots the mean 48 x 48 image of each class, which is sharp if the faces are aligned."""
     labels, counts = np.unique(data.labels, return_counts=True)
     means = np.array([data.small[data.labels == k].mean(axis=0) for k in labels])
     scaled = 255 * (means - means.min()) / max(np.ptp(means), 1)
@@ -74,7 +74,7 @@ def mean_faces(data: Collection, report: dict[str, Any], path: Path) -> None:
 
 
 def pixels(data: Collection, report: dict[str, Any], path: Path) -> None:
-    """Draws histograms: mean and std of each image by class, and all pixel values by split."""
+    """Plots histograms: mean and std of images by class, and pixel values by split."""
     figure, (brightness, contrast, values) = plotting.new_figure(13, 3.8, columns=3)
     for axes, numbers, top in ((brightness, data.mean, 1.0), (contrast, data.std, 0.5)):
         bins = np.linspace(0, top, 33)
@@ -98,7 +98,7 @@ def pixels(data: Collection, report: dict[str, Any], path: Path) -> None:
 
 
 def flattest(data: Collection, report: dict[str, Any], path: Path) -> None:
-    """Draws the images with the smallest std, blank ones first; identical ones once."""
+    """Plots the images with the smallest std; identical images once."""
     order = np.argsort(data.std, kind="stable")
     copies = np.bincount(data.groups)
     chosen = order[np.sort(np.unique(data.groups[order], return_index=True)[1])][:_SHOWN]
@@ -111,7 +111,7 @@ def flattest(data: Collection, report: dict[str, Any], path: Path) -> None:
 
 
 def conflicts(data: Collection, report: dict[str, Any], path: Path) -> None:
-    """Draws one image of each group of identical images with more than one label, and its labels."""
+    """Plots an image of each group of identical images with different labels."""
     groups = [g["images"] for g in report["identical"]["members"] if g["conflict"]]
     if not groups:
         return
@@ -133,7 +133,7 @@ def _label_lines(images: list[dict[str, str]]) -> list[str]:
 
 
 def near_duplicates(data: Collection, report: dict[str, Any], path: Path) -> None:
-    """Draws pairs side by side, evenly spread over those listed in the report, no image twice."""
+    """Plots pairs, evenly spaced over those in the report; no image occurs twice."""
     index = {name: i for i, name in enumerate(data.ids)}
     pairs, seen = [], set()
     for pair in report["near"]["closest"]:

@@ -1,4 +1,4 @@
-"""The files of an audit: audit.json with everything, audit.md to read, and the pictures."""
+"""Writes the report of an audit: audit.md, audit.json, and figures."""
 
 import json
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ def write_audit(
     class_map: Mapping[str, str] | None = None,
     near_threshold: float = 0.9,
 ) -> dict[str, Any]:
-    """Audits a source and writes audit.json, audit.md and pictures into `out_dir`.
+    """Audits a source and writes audit.md, audit.json, and figures to `out_dir`.
 
     Args:
       source_path, class_map: see `recognize.open_source`.
-      near_threshold: zero-mean correlation from which two images count as near duplicates, in (0, 1].
+      near_threshold: minimum zero-mean correlation of near duplicates, in (0, 1].
 
     Returns:
       The content of audit.json.
 
     Raises:
-      SourceError: there is nothing to audit.
+      SourceError: no image can be used.
       OSError: `out_dir` cannot be written.
     """
     source = open_source(source_path, class_map)

@@ -1,8 +1,7 @@
 """Builds a dataset on disk from a source; `read.load` reads it back.
 
-A dataset is a folder with a TFDS dataset (ArrayRecord, in fer/) and a manifest.json. It is built
-beside its place and moved there when complete, so a build that is killed leaves nothing that looks
-like a dataset.
+A dataset is a folder with a TFDS dataset (ArrayRecord, in fer/) and a manifest.json. It is built in a
+temporary folder and moved when complete, so an interrupted build leaves no partial dataset.
 """
 
 import contextlib
@@ -49,41 +48,40 @@ def build(
 ) -> dict[str, Any]:
     """Builds the dataset `out_dir` from `source_path` (see `recognize.open_source`).
 
-    A source with a validation split is taken as it is split. From one with train and test only, the
-    validation split is drawn out of train; from one without splits, both are drawn; see
-    `splits.stratified_group_split`. Where `out_dir` already holds the same dataset it is kept.
+    A source with a validation split keeps its splits. From a source with only train and test, the validation
+    split is drawn from train; from a source without splits, both are drawn, see
+    `splits.stratified_group_split`. If `out_dir` already has the same dataset, it is kept.
 
     Args:
-      class_map: what classes are taken for, see `classes.parse`.
-      splits: "folders" or "names", what decides the split of Kaggle's files, see `folders.open_folders`.
+      class_map: labels of classes, see `classes.parse`.
+      splits: "folders" or "names", which determine the splits of Kaggle's files, see
+        `folders.open_folders`.
       ferplus_csv: FER+'s fer2013new.csv, whose votes are joined to the images, see `ferplus_join.join`.
-      ferplus_pixels: fer2013.csv, to join them by pixels.
-      skip_bad: leave out bad rows and images (the manifest lists them) instead of stopping at the
-        first.
-      validation_fraction: share of the images it is drawn from, if it is.
-      test_fraction: likewise, of all images.
-      seed: of the drawn splits, 0 or more.
-      overwrite: replace another dataset at `out_dir`. Anything else there is never touched.
-      progress: show a progress bar and say what happens.
+      ferplus_pixels: fer2013.csv, to join the votes by pixels.
+      skip_bad: skip bad rows and images, which the manifest lists, instead of raising for the first.
+      validation_fraction: fraction of images in the validation split, if it is drawn.
+      test_fraction: likewise for the test split.
+      seed: seed of the drawn splits, 0 or more.
+      overwrite: whether to replace another dataset at `out_dir`; other files there are never changed.
+      progress: whether to show progress.
 
     Returns:
       The manifest, as in manifest.json: name, source_kind, source, notes; annotations, ["ferplus"] where
       the faces have votes, else []; splits {name: {count, class_counts: {emotion: n}, hash, order_hash}},
-      where the hashes are of the split's images without and with their order, on which a resumed run
-      depends (see `staging.split_hashes`); content_hash, of all splits and votes; image_shape [H, W, C]
-      (null when sizes differ), channels; pixel_mean and pixel_std in [0, 1], of pixel_statistics_split
-      (train, where there is one); skipped [{where, reason}]; drawn_splits {fractions, seed} or null;
-      files {path: bytes}; format_version.
+      whose hashes ignore and include the order of images (see `staging.split_hashes`); content_hash, over
+      all splits and votes; image_shape [H, W, C] (null if sizes differ), channels; pixel_mean and
+      pixel_std in [0, 1], over pixel_statistics_split (train, if there is one); skipped [{where, reason}];
+      drawn_splits {fractions, seed} or null; files {path: bytes}; format_version.
 
     Raises:
       SourceError: the source cannot be used.
-      BadRecordError: at the first bad row or image, unless `skip_bad`.
+      BadRecordError: for the first bad row or image, unless `skip_bad`.
       DatasetError: `out_dir` is occupied or cannot be written.
     """
     if not (validation_fraction >= 0 and test_fraction >= 0 and validation_fraction + test_fraction < 1):
         raise DatasetError(
             f"validation_fraction {validation_fraction} and test_fraction {test_fraction} must be "
-            "0 or more and leave something for train"
+            "0 or more, and sum to less than 1"
         )
     if seed < 0:
         raise DatasetError(f"seed {seed} must be 0 or more")
@@ -93,7 +91,7 @@ def build(
     if ferplus_csv:
         source = ferplus_join.join(source, ferplus_csv, ferplus_pixels, progress=progress)
     elif ferplus_pixels:
-        raise DatasetError("--ferplus_pixels only says how votes are joined; name their file with --ferplus")
+        raise DatasetError("--ferplus_pixels needs --ferplus, the file of the votes")
     skipped: list[dict[str, str]] = []
 
     def note_bad(error: BadRecordError) -> None:
@@ -105,7 +103,7 @@ def build(
         for record in tqdm(records, "reading", source.total, unit=" images", disable=not progress):
             staging.add(record)
         if not staging.entries:
-            raise SourceError(f"{source.path}: no image in it could be used ({len(skipped)} were bad)")
+            raise SourceError(f"{source.path}: no image can be used ({len(skipped)} are bad)")
         fractions = {"validation": validation_fraction, "test": test_fraction}
         split_of, drawn = _assign_splits(staging.entries, fractions, seed)
         manifest = _describe(source, staging.entries, split_of, skipped)
@@ -113,7 +111,9 @@ def build(
         kept = _existing(out, manifest["content_hash"], overwrite)
         if kept is not None:
             if progress:
-                print(f"{out} already holds this dataset (the same images, labels and splits): kept as it is")
+                print(
+                    f"{out} already has this dataset (same images, labels, and splits): nothing was changed"
+                )
             return kept
         _write_tfds(folder, staging, split_of, manifest, progress)
         staging.remove()
@@ -124,30 +124,30 @@ def build(
     return manifest
 
 
-# --- where it goes ---
+# --- output folder ---
 
 
 def _check_place(out: Path, source: Source) -> None:
-    """Refuses, before any work, a place that holds something else."""
+    """Refuses an output folder that contains something else."""
     if source.kind != "synthetic" and Path(source.path).is_dir():
         root = Path(source.path).expanduser().resolve()
         if out == root or root in out.parents:
-            raise DatasetError(f"--out {out} lies inside the source {root}; choose a folder outside it")
+            raise DatasetError(f"--out {out} is inside the source {root}: choose another folder")
     if not out.exists():
         return
     if not out.is_dir():
-        raise DatasetError(f"{out} is a file; choose another --out")
+        raise DatasetError(f"{out} is a file: choose another --out")
     found = {entry.name for entry in out.iterdir()}
     others = sorted(found - {MANIFEST, TFDS_FOLDER})
     if others or (found and not (out / MANIFEST).is_file()):
         raise DatasetError(
-            f"{out} exists and holds other things ({', '.join(others[:3]) or TFDS_FOLDER}), which are left "
-            "alone; choose another --out or empty the folder yourself"
+            f"{out} contains other files ({', '.join(others[:3]) or TFDS_FOLDER}), which are not "
+            "deleted: choose another --out, or empty the folder"
         )
 
 
 def _existing(out: Path, new_hash: str, overwrite: bool) -> dict[str, Any] | None:
-    """Returns the manifest at `out` if it is this dataset, complete; None if there is nothing to be kept."""
+    """Returns the manifest at `out` if it is this dataset and complete; None if there is nothing to keep."""
     if not (out / MANIFEST).is_file():
         return None
     try:
@@ -161,7 +161,7 @@ def _existing(out: Path, new_hash: str, overwrite: bool) -> dict[str, Any] | Non
     if overwrite:
         return None
     raise DatasetError(
-        f"{out} holds another dataset (made from {manifest['source']}, content hash "
+        f"{out} contains another dataset (made from {manifest['source']}, content hash "
         f"{manifest['content_hash'][:12]}; this one has {new_hash[:12]}); choose another "
         "--out, or give --overwrite to replace it"
     )
@@ -169,7 +169,7 @@ def _existing(out: Path, new_hash: str, overwrite: bool) -> dict[str, Any] | Non
 
 @contextlib.contextmanager
 def _building_folder(out: Path) -> Iterator[Path]:
-    """Yields an empty folder beside `out`, locked, and removes it at the end if it is still there."""
+    """Yields an empty, locked temporary folder next to `out`; removes it at the end."""
     folder = out.parent / f".{out.name}.building"
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder, os.O_RDONLY)
@@ -177,13 +177,13 @@ def _building_folder(out: Path) -> Iterator[Path]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(lock)
-        raise DatasetError(f"another process is building {out} now; wait for it to end") from error
+        raise DatasetError(f"another process is building {out}: wait for it") from error
     try:
-        for entry in folder.iterdir():  # what a killed build left
+        for entry in folder.iterdir():  # left by an interrupted build
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         yield folder
     finally:
-        # moved by now if all went well, and another process may already build at its place
+        # already moved after success; another process may be building there
         if folder.exists() and os.path.samestat(os.stat(folder), os.fstat(lock)):
             shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
@@ -201,7 +201,7 @@ def _explaining_os_errors(out: Path) -> Iterator[None]:
 
 
 def _move_into_place(folder: Path, out: Path) -> None:
-    """Renames; a dataset that is being replaced is first renamed away, then deleted."""
+    """Renames the folder; a replaced dataset is renamed first, then deleted."""
     old = out.parent / f".{out.name}.replaced"
     if (out / MANIFEST).exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -210,13 +210,13 @@ def _move_into_place(folder: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-# --- what it holds ---
+# --- content ---
 
 
 def _assign_splits(
     entries: list[Entry], fractions: dict[str, float], seed: int
 ) -> tuple[list[str], dict[str, float]]:
-    """Returns each entry's split, and the fractions of the splits that had to be drawn ({} when none)."""
+    """Returns each entry's split, and the fractions of the drawn splits ({} for none)."""
     given, drawn = {entry.split for entry in entries}, {}
     if given <= {None, "train"}:
         drawn = {name: share for name, share in fractions.items() if share}
@@ -241,7 +241,7 @@ def _assign_splits(
 def _describe(
     source: Source, entries: list[Entry], splits: list[str], skipped: list[dict[str, str]]
 ) -> dict[str, Any]:
-    """Returns the manifest without drawn splits and files."""
+    """Returns the manifest without drawn_splits and files."""
     channels = 3 if any(len(entry.shape) == 3 for entry in entries) else 1
     sizes = {entry.shape[:2] for entry in entries}
     members: dict[str, list[Entry]] = {name: [] for name in SPLITS}
@@ -306,10 +306,10 @@ def _write_tfds(
     examples: Any = {name: functools.partial(examples_of, name) for name in manifest["splits"]}
     builder = FerBuilder(examples=examples, channels=channels, votes=votes, data_dir=folder)
     try:
-        # TFDS announces the temporary folder on stdout
+        # TFDS prints the temporary folder
         with bar, contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare()
-    except RuntimeError as error:  # what ArrayRecord raises when it cannot write
+    except RuntimeError as error:  # from ArrayRecord
         cause = re.search(r"No space left on device", str(error))
         raise OSError(errno.ENOSPC, cause[0]) if cause else error from error
-    shutil.rmtree(folder / "downloads", ignore_errors=True)  # TFDS makes it, empty
+    shutil.rmtree(folder / "downloads", ignore_errors=True)  # empty, from TFDS

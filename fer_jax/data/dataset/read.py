@@ -1,4 +1,4 @@
-"""Reads a prepared dataset into memory, or streams it if it does not fit. Needs no TensorFlow."""
+"""Reads a prepared dataset into memory, or streams it from disk; needs no TensorFlow."""
 
 import contextlib
 import json
@@ -26,16 +26,15 @@ _FIELDS = frozenset(
 
 
 class DatasetError(ValueError):
-    """A dataset that cannot be written or used; the message says what to do."""
+    """A dataset that cannot be written or read; the message says what to do."""
 
 
 def read_manifest(data_dir: str | Path) -> dict[str, Any]:
     """Returns the manifest of a dataset, see `build.build`.
 
     Raises:
-      FileNotFoundError: when `data_dir` is not a dataset; the message holds the command that makes
-        one.
-      DatasetError: when it is damaged or of another version.
+      FileNotFoundError: `data_dir` is not a dataset; the message gives the command that makes one.
+      DatasetError: the dataset is damaged or has another version.
     """
     path = Path(data_dir).expanduser() / MANIFEST
     if not path.is_file():
@@ -52,7 +51,7 @@ def read_manifest(data_dir: str | Path) -> dict[str, Any]:
         raise DatasetError(f"{path} is damaged ({error}); {advice}") from error
     if version != FORMAT_VERSION:
         raise DatasetError(f"{path} has format version {version}, expected {FORMAT_VERSION}; {advice}")
-    manifest.setdefault("annotations", [])  # missing in datasets built before FER+ was read
+    manifest.setdefault("annotations", [])  # missing in datasets of older versions
     if missing := sorted(_FIELDS - manifest.keys()):
         raise DatasetError(f"{path} is damaged (it lacks {', '.join(missing)}); {advice}")
     for name, size in manifest["files"].items():
@@ -65,7 +64,7 @@ def read_manifest(data_dir: str | Path) -> dict[str, Any]:
 
 
 def describe(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Returns what the metadata of checkpoints and reports keeps of a manifest."""
+    """Returns the fields of a manifest that checkpoints and reports store."""
     return {key: manifest[key] for key in ("name", "source_kind", "splits")}
 
 
@@ -77,10 +76,9 @@ def load(
     Args:
       data_dir: the dataset's folder.
       split: "train", "validation" or "test".
-      image_size: side in pixels to which each face is resized (antialiased, without keeping its
-        aspect ratio); needed only where the images differ in size.
-      max_bytes: a split that takes more when decoded is not kept in memory: its `images` then
-        decode what is accessed.
+      image_size: side in pixels to resize faces to (antialiased, without keeping the aspect ratio);
+        needed only if images differ in size.
+      max_bytes: a split whose decoded images are larger is streamed: its `images` decode on access.
 
     Raises:
       FileNotFoundError: `data_dir` is not a dataset.
@@ -95,14 +93,14 @@ def load(
         shape = tuple(manifest["image_shape"])
     else:
         raise DatasetError(
-            f"the images of {data_dir} differ in size: give image_size, the side in pixels to resize them "
-            "to; in training with --config.data.image_size=48"
+            f"the images of {data_dir} differ in size: set image_size, the side in pixels to resize them "
+            "to; in training, --config.data.image_size=48"
         )
     source = _Source(data_dir, split)
     count = manifest["splits"][split]["count"]
     if len(source) != count:
         raise DatasetError(
-            f"{data_dir}: {split} holds {len(source)} images, its manifest says {count}; {_repair(data_dir)}"
+            f"{data_dir}: {split} has {len(source)} images, but the manifest {count}; {_repair(data_dir)}"
         )
     keep = count * int(np.prod(shape)) <= max_bytes
     images = np.empty((count, *shape), np.uint8) if keep else StreamedImages(source, np.arange(count), shape)
@@ -123,7 +121,7 @@ def load(
 
 
 class StreamedImages:
-    """Images uint8 [N, H, W, C] that stay on disk; indexing by integers or slices decodes them."""
+    """Images uint8 [N, H, W, C] on disk, decoded when indexed by integers or slices."""
 
     dtype = np.dtype(np.uint8)
 
@@ -157,7 +155,7 @@ class _Source:
     """
 
     def __init__(self, data_dir: str | Path, split: str):
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TFDS may import TensorFlow where it is there
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TFDS may import TensorFlow
         import tensorflow_datasets as tfds
 
         self._data_dir, self._split = data_dir, split
@@ -171,7 +169,7 @@ class _Source:
         return len(self._records)
 
     def fetch(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """Returns the records at `indices`: "image" (PNG), "label", "id", and "votes", if there are any."""
+        """Returns the records at `indices`: "image" (PNG), "label", "id", and "votes" if present."""
         with self._naming_damage():
             return self._records.__getitems__(indices)
 
@@ -179,7 +177,7 @@ class _Source:
     def _naming_damage(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # TFDS and ArrayRecord raise many kinds and name no file.
+        except Exception as error:  # TFDS and ArrayRecord raise many types, without the file name
             place = Path(self._data_dir, TFDS_FOLDER)
             raise DatasetError(
                 f"the {self._split} split in {place} cannot be read ({error}); {_repair(self._data_dir)}"

@@ -1,7 +1,7 @@
-"""Stages a source on disk: every image checked, PNG-encoded to one file, and measured.
+"""Stages a source on disk: validates images, encodes them as PNG into one file, and measures them.
 
-Splits, statistics, and the content hash need all records but no pixels: about half a kilobyte an image
-stays in memory, whatever its size.
+Splits, statistics, and the content hash need all records, but not their pixels, so only about half a kilobyte
+per image stays in memory.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ class Entry:
 
 
 class Staging:
-    """A file with PNG images end to end, and an `Entry` for each."""
+    """A file of concatenated PNG images, with an `Entry` for each."""
 
     def __init__(self, path: Path):
         self.entries: list[Entry] = []
@@ -42,7 +42,7 @@ class Staging:
         self._path = path
 
     def add(self, record: Record) -> None:
-        """Writes a record's image and keeps the rest."""
+        """Writes a record's image to the file and its entry to memory."""
         png, values = _encode_png(record.image), record.image.astype(np.float64)
         entry = Entry(
             record.label, record.split, record.id, record.image.shape, pixel_digest(record.image),
@@ -73,7 +73,7 @@ def _encode_png(image: np.ndarray) -> bytes:
 
 
 def statistics(entries: Iterable[Entry]) -> tuple[float, float]:
-    """Returns mean and standard deviation of all pixel values, scaled to [0, 1]."""
+    """Returns the mean and standard deviation of all pixel values, scaled to [0, 1]."""
     numbers = np.array([(e.shape[0] * e.shape[1], e.mean, e.mean_square) for e in entries])
     weights = numbers[:, 0] / numbers[:, 0].sum()
     mean = float(weights @ numbers[:, 1])
@@ -82,16 +82,16 @@ def statistics(entries: Iterable[Entry]) -> tuple[float, float]:
 
 
 def content_hash(entries: Iterable[Entry], splits: Iterable[str]) -> str:
-    """Returns SHA-256 over each image's split, label, pixels, and votes; order and ids do not matter."""
+    """Returns the SHA-256 over splits, labels, pixels, and votes, independent of order and IDs."""
     lines = (f"{s} {_line(e, e.votes)}" for e, s in zip(entries, splits, strict=True))
     return _sha256(sorted(lines))
 
 
 def split_hashes(entries: Iterable[Entry]) -> dict[str, str]:
-    """Returns SHA-256 over the images of one split.
+    """Returns the SHA-256 over the images of one split.
 
-    "hash" is of labels and pixels in any order. Votes do not change it, so that leaks are found between
-    datasets with and without them. "order_hash" is of labels, pixels, and votes in this order.
+    "hash" covers labels and pixels in any order, without votes, so that leaks are found between datasets with
+    and without votes. "order_hash" covers labels, pixels, and votes in this order.
     """
     entries = list(entries)
     return {

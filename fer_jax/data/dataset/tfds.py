@@ -1,4 +1,4 @@
-"""Defines the dataset for TensorFlow Datasets. This module imports TFDS (but not TensorFlow)."""
+"""Defines the dataset for TensorFlow Datasets; imports TFDS, but not TensorFlow."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -9,14 +9,14 @@ import tensorflow_datasets as tfds
 from fer_jax.data import ferplus
 from fer_jax.data.emotions import EMOTIONS
 
-# Features of one face: a PNG, its label, its id in the source and, where there are any, its votes.
+# An example: PNG, label, ID in the source, and votes, if any.
 Example = dict[str, Any]
 
 
 class FerBuilder(tfds.core.GeneratorBasedBuilder):
-    """A builder that writes faces, already PNG-encoded, as ArrayRecord files.
+    """A builder that writes PNG-encoded faces to ArrayRecord files.
 
-    PNG bytes are written as they are: TFDS would need TensorFlow to encode arrays.
+    Takes PNG bytes, because TFDS would need TensorFlow to encode arrays.
     """
 
     name = "fer"
@@ -30,10 +30,10 @@ class FerBuilder(tfds.core.GeneratorBasedBuilder):
         votes: bool,
         **kwargs: Any,
     ):
-        """Builds from `examples`: for each split a function that yields its faces, in order.
+        """Builds from `examples`, a function for each split that yields its examples in order.
 
-        An example is {"image": PNG bytes, "label": int, "id": str} and, with `votes`, "votes", uint8 [10];
-        `channels` (1 or 3) is that of all PNGs.
+        An example is {"image": PNG bytes, "label": int, "id": str} and, with `votes`, "votes", uint8 [10].
+        All PNGs have `channels` (1 or 3) channels.
         """
         self._examples = examples
         self._channels = channels

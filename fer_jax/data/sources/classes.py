@@ -1,4 +1,4 @@
-"""Decides what the classes of a source are: by their names, by --map, or by a dataset's numbering."""
+"""Maps the classes of a source to labels: by name, by --map, or by a dataset's numbering."""
 
 import re
 import unicodedata
@@ -8,10 +8,10 @@ from pathlib import Path
 from fer_jax.data.emotions import EMOTIONS, UnknownEmotionError, canonical, emotion_id
 from fer_jax.data.sources.record import SourceError
 
-DROP = "drop"  # instead of an emotion, for classes that are left out
+DROP = "drop"  # instead of an emotion, for classes to leave out
 FER2013 = {str(number): emotion for number, emotion in enumerate(EMOTIONS)}
 
-# How datasets number their classes, where that is not FER2013's order.
+# Class numbers of datasets that differ from FER2013's.
 NUMBERINGS = {
     "AffectNet": (0, "neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", DROP),
     "RAF-DB": (1, "surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"),
@@ -19,16 +19,16 @@ NUMBERINGS = {
 
 
 def parse(words: Sequence[str]) -> dict[str, str]:
-    """Parses what the command line says of classes.
+    """Parses the values of --map.
 
     Args:
-      words: each CLASS=EMOTION, or CLASS=drop to leave the class out.
+      words: CLASS=EMOTION, or CLASS=drop to leave a class out.
 
     Returns:
       {class, as `key` writes it: one of `EMOTIONS` or `DROP`}.
 
     Raises:
-      SourceError: a word is not of that form, names no emotion, or contradicts another.
+      SourceError: a value is malformed, has an unknown emotion, or contradicts another.
     """
     result: dict[str, str] = {}
     for word in words:
@@ -42,12 +42,12 @@ def parse(words: Sequence[str]) -> dict[str, str]:
         except UnknownEmotionError as error:
             raise SourceError(f"--map {word}: {error}; or {DROP}, to leave the class out") from error
         if result.setdefault(key(name), target) != target:
-            raise SourceError(f"--map {word}: {name} was mapped to {result[key(name)]} already")
+            raise SourceError(f"--map {word}: {name} is already mapped to {result[key(name)]}")
     return result
 
 
 def key(name: str) -> str:
-    """Returns a class's name without case and in one Unicode form (macOS writes another)."""
+    """Returns a class name in a canonical form: casefolded and Unicode-normalized."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -59,17 +59,17 @@ def labels(
     *,
     noun: str = "class folder",
 ) -> dict[str, int | None]:
-    """Returns the label of each class, None for those that are left out.
+    """Returns the label of each class, None for classes to leave out.
 
     Args:
       where: the source.
-      names: of its classes, in words or numbers.
-      class_map: what the user says of them, by `parse`; goes before names and numbers.
-      numbering: what the numbers stand for that the user says nothing of; {} if that is not known.
-      noun: what messages call a class.
+      names: class names or numbers.
+      class_map: from `parse`; takes precedence over names and numbers.
+      numbering: emotions by number; {} if unknown.
+      noun: word for a class in messages.
 
     Raises:
-      SourceError: a class is not known, or one that the user names is not there.
+      SourceError: a class is unknown, or a class in `class_map` does not exist.
     """
     if missing := sorted(class_map.keys() - set(map(key, names))):
         raise SourceError(
@@ -86,7 +86,7 @@ def labels(
 
 
 def notes(class_map: Mapping[str, str], counts: Mapping[str, int]) -> list[str]:
-    """Returns what a map did to the images of each class that it names, counted by `key`."""
+    """Describes the effect of --map on each class, with image counts by `key`."""
     found = []
     for name, target in class_map.items():
         done = "left out" if target == DROP else f"taken as {target}"
@@ -95,13 +95,13 @@ def notes(class_map: Mapping[str, str], counts: Mapping[str, int]) -> list[str]:
 
 
 def numbered(dataset: str) -> dict[str, str]:
-    """Returns what the numbers of a dataset in `NUMBERINGS` stand for."""
+    """Returns the emotions by number of a dataset in `NUMBERINGS`."""
     first, *emotions = NUMBERINGS[dataset]
     return {str(number): emotion for number, emotion in enumerate(emotions, first)}
 
 
 def foreign_numbering(where: Path | str, names: set[str]) -> str | None:
-    """Returns the dataset whose numbers these may be, and flags that name its classes; None if unknown."""
+    """Guesses the dataset of numbered classes; returns its name and --map flags, None if unknown."""
     path = _letters(str(Path(where).absolute()))
     for dataset in NUMBERINGS:
         known = numbered(dataset)
@@ -115,18 +115,18 @@ def _advice(where: Path | str, names: set[str], name: str, noun: str) -> str:
     are_folders = noun == "class folder"
     if not name.isdigit():
         return (
-            f"say what it is (--map {name}={DROP} leaves it out, --map {name}=disgust takes it as disgust)"
+            f"map it (--map {name}={DROP} leaves it out, --map {name}=disgust labels it disgust)"
         ) + ", rename the folder or move it out of the source" * are_folders
     if are_folders:
         advice = (
-            "numbers are only understood as 0 to 6, all seven, in the order of FER2013; datasets differ in "
-            "how they count, so give these folders the names of their emotions, or say them by --map "
-            f"{name}=EMOTION"
+            "only the numbers 0 to 6, all seven, are accepted, in the order of FER2013; other datasets "
+            "number their classes differently, so rename the folders after their emotions, or map them with "
+            f"--map {name}=EMOTION"
         )
     else:
-        advice = f"datasets differ in how they count: say what each number is, by --map {name}=EMOTION"
+        advice = f"datasets number their classes differently: map each number with --map {name}=EMOTION"
     numbering = foreign_numbering(where, names)
-    return f"{advice}; if they are {numbering}" if numbering else advice
+    return f"{advice}; if these are {numbering}" if numbering else advice
 
 
 def _letters(text: str) -> str:

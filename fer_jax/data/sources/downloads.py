@@ -1,4 +1,4 @@
-"""Downloads datasets from Kaggle and the Hugging Face Hub, through their own libraries."""
+"""Downloads datasets from Kaggle and the Hugging Face Hub with their own libraries."""
 
 import importlib
 from pathlib import Path
@@ -8,15 +8,15 @@ from fer_jax.data.sources.record import SourceError
 
 
 class _Hub(NamedTuple):
-    """A place that datasets are downloaded from.
+    """A hub of datasets.
 
     Attributes:
       title: its name.
-      package: the library.
-      function: of the library, which takes a dataset's name and returns the folder that it is in.
-      arguments: of the function, besides the name.
-      extra: of fer_jax, which installs the library.
-      cache: where the library keeps what it has downloaded, and what moves it.
+      package: its library.
+      function: function of the library that takes a dataset's name and returns its folder.
+      arguments: further arguments of the function.
+      extra: extra of fer_jax that installs the library.
+      cache: cache folder of the library, and the variable that sets it.
     """
 
     title: str
@@ -43,10 +43,10 @@ HUBS = {
 
 
 def fetch(source: str) -> Path:
-    """Returns the folder of a dataset, downloaded if the library has it not in its cache.
+    """Returns the folder of a dataset, downloading it if it is not cached.
 
     Args:
-      source: one of `HUBS` and the dataset's name there, such as kaggle:msambare/fer2013.
+      source: one of `HUBS` and the name of a dataset, such as kaggle:msambare/fer2013.
 
     Raises:
       SourceError: the library is not installed, or the download fails; the message says what to do.
@@ -60,13 +60,13 @@ def fetch(source: str) -> Path:
     except ImportError as error:
         raise SourceError(
             f"{source} needs the package {hub.package}: pip install 'fer_jax[{hub.extra}]'; or download the "
-            "dataset by hand and give its folder as the source"
+            "dataset manually and give its folder as the source"
         ) from error
     try:
         return Path(getattr(library, hub.function)(name, **hub.arguments))
-    except Exception as error:  # the libraries raise those of several others
+    except Exception as error:  # the libraries raise exceptions of other packages
         raise SourceError(
             f"{source} cannot be downloaded from {hub.title} ({type(error).__name__}: {error}): check the "
-            "name, the network, and whether the dataset asks for a login or consent; or download it yourself "
-            f"and give its folder as the source. Earlier downloads are in {hub.cache}"
+            "name, the network connection, and whether the dataset requires a login or consent; or download "
+            f"it manually and give its folder as the source. Downloads are cached in {hub.cache}"
         ) from error

@@ -1,18 +1,18 @@
-"""Paints faces with NumPy, many at once: a shape is a signed distance, softened over one pixel.
+"""Renders batches of faces with NumPy: shapes are signed distances, antialiased over one pixel.
 
-Arrays are float32 [B, S, S], numbers of a face [B, 1, 1]. Lengths are in half the image's side, with x to the
-right and y down from the middle of the face. Only sums, products, quotients and square roots reach a pixel,
-so every machine draws the same faces.
+Arrays are float32 [B, S, S], numbers per face [B, 1, 1]. Lengths are in units of half the image side, with x
+to the right and y down from the center of the face. Pixels use only sums, products, quotients, and square
+roots, so faces are identical on every machine.
 """
 
 import numpy as np
 
 SIDE = 48
-NUM_DICE = 192  # random numbers that are enough for one face
+NUM_DICE = 192  # random numbers per face
 
 
 class Dice:
-    """The faces' random numbers, uniform in [0, 1), float32 [B, K], taken one column after the other."""
+    """Random numbers of faces, uniform in [0, 1), float32 [B, K], consumed column by column."""
 
     def __init__(self, uniform: np.ndarray):
         self._columns = iter(uniform.T)
@@ -32,12 +32,12 @@ class Dice:
 
 
 class Painter:
-    """A batch of people and the canvases on which they are painted."""
+    """A batch of people, and their canvases."""
 
     def __init__(self, dice: Dice, batch: int):
         self.dice = dice
         self.skin = dice.between(0.38, 0.80)
-        # Hair and brows from much darker to a little lighter than the skin, never the same.
+        # Hair and brows are much darker to a little lighter than the skin.
         self.hair = self.skin * dice.between(0.12, 0.6)
         light = dice.chance(0.15)
         self.hair = self.hair + light * (self.skin * 1.2 + 0.05 - self.hair)
@@ -45,10 +45,10 @@ class Painter:
         self._pose(batch)
 
     def paint(self, e: dict[str, np.ndarray], noise: np.ndarray) -> np.ndarray:
-        """Returns images uint8 [B, S, S] of faces with an expression; the dice decide everything else.
+        """Returns images uint8 [B, S, S] of faces with an expression; everything else is random.
 
         Args:
-          e: the expression's numbers, each float32 [B, 1, 1]; see `synthetic._REST`.
+          e: parameters of the expression, each float32 [B, 1, 1]; see `synthetic._REST`.
           noise: standard normal, float32 [B, S, S].
         """
         e = {name: value * (1 + self.dice.jitter(0.15)) for name, value in e.items()}
@@ -66,7 +66,7 @@ class Painter:
         dice = self.dice
         line = (np.arange(SIDE, dtype=np.float32) + 0.5) * (2 / SIDE) - 1
         self.u, self.v = line[None, None, :], line[None, :, None]
-        t = dice.jitter(0.14)  # the tangent of half the angle: no trigonometry, up to 16 degrees
+        t = dice.jitter(0.14)  # tangent of half the angle, up to 16 degrees
         cos, sin = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
         zoom = dice.between(0.95, 1.16)
         shear, aspect = dice.jitter(0.12), dice.between(0.94, 1.06)
@@ -74,12 +74,12 @@ class Painter:
         self.x = (cos * u + sin * v) / (zoom * aspect)
         self.y = (cos * v - sin * u) / zoom + shear * self.x
         self.x = self.x + np.zeros((batch, SIDE, SIDE), np.float32)
-        self.pixels = SIDE / 2 * zoom  # pixels to a unit of length
-        # A turn of the head moves the features over the skull and narrows the far side.
+        self.pixels = SIDE / 2 * zoom  # pixels per unit of length
+        # Turning the head moves the features and narrows the far side.
         self.yaw, self.pitch = dice.jitter(1.0), dice.jitter(1.0)
 
     def cover(self, distance: np.ndarray) -> np.ndarray:
-        """Returns the share of each pixel that a shape covers, from the distance to its edge (> 0 inside)."""
+        """Returns the coverage of each pixel, from the distance to the edge of a shape (> 0 inside)."""
         return np.clip(distance * self.pixels + 0.5, 0, 1)
 
     def put(self, cover: np.ndarray, shade: np.ndarray | float):
@@ -90,7 +90,7 @@ class Painter:
         dice = self.dice
         self.canvas = dice.between(0.1, 0.9) + dice.jitter(0.4) * self.u + dice.jitter(0.4) * self.v
         self.canvas = self.canvas + np.zeros_like(self.x)
-        # Shoulders and neck; long hair hangs before them.
+        # Shoulders and neck; long hair covers them.
         clothes, width = dice.between(0.1, 0.9), dice.between(0.7, 1.0)
         x, y = self.x, self.y
         self.put(self.cover(y - 1.0 - 0.35 * x * x / width), clothes)
@@ -113,7 +113,7 @@ class Painter:
         self.light = side
         shade = self.skin * (1.04 + side * x - round_ * (1 - self.inside) ** 2)
         self.put(self.cover(0.4 * self.inside), shade)
-        # The features' coordinates: on a turned head they lie to the side and are foreshortened.
+        # Coordinates of the features: shifted and foreshortened on a turned head.
         self.fx = x - 0.14 * self.yaw
         self.fx = self.fx * (1 + 0.18 * self.yaw * self.fx)
         self.fy = y - 0.07 * self.pitch
@@ -155,7 +155,7 @@ class Painter:
         x, y = abs(self.fx) - apart, self.fy + 0.14
         t = x / width
         almond = np.maximum(1 - t * t, -1)
-        # A slanted lid may cross the lower one, but an eye never turns inside out.
+        # A slanted upper lid may cross the lower one, but the opening stays non-negative.
         upper = y + e["eye_top"] * almond + e["lid_slope"] * x * 0.3
         lower = e["eye_bottom"] * almond - y
         socket = np.minimum(np.minimum(upper, lower) + 0.10, 0.5 * almond)
@@ -217,7 +217,7 @@ class Painter:
         self.put(gap * self.cover(teeth) * (e["teeth"] > 0.1), dice.between(0.8, 0.97))
         tongue = 0.12 - np.sqrt(x * x + 0.7 * (y - e["open_bottom"] - 0.02) ** 2)
         self.put(np.clip(e["tongue"], 0, 1) * self.cover(tongue), self.skin * 0.78)
-        # Closed lips meet in a dark seam; the more they part, the fainter it gets.
+        # Closed lips have a dark seam, which fades as they part.
         seam = np.minimum(0.022 - abs(y + top), ends + 0.015)
         parted = np.clip((e["open_top"] + e["open_bottom"]) / 0.1, 0, 1)
         self.put((0.9 - 0.6 * parted) * self.cover(seam), self.ink * 0.8)
@@ -229,7 +229,7 @@ class Painter:
         bald = dice.chance(0.12)
         line = dice.between(-0.72, -0.56) + dice.between(-0.2, 0.9) * x * x + dice.jitter(0.5) * x
         cap = np.minimum(0.4 * self.inside + dice.between(0.03, 0.10), line - y)
-        # Locks: a triangle wave across the hair, which also frays its edge.
+        # Locks: a triangle wave across the hair, also at its edge.
         wave = abs((x * dice.between(4, 9) + y * dice.jitter(6)) % 2 - 1) - 0.5
         cap = cap + dice.between(0, 0.12) * wave
         self.put((1 - bald) * self.cover(cap), self.hair * (1 + dice.between(0, 0.6) * wave) + 0.02)
@@ -260,7 +260,7 @@ class Painter:
         self.put(hand * self.cover(reach), self.skin * (1.0 - 3.5 * np.maximum(finger - 0.045, 0)))
 
     def _develop(self, noise: np.ndarray) -> np.ndarray:
-        """Applies light, lens and sensor."""
+        """Applies lighting, blur, and noise."""
         dice, image = self.dice, self.canvas
         image *= 1 + dice.jitter(0.45) * self.u + dice.jitter(0.35) * self.v
         image = _blur(image, 0.22 * dice.between(0, 1) * dice.between(0, 1))

@@ -1,4 +1,4 @@
-"""Joins FER+'s votes to the images of a source, by row or by pixels."""
+"""Joins FER+ votes to the images of a source, by row or by pixels."""
 
 import collections
 import dataclasses
@@ -15,18 +15,19 @@ from fer_jax.data.sources.recognize import open_source
 from fer_jax.data.sources.record import BadRecordError, Record, Source, SourceError, split_name
 from fer_jax.data.splits import pixel_digest
 
-# JPEG of quality 95 leaves all images of FER2013 a correlation of .994 and more with their rows, JPEG of
-# quality 75 one in 5,000 less than this. One in 50 has another image this like it; its own row is more so.
+# At JPEG quality 95 all images of FER2013 have a correlation of at least .994 with their rows; at quality 75,
+# one in 5,000 has less than this. One in 50 images has another image this similar, but its own row
+# is more similar.
 SAME_IMAGE = 0.97
-# A row is as similar as the best one when its distance, 1 - correlation, is at most 1.25 times that of the
-# best plus this: compression may reverse the order of such rows.
+# A row ties with the best one if its distance, 1 - correlation, is at most 1.25 times the best distance plus
+# this: compression may reverse the order of such rows.
 _AS_SIMILAR = 0.0005
 
 _BY_ROW = ("fer2013_csv", "icml_csv")
-# The votes elect FER2013's own label for .63 of the images, and for .23 where the rows are shuffled.
+# The majority vote is FER2013's own label for .63 of the images, and for .23 if the rows are shuffled.
 _AGREEMENT = 0.45
-_ENOUGH = 100  # images to judge that by
-_OTHERWISE = "for other copies name the challenge's file too, with --ferplus_pixels fer2013.csv"
+_ENOUGH = 100  # images needed for this check
+_OTHERWISE = "for other copies add --ferplus_pixels fer2013.csv, the challenge's file"
 
 
 @dataclasses.dataclass
@@ -53,36 +54,34 @@ class Votes:
 def join(
     source: Source, votes_csv: str | Path, pixels_csv: str | Path | None = None, *, progress: bool = True
 ) -> Source:
-    """Returns the source with FER+'s votes on its records.
+    """Returns the source with FER+ votes on its records.
 
     Args:
-      source: of FER2013 or a copy of it. Without `pixels_csv` it must be a CSV file with a Usage column
-        whose rows are those of `votes_csv`, in the same order; it may lack the last splits.
+      source: FER2013 or a copy of it. Without `pixels_csv` it must be a CSV file with a Usage column and the
+        rows of `votes_csv`, in the same order; it may lack the last splits.
       votes_csv: Microsoft's fer2013new.csv.
       pixels_csv: the challenge's fer2013.csv, for sources of images: an image gets the votes of the row with
-        the same pixels, else of the most similar row, if the correlation is at least `SAME_IMAGE`. Where
-        several rows are (nearly) as similar, their votes have to be the same, or those of the rows with the
-        image's split and label. Where Kaggle's file names tell an image's split, only rows of this split
-        count. Images without a row get zeros; the source's notes count them.
+        the same pixels, or else of the most similar row with a correlation of at least `SAME_IMAGE`. Tied
+        rows must have the same votes, or those with the image's split and label must. If Kaggle's file
+        names state the split, only rows of this split are considered. Images without a row get zeros; the
+        notes of the source count them.
       progress: show a progress bar.
 
     Raises:
-      SourceError: a file cannot be used, or the two do not belong together; here or when the source is read.
-        The message names file and row.
+      SourceError: a file cannot be used, or the files do not match, here or when the source is read; the
+        message names file and row.
     """
     votes = read_votes(votes_csv)
     if pixels_csv is not None:
         reference = open_source(pixels_csv)
         if reference.kind not in _BY_ROW:
-            raise SourceError(
-                f"{pixels_csv} is not the challenge's fer2013.csv, in which to look for the images"
-            )
+            raise SourceError(f"{pixels_csv} is not the challenge's fer2013.csv")
         return _by_pixels(source, _by_row(reference, votes), votes, progress)
     if source.kind in _BY_ROW:
         return _by_row(source, votes)
     raise SourceError(
-        f"{source.path} has no rows to join those of {votes.path.name} to: name the challenge's file too, "
-        "with --ferplus_pixels fer2013.csv, in which the images are then looked for"
+        f"{source.path} has no rows that match those of {votes.path.name}: add --ferplus_pixels fer2013.csv, "
+        "the challenge's file, to match images by pixels"
     )
 
 
@@ -90,7 +89,7 @@ def read_votes(path: str | Path) -> Votes:
     """Reads fer2013new.csv; the columns may be in any order.
 
     Raises:
-      SourceError: it cannot be read, or holds something else; the message names the row.
+      SourceError: the file cannot be read, or has other content; the message names the row.
     """
     path = Path(path).expanduser()
     try:
@@ -108,7 +107,7 @@ def read_votes(path: str | Path) -> Votes:
     except CsvError as error:
         raise SourceError(str(error)) from error
     if not rows:
-        raise SourceError(f"{path} has a header and no votes; download FER+'s fer2013new.csv again")
+        raise SourceError(f"{path} has a header, but no votes; download FER+'s fer2013new.csv again")
     numbers, splits, counts = map(list, zip(*rows, strict=True))
     return Votes(path, splits, np.array(counts, np.uint8), numbers)
 
@@ -139,7 +138,7 @@ def _by_row(source: Source, votes: Votes) -> Source:
             if index == len(votes.rows):
                 raise SourceError(
                     f"{source.path} has more rows than {votes.path}, which ends with row {votes.rows[-1]}: "
-                    "give the whole fer2013new.csv"
+                    "give the complete fer2013new.csv"
                 )
             if isinstance(item, Record):
                 _check_split(item, votes, index)
@@ -147,17 +146,17 @@ def _by_row(source: Source, votes: Votes) -> Source:
                 judged += elected[index] != ferplus.LEFT_OUT
                 agreeing += elected[index] == item.label
             yield item
-        # Missing rows are fine if they are whole splits at the end; a truncated split may be a selection.
+        # Entire splits may be missing at the end; a truncated split could be a selection.
         count = index + 1
         if 0 < count < len(votes.rows) and votes.splits[count] == votes.splits[count - 1]:
             raise SourceError(
-                f"{source.path} ends where {votes.where(count)} continues with the same Usage: the file must "
-                f"have all rows of each split that it has; {_OTHERWISE}"
+                f"{source.path} ends where {votes.where(count)} continues with the same Usage: each split in "
+                f"the file must be complete; {_OTHERWISE}"
             )
         if judged >= _ENOUGH and agreeing < _AGREEMENT * judged:
             raise SourceError(
-                f"the rows of {source.path} and {votes.path} do not belong together: their emotions agree "
-                f"for {agreeing / judged:.0%} of the images, in the challenge's file for 63%. The rows must "
+                f"the rows of {source.path} and {votes.path} do not match: their emotions agree for "
+                f"{agreeing / judged:.0%} of the images, but for 63% in the challenge's file. The rows must "
                 f"be in its order; {_OTHERWISE}"
             )
 
@@ -168,13 +167,13 @@ def _by_row(source: Source, votes: Votes) -> Source:
 def _check_split(record: Record, votes: Votes, index: int) -> None:
     if record.split is None:
         raise SourceError(
-            f"{record.where} has no Usage by which to check that it belongs to {votes.where(index)}: the "
+            f"{record.where} has no Usage to check that it matches {votes.where(index)}: the "
             f"file needs that column; {_OTHERWISE}"
         )
     if record.split != votes.splits[index]:
         raise SourceError(
-            f"{record.where} is of {record.split}, {votes.where(index)} of {votes.splits[index]}: the rows "
-            f"must be those of the challenge's file, in its order; {_OTHERWISE}"
+            f"{record.where} is in {record.split}, but {votes.where(index)} in {votes.splits[index]}: the "
+            f"rows must be those of the challenge's file, in its order; {_OTHERWISE}"
         )
 
 
@@ -197,7 +196,7 @@ def _by_pixels(source: Source, reference: Source, votes: Votes, progress: bool) 
             found[image.id] = of_row
     if not found:
         raise SourceError(
-            f"no image of {source.path} is in {reference.path}: FER+ has votes for FER2013 only; leave out "
+            f"no image of {source.path} is in {reference.path}: FER+ has votes only for FER2013; drop "
             "--ferplus"
         )
     nothing = np.zeros(len(ferplus.COLUMNS), np.uint8)
@@ -210,29 +209,29 @@ def _by_pixels(source: Source, reference: Source, votes: Votes, progress: bool) 
 
     note = (
         f"FER+ votes of {votes.path.name} joined by the pixels in {Path(reference.path).name}: "
-        f"{counts['same']:,} images by the same pixels, {counts['similar']:,} by a correlation of "
-        f"{SAME_IMAGE} and more; without votes are {counts['unknown']:,} images that are not in it and "
-        f"{counts['ambiguous']:,} that fit rows with different votes"
+        f"{counts['same']:,} images by identical pixels, {counts['similar']:,} by a correlation of at "
+        f"least {SAME_IMAGE}; no votes for {counts['unknown']:,} images that are not in it, and for "
+        f"{counts['ambiguous']:,} that match rows with different votes"
     )
     return dataclasses.replace(source, read=read, notes=[*source.notes, note])
 
 
 def _read_all(source: Source, what: str, progress: bool) -> list[Record]:
-    """Returns the good records, their images uint8 [48, 48]; building the dataset reports the bad ones."""
+    """Returns the good records, with images uint8 [48, 48]; the dataset build reports bad ones."""
     records = source.records(lambda bad: None)
     found = [
         dataclasses.replace(record, image=shrink(record.image))
         for record in tqdm(records, what, source.total, unit=" images", disable=not progress)
     ]
     if not found:
-        raise SourceError(f"no image of {source.path} can be used")
+        raise SourceError(f"{source.path}: no image can be used")
     return found
 
 
 def _match(
     images: list[Record], rows: list[Record], comparable: Callable[[Record, Record], bool], progress: bool
 ) -> Iterator[tuple[Record, str, np.ndarray | None]]:
-    """Yields each image, how its row was found (same, similar, ambiguous, or unknown), and its votes."""
+    """Yields each image, the kind of match (same, similar, ambiguous, or unknown), and its votes."""
     of_digest: dict[bytes, list[Record]] = collections.defaultdict(list)
     for row in rows:
         of_digest[pixel_digest(row.image)].append(row)
@@ -257,7 +256,7 @@ def _match(
 
 
 def _agreed(found: list[Record], image: Record) -> np.ndarray | None:
-    """Returns the votes that the rows have in common, else those of the image's label and split, if any."""
+    """Returns the votes if the rows, or those with the image's label and split, agree; otherwise None."""
     alike = [row for row in found if row.label == image.label and image.split in (None, row.split)]
     for chosen in (found, alike):
         if len({row.votes.tobytes() for row in chosen if row.votes is not None}) == 1:

@@ -1,4 +1,4 @@
-"""Reads image folders: SPLIT/CLASS/..., CLASS/..., and Kaggle's FER2013 (file names hold the split)."""
+"""Reads image folders: SPLIT/CLASS/..., CLASS/..., and Kaggle's FER2013 (with splits in file names)."""
 
 import collections
 import os
@@ -20,28 +20,27 @@ from fer_jax.data.emotions import UnknownEmotionError, canonical
 from fer_jax.data.sources import classes
 from fer_jax.data.sources.record import KNOWN_SPLITS, BadRecordError, Record, Source, SourceError, split_name
 
-DEEPEST = 3  # folders around a dataset that are searched for it
+DEEPEST = 3  # levels of folders around a dataset that are searched
 
 _KAGGLE_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_\d+", re.IGNORECASE)
 _Entry = tuple[str, int, str | None]  # path relative to the source, label, split
 
 
 def open_folders(root: Path, class_map: Mapping[str, str] | None = None, splits: str | None = None) -> Source:
-    """Lists the images below `root`; the names of its subfolders tell the layout.
+    """Lists the images below `root`, whose subfolders determine the layout.
 
-    Class folders are matched by name (see `emotions.canonical`). Folders named 0 to 6, all seven of
-    them, are taken in the order of FER2013 unless the path tells of a dataset in `classes.NUMBERINGS`; other
-    numbers are refused.
+    Class folders are matched by name (see `emotions.canonical`). Folders 0 to 6, all seven, have the order of
+    FER2013, unless the path names a dataset in `classes.NUMBERINGS`; other numbers are refused.
 
     Args:
       root: the folder.
-      class_map: from `classes.parse`, goes before names and numbers; the notes say what it did.
-      splits: what decides the split of files with Kaggle's names: "folders" or "names". By default names
-        do, as Kaggle's test/ mixes two splits, unless a folder is a validation split.
+      class_map: from `classes.parse`; takes precedence over names and numbers.
+      splits: "folders" or "names", which determine the splits of files with Kaggle's names; default: names,
+        because Kaggle's test/ mixes two splits, unless there is a folder for validation.
 
     Raises:
-      SourceError: a folder is neither a split nor an emotion nor mapped, or cannot be listed, a mapped
-        folder is missing, or there is no image.
+      SourceError: a folder is neither a split nor a class, or cannot be listed, a mapped class is missing,
+        or there is no image.
     """
     class_map, notes = class_map or {}, []
     tops = _subfolders(root)
@@ -52,13 +51,13 @@ def open_folders(root: Path, class_map: Mapping[str, str] | None = None, splits:
             f"or {root}/happy/1.jpg"
         )
     if not class_map and not any(map(_is_known, tops)) and (inner := _find_dataset(root, tops)):
-        raise SourceError(f"the split or class folders are not in {root}: give {inner} as the source")
+        raise SourceError(f"there are no split or class folders in {root}: give {inner} as the source")
     parents = [root]  # of the class folders
     if split_tops := [name for name in tops if split_name(name)]:
         if strangers := sorted(set(tops) - set(split_tops)):
             raise SourceError(
-                f"{root / strangers[0]} is not a split, but beside it {split_tops[0]} "
-                f"is; rename it or move it away (known splits: {KNOWN_SPLITS})"
+                f"{root / strangers[0]} is not a split, but {split_tops[0]} next to it "
+                f"is: rename or move it (known splits: {KNOWN_SPLITS})"
             )
         parents += [root / top for top in tops]
         class_folders = {(top, name): split_name(top) for top in tops for name in _subfolders(root / top)}
@@ -84,11 +83,9 @@ def open_folders(root: Path, class_map: Mapping[str, str] | None = None, splits:
         )
     notes += classes.notes(class_map, mapped)
     if others:
-        notes.append(
-            f"files that are not images (by their ending) and were not looked at: {describe_endings(others)}"
-        )
+        notes.append(f"ignored files without an image extension: {describe_endings(others)}")
     if strays := [folder / name for folder in parents for name in _names(folder, files=True)]:
-        notes.append(f"images outside the class folders, left out: {len(strays)}, such as {strays[0]}")
+        notes.append(f"ignored images outside the class folders: {len(strays)}, such as {strays[0]}")
     kind = _kind(entries, splits, notes)
     entries.sort()
     return Source(kind, str(root), len(entries), lambda: _read(root, entries, kind), notes)
@@ -117,7 +114,7 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _names(folder: Path, *, files: bool) -> list[str]:
-    """Returns the names of the images or of the subfolders in a folder, without the system's."""
+    """Returns the names of images or subfolders in a folder, without system names."""
     try:
         with os.scandir(folder) as found:
             wanted = [one.name for one in found if (one.is_file() if files else one.is_dir())]
@@ -139,21 +136,21 @@ def _is_image(name: str) -> bool:
 def _labels(
     root: Path, names: set[str], notes: list[str], class_map: Mapping[str, str]
 ) -> dict[str, int | None]:
-    """Returns the label of each class folder, None for those that are left out."""
+    """Returns the label of each class folder, None for folders to leave out."""
     numbers = {name for name in names if name.isdigit() and classes.key(name) not in class_map}
     numbering = {}
     if numbers and names == classes.FER2013.keys() and not classes.foreign_numbering(root, names):
         if all(class_map[name] == classes.DROP for name in names - numbers):
             numbering = {name: classes.FER2013[name] for name in sorted(numbers)}
             order = ", ".join(map(" ".join, numbering.items()))
-            notes.append(f"the class folders are numbers; they were taken in the order of FER2013: {order}")
+            notes.append(f"the class folders are numbers, assumed to be in the order of FER2013: {order}")
     return classes.labels(root, names, class_map, numbering)
 
 
 def _images_below(
     root: Path, folder: str, entered: set[tuple[int, int]]
 ) -> tuple[list[str], collections.Counter[str]]:
-    """Returns the paths of the images at any depth (from `root`, with /), and the endings of other files."""
+    """Returns the paths of images at any depth (relative to `root`), and the extensions of other files."""
     images, others = [], collections.Counter()
     for parent, files in walk(root / folder, entered, _refuse):
         images += [Path(parent, file).relative_to(root).as_posix() for file in files if _is_image(file)]
@@ -162,12 +159,12 @@ def _images_below(
 
 
 def _kind(entries: list[_Entry], splits: str | None, notes: list[str]) -> str:
-    """Returns the kind of source; the notes say what else the names and folders tell of the splits."""
+    """Determines the kind of source; adds notes about the splits."""
     by_folders = {split for _, _, split in entries}
     by_name = [_kaggle_split(file) for file, _, _ in entries]
     if any(by_name):
         named = splits == "names" or (splits is None and "validation" not in by_folders)
-        # Kaggle's test/ holds PublicTest, which is validation.
+        # Kaggle's test/ includes PublicTest, the validation split.
         odd = sum(
             bool(name and split and name != split and (split, name) != ("test", "validation"))
             for name, (_, _, split) in zip(by_name, entries, strict=True)
@@ -176,16 +173,15 @@ def _kind(entries: list[_Entry], splits: str | None, notes: list[str]) -> str:
             winner, other = ("names", "folders") if named else ("folders", "names")
             notes.append(
                 f"the names of {odd:,} images (Training_, PublicTest_, PrivateTest_) contradict "
-                f"their folders; the {winner} decided the split (--splits {other} lets the {other} decide)"
+                f"their folders; splits are by {winner} (--splits {other} uses the {other})"
             )
         if named:
             return "kaggle_folders"
     elif by_folders == {"train", "test"}:
         notes.append(
             "the file names have no Training_, PublicTest_ or PrivateTest_ prefix: if this is "
-            "FER2013, test/ holds PublicTest and PrivateTest mixed and nothing tells them apart, "
-            "so all of it is taken as the test split and scores are not comparable with "
-            "PrivateTest scores"
+            "FER2013, test/ mixes PublicTest and PrivateTest, which cannot be separated, so all "
+            "of it is the test split, and scores are not comparable with PrivateTest scores"
         )
     return "class_folders" if by_folders == {None} else "split_folders"
 
@@ -200,13 +196,13 @@ def _read(root: Path, entries: list[_Entry], kind: str) -> Iterator[Record | Bad
         where = os.fsencode(root / file).decode("utf-8", "backslashreplace")
         try:
             if "\\x" in where and where != str(root / file):
-                raise PictureError(where, "the file's name is not UTF-8; rename it")
+                raise PictureError(where, "the file name is not UTF-8; rename it")
             if kind == "kaggle_folders":
                 split = _kaggle_split(file) or split
                 if split != "train" and not _kaggle_split(file):
                     reason = (
-                        "its name has no Training_, PublicTest_ or PrivateTest_ prefix, as other files of "
-                        "this source have, so its split is unknown; move it to train/ or away"
+                        "its name lacks the prefix Training_, PublicTest_, or PrivateTest_ of the other "
+                        "files, so its split is unknown; rename or move it"
                     )
                     raise PictureError(where, reason)
             yield Record(read(root / file), label, split, file, where)

@@ -1,4 +1,4 @@
-"""Reads lists of images and their labels: RAF-DB's, AffectNet's, ExpW's, and any CSV of path and label."""
+"""Reads lists of labeled images: RAF-DB, AffectNet, ExpW, and any CSV file of paths and labels."""
 
 import collections
 import dataclasses
@@ -15,38 +15,38 @@ from fer_jax.data.decoding import PictureError, image_endings, is_system_name, r
 from fer_jax.data.sources import classes
 from fer_jax.data.sources.record import BadRecordError, Record, Source, SourceError, split_name
 
-# Where the datasets' archives have their lists.
+# Paths of the lists in the archives of the datasets.
 PLACES = (
     "list_patition_label.txt", "EmoLabel/list_patition_label.txt", "label.lst", "label/label.lst",
     "training.csv", "validation.csv",
 )  # fmt: skip
 
-_RAF_DB = ("list_patition_label.txt", "list_partition_label.txt")  # the first is how RAF-DB spells it
+_RAF_DB = ("list_patition_label.txt", "list_partition_label.txt")  # the first is RAF-DB's own spelling
 _PATH = "subdirectory_filepath path pth filepath file_path file filename file_name image image_path img name"
 _COLUMNS = {"path": _PATH, "label": "label emotion expression class", "split": "split usage set subset"}
 _AFFECTNET_BOX = {"left": "face_x", "top": "face_y", "width": "face_width", "height": "face_height"}
 _EXPW = ("path", "face", "top", "left", "right", "bottom", "confidence", "label")
-# ExpW numbers its classes as FER2013 does.
+# ExpW numbers its classes as FER2013.
 _NUMBERINGS = {"ExpW": classes.FER2013} | {
     dataset: {number: name for number, name in classes.numbered(dataset).items() if name != classes.DROP}
     for dataset in classes.NUMBERINGS
 }
 _SIDES = ("left", "top", "right", "bottom", "width", "height")
-_ENDINGS = ("", "_aligned")  # RAF-DB's aligned images have the second at the end of their names
-_DEEPEST = 2  # folders below that of a list, or beside it, in which its images are looked for
-_ATTEMPTS = 5  # rows of which one image has to be there
+_ENDINGS = ("", "_aligned")  # the second is the suffix of RAF-DB's aligned images
+_DEEPEST = 2  # levels of folders that are searched for the images of a list
+_ATTEMPTS = 5  # rows of which at least one image must exist
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelList:
-    """A list.
+    """A list of labeled images.
 
     Attributes:
       table: the file.
-      dataset: whose form it has beyond doubt, which tells its numbering; None if it could be any.
-      fields: what a row holds at which place; of 'path', 'label', 'split', 'face' (a number within an image),
-        and the face's box.
-      between_blanks: how many fields a row has if they stand between blanks; 0 for a CSV with a header.
+      dataset: the dataset whose format the list has, which determines its numbering; None if unknown.
+      fields: column of each field: 'path', 'label', 'split', 'face' (a number within an image), and the sides
+        of the face's box.
+      between_blanks: number of fields if separated by blanks; 0 for a CSV file with a header.
     """
 
     table: CsvFile
@@ -60,7 +60,7 @@ class LabelList:
         return Path(self.table.path)
 
     def rows(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yields the place of each row, for messages, and its fields: none if it has too few."""
+        """Yields the location of each row, for messages, and its fields; {} if it has too few."""
         needed = max(self.fields.values())
         for number, values in (
             self._between_blanks() if self.between_blanks else self.table.rows(strict=False)
@@ -78,7 +78,7 @@ class LabelList:
 
 
 def recognize(table: CsvFile) -> LabelList | None:
-    """Returns the list that a file is, by its name and first row; None if it is no list."""
+    """Recognizes a list by its name and first row; returns None for other files."""
     words = table.header_line.split()
     starts_with_image = bool(words) and words[0].lower().endswith(image_endings())
     if Path(table.path).name.casefold() in _RAF_DB and len(words) == 2:
@@ -102,20 +102,19 @@ def recognize(table: CsvFile) -> LabelList | None:
 
 
 def open_lists(lists: Sequence[LabelList], where: Path, class_map: Mapping[str, str] | None = None) -> Source:
-    """Opens the images that lists name.
+    """Opens the images in lists.
 
-    Paths are relative to the folder of the list, or to one below or beside it. Splits are those of a column,
-    of RAF-DB's file names, or of the list's own name, such as validation.csv. Where a list has boxes of
-    faces, the images are cropped to them.
+    Paths are relative to the folder of the list, a subfolder, or a sibling folder. The split is in a column,
+    in RAF-DB's file names, or in the name of the list, such as validation.csv. Images are cropped to face
+    boxes if the list has them.
 
     Args:
-      lists: of one dataset.
-      where: the file or folder that the user gave.
-      class_map: from `classes.parse`; goes before names, and before numbers, which without it are those of
-        the list's dataset.
+      lists: lists of one dataset.
+      where: the file or folder given by the user.
+      class_map: from `classes.parse`; takes precedence over names and the dataset's numbers.
 
     Raises:
-      SourceError: a label is not known, a number of no known dataset, or no image is found.
+      SourceError: a label is unknown, or no image is found.
     """
     class_map = class_map or {}
     counts: collections.Counter[str] = collections.Counter()
@@ -130,7 +129,7 @@ def open_lists(lists: Sequence[LabelList], where: Path, class_map: Mapping[str, 
     notes = classes.notes(class_map, {classes.key(name): count for name, count in counts.items()})
     if numbers := [name for name in numbering if name in counts and name not in class_map]:
         order = ", ".join(f"{name} {numbering[name]}" for name in numbers)
-        notes.append(f"the labels are numbers; they were taken as {lists[0].dataset}'s: {order}")
+        notes.append(f"the labels are numbers, assumed to be those of {lists[0].dataset}: {order}")
     roots = [_find_images(one) for one in lists]
     for one, (root, _) in zip(lists, roots, strict=True):
         if root != one.path.parent:
@@ -141,7 +140,7 @@ def open_lists(lists: Sequence[LabelList], where: Path, class_map: Mapping[str, 
         for one, (root, ending) in zip(lists, roots, strict=True):
             for place, fields in one.rows():
                 if not fields.get("label"):
-                    yield BadRecordError(place, "too few fields, or no label; expected a path and a label")
+                    yield BadRecordError(place, "missing fields; expected a path and a label")
                 elif (label := labels[fields["label"]]) is not None:
                     try:
                         yield _read(one, fields, label, root, ending, place)
@@ -155,20 +154,20 @@ def open_lists(lists: Sequence[LabelList], where: Path, class_map: Mapping[str, 
 def _refuse_strangers(
     where: Path, names: set[str], dataset: str | None, numbering: Mapping[str, str]
 ) -> None:
-    """Refuses numbers that a dataset has besides its seven emotions, all at once."""
+    """Refuses numbers of other classes than the seven emotions, all in one message."""
     if numbering and (
         strangers := sorted(filter(str.isdigit, names - numbering.keys()), key=lambda name: (len(name), name))
     ):
         emotions = ", ".join(map(" ".join, numbering.items()))
         flags = " ".join(f"--map {name}={classes.DROP}" for name in strangers)
         raise SourceError(
-            f"{where}: {dataset}'s seven emotions are {emotions}; leave out the other labels by {flags}, or "
-            f"name an emotion instead of {classes.DROP}"
+            f"{where}: {dataset}'s seven emotions are {emotions}; leave out the other labels with {flags}, "
+            f"or replace {classes.DROP} by an emotion"
         )
 
 
 def _find_images(one: LabelList) -> tuple[Path, str]:
-    """Returns the folder that the paths of a list begin in, and what its files' names have at the end."""
+    """Returns the folder that the paths of a list are relative to, and the suffix of its files."""
     paths = (_local(fields["path"]) for _, fields in one.rows() if fields.get("path"))
     names = list(itertools.islice(paths, _ATTEMPTS))
     start = one.path.absolute().parent
@@ -178,12 +177,12 @@ def _find_images(one: LabelList) -> tuple[Path, str]:
                 return folder if folder != start else one.path.parent, ending
     raise SourceError(
         f"{one.path}: none of its images, such as {names[0] if names else 'IMAGE'}, is in the list's folder, "
-        "below it or beside it; put the list beside the images that it names"
+        "a subfolder, or a sibling folder; move the list next to its images"
     )
 
 
 def _folders(start: Path) -> Iterator[Path]:
-    """Yields a folder and those below it, those that are less deep first."""
+    """Yields a folder and its subfolders, breadth first."""
     level = [start]
     for _ in range(_DEEPEST + 1):
         yield from level
@@ -194,7 +193,7 @@ def _subfolders(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
             inside = [one for one in found if not is_system_name(one.name) and one.is_dir()]
-    except OSError:  # one that cannot be read has none of the images
+    except OSError:  # an unreadable folder has no images
         return []
     return sorted(inside, key=lambda one: one.name)
 
@@ -214,7 +213,7 @@ def _read(
 
     Raises:
       BadRecordError: the row's split or box is bad.
-      PictureError: the image is.
+      PictureError: the image is bad.
     """
     name = _local(fields["path"])
     split = split_name(re.split(r"[\W_]", name if one.dataset == "RAF-DB" else one.path.stem)[0])
@@ -229,12 +228,12 @@ def _read(
 
 
 def _crop(image: np.ndarray, fields: Mapping[str, str], place: str) -> np.ndarray:
-    """Returns the part of an image in the box of a row, of which half may lie outside of the image."""
+    """Crops an image to the box of a row; up to half of the box may be outside the image."""
     sides = {name: value for name, value in fields.items() if name in _SIDES}
     try:
         box = {name: round(float(value)) for name, value in sides.items()}
     except (ValueError, OverflowError) as error:
-        raise BadRecordError(place, f"the face's box is {sides}, expected numbers of pixels") from error
+        raise BadRecordError(place, f"the face box is {sides}, expected pixels") from error
     left, top = box["left"], box["top"]
     right, bottom = (
         box.get("right", left + box.get("width", 0)),
@@ -243,6 +242,6 @@ def _crop(image: np.ndarray, fields: Mapping[str, str], place: str) -> np.ndarra
     found = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
     if not found.size or 2 * found.shape[0] * found.shape[1] < (right - left) * (bottom - top):
         size = f"{image.shape[1]} x {image.shape[0]}"
-        reason = f"the face's box, from {left}, {top} to {right}, {bottom}, is not in the image of {size}"
-        raise BadRecordError(place, f"{reason}; is the image cropped already?")
+        reason = f"the face box, from {left}, {top} to {right}, {bottom}, is outside the image of {size}"
+        raise BadRecordError(place, f"{reason}; is the image already cropped?")
     return np.ascontiguousarray(found)

@@ -1,4 +1,4 @@
-"""Reads Parquet files of encoded images and labels, as the Hugging Face Hub keeps datasets."""
+"""Reads Parquet files of encoded images and labels, as on the Hugging Face Hub."""
 
 import collections
 import json
@@ -21,16 +21,16 @@ class _File:
     """A Parquet file.
 
     Attributes:
-      path: of the file.
-      split: by its name or its folder's, or None.
+      path: path of the file.
+      split: split in the name of the file or its folder, or None.
     """
 
     def __init__(self, path: Path):
         """Opens the file and finds its columns.
 
         Raises:
-          SourceError: it has no column of images or none of labels.
-          pyarrow.ArrowException, OSError: it cannot be read.
+          SourceError: the file has no image column or no label column.
+          pyarrow.ArrowException, OSError: the file cannot be read.
         """
         import pyarrow.parquet
 
@@ -46,12 +46,12 @@ class _File:
         self._names = names if isinstance(names, list) else None
 
     def labels(self) -> Iterator[str | None]:
-        """Yields each row's label as text, None where there is none."""
+        """Yields the label of each row as text, None if missing."""
         for batch in self._file.iter_batches(columns=[self._label]):
             yield from map(self._text, batch.column(self._label).to_pylist())
 
     def rows(self) -> Iterator[tuple[str | None, Any]]:
-        """Yields each row's label and image, as it is stored."""
+        """Yields the label and the stored image of each row."""
         for batch in self._file.iter_batches(_BATCH, columns=[self._image, self._label]):
             labels = batch.column(self._label).to_pylist()
             for label, image in zip(labels, batch.column(self._image), strict=True):
@@ -65,7 +65,7 @@ class _File:
 
 
 def _features(metadata: Mapping[bytes, bytes] | None) -> dict[str, dict[str, Any]]:
-    """Returns what the library datasets notes of the columns; {} if another program wrote the file."""
+    """Returns the column features that the library datasets stores; {} for other writers."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
@@ -80,7 +80,7 @@ def _column(
     kind: str,
     names: Sequence[str],
 ) -> str:
-    """Returns the column that has one of the names, else the first of this kind."""
+    """Returns the column with one of the names, or else the first of this kind."""
     lowered = {name.casefold(): name for name in reversed(columns)}
     of_kind = [name for name in columns if features.get(name, {}).get("_type") == kind]
     found = [*(lowered[name] for name in names if name in lowered), *of_kind]
@@ -95,15 +95,15 @@ def _column(
 def open_parquet(paths: Sequence[Path], where: Path, class_map: Mapping[str, str] | None = None) -> Source:
     """Opens Parquet files.
 
-    The split of a file is told by its name, such as train-00000-of-00001.parquet, or by that of its folder.
+    The split of a file is in its name, such as train-00000-of-00001.parquet, or in the name of its folder.
 
     Args:
-      paths: of the files.
-      where: the file or folder that the user gave.
-      class_map: from `classes.parse`; goes before names; numbers without names are refused without it.
+      paths: paths of the files.
+      where: the file or folder given by the user.
+      class_map: from `classes.parse`; takes precedence over names, and is required for numbers without names.
 
     Raises:
-      SourceError: pyarrow is not installed, or a file cannot be read, or a label is not known.
+      SourceError: pyarrow is not installed, a file cannot be read, or a label is unknown.
     """
     try:
         import pyarrow
@@ -132,9 +132,9 @@ def open_parquet(paths: Sequence[Path], where: Path, class_map: Mapping[str, str
                 for number, (label, image) in enumerate(file.rows()):
                     place = f"{name} row {number}"
                     if label is None:
-                        yield BadRecordError(place, "it has no label; is it of a split without labels?")
+                        yield BadRecordError(place, "no label; does this split have labels?")
                     elif not isinstance(image, bytes):
-                        reason = f"its image is a {type(image).__name__}, expected the bytes of an image file"
+                        reason = f"the image is a {type(image).__name__}, expected the bytes of an image file"
                         yield BadRecordError(place, reason)
                     elif (emotion := labels[label]) is not None:
                         try:
@@ -151,4 +151,6 @@ def open_parquet(paths: Sequence[Path], where: Path, class_map: Mapping[str, str
 def _explained(path: Path, error: Exception) -> SourceError:
     if isinstance(error, SourceError):
         return error
-    return SourceError(f"{path} cannot be read ({error}); expected a whole Parquet file: download it again")
+    return SourceError(
+        f"{path} cannot be read ({error}); expected a complete Parquet file: download it again"
+    )

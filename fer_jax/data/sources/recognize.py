@@ -1,4 +1,4 @@
-"""Recognizes what users have, and reads CSV files of pixels; modules beside this one read the other kinds."""
+"""Recognizes the kind of a source and opens it; reads CSV files of pixels."""
 
 import dataclasses
 import math
@@ -15,23 +15,23 @@ from fer_jax.data.sources.record import BadRecordError, Record, Source, SourceEr
 
 CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
 TEXT_ENDINGS, PARQUET = (".csv", ".tsv", ".txt", ".lst"), ".parquet"
-SMALLEST_SIDE = 8  # pixels; fewer in a row are no face
+SMALLEST_SIDE = 8  # pixels
 SYNTHETIC_SEED = 0
 
 
 def open_source(
     path: str | Path, class_map: Mapping[str, str] | None = None, splits: str | None = None
 ) -> Source:
-    """Recognizes what `path` is and opens it.
+    """Recognizes the kind of a source and opens it.
 
     Args:
-      path: a CSV of pixels, a list of images and labels, a Parquet file, a folder of one of these or of
-        images, the name of a dataset that `downloads` takes, or the word "synthetic".
-      class_map: what classes are taken for, see `classes.parse`.
+      path: a CSV file of pixels, a list of labeled images, a Parquet file, a folder of one of these or of
+        images, a dataset name for `downloads`, or the word "synthetic".
+      class_map: labels of classes, see `classes.parse`.
       splits: for folders of classes, see `folders.open_folders`.
 
     Raises:
-      SourceError: there is nothing there, or nothing that can be read as a dataset.
+      SourceError: the source does not exist, or is not a dataset.
     """
     word = str(path)
     if word.startswith(tuple(downloads.HUBS)):
@@ -50,8 +50,9 @@ def open_source(
         near = next(parent for parent in path.absolute().parents if parent.exists())
         raise SourceError(
             f"{path} does not exist ({near.resolve()} does); give a fer2013.csv, an icml_face_data.csv, a "
-            "folder of images in SPLIT/CLASS/ or CLASS/ subfolders, a CSV of paths and labels, a Parquet "
-            f"file, {' or '.join(f'{hub}OWNER/NAME' for hub in downloads.HUBS)}, or the word synthetic"
+            "folder of images in SPLIT/CLASS/ or CLASS/ subfolders, a CSV file of paths and labels, a "
+            f"Parquet file, {' or '.join(f'{hub}OWNER/NAME' for hub in downloads.HUBS)}, or the word "
+            "synthetic"
         )
     _refuse_flags(path, None, splits)
     if files[0].suffix.lower() == PARQUET:
@@ -66,13 +67,15 @@ def open_source(
 
 def _refuse_flags(path: str | Path, class_map: Mapping[str, str] | None, splits: str | None) -> None:
     if class_map:
-        raise SourceError(f"--map is for folders, lists and Parquet files of classes, and {path} is none")
+        raise SourceError(
+            f"--map is for folders, lists, and Parquet files with class names, and {path} is none of these"
+        )
     if splits:
-        raise SourceError(f"--splits is for folders of classes, and {path} is none")
+        raise SourceError(f"--splits is for class folders, and {path} has none")
 
 
 def _find_files(path: Path) -> list[Path]:
-    """Returns the file, or those of a folder that hold its dataset; none where images in folders do."""
+    """Returns the file, or the dataset files in a folder; [] for folders of images."""
     if path.is_file():
         return [path]
     if files := [path / name for name in CSV_NAMES if (path / name).is_file()]:
@@ -97,23 +100,23 @@ def _open_table(path: Path) -> CsvFile:
 
 
 def _open_csv(table: CsvFile) -> Source:
-    """Opens fer2013.csv, icml_face_data.csv, or the competition's train.csv, which has no Usage."""
+    """Opens fer2013.csv, icml_face_data.csv, or the competition's train.csv, which lacks Usage."""
     if missing := [name for name in ("emotion", "pixels") if name not in table.header]:
         raise SourceError(
             f"{table.path} row 1: the header has no column {' and no column '.join(missing)}, it reads "
-            f"{table.header_line.strip()[:80]!r}; expected emotion, pixels and Usage (the file of the "
-            "challenge), or path and label (a list of images)"
+            f"{table.header_line.strip()[:80]!r}; expected emotion, pixels, and Usage (the challenge's "
+            "file), or path and label (a list of images)"
         )
     kind = "icml_csv" if table.header_line.startswith("emotion, ") else "fer2013_csv"
     notes = []
     if "usage" not in table.header:
         name = Path(table.path).name
-        notes.append(f"{name} has no Usage column: the splits are drawn from all its rows")
+        notes.append(f"{name} has no Usage column: splits are drawn at random")
     return Source(kind, table.path, max(table.line_count - 1, 1), lambda: _read_csv(table), notes)
 
 
 def _read_csv(table: CsvFile) -> Iterator[Record | BadRecordError]:
-    """Yields the rows. The header is row 1, as in an editor; ids count the data rows from 0, as FER+ does."""
+    """Yields the rows. The header is row 1, as in an editor; IDs count data rows from 0, as FER+."""
     columns = [
         table.header.index(name) if name in table.header else None for name in ("emotion", "pixels", "usage")
     ]
@@ -149,27 +152,27 @@ def _parse_label(text: str, where: str) -> int:
 
 
 def _parse_pixels(text: str, shape: tuple[int, ...] | None, where: str) -> np.ndarray:
-    """Returns a row's pixels as uint8 [S, S] or [S, S, 3].
+    """Parses pixels to uint8 [S, S] or [S, S, 3].
 
     Args:
-      text: the numbers, between blanks; three for each pixel in color.
-      shape: of the rows before, which all rows share; None for the first.
-      where: for messages.
+      text: numbers separated by blanks; three per pixel for color.
+      shape: expected shape, from previous rows; None for the first.
+      where: location for messages.
     """
     odd = text.encode("utf-8", "replace").translate(None, b"0123456789 ")
     if odd:
         words = (word for word in text.split(" ") if not (word.isascii() and word.isdigit()) and word)
         number = next(iter(words), odd.decode("utf-8", "replace"))
-        reason = f"pixels hold {number[:20]!r}, expected whole numbers from 0 to 255 between blanks"
+        reason = f"pixels contain {number[:20]!r}, expected integers from 0 to 255 separated by blanks"
         raise BadRecordError(where, reason)
-    # `np.fromstring` takes a ninth of the time of splitting.
+    # `np.fromstring` is nine times faster than splitting.
     values = np.fromstring(text, dtype=np.int64, sep=" ") if text.strip() else np.zeros(0, np.int64)
     shape = shape or _square(values.size)
     if shape is None:
-        expected = f"a square of side {SMALLEST_SIDE} or more, such as 2304 (48 x 48), or 3 times as many"
+        expected = f"a square of at least {SMALLEST_SIDE**2}, such as 2304 (48 x 48), or 3 times as many"
         raise BadRecordError(where, f"{values.size} pixels, expected {expected}, in color")
     if values.size != math.prod(shape):
-        expected = f"{math.prod(shape)} ({' x '.join(map(str, shape))}), as in the rows before"
+        expected = f"{math.prod(shape)} ({' x '.join(map(str, shape))}), as in previous rows"
         raise BadRecordError(where, f"{values.size} pixels, expected {expected}")
     if values.max() > 255:
         raise BadRecordError(where, f"a pixel is {values.max()}, expected 0 to 255")

@@ -1,8 +1,7 @@
-"""Defines what a source of images yields.
+"""Defines a source of images and its records.
 
-A reader yields, for each row or file, either a `Record` or the `BadRecordError` that says what is
-wrong with it, so that one bad image does not end the stream; `Source.records` decides whether it
-stops the run.
+For each row or file, a reader yields a `Record` or a `BadRecordError`, so that a bad image does not end the
+stream; `Source.records` decides whether to raise it.
 """
 
 import dataclasses
@@ -24,14 +23,14 @@ KNOWN_SPLITS = "; ".join(f"{split}: {', '.join(names)}" for split, names in _SPL
 
 
 class SourceError(ValueError):
-    """A source that cannot be used as a whole; the message says why and what to do."""
+    """A source that cannot be used; the message says why and what to do."""
 
 
 class BadRecordError(ValueError):
-    """One row or image that cannot be used.
+    """A row or image that cannot be used.
 
     Attributes:
-      where: the file and row, or the image's path.
+      where: file and row, or path of the image.
       reason: what was found and what was expected.
     """
 
@@ -46,11 +45,11 @@ class Record:
 
     Attributes:
       image: uint8 [H, W] (gray) or [H, W, 3] (RGB).
-      label: id of `emotions.EMOTIONS`.
-      split: "train", "validation", "test", or None when the source does not say.
+      label: index into `emotions.EMOTIONS`.
+      split: "train", "validation", "test", or None if unknown.
       id: stable name within the source, such as "Training/000123" or a relative path.
-      where: file and row or path, for messages.
-      votes: FER+'s, uint8 [10] (see `ferplus.COLUMNS`), zeros for an image that has none; None when the
+      where: file and row, or path, for messages.
+      votes: FER+ votes uint8 [10] (see `ferplus.COLUMNS`), zeros for an image without votes; None if the
         source has no votes.
     """
 
@@ -64,15 +63,15 @@ class Record:
 
 @dataclasses.dataclass
 class Source:
-    """A readable source.
+    """A source of labeled images.
 
     Attributes:
       kind: "fer2013_csv", "icml_csv", "kaggle_folders", "split_folders", "class_folders", "label_list",
         "parquet", or "synthetic".
-      path: where it is, as the user gave it.
-      total: how many records to expect, including bad ones (for a progress bar).
-      read: starts reading; yields a `Record` or a `BadRecordError` for each row or image.
-      notes: what the user should know about how the source was understood.
+      path: path or name, as given by the user.
+      total: expected number of records, including bad ones, for a progress bar.
+      read: yields a `Record` or a `BadRecordError` for each row or image.
+      notes: notes for the user about how the source was interpreted.
     """
 
     kind: str
@@ -82,11 +81,11 @@ class Source:
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def records(self, on_bad: Callable[[BadRecordError], None] | None = None) -> Iterator[Record]:
-        """Yields the records. Bad ones go to `on_bad`; without it the first one is raised.
+        """Yields the records; passes bad ones to `on_bad`, or raises the first one.
 
         Raises:
-          BadRecordError: for the first bad row or image, when `on_bad` is None.
-          SourceError: when the source itself can no longer be read.
+          BadRecordError: for the first bad row or image, if `on_bad` is None.
+          SourceError: the source can no longer be read.
         """
         try:
             for item in self.read():
@@ -103,5 +102,5 @@ class Source:
 
 
 def split_name(word: str) -> str | None:
-    """Returns the split that a folder or Usage word stands for (PublicTest is validation), or None."""
+    """Returns the split for a folder name or Usage value (PublicTest is validation), or None."""
     return _SPLIT_OF.get(word.strip().casefold())

@@ -1,11 +1,11 @@
-"""Synthetic faces: a seeded stand-in for a real dataset, for the quickstart, tests and the app.
+"""Generates synthetic faces from a seed, for the quickstart, tests, and the app.
 
-A face is an identity (head, hair, skin, glasses, ...), a pose, an expression, and a photograph of the three
-(light, blur, noise). Only the expression depends on the class; the distribution of everything else is the
-same for all seven, so that brightness, hair or pose reveal nothing. `face_drawing` paints.
+A face has an identity (head, hair, skin, glasses, ...), a pose, an expression, and a camera (light, blur,
+noise). Only the expression depends on the class, so that brightness, hair, or pose reveal nothing about it.
+`face_drawing` renders the faces.
 
-Expressions follow the Facial Action Coding System (Ekman & Friesen, 1978): a few variants each, of varying
-strength, each of their numbers a little different on every face.
+Expressions follow the Facial Action Coding System (Ekman & Friesen, 1978), with a few variants each, random
+strength, and random deviations.
 """
 
 from collections.abc import Sequence
@@ -19,10 +19,9 @@ from fer_jax.data.sources.record import SPLITS
 
 PER_CLASS = {"train": 500, "validation": 100, "test": 100}
 SIDE = face_drawing.SIDE
-_BATCH = 16  # few faces, so that the intermediate arrays stay in the processor's cache
+_BATCH = 16  # small, so that intermediate arrays stay in the CPU cache
 
-# A face at rest. Lengths are in units of half the picture's side, y points down; switches run from
-# 0 to 1.
+# A neutral face. Lengths are in units of half the image side, y points down; other values are in [0, 1].
 _REST = {
     "brow_y": -0.37,  # height of the brows
     "brow_slope": 0.0,  # above 0 the inner ends are low (anger), below 0 they are high (sadness)
@@ -42,8 +41,8 @@ _REST = {
     "lip": 0.05,
     "teeth": 0.0,  # share of the opening that the upper teeth fill
     "tongue": 0.0,
-    "frown": 0.0,  # upright lines between the brows
-    "forehead": 0.0,  # level lines on the forehead
+    "frown": 0.0,  # vertical lines between the brows
+    "forehead": 0.0,  # horizontal lines on the forehead
     "folds": 0.0,  # lines from the nose to the corners of the mouth
     "wrinkle": 0.0,  # lines across the bridge of the nose
     "nose_up": 0.0,  # how far the nose is drawn up
@@ -120,29 +119,29 @@ _EXPRESSIONS = {
 
 
 def generate(per_class: int | Sequence[int], seed: int, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Draws synthetic faces.
+    """Generates synthetic faces.
 
-    The n-th face of a class depends only on `seed`, `split`, its class and n. Classes take turns, in the
-    order of `EMOTIONS`, until each has its number of faces.
+    The n-th face of a class depends only on `seed`, `split`, the class, and n. Classes alternate in the order
+    of `EMOTIONS` until each has its number of faces.
 
     Args:
-      per_class: number of faces of each class, one for all or seven; `PER_CLASS` has the usual ones.
-      seed: an integer from 0 on; another seed gives other people.
+      per_class: number of faces per class, one for all or seven; see `PER_CLASS`.
+      seed: integer, 0 or more; determines the people.
       split: one of `record.SPLITS`, which share no faces.
 
     Returns:
       Images uint8 [N, 48, 48, 1] and labels int32 [N] (indices of `EMOTIONS`).
 
     Raises:
-      ValueError: for an unknown split, a negative number or seed, or not seven numbers.
+      ValueError: the split is unknown, or a number or the seed is invalid.
     """
     if split not in SPLITS:
         raise ValueError(f"synthetic faces have no split {split!r}; there are: {', '.join(SPLITS)}")
     counts: Any = np.broadcast_to(per_class, len(EMOTIONS)) if np.ndim(per_class) == 0 else per_class
     if len(counts) != len(EMOTIONS) or min(counts) < 0 or seed < 0:
         raise ValueError(
-            f"synthetic faces need one number of faces or {len(EMOTIONS)}, and a seed, none below "
-            f"0; got per_class={per_class!r}, seed={seed!r}"
+            f"synthetic faces need one or {len(EMOTIONS)} numbers of faces and a seed, all 0 or more; "
+            f"got per_class={per_class!r}, seed={seed!r}"
         )
     turn = np.concatenate([np.arange(n) for n in counts]).astype(int)
     labels = np.repeat(np.arange(len(EMOTIONS), dtype=np.int32), counts)
@@ -160,7 +159,7 @@ def generate(per_class: int | Sequence[int], seed: int, split: str) -> tuple[np.
 
 
 def _randomness(seeds: list[tuple[int, ...]]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns each face's uniform numbers [B, K] and its camera's normal noise [B, S, S]."""
+    """Returns uniform numbers [B, K] and normal camera noise [B, S, S]."""
     uniform = np.empty((len(seeds), face_drawing.NUM_DICE), np.float32)
     noise = np.empty((len(seeds), SIDE, SIDE), np.float32)
     for i, entropy in enumerate(seeds):
@@ -171,7 +170,7 @@ def _randomness(seeds: list[tuple[int, ...]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _expression(labels: np.ndarray, dice: face_drawing.Dice) -> dict[str, np.ndarray]:
-    """Returns the numbers of `_REST`, each float32 [B, 1, 1], for a variant of each face's expression."""
+    """Returns the parameters in `_REST`, each float32 [B, 1, 1], for a variant of each expression."""
     rest, chosen = np.array(list(_REST.values()), np.float32), []
     for label, drawn in zip(labels, dice.between(0, 1).ravel(), strict=True):
         variants = _EXPRESSIONS[EMOTIONS[label]]

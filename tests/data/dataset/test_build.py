@@ -55,7 +55,7 @@ def test_mixed_sizes_need_an_image_size(faces, write_images, tmp_path):
     root = write_images({"train/sad/a.png": small, "train/sad/b.png": large})
     manifest = build(root, tmp_path / "data", validation_fraction=0, test_fraction=0)
     assert manifest["image_shape"] is None
-    with pytest.raises(DatasetError, match="give image_size, .*--config.data.image_size=48"):
+    with pytest.raises(DatasetError, match="set image_size, .*--config.data.image_size=48"):
         read.load(tmp_path / "data", "train")
     found = read.load(tmp_path / "data", "train", image_size=16).images
     np.testing.assert_array_equal(found[0, ..., 0], small)
@@ -149,14 +149,14 @@ def test_too_few_images_to_draw_from(write_images, tmp_path):
 def test_same_dataset_is_kept(built, capsys):
     before = (built.out / "manifest.json").stat().st_mtime_ns
     assert build_module.build(built.source, built.out) == built.manifest
-    assert "already holds this dataset" in capsys.readouterr().out
+    assert "already has this dataset" in capsys.readouterr().out
     assert (built.out / "manifest.json").stat().st_mtime_ns == before
 
 
 def test_other_dataset_is_kept_unless_overwrite(built, faces, write_csv, tmp_path):
     out = built.copy(tmp_path / "data")
     other = write_csv(faces(5, 9), [1] * 5, ["Training"] * 4 + ["PublicTest"], name="other.csv")
-    with pytest.raises(DatasetError, match=r"holds another dataset .*--overwrite"):
+    with pytest.raises(DatasetError, match=r"contains another dataset .*--overwrite"):
         build(other, out)
     assert read.read_manifest(out) == built.manifest
     new = build(other, out, overwrite=True)
@@ -170,10 +170,10 @@ def test_foreign_files_are_never_touched(built, tmp_path):
     out.mkdir()
     (out / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(DatasetError, match=r"holds other things \(thesis.tex\)"):
+        with pytest.raises(DatasetError, match=r"contains other files \(thesis.tex\)"):
             build(built.source, out, overwrite=overwrite)
     assert (out / "thesis.tex").read_text() == "years of work"
-    with pytest.raises(DatasetError, match="is a file; choose another --out"):
+    with pytest.raises(DatasetError, match="is a file: choose another --out"):
         build(built.source, out / "thesis.tex")
     with pytest.raises(DatasetError, match=r"cannot write \S*thesis.tex/data: Not a directory"):
         build(built.source, out / "thesis.tex" / "data")
@@ -181,7 +181,7 @@ def test_foreign_files_are_never_touched(built, tmp_path):
 
 def test_out_inside_the_source_is_refused(write_images):
     root = write_images(["sad/1.png"])
-    with pytest.raises(DatasetError, match="lies inside the source"):
+    with pytest.raises(DatasetError, match="is inside the source"):
         build(root, root / "data")
 
 

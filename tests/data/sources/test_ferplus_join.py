@@ -121,7 +121,7 @@ def test_a_csv_without_usage_needs_pixels(faces, write_csv, write_votes):
         ("{header}Training,a,-1,2,0,0,0,0,0,0,0,0\n", "row 2: neutral is '-1', expected a number"),
         ("{header}\nHoliday,a,1,2,0,0,0,0,0,0,0,0\n", "row 3: Usage is 'Holiday', expected Training"),
         ('{header}Training,"' + "a" * 2**24 + "\n", "row 2: not CSV"),
-        ("{header}", "has a header and no votes"),
+        ("{header}", "has a header, but no votes"),
         ("", "row 1: the header has no column usage"),
     ],
 )
@@ -217,7 +217,7 @@ def test_what_cannot_be_joined_by_pixels(reference, write_images, tmp_path):
         joined(folder, csv_of_votes, pixels)
     with pytest.raises(SourceError, match="is not the challenge's fer2013.csv"):
         joined(folder, csv_of_votes, folder)
-    with pytest.raises(DatasetError, match="name their file with --ferplus"):
+    with pytest.raises(DatasetError, match="--ferplus_pixels needs --ferplus"):
         build(folder, tmp_path / "data", ferplus_pixels=pixels)
 
 
@@ -244,7 +244,7 @@ def test_votes_are_in_the_dataset_and_part_of_its_hashes(faces, write_csv, write
     assert len({m["splits"]["train"]["order_hash"] for m in (plain, voted, other)}) == 3
     # The images and labels are the same ones.
     assert len({m["splits"]["train"]["hash"] for m in (plain, voted, other)}) == 1
-    with pytest.raises(DatasetError, match="holds another dataset"):
+    with pytest.raises(DatasetError, match="contains another dataset"):
         built("plain", ferplus_csv=write_votes(USAGES, VOTES))
     for split, mine, kept_labels in (("train", slice(0, 2), [3, 0]), ("validation", slice(2, 4), [2])):
         for max_bytes in (2**30, 0):  # in memory, streamed

@@ -86,7 +86,7 @@ def test_kaggle_image_without_prefix_in_test_has_no_known_split(write_images):
 def test_test_folder_without_prefixes_cannot_be_told_apart(write_images):
     source = open_source(write_images(["train/sad/1.png", "test/sad/2.png"]))
     assert source.kind == "split_folders"
-    assert "PublicTest and PrivateTest mixed and nothing tells them apart" in source.notes[0]
+    assert "mixes PublicTest and PrivateTest, which cannot be separated" in source.notes[0]
 
 
 # --- classes ---
@@ -134,9 +134,9 @@ def test_an_explicit_map_goes_before_names_and_numbers(write_images, files, word
     [
         (["contempt/1.png", "sad/1.png"], [], "unknown emotion 'contempt'; known.*--map contempt=drop"),
         (["train/happy/1.png", "happy/1.png"], [], r"images/happy is not a split, but beside it train is"),
-        (FROM_ONE, [], "only understood as 0 to 6, all seven.*RAF-DB's, give --map 1=surprise"),
+        (FROM_ONE, [], "only the numbers 0 to 6, all seven, are accepted.*RAF-DB's, give --map 1=surprise"),
         ([f"{i}/a.png" for i in range(8)], [], "AffectNet's, give --map 0=neutral .*6=angry --map 7=drop"),
-        ([f"{i}/a.png" for i in range(8)], ["7=drop"], "numbers are only understood.*--map 0=EMOTION"),
+        ([f"{i}/a.png" for i in range(8)], ["7=drop"], "only the numbers.*--map 0=EMOTION"),
         (NUMBERED, ["0=neutral"], "unknown emotion '1'.*--map 1=EMOTION"),
         ([f"AffectNet7/{name}" for name in NUMBERED], [], "give --map 0=neutral --map 1=happy"),
         (["sad/1.png"], ["contemt=drop"], "has no class folder contemt, which --map names; it has: sad"),
@@ -177,10 +177,10 @@ def test_maps_and_splits_are_for_folders(faces, write_csv):
     path = write_csv(faces(1), [3], ["Training"])
     for source in ("synthetic", path):
         with pytest.raises(
-            SourceError, match="--map is for folders, lists and Parquet files of classes, and"
+            SourceError, match="--map is for folders, lists, and Parquet files with class names, and"
         ):
             open_source(source, {"contempt": "drop"})
-        with pytest.raises(SourceError, match="--splits is for folders of classes, and"):
+        with pytest.raises(SourceError, match="--splits is for class folders, and"):
             open_source(source, splits="names")
 
 
@@ -265,7 +265,7 @@ def test_bad_images_are_named_and_can_be_skipped(write_images):
     bad = []
     assert [record.label for record in open_source(root).records(bad.append)] == [3, 4, 4]
     assert [(error.where, error.reason) for error in bad] == [
-        (rf"{root}/train/sad/sch\xf6n.png", "the file's name is not UTF-8; rename it"),
+        (rf"{root}/train/sad/sch\xf6n.png", "the file name is not UTF-8; rename it"),
         (
             f"{root}/train/sad/text.jpg",
             "cannot be decoded: it is not an image that can be read; expected a whole image file",

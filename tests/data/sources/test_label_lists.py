@@ -121,12 +121,12 @@ def test_a_map_goes_before_a_datasets_numbering(write):
 @pytest.mark.parametrize(
     ("name", "row", "reason"),
     [
-        ("a.csv", "b.png", "too few fields, or no label; expected a path and a label"),
-        ("a.csv", "b.png,,train", "too few fields, or no label"),
+        ("a.csv", "b.png", "missing fields; expected a path and a label"),
+        ("a.csv", "b.png,,train", "missing fields"),
         ("a.csv", "c.png,sad,train", "c.png: does not exist"),
         ("a.csv", "b.png,sad,holiday", "the split is 'holiday', expected train, validation or test"),
         ("training.csv", affectnet("b.png", 1, "x,0,9,9"), "the face's box is {'left': 'x', .*expected num"),
-        ("training.csv", affectnet("b.png", 1, "0,0,inf,9"), "expected numbers of pixels"),
+        ("training.csv", affectnet("b.png", 1, "0,0,inf,9"), "expected pixels"),
         ("training.csv", affectnet("b.png", 1, "30,30,48,48"), "from 30, 30 to 78, 78, is not in the image"),
         ("training.csv", affectnet("b.png", 1, "0,0,0,9"), "is not in the image of 48 x 48; is the image"),
         ("training.csv", affectnet("b.png", 1, "9,9,-5,9"), "is not in the image of 48 x 48"),
@@ -151,7 +151,7 @@ def test_a_bad_row_is_named_and_can_be_skipped(write, name, row, reason):
         (["path,label", "x/b.png,sad"], [], "a.csv: none of its images, such as x/b.png, is in the list's f"),
         (["path,label", "a.png,contempt"], [], "unknown emotion 'contempt'.*--map contempt=disgust takes"),
         (["path,label", "a.png,sad"], ["scorn=drop"], "has no label scorn, which --map names; it has: sad"),
-        (["path,emotion name", "a.png,sad"], [], "expected emotion, pixels and Usage .*, or path and label"),
+        (["path,emotion name", "a.png,sad"], [], "expected emotion, pixels, and Usage .*, or path and label"),
         (["path,label", 'a.png,"sad', "a.png,sad"], [], "unknown emotion"),
     ],
 )

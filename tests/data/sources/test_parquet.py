@@ -75,7 +75,7 @@ def test_the_split_may_be_the_folders_name(write, faces, tmp_path):
 
 def test_numbers_without_names_need_a_map(write, faces):
     path = write("train", [png(image) for image in faces(3)], [0, 1, 7])
-    with pytest.raises(SourceError, match="datasets differ in how they count.* --map 0=EMOTION"):
+    with pytest.raises(SourceError, match="datasets number their classes differently.* --map 0=EMOTION"):
         open_source(path)
     source = open_source(path, classes.parse(["0=fear", "1=neutral", "7=drop"]))
     assert [record.label for record in source.records()] == [2, 6] and source.total == 2
@@ -111,7 +111,7 @@ def test_files_that_cannot_be_used(write, faces, tmp_path, monkeypatch):
     source = open_source(path)
     path.write_bytes(path.read_bytes()[:9])
     for read in (lambda: open_source(path), lambda: list(source.records())):
-        with pytest.raises(SourceError, match="train.parquet cannot be read .*expected a whole Parquet file"):
+        with pytest.raises(SourceError, match="train.parquet cannot be read .*expected a complete"):
             read()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(SourceError, match=r"need the package pyarrow: pip install 'fer_jax\[huggingface\]'"):

@@ -131,7 +131,7 @@ def test_a_first_row_of_no_square(tmp_path):
         ("a.csv", "label,pixels,Usage\n", "row 1: the header has no column emotion, it reads 'label,pixels"),
         ("a.csv", "", "the header has no column emotion and no column pixels, it reads ''"),
         ("a.zip", "PK", "a.zip is not a .csv, .tsv, .txt, .lst or .parquet file"),
-        ("a.csv", f'emotion,pixels\n3,{GOOD}\n3,"{" " * 2**24}\n', "a.csv, row 3: not CSV .*never closed"),
+        ("a.csv", f'emotion,pixels\n3,{GOOD}\n3,"{" " * 2**24}\n', "a.csv, row 3: not CSV .*unclosed quote"),
     ],
 )
 def test_files_that_are_no_such_csv(tmp_path, name, content, message):

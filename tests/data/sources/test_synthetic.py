@@ -89,7 +89,7 @@ def test_only_the_expression_depends_on_the_class():
     ("per_class", "seed", "split", "message"),
     [
         (10, 0, "valid", r"no split 'valid'; there are: train, validation, test"),
-        (-1, 0, "train", r"none below 0"),
+        (-1, 0, "train", r"all 0 or more"),
         (10, -1, "train", r"seed=-1"),
         ([1, 2, 3], 0, "train", r"one number of faces or 7"),
     ],
