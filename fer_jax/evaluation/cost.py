@@ -1,4 +1,4 @@
-"""The cost of a prediction: the FLOPs of one face, and its latency on this machine."""
+"""Measures the cost of a prediction: FLOPs and latency of one face."""
 
 import os
 import pathlib
@@ -18,7 +18,7 @@ from fer_jax.pretrained.loaded_model import LoadedModel
 
 
 def measure(model: LoadedModel, face_shape: Sequence[int] | None = None) -> dict[str, Any]:
-    """Returns a report's 'flops' and 'latency'; the latency of faces (H, W, C), None without a shape."""
+    """Returns 'flops' and 'latency' for a report; the latency for faces (H, W, C), None without a shape."""
     return {
         "flops": flops(model.model, model.variables, model.input_shape),
         "latency": latency(model, face_shape) if face_shape else None,
@@ -26,16 +26,16 @@ def measure(model: LoadedModel, face_shape: Sequence[int] | None = None) -> dict
 
 
 def flops(model: nn.Module, variables: Any, input_shape: Sequence[int]) -> int:
-    """Counts the floating-point operations of one face's forward pass, two for each multiply-add.
+    """Counts the floating-point operations of the forward pass of one face, two per multiply-add.
 
-    Counts the multiply-adds of layers that have a kernel (convolutions and dense layers), as papers do;
-    normalization, activation and pooling are left out. Only shapes are traced, so the result does not depend
-    on how a layer is computed (Winograd, oneDNN).
+    Counts layers with a kernel (convolutions and dense layers), as papers do, without normalization,
+    activation, and pooling. Traces shapes only, so the result does not depend on how layers are computed
+    (Winograd, oneDNN).
 
     Args:
       model: a network whose layers have Flax's parameter names and shapes.
       variables: {"params", "batch_stats"}, arrays or their shapes (`jax.ShapeDtypeStruct`).
-      input_shape: (S, S, C) of the face.
+      input_shape: (S, S, C) of a face.
     """
     multiply_adds = 0
 
@@ -56,7 +56,7 @@ def flops(model: nn.Module, variables: Any, input_shape: Sequence[int]) -> int:
 def latency(
     model: LoadedModel, face_shape: Sequence[int], *, calls: int = 200, warm_up: int = 20
 ) -> dict[str, Any]:
-    """Measures how long a batch of one face takes, from uint8 pixels (H, W, C) in memory to logits.
+    """Measures the time of a batch of one face, from uint8 pixels (H, W, C) in memory to logits.
 
     Returns:
       'milliseconds', the median of `calls` calls after `warm_up` untimed ones; 'quartiles_milliseconds'
@@ -81,7 +81,7 @@ def latency(
 
 
 def hardware() -> str:
-    """Returns the name of JAX's default device, with the number of cores for a CPU."""
+    """Returns the name of JAX's default device, for a CPU with the number of cores."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         return device.device_kind

@@ -1,4 +1,4 @@
-"""Checks that predictions do not depend on batch size, order, number of devices, or the run."""
+"""Checks that predictions do not depend on batch size, order, or number of devices, and are repeatable."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ import numpy as np
 from fer_jax import batch_inference
 from fer_jax.data import augment
 
-# Other batch sizes and devices may sum in another order: float32's rounding, as seen in a probability.
+# Rounding of float32 in probabilities: other batch sizes and devices may sum in another order.
 TOLERANCE = 1e-5
 BATCH_SIZES = (1, 7, 64)
 _REFERENCE_SIZE = 256
@@ -26,9 +26,9 @@ class Check:
     Attributes:
       name: what was varied.
       compared: the two variants.
-      deviation: the largest difference of a probability (in the check of the transform, of an input value).
-      changed: images whose predicted class changed although its margin exceeded what rounding explains.
-      limit: the largest deviation that passes.
+      deviation: largest difference of a probability (for the transform, of an input value).
+      changed: number of images whose predicted class changed beyond rounding.
+      limit: largest deviation that passes.
     """
 
     name: str
@@ -56,7 +56,7 @@ def check_predictions(
     compiler_options: Mapping[str, str] | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> Iterator[Check]:
-    """Compares predictions of a split with those in order, 256 at a time, on one device.
+    """Compares predictions with reference predictions: in order, in batches of 256, on one device.
 
     Args:
       forward: from `preprocessing.make_forward`, not compiled.
@@ -66,8 +66,7 @@ def check_predictions(
       batch_sizes: the batch sizes to compare.
 
     Yields:
-      One check each for a second run, every batch size, a permutation, and every number of local devices
-      from 2 on.
+      A check each for a second run, each batch size, a permutation, and each number of local devices from 2.
 
     Raises:
       ValueError: as `batch_inference.predict`.
@@ -100,7 +99,7 @@ def check_predictions(
 def check_transform(
     prepare: Callable[[jax.Array, jax.Array], jax.Array], images: np.ndarray, again: np.ndarray
 ) -> Check:
-    """Checks that two compilations of the evaluation transform give the same bits.
+    """Checks that two compilations of the evaluation transform give identical bits.
 
     Args:
       prepare: from `preprocessing.make_input`.
@@ -113,7 +112,7 @@ def check_transform(
         for faces in (images, again)
     )
     equal = first.tobytes() == second.tobytes()
-    # Bits may differ where numbers do not (0 and -0), or have no difference (NaN).
+    # Bits may differ for equal numbers (0 and -0), and NaN has no difference.
     deviation = 0.0 if equal else float(np.nanmax(abs(first - second), initial=np.finfo(np.float32).tiny))
     return Check("transform", "read and drawn twice, bit by bit", deviation, limit=0.0)
 

@@ -1,4 +1,4 @@
-"""Labels that are probably wrong, by confident learning (Northcutt et al. 2021, arXiv:1911.00068)."""
+"""Finds likely label errors by confident learning (Northcutt et al. 2021, arXiv:1911.00068)."""
 
 import pathlib
 import warnings
@@ -13,14 +13,14 @@ from fer_jax.io_utils import write_atomically
 
 
 class Suspect(NamedTuple):
-    """An image whose label is probably wrong.
+    """An image whose label is likely wrong.
 
     Attributes:
-      index: the image's place in the split.
-      id: its name.
-      label: its labeled class.
+      index: index of the image in the split.
+      id: ID of the image.
+      label: its label.
       suggested: the most probable class.
-      quality: the probability of the label, in [0, 1]; the lowest is the most doubtful.
+      quality: probability of the label, in [0, 1].
     """
 
     index: int
@@ -31,16 +31,15 @@ class Suspect(NamedTuple):
 
 
 def find_suspects(probs: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> list[Suspect]:
-    """Returns cleanlab's label issues, the lowest label quality (self-confidence) first.
+    """Returns cleanlab's label issues, lowest label quality (self-confidence) first.
 
     Args:
-      probs: float [N, K], rows that sum to 1, out of sample: predicted by a model that was not trained on
-        the image.
+      probs: float [N, K], rows that sum to 1, out of sample.
       labels: int [N].
-      ids: N unique names.
+      ids: N unique IDs.
 
     Raises:
-      ValueError: as `classification.check`, or another number of ids.
+      ValueError: as `classification.check`, or the number of IDs differs.
     """
     probs, labels = np.asarray(probs, np.float64), np.asarray(labels)
     classification.check(probs, labels)
@@ -49,9 +48,9 @@ def find_suspects(probs: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> 
     from cleanlab.filter import find_label_issues  # takes seconds to import
 
     with warnings.catch_warnings():
-        # A class without images is no reason not to check the others.
+        # Classes without images do not prevent checking the others.
         warnings.filterwarnings("ignore", "May not flag all label issues in class")
-        # One process: a fork of a process that runs JAX may hang.
+        # One process, because forking a process that runs JAX may hang.
         ranked = find_label_issues(labels, probs, return_indices_ranked_by="self_confidence", n_jobs=1)
     return [
         Suspect(int(i), str(ids[i]), int(labels[i]), int(probs[i].argmax()), float(probs[i, labels[i]]))
@@ -60,7 +59,7 @@ def find_suspects(probs: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> 
 
 
 def write_suspects(path: pathlib.Path, suspects: Sequence[Suspect], names: Sequence[str]) -> None:
-    """Writes a CSV `id,label,suggested,quality`, classes by name, for config.data.drop_ids."""
+    """Writes a CSV file with id, label, suggested, and quality, for config.data.drop_ids."""
     rows = [("id", "label", "suggested", "quality")]
     rows += [(s.id, names[s.label], names[s.suggested], f"{s.quality:.6g}") for s in suspects]
     write_atomically(path, tables.csv_text(rows).encode())
@@ -69,14 +68,14 @@ def write_suspects(path: pathlib.Path, suspects: Sequence[Suspect], names: Seque
 def plot_suspects(
     images: Any, suspects: Sequence[Suspect], names: Sequence[str], path: pathlib.Path
 ) -> "plotting.Figure":
-    """Draws suspects, each with its label, the label's probability, and the suggested class.
+    """Plots suspects with their label, its probability, and the suggested class.
 
     Args:
       images: uint8 [N, H, W, C] of the split, an array or an object that integer arrays index.
-      suspects: the suspects to draw.
-      names: the class names.
-      path: the picture file.
+      suspects: the suspects to plot.
+      names: class names.
+      path: output file.
     """
-    captions = [f"{names[s.label]} {100 * s.quality:.1f} %\nrather {names[s.suggested]}" for s in suspects]
-    title = f"The {len(suspects)} most doubtful labels: the label and its probability, the likelier class"
+    captions = [f"{names[s.label]} {100 * s.quality:.1f} %\nor {names[s.suggested]}?" for s in suspects]
+    title = f"The {len(suspects)} labels of lowest quality: label and its probability, suggested class"
     return plotting.plot_faces(images[np.array([s.index for s in suspects], int)], captions, title, path)

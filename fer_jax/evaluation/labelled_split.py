@@ -1,4 +1,4 @@
-"""Loads a dataset's split for evaluation: faces at the network's size, with the labels to score against."""
+"""Loads a split for evaluation: faces at the network's size, and labels to score against."""
 
 import dataclasses
 import pathlib
@@ -20,12 +20,12 @@ class LabelledSplit:
     """A split and the labels to score a network against.
 
     Attributes:
-      faces: the faces that have a label, with these labels.
-      kept: int [N], their places in the split.
-      whole: the split with its own labels.
-      rule: `ferplus.GIVEN` or the name of the FER+ rule that the labels follow.
-      names: the classes that are scored; the network may have one more.
-      metadata: of the weights and of the evaluation, as reports repeat it.
+      faces: the labeled faces, with these labels.
+      kept: int [N], their indices in the split.
+      whole: the entire split with its own labels.
+      rule: `ferplus.GIVEN` or the FER+ rule of the labels.
+      names: the scored classes; the network may have one more.
+      metadata: metadata of the weights and the evaluation, for reports.
     """
 
     faces: Faces
@@ -37,21 +37,21 @@ class LabelledSplit:
 
 
 def load_split(model: LoadedModel, data_dir: str | pathlib.Path, split: str) -> Faces:
-    """Loads a split with its own labels, its faces at the size that the network was trained with.
+    """Loads a split with its own labels, with faces at the size of the network's training.
 
     Raises:
       As `read.load`.
-      ValueError: the faces are in color and the network takes grayscale.
+      ValueError: the faces are in color, but the network takes grayscale.
     """
     manifest = read.read_manifest(data_dir)
     channels = model.input_shape[-1]
     if manifest["channels"] not in (1, channels):
         raise ValueError(
-            f"the faces of {data_dir} have {manifest['channels']} channels (color) and the model of "
-            f"{model.source} takes {channels} (grayscale): prepare grayscale copies of the images, or "
-            "evaluate a model that was trained in color"
+            f"the faces of {data_dir} have {manifest['channels']} channels (color), but the network in "
+            f"{model.source} takes {channels} (grayscale): convert the images to grayscale, or evaluate a "
+            "network that was trained in color"
         )
-    # The size the training loaded faces at; otherwise their own or, if they differ, the model's.
+    # The image size of the training; otherwise their own or, if they differ, the model's.
     size = model.metadata.get("loaded_size")
     if not size and not manifest["image_shape"]:
         size = model.input_shape[0]
@@ -71,15 +71,15 @@ def load_labelled(
       model: the network.
       data_dir: the dataset's folder.
       split: its split.
-      rule: `ferplus.GIVEN` or one of `ferplus.RULES`; None for the training's. Faces to which it gives no
-        label are left out.
-      num_classes: 8, or 7, which rules out contempt and leaves out faces with that label; None for the
-        network's, and for 7 with given labels, which have no contempt.
+      rule: `ferplus.GIVEN` or one of `ferplus.RULES`; None for the rule of the training. Faces without a
+        label are excluded.
+      num_classes: 8, or 7 to exclude contempt and faces with that label; None for the network's number, or 7
+        with given labels, which lack contempt.
 
     Raises:
       As `load_split`.
-      ValueError: a FER+ rule for data without votes, or no face has a label by it; more classes than the
-        network or the labels have.
+      ValueError: the rule needs votes that the data lacks, no face has a label, or the network or the labels
+        have fewer classes.
     """
     faces, names = load_split(model, data_dir, split), model.metadata["emotions"]
     rule = str(rule or model.metadata.get("labels", ferplus.GIVEN))
@@ -103,28 +103,28 @@ def load_labelled(
         return LabelledSplit(faces, np.arange(len(faces)), faces, rule, names, metadata)
     if faces.votes is None:
         raise ValueError(
-            f"labels by {rule} need FER+ votes, and {data_dir} has none: prepare it with "
-            "fer-jax prepare --ferplus fer2013new.csv, or give --labels given"
+            f"{rule} labels need FER+ votes, but {data_dir} has none: prepare it with "
+            "fer-jax prepare --ferplus fer2013new.csv, or use --labels given"
         )
     kept = np.flatnonzero(ferplus.labels(faces.votes, rule, len(names))[0] != ferplus.LEFT_OUT)
     if not len(kept):
-        raise ValueError(f"no face of {split} in {data_dir} has a label by {rule}")
+        raise ValueError(f"no face of {split} in {data_dir} has a {rule} label")
     return LabelledSplit(ferplus.relabel(faces, rule, len(names)), kept, faces, rule, names, metadata)
 
 
 def find_duplicates(
     model: LoadedModel, images: Any, metadata: dict[str, Any], data_dirs: Iterable[str | pathlib.Path]
 ) -> np.ndarray | None:
-    """Compares images with the splits that influenced the weights, other than their own.
+    """Finds duplicates of images in the splits that influenced the weights, except their own split.
 
     Args:
       model: the network.
       images: uint8 [N, H, W, C], from `load_split`.
-      metadata: as `leakage_policy.assess` takes them.
-      data_dirs: datasets in which to look for those splits.
+      metadata: as in `leakage_policy.assess`.
+      data_dirs: datasets to search for those splits.
 
     Returns:
-      int8 [N], indices into `leakage.KINDS`; None if one of those splits is in none of the datasets.
+      int8 [N], indices into `leakage.KINDS`; None if one of those splits is not found.
     """
     wanted = {one.hash for one in leakage_policy.used_splits(metadata)}
     wanted.discard(leakage_policy.split_hash(metadata["data"], metadata["split"]))

@@ -1,7 +1,7 @@
-"""Images of a split that have an identical or near duplicate in another split.
+"""Finds images of a split that have an identical or near duplicate in another split.
 
-The official splits of FER2013 leak: 8 % of the test faces have an identical copy in Training. Scores without
-these images are scores on unseen faces.
+The official splits of FER2013 leak: 8 % of the test faces have an identical duplicate in Training. Scores on
+unseen faces exclude these images.
 """
 
 import numpy as np
@@ -9,21 +9,21 @@ from tqdm import tqdm
 
 from fer_jax.data import near_duplicates, splits
 
-# Of a zero-mean normalized correlation of 48 x 48 grayscale versions, as in the audit.
+# Minimum zero-mean normalized correlation at 48 x 48 in grayscale, as in the audit.
 NEAR = 0.9
 KINDS = ("none", "near", "identical")
-_BLOCK = 8192  # other images at a time; bounds the memory
+_BLOCK = 8192  # other images per block; bounds the memory
 
 
 def find_duplicates(
     images: np.ndarray, others: np.ndarray, *, threshold: float = NEAR, progress: bool = True
 ) -> np.ndarray:
-    """Returns the kind of each image's closest match among others, int8 [N], indices into `KINDS`.
+    """Returns the kind of the closest match of each image among others, int8 [N], indices into `KINDS`.
 
     Args:
       images: uint8 [N, H, W, C], or an object with `shape` and NumPy-style indexing.
       others: uint8 [L, H, W, C], likewise.
-      threshold: the least correlation of near duplicates.
+      threshold: minimum correlation of near duplicates.
       progress: whether to show a progress bar.
     """
     known = {splits.pixel_digest(image) for block in splits.blocks(others) for image in block}
@@ -31,7 +31,7 @@ def find_duplicates(
     kinds = np.where(identical, 2, 0).astype(np.int8)
     small = _shrunk(images)
     starts = range(0, others.shape[0], _BLOCK)
-    for start in tqdm(starts, "looking for duplicates", unit="block", disable=not progress):
+    for start in tqdm(starts, "searching for duplicates", unit="block", disable=not progress):
         block = others[np.arange(start, min(start + _BLOCK, others.shape[0]))]
         for first, _, _ in near_duplicates.near_pairs(small, threshold, others=_shrunk(block)):
             kinds[first] = np.maximum(kinds[first], 1)
@@ -39,7 +39,7 @@ def find_duplicates(
 
 
 def find_duplicate_pairs(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the pairs of duplicates, near or identical, in one split: two int64 [M] of places."""
+    """Returns the pairs of identical or near duplicates in a split, as indices int64 [M] and int64 [M]."""
     pairs = [(first, second) for first, second, _ in near_duplicates.near_pairs(_shrunk(images), NEAR)]
     first, second = (np.concatenate(part) for part in zip(*pairs, strict=True))
     return first, second

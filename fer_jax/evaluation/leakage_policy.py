@@ -1,4 +1,4 @@
-"""Decides which score may be reported for weights that may have seen the evaluated images."""
+"""Determines how the training data leaks into an evaluation, and which score to report."""
 
 import datetime
 import fcntl
@@ -21,12 +21,12 @@ LEDGER = "test_evaluations.jsonl"
 
 
 class Used(NamedTuple):
-    """A split that influenced weights, directly or through weights that they come from.
+    """A split that influenced weights, directly or through their ancestors.
 
     Attributes:
-      split: its name in the dataset of that training.
-      hash: of its labels and pixels, None if unknown.
-      trained: True if it was trained on; False if its scores selected weights or steered the training.
+      split: name of the split in its dataset.
+      hash: hash of its labels and pixels, None if unknown.
+      trained: True if it was trained on, False if its scores selected weights or steered training.
     """
 
     split: str
@@ -38,9 +38,9 @@ def used_splits(metadata: dict[str, Any]) -> list[Used]:
     """Returns the splits that influenced weights.
 
     Args:
-      metadata: that of the weights: 'trained_data' (see `read.describe`), 'selection', 'steered_by'
-        (the split whose scores lowered the learning rate or stopped the training) and 'ancestors', the same
-        of the trainings that the weights come from (initialization, teachers), with 'data' in place of
+      metadata: metadata of the weights: 'trained_data' (see `read.describe`), 'selection', 'steered_by' (the
+        split whose scores lowered the learning rate or stopped training), and 'ancestors', the same for the
+        runs that the weights are derived from (initialization, teachers), with 'data' instead of
         'trained_data'.
     """
     found = []
@@ -58,7 +58,7 @@ def _steering(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def inherit(metadata: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:
-    """Returns the metadata of weights that start from, or learn from, a parent's: with its ancestors."""
+    """Adds a parent (initial weights or a teacher) and its ancestors to the metadata of weights."""
     ancestors = [
         *metadata.get("ancestors", ()),
         {"data": parent.get("data")} | _steering(parent),
@@ -69,13 +69,13 @@ def inherit(metadata: dict[str, Any], parent: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_splits(wanted: Iterable[str | None], data: dict[str, Any]) -> dict[str, str]:
-    """Returns {hash: split name} of those hashes that a dataset (see `read.describe`) contains."""
+    """Returns {hash: split name} for the hashes that a dataset (see `read.describe`) contains."""
     hashes = {split_hash(data, name): name for name in data["splits"]}
     return {found: hashes[found] for found in wanted if found is not None and found in hashes}
 
 
 def split_hash(data: dict[str, Any] | None, split: str) -> str | None:
-    """Returns the hash of a split's labels and pixels, None if the dataset's metadata lacks it."""
+    """Returns the hash of a split's labels and pixels, None if unknown."""
     return (data or {}).get("splits", {}).get(split, {}).get("hash")
 
 
@@ -83,15 +83,15 @@ def assess(metadata: dict[str, Any], copies: np.ndarray | None) -> dict[str, Any
     """Returns how the evaluated split influenced the weights, and which score may be reported.
 
     Args:
-      metadata: that of the weights, as `used_splits` takes it, with 'split' and 'data' of the evaluation.
-      copies: int8 [N], for each image the closest match in the splits that influenced the weights (indices
+      metadata: metadata of the weights, as in `used_splits`, with 'split' and 'data' of the evaluation.
+      copies: int8 [N], the closest match of each image in the splits that influenced the weights (indices
         into `leakage.KINDS`); None if unknown.
 
     Returns:
-      'trained_on_this_split' and 'selected_on_this_split' (bool, None if unknown); 'copies', how many images
-      have an 'identical' and how many a 'near' duplicate in those splits (None if unknown); 'headline', the
-      score that may be reported for new faces: 'accuracy', 'without_near' (without images that have a
-      duplicate) or None; 'note', the reason in words.
+      'trained_on_this_split' and 'selected_on_this_split' (bool, None if unknown); 'copies', the
+      numbers of images with an 'identical' and a 'near' duplicate in those splits (None if unknown);
+      'headline', the score to report for new faces: 'accuracy', 'without_near' (without images that have a
+      duplicate), or None; 'note', the reason.
     """
     used, here = used_splits(metadata), split_hash(metadata.get("data"), metadata["split"])
     known = here is not None and all(one.hash is not None for one in used)
@@ -110,7 +110,7 @@ def assess(metadata: dict[str, Any], copies: np.ndarray | None) -> dict[str, Any
 
 
 def count_copies(copies: np.ndarray | None) -> dict[str, int] | None:
-    """Counts images int8 [N] of each of `leakage.KINDS` but the first; None of None."""
+    """Counts images int8 [N] by `leakage.KINDS`, without the first; None for None."""
     if copies is None:
         return None
     return {kind: int((copies == i).sum()) for i, kind in enumerate(leakage.KINDS) if i}
@@ -122,7 +122,7 @@ def _headline(
     """Returns 'headline' and 'note' of `assess`."""
     split, selection, counts = metadata["split"], metadata.get("selection"), count_copies(copies)
     if trained:
-        reason = "the model was trained on this split; the figures say nothing about new faces."
+        reason = "the model was trained on this split, so the metrics say nothing about new faces."
     elif (
         selected
         and selection
@@ -130,54 +130,54 @@ def _headline(
     ):
         reason = (
             f"selected on this split. This checkpoint has the run's best {selection['metric']} on `{split}`, "
-            "so the figures are optimistic."
+            "so the metrics are optimistic."
         )
     elif selected:
         reason = (
-            "the scores on this split steered the training, or selected the weights that it started or "
-            "learned from, so the figures are optimistic."
+            "scores on this split steered training, or selected its initial weights or teachers, so the "
+            "metrics are optimistic."
         )
     elif not known:
         reason = (
-            "the weights do not record the images that they were trained and selected on, so whether "
-            f"`{split}` influenced them is not known."
+            "the weights do not record the data that they were trained and selected on, so it is unknown "
+            f"whether `{split}` influenced them."
         )
     elif counts is None or copies is None:
         reason = (
-            f"the weights were neither trained nor selected on `{split}`, but whether its images have "
-            "duplicates in those splits is not known; --training_data tells where to look."
+            f"the weights were neither trained nor selected on `{split}`, but it is unknown whether its "
+            "images have duplicates in the training data; give it as --training_data."
         )
     elif sum(counts.values()) == len(copies):
         reason = (
-            f"every image of `{split}` has a duplicate in the splits of the training or selection: "
+            f"every image of `{split}` has a duplicate in the training or selection data: "
             f"{counts['identical']:,} identical, {counts['near']:,} near."
         )
     else:
-        text = f"`{split}` was not used in the training"
-        text += f", nor in the selection, which was on `{selection['split']}`" if selection else ""
-        text += ", nor for weights it started or learned from." if metadata.get("ancestors") else "."
+        text = f"`{split}` was not used in training"
+        text += f" or selection (which used `{selection['split']}`)" if selection else ""
+        text += ", nor for initial weights or teachers." if metadata.get("ancestors") else "."
         if not any(counts.values()):
             return "accuracy", f"{text} None of its images has a duplicate there."
         return "without_near", (
-            f"{text} But {counts['identical']:,} of its images have an identical copy there and "
-            f"{counts['near']:,} a near duplicate (correlation of 0.9 or more): the headline is the figure "
-            "without them."
+            f"{text} But {counts['identical']:,} of its images have an identical and "
+            f"{counts['near']:,} a near duplicate there (correlation of at least 0.9), which the headline "
+            "excludes."
         )
     return None, f"No headline: {reason}"
 
 
 def record_test(metadata: dict[str, Any], accuracy: float, what: str) -> int | None:
-    """Records an evaluation on the test split in a ledger of the weights; ignores other splits.
+    """Records an evaluation on the test split in the ledger of the weights; ignores other splits.
 
-    The ledger is in the folder of the weights' run or file, that of a bundled network in `state_dir`.
+    The ledger is in the folder of the run or the weights file or, for a bundled network, in `state_dir`.
 
     Args:
-      metadata: that of the weights and of the evaluation.
+      metadata: metadata of the weights and the evaluation.
       accuracy: the result.
-      what: what was evaluated, such as a kind of test-time augmentation.
+      what: description, such as the kind of test-time augmentation.
 
     Returns:
-      The number of evaluations in the ledger; None where none is recorded.
+      The number of evaluations in the ledger; None if nothing is recorded.
     """
     if metadata["split"] != "test":
         return None
@@ -200,15 +200,15 @@ def record_test(metadata: dict[str, Any], accuracy: float, what: str) -> int | N
             file.seek(0)
             return sum(1 for line in file if line.strip())
     except OSError as error:
-        print(f"note: this evaluation on test is not counted: {error}", file=sys.stderr)
+        print(f"note: this evaluation on test is not recorded: {error}", file=sys.stderr)
         return None
 
 
 def _ledger(weights: pathlib.Path) -> pathlib.Path:
-    """Returns the path of a ledger, in a folder that exists.
+    """Returns the path of the ledger, and creates its folder.
 
     Raises:
-      OSError: there is none for bundled weights, and it cannot be created.
+      OSError: the folder for bundled weights cannot be created.
     """
     if name := registry.name_of(weights):
         folder = io_utils.state_dir() / name

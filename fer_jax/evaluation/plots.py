@@ -1,4 +1,4 @@
-"""Figures of an evaluation. Functions that draw one write it to `path` as PNG and return it."""
+"""Figures of an evaluation; each plot function writes one to `path` as PNG and returns it."""
 
 import pathlib
 from collections.abc import Sequence
@@ -13,18 +13,16 @@ from fer_jax.plotting import new_figure, save
 def draw_confusion(
     axis: "plotting.Axes", matrix: np.ndarray, names: Sequence[str], *, percent: bool = False
 ) -> "plotting.AxesImage":
-    """Draws a confusion matrix int [K, K] (rows: true class), shaded by the share of the true class.
-
-    If the counts were the shade, a common class would drown the others.
+    """Plots a confusion matrix int [K, K] (rows: true class), shaded by the share of the true class.
 
     Args:
-      axis: to draw in.
-      matrix: counts of images.
-      names: of the K classes.
-      percent: write the shares instead of the counts.
+      axis: axes to plot in.
+      matrix: image counts.
+      names: names of the K classes.
+      percent: whether to write shares instead of counts.
 
     Returns:
-      The shades, for a color bar: shares in [0, 1].
+      The image of shares in [0, 1], for a color bar.
     """
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     picture = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -38,23 +36,23 @@ def draw_confusion(
 
 
 def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: pathlib.Path) -> "plotting.Figure":
-    """Draws a confusion matrix int [K, K] (rows: true class) twice: images, and shares of the row."""
+    """Plots a confusion matrix int [K, K] (rows: true class) twice: counts, and row percentages."""
     figure, (left, right) = new_figure(12.5, 5.6, columns=2)
     draw_confusion(left, matrix, names)
     left.set_title("Images")
     picture = draw_confusion(right, matrix, names, percent=True)
     right.set_title("Percent of the true class")
     bar = figure.colorbar(picture, ax=[left, right], format=lambda v, _: f"{v:.0%}", shrink=0.85)
-    bar.set_label("share of the true class (both pictures)")
+    bar.set_label("share of the true class (both plots)")
     return save(figure, path)
 
 
 def plot_reliability(report: dict[str, Any], path: pathlib.Path) -> "plotting.Figure":
-    """Draws the accuracy by confidence, and how many images have that confidence.
+    """Plots a reliability diagram with a histogram of confidences.
 
     Args:
-      report: the result of `report.figures`, and 'calibrated' if there is a temperature.
-      path: of the picture.
+      report: result of `report.figures`, with 'calibrated' if there is a temperature.
+      path: output file.
     """
     ece, accuracy, calibrated = report["ece"], report["accuracy"], report.get("calibrated")
     figure, (top, bottom) = new_figure(6.4, 7.2, rows=2, sharex=True, height_ratios=(3, 1))
@@ -69,7 +67,7 @@ def plot_reliability(report: dict[str, Any], path: pathlib.Path) -> "plotting.Fi
     if calibrated:
         after, some = _filled_bins(calibrated["reliability"])
         points = 100 * calibrated["ece"]
-        label = f"after the temperature {calibrated['temperature']:.2f} (ECE {points:.1f} points)"
+        label = f"with temperature {calibrated['temperature']:.2f} (ECE {points:.1f} points)"
         style = {"color": "C2", "marker": "o", "markersize": 4, "linewidth": 1.2}
         top.plot(after["confidence"][some], after["accuracy"][some], label=label, **style)
     mean = np.average(table["confidence"], weights=table["count"])
@@ -81,7 +79,7 @@ def plot_reliability(report: dict[str, Any], path: pathlib.Path) -> "plotting.Fi
         f"mean confidence {100 * mean:.1f} %, accuracy {100 * accuracy:.1f} %: {verdict}"
     )
     top.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(0, 1))
-    figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)  # beside all points
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)  # outside the plot
     bottom.bar(middle, table["count"], width, color="0.6")
     bottom.set(xlabel="confidence (highest probability)", ylabel="images")
     for axis in (top, bottom):
@@ -97,19 +95,19 @@ def _filled_bins(reliability: dict[str, Sequence[float]]) -> tuple[dict[str, np.
 def plot_per_class(
     per_class: dict[str, dict[str, Any]], macro_f1: float, path: pathlib.Path
 ) -> "plotting.Figure":
-    """Draws precision, recall and F1 of each class with their intervals, from those of `report.figures`."""
+    """Plots precision, recall, and F1 of each class with intervals, from `report.figures`."""
     names, rows = list(per_class), list(per_class.values())
     figure, axis = new_figure(10, 4.8)
     place = np.arange(len(names))
     for i, (key, label) in enumerate((("precision", "precision"), ("recall", "recall"), ("f1", "F1"))):
         values = np.array([row[key] for row in rows])
         low, high = np.array([row["interval_95"][key] for row in rows]).T
-        # All resamples may lie on one side of the figure.
+        # All resamples may be on one side of the metric.
         error = np.maximum([values - low, high - values], 0)
         whiskers = {"ecolor": "0.35", "elinewidth": 1}
         style = {"error_kw": whiskers, "label": label, "color": f"C{i}"}
         bars = axis.bar(place + (i - 1) * 0.27, values, 0.25, yerr=error, **style)
-        # On white, since the line of the macro F1 would cross them.
+        # On white, because the macro F1 line would cross them.
         on_white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
         axis.bar_label(bars, [f"{v:.2f}" for v in values], fontsize=8, padding=2, bbox=on_white)
     axis.axhline(macro_f1, color="0.4", linestyle="--", linewidth=1)
@@ -125,25 +123,25 @@ def plot_per_class(
 
 
 def plot_risk_coverage(report: dict[str, Any], path: pathlib.Path) -> "plotting.Figure":
-    """Draws the accuracy of the answers against the share answered, from the result of `report.figures`."""
+    """Plots accuracy against coverage, from `report.figures`."""
     figure, axis = new_figure(7, 4.6)
     draw_risk_coverage(axis, report)
-    axis.set_title(f"Abstaining below a confidence (AURC {report['aurc']:.3f})", loc="left")
+    axis.set_title(f"Abstaining below a confidence threshold (AURC {report['aurc']:.3f})", loc="left")
     return save(figure, path)
 
 
 def draw_risk_coverage(axis: "plotting.Axes", report: dict[str, Any]) -> None:
-    """Draws the curve of `plot_risk_coverage`."""
+    """Plots the curve of `plot_risk_coverage`."""
     curve = report["risk_coverage"]
-    axis.plot(curve["coverage"], 1 - np.array(curve["risk"]), color="C0", label="the surest answered")
+    axis.plot(curve["coverage"], 1 - np.array(curve["risk"]), color="C0", label="most confident first")
     style = {"color": "0.4", "linestyle": "--", "linewidth": 1}
-    axis.axhline(report["accuracy"], label="answering at random", **style)
+    axis.axhline(report["accuracy"], label="random selection", **style)
     for row in report["selective"]:
         axis.plot(row["coverage"], row["accuracy"], "o", color="C0", markersize=4)
         if row["coverage"] < 0.999:
             note = f"≥ {row['threshold']:.2f}"
             where = (row["coverage"], row["accuracy"])
             axis.annotate(note, where, (4, 5), textcoords="offset points", fontsize=8)
-    axis.set(xlabel="share of the images that is answered", ylabel="accuracy of the answers", xlim=(0, 1.06))
+    axis.set(xlabel="coverage (share of images answered)", ylabel="accuracy", xlim=(0, 1.06))
     axis.grid(alpha=0.3)
     axis.legend(loc="lower left")

@@ -1,4 +1,4 @@
-"""Predictions as a CSV file, one row per image; gzip-compressed if its name ends in .gz."""
+"""Reads and writes predictions as CSV, one row per image; gzip-compressed if the name ends in .gz."""
 
 import dataclasses
 import gzip
@@ -17,9 +17,9 @@ from fer_jax.evaluation import leakage
 from fer_jax.evaluation.metrics import classification
 from fer_jax.io_utils import write_atomically
 
-_COLUMNS = ("id", "label", "prediction", "group", "copy")  # the others are classes
+_COLUMNS = ("id", "label", "prediction", "group", "copy")  # other columns are classes
 MOST_COLUMNS = 1000
-ROUNDED = 0.05  # of the sum of a row: two decimals of eight classes are up to 0.04 off
+ROUNDED = 0.05  # tolerance of row sums: eight probabilities with two decimals are off by up to 0.04
 
 
 @dataclasses.dataclass
@@ -27,10 +27,10 @@ class Predictions:
     """A model's predictions for the images of a split.
 
     Attributes:
-      ids: N unique names.
+      ids: N unique image IDs.
       probs: float64 [N, K], rows that sum to 1.
-      labels: int64 [N] in [0, K), or None if the file has none.
-      names: the K classes.
+      labels: int64 [N] in [0, K), or None if unknown.
+      names: names of the K classes.
       groups: int64 [N], equal for identical images, or None if unknown.
       copies: int8 [N], indices into `leakage.KINDS`, or None if unknown.
     """
@@ -46,12 +46,12 @@ class Predictions:
 def write(path: pathlib.Path, predictions: Predictions, *, digits: int | None = None) -> None:
     """Writes id, label, prediction, probabilities, group and copy (one of `leakage.KINDS`).
 
-    Unknown values are left empty. Equal predictions give equal bytes.
+    Unknown values are empty. Equal predictions give identical files.
 
     Args:
       path: the file.
       predictions: the predictions.
-      digits: significant digits of the probabilities; None writes them exactly.
+      digits: significant digits of probabilities; None writes them exactly.
     """
     p = predictions
     copies = None if p.copies is None else [leakage.KINDS[kind] for kind in p.copies]
@@ -69,26 +69,26 @@ def columns(path: os.PathLike | str) -> list[str]:
 
     Raises:
       FileNotFoundError: the file does not exist.
-      ValueError: it is empty or no text, or has two equal columns.
+      ValueError: the file is empty or not text, or has duplicate columns.
     """
     return _open(path)[1]
 
 
 def _open(path: os.PathLike | str) -> tuple[CsvFile, list[str]]:
-    """Opens a file; returns it and the names of its columns by `_column`."""
+    """Opens a file; returns it and its canonical column names."""
     table = open_csv(path)
     if not table.names:
-        raise ValueError(f"{path} is empty: expected a header with id and the classes")
+        raise ValueError(f"{path} is empty: expected a header with id and classes")
     if len(table.names) > MOST_COLUMNS:
         raise ValueError(f"{path} has over {MOST_COLUMNS:,} columns; expected id and one for each class")
     found = [_column(name) for name in table.names]
     if again := [name for name in found if found.count(name) > 1]:
-        raise ValueError(f"{path} has two columns {again[0]}: {', '.join(table.names)}")
+        raise ValueError(f"{path} has duplicate columns {again[0]}: {', '.join(table.names)}")
     return table, found
 
 
 def _column(name: str) -> str:
-    """Returns a column's canonical name: case does not matter, classes may have any of their usual names."""
+    """Returns the canonical name of a column: casefolded, with class variants resolved."""
     plain = name.strip().casefold()
     if plain in (*_COLUMNS, CONTEMPT):
         return plain
@@ -99,20 +99,20 @@ def _column(name: str) -> str:
 
 
 def read(path: os.PathLike | str, names: Sequence[str] | None = None) -> Predictions:
-    """Reads a file by `write` or by another program: a column id, and one for each class.
+    """Reads a file from `write` or another program, with a column id and one for each class.
 
-    Classes may have any of their usual names (anger, Happiness). Rows of rounded probabilities, whose sum
-    is within `ROUNDED` of 1, are renormalized. The columns `label` (a class's number or name), `group` and
-    `copy` are read if every row has a value.
+    Accepts variants of class names (anger, Happiness). Renormalizes rounded probabilities, with sums within
+    `ROUNDED` of 1. Reads the columns `label` (class number or name), `group`, and `copy` if every row has a
+    value.
 
     Args:
       path: the file.
-      names: the expected classes, in the order of the result; None for all columns that are classes.
+      names: expected classes, in the order of the result; None for all classes in the file.
 
     Raises:
       FileNotFoundError: the file does not exist.
-      ValueError: it lacks a column, repeats an id, or has a bad row (the message names file and row), or as
-        `classification.check`.
+      ValueError: the file lacks a column, repeats an ID, or has a bad row (the message names file and row),
+        or as `classification.check`.
     """
     table, fields = _open(path)
     names = list(names or [name for name in fields if name not in _COLUMNS] or EMOTIONS)
@@ -131,10 +131,10 @@ def read(path: os.PathLike | str, names: Sequence[str] | None = None) -> Predict
             raise ValueError(f"{where}{error}") from None
         name = tables.csv_value(line["id"])
         if name in places:
-            raise ValueError(f"{where}: the id {name!r} was in row {places[name]} already")
+            raise ValueError(f"{where}: the id {name!r} is already in row {places[name]}")
         places[name] = number
     if not rows:
-        raise ValueError(f"{path} has no rows below its header: expected one for each image")
+        raise ValueError(f"{path} has no rows below the header: expected one for each image")
     probs, *others = zip(*rows, strict=True)
     labels, groups, copies = (
         None if None in values else np.array(values, dtype)
@@ -149,14 +149,14 @@ def read(path: os.PathLike | str, names: Sequence[str] | None = None) -> Predict
 
 
 def _row(line: dict[str, str], names: list[str]) -> tuple[list[float], int | None, int | None, int | None]:
-    """Returns (probabilities, label, group, copy) of a row, None for what is empty or missing.
+    """Returns (probabilities, label, group, copy) of a row, None for empty or missing values.
 
     Args:
-      line: its fields by column, fewer if it is too short.
-      names: of the classes.
+      line: fields by column, possibly incomplete.
+      names: class names.
 
     Raises:
-      ValueError: a value is bad; the message continues the row's place.
+      ValueError: a value is bad; the message starts after the row number.
     """
     if missing := [name for name in ("id", *names) if name not in line]:
         raise ValueError(
@@ -187,16 +187,16 @@ def _row(line: dict[str, str], names: list[str]) -> tuple[list[float], int | Non
 
 
 def _normalized(values: list[float], name: str) -> list[float]:
-    """Returns probabilities that sum to 1; scales those that are rounded to two decimals."""
+    """Returns probabilities that sum to 1; renormalizes rounded ones."""
     total = sum(values)
     if min(values) >= 0 and abs(total - 1) <= ROUNDED:
         return values if abs(total - 1) <= 1e-4 else [value / total for value in values]
     if not math.isfinite(total):
-        reason = "not all are numbers"
+        reason = "not all values are numbers"
     elif min(values) < 0:
-        reason = "one is negative; if they are logits, take their softmax"
+        reason = "a value is negative; apply the softmax to logits"
     elif abs(total - 100) <= 100 * ROUNDED:
-        reason = "they sum to 100; if they are percentages, divide them"
+        reason = "they sum to 100; divide percentages by 100"
     else:
         reason = f"they sum to {total:.4g}, expected 1 to within {ROUNDED}"
     raise ValueError(f", {name}: {values} is not a probability distribution: {reason}")

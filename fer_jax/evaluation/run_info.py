@@ -12,12 +12,12 @@ STARTS_FILE = "starts.jsonl"
 
 
 def current() -> dict[str, Any]:
-    """Returns the "version" of the package, "commit", "jax", "devices" (their number) and "device".
+    """Returns the package "version", "commit", "jax", "devices" (their number), and "device".
 
-    The commit ends in "-dirty" where tracked files have uncommitted changes; it is None where the package
-    is not in a Git checkout of its own.
+    The commit ends in "-dirty" if tracked files have uncommitted changes; it is None if the package is not in
+    its own Git checkout.
     """
-    import jax  # which readers of the records do not need
+    import jax  # not needed to read records
 
     devices = jax.devices()
     return {
@@ -32,8 +32,8 @@ def current() -> dict[str, Any]:
 def _commit() -> str | None:
     root = pathlib.Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
-        return None  # installed, perhaps within another project's checkout
-    # Without tags, so that it is a commit in any clone.
+        return None  # installed, possibly within another project's checkout
+    # Without tags, which other clones may lack.
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -42,15 +42,15 @@ def _commit() -> str | None:
 
 
 def record_start(workdir: pathlib.Path, step: int) -> None:
-    """Appends `current` and the step that training starts or resumes from to the run's starts.jsonl."""
+    """Appends `current` and the first step to starts.jsonl of the run."""
     with open(workdir / STARTS_FILE, "a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step, **current()}) + "\n")
 
 
 def read_starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns what `record_start` wrote, in order; [] without a file.
+    """Returns the records of `record_start`, in order; [] without a file.
 
-    Leaves out starts whose steps a later start trained again, and truncated lines.
+    Skips starts whose steps were trained again by later starts, and truncated lines.
     """
     path = workdir / STARTS_FILE
     found: list[dict[str, Any]] = []
@@ -64,13 +64,13 @@ def read_starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def commits(found: Iterable[dict[str, Any]]) -> str | None:
-    """Returns each commit of several `current` once: "1a2b3c4 and 5d6e7f8"; None where none is known."""
+    """Lists the commits in records of `current`, as in "1a2b3c4 and 5d6e7f8"; None if unknown."""
     unique = dict.fromkeys(one["commit"] for one in found)
     return " and ".join(commit or "unknown" for commit in unique) if any(unique) else None
 
 
 def describe(found: Iterable[dict[str, Any]]) -> str:
-    """Returns one line for several `current`, without repetition: "commit 1a2b3c4, 2 x cpu, jax 0.10.2"."""
+    """Summarizes records of `current`, as in "commit 1a2b3c4, 2 x cpu, jax 0.10.2"."""
     found = list(found)
     if not found:
         return "commit and devices unknown"

@@ -100,7 +100,7 @@ def test_other_data_than_the_training_with_copies_of_it(evaluate, tiny_data, tmp
     result = evaluate(data=data, split="test")
     assert result["data_hash"] != result["trained_data_hash"]
     assert result["copies"] is None and result["leak_free"] is None
-    assert "--training_data tells" in result["note"]
+    assert "give it as --training_data" in result["note"]
     result = evaluate(data=data, split="test", training_data=tiny_data)
     assert result["copies"]["identical"] == 2 and result["headline"] == "without_near"
     assert result["leak_free"]["without_identical"]["num_examples"] == 14

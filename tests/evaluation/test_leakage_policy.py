@@ -32,7 +32,7 @@ def assess(split, copies=(0, 0, 0, 0), **metadata):
         (assess("test"), False, False, "accuracy", "not used.*None of its images has a duplicate"),
         (
             assess("test", copies=(0, 2, 1, 2)), False, False, "without_near",
-            "2 of its images have an identical copy there and 1 a near duplicate .*: the headline is",
+            "2 of its images have an identical and 1 a near duplicate there .*, which the headline excludes",
         ),
         (assess("test", (1, 2, 1, 2)), False, False, None, "No headline: every image.*2 identical, 2 near"),
         (assess("test", copies=None), False, False, None, "No headline.*--training_data"),
@@ -43,14 +43,14 @@ def assess(split, copies=(0, 0, 0, 0), **metadata):
         (assess("test", data=data(train="x", test="t")), True, False, None, "trained on this split"),
         # Data of another origin, compared with those of the training.
         (assess("validation", data=data(validation="y")), False, False, "accuracy", "`validation` was not"),
-        (assess("test", selection=None), False, False, "accuracy", "not used in the training\\."),
+        (assess("test", selection=None), False, False, "accuracy", "not used in training\\."),
         # The weights of the last step, after scores have steered the training.
         (assess("validation", selection=None), False, False, "accuracy", "not used"),
         (assess("validation", selection=None, steered_by="validation"), False, True, None, "steered"),
         # Weights that do not tell.
-        (assess("test", trained_data={"name": "old"}), None, None, None, "not known"),
-        (assess("test", trained_data=data(train="t")), None, None, None, "not known"),
-        (assess("test", data=None), None, None, None, "not known"),
+        (assess("test", trained_data={"name": "old"}), None, None, None, "unknown"),
+        (assess("test", trained_data=data(train="t")), None, None, None, "unknown"),
+        (assess("test", data=None), None, None, None, "unknown"),
     ],
 )  # fmt: skip
 def test_verdicts(found, trained, selected, headline, note):
@@ -81,8 +81,8 @@ def test_weights_inherit_what_their_parents_have_seen():
     second["selection"] = None
     for split, trained, selected, note in (
         ("train", True, False, "trained on this split"),
-        ("validation", False, True, "selected the weights that it started or learned from"),
-        ("test", False, False, "nor for weights it started or learned from."),
+        ("validation", False, True, "selected its initial weights or teachers"),
+        ("test", False, False, "nor for initial weights or teachers."),
     ):
         found = assess(split, **second)
         assert (found["trained_on_this_split"], found["selected_on_this_split"]) == (trained, selected)

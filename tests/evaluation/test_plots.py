@@ -96,7 +96,7 @@ def test_risk_coverage_ends_at_the_accuracy(predictions, tmp_path):
     figure = plots.plot_risk_coverage(figures, tmp_path / "c.png")
     assert_png(tmp_path / "c.png", (770, 506))
     (axis,) = figure.axes
-    curve = next(line for line in axis.lines if line.get_label() == "the surest answered")
+    curve = next(line for line in axis.lines if line.get_label() == "most confident first")
     assert curve.get_xdata()[-1] == 1 and curve.get_ydata()[-1] == pytest.approx(figures["accuracy"])
     surest = probs.max(axis=1).argmax()
     assert curve.get_ydata()[0] == (probs[surest].argmax() == labels[surest])

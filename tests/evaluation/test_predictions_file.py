@@ -113,7 +113,7 @@ def test_classes_go_by_their_usual_names_and_rounded_rows_are_renormalized(tmp_p
     ("text", "message"),
     [
         ("", "is empty: expected a header"),
-        (f"{HEADER}\n", "has no rows below its header"),
+        (f"{HEADER}\n", "has no rows below the header"),
         ("id,label\n", "lacks the columns angry, disgust, .*, neutral; expected id and one column"),
         ("id,anger,Angry\na,0.5,0.5\n", "has two columns angry: id, anger, Angry"),
         (f"{HEADER}\n{ROW}\nb,0,0,1,0,x,0,0,0,0\n", ", row 3: expected a probab.*'x'"),
@@ -149,10 +149,10 @@ def test_refuses(text, message, tmp_path):
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ("-1.0,2.5,0.5", "one is negative; if they are logits, take their softmax"),
-        ("20,30,50", "they sum to 100; if they are percentages, divide them"),
+        ("-1.0,2.5,0.5", "a value is negative; apply the softmax to logits"),
+        ("20,30,50", "they sum to 100; divide percentages by 100"),
         ("0.2,0.2,0.2", "they sum to 0.6, expected 1 to within 0.05"),
-        ("0.2,nan,0.2", "not all are numbers"),
+        ("0.2,nan,0.2", "not all values are numbers"),
     ],
 )
 def test_says_why_a_row_is_not_a_distribution(row, reason, tmp_path):

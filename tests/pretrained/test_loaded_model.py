@@ -53,7 +53,7 @@ def test_the_labels_are_those_of_the_training_unless_others_are_asked_for(eight,
     given = labelled_split.load_labelled(trained, tiny_ferplus, "validation", "given")
     assert given.names == list(EMOTIONS)
     np.testing.assert_array_equal(given.faces.labels, faces.labels)
-    with pytest.raises(ValueError, match="need FER\\+ votes, and .* has none: prepare it with"):
+    with pytest.raises(ValueError, match="need FER\\+ votes, but .* has none: prepare it with"):
         labelled_split.load_labelled(trained, tiny_data, "validation")
 
 

@@ -117,7 +117,7 @@ def test_a_run_on_answers_resumes_bitwise_and_asks_once(
     assert len(asked) == 1
     assert_same_run(whole, tmp_path / "run", 10)
     page = (whole / "report" / "report.md").read_text()
-    assert f"| taught by | {tiny_run} (weight 0.9, asked once), and labels |" in page
+    assert f"| distilled from | {tiny_run} (weight 0.9, stored predictions), and labels |" in page
 
 
 def test_answers_that_cannot_be_written_end_every_process(teachers, tmp_path, monkeypatch):
@@ -180,7 +180,7 @@ def test_a_run_learns_from_its_teachers_and_says_so(tiny_run, tiny_data, tmp_pat
     identity = json.loads((tmp_path / "run" / "config.json").read_text())
     assert identity["teachers"] == [teacher.digest]
     page = (tmp_path / "run" / "report" / "report.md").read_text()
-    assert f"| taught by | {tiny_run} (weight 0.9, temperature 1), and labels |" in page
+    assert f"| distilled from | {tiny_run} (weight 0.9, temperature 1), and labels |" in page
 
     # The same teacher from another place is the same run, and another teacher in the same place is not.
     moved = tmp_path / "moved.safetensors"

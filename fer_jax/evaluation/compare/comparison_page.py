@@ -1,4 +1,4 @@
-"""The page of a comparison, compare.md, and its pictures, from the result of `significance.compare`."""
+"""Writes the report of a comparison, compare.md, and its figures."""
 
 import json
 import os
@@ -10,15 +10,15 @@ from fer_jax import tables
 from fer_jax.evaluation.compare import comparison_plots, significance
 from fer_jax.io_utils import write_atomically
 
-ALPHA = 0.05  # of the tests
+ALPHA = 0.05  # significance level
 FOREST, PARETO = "accuracy.png", "latency.png"
 
 
 def write(out_dir: os.PathLike | str, found: dict[str, Any]) -> None:
-    """Writes compare.md, compare.json and the pictures.
+    """Writes compare.md, compare.json, and figures.
 
     Args:
-      out_dir: created if it does not exist.
+      out_dir: output folder, created if it does not exist.
       found: from `significance.compare`.
 
     Raises:
@@ -32,7 +32,7 @@ def write(out_dir: os.PathLike | str, found: dict[str, Any]) -> None:
 
 
 def draw(out_dir: pathlib.Path, found: dict[str, Any]) -> None:
-    """Draws the pictures of a comparison; removes one that has nothing to show."""
+    """Plots the figures of a comparison; removes those that do not apply."""
     comparison_plots.plot_accuracies(found, out_dir / FOREST)
     if found["front"]:
         comparison_plots.plot_pareto(found, out_dir / PARETO)
@@ -41,14 +41,14 @@ def draw(out_dir: pathlib.Path, found: dict[str, Any]) -> None:
 
 
 def render(name: str, **values: Any) -> str:
-    """Renders one of the templates that show comparisons."""
+    """Renders a template of comparisons."""
     formats = (difference, latency, mega, p_value, pair_matrix, parameters, significance.images_of, training)
     known = {format.__name__: format for format in formats}
     return tables.render(__package__, name, alpha=ALPHA, **known, **values)
 
 
 def summary(found: dict[str, Any]) -> list[str]:
-    """Returns the lines of a comparison for the console."""
+    """Returns a summary of a comparison for the console, line by line."""
     width = max(len(row["name"]) for row in found["models"])
     lines = [
         significance.images_of(found),
@@ -61,21 +61,21 @@ def summary(found: dict[str, Any]) -> list[str]:
     if pairs := found["pairs"]:
         clear = sum(row["mcnemar_holm"] < ALPHA for row in pairs)
         return [*lines, "", f"{clear} of {len(pairs)} pairs differ (McNemar, adjusted p < {ALPHA})"]
-    return [*lines, "", "one model: there is nothing to compare it with"]
+    return [*lines, "", "only one model: nothing to compare"]
 
 
 def parameters(row: dict[str, Any]) -> str:
-    """Returns the number of a model's parameters in millions, "" if unknown."""
+    """Returns a model's number of parameters in millions, "" if unknown."""
     return "" if row["parameters"] is None else f"{row['parameters'] / 1e6:.2f} M"
 
 
 def mega(number: int | None) -> str:
-    """Returns a number in millions, without the word; "" for None."""
+    """Returns a number in millions, without a unit; "" for None."""
     return "" if number is None else f"{number / 1e6:,.0f}" if number >= 1e7 else f"{number / 1e6:.2g}"
 
 
 def latency(row: dict[str, Any]) -> str:
-    """Returns a model's latency in milliseconds, with the quartiles; "" if unknown."""
+    """Returns a model's latency in milliseconds with quartiles, "" if unknown."""
     found = row["latency"]
     if not found:
         return ""
@@ -83,20 +83,20 @@ def latency(row: dict[str, Any]) -> str:
 
 
 def training(row: dict[str, Any]) -> str:
-    """Returns the hardware and the time of a model's training, "" if unknown."""
+    """Returns a model's training hardware and time, "" if unknown."""
     run = row["run"] or {}
     minutes = f"{run['seconds'] / 60:,.0f} min" if run.get("seconds") is not None else ""
     return ", ".join(filter(None, (run.get("hardware"), minutes)))
 
 
 def difference(row: dict[str, Any], sign: int = 1) -> str:
-    """Returns a difference in points with its interval; with sign -1, the other way around."""
+    """Returns a difference in points with its interval, negated if `sign` is -1."""
     low, high = sorted(100 * sign * end for end in row["interval_95"])
     return f"{100 * sign * row['difference']:+.2f} ({low:+.1f} to {high:+.1f})"
 
 
 def pair_matrix(found: dict[str, Any], models: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Returns the rows of the table of all pairs: the accuracy of the row's model minus the column's."""
+    """Returns the matrix of accuracy differences, row's model minus column's."""
     cells = {}
     for row in found["pairs"]:
         bold = "**" if row["mcnemar_holm"] < ALPHA else ""
@@ -107,7 +107,7 @@ def pair_matrix(found: dict[str, Any], models: Sequence[dict[str, Any]]) -> list
 
 
 def p_value(value: float, least: float = 1e-300) -> str:
-    """Returns a p-value as text; `least` is the smallest that can be told from 0."""
+    """Formats a p-value; `least` is the smallest that can be distinguished from 0."""
     if value <= least:
         return f"< {least:.0e}" if least < 0.001 else f"<= {least:.3f}"
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"

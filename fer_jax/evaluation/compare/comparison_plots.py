@@ -1,4 +1,4 @@
-"""Figures of a comparison. Functions that draw one write it to `path` as PNG and return it."""
+"""Figures of a comparison; each plot function writes one to `path` as PNG and returns it."""
 
 import pathlib
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from fer_jax.evaluation.compare import significance
 
 
 def plot_accuracies(found: dict[str, Any], path: pathlib.Path) -> Figure:
-    """Draws the accuracy of each model, and that without near copies, with intervals; best at the top."""
+    """Plots the accuracy of each model, with and without near duplicates; best at the top."""
     rows = significance.best_first(found)[::-1]
     figure, axis = plotting.new_figure(8.5, 1.5 + 0.42 * max(len(rows), 2))
     places = np.arange(len(rows))
     kinds = ((0.13, "C0", "o", "all images", rows),)
     if any(row["without_near"] for row in rows):
-        kinds += ((-0.13, "C1", "s", "without near copies", [row["without_near"] for row in rows]),)
+        kinds += ((-0.13, "C1", "s", "without near duplicates", [row["without_near"] for row in rows]),)
     for shift, color, marker, label, parts in kinds:
         known = [(place, part) for place, part in zip(places, parts, strict=True) if part]
         values = np.array([100 * part["accuracy"] for _, part in known])
@@ -39,11 +39,11 @@ def plot_accuracies(found: dict[str, Any], path: pathlib.Path) -> Figure:
 
 
 def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
-    """Draws accuracy against latency with their intervals, and the Pareto front."""
+    """Plots accuracy against latency with intervals, and the Pareto front."""
     figure, axis = plotting.new_figure(8, 5.2)
     by_name, labels = {row["name"]: row for row in found["models"]}, []
     medians = [row["latency"]["milliseconds"] for row in found["models"] if row["latency"]]
-    wide = max(medians) > 3 * min(medians)  # a shorter axis of powers of ten has hardly a tick
+    wide = max(medians) > 3 * min(medians)  # a narrow logarithmic axis has few ticks
     end = 1.35 * max(medians) if wide else max(medians) + 0.1 * np.ptp(medians)
     for number, hardware in enumerate(significance.hardware_of(found)):
         rows = [r for r in found["models"] if r["latency"] and r["latency"]["hardware"] == hardware]
@@ -61,7 +61,7 @@ def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
         axis.errorbar(x, y, label=hardware, **errors, **style)
         steps_x = [row["latency"]["milliseconds"] for row in front]
         steps_y = [100 * row["accuracy"] for row in front]
-        # The front extends to the right: a slower model below this line is no better.
+        # The front extends to the right: models below it are slower and less accurate.
         axis.plot([*steps_x, end], [*steps_y, steps_y[-1]], color=color, linestyle="--",
                   linewidth=1, drawstyle="steps-post")  # fmt: skip
         labels += [(row["name"], at) for row, *at in zip(rows, x, y, strict=True)]
@@ -69,19 +69,19 @@ def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "2357" else "")
-    axis.set(xlabel="milliseconds a face (median and quartiles)", ylabel="accuracy in percent, 95 % interval")
+    axis.set(xlabel="ms per face (median and quartiles)", ylabel="accuracy in percent, 95 % interval")
     images = significance.images_of(found).replace("`", "")
-    axis.set_title(f"Accuracy and latency on {images} (dashed: the front)", loc="left", fontsize=11)
+    axis.set_title(f"Accuracy and latency on {images} (dashed: Pareto front)", loc="left", fontsize=11)
     axis.margins(x=0.12)
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower right", ncols=2, fontsize=9, frameon=False)
-    figure.draw_without_rendering()  # sets the layout
+    figure.draw_without_rendering()  # computes the layout
     _write_beside(axis, labels)
     return plotting.save(figure, path)
 
 
 def _write_beside(axis: Axes, labels: Sequence[tuple[str, Any]]) -> None:
-    """Writes each label beside its point (x, y), if possible inside and off all other labels and points."""
+    """Labels points (x, y), if possible inside the axes without overlaps."""
     taken = [
         Bbox(at + np.array([[-3, -3], [3, 3]])) for at in axis.transData.transform([p for _, p in labels])
     ]

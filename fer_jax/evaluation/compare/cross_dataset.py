@@ -1,4 +1,4 @@
-"""Every model on every dataset: does a model trained on one dataset do well on the others?"""
+"""Evaluates every model on every dataset."""
 
 import json
 import pathlib
@@ -21,7 +21,7 @@ from fer_jax.pretrained.loaded_model import LoadedModel
 
 PICTURE = "cross.png"
 _FIGURES = {"accuracy": "Accuracy", "macro_f1": "Macro F1"}
-# How much a training used a dataset, and the remark in a cell for it.
+# How training used a dataset, and the remark for it in a cell.
 _PARTS = {
     "trained on this split": "trained here",
     "selected on this split": "selected here",
@@ -31,8 +31,8 @@ _PARTS = {
     "not known": "?",
 }
 CONTEMPT_CHOICES = {
-    "drop": f"{CONTEMPT}'s probability is dropped and the others renormalized",
-    "wrong": f"{CONTEMPT} counts as a wrong answer",
+    "drop": f"{CONTEMPT} is dropped, and the other probabilities are renormalized",
+    "wrong": f"{CONTEMPT} counts as an error",
 }
 
 
@@ -46,26 +46,26 @@ def evaluate(
     batch_size: int = 256,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Predicts one split of every dataset with every checkpoint, and writes out_dir/CHECKPOINT/DATASET.csv.
+    """Evaluates every checkpoint on every dataset; writes predictions to out_dir/CHECKPOINT/DATASET.csv.
 
     Args:
-      checkpoints: as `LoadedModel` takes them.
-      data_dirs: datasets written by `build.build`.
-      split: of each of them.
+      checkpoints: sources as in `LoadedModel`.
+      data_dirs: dataset folders from `build.build`.
+      split: split of each dataset.
       out_dir: folder for the predictions.
-      contempt: one of `CONTEMPT_CHOICES`, for networks that have this eighth class.
-      batch_size: images at a time.
+      contempt: one of `CONTEMPT_CHOICES`, for networks with this eighth class.
+      batch_size: images per batch.
       progress: whether to show a progress bar.
 
     Returns:
       'split'; 'checkpoints' and 'datasets' (names, in order); 'notes' on datasets and checkpoints; 'cells',
       a dictionary for each pair: 'checkpoint', 'dataset', 'part' (one of `_PARTS`), 'copies' (see
       `leakage_policy.assess`), 'num_examples', 'accuracy' and 'macro_f1' with their 'interval_95' over groups
-      of identical images, and 'without_near', the same without the images that have a copy in a split that
-      influenced the weights; None if that is unknown or no image is left.
+      of identical images, and 'without_near', the same without images that have a duplicate in a split that
+      influenced the weights; None if unknown or no image remains.
 
     Raises:
-      As `LoadedModel` and `labelled_split.load_split`; a missing split is reported before any prediction.
+      As `LoadedModel` and `labelled_split.load_split`; a missing split before any prediction.
     """
     models = dict(zip(_names(checkpoints), map(LoadedModel, checkpoints), strict=True))
     manifests = dict(zip(_names(data_dirs), map(read.read_manifest, data_dirs), strict=True))
@@ -111,10 +111,10 @@ def evaluate(
 
 
 def part_of(metadata: dict[str, Any], copies: np.ndarray | None) -> str:
-    """Returns how the training of weights used a dataset: one of `_PARTS`.
+    """Returns how training used a dataset: one of `_PARTS`.
 
     Args:
-      metadata: as `leakage_policy.assess` takes them.
+      metadata: as in `leakage_policy.assess`.
       copies: from `LoadedModel.find_duplicates`.
     """
     judged = leakage_policy.assess(metadata, copies)
@@ -131,7 +131,7 @@ def part_of(metadata: dict[str, Any], copies: np.ndarray | None) -> str:
 
 
 def _names(paths: Sequence[pathlib.Path]) -> list[str]:
-    """Returns a name for each path: the shortest end of it, without the suffix, that is unique.
+    """Returns a name for each path: its shortest unique end, without the suffix.
 
     Raises:
       ValueError: a path is given twice.
@@ -142,13 +142,13 @@ def _names(paths: Sequence[pathlib.Path]) -> list[str]:
             f"given twice: {', '.join(str(p) for p in paths)}; each checkpoint and dataset counts once"
         )
     stems = [place.with_suffix("") if place.suffix == ".safetensors" else place for place in places]
-    if len(set(stems)) < len(stems):  # a run's directory and a file of the same name
+    if len(set(stems)) < len(stems):  # a run directory and a file with the same name
         stems = places
     return [name.replace("/", "-") for name in model_results.shorten([stem.parts[1:] for stem in stems])]
 
 
 def write(out_dir: pathlib.Path, found: dict[str, Any]) -> str:
-    """Writes cross.md, cross.json and cross.png from the result of `evaluate`; returns cross.md."""
+    """Writes cross.md, cross.json, and cross.png from the result of `evaluate`; returns cross.md."""
     plot(found, out_dir / PICTURE)
     cells = {(cell["checkpoint"], cell["dataset"]): cell for cell in found["cells"]}
     page = tables.render(__package__, "cross.md.j2", found=found, cells=cells, parts=_PARTS, figures=_FIGURES)
@@ -158,7 +158,7 @@ def write(out_dir: pathlib.Path, found: dict[str, Any]) -> str:
 
 
 def plot(found: dict[str, Any], path: pathlib.Path) -> "plotting.Figure":
-    """Draws accuracy and macro F1 as two shaded tables, with a number and a remark in each cell."""
+    """Plots accuracy and macro F1 as shaded tables, with a value and a remark in each cell."""
     names, datasets = found["checkpoints"], found["datasets"]
     cells = {(cell["checkpoint"], cell["dataset"]): cell for cell in found["cells"]}
     width, height = 3.6 + 3.0 * len(datasets), 1.9 + 0.75 * len(names)

@@ -1,4 +1,4 @@
-"""An ensemble of networks: the mean of their probabilities, and which networks to include."""
+"""Selects and evaluates ensembles, which average the probabilities of networks."""
 
 import dataclasses
 import pathlib
@@ -20,8 +20,8 @@ class Choice:
     """A greedy selection of networks.
 
     Attributes:
-      order: indices of the networks, in the order in which they were selected.
-      accuracies: of the first network, of the first two together, and so on, on the images of the selection.
+      order: indices of the networks, in the order of selection.
+      accuracies: accuracies of the first network, the first two together, and so on, on the selection images.
     """
 
     order: list[int]
@@ -29,14 +29,14 @@ class Choice:
 
     @property
     def best(self) -> int:
-        """The number of networks to include: the fewest that reach the highest accuracy."""
+        """The smallest number of networks that reaches the highest accuracy."""
         return int(np.argmax(self.accuracies)) + 1
 
 
 def choose(probs: Sequence[np.ndarray], labels: np.ndarray, most: int) -> Choice:
-    """Adds the network that raises the accuracy most, repeatedly (Caruana et al. 2004, without repeats).
+    """Repeatedly adds the network that raises the accuracy most (Caruana et al. 2004, without repeats).
 
-    A tie goes to the network whose ensemble has the lower mean negative log-likelihood.
+    Ties go to the lower mean negative log-likelihood of the ensemble.
 
     Args:
       probs: float [N, K] of each network.
@@ -62,17 +62,17 @@ def chosen_elsewhere(
 ) -> dict[str, Any]:
     """Estimates the accuracy of a selected ensemble on images that were not used for the selection.
 
-    Repeatedly, the groups are split into random halves: the networks, and the best single network, are
-    selected on one half and judged on the other. If a network's best epoch was selected on the whole split,
-    its figures stay optimistic.
+    Repeatedly splits the groups into random halves, selects an ensemble and the best single network on one
+    half, and scores them on the other. Accuracies remain optimistic if a network's best epoch was selected on
+    the entire split.
 
     Args:
-      probs, labels, most: as `choose` takes them.
-      groups: int [N], one number for identical images, which stay together.
+      probs, labels, most: as in `choose`.
+      groups: int [N], equal for identical images, which stay together.
 
     Returns:
-      Mean accuracies on the other halves, "ensemble" and "single"; "gain", their difference, and
-      "gain_95" [low, high], the interval that holds the middle 95 % of the gains.
+      Mean accuracies on the other halves, "ensemble" and "single"; "gain", their difference; and "gain_95"
+      [low, high], the central 95 % of the gains.
     """
     rng = np.random.default_rng(0)
     names = np.unique(groups)
@@ -93,17 +93,17 @@ def chosen_elsewhere(
 def judge(
     probs: Sequence[np.ndarray], labels: np.ndarray, groups: np.ndarray, most: int, take_all: bool = False
 ) -> dict[str, Any]:
-    """Selects an ensemble and computes its figures.
+    """Selects an ensemble and computes its metrics.
 
     Args:
-      probs, labels, groups, most: as `chosen_elsewhere` takes them.
-      take_all: include all networks, in their order, instead of selecting.
+      probs, labels, groups, most: as in `chosen_elsewhere`.
+      take_all: whether to include all networks, in their order, instead of selecting.
 
     Returns:
       "members" (indices, in the order of selection), "order" and "accuracies" (those of `Choice`), "probs"
       float [N, K] of the ensemble, "figures" (accuracy, macro_f1, loss) with "interval_95" [low, high] of
-      each, "single" (the accuracy of each network), "best_single" (place and accuracy), and "elsewhere" from
-      `chosen_elsewhere`, None if nothing was selected.
+      each, "single" (the accuracy of each network), "best_single" (index and accuracy), and "elsewhere" from
+      `chosen_elsewhere`, None without a selection.
     """
     if take_all:
         means = np.cumsum(probs, axis=0) / np.arange(1, len(probs) + 1)[:, None, None]
@@ -132,13 +132,13 @@ def judge(
 
 
 def metadata_of(names: Sequence[str], members: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Returns the metadata for the report of an ensemble; None unless every member has its own.
+    """Returns the metadata for the report of an ensemble; None unless every member has metadata.
 
-    The ensemble inherits every influence on a member's weights.
+    The ensemble inherits the data that influenced its members.
 
     Args:
-      names: of the members.
-      members: the metadata of their reports, see `report.write_report`.
+      names: names of the members.
+      members: metadata of their reports, see `report.write_report`.
     """
     if not all(metadata.get("trained_data") and metadata.get("parameters") for metadata in members):
         return None
@@ -162,32 +162,32 @@ def metadata_of(names: Sequence[str], members: Sequence[dict[str, Any]]) -> dict
 
 
 def page(found: dict[str, Any], names: Sequence[str], split: str | None, runs: Sequence[str] = ()) -> str:
-    """Returns the page on an ensemble.
+    """Returns the content of ensemble.md.
 
     Args:
       found: from `judge`.
-      names: of all networks.
-      split: on which they are judged, None if it has no name.
-      runs: the members' run directories, if they can teach one network.
+      names: names of all networks.
+      split: evaluated split, None if unknown.
+      runs: run directories of the members, for distillation.
     """
     known = {"found": found, "names": names, "split": split, "runs": tuple(runs)}
     return tables.render(__package__, "ensemble.md.j2", **known)
 
 
 def plot(found: dict[str, Any], images: int, split: str | None, path: pathlib.Path) -> "plotting.Figure":
-    """Draws the accuracy by the number of networks, and that of each alone.
+    """Plots the accuracy by the number of networks, and of each network alone.
 
     Args:
       found: from `judge`.
-      images, split: the number of images, and their split, None if it has no name.
-      path: of the picture.
+      images, split: number of images, and their split, None if unknown.
+      path: output file.
     """
     figure, axis = plotting.new_figure(7, 4.2)
     counts = np.arange(1, len(found["order"]) + 1)
     together = 100 * np.array(found["accuracies"])
     alone = 100 * np.array([found["single"][place] for place in found["order"]])
-    axis.plot(counts, together, "o-", color="C0", label="together, up to this one")
-    axis.plot(counts, alone, "s", color="0.6", label="each alone")
+    axis.plot(counts, together, "o-", color="C0", label="ensemble up to this network")
+    axis.plot(counts, alone, "s", color="0.6", label="each network alone")
     taken = len(found["members"])
     axis.plot(counts[:taken], together[:taken], "o", color="C3", markersize=9, label="included")
     of = f" of {split}" if split else ""

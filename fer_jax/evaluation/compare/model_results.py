@@ -1,4 +1,4 @@
-"""The inputs of a comparison: models of any framework, by their predictions on the same images."""
+"""Reads the inputs of a comparison: predictions of models from any framework on the same images."""
 
 import dataclasses
 import json
@@ -15,21 +15,21 @@ from fer_jax.data.emotions import CONTEMPT, EMOTIONS, class_names
 from fer_jax.evaluation import predictions_file, run_info
 
 REPORT, PREDICTIONS = "report.json", "predictions.csv"
-METADATA, STORED = "facts.json", "predictions.csv.gz"  # of a stored result, see `result_store`
+METADATA, STORED = "facts.json", "predictions.csv.gz"  # files of a stored result, see `result_store`
 _SEED = re.compile(r"seed[_-]?\d+", re.IGNORECASE)
 
 
 @dataclasses.dataclass
 class ModelResult:
-    """One model on one split.
+    """The predictions of a model on a split.
 
     Attributes:
       name: unique within the comparison.
-      path: of the file of predictions, for messages.
-      predictions: all of them; labels, groups and copies are None if unknown.
-      metadata: as `report.write_report` takes it, and 'run': {'seconds'} of the training;
-        {} for a plain file of predictions.
-      notes: on changes to its predictions.
+      path: path of the predictions file, for messages.
+      predictions: the predictions; labels, groups, and copies are None if unknown.
+      metadata: as in `report.write_report`, and 'run': {'seconds'} of training; {} for a plain predictions
+        file.
+      notes: changes to the predictions.
     """
 
     name: str
@@ -41,13 +41,13 @@ class ModelResult:
 
 @dataclasses.dataclass
 class Split:
-    """The images of a dataset's split.
+    """The images of a split.
 
     Attributes:
-      ids: N names.
+      ids: N image IDs.
       labels: int [N].
       groups: int [N], equal for identical images.
-      copies: returns int8 [N], see `leakage.find_duplicates`; called only if they are needed.
+      copies: function that returns int8 [N], see `leakage.find_duplicates`; called only if needed.
     """
 
     ids: Sequence[str]
@@ -57,34 +57,34 @@ class Split:
 
 
 def load(paths: Sequence[os.PathLike | str], split: Split | None = None) -> list[ModelResult]:
-    """Reads the models of a comparison and puts their images into one order.
+    """Reads the models of a comparison and aligns their images.
 
     Args:
-      paths: directories of runs, folders of reports, stored results, or CSV files with a column id and one
-        for each class.
-      split: completes, by id, files that lack labels, groups or copies.
+      paths: run directories, report folders, stored results, or CSV files with a column id and one for each
+        class.
+      split: adds labels, groups, and copies to files without them, by ID.
 
     Returns:
-      One for each path. Images, labels, groups and classes are the same for all; an eighth class that some of
-      them lack is ruled out and the other probabilities are renormalized.
+      A result for each path, all with the same images, labels, groups, and classes; an eighth class that some
+      models lack is dropped, and the other probabilities are renormalized.
 
     Raises:
-      FileNotFoundError: a path has nothing to compare.
-      ValueError: a file cannot be read, has no labels, or has other images or labels than the rest; the
-        message names the file, the row if there is one, and what to do.
+      FileNotFoundError: a path has no predictions.
+      ValueError: a file cannot be read, has no labels, or has other images or labels than the others; the
+        message names the file and, if applicable, the row.
     """
     files = [find(path) for path in paths]
     if len(set(files)) != len(files):
         again = next(file for file in files if files.count(file) > 1)
-        raise ValueError(f"{again} is given twice: a model is not compared with itself")
+        raise ValueError(f"{again} is given twice: give each model once")
     found = [_read(file, name) for file, name in zip(files, names(files), strict=True)]
     for model in found:
         if split is not None:
             _complete(model, split)
         if model.predictions.labels is None:
             raise ValueError(
-                f"{model.path} has no labels: give it a column label, or name the dataset that it "
-                "predicts by the --data and --split of fer-jax compare"
+                f"{model.path} has no labels: add a column label, or give the dataset and split with "
+                "--data and --split"
             )
     for model in found[1:]:
         _put_in_order(model, found[0])
@@ -94,31 +94,29 @@ def load(paths: Sequence[os.PathLike | str], split: Split | None = None) -> list
 
 
 def find(path: os.PathLike | str) -> pathlib.Path:
-    """Returns the file of predictions of a run, a report, or a stored result, or the file itself.
+    """Returns the predictions file of a run, a report, or a stored result, or the path itself.
 
     Raises:
       FileNotFoundError: there is none.
-      ValueError: the path holds weights.
+      ValueError: the path is a weights file.
     """
     path = pathlib.Path(path)
     if path.suffix == ".safetensors" and path.is_file():
-        raise ValueError(
-            f"{path} holds weights, not predictions: give the --out of fer-jax evaluate for them"
-        )
+        raise ValueError(f"{path} is a weights file: run fer-jax evaluate on it, and give its --out")
     for place in (path, path / "report" / PREDICTIONS, path / PREDICTIONS, path / STORED):
         if place.is_file():
             return place
     raise FileNotFoundError(
-        f"there are no predictions at {path}: expected a run's directory (which gets report/ at its end), "
-        f"the folder of a report ({PREDICTIONS}), a stored result ({STORED}) or a CSV file"
+        f"there are no predictions at {path}: expected the directory of a finished run (with report/), "
+        f"a report folder ({PREDICTIONS}), a stored result ({STORED}), or a CSV file"
     )
 
 
 def names(files: Sequence[pathlib.Path]) -> list[str]:
-    """Returns a name for each file of predictions: the shortest end of its path that is unique.
+    """Returns a name for each predictions file: the shortest unique end of its path.
 
-    A folder such as seed_0 is named with the one above it. Files that would have the same name
-    (x/predictions.csv and x.csv) are named by their whole paths.
+    A folder such as seed_0 is named with its parent. Files that would have the same name (x/predictions.csv
+    and x.csv) are named by their full paths.
     """
     parts = []
     for file in files:
@@ -134,7 +132,7 @@ def names(files: Sequence[pathlib.Path]) -> list[str]:
 
 
 def shorten(paths: Sequence[Sequence[str]]) -> list[str]:
-    """Returns the shortest ends of paths, given by their parts, that are unique; all of them if none are."""
+    """Returns the shortest unique ends of paths, given by their parts; the full paths if not unique."""
     for length in range(1, max(map(len, paths)) + 1):
         found = ["/".join(path[-length:]) for path in paths]
         if len(set(found)) == len(found):
@@ -143,10 +141,10 @@ def shorten(paths: Sequence[Sequence[str]]) -> list[str]:
 
 
 def read_metadata(file: pathlib.Path) -> dict[str, Any]:
-    """Reads the metadata beside a model's file of predictions, {} if there is none.
+    """Reads the metadata next to a predictions file, {} if there is none.
 
     Raises:
-      ValueError: they cannot be read.
+      ValueError: the metadata cannot be read.
     """
     place = next((p for p in (file.with_name(REPORT), file.with_name(METADATA)) if p.is_file()), None)
     if place is None or file.name not in (PREDICTIONS, STORED):
@@ -160,7 +158,7 @@ def read_metadata(file: pathlib.Path) -> dict[str, Any]:
                 "commit": run_info.commits(run_info.read_starts(summary.parent)),
             }
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{place} or what belongs to it is damaged: {error}") from error
+        raise ValueError(f"the metadata in {place} is damaged: {error}") from error
     return metadata
 
 
@@ -174,20 +172,17 @@ def _row(model: ModelResult, place: int) -> str:
 
 
 def _complete(model: ModelResult, split: Split) -> None:
-    """Fills in from `split` what is unknown about a model's images, and checks the rest."""
+    """Adds unknown labels, groups, and copies from `split`, and checks known ones."""
     found = model.predictions
     place = {name: i for i, name in enumerate(split.ids)}
     for row, name in enumerate(found.ids):
         if name not in place:
             raise ValueError(
-                f"{_row(model, row)}: the dataset has no image {name!r} in this split; its first id is "
-                f"{split.ids[0]!r}"
+                f"{_row(model, row)}: the split has no image {name!r}; its first id is {split.ids[0]!r}"
             )
     if len(found.ids) < len(place):
         missing = sorted(place.keys() - set(found.ids), key=place.__getitem__)
-        raise ValueError(
-            f"{model.path} lacks {_some(missing)} of the dataset's split: predict every image of it"
-        )
+        raise ValueError(f"{model.path} lacks {_some(missing)} of the split: predict all its images")
     order = np.array([place[name] for name in found.ids])
     labels = np.asarray(split.labels)[order].astype(np.int64)
     if found.labels is None:
@@ -195,8 +190,8 @@ def _complete(model: ModelResult, split: Split) -> None:
     elif (differ := found.labels != labels).any():
         row = int(differ.argmax())
         raise ValueError(
-            f"{_row(model, row)}: {found.ids[row]} has the label {found.names[found.labels[row]]}, in the "
-            f"dataset {EMOTIONS[labels[row]]} ({differ.sum()} of {len(differ)} rows differ)"
+            f"{_row(model, row)}: {found.ids[row]} has the label {found.names[found.labels[row]]}, but in "
+            f"the dataset {EMOTIONS[labels[row]]} ({differ.sum()} of {len(differ)} rows differ)"
         )
     if found.groups is None:
         found.groups = np.asarray(split.groups)[order]
@@ -205,24 +200,24 @@ def _complete(model: ModelResult, split: Split) -> None:
 
 
 def _put_in_order(model: ModelResult, first: ModelResult) -> None:
-    """Puts the images of a model into the order of the first's, which must be the same images."""
+    """Reorders the images of a model as those of the first, which must be the same."""
     ours, theirs = model.predictions, first.predictions
     place, known = {name: i for i, name in enumerate(ours.ids)}, set(theirs.ids)
     missing = [name for name in theirs.ids if name not in place]
     strangers = [name for name in ours.ids if name not in known]
     if missing or strangers:
         raise ValueError(
-            f"{model.path} and {first.path} are of different images: "
-            f"{_some(missing)} are only in the latter, {_some(strangers)} only in the former. Models are "
-            "compared on the same images: evaluate them on one split of one dataset"
+            f"{model.path} and {first.path} have different images: "
+            f"{_some(missing)} are only in the latter, {_some(strangers)} only in the former. Evaluate both "
+            "on the same split of the same dataset"
         )
     order = np.array([place[name] for name in theirs.ids])
     if (differ := ours.labels[order] != theirs.labels).any():
         at = int(differ.argmax())
         raise ValueError(
             f"{_row(model, int(order[at]))}: {theirs.ids[at]} has the label "
-            f"{ours.names[ours.labels[order[at]]]}, in {first.path} {theirs.names[theirs.labels[at]]} "
-            f"({differ.sum()} of {len(differ)} images differ): evaluate both by the same labels"
+            f"{ours.names[ours.labels[order[at]]]}, but in {first.path} {theirs.names[theirs.labels[at]]} "
+            f"({differ.sum()} of {len(differ)} images differ): evaluate both with the same labels"
         )
     model.predictions = predictions_file.Predictions(
         list(theirs.ids),
@@ -235,17 +230,17 @@ def _put_in_order(model: ModelResult, first: ModelResult) -> None:
 
 
 def _share_groups(found: list[ModelResult]) -> None:
-    """Gives all models the groups of the first that has them."""
+    """Copies the groups of the first model that has them to all."""
     groups = next((one.predictions.groups for one in found if one.predictions.groups is not None), None)
     for model in found:
         model.predictions.groups = groups
 
 
 def _share_classes(found: list[ModelResult]) -> None:
-    """Rules out contempt unless all models have that class.
+    """Drops contempt unless all models have that class.
 
     Raises:
-      ValueError: some models lack it, and images have that label.
+      ValueError: some models lack contempt, and images have that label.
     """
     if len({len(model.predictions.names) for model in found}) == 1:
         return
@@ -253,17 +248,17 @@ def _share_classes(found: list[ModelResult]) -> None:
     if (found[0].predictions.labels >= seven).any():
         without = next(c for c in found if len(c.predictions.names) == seven)
         raise ValueError(
-            f"images have the label {CONTEMPT}, a class that {without.path} lacks: evaluate all models by "
+            f"images have the label {CONTEMPT}, a class that {without.path} lacks: evaluate all models with "
             "seven classes"
         )
     for model in found:
         if len(model.predictions.names) > seven:
             model.predictions.probs = batch_inference.restrict(model.predictions.probs, seven)
             model.predictions.names = list(EMOTIONS)
-            model.notes.append(f"{CONTEMPT} ruled out, the other probabilities renormalized")
+            model.notes.append(f"{CONTEMPT} dropped, other probabilities renormalized")
 
 
 def _some(ids: Sequence[str]) -> str:
-    """Returns the number of ids, and the first of them."""
+    """Describes images by their number and first IDs."""
     words = f"{len(ids):,} images"
     return f"{words} ({', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''})" if ids else "no images"

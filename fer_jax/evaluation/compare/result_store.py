@@ -1,8 +1,7 @@
-"""Stored results: predictions and metadata of models, small enough for a repository.
+"""Stores results, the predictions and metadata of models, in a form small enough for a repository.
 
-A stored result is a folder with predictions.csv.gz and facts.json, from which its report's figures, the
-comparison with others and all tables are generated. A stored ablation is a folder with ablation.json and a
-RECIPE.SEED.csv.gz for the run of each recipe with each seed.
+A stored result is a folder with predictions.csv.gz and facts.json, from which reports, comparisons, and
+tables are generated. A stored ablation is a folder with ablation.json and RECIPE.SEED.csv.gz for each run.
 """
 
 import contextlib
@@ -20,9 +19,9 @@ from fer_jax.evaluation.report import report
 from fer_jax.io_utils import move_into_place, write_atomically
 
 ABLATION = "ablation.json"
-DIGITS = 7  # of the probabilities: float32 has no more
-ABLATION_DIGITS = 6  # which are many files
-# What a report says about model, training and evaluation, besides its figures.
+DIGITS = 7  # significant digits of float32 probabilities
+ABLATION_DIGITS = 6  # fewer, because there are many files
+# Fields of a report about model, training, and evaluation, without metrics.
 _KEPT = (
     "model parameters preprocess emotions config seed ema version selection labels annotations pretrained "
     "calibration data data_hash trained_data trained_data_hash split tta checkpoint cost test_evaluations "
@@ -32,13 +31,13 @@ _KEPT = (
 
 @dataclasses.dataclass
 class StoredRun:
-    """The origin of a training.
+    """The origin of a run.
 
     Attributes:
-      command: that started it.
-      commit: of the code.
-      hardware: on which it ran.
-      seconds: its duration.
+      command: command line.
+      commit: commit of the code.
+      hardware: hardware it ran on.
+      seconds: training time.
     """
 
     command: str | None = None
@@ -57,26 +56,26 @@ def store(
     """Stores a run or a report.
 
     Args:
-      source: a run's directory or a report's folder, see `model_results.find`.
-      folder: of the stored result.
-      run: the origin of the training; what is None is taken from the run.
-      robustness: the folder of `fer-jax robustness` on the same weights and split.
-      replace: whether to replace the result that is stored in the folder.
+      source: run directory or report folder, see `model_results.find`.
+      folder: folder of the stored result.
+      run: origin of the run; fields that are None are taken from the run directory.
+      robustness: output folder of `fer-jax robustness` for the same weights and split.
+      replace: whether to replace a result in the folder.
 
     Returns:
-      The stored metadata. Absolute paths in it are shortened to their last part.
+      The stored metadata; absolute paths are shortened to their last part.
 
     Raises:
-      FileExistsError: the folder is not empty and `replace` is False, or it holds no result.
+      FileExistsError: the folder is not empty and `replace` is False, or it is not a stored result.
       FileNotFoundError: there is no report.
-      ValueError: the report cannot be read, has no metadata or labels, was trained by another commit than
-        `run` says, or the robustness is that of other weights or images.
+      ValueError: the report cannot be read or lacks metadata or labels, the commit differs from that of the
+        run, or the robustness is for other weights or images.
     """
     file = model_results.find(source)
     metadata = model_results.read_metadata(file)
     found = predictions_file.read(file)
     if not metadata or found.labels is None:
-        raise ValueError(f"{file} is no report's: expected report.json beside it, as fer-jax evaluate writes")
+        raise ValueError(f"{file} has no report.json next to it: give the --out of fer-jax evaluate")
     kept = {key: metadata[key] for key in _KEPT if key in metadata}
     kept["run"] = _run(metadata, run)
     kept["robustness"] = None if robustness is None else _robustness(robustness, metadata)
@@ -87,15 +86,15 @@ def store(
 
 @contextlib.contextmanager
 def _take_place(folder: pathlib.Path, replace: bool) -> Iterator[pathlib.Path]:
-    """Yields a folder to write a result to, which then becomes `folder` and replaces the result there."""
+    """Yields a temporary folder, which then replaces `folder`."""
     found = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     if found and not replace:
         raise FileExistsError(
             f"{folder} is not empty ({', '.join(found[:3])}{', ...' * (len(found) > 3)}): give another "
-            "--name, or --replace to put this result in its place"
+            "--name, or --replace to replace the result"
         )
     if found and not {model_results.METADATA, ABLATION}.intersection(found):
-        raise FileExistsError(f"{folder} has no stored result that could be replaced: give another --name")
+        raise FileExistsError(f"{folder} is not a stored result, and is not replaced: give another --name")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as room:
         new, old = pathlib.Path(room, "new"), pathlib.Path(room, "old")
@@ -111,19 +110,19 @@ def _run(metadata: dict[str, Any], run: StoredRun) -> dict[str, Any]:
     known = metadata.get("run") or {}
     noted = known.get("commit")
     if noted and run.commit and not (run.commit.startswith(noted) or noted.startswith(run.commit)):
-        raise ValueError(f"--commit {run.commit}: the run notes that {noted} trained it; leave the flag out")
+        raise ValueError(f"--commit {run.commit}: the run recorded commit {noted}; drop the flag")
     return dataclasses.asdict(StoredRun()) | known | given | ({"commit": noted} if noted else {})
 
 
 def _robustness(folder: pathlib.Path, metadata: dict[str, Any]) -> dict[str, Any]:
-    """Returns the part of robustness.json that is stored."""
+    """Returns the stored part of robustness.json."""
     path = folder / "robustness.json"
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: give the --out of fer-jax robustness")
     found = json.loads(path.read_text())
     for key in ("model", "selection", "data_hash", "split", "labels"):
         if found.get(key) != metadata.get(key):
-            raise ValueError(f"{path} is not of the same weights and images as the report: its {key} differs")
+            raise ValueError(f"{path} is for other weights or images than the report: its {key} differs")
     kept = ("num_examples", "clean", "mean_corruption_accuracy", "kept", "leak_free")
     means = {name: of["mean"] for name, of in found["corruptions"].items()}
     return {key: found[key] for key in kept} | {"corruptions": means}
@@ -136,7 +135,7 @@ def _write(path: pathlib.Path, metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def _neutral(value: Any) -> Any:
-    """Shortens the absolute paths in a tree of JSON, in flags too, to their last part."""
+    """Shortens absolute paths in a JSON tree, also in flags, to their last part."""
     if isinstance(value, dict):
         return {key: _neutral(part) for key, part in value.items()}
     if isinstance(value, list):
@@ -151,17 +150,17 @@ def store_ablation(
 
     Args:
       source: its --out.
-      folder: of the stored ablation.
-      run: the origin of the trainings.
-      replace: whether to replace the result that is stored in the folder.
+      folder: folder of the stored ablation.
+      run: origin of the runs.
+      replace: whether to replace a result in the folder.
 
     Returns:
       The stored metadata, see `load_ablation`.
 
     Raises:
-      FileExistsError: the folder is not empty and `replace` is False, or it holds no result.
+      FileExistsError: the folder is not empty and `replace` is False, or it is not a stored result.
       FileNotFoundError: a run or the results are missing.
-      ValueError: a file cannot be read, a trial has failed, or the results are not an ablation's.
+      ValueError: a file cannot be read, a trial failed, or the results are not from an ablation.
     """
     results = json.loads((source / "results.json").read_text())
     if results.get("baseline"):
@@ -169,15 +168,15 @@ def store_ablation(
             [name, [f"--config.{field}={value}" for field, value in row["fields"].items()]]
             for name, row in results["trials"].items()
         ]
-    elif "recipes" in results:  # as fer-jax ablate wrote them
+    elif "recipes" in results:  # written by fer-jax ablate, the former name of the command
         recipes = [[name, row["flags"]] for name, row in results["recipes"].items()]
     else:
         raise ValueError(
-            f"{source / 'results.json'} has no baseline: expected the --out of fer-jax sweep --baseline; of "
-            "another sweep store a trial's run, TRIAL/seed_N"
+            f"{source / 'results.json'} has no baseline: expected the --out of fer-jax sweep --baseline; "
+            "from other sweeps store single runs, TRIAL/seed_N"
         )
     if results["failed"]:
-        raise ValueError(f"{source} is not complete: {', '.join(results['failed'])} failed")
+        raise ValueError(f"{source} is incomplete: {', '.join(results['failed'])} failed")
     runs = [(name, seed) for name, _ in recipes for seed in results["seeds"]]
     files = [model_results.find(source / name / f"seed_{seed}") for name, seed in runs]
     first = model_results.read_metadata(files[0])
@@ -202,9 +201,9 @@ class Ablation:
 
     Attributes:
       metadata: 'model', 'parameters', 'config', 'data', 'data_hash', 'split' and 'emotions' of the baseline,
-        'seeds', 'recipes' (pairs of a name and the flags that it adds), 'run' (see `StoredRun`).
-      images: number of predicted images.
-      figures: of `sweep.compare`.
+        'seeds', 'recipes' (pairs of a name and its flags), 'run' (see `StoredRun`).
+      images: number of images.
+      figures: result of `sweep.compare`.
     """
 
     metadata: dict[str, Any]
@@ -213,7 +212,7 @@ class Ablation:
 
 
 def load_ablation(folder: pathlib.Path) -> Ablation:
-    """Reads a stored ablation and computes its figures.
+    """Reads a stored ablation and computes its metrics.
 
     Raises:
       ValueError: a file cannot be read, or has other images than the first.
@@ -226,24 +225,24 @@ def load_ablation(folder: pathlib.Path) -> Ablation:
 
 
 def ablations(root: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the stored ablations in a folder, by name."""
+    """Returns the stored ablations in a folder, sorted by name."""
     return sorted(path.parent for path in root.glob(f"*/{ABLATION}"))
 
 
 def folders(root: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the stored results in a folder, by name.
+    """Returns the stored results in a folder, sorted by name.
 
     Raises:
       FileNotFoundError: there are none.
     """
     found = sorted(path.parent for path in root.glob(f"*/{model_results.METADATA}"))
     if not found:
-        raise FileNotFoundError(f"there are no stored results in {root}; scripts/store_result.py makes them")
+        raise FileNotFoundError(f"no stored results in {root}: store some with scripts/store_result.py")
     return found
 
 
 def group(paths: list[pathlib.Path]) -> list[list[pathlib.Path]]:
-    """Groups stored results that can be compared: those with the same images and labels."""
+    """Groups stored results by images and labels, so that those of a group are comparable."""
     groups: dict[Any, list[pathlib.Path]] = {}
     for path in paths:
         found = predictions_file.read(path / model_results.STORED)
@@ -253,7 +252,7 @@ def group(paths: list[pathlib.Path]) -> list[list[pathlib.Path]]:
 
 
 def write_report(folder: pathlib.Path, out_dir: pathlib.Path) -> dict[str, Any]:
-    """Writes the report of a stored result, without the pictures that need the faces."""
+    """Writes the report of a stored result, without the figures that need the images."""
     metadata = json.loads((folder / model_results.METADATA).read_text())
     found = predictions_file.read(folder / model_results.STORED, metadata["emotions"])
     of_images = {"groups": found.groups, "copies": found.copies}

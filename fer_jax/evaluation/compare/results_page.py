@@ -1,4 +1,4 @@
-"""RESULTS.md and the README's table of bundled networks, generated from the stored results."""
+"""Generates RESULTS.md and the README's table of bundled networks from the stored results."""
 
 import dataclasses
 import itertools
@@ -23,25 +23,25 @@ class Compared:
 
     Attributes:
       found: from `significance.compare`.
-      metadata: the stored metadata of each by name.
+      metadata: stored metadata by name.
     """
 
     found: dict[str, Any]
     metadata: dict[str, dict[str, Any]]
 
     def known(self, key: str) -> dict[str, Any]:
-        """Returns a field of the metadata by name, best result first, of those results that have it."""
+        """Returns a metadata field of the results that have it, by name, best result first."""
         names = [row["name"] for row in significance.best_first(self.found)]
         return {name: self.metadata[name][key] for name in names if self.metadata[name].get(key)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """Everything that is stored.
+    """All stored results.
 
     Attributes:
-      compared: {title: results}, for each set of images and labels.
-      ablations: {name: ablation}.
+      compared: results by title, for each set of images and labels.
+      ablations: ablations by name.
     """
 
     compared: dict[str, Compared]
@@ -49,10 +49,10 @@ class Results:
 
 
 def collect(root: pathlib.Path) -> Results:
-    """Reads everything stored in a folder and computes every figure.
+    """Reads all stored results in a folder and computes all metrics.
 
     Raises:
-      FileNotFoundError: nothing is stored there.
+      FileNotFoundError: there are no stored results.
       ValueError: a file cannot be read.
     """
     ablations = {path.name: result_store.load_ablation(path) for path in result_store.ablations(root)}
@@ -60,7 +60,7 @@ def collect(root: pathlib.Path) -> Results:
 
 
 def compare(folders: Sequence[pathlib.Path]) -> dict[str, Compared]:
-    """Returns the stored results, {title: results} for each set of images and labels."""
+    """Compares the stored results of each set of images and labels; returns them by title."""
     compared: dict[str, Compared] = {}
     for group in result_store.group(list(folders)):
         members = model_results.load(group)
@@ -76,7 +76,7 @@ def compare(folders: Sequence[pathlib.Path]) -> dict[str, Compared]:
 
 
 def draw(root: pathlib.Path, results: Results) -> None:
-    """Draws the pictures of the page into `root`/`FOLDER`/`PICTURES`."""
+    """Plots the figures of the page into `root`/`FOLDER`/`PICTURES`."""
     for name in (*results.compared, *results.ablations):
         (root / FOLDER / PICTURES / name).mkdir(parents=True, exist_ok=True)
     for title, group in results.compared.items():
@@ -89,17 +89,17 @@ def pages(root: pathlib.Path, results: Results) -> dict[pathlib.Path, str]:
     """Returns the required content of RESULTS.md and README.md by path.
 
     Args:
-      root: folder of both.
+      root: folder of both files.
       results: from `collect`.
 
     Raises:
-      ValueError: the README lacks the marks around its table.
+      ValueError: the README lacks the markers of its table.
     """
     before, begin, rest = (root / README).read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(
-            f"{root / README} lacks the marks {BEGIN} and {END}: put them where its table of networks belongs"
+            f"{root / README} lacks the markers {BEGIN} and {END}: put them around its table of networks"
         )
     readme = f"{before}{begin}\n{_render('readme.md.j2', results)}{end}{after}"
     return {root / PAGE: _render("results.md.j2", results), root / README: readme}

@@ -1,6 +1,6 @@
-"""Compares models on the same images: figures, pairs, seeds.
+"""Compares models on the same images: metrics, pairwise tests, and seeds.
 
-Intervals are those of `bootstrap`, whose resamples are the same for all models.
+Intervals are from `bootstrap`, with the same resamples for all models.
 """
 
 import itertools
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy  # whose parts load when they are used
+import scipy  # its submodules load on first use
 
 from fer_jax.evaluation import leakage, leakage_policy
 from fer_jax.evaluation.compare.model_results import ModelResult
@@ -29,11 +29,10 @@ def compare(results: Sequence[ModelResult]) -> dict[str, Any]:
 
     Returns:
       'split' (None if unknown), 'num_examples', 'bootstrap' (as in a report);
-      'copies', how many images have an identical or a near copy in the training or selection of any model
-        for which that is known;
-      'models', a list: 'name', metadata about the training (None if unknown), 'notes', `FIGURES` and their
-        'interval_95', and for each of `LEAK_FREE` the same figures on the images without copies (None for a
-        model whose copies are unknown);
+      'copies', the number of images with an identical or near duplicate in the training or selection data of
+        any model for which these are known;
+      'models', a list: 'name', metadata about training (None if unknown), 'notes', `FIGURES` and their
+        'interval_95', and for each of `LEAK_FREE` the same metrics without duplicates (None if unknown);
       'pairs', see `pair`, each with 'mcnemar_holm', the p-value adjusted for the number of pairs;
       'seeds', see `by_seed`;
       'front', see `pareto_front`.
@@ -96,7 +95,7 @@ def _part(probs: np.ndarray, labels: np.ndarray, drawn: dict[str, np.ndarray]) -
 
 
 def _notes(model: ModelResult) -> list[str]:
-    """Returns what a reader has to know before comparing this model with the others."""
+    """Returns warnings about comparing this model with others."""
     metadata, notes = model.metadata, list(model.notes)
     if metadata:
         judged = leakage_policy.assess(metadata, model.predictions.copies)
@@ -105,9 +104,9 @@ def _notes(model: ModelResult) -> list[str]:
         elif judged["selected_on_this_split"]:
             notes.append("selected on this split")
         elif judged["selected_on_this_split"] is None:
-            notes.append("whether this split was used in the training is not known")
+            notes.append("unknown whether this split was used in training")
     else:
-        notes.append("nothing is known of the training")
+        notes.append("training unknown")
     if metadata.get("annotations"):
         notes.append(f"extra annotations: {', '.join(metadata['annotations'])}")
     return notes
@@ -125,12 +124,12 @@ def pair(
     Args:
       first, second: probabilities float [N, K].
       labels: int [N].
-      drawn_first, drawn_second: from `bootstrap.resample`, with one seed and the same groups.
+      drawn_first, drawn_second: from `bootstrap.resample`, with the same seed and groups.
 
     Returns:
-      'only_first' and 'only_second', how many images only that model classifies correctly; 'mcnemar', the
-      two-sided p-value of McNemar's exact test; for accuracy and macro_f1 a dictionary of 'difference' (first
-      - second), and 'interval_95' and 'p' by the paired bootstrap.
+      'only_first' and 'only_second', the number of images that only that model classifies correctly;
+      'mcnemar', the two-sided p-value of McNemar's exact test; for accuracy and macro_f1 a dictionary of
+      'difference' (first - second), and 'interval_95' and 'p' by the paired bootstrap.
     """
     right, right_second = (probs.argmax(axis=1) == labels for probs in (first, second))
     only_first, only_second = int((right & ~right_second).sum()), int((right_second & ~right).sum())
@@ -151,18 +150,18 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """Returns the two-sided p-value of McNemar's exact test (1947, doi:10.1007/BF02295996).
 
     Args:
-      only_first, only_second: how many images only the first, or only the second, model classifies correctly;
-        if both are equally accurate, one is as likely as the other.
+      only_first, only_second: number of images that only the first, or only the second, model classifies
+        correctly; equally likely under the null hypothesis.
     """
     total = only_first + only_second
     return float(scipy.stats.binomtest(only_first, total, 0.5).pvalue) if total else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusts p-values for their number: below a level, any false alarm has at most that probability.
+    """Adjusts p-values for multiple testing, controlling the family-wise error rate.
 
-    Holm's step-down method (1979, doi:10.2307/4615733): the smallest is multiplied by their number, the next
-    by one less, and so on; none becomes smaller than the one before.
+    Holm's step-down method (1979, doi:10.2307/4615733): multiplies the smallest p-value by their number, the
+    next by one less, and so on, keeping them monotonic.
     """
     order, least, adjusted = np.argsort(p_values, kind="stable"), 0.0, [1.0] * len(p_values)
     for rank, place in enumerate(order):
@@ -172,15 +171,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def by_seed(results: Sequence[ModelResult], models: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Summarizes models that differ only in the seed of their training.
+    """Summarizes models that differ only in their seed.
 
     Args:
-      results: whose metadata holds the configuration and the data of the training.
-      models: their figures, in the same order.
+      results: the models, with config and data in their metadata.
+      models: their metrics, in the same order.
 
     Returns:
-      For each group of two or more: 'name', 'members' (names), 'seeds', and for each of `FIGURES`, and the
-      accuracy of each of `LEAK_FREE` if all have one, its 'values', 'mean' and 'std' (of a sample). A run
+      For each group of two or more: 'name', 'members' (names), 'seeds', and for each of `FIGURES`, and for
+      the accuracy of each of `LEAK_FREE` if all have it, 'values', 'mean', and 'std' (of a sample). A run
       that is given twice, such as by its directory and as a stored result, counts once.
     """
     groups: dict[str, list[int]] = {}
@@ -209,7 +208,7 @@ def by_seed(results: Sequence[ModelResult], models: Sequence[dict[str, Any]]) ->
 
 
 def _recipe(metadata: dict[str, Any]) -> str:
-    """Returns what two runs have in common that differ only in the seed, and in the place of their data."""
+    """Returns a key that is equal for runs that differ only in seed and data path."""
     config = {key: value for key, value in metadata["config"].items() if key not in ("seed", "data")}
     data = {key: value for key, value in (metadata["config"].get("data") or {}).items() if key != "dir"}
     same = (config, data, metadata.get("trained_data_hash"), metadata.get("tta"))
@@ -217,12 +216,12 @@ def _recipe(metadata: dict[str, Any]) -> str:
 
 
 def _common_name(names: Sequence[str]) -> str:
-    """Returns the common beginning of the names, without the word seed and its separator."""
+    """Returns the common prefix of the names, without the word seed and its separator."""
     return os.path.commonprefix(list(names)).rstrip("/_-. ").removesuffix("seed").rstrip("/_-. ") or names[0]
 
 
 def pareto_front(models: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    """Returns by hardware the models that no other beats in both accuracy and latency, fastest first."""
+    """Returns, by hardware, the Pareto-optimal models in accuracy and latency, fastest first."""
     fronts: dict[str, list[str]] = {}
     measured = [row for row in models if row["latency"]]
     for row in sorted(measured, key=lambda r: (r["latency"]["milliseconds"], -r["accuracy"])):
@@ -234,16 +233,16 @@ def pareto_front(models: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def best_first(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Returns the models by accuracy."""
+    """Returns the models sorted by accuracy, highest first."""
     return sorted(found["models"], key=lambda row: -row["accuracy"])
 
 
 def images_of(found: dict[str, Any]) -> str:
-    """Returns the number of images and their split, in Markdown."""
+    """Describes the images and their split in Markdown."""
     split = f" of `{found['split']}`" if found["split"] else ""
     return f"{found['num_examples']:,} images{split}"
 
 
 def hardware_of(found: dict[str, Any]) -> list[str]:
-    """Returns the hardware on which latencies were measured."""
+    """Returns the hardware of the latency measurements."""
     return list(dict.fromkeys(row["latency"]["hardware"] for row in found["models"] if row["latency"]))

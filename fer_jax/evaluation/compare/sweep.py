@@ -1,4 +1,4 @@
-"""Trials compared with a baseline or ranked: figures with intervals, tables and pictures."""
+"""Ranks trials, or compares them with a baseline: metrics with intervals, tables, and figures."""
 
 import itertools
 import pathlib
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import scipy  # whose parts load when they are used
+import scipy  # its submodules load on first use
 
 from fer_jax import plotting, tables
 from fer_jax.evaluation import predictions_file
@@ -17,7 +17,7 @@ DIFFERENCES, RANKING = "differences.png", "sweep.png"
 FIGURES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
-    "worst_recall": "recall of the worst class",
+    "worst_recall": "worst-class recall",
     "ece": "expected calibration error",
 }
 _MOST_TICKS = 8
@@ -26,11 +26,11 @@ _MOST_TICKS = 8
 def read_predictions(
     files: Mapping[str, Sequence[pathlib.Path]], emotions: Sequence[str] | None = None
 ) -> tuple[dict[str, list[np.ndarray]], predictions_file.Predictions]:
-    """Reads the predictions of every trial's runs.
+    """Reads the predictions of all runs.
 
     Args:
-      files: by trial, one per seed.
-      emotions: the classes' names, as `predictions_file.read` takes them.
+      files: files by trial, one per seed.
+      emotions: class names, as in `predictions_file.read`.
 
     Returns:
       The probabilities float [N, K] by trial and seed, and the first run's predictions (for labels, groups).
@@ -46,7 +46,7 @@ def read_predictions(
             found = predictions_file.read(path, emotions)
             first = first or found
             if found.ids != first.ids or (found.labels != first.labels).any():
-                raise ValueError(f"{path} is of other images or labels than the first run: expected the same")
+                raise ValueError(f"{path} has other images or labels than the first run")
             runs[name].append(found.probs)
     return runs, first
 
@@ -60,36 +60,36 @@ def compare(
     rank_by: str = "accuracy",
     resamples: int = 2000,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Returns the `FIGURES` of every trial, and their differences from those of a baseline.
+    """Returns the `FIGURES` of all trials, and their differences from a baseline.
 
-    A difference is the mean over the seeds of a trial's figure minus the baseline's under the same seed. Its
-    interval counts two independent sources of chance: the images, whose variance is that of the paired
-    bootstrap over groups of identical images, and the seeds, whose variance is that of a sample. The sum of
-    both has Student's t distribution with Satterthwaite's degrees of freedom (1946, doi:10.2307/3002019):
-    with few seeds that differ much the interval is wide. With one seed only the images vary.
+    A difference is the mean, over seeds, of the trial's metric minus the baseline's with the same seed. Its
+    interval accounts for two independent sources of variance: images (the paired bootstrap over groups of
+    identical images) and seeds (the sample variance). It uses Student's t distribution with Satterthwaite's
+    degrees of freedom (1946, doi:10.2307/3002019), so few seeds with large variance give wide intervals. With
+    one seed, only the images vary.
 
     Args:
       runs: the probabilities float [N, K] of each trial's runs, in the same order of seeds.
       labels: int [N].
-      groups: int [N], one number for identical images; None if unknown.
-      baseline: the trial to compare with; None for the best, which makes the result a ranking, best first.
+      groups: int [N], equal for identical images; None if unknown.
+      baseline: the trial to compare with; None compares with the best and ranks all, best first.
       rank_by: one of the `FIGURES`.
       resamples: number of bootstrap resamples.
 
     Returns:
-      For each trial and figure "values" (of each seed), their "mean", its "mean_interval_95" [low, high] in
-      [0, 1], which no figure leaves, and their "std" (of a sample; None for one seed), and, except for the
-      baseline, "difference" and its "interval_95" [low, high] in [-1, 1].
+      For each trial and metric "values" (of each seed), their "mean", its "mean_interval_95" [low, high],
+      clipped to [0, 1], their "std" (of a sample; None for one seed), and, except for the baseline,
+      "difference" and its "interval_95" [low, high] in [-1, 1].
 
     Raises:
-      ValueError: two trials differ in their number of runs, or as `classification.check`.
+      ValueError: trials have different numbers of runs, or as `classification.check`.
     """
     first, *_ = runs
     seeds = len(runs[first])
     drawn = {}
     for name, probs in runs.items():
         if len(probs) != seeds:
-            raise ValueError(f"{name} has {len(probs)} runs and {first} {seeds}: expected one for each seed")
+            raise ValueError(f"{name} has {len(probs)} runs, but {first} has {seeds}: expected one per seed")
         drawn[name] = [_resampled_figures(run, labels, groups, resamples) for run in probs]
     if baseline is None:
         means = {name: np.mean([run[rank_by][0] for run in of]) for name, of in drawn.items()}
@@ -113,7 +113,7 @@ def compare(
 def _resampled_figures(
     probs: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, resamples: int
 ) -> dict[str, np.ndarray]:
-    """Returns the `FIGURES` float64 [1 + R] of a run: of the images as they are, then of every resample."""
+    """Returns the `FIGURES` of a run float64 [1 + R]: of the images, then of each resample."""
     classification.check(probs, labels)
     matrix = classification.confusion_matrix(probs, labels)
     plain = classification.scores(matrix) | {"ece": calibration.ece(probs, labels)}
@@ -125,7 +125,7 @@ def _resampled_figures(
 
 
 def _interval(figures: np.ndarray) -> list[float]:
-    """Returns the 95 % interval of the mean of figures [S, 1 + R] of S seeds, each with R resamples."""
+    """Returns the 95 % interval of the mean of values [S, 1 + R] of S seeds, each with R resamples."""
     seeds, mean = len(figures), figures[:, 0].mean()
     of_images = figures[:, 1:].mean(axis=0).var(ddof=1)
     of_seeds = figures[:, 0].var(ddof=1) / seeds if seeds > 1 else 0.0
@@ -138,12 +138,12 @@ def _interval(figures: np.ndarray) -> list[float]:
 def result_tables(
     result: Mapping[str, Mapping[str, Any]], seeds: Sequence[int], baseline: str = BASELINE
 ) -> list[str]:
-    """Returns the lines of a page: every trial's figures, and their differences from the baseline's.
+    """Returns the lines of the results page: metrics of trials and differences from the baseline.
 
     Args:
       result: from `compare`.
-      seeds: of the runs.
-      baseline: the trial that it compares with.
+      seeds: seeds of the runs.
+      baseline: name of the baseline.
     """
     rows = [(name, *(_mean(row[key]) for key in FIGURES)) for name, row in result.items()]
     others = {name: row for name, row in result.items() if name != baseline}
@@ -155,9 +155,9 @@ def result_tables(
         "",
         *tables.table(columns, rows),
         "",
-        f"Difference from {baseline} in points, with the 95 % interval, in bold where it excludes 0: of "
-        f"{len(others) * len(FIGURES)} intervals about one in twenty does so by chance. The best of many "
-        "trials is best in part by luck, which no interval counts.",
+        f"Difference from {baseline} in points, with the 95 % interval, in bold where it excludes 0; of "
+        f"{len(others) * len(FIGURES)} intervals, about one in twenty does so by chance. The best of many "
+        "trials is partly best by chance, which the intervals do not account for.",
         "",
         *tables.table(columns, apart),
     ]
@@ -178,11 +178,11 @@ def _difference(row: Mapping[str, Any]) -> str:
 def plot_differences(
     result: Mapping[str, Mapping[str, Mapping[str, Any]]], path: pathlib.Path
 ) -> "plotting.Figure":
-    """Draws every trial's difference from the baseline with its interval, in points, one panel per figure.
+    """Plots differences from the baseline with intervals, in points, one panel per metric.
 
     Args:
       result: from `compare`.
-      path: of the picture.
+      path: output file.
     """
     trials = [name for name in result if name != BASELINE]
     height = 1.6 + 0.38 * max(len(trials), 2)
@@ -204,7 +204,7 @@ def plot_differences(
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(places, [name.replace("_", " ") for name in trials])
     axes[0].set_ylim(-0.6, len(trials) - 0.4)
-    title = "Difference from the baseline (its figure in brackets), with 95 % intervals"
+    title = "Difference from the baseline (its value in parentheses), with 95 % intervals"
     figure.suptitle(title, fontsize=11)
     return plotting.save(figure, path)
 
@@ -212,13 +212,13 @@ def plot_differences(
 def plot_ranking(
     result: Mapping[str, Any], trials: Mapping[str, Mapping[str, str]], path: pathlib.Path, by: str
 ) -> "plotting.Figure":
-    """Draws one of the `FIGURES` with its intervals against each field that differs, one panel per field.
+    """Plots one of the `FIGURES` with intervals against each varied field, one panel per field.
 
     Args:
       result: from `compare`, best first.
       trials: {field: value} by name.
-      path: of the picture.
-      by: the figure.
+      path: output file.
+      by: the metric.
     """
     fields: dict[str, dict[str, str]] = {}
     for name in result:
@@ -236,12 +236,12 @@ def plot_ranking(
         axis.set_xlabel(field)
         axis.grid(axis="y", alpha=0.3)
     axes[0, 0].set_ylabel(f"{FIGURES[by]} in percent")
-    figure.suptitle("Every trial with its 95 % interval, the best in red", fontsize=11)
+    figure.suptitle("All trials with 95 % intervals, the best in red", fontsize=11)
     return plotting.save(figure, path)
 
 
 def _set_places(axis: "plotting.Axes", values: Sequence[str]) -> list[float]:
-    """Prepares an axis for a field's values; returns where each trial stands: at its number or its tick."""
+    """Prepares an axis for the values of a field; returns the position of each trial."""
     try:
         numbers = [float(value) for value in values]
     except ValueError:
@@ -253,6 +253,6 @@ def _set_places(axis: "plotting.Axes", values: Sequence[str]) -> list[float]:
     ticks = sorted(set(values), key=float if numbers else str)
     axis.set_xticks(range(len(ticks)), ticks, rotation=20, ha="right", rotation_mode="anchor")
     axis.set_xlim(-0.5, len(ticks) - 0.5)
-    # Trials with the same value stand side by side, the best first.
+    # Trials with the same value are side by side, the best first.
     aside = [(values[:i].count(value) + 0.5) / values.count(value) for i, value in enumerate(values)]
     return [ticks.index(value) + 0.6 * a - 0.3 for value, a in zip(values, aside, strict=True)]

@@ -1,7 +1,7 @@
-"""Tells model errors from human disagreement, by FER+'s votes.
+"""Compares a model with human annotators, by FER+ votes.
 
-FER2013 has one label per image, by a search engine's keyword and one person; FER+ has ten annotators' votes
-(Barsoum et al. 2016, arXiv:1608.01041). Where annotators disagree, no model can agree with them all.
+FER2013 has one label per image, from a search keyword and one person; FER+ has the votes of ten annotators
+(Barsoum et al. 2016, arXiv:1608.01041). Where annotators disagree, no model can agree with all of them.
 """
 
 from typing import Any
@@ -15,30 +15,30 @@ from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation.metrics import bootstrap
 
 RULE = "ferplus_majority"
-BANDS = ((0.0, 0.5), (0.5, 0.7), (0.7, 0.9), (0.9, 1.0))  # of the agreement; the upper edge belongs to a band
+BANDS = ((0.0, 0.5), (0.5, 0.7), (0.7, 0.9), (0.9, 1.0))  # of agreement, including the upper edge
 
 
 def compare(
     probs: np.ndarray, given: np.ndarray, votes: np.ndarray, groups: np.ndarray | None = None
 ) -> dict[str, Any] | None:
-    """Scores a model against the given labels and against the annotators.
+    """Scores a model against the dataset's own labels and against the annotators.
 
     Args:
-      probs: float [N, K], K = 7 or 8 classes as `emotions.class_names`; only the first 7 are scored against
-        the given labels, which have no contempt.
-      given: int [N], the labels that the images came with.
+      probs: float [N, K], with K = 7 or 8 classes as in `emotions.class_names`; only the first 7 are scored
+        against the given labels, which lack contempt.
+      given: int [N], the dataset's own labels.
       votes: int [N, 10], in the order of `ferplus.COLUMNS`; rows of zeros are images without votes.
-      groups: int [N], which the intervals resample together; None resamples single images.
+      groups: int [N], resampled together; None resamples single images.
 
     Returns:
-      None where no image has votes; else, over the images with votes,
+      None if no image has votes; otherwise, over the images with votes,
 
-      'against': for 'given' and for `RULE` the number of images with such a label, the accuracy and its
-        interval; 'labels_agree', the share of images with both labels whose labels are equal;
-      'bands': for each of `BANDS` of the agreement (the share of the most frequent vote) the same two
-        accuracies, 'num_examples', the mean 'agreement' and 'one_annotator', see `one_annotator`;
-      'soft': over the images that 'ferplus_votes' keeps, the mean 'cross_entropy' in nats of the model under
-        the annotators' distribution, and its lower bound 'floor', that distribution's entropy.
+      'against': for 'given' and `RULE` the number of images with this label, the accuracy, and its interval;
+        'labels_agree', the share of images with both labels for which they are equal;
+      'bands': for each of `BANDS` of agreement (the share of the most frequent vote) the same accuracies,
+        'num_examples', and the means of agreement and `one_annotator`;
+      'soft': over the images of the rule 'ferplus_votes', the mean 'cross_entropy' in nats against the
+        annotators' distribution, and its lower bound 'floor', the entropy of that distribution.
     """
     voted = np.flatnonzero(votes.any(axis=1))
     if not len(voted):
@@ -81,10 +81,10 @@ def title(band: dict[str, Any]) -> str:
 
 
 def one_annotator(votes: np.ndarray) -> np.ndarray:
-    """Returns how often a random annotator chose the most frequent vote of the others, float64 [N].
+    """Returns how often a random annotator agrees with the most frequent vote of the others, float64 [N].
 
     Args:
-      votes: int [N, 10], each row with two votes or more; the first of equally frequent votes counts.
+      votes: int [N, 10], at least two votes per row; ties go to the first column.
     """
     found = np.zeros(len(votes))
     for column, vote in enumerate(np.eye(votes.shape[1], dtype=votes.dtype)):

@@ -1,7 +1,7 @@
-"""Percentile bootstrap of all metrics of a split (Efron & Tibshirani 1993, ch. 13).
+"""Bootstraps all metrics of a split (percentile bootstrap, Efron & Tibshirani 1993, ch. 13).
 
-Groups of identical images are resampled together. The same seed draws two models on the same images and
-groups alike, so that the difference of their resamples is the paired bootstrap.
+Groups of identical images are resampled together. The same seed gives two models on the same images and
+groups the same resamples, so their difference is the paired bootstrap.
 """
 
 import functools
@@ -12,8 +12,8 @@ import numpy as np
 from fer_jax.evaluation.metrics import calibration, classification
 
 RESAMPLES = 2000
-_BLOCK = 100  # resamples at a time; bounds the memory
-_CACHED = 8_000  # units of the largest split whose draws are cached: 2,000 resamples of it take 32 MB
+_BLOCK = 100  # resamples per block; bounds the memory
+_CACHED = 8_000  # units of the largest split with cached draws: 2,000 resamples take 32 MB
 
 PER_CLASS = ("precision", "recall", "f1")
 CALIBRATION_ERRORS = ("ece", "adaptive_ece")
@@ -27,18 +27,19 @@ def resample(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Returns every metric of every resample.
+    """Returns all metrics of all resamples.
 
     Args:
       probs: float [N, K], rows that sum to 1.
       labels: int [N].
-      groups: int [N]; images of a group (such as exact copies) are drawn together. None draws single images.
-      resamples: the number of resamples, R.
-      seed: seed of the draws.
+      groups: int [N]; images of a group, such as identical images, are drawn together; None draws single
+        images.
+      resamples: number of resamples, R.
+      seed: random seed.
 
     Returns:
       float64 [R]: 'accuracy', 'balanced_accuracy', 'macro_f1', 'weighted_f1', 'loss' (mean negative
-      log-likelihood), 'brier', 'mean_confidence', 'ece', 'adaptive_ece' (in the bins of the whole split);
+      log-likelihood), 'brier', 'mean_confidence', 'ece', 'adaptive_ece' (with the bins of the entire split);
       float64 [R, K]: 'precision', 'recall', 'f1', the last two NaN in a resample without images of the class.
     """
     sums = resample_sums(_sums(probs, labels), groups, resamples=resamples, seed=seed)
@@ -48,7 +49,7 @@ def resample(
 def resample_sums(
     values: np.ndarray, groups: np.ndarray | None = None, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> np.ndarray:
-    """Returns the sum of per-image values [N, F] over every resample, float64 [R, F]; see `resample`."""
+    """Returns the sums of per-image values [N, F] over each resample, float64 [R, F]; see `resample`."""
     sums = values
     if groups is not None:
         order = np.argsort(groups, kind="stable")
@@ -59,7 +60,7 @@ def resample_sums(
 
 
 def _draw(units: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yields how often each resample contains each unit: uint16 [at most _BLOCK, units]."""
+    """Yields the counts of units in resamples, uint16 [at most _BLOCK, units]."""
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, _BLOCK):
         counts = [
@@ -80,11 +81,11 @@ def interval(values: np.ndarray) -> np.ndarray:
 
 
 def intervals(drawn: Mapping[str, np.ndarray], figures: Mapping[str, float]) -> dict[str, list[float]]:
-    """Returns the 95 % interval of every metric of a split, by their names in `drawn`, from `resample`.
+    """Returns the 95 % interval of each metric of a split, from the result of `resample`.
 
-    Calibration errors have the basic bootstrap's interval (Efron & Tibshirani 1993, ch. 13: the quantiles
-    mirrored at the metric), clipped at 0 and with an upper bound no lower than the metric: a resample's
-    calibration error is on average above its split's, so percentiles would exclude it.
+    Calibration errors use the basic bootstrap (Efron & Tibshirani 1993, ch. 13: quantiles mirrored at the
+    metric), clipped at 0 and with an upper bound no lower than the metric, because the calibration error of
+    resamples is biased upward.
     """
     found = {}
     for name, figure in figures.items():
@@ -96,7 +97,7 @@ def intervals(drawn: Mapping[str, np.ndarray], figures: Mapping[str, float]) -> 
 
 
 def p_value(differences: np.ndarray) -> float:
-    """Returns the two-sided p-value of the resampled differences [R] of two models."""
+    """Returns the two-sided p-value of resampled differences [R] of two models."""
     tail = min((differences <= 0).mean(), (differences >= 0).mean())
     return float(min(1.0, 2 * max(tail, 1 / len(differences))))
 

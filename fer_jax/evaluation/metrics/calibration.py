@@ -1,7 +1,7 @@
-"""Calibration of confidences, temperature scaling, and selective classification.
+"""Computes calibration, temperature scaling, and selective classification.
 
-Every function takes `probs` float [N, K], rows that sum to 1, and `labels` int [N]. An image's
-confidence is its highest probability.
+Functions take `probs` float [N, K], rows that sum to 1, and `labels` int [N]. The confidence of an image is
+its highest probability.
 """
 
 import numpy as np
@@ -15,13 +15,12 @@ _SMALLEST = np.finfo(np.float64).tiny
 
 
 def bin_index(confidence: np.ndarray, bins: int = BINS, *, adaptive: bool = False) -> np.ndarray:
-    """Returns the bin of each confidence, int [N] in [0, bins); an edge belongs to the bin below it.
+    """Returns the bin of each confidence, int [N] in [0, bins); edges belong to the bin below.
 
     Args:
       confidence: float [N] in [0, 1].
-      bins: the number of bins.
-      adaptive: whether bins are between quantiles, so that they have about equally many images, instead of
-        equally wide.
+      bins: number of bins.
+      adaptive: whether bins have equal numbers of images instead of equal width.
     """
     edges = np.linspace(0, 1, bins + 1)
     if adaptive:
@@ -34,8 +33,8 @@ def reliability(
 ) -> dict[str, np.ndarray]:
     """Returns the reliability diagram: 'count' int [bins], 'confidence' and 'accuracy' float [bins].
 
-    Confidence and accuracy are means over a bin's images, 0 where it has none. For the other arguments see
-    `bin_index`.
+    Confidence and accuracy are means over the images of a bin, 0 for an empty bin. See `bin_index` for the
+    other arguments.
     """
     confidence = probs.max(axis=1).astype(np.float64)
     index = bin_index(confidence, bins, adaptive=adaptive)
@@ -51,8 +50,7 @@ def reliability(
 def ece(probs: np.ndarray, labels: np.ndarray, bins: int = BINS, *, adaptive: bool = False) -> float:
     """Returns the expected calibration error of the predicted class (Guo et al. 2017, arXiv:1706.04599).
 
-    `adaptive` takes bins of equally many images (Nguyen & O'Connor 2015, arXiv:1508.05154), in which no
-    nearly empty bin has an influence.
+    `adaptive` uses bins with equal numbers of images (Nguyen & O'Connor 2015, arXiv:1508.05154).
     """
     table = reliability(probs, labels, bins, adaptive=adaptive)
     gaps = abs(table["accuracy"] - table["confidence"])
@@ -66,7 +64,7 @@ def rescale(probs: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit_temperature(probs: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the temperature in [0.01, 100] of the least negative log-likelihood (Guo et al. 2017)."""
+    """Returns the temperature in [0.01, 100] that minimizes the negative log-likelihood (Guo et al. 2017)."""
 
     def loss(log_temperature: float) -> float:
         return classification.nll(rescale(probs, np.exp(log_temperature)), labels).mean()
@@ -79,7 +77,7 @@ def fit_temperature(probs: np.ndarray, labels: np.ndarray) -> float:
 
 
 def calibrate(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Returns the calibration to store in a checkpoint: 'temperature', 'loss_before' and 'loss_after'."""
+    """Returns the calibration for a checkpoint: 'temperature', 'loss_before', and 'loss_after'."""
     temperature = fit_temperature(probs, labels)
     return {
         "temperature": temperature,
@@ -89,9 +87,9 @@ def calibrate(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def cross_rescale(probs: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Rescales each half of the images by the temperature fitted on the other half, float64 [N, K].
+    """Rescales each half of the images with the temperature fitted on the other half, float64 [N, K].
 
-    Images of a group, int [N], are in the same half.
+    Images with equal `groups`, int [N], are in the same half.
     """
     halves = splits.stratified_group_split(labels, groups, {"a": 0.5, "b": 0.5}, seed=0)
     result = np.empty(probs.shape)
@@ -106,7 +104,7 @@ def risk_coverage(probs: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray
 
     Returns:
       'threshold' float [M], the distinct confidences, descending; 'coverage' float [M], the share of images
-      whose confidence is at least the threshold, ascending to 1; 'risk' float [M], their error rate.
+      with at least this confidence, ascending to 1; 'risk' float [M], their error rate.
     """
     confidence = probs.max(axis=1).astype(np.float64)
     order = np.argsort(-confidence, kind="stable")
@@ -120,15 +118,15 @@ def risk_coverage(probs: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray
 
 
 def aurc(curve: dict[str, np.ndarray]) -> float:
-    """Returns the area under a curve of `risk_coverage`: the mean risk (Geifman et al. 2019)."""
+    """Returns the area under the curve of `risk_coverage` (Geifman et al. 2019)."""
     return float(np.sum(curve["risk"] * np.diff(curve["coverage"], prepend=0)))
 
 
 def answering(curve: dict[str, np.ndarray], coverage: float) -> dict[str, float]:
-    """Returns the point of a curve of `risk_coverage` with at least this coverage, in (0, 1].
+    """Returns the point of a curve of `risk_coverage` with at least a given coverage, in (0, 1].
 
     Returns:
-      'threshold' on the confidence, 'coverage', and the 'accuracy' of the images it keeps.
+      'threshold', 'coverage', and 'accuracy' of the covered images.
     """
     place = int(np.searchsorted(curve["coverage"], coverage - 1e-12))
     return {

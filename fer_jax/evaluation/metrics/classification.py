@@ -1,14 +1,14 @@
-"""Classification metrics in plain NumPy, over all images of a split at once.
+"""Computes classification metrics over a split, in NumPy.
 
-Every function takes `probs` float [N, K], rows that sum to 1, and `labels` int [N]. The prediction is the
-class of the highest probability, the first of equals. Absent classes are treated as by scikit-learn with
-zero_division=0: a precision, recall or F1 without a denominator is 0, balanced accuracy is a mean over the
-classes that have images, macro F1 one over the classes that have images or predictions.
+Functions take `probs` float [N, K], rows that sum to 1, and `labels` int [N]. The prediction is the class
+with the highest probability, the first in a tie. Absent classes are treated as by scikit-learn with
+zero_division=0: undefined precision, recall, and F1 are 0, balanced accuracy averages over classes that have
+images, macro F1 over classes that have images or predictions.
 """
 
 import numpy as np
 
-# scikit-learn's log_loss clips at the same value.
+# As scikit-learn's log_loss.
 _SMALLEST = np.finfo(np.float64).eps
 
 
@@ -16,7 +16,8 @@ def check(probs: np.ndarray, labels: np.ndarray) -> None:
     """Validates the arguments of all functions here.
 
     Raises:
-      ValueError: no images, mismatched shapes, a label outside [0, K), or a row that is not a distribution.
+      ValueError: there are no images, shapes do not match, a label is outside [0, K), or a row is not a
+        distribution.
     """
     if probs.ndim != 2 or labels.shape != probs.shape[:1]:
         raise ValueError(
@@ -26,7 +27,7 @@ def check(probs: np.ndarray, labels: np.ndarray) -> None:
         raise ValueError("no images to evaluate: the split is empty")
     if labels.min() < 0 or labels.max() >= probs.shape[1]:
         raise ValueError(
-            f"labels run from {labels.min()} to {labels.max()}, expected 0 to {probs.shape[1] - 1}"
+            f"labels range from {labels.min()} to {labels.max()}, expected 0 to {probs.shape[1] - 1}"
         )
     wrong = ~(np.isclose(probs.sum(axis=1), 1, atol=1e-4) & (probs >= 0).all(axis=1))
     if wrong.any():
@@ -45,11 +46,11 @@ def confusion_matrix(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def per_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the scores of each class, of one confusion matrix or many, [..., K, K].
+    """Returns the scores of each class, for confusion matrices [..., K, K].
 
     Returns:
-      'precision', 'recall', 'f1' float64 [..., K]; 'support' (images of the class) and 'predicted'
-      (predictions of it) [..., K].
+      'precision', 'recall', 'f1' float64 [..., K]; 'support' (number of images) and 'predicted' (number
+      of predictions) [..., K].
     """
     hits = np.diagonal(matrix, axis1=-2, axis2=-1)
     support, predicted = matrix.sum(axis=-1), matrix.sum(axis=-2)
@@ -63,12 +64,12 @@ def per_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def scores(matrix: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the scores of one confusion matrix or many, [..., K, K], each of one image at least.
+    """Returns the scores of confusion matrices [..., K, K], each of at least one image.
 
     Returns:
       float64 [...]: 'accuracy'; 'balanced_accuracy', the mean recall of the classes that have images;
-      'macro_f1', the mean F1 of the classes that have images or predictions; 'weighted_f1', the mean F1 of
-      the classes, weighted by their images.
+      'macro_f1', the mean F1 of the classes that have images or predictions; 'weighted_f1', the mean F1
+      weighted by the number of images.
     """
     classes = per_class(matrix)
     support, total = classes["support"], matrix.sum(axis=(-2, -1))
@@ -82,7 +83,7 @@ def scores(matrix: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def accuracy(probs: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the share of images whose prediction is their label."""
+    """Returns the accuracy."""
     return float((probs.argmax(axis=1) == labels).mean())
 
 
@@ -93,11 +94,11 @@ def nll(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def brier(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns each distribution's squared distance from its one-hot label, float64 [N] in [0, 2]."""
+    """Returns the squared distance of each distribution from its one-hot label, float64 [N] in [0, 2]."""
     target = np.eye(probs.shape[1])[labels]
     return ((probs - target) ** 2).sum(axis=1)
 
 
 def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Returns a / b, and 0 where b is 0."""
+    """Returns a / b, or 0 where b is 0."""
     return np.divide(a, b, out=np.zeros(np.broadcast_shapes(a.shape, b.shape)), where=b != 0)

@@ -1,4 +1,4 @@
-"""Metrics for every subgroup of a split: by age, by source, by any attribute in a table of its images."""
+"""Computes metrics for subgroups of a split, by attributes of its images."""
 
 import itertools
 import os
@@ -11,16 +11,20 @@ from fer_jax import tables
 from fer_jax.data.csv_file import open_csv
 from fer_jax.evaluation.metrics import bootstrap, calibration, classification
 
-# The resampled metrics, in the order of tables and pictures.
+# Resampled metrics, in the order of tables and figures.
 METRICS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
     "ece": "calibration error",
 }
-GAPS = ("accuracy", "balanced_accuracy", "macro_f1")  # the calibration error depends on the number of images
-MIN_IMAGES = 30  # of a group for it to count among the gaps: of fewer, chance makes the largest
-MAX_GROUPS = 50  # an attribute with more values is a number or a name
+GAPS = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+)  # without the calibration error, which depends on the number of images
+MIN_IMAGES = 30  # minimum group size for gaps, to limit gaps by chance
+MAX_GROUPS = 50  # attributes with more values are not categorical
 
 
 class Table(NamedTuple):
@@ -28,8 +32,8 @@ class Table(NamedTuple):
 
     Attributes:
       path: the file, for messages.
-      attributes: names of the columns besides 'id'.
-      values: for each id the values in their order, '' where nothing is given.
+      attributes: names of the columns except 'id'.
+      values: values by ID, in the order of `attributes`, '' if missing.
     """
 
     path: str
@@ -38,11 +42,11 @@ class Table(NamedTuple):
 
 
 def read_table(path: os.PathLike | str) -> Table:
-    """Reads a CSV file with a column 'id' and one or more columns of categories.
+    """Reads a CSV file with a column 'id' and categorical columns.
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: it is not such a table; the message names the file, the row and what is wrong.
+      ValueError: the table is invalid; the message names the file and the row.
     """
     file = open_csv(path)
     header = file.names
@@ -51,8 +55,7 @@ def read_table(path: os.PathLike | str) -> Table:
         raise ValueError(f"{path}, row 1: expected one column 'id', found {found}")
     if len(header) < 2 or len(set(header)) < len(header) or "" in header:
         raise ValueError(
-            f"{path}, row 1: expected the column 'id' and columns of attributes, each with its own name, "
-            f"found {found}"
+            f"{path}, row 1: expected the column 'id' and attribute columns with unique names, found {found}"
         )
     place, values, places = header.index("id"), {}, {}
     for number, row in file.rows():
@@ -69,10 +72,10 @@ def read_table(path: os.PathLike | str) -> Table:
 
 
 def match(table: Table, ids: Sequence[str]) -> dict[str, np.ndarray]:
-    """Returns for each attribute the values of N images, str [N], '' where nothing is given.
+    """Returns the values of N images for each attribute, str [N], '' if missing.
 
     Raises:
-      ValueError: no image is in the table, or an attribute has too many values to be categories.
+      ValueError: no image is in the table, or an attribute has too many values.
     """
     if not any(name in table.values for name in ids):
         theirs = repr(next(iter(table.values))) if table.values else "no rows"
@@ -84,8 +87,8 @@ def match(table: Table, ids: Sequence[str]) -> dict[str, np.ndarray]:
     for name, column in zip(table.attributes, columns, strict=True):
         if (count := len(set(column) - {""})) > MAX_GROUPS:
             raise ValueError(
-                f"{table.path}: {name!r} has {count:,} different values, expected {MAX_GROUPS} categories at "
-                "most; put numbers into ranges, or leave the column out"
+                f"{table.path}: {name!r} has {count:,} different values, expected at most {MAX_GROUPS} "
+                "categories; bin numeric values, or remove the column"
             )
     return dict(zip(table.attributes, columns, strict=True))
 
@@ -105,20 +108,20 @@ def compare(
     Args:
       probs: float [N, K], rows that sum to 1.
       labels: int [N].
-      ids: names of the N images.
-      groups: int [N], equal for identical images, which the intervals resample together; None resamples
-        single images. Copies in different subgroups of an attribute are resampled apart.
+      ids: N image IDs.
+      groups: int [N], equal for identical images, which are resampled together within a subgroup; None
+        resamples single images.
       table: from `read_table`.
       copies: int8 [N], see `leakage.find_duplicates`; None if unknown.
-      resamples: resamples of the bootstrap.
+      resamples: number of bootstrap resamples.
 
     Returns:
       'table' (its path), 'in_split' and 'not_in_split' (rows of the table), 'without_row' (images);
-      'attributes': for each 'groups', where each value has 'n', the `METRICS`, their 'interval_95', and in
-      'without_near' the 'n', accuracy and 'interval_95' of its images without near or identical copies (None
-      if that is unknown or none is left); 'not_given' (images that have a row but no value); 'gaps': for each
-      of `GAPS` the 'highest' and 'lowest' group of MIN_IMAGES or more, 'value' (their difference) and its
-      'interval_95', or None where there are no two such groups.
+      'attributes': for each 'groups', where each value has 'n', the `METRICS`, their 'interval_95', and
+      'without_near', the 'n', accuracy, and 'interval_95' without duplicates (None if unknown or no image
+      remains); 'not_given' (images with a row but no value); 'gaps': for each of `GAPS` the 'highest' and
+      'lowest' group of at least MIN_IMAGES, 'value' (their difference), and its 'interval_95', or None if
+      there are no two such groups.
 
     Raises:
       ValueError: as `classification.check` and `match`.
@@ -135,7 +138,7 @@ def compare(
     found = {}
     for attribute, column in columns.items():
         rows, drawn = {}, {}
-        # Another seed for each subgroup, since those of one size would be drawn alike.
+        # A seed per subgroup, because subgroups of equal size would have the same resamples.
         for seed, value in enumerate(sorted(set(column) - {""})):
             chosen = column == value
             drawn[value] = resample(chosen, seed)

@@ -1,7 +1,7 @@
-"""The images behind the figures: confident mistakes, hardest faces, doubtful labels, duplicates.
+"""Analyzes errors: confident errors, hardest faces, suspected labels, and duplicates.
 
-`probs` are float [N, K], `labels` int [N], `names` the K classes, `images` uint8 [N, H, W, C], an
-array or an object indexed by integer arrays.
+`probs` are float [N, K], `labels` int [N], `names` the K classes, and `images` uint8 [N, H, W, C], an array
+or an object indexed by integer arrays.
 """
 
 import pathlib
@@ -14,20 +14,20 @@ from fer_jax import plotting, tables
 from fer_jax.evaluation import label_errors, leakage
 from fer_jax.io_utils import write_atomically
 
-MISTAKES = 32  # faces on the sheet of mistakes
-PER_CLASS = 8  # of each class on the sheet of the hardest
-SUSPECTS = 32  # faces on the sheet of doubtful labels
+MISTAKES = 32  # faces on the sheet of errors
+PER_CLASS = 8  # faces per class on the sheet of the hardest
+SUSPECTS = 32  # faces on the sheet of suspected labels
 TWINS = 16  # pairs on the sheet of duplicates
 
 
 def confident_mistakes(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns the indices of the `MISTAKES` wrong predictions of the highest probability, highest first."""
+    """Returns the indices of the `MISTAKES` wrong predictions with the highest probability, descending."""
     wrong = np.flatnonzero(probs.argmax(axis=1) != labels)
     return wrong[np.argsort(-probs[wrong].max(axis=1), kind="stable")][:MISTAKES]
 
 
 def hardest(probs: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
-    """Returns for each class the indices of its `PER_CLASS` images whose label got the lowest probability."""
+    """Returns, by class, the indices of the `PER_CLASS` images with the lowest label probability."""
     members = [np.flatnonzero(labels == label) for label in range(probs.shape[1])]
     return [of[np.argsort(probs[of, k], kind="stable")][:PER_CLASS] for k, of in enumerate(members)]
 
@@ -35,20 +35,20 @@ def hardest(probs: np.ndarray, labels: np.ndarray) -> list[np.ndarray]:
 def draw(
     out_dir: pathlib.Path, probs: np.ndarray, labels: np.ndarray, names: Sequence[str], images: Any
 ) -> None:
-    """Writes mistakes.png, unless there are no mistakes, and hardest.png."""
+    """Writes mistakes.png, if there are errors, and hardest.png."""
     label, prediction = np.array(names)[labels], np.array(names)[probs.argmax(axis=1)]
     wrong = confident_mistakes(probs, labels)
     sheet = out_dir / "mistakes.png"
-    sheet.unlink(missing_ok=True)  # of an older report
+    sheet.unlink(missing_ok=True)  # from an older report
     if len(wrong):
-        captions = [f"{label[i]} taken for\n{prediction[i]} {100 * probs[i].max():.1f} %" for i in wrong]
-        title = "The most confident mistakes: the label, the prediction and its probability"
+        captions = [f"{label[i]}, predicted\n{prediction[i]} {100 * probs[i].max():.1f} %" for i in wrong]
+        title = "The most confident errors: label, prediction, and its probability"
         plotting.plot_faces(images[wrong], captions, title, sheet)
     rows = [row for row in hardest(probs, labels) if len(row)]
     shown = np.concatenate(rows)
     captions = [f"{label[i]} {100 * probs[i, labels[i]]:.1f} %\n{prediction[i]}" for i in shown]
-    title = "Each class's hardest faces: the label and its probability, the prediction"
-    # Every class begins a row.
+    title = "Hardest faces by class: label and its probability, prediction"
+    # Every class starts a row.
     places = [row * PER_CLASS + i for row, members in enumerate(rows) for i in range(len(members))]
     plotting.plot_faces(images[shown], captions, title, out_dir / "hardest.png", PER_CLASS, places)
 
@@ -61,12 +61,12 @@ def write_suspects(
     names: Sequence[str],
     images: Any = None,
 ) -> dict[str, int]:
-    """Writes suspects.csv, and suspects.png if there are images and suspects (see `label_errors`).
+    """Writes suspects.csv, and suspects.png if there are suspects and images (see `label_errors`).
 
-    The model must not have been trained on these labels.
+    The model must not be trained on these labels.
 
     Returns:
-      How many of each class's labels are suspects.
+      The number of suspects by class.
     """
     suspects = label_errors.find_suspects(probs, labels, ids)
     label_errors.write_suspects(out_dir / "suspects.csv", suspects, names)
@@ -83,20 +83,20 @@ def write_twins(
     names: Sequence[str],
     images: Any,
 ) -> dict[str, int]:
-    """Writes what the model makes of identical and nearly identical images within the split.
+    """Compares predictions and labels of duplicates within the split.
 
-    twins.csv has a row for each pair whose predictions or labels differ, twins.png shows the pairs whose
-    predictions differ.
+    Writes twins.csv, with a row for each pair whose predictions or labels differ, and twins.png, with pairs
+    whose predictions differ.
 
     Returns:
-      'pairs', those with different predictions ('predictions_differ'), and those with different labels
-      ('labels_differ'); in each of these the model or the labels make at least one mistake.
+      The numbers of 'pairs', of pairs whose predictions differ ('predictions_differ'), and of pairs whose
+      labels differ ('labels_differ').
     """
     first, second = leakage.find_duplicate_pairs(images)
     predicted = probs.argmax(axis=1)
     label, prediction = np.array(names)[labels], np.array(names)[predicted]
     differ, labelled = predicted[first] != predicted[second], labels[first] != labels[second]
-    # The surest disagreement first.
+    # Most confident disagreement first.
     surest = np.argsort(-np.minimum(probs[first].max(axis=1), probs[second].max(axis=1)), kind="stable")
     rows = [[f"{name}_{k}" for k in (1, 2) for name in ("id", "label", "prediction", "confidence")]]
     for pair in surest[(differ | labelled)[surest]]:
@@ -109,8 +109,8 @@ def write_twins(
     pairs = surest[differ[surest]][:TWINS]
     if len(pairs):
         shown = np.stack([first[pairs], second[pairs]], axis=1).ravel()
-        captions = [f"{label[i]}, taken for\n{prediction[i]} {100 * probs[i].max():.1f} %" for i in shown]
-        title = "Pairs of nearly the same face with different predictions: the label, the prediction"
+        captions = [f"{label[i]}, predicted\n{prediction[i]} {100 * probs[i].max():.1f} %" for i in shown]
+        title = "Duplicates with different predictions: label, prediction"
         plotting.plot_faces(images[shown], captions, title, sheet)
     counts = {"predictions_differ": int(differ.sum()), "labels_differ": int(labelled.sum())}
     return {"pairs": len(first)} | counts

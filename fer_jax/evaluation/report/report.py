@@ -1,4 +1,4 @@
-"""The report on one split: figures as JSON, a page to read, a row for each image, and pictures."""
+"""Writes the report on a split: metrics as JSON, a page, predictions, and figures."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from fer_jax.io_utils import write_atomically
 from fer_jax.pretrained.registry import network_name
 
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
-PAIRS = 10  # of classes most often confused
+PAIRS = 10  # most frequently confused pairs of classes
 
 
 def write_report(
@@ -30,21 +30,21 @@ def write_report(
     groups: np.ndarray | None = None,
     copies: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Writes predictions.csv, the pictures, report.md and, last, report.json.
+    """Writes predictions.csv, figures, report.md, and, last, report.json.
 
     Args:
-      out_dir: created if it does not exist; an older report in it is replaced.
+      out_dir: output folder, created if it does not exist; an older report in it is replaced.
       probs: float [N, K], rows that sum to 1.
-      labels: int [N], places in metadata['emotions'].
-      ids: N names, unique and stable.
-      metadata: the metadata of the checkpoint (see `weights_file.load_weights`) with 'split', 'tta', and
+      labels: int [N], indices into metadata['emotions'].
+      ids: N unique and stable image IDs.
+      metadata: metadata of the checkpoint (see `weights_file.load_weights`) with 'split', 'tta', and
         'checkpoint' (the path of the weights). 'data' and 'data_hash' describe the evaluated dataset;
-        'trained_data' and 'trained_data_hash', if they differ, the training dataset; 'annotators' is the
+        'trained_data' and 'trained_data_hash' the training dataset, if it differs; 'annotators' is the
         result of `annotators.compare`, if there are votes.
-      images: uint8 [N, H, W, C], an array or an object indexed by integer arrays, for the pictures
-        with faces; None leaves them out.
-      groups: int [N], equal for identical images (see `splits.duplicate_groups`), which the
-        intervals resample together; None resamples images one by one.
+      images: uint8 [N, H, W, C], an array or an object indexed by integer arrays, for the sheets of faces;
+        None omits them.
+      groups: int [N], equal for identical images (see `splits.duplicate_groups`), which are resampled
+        together; None resamples single images.
       copies: int8 [N], see `leakage.find_duplicates`, against the splits that influenced the weights;
         None if unknown.
 
@@ -52,7 +52,7 @@ def write_report(
       The content of report.json.
 
     Raises:
-      ValueError: the split is empty or `probs` are no distributions, see `classification.check`.
+      ValueError: as `classification.check`.
       OSError: `out_dir` cannot be written.
     """
     probs, labels = np.asarray(probs, np.float64), np.asarray(labels)
@@ -66,7 +66,7 @@ def write_report(
     report["calibrated"] = calibrated(probs, labels, groups, metadata)
     mistakes = error_analysis.confident_mistakes(probs, labels)
     report["most_confident_mistakes"] = [str(ids[i]) for i in mistakes]
-    # Removed first and written last: next to a report lies all that belongs to it.
+    # Removed first and written last, so that an existing report is complete.
     for name in ("report.json", "report.md"):
         (out_dir / name).unlink(missing_ok=True)
     table = predictions_file.Predictions(list(ids), probs, labels, names, groups, copies)
@@ -97,7 +97,7 @@ def write_report(
 
 
 def _complete(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Returns the metadata, with None for what is unknown."""
+    """Returns the metadata, with None for unknown fields."""
     known = ("selection", "config", "model", "parameters", "data", "data_hash", "calibration", "annotators")
     metadata = dict.fromkeys(known) | {"annotations": [], "labels": "given"} | metadata
     metadata.setdefault("trained_data_hash", metadata["data_hash"])
@@ -108,7 +108,7 @@ def _complete(metadata: dict[str, Any]) -> dict[str, Any]:
 def figures(
     probs: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Returns all figures of a split; the arguments are those of `write_report`."""
+    """Returns all metrics of a split; arguments as in `write_report`."""
     matrix = classification.confusion_matrix(probs, labels)
     of_class = classification.per_class(matrix)
     drawn = bootstrap.resample(probs, labels, groups)
@@ -140,10 +140,10 @@ def _lists(arrays: dict[str, np.ndarray]) -> dict[str, list[float]]:
 
 
 def headline_figures(probs: np.ndarray, labels: np.ndarray, drawn: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the figures of a split that are one number each, with their 95 % intervals.
+    """Returns the scalar metrics of a split with their 95 % intervals.
 
     Args:
-      probs, labels: see `write_report`.
+      probs, labels: as in `write_report`.
       drawn: from `bootstrap.resample`.
     """
     scores = classification.scores(classification.confusion_matrix(probs, labels))
@@ -158,18 +158,18 @@ def headline_figures(probs: np.ndarray, labels: np.ndarray, drawn: dict[str, np.
 
 
 def _class_interval(values: np.ndarray) -> list[float]:
-    """Returns the interval of a class's figure; a class without images has the figure 0."""
+    """Returns the interval of a class metric; [0, 0] for a class without images."""
     return [0.0, 0.0] if np.isnan(values).all() else bootstrap.interval(values).tolist()
 
 
 def leak_free(
     probs: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, copies: np.ndarray
 ) -> dict[str, Any]:
-    """Returns the figures without the images that have an identical copy, and without near copies too.
+    """Returns the metrics without images that have identical, or identical and near, duplicates.
 
     Returns:
-      For 'without_identical' and 'without_near' the `headline_figures` and 'removed', the number of images
-      left out; None if no image is left.
+      For 'without_identical' and 'without_near' the `headline_figures` and 'removed', the number of excluded
+      images; None if no image remains.
     """
     parts: dict[str, Any] = {}
     for place, kind in enumerate(leakage.KINDS[1:], 1):
@@ -188,9 +188,9 @@ def calibrated(
     groups: np.ndarray | None,
     metadata: dict[str, Any],
 ) -> dict[str, Any] | None:
-    """Returns the calibration after the checkpoint's temperature, None if it has none.
+    """Returns calibration metrics with the checkpoint's temperature, None if it has none.
 
-    If the temperature was, or may have been, fitted on these images, each half of them is rescaled by the
+    If the temperature was, or may have been, fitted on these images, each half is rescaled with the
     temperature of the other half instead ('cross_fitted').
     """
     fitted = metadata["calibration"]
@@ -212,14 +212,14 @@ def calibrated(
 
 
 def select(found: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """Returns some of the figures of `headline_figures`, and their intervals."""
+    """Selects metrics of `headline_figures`, with their intervals."""
     return {key: found[key] for key in keys} | {
         "interval_95": {key: found["interval_95"][key] for key in keys}
     }
 
 
 def confused_pairs(matrix: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns the most frequent mistakes of one class for another, from a confusion matrix int [K, K]."""
+    """Returns the most frequently confused pairs of classes in a confusion matrix int [K, K]."""
     wrong = matrix - np.diag(np.diag(matrix))
     order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
     found = zip(*np.unravel_index(order, wrong.shape), strict=True)
@@ -236,13 +236,13 @@ def confused_pairs(matrix: np.ndarray, names: Sequence[str]) -> list[dict[str, A
 
 
 def _thinned(curve: dict[str, np.ndarray]) -> dict[str, list[float]]:
-    """Returns a curve at no more than 200 of its points, among them the last."""
+    """Returns at most 200 points of a curve, including the last."""
     places = np.unique(np.linspace(0, len(curve["risk"]) - 1, 200).round().astype(int))
     return {key: values[places].tolist() for key, values in curve.items()}
 
 
 def draw_figures(out_dir: pathlib.Path, report: dict[str, Any]) -> None:
-    """Draws the pictures that need no images, only the figures of a report."""
+    """Plots the figures that need only the metrics of a report."""
     matrix, names = np.array(report["confusion_matrix"]), report["emotions"]
     plots.plot_confusion(matrix, names, out_dir / "confusion_matrix.png")
     plots.plot_per_class(report["per_class"], report["macro_f1"], out_dir / "per_class.png")

@@ -1,4 +1,4 @@
-"""The figures of a split by attributes of its images, written beside the report."""
+"""Writes metrics by subgroup, next to the report."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from fer_jax.io_utils import write_atomically
 
 
 def write(out_dir: os.PathLike | str, found: dict[str, Any]) -> None:
-    """Writes subgroups.png, subgroups.md and subgroups.json from the result of `subgroups.compare`.
+    """Writes subgroups.png, subgroups.md, and subgroups.json from the result of `subgroups.compare`.
 
     Raises:
       OSError: `out_dir` cannot be written.
@@ -29,7 +29,7 @@ def write(out_dir: os.PathLike | str, found: dict[str, Any]) -> None:
 
 
 def plot(found: dict[str, Any], path: pathlib.Path) -> "plotting.Figure":
-    """Draws a row for each attribute and a panel for each figure: the groups and their intervals."""
+    """Plots subgroups with intervals, a row per attribute and a panel per metric."""
     attributes = found["attributes"]
     counts = [max(len(of["groups"]), 1) for of in attributes.values()]
     figure, axes = plotting.new_figure(
@@ -56,5 +56,5 @@ def plot(found: dict[str, Any], path: pathlib.Path) -> "plotting.Figure":
         row[0].set_yticks(places, [f"{value} ({n:,})" for value, n in zip(short, sizes, strict=True)])
         row[0].set_ylabel(attribute, fontsize=11, weight="bold")
     small = f"; gray: fewer than {subgroups.MIN_IMAGES} images"
-    figure.suptitle(f"By group, with 95 % intervals (in brackets the images{small})", fontsize=11)
+    figure.suptitle(f"By subgroup, with 95 % intervals (in parentheses: images{small})", fontsize=11)
     return plotting.save(figure, path, dpi=100)

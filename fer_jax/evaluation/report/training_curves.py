@@ -10,7 +10,7 @@ from PIL import Image
 from fer_jax import plotting
 from fer_jax.evaluation import plots
 
-# The metrics for selection, and the names of their curves.
+# Selection metrics, and the labels of their curves.
 _SCORES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 
 
@@ -22,13 +22,13 @@ def save_image(image: np.ndarray, path: pathlib.Path) -> None:
 def plot_training(
     records: Sequence[dict[str, Any]], path: pathlib.Path, *, metric: str = "accuracy"
 ) -> "plotting.Figure":
-    """Draws loss, scores, learning rate and speed over the epochs.
+    """Plots loss, scores, learning rate, and speed over the epochs.
 
     Args:
-      records: of a run's metrics.jsonl.
-      path: of the picture.
-      metric: that the run selects on ("accuracy", "balanced_accuracy" or "macro_f1"); its first
-        maximum is circled.
+      records: records of a run's metrics.jsonl.
+      path: output file.
+      metric: selection metric ("accuracy", "balanced_accuracy", or "macro_f1"), whose first maximum is
+        circled.
     """
     figure, ((loss, score), (rate, speed)) = plotting.new_figure(12, 8, rows=2, columns=2)
     train = [r for r in records if r["kind"] == "train"]
@@ -53,7 +53,7 @@ def plot_training(
     rate.set_title("Learning rate")
     rate.set_ylim(bottom=0)
     line(speed, train, "images_per_second", "images/s", color="C4", linewidth=1)
-    speed.set_title("Images a second")
+    speed.set_title("Images per second")
     speed.set_ylim(bottom=0)
     for axis in (loss, score, rate, speed):
         axis.set_xlabel("epoch")

@@ -1,13 +1,13 @@
-"""Corruptions of faces, as in bad photographs and from careless detectors, in five severities.
+"""Corrupts faces, as bad photographs and inaccurate detectors do, at five severities.
 
-The protocol is that of Hendrycks & Dietterich 2019 (arXiv:1903.12261): every corruption has severities 1 to
-5, nothing is trained on them, and the result is the mean over severities. Corruptions that they have use the
-levels of their Tiny-ImageNet-C, whose 64 pixels are closest to a face of 48 (lengths are relative to the
-side). The others are specific to faces: low resolution, covered eyes and mouth, and crops whose place or size
-differs from that of the data's.
+The protocol is that of Hendrycks & Dietterich 2019 (arXiv:1903.12261): corruptions have severities 1 to 5,
+are not used in training, and results are means over severities. Corruptions from their benchmark have the
+levels of Tiny-ImageNet-C, whose 64 pixels are closest to a face of 48 (lengths are relative to the side). The
+others are
+specific to faces: low resolution, covered eyes and mouth, and crops of another position or size.
 
-The randomness of an image depends on the seed, the corruption and the image's number alone: not on its batch,
-and not on the severity, so that severities differ in strength only.
+The random numbers of an image depend only on the seed, the corruption, and the number of the image, so
+severities differ only in strength.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from fer_jax.data import augment, transforms
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
-# Heights of the middle of eyes and mouth, as fractions of the side, on the mean face of FER2013.
+# Vertical centers of eyes and mouth on the mean face of FER2013, as fractions of the side.
 _EYES, _MOUTH = 0.36, 0.79
 _BANDS = (0.08, 0.16, 0.24, 0.32, 0.40)
 _CROPS = (0.05, 0.10, 0.15, 0.20, 0.25)
@@ -36,12 +36,12 @@ Rngs = Sequence[np.random.Generator]
 
 @dataclasses.dataclass(frozen=True)
 class Corruption:
-    """A way to corrupt a face.
+    """A corruption of faces.
 
     Attributes:
-      title: for tables and pictures.
+      title: name in tables and figures.
       level: meaning of `levels`.
-      levels: one number for each severity.
+      levels: level of each severity.
       apply: (images uint8 [N, H, W, C], level, N generators) -> images in [0, 255] before rounding and
         clipping, [N, H, W, C] or square.
     """
@@ -58,18 +58,18 @@ def corrupt(
     """Returns corrupted copies of faces.
 
     Args:
-      images: uint8 [N, H, W, C], C 1 or 3.
+      images: uint8 [N, H, W, C], with C = 1 or 3.
       name: one of `CORRUPTIONS`.
       severity: 1 to 5.
-      seed: of the random numbers, 0 or more.
-      numbers: int [N], which with the seed determine the random numbers of each image; None counts from 0.
+      seed: random seed, 0 or more.
+      numbers: int [N], number of each image, for its random numbers; None counts from 0.
 
     Returns:
-      uint8 [N, H, W, C]. Crops, shifts, rotations and motion are resampled by `transforms.resample`, which
-      mirrors the image beyond its edge; faces that are not square become squares of the longer side.
+      uint8 [N, H, W, C]. Crops, shifts, rotations, and motion use `transforms.resample`, which mirrors the
+      image at its edges and makes it square.
 
     Raises:
-      ValueError: the corruption or severity is unknown, or the images have another type or shape.
+      ValueError: the corruption or severity is unknown, or the images have another dtype or shape.
     """
     if name not in CORRUPTIONS:
         raise ValueError(f"unknown corruption {name!r}; there are: {', '.join(CORRUPTIONS)}")
@@ -86,20 +86,20 @@ def corrupt(
 
 
 class Corrupted:
-    """The faces of a split under one corruption, computed on access.
+    """Faces under a corruption, computed on access.
 
     Attributes:
       shape: (N, H, W, C) of the original faces.
     """
 
     def __init__(self, images: Any, name: str, severity: int, *, seed: int = 0, numbers: np.ndarray):
-        """`images`: an array or an object with `shape` that integer arrays index; the rest as `corrupt`'s."""
+        """Takes `images`, an array or an object with `shape` that integer arrays index; see `corrupt`."""
         self.shape = images.shape
         self._images, self._numbers = images, np.asarray(numbers)
         self._how = {"name": name, "severity": severity, "seed": seed}
 
     def __getitem__(self, index: np.ndarray) -> np.ndarray:
-        """uint8 faces at `index`, int [B]."""
+        """Returns the faces at `index`, int [B], as uint8."""
         return corrupt(self._images[index], **self._how, numbers=self._numbers[index])
 
 
@@ -158,7 +158,7 @@ def _resolution(images: np.ndarray, pixels: float, rngs: Rngs) -> np.ndarray:
 
 
 def _cover(images: np.ndarray, middle: float, height: float) -> np.ndarray:
-    """Draws a band across the face, in its mean color."""
+    """Covers the face with a band of its mean color."""
     rows = (np.arange(images.shape[1]) + 0.5) / images.shape[1]
     covered = abs(rows - middle) <= height / 2
     return np.where(covered[:, None, None], images.mean(axis=(1, 2), keepdims=True), images)
@@ -173,7 +173,7 @@ def _draw(images: np.ndarray, affine: np.ndarray) -> np.ndarray:
 
 
 def _moved(count: int, by: np.ndarray) -> np.ndarray:
-    """Returns affine maps that move the crop by [N, 2] (x, y), relative to the side."""
+    """Returns affine maps that shift the crop by [N, 2] (x, y), relative to the side."""
     affine = augment.identity_affine(count)
     affine[:, :, 2] = 2 * by  # the normalized square is 2 wide
     return affine
@@ -219,7 +219,7 @@ CORRUPTIONS = {
     "gaussian_blur": Corruption(
         "Gaussian blur", "sigma, in 1/64 of the side", (0.5, 0.75, 1, 1.25, 1.5), _gaussian_blur
     ),
-    "motion_blur": Corruption("motion blur", "way / side", (0.06, 0.10, 0.14, 0.18, 0.22), _motion_blur),
+    "motion_blur": Corruption("motion blur", "length / side", (0.06, 0.10, 0.14, 0.18, 0.22), _motion_blur),
     "contrast": Corruption("low contrast", "factor", (0.4, 0.3, 0.2, 0.1, 0.05), _contrast),
     "brighter": Corruption("brighter", "added / 255", (0.1, 0.2, 0.3, 0.4, 0.5), _brightness),
     "darker": Corruption("darker", "added / 255", (-0.1, -0.2, -0.3, -0.4, -0.5), _brightness),

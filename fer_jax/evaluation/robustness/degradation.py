@@ -1,4 +1,4 @@
-"""How much of its accuracy a model keeps on corrupted faces: predictions and figures."""
+"""Predicts corrupted faces and measures how much accuracy is retained."""
 
 import functools
 import io
@@ -16,12 +16,12 @@ from fer_jax.evaluation.metrics import bootstrap, classification
 from fer_jax.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
 from fer_jax.io_utils import write_atomically
 
-Predictions = dict[str, np.ndarray]  # probabilities [N, K] of each condition: "clean", "jpeg/3", ...
+Predictions = dict[str, np.ndarray]  # probabilities [N, K] by condition: "clean", "jpeg/3", ...
 CLEAN = "clean"
 
 
 def condition(name: str, severity: int) -> str:
-    """Returns the key of a corruption at a severity."""
+    """Returns the name of a condition: a corruption at a severity."""
     return f"{name}/{severity}"
 
 
@@ -34,15 +34,14 @@ def predict_all(
     keep: pathlib.Path | None = None,
     progress: bool = True,
 ) -> Predictions:
-    """Predicts a split as it is and under every corruption at every severity.
+    """Predicts a split as it is, and under every corruption at every severity.
 
     Args:
-      predict: (images, as `batch_inference.predict` takes them) -> probabilities float [N, K].
+      predict: (images, as in `batch_inference.predict`) -> probabilities float [N, K].
       images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
       numbers: int [N], the number of each image, see `corruptions.corrupt`.
-      seed: of the corruptions.
-      keep: a folder for the predictions, so that another call with the same arguments resumes (see
-        `keep_for`); None keeps nothing.
+      seed: seed of the corruptions.
+      keep: folder from `keep_for` to store predictions, so that another call resumes; None stores nothing.
       progress: whether to show a progress bar.
     """
     conditions = {CLEAN: lambda: images}
@@ -66,11 +65,11 @@ def predict_all(
 
 
 def keep_for(folder: pathlib.Path, what: Any) -> pathlib.Path:
-    """Returns a folder in which `predict_all` keeps predictions, emptied if it has different ones.
+    """Returns a folder for the predictions of `predict_all`, emptied if it has other predictions.
 
     Args:
-      folder: created if it does not exist.
-      what: JSON that identifies these predictions: weights, images, seed.
+      folder: the folder, created if it does not exist.
+      what: JSON that identifies the predictions: weights, images, seed.
     """
     mark, text = folder / "of.json", json.dumps(what, sort_keys=True)
     if not mark.is_file() or mark.read_text() != text:
@@ -86,14 +85,14 @@ def figures(predictions: Predictions, labels: np.ndarray, groups: np.ndarray | N
     Args:
       predictions: from `predict_all`.
       labels: int [N].
-      groups: int [N], equal for images that the bootstrap draws together (see
-        `splits.duplicate_groups`); None draws single images.
+      groups: int [N], equal for images that are resampled together (see `splits.duplicate_groups`); None
+        resamples single images.
 
     Returns:
-      'clean': a figure; 'corruptions': for each 'severities' (five figures, each with its 'level' and
-      'macro_f1'), 'mean' (over the severities) and 'kept' (that mean as a share of the clean accuracy);
-      'mean_corruption_accuracy' and 'kept': the same over all corruptions. A figure is
-      {'accuracy' or 'value', 'interval_95'}; all are paired in the bootstrap.
+      'clean'; 'corruptions': for each 'severities' (five, with 'level' and 'macro_f1'), 'mean' (over
+      severities), and 'kept' (the ratio of that mean to the clean accuracy); 'mean_corruption_accuracy' and
+      'kept': the same over all corruptions. Each metric is {'accuracy' or 'value', 'interval_95'}; all use
+      the same resamples.
     """
     for probs in predictions.values():
         classification.check(probs, labels)
@@ -131,7 +130,7 @@ def figures(predictions: Predictions, labels: np.ndarray, groups: np.ndarray | N
 
 
 def _share(value: np.ndarray, clean: np.ndarray) -> np.ndarray:
-    """Returns the share of the clean accuracy; 0 where that is 0."""
+    """Returns the ratio to the clean accuracy, 0 where that is 0."""
     return np.divide(value, clean, out=np.zeros_like(value), where=np.asarray(clean) != 0)
 
 

@@ -1,4 +1,4 @@
-"""Figures of robustness. Functions that draw one write it to `path` as PNG and return it."""
+"""Figures of robustness; each plot function writes one to `path` as PNG and returns it."""
 
 import pathlib
 from typing import Any
@@ -10,7 +10,7 @@ from fer_jax.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES
 
 
 def plot_curves(report: dict[str, Any], path: pathlib.Path) -> "plotting.Figure":
-    """Draws the accuracy by severity, a panel for each corruption, from `degradation.figures`."""
+    """Plots accuracy by severity, a panel per corruption, from `degradation.figures`."""
     columns = 4
     rows = -(-len(CORRUPTIONS) // columns)
     figure, axes = plotting.new_figure(13, 2.75 * rows + 0.4, rows, columns, sharey=True, squeeze=False)
@@ -25,7 +25,7 @@ def plot_curves(report: dict[str, Any], path: pathlib.Path) -> "plotting.Figure"
         axis.plot(places, accuracy, color="C0", marker="o", markersize=4)
         corruption = CORRUPTIONS[name]
         axis.set_xticks(places, ["clean", *(f"{level:.3g}" for level in corruption.levels)])
-        axis.set_title(f"{corruption.title}: keeps {100 * found['kept']['value']:.0f} %", fontsize=11)
+        axis.set_title(f"{corruption.title}: {100 * found['kept']['value']:.0f} % retained", fontsize=11)
         axis.set_xlabel(corruption.level, fontsize=9)
         axis.tick_params(labelsize=9)
         axis.set_ylim(0, min(1, clean["accuracy"] * 1.25 + 0.02))
@@ -35,15 +35,15 @@ def plot_curves(report: dict[str, Any], path: pathlib.Path) -> "plotting.Figure"
     for axis in axes.flat[len(CORRUPTIONS) :]:
         axis.axis("off")
     figure.suptitle(
-        "Accuracy by severity (dashed: clean; shaded: 95 % interval; in the titles the share of the clean "
-        "accuracy that the mean over severities keeps)",
+        "Accuracy by severity (dashed: clean; shaded: 95 % interval; titles: ratio of the mean over "
+        "severities to the clean accuracy)",
         fontsize=11,
     )
     return plotting.save(figure, path, dpi=100)
 
 
 def plot_summary(report: dict[str, Any], path: pathlib.Path) -> "plotting.Figure":
-    """Draws the mean accuracy of each corruption over its severities, the worst at the bottom."""
+    """Plots the mean accuracy of each corruption over severities, the worst at the bottom."""
     figure, axis = plotting.new_figure(9, 0.32 * len(CORRUPTIONS) + 1.6)
     found = sorted(report["corruptions"].items(), key=lambda item: item[1]["mean"]["value"])
     values = np.array([of["mean"]["value"] for _, of in found])
@@ -53,7 +53,7 @@ def plot_summary(report: dict[str, Any], path: pathlib.Path) -> "plotting.Figure
     on_white = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
     axis.set_yticks(range(len(found)), [CORRUPTIONS[name].title for name, _ in found])
     for place, (value, high, (_, of)) in enumerate(zip(values, between[1], found, strict=True)):
-        text = f"{value:.3f}  keeps {100 * of['kept']['value']:.0f} %"
+        text = f"{value:.3f}  {100 * of['kept']['value']:.0f} % retained"
         axis.text(high + 0.008, place, text, va="center", fontsize=9, bbox=on_white)
     clean, mean = report["clean"]["accuracy"], report["mean_corruption_accuracy"]["value"]
     axis.axvline(clean, color="0.4", linestyle="--", linewidth=1, label=f"clean {clean:.3f}")

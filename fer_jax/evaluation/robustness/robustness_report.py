@@ -1,4 +1,4 @@
-"""The report on robustness: figures as JSON, a table as CSV, a page to read, and pictures."""
+"""Writes the robustness report: metrics as JSON and CSV, a page, and figures."""
 
 import itertools
 import json
@@ -29,28 +29,26 @@ def write_report(
     metadata: dict[str, Any],
     copies: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Writes robustness.csv, the pictures, robustness.md and, last, robustness.json.
+    """Writes robustness.csv, figures, robustness.md, and, last, robustness.json.
 
     Args:
-      out_dir: a folder that exists; an older report in it is replaced.
+      out_dir: existing output folder; an older report in it is replaced.
       predictions: from `degradation.predict_all` with these `numbers` and this `seed`.
-      faces: those that were predicted.
-      groups: as `degradation.figures` takes them.
-      numbers: int [N], the number of each face, see `corruptions.corrupt`.
-      seed: of the corruptions.
-      metadata: JSON that the report repeats: 'model', 'emotions' (the classes), 'labels', 'checkpoint',
-        'split', 'split_size' (its number of faces), 'data', 'data_hash' and those that
-        `leakage_policy.assess` takes.
+      faces: the predicted faces.
+      groups: as in `degradation.figures`.
+      numbers: int [N], number of each face, see `corruptions.corrupt`.
+      seed: seed of the corruptions.
+      metadata: JSON for the report: 'model', 'emotions' (the classes), 'labels', 'checkpoint', 'split',
+        'split_size' (its number of faces), 'data', 'data_hash', and the fields for `leakage_policy.assess`.
       copies: int8 [N], see `leakage.find_duplicates`, against the splits that influenced the weights; None if
         unknown.
 
     Returns:
-      The content of robustness.json: the metadata, `degradation.figures`, and in 'leak_free' the clean
-      accuracy, the mean corruption accuracy and the share kept of the faces without identical and
-      without near copies.
+      The content of robustness.json: the metadata, `degradation.figures`, and 'leak_free', the summary
+      without identical, and without identical and near, duplicates.
 
     Raises:
-      ValueError: the predictions are no distributions.
+      ValueError: the predictions are not distributions.
       OSError: `out_dir` cannot be written.
     """
     out_dir = pathlib.Path(out_dir)
@@ -83,7 +81,7 @@ def write_report(
 def _leak_free(
     predictions: degradation.Predictions, labels: np.ndarray, groups: np.ndarray | None, copies: np.ndarray
 ) -> dict[str, Any]:
-    """Returns the summary for 'without_identical' and 'without_near', None if no face is left."""
+    """Returns the summaries 'without_identical' and 'without_near', None if no face remains."""
     parts: dict[str, Any] = {}
     for place in reversed(range(1, len(leakage.KINDS))):
         kept = copies < place
@@ -105,7 +103,7 @@ def _draw_example(
     seed: int,
     names: Sequence[str],
 ) -> str:
-    """Draws the sheet of the correctly classified face with the highest confidence; returns its id."""
+    """Plots the most confident correctly classified face under all corruptions; returns its ID."""
     clean = predictions[degradation.CLEAN]
     own = np.where(clean.argmax(axis=1) == faces.labels, clean[np.arange(len(clean)), faces.labels], 0)
     chosen = int(own.argmax())
@@ -119,8 +117,8 @@ def _draw_example(
         wrong.append(bool(probs.argmax() != faces.labels[chosen]))
     captions[0] += f"\n{names[faces.labels[chosen]]} {100 * own[chosen]:.0f} %"
     columns = 2 * len(SEVERITIES)
-    places = [0, *range(columns, columns + len(images) - 1)]  # the clean one has a row of its own
-    title = "One face under every corruption: its level, the prediction and its probability (red: a mistake)"
+    places = [0, *range(columns, columns + len(images) - 1)]  # the clean face has its own row
+    title = "One face under all corruptions: level, prediction, and its probability (red: error)"
     plotting.plot_faces(images, captions, title, path, columns, places, wrong)
     return str(faces.ids[chosen])
 

@@ -1,4 +1,4 @@
-"""Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391): where in a face the evidence for a class lies."""
+"""Computes Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391): where a face supports a class."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,24 +20,24 @@ def make_grad_cam(
     *,
     num_classes: int | None = None,
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    """Returns a function that computes a map of the evidence for one class of each face.
+    """Returns a function that computes a heatmap of the evidence for a class of each face.
 
-    The gradient of the class's logit with respect to the last spatial features (`FeatureMap`), averaged
-    over space, weighs their channels; the positive part of the weighted sum is the map.
+    The channels of the last spatial features (`FeatureMap`) are weighted by the gradient of the class's
+    logit, averaged over space; the heatmap is the positive part of the weighted sum.
 
-    grad_cam(variables, x float32 [B, S, S, C] normalized by `preprocessing.normalize`, classes int [B],
-    or None for those of the highest logit) -> logits float32 [B, K] and maps float32 [B, h, w], at least 0:
-    h * w times the paper's, so that with a linear head on the features' mean they are the class activation
-    maps of Zhou et al. 2016 (arXiv:1512.04150).
+    grad_cam(variables, x float32 [B, S, S, C] normalized by `preprocessing.normalize`, classes int [B], or
+    None for the predicted classes) -> logits float32 [B, K] and heatmaps float32 [B, h, w], at least 0. They
+    are h * w times the paper's, so that with a linear head on the mean features they equal the class
+    activation maps of Zhou et al. 2016 (arXiv:1512.04150).
 
     Args:
       model: any of `models.MODELS`.
-      compiler_options: for `jax.jit`.
-      num_classes: use only the logits of the first so many classes; None for all.
+      compiler_options: as in `jax.jit`.
+      num_classes: number of classes to use; None for all.
     """
 
     def apply(variables, x, instead=None) -> tuple[Any, Any]:
-        """Returns logits and features; `instead` replaces the features for the layers after them."""
+        """Returns logits and features; `instead` replaces the features in later layers."""
         seen = []
 
         def intercept(next_call, args, kwargs, context):
@@ -61,8 +61,8 @@ def make_grad_cam(
         weights = gradient.astype(jnp.float32).sum(axis=(1, 2), keepdims=True)
         return logits, jax.nn.relu((weights * features).sum(axis=-1))
 
-    # Two programs. In a single one the compiler may compute the features again, rounded differently, for the
-    # gradient of a maximum. The layers before the features drop out of the second.
+    # Two programs, because in a single one the compiler may recompute the features, with other rounding, for
+    # the gradient of a maximum. The second omits the layers before the features.
     options = dict(compiler_options or {})
     first = jax.jit(lambda variables, x: apply(variables, x)[1], compiler_options=options)
     second = jax.jit(evidence, compiler_options=options)
@@ -74,15 +74,15 @@ def make_grad_cam(
 
 
 class Explainer:
-    """A function that computes the Grad-CAM of each face's predicted class; compiles once per batch size."""
+    """Computes the Grad-CAM of predicted classes; compiles once per batch size."""
 
     def __init__(self, model: nn.Module, normalization: dict[str, Any], *, num_classes: int | None = None):
-        """Compiles nothing yet.
+        """Prepares the functions; they compile when called.
 
         Args:
           model: any of `models.MODELS`.
-          normalization: the arguments of `preprocessing.make_forward` besides the model.
-          num_classes: predict only the first so many classes; None for all.
+          normalization: arguments of `preprocessing.make_forward` except the model.
+          num_classes: number of classes to predict; None for all.
         """
         self._prepare = jax.jit(preprocessing.make_input(**normalization))
         self._grad_cam = make_grad_cam(model, runtime.compiler_options(), num_classes=num_classes)
@@ -90,16 +90,16 @@ class Explainer:
     def __call__(
         self, variables: Any, images: Any, batch_size: int = 64, progress: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Computes the probabilities of all faces and the Grad-CAM of the predicted class of each.
+        """Computes probabilities, and the Grad-CAM of the predicted class, for all faces.
 
         Args:
           variables: {"params", "batch_stats"}.
           images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
-          batch_size: faces at a time; a smaller last batch is padded.
+          batch_size: faces per batch; the last batch is padded.
           progress: whether to show a progress bar.
 
         Returns:
-          Probabilities float64 [N, num_classes] and maps float32 [N, h, w], at least 0.
+          Probabilities float64 [N, num_classes] and heatmaps float32 [N, h, w], at least 0.
 
         Raises:
           ValueError: there are no images, or the batch size is below 1.

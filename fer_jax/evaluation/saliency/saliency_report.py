@@ -1,4 +1,4 @@
-"""Sheets of faces with their Grad-CAM, one a class, and the mean map of each class."""
+"""Writes sheets of faces with their Grad-CAM by class, and mean heatmaps."""
 
 import json
 import os
@@ -16,26 +16,26 @@ from fer_jax.data.faces import Faces
 from fer_jax.io_utils import write_atomically
 from fer_jax.pretrained.registry import network_name
 
-SHOWN = 12  # faces of a class that are taken for what they are, and as many that are not
-_SIDE = 192  # of the pictures of faces
+SHOWN = 12  # correctly classified faces per class, and as many errors
+_SIDE = 192  # of the plotted faces, in pixels
 _ALPHA = 0.45
 
 
 def write_report(
     out_dir: os.PathLike | str, probs: np.ndarray, maps: np.ndarray, faces: Faces, metadata: dict[str, Any]
 ) -> dict[str, Any]:
-    """Writes a sheet for each class (angry.png, ...), mean_maps.png, saliency.md and, last, saliency.json.
+    """Writes a sheet per class (angry.png, ...), mean_maps.png, saliency.md, and, last, saliency.json.
 
     Args:
-      out_dir: a folder that exists; an older report in it is replaced.
+      out_dir: existing output folder; an older report in it is replaced.
       probs: float [N, K], rows that sum to 1.
-      maps: float [N, h, w], at least 0, of the predicted class of each face.
+      maps: float [N, h, w], at least 0, heatmaps of the predicted classes.
       faces: N faces.
-      metadata: JSON that the report repeats: 'model', 'emotions' (the K classes), 'labels', 'checkpoint',
+      metadata: JSON for the report: 'model', 'emotions' (the K classes), 'labels', 'checkpoint',
         'split', 'data', 'data_hash' and others.
 
     Returns:
-      The content of saliency.json: the metadata, the maps' size and the faces on each sheet, in order.
+      The content of saliency.json: the metadata, the size of the heatmaps, and the faces on each sheet.
 
     Raises:
       OSError: `out_dir` cannot be written.
@@ -82,10 +82,10 @@ def spread(indices: np.ndarray, confidence: np.ndarray, count: int = SHOWN) -> n
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Lays a map float [h, w], at least 0, over a face uint8 [H, W, 1 or 3]: uint8 [192, 192, 3].
+    """Overlays a face uint8 [H, W, 1 or 3] with a heatmap float [h, w], at least 0; returns uint8 [192, 192,
+    3].
 
-    The map is stretched over the face, its highest value red whatever it is; one that is 0 everywhere
-    darkens the face.
+    The heatmap is stretched over the face and scaled by its maximum; an all-zero heatmap darkens the face.
     """
     face = _enlarged(image)
     small = Image.fromarray((heat / max(heat.max(), 1e-12)).astype(np.float32))
@@ -109,16 +109,16 @@ def plot_sheet(
     images: Any,
     path: pathlib.Path,
 ) -> "plotting.Figure":
-    """Draws the faces of a class and their maps: those classified correctly, and below them the others.
+    """Plots faces of a class with their heatmaps: correctly classified faces, then errors.
 
     Args:
       label: the class.
-      names: of the K classes.
+      names: names of the K classes.
       parts: indices of the faces, 'right' and 'mistaken'.
       probs: float [N, K].
       maps: float [N, h, w].
       images: uint8 [N, H, W, C], an array or an object indexed by integer arrays.
-      path: of the picture.
+      path: output file.
     """
     columns, pictures, captions, places, wrong = 8, [], [], [], []
     for part, chosen in parts.items():
@@ -129,14 +129,14 @@ def plot_sheet(
             captions.append(f"{names[label]} {100 * probs[i, label]:.0f} %" if part == "mistaken" else "")
             wrong += [part == "mistaken"] * 2
         places += range(first, first + 2 * len(chosen))
-    title = f"{names[label]}: Grad-CAM of the prediction; mistakes are red, with the probability of the label"
+    title = f"{names[label]}: Grad-CAM of the prediction; errors are red, with the probability of the label"
     return plotting.plot_faces(pictures, captions, title, path, columns, places, wrong)
 
 
 def plot_mean_maps(
     probs: np.ndarray, maps: np.ndarray, faces: Faces, names: Sequence[str], path: pathlib.Path
 ) -> "plotting.Figure":
-    """Draws the mean face and the mean map, each scaled to 1 first, of each class's correct predictions."""
+    """Plots the mean face and the mean scaled heatmap of the correct predictions of each class."""
     figure, axes = plotting.new_figure(2 * len(names), 2.9, 1, len(names), squeeze=False)
     right = probs.argmax(axis=1) == faces.labels
     highest = maps.max(axis=(1, 2))
@@ -146,11 +146,11 @@ def plot_mean_maps(
         axis.set_title(f"{name}\n{len(chosen):,} faces", fontsize=11)
         if not len(chosen):
             continue
-        # In parts, which bounds the memory of streamed splits.
+        # In blocks, to bound the memory of streamed splits.
         parts = np.split(chosen, range(1024, len(chosen), 1024))
         total = sum(faces.images[part].sum(axis=0, dtype=np.int64) for part in parts)
         mean = np.rint(total / len(chosen)).astype(np.uint8)
         axis.imshow(overlay(mean, (maps[chosen] / highest[chosen, None, None]).mean(axis=0)))
-    title = "Mean face and mean Grad-CAM of the correctly classified faces whose map is not dark all over"
+    title = "Mean face and mean Grad-CAM of correctly classified faces with a non-zero heatmap"
     figure.suptitle(title, fontsize=11)
     return plotting.save(figure, path, dpi=100)

@@ -104,7 +104,7 @@ def test_an_ensemble_of_runs_has_a_report_that_knows_its_ancestors(tiny_run, tin
     assert report["accuracy"] == single["accuracy"] and report["parameters"] == 2 * single["parameters"]
     assert report["model"]["name"] == "ensemble of 2"
     assert report["selected_on_this_split"] and report["headline"] is None
-    assert "| taught by | not recorded |" in (out / "report.md").read_text()
+    assert "| distilled from | not recorded |" in (out / "report.md").read_text()
     assert f"('{first}', '{again}')" in (out / "ensemble.md").read_text()
 
     # Its own folder again; but that of a network's report is left as it is.
@@ -121,7 +121,7 @@ def test_an_ensemble_of_runs_has_a_report_that_knows_its_ancestors(tiny_run, tin
 def test_one_network_is_taken_alone_or_refused(files, tmp_path, capsys):
     assert script("ensemble").main([str(files[2]), str(files[0]), f"--out={tmp_path / 'out'}"]) == 0
     printed = capsys.readouterr().out
-    assert "1 of 2 networks on one split" in printed and "No other network helps it" in printed
+    assert "1 of 2 networks on one split" in printed and "No other network improves on it" in printed
     with pytest.raises(SystemExit, match="2"):
         script("ensemble").main([str(files[0]), f"--out={tmp_path / 'out'}"])
     assert "at least two networks" in capsys.readouterr().err

@@ -98,7 +98,7 @@ def test_nothing_there_twice_unlabeled_and_damaged(save, tmp_path):
     for paths, kind, message in (
         ([theirs], ValueError, "theirs.csv has no labels: give it a column label, .*--data"),
         ([tmp_path / "no"], FileNotFoundError, "no predictions at .*no: expected a run's directory"),
-        ([run, tmp_path / "best.safetensors"], ValueError, "holds weights, not predictions: give the --out"),
+        ([run, tmp_path / "best.safetensors"], ValueError, "is a weights file: run fer-jax evaluate on it"),
         ([run, run / "report"], ValueError, "is given twice"),
     ):
         with pytest.raises(kind, match=message):

@@ -150,7 +150,7 @@ def test_complaints(root, store, capsys):
     results = program("scripts/results.py")
     (root / "README.md").write_text("# It\n")
     assert results.main(["--check", "--root", str(root)]) == 2
-    assert "lacks the marks" in capsys.readouterr().err
+    assert "lacks the markers" in capsys.readouterr().err
     assert results.main(["--root", str(root / "out")]) == 2
     assert "no stored results in" in capsys.readouterr().err
     assert "there are no predictions at" in store("nothing", "--name", "x", code=2)
@@ -258,7 +258,7 @@ def test_robustness_is_stored_beside_the_report_it_belongs_to(root, store):
     for line in (
         "| faces | 99 |",
         "| clean | 50.0 (48.0 - 51.0) |",
-        "| without near copies: mean | 25.0 (23.0 - 26.0) |",
+        "| without near duplicates: mean | 25.0 (23.0 - 26.0) |",
         f"| {CORRUPTIONS['jpeg'].title} | 43.2 (41.2 - 44.2) |",
     ):
         assert line in page
@@ -278,6 +278,6 @@ def test_what_the_annotators_say_is_on_the_page(root, store):
     path.write_text(json.dumps(METADATA | {"annotators": annotators}))
     store("cnn", "--name", "cnn", "--replace")
     page = page_of(root)
-    assert "| given labels, all images | 50.0 (48.0 - 51.0) |" in page
+    assert "| FER2013 labels, all images | 50.0 (48.0 - 51.0) |" in page
     assert "| FER+ majority, above 70%, up to 90% agree (one annotator 81.0) | 75.0 (73.0 - 76.0) |" in page
     assert "| FER+ majority, above 90%, up to 100% agree |  |" in page

@@ -98,7 +98,7 @@ def test_copies_are_left_out_for_all_models_alike():
         assert row["without_identical"]["num_examples"] == 55
         assert row["without_near"]["accuracy"] == np.mean((p.argmax(1) == labels)[12:])
     assert plain["without_identical"] is None and plain["without_near"] is None
-    assert plain["notes"] == ["nothing is known of the training"]
+    assert plain["notes"] == ["training unknown"]
     assert first["notes"] == ["selected on this split"]
 
 
@@ -145,7 +145,7 @@ def test_the_page_and_the_pictures(tmp_path):
     accuracy = 100 * np.mean(probs[0].argmax(1) == labels)
     assert cells[1].startswith(f"{accuracy:.2f} (") and cells[3] == cells[4] == ""
     assert cells[6:] == ["2.00 M", "277", "2.00 (1.80 - 2.40)", "117 min", "selected on this split"]
-    (plain,) = [line for line in text.splitlines() if line.endswith("| nothing is known of the training |")]
+    (plain,) = [line for line in text.splitlines() if line.endswith("| training unknown |")]
     assert plain.startswith("| a\\|b\\<i> | ") and "|  |  |  |  | nothing" in plain
     apart = 100 * found["pairs"][0]["accuracy"]["difference"]
     assert f"| {apart:+.2f} (" in text.replace("**", "") and f"| {-apart:+.2f} (" in text.replace("**", "")
@@ -155,7 +155,7 @@ def test_the_page_and_the_pictures(tmp_path):
     assert json.loads((tmp_path / "compare.json").read_text()) == found
     assert "3 pairs differ" in comparison_page.summary(found)[-1]
     alone = significance.compare([dataclasses.replace(models[0], metadata=METADATA)])
-    assert comparison_page.summary(alone)[-1] == "one model: there is nothing to compare it with"
+    assert comparison_page.summary(alone)[-1] == "only one model: nothing to compare"
     comparison_page.write(tmp_path, alone)
     assert not (tmp_path / "latency.png").exists()
 

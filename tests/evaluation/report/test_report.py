@@ -225,7 +225,7 @@ def test_a_split_of_copies_only(tmp_path):
     result, page = write(tmp_path, probs, labels, copies=np.full(30, 2, np.int8))
     assert result["leak_free"] == {"without_near": None, "without_identical": None}
     assert result["headline"] is None and "No headline" in page
-    assert "| without identical copies | all | 0 |  |  |  |" in page
+    assert "| without identical duplicates | all | 0 |  |  |  |" in page
 
 
 def test_the_page_refuses_what_the_policy_refuses(tmp_path):
