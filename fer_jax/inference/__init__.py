@@ -1,1 +1,1 @@
-"""Inference: face detection, the predictor, videos, exports, the app and the service."""
+"""Inference: face detection, the predictor, videos, exports, the app, and the service."""

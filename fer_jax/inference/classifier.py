@@ -1,4 +1,4 @@
-"""Classifies faces by one of the engines."""
+"""Classifies faces with one of the engines."""
 
 import functools
 import importlib.util
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from fer_jax.inference.engines.jax_engine import JaxEngine
     from fer_jax.inference.engines.onnx_engine import OnnxEngine
 
-# Each batch size is compiled by JAX when it is first used, which takes seconds.
+# JAX compiles each batch size on first use, which takes seconds.
 SIZES = (1, 8, 64, 256)
 _EXPLAIN_BATCH = 8
 
 
 class Classifier:
-    """A trained network as a function of faces.
+    """A trained network that classifies faces.
 
     Attributes:
       trained: the network and its metadata.
-      engine: what computes it, see `engines`.
-      side: side of the faces it takes, in pixels.
-      channels: of these faces: 1 (grayscale) or 3 (RGB).
+      engine: the engine that runs it, see `engines`.
+      side: side of the input faces, in pixels.
+      channels: channels of the input faces: 1 (grayscale) or 3 (RGB).
       emotions: class names, in the order of the probabilities.
     """
 
@@ -40,13 +40,13 @@ class Classifier:
         Args:
           trained: the network.
           sizes: batch sizes of the engine 'jax'; above 64 they must be multiples of 64.
-          engine: 'onnx' is ONNX Runtime, on CPUs, which starts at once; 'jax' uses JAX's default device and
-            compiles each batch size; 'auto' is 'jax' where JAX has an accelerator, or for a network that
-            cannot be converted to ONNX.
+          engine: 'onnx' uses ONNX Runtime on the CPU, without compilation; 'jax' uses JAX's default device
+            and compiles each batch size; 'auto' is 'jax' if JAX has an accelerator or the network cannot be
+            converted to ONNX, otherwise 'onnx'.
 
         Raises:
-          ValueError: if there is no such engine, `sizes` are not valid, or the weights do not fit the
-            network; or if the network cannot be converted to ONNX, which was asked for.
+          ValueError: the engine is unknown, `sizes` are invalid, the weights do not fit the network, or the
+            network cannot be converted to ONNX for the engine 'onnx'.
         """
         if engine not in ENGINES:
             raise ValueError(f"unknown engine {engine!r}; there are: {', '.join(ENGINES)}")
@@ -56,18 +56,18 @@ class Classifier:
         self.engine = _open(trained, sizes, engine)
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
-        """Returns the probabilities of faces, calibrated by the checkpoint's temperature if it has one.
+        """Returns class probabilities, calibrated by the checkpoint's temperature if it has one.
 
-        Safe to call from several threads.
+        Thread-safe.
 
         Args:
-          faces: uint8 [N, side, side, channels], N from 0.
+          faces: uint8 [N, side, side, channels], N at least 0.
 
         Returns:
           float64 [N, K], rows that sum to 1.
 
         Raises:
-          ValueError: if the faces have another shape or type, or the network's outputs are not finite.
+          ValueError: the faces have another shape or dtype, or the outputs are not finite.
         """
         shape = (self.side, self.side, self.channels)
         if faces.dtype != np.uint8 or faces.shape[1:] != shape:
@@ -80,7 +80,7 @@ class Classifier:
         return probs
 
     def explain(self, faces: np.ndarray) -> np.ndarray:
-        """Returns where in faces the evidence for their most likely emotion lies (Grad-CAM), by JAX.
+        """Returns heatmaps of the evidence for the predicted emotion (Grad-CAM), with JAX.
 
         Args:
           faces: uint8 [N, side, side, channels], N at least 1.
@@ -106,14 +106,14 @@ def _open(trained: LoadedModel, sizes: Sequence[int], engine: str) -> "OnnxEngin
         except UnsupportedError as error:
             if engine == "onnx":
                 raise
-            logging.info("%s is computed by JAX: %s", trained.source, error)
+            logging.info("using JAX for %s: %s", trained.source, error)
     from fer_jax.inference.engines.jax_engine import JaxEngine
 
     return JaxEngine(trained, sizes)
 
 
 def _has_accelerator() -> bool:
-    """Returns whether JAX computes on a GPU or TPU; imports JAX only if it has a plugin for one."""
+    """Returns whether JAX has a GPU or TPU; imports JAX only if a plugin for one is installed."""
     if platforms := os.environ.get("JAX_PLATFORMS"):
         return platforms.split(",")[0] != "cpu"
     if not any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu")):

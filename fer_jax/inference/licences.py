@@ -1,4 +1,4 @@
-"""Intended use and licenses of weights, for every place that offers them."""
+"""States the intended use and the licenses of weights."""
 
 import os
 import pathlib
@@ -10,14 +10,14 @@ from fer_jax.pretrained.download import digest
 
 CODE_LICENCE = "Apache-2.0"
 INTENDED_USE = (
-    "For research and teaching. The network names the expression that a face shows, not what a person feels. "
-    "Its training labels are noisy and its faces are no sample of any population: do not use it to judge "
+    "For research and teaching. The network predicts the expression of a face, not what a person feels. Its "
+    "training labels are noisy, and its faces do not represent any population: do not use it to judge "
     "people."
 )
 
 
 def checkpoint(source: os.PathLike | str) -> dict[str, str | None]:
-    """Returns name and SHA-256 of a weights file; a checkpoint that is a folder has no SHA-256."""
+    """Returns the name and the SHA-256 of a weights file; the SHA-256 is None for a folder."""
     path = pathlib.Path(source)
     best = path / weights_file.BEST_WEIGHTS
     path = best if best.is_file() else path
@@ -25,12 +25,12 @@ def checkpoint(source: os.PathLike | str) -> dict[str, str | None]:
 
 
 def weights_licence(source: os.PathLike | str, began_with: dict[str, Any] | None) -> str:
-    """Returns the license of weights: the bundled ones have one, that of others is up to their authors.
+    """Returns the license of weights, which is known for bundled weights.
 
     Args:
       source: path of the weights.
-      began_with: 'pretrained' of their metadata.
+      began_with: 'pretrained' in their metadata.
     """
     own = [digest(path) for path in pathlib.Path(pretrained.__file__).parent.glob("*.safetensors")]
-    text = CODE_LICENCE if checkpoint(source)["sha256"] in own else "up to the authors of the weights"
-    return f"{text}; they began with {began_with['file']}, {began_with['licence']}" if began_with else text
+    text = CODE_LICENCE if checkpoint(source)["sha256"] in own else "chosen by the authors of the weights"
+    return f"{text}; initialized from {began_with['file']}, {began_with['licence']}" if began_with else text

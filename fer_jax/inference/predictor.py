@@ -1,4 +1,4 @@
-"""The predictor: images in, faces and their emotions out."""
+"""Predicts the emotions of faces in images."""
 
 import dataclasses
 import itertools
@@ -19,7 +19,7 @@ UNSURE_BELOW = 0.5
 
 
 class Predictor:
-    """Finds the faces in images and classifies their emotions.
+    """Detects faces in images and classifies their emotions. Thread-safe.
 
     Example::
 
@@ -28,13 +28,11 @@ class Predictor:
             for face in prediction.faces:
                 print(face.box, face.emotion, face.confidence, face.top(3))
 
-    Safe to use from several threads.
-
     Attributes:
       classifier: classifies faces.
-      detector: finds faces.
-      unsure_below: confidence below which a face is marked as unsure. With 0.5, the default, these are the
-        answers that by the network's own (calibrated) estimate are more likely wrong than right.
+      detector: detects faces.
+      unsure_below: confidence below which a face is unsure. With 0.5, the default, these predictions are by
+        the network's own (calibrated) estimate more likely wrong than right.
     """
 
     def __init__(
@@ -43,10 +41,10 @@ class Predictor:
         """Combines a classifier and a detector; see `load`.
 
         Raises:
-          ValueError: if `unsure_below` is not in [0, 1].
+          ValueError: `unsure_below` is not in [0, 1].
         """
         if not 0 <= unsure_below <= 1:
-            raise ValueError(f"unsure_below {unsure_below}: expected a confidence, 0 to 1")
+            raise ValueError(f"unsure_below {unsure_below}: expected a number from 0 to 1")
         self.classifier, self.detector, self.unsure_below = classifier, detector, unsure_below
 
     @classmethod
@@ -61,23 +59,23 @@ class Predictor:
         engine: str = "auto",
         batch_sizes: Sequence[int] = SIZES,
     ) -> "Predictor":
-        """Loads a predictor from weights, whose file holds all that preprocessing needs.
+        """Loads a predictor from weights.
 
         Args:
-          source: a safetensors file of fer_jax, a run's directory, or the name of a network that comes with
-            the package, see `pretrained.registry.BUNDLED`.
+          source: a safetensors file of fer_jax, a run directory, or the name of a bundled network, see
+            `pretrained.registry.BUNDLED`.
           detector: 'yunet', 'mediapipe', or 'whole' if each image is one face.
-          margin: size of the frame around a face relative to training's; 1 is the same.
-          any_rotation: also find faces in images that lie on their side or head, at four times the cost.
+          margin: size of the face crop relative to training.
+          any_rotation: whether to also detect faces that are sideways or upside down, at four times the cost.
           unsure_below: see the class.
-          engine, batch_sizes: what computes the network, see `Classifier`.
+          engine, batch_sizes: see `Classifier`.
 
         Raises:
-          FileNotFoundError: if there are no such weights.
-          DamagedCheckpointError: if the weights cannot be read.
-          DownloadError: if MediaPipe's file is not in the cache and there is no network.
-          DetectorError: if the detector's package is not installed.
-          ValueError: if the file does not say how to use the weights, or an argument is out of range.
+          FileNotFoundError: the weights do not exist.
+          DamagedCheckpointError: the weights cannot be read.
+          DownloadError: MediaPipe's model is not cached and cannot be downloaded.
+          DetectorError: the detector's package is not installed.
+          ValueError: the metadata of the weights is invalid, or an argument is out of range.
         """
         weights = find_weights(source)
         options = {} if detector == "whole" else {"margin": margin}
@@ -87,14 +85,14 @@ class Predictor:
     def __call__(
         self, images: decoding.Picture | Iterable[decoding.Picture], *, detected: bool = True
     ) -> list[Prediction]:
-        """Returns a prediction for each image, in order; the faces of all are classified together.
+        """Returns a prediction for each image; classifies all faces together.
 
         Args:
-          images: one image or several, each as `detect` takes it; an array uint8 [N, H, W, C] is N images.
-          detected: False takes each image for one face, whatever the detector.
+          images: an image or several images, each as in `detect`; an array uint8 [N, H, W, C] is N images.
+          detected: whether to detect faces; False treats each image as one face.
 
         Raises:
-          PictureError: if an image cannot be used; the message names it.
+          PictureError: an image cannot be used; the message names it.
         """
         is_one = isinstance(images, decoding.Picture) or not isinstance(images, Iterable)
         several: Any = [images] if is_one and getattr(images, "ndim", 0) != 4 else images
@@ -117,18 +115,18 @@ class Predictor:
         max_side: int = detectors.MAX_SIDE,
         max_pixels: int = decoding.MAX_PIXELS,
     ) -> DetectedFrame:
-        """Decodes an image, finds its faces and crops them for the classifier.
+        """Decodes an image, detects its faces, and crops them for the classifier.
 
         Args:
           image: a path, a Pillow image, an encoded image as bytes or as a binary file, or an array uint8
-            [H, W], [H, W, 1], [H, W, 3] (RGB) or [H, W, 4], of any size. EXIF rotation is undone.
-          name: what error messages call an image that is not a path.
-          detected: False takes the image for one face, whatever the detector.
-          max_side: the detector searches a smaller copy if the longer side has more pixels.
-          max_pixels: an encoded image that declares more is refused before it is decoded.
+            [H, W], [H, W, 1], [H, W, 3] (RGB) or [H, W, 4], of any size. The EXIF orientation is applied.
+          name: name for messages, for images without a path.
+          detected: whether to detect faces; False treats the image as one face.
+          max_side: the detector may downscale the image to this longer side in pixels.
+          max_pixels: encoded images that declare more pixels are refused before decoding.
 
         Raises:
-          PictureError: if the image cannot be used; the message names it.
+          PictureError: the image cannot be used; the message names it.
         """
         pixels = decoding.read(image, name, max_pixels)
         found = (self.detector if detected else detectors.FullImage()).detect(pixels, max_side)
@@ -143,7 +141,7 @@ class Predictor:
 
         Args:
           crops: uint8 [N, side, side, channels], from `detect`.
-          detections: where the N faces are.
+          detections: the N detections.
         """
         emotions, unsure_below = self.classifier.emotions, self.unsure_below
         rows = self.classifier(crops)

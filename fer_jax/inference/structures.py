@@ -1,4 +1,4 @@
-"""What inference passes on: boxes, detections, detected frames, faces with emotions, and predictions."""
+"""Data structures of inference: boxes, detections, frames, faces, and predictions."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from fer_jax.data import decoding
 
 
 class Box(NamedTuple):
-    """A rectangle in pixels of the upright image, fractions included; it may reach beyond the border."""
+    """A rectangle in (fractional) pixels of the upright image; it may exceed the image."""
 
     left: float
     top: float
@@ -33,13 +33,13 @@ class Box(NamedTuple):
         return self.width * self.height
 
     def intersection(self, other: "Box") -> float:
-        """Returns the area that both boxes cover."""
+        """Returns the area of the intersection."""
         width = min(self.edges[2], other.edges[2]) - max(self.left, other.left)
         height = min(self.edges[3], other.edges[3]) - max(self.top, other.top)
         return max(width, 0.0) * max(height, 0.0)
 
     def overlap(self, other: "Box") -> float:
-        """Returns the intersection over union, in [0, 1]; 0 for boxes without area."""
+        """Returns the intersection over union, in [0, 1]; 0 for empty boxes."""
         shared = self.intersection(other)
         union = self.area + other.area - shared
         return shared / union if union > 0 else 0.0
@@ -56,9 +56,10 @@ class Detection:
     Attributes:
       box: the detector's box.
       score: the detector's confidence, in [0, 1].
-      frame: the part of the image that the classifier sees.
-      rotation: degrees to rotate the image counterclockwise so that the face is upright: 0, 90, 180 or 270.
-      roll: degrees by which the face, after `rotation`, leans clockwise; its crop is rotated back by them.
+      frame: crop for the classifier.
+      rotation: counterclockwise rotation of the image that makes the face upright, in degrees: 0, 90, 180, or
+        270.
+      roll: clockwise roll of the face after `rotation`, in degrees, which the crop corrects.
     """
 
     box: Box
@@ -70,18 +71,18 @@ class Detection:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DetectedFrame:
-    """An image or video frame with its detected faces; or the end of a file, or the error that ended it.
+    """An image or video frame with its detected faces, or the end of a file, possibly with an error.
 
     Attributes:
-      size: (width, height), ints, of the upright image; None where there is no image.
+      size: integers (width, height) of the upright image; None without an image.
       detections: the faces, largest first.
-      crops: uint8 [N, side, side, channels], the faces as the classifier takes them; None without an image.
-      image: uint8 [H, W] or [H, W, 3]; None where it was not kept.
-      source: str, path or name of the image's file; None for an image from memory.
+      crops: uint8 [N, side, side, channels], the faces as input of the classifier; None without an image.
+      image: uint8 [H, W] or [H, W, 3]; None if not kept.
+      source: path or name of the file; None for an image from memory.
       frame: frame number in a video; None for an image.
-      seconds: float, time at which the frame is shown; None for an image.
+      seconds: time of the frame in seconds; None for an image.
       error: why the file, or the rest of it, cannot be read.
-      ends: whether it is the last of its file.
+      ends: whether this is the last frame of its file.
     """
 
     size: Any = None
@@ -100,10 +101,10 @@ class Face:
     """A face and its emotion probabilities.
 
     Attributes:
-      detection: where the face is.
+      detection: position of the face.
       emotions: class names, in the order of the probabilities.
-      probabilities: float64 [K], calibrated by the checkpoint's temperature if it has one; they sum to 1.
-      unsure_below: the confidence below which the network abstains.
+      probabilities: float64 [K] with sum 1, calibrated if the checkpoint has a temperature.
+      unsure_below: confidence below which the prediction is unsure.
     """
 
     detection: Detection
@@ -132,12 +133,12 @@ class Face:
         return self.confidence < self.unsure_below
 
     def top(self, count: int = 3) -> list[tuple[str, float]]:
-        """Returns the most likely emotions and their probabilities, most likely first."""
+        """Returns the `count` most likely emotions with their probabilities, most likely first."""
         order = np.argsort(-self.probabilities, kind="stable")[:count]
         return [(self.emotions[i], float(self.probabilities[i])) for i in order]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the face as JSON types; its box is in pixels."""
+        """Returns the face as JSON types, with its box in pixels."""
         return {
             "box": {name: round(value, 1) for name, value in self.box._asdict().items()},
             "detection_score": round(self.detection.score, 4),
@@ -155,10 +156,10 @@ class Prediction:
     """The faces of an image.
 
     Attributes:
-      source: the image's path; None for an image from memory.
-      width: of the upright image, in pixels.
-      height: of the upright image, in pixels.
-      faces: largest first; empty if the detector found none.
+      source: path of the image; None for an image from memory.
+      width: width of the upright image in pixels.
+      height: height of the upright image in pixels.
+      faces: faces, largest first; empty if none was detected.
     """
 
     source: str | None
@@ -176,22 +177,24 @@ class Prediction:
         }
 
     def draw(self, image: decoding.Picture | None = None) -> Image.Image:
-        """Returns the image in RGB, upright, with a box and a label for each face.
+        """Returns the upright RGB image with a box and a label for each face.
 
         Args:
-          image: the image, as the predictor took it; None reads it from `source`.
+          image: the image given to the predictor; None reads it from `source`.
 
         Raises:
-          PictureError: if the image cannot be read.
-          ValueError: if there is no image, or it has another size than the one that was predicted.
+          PictureError: the image cannot be read.
+          ValueError: there is no image, or its size differs from the prediction.
         """
         from fer_jax.inference.output import drawing
 
         picture = self.source if image is None else image
         if picture is None:
-            raise ValueError("the prediction is of an image from memory: give it to draw, as draw(image)")
+            raise ValueError("the image was predicted from memory: pass it to draw(image)")
         pixels = decoding.read(picture, "the image")
         if pixels.shape[1::-1] != (self.width, self.height):
             got = " x ".join(map(str, pixels.shape[1::-1]))
-            raise ValueError(f"the image has {got} pixels, the predicted one {self.width} x {self.height}")
+            raise ValueError(
+                f"the image has {got} pixels, but the predicted one has {self.width} x {self.height}"
+            )
         return Image.fromarray(drawing.draw(pixels, self.faces))

@@ -85,7 +85,7 @@ def test_a_stream_that_breaks_gives_a_table_and_a_video(stream_url, out, drawn, 
     frames = list(video.read_frames(drawn / "live.mp4"))
     assert len(frames) == len(shown) == len(found) and level(frames[-1].image) == 7
     said = capsys.readouterr()
-    assert "; connecting again in 0 s\n" in said.err and "secret" not in said.err + said.out
+    assert "; reconnecting in 0 s\n" in said.err and "secret" not in said.err + said.out
     assert f"{len(found)} frames, {len(found)} faces -> {out}" in said.out
     assert not out.with_name("out.csv.state").exists()
     assert run(stream_url, "--annotate", drawn) == 2

@@ -45,7 +45,7 @@ def test_a_bad_row_stops_or_is_left_out_and_listed(source, tmp_path, capsys):
     table = [line.split() for line in lines]
     for row in (["train", "validation", "test"], ["happy", "2", "0", "0"], ["all", "3", "1", "1"]):
         assert row in table
-    assert "left out 1 bad rows or images (all are in" in "\n".join(lines)
+    assert "skipped 1 bad rows or images (all are listed in" in "\n".join(lines)
     assert any(line.startswith("  fer2013.csv row 4: emotion is '9'") for line in lines)
     manifest = read.read_manifest(tmp_path / "data")
     assert f"content hash  {manifest['content_hash']}" in lines
@@ -58,7 +58,7 @@ def test_a_bad_row_stops_or_is_left_out_and_listed(source, tmp_path, capsys):
 def test_nothing_but_bad_rows(tmp_path, capsys):
     (tmp_path / "fer2013.csv").write_text("emotion,pixels,Usage\n9,1 2,Training\n")
     assert run("prepare", "--source", tmp_path / "fer2013.csv", "--out", tmp_path / "data", "--skip_bad") == 2
-    assert "fer2013.csv: no image in it could be used (1 were bad)" in capsys.readouterr().err
+    assert "fer2013.csv: no image can be used (1 are bad)" in capsys.readouterr().err
 
 
 def test_what_training_on_other_data_needs_is_printed(tmp_path, capsys):
@@ -93,7 +93,7 @@ def test_fer2013_needs_no_overrides():
         ("--seed", "-1", "seed -1 must be 0 or more"),
         ("--validation_fraction", "-0.1", "validation_fraction -0.1 and test_fraction 0.1 must be"),
         ("--validation_fraction", "nan", "validation_fraction nan and test_fraction 0.1 must be"),
-        ("--test_fraction", "1", "test_fraction 1.0 must be 0 or more and leave something for train"),
+        ("--test_fraction", "1", "test_fraction 1.0 must be 0 or more, and sum to less than 1"),
     ],
 )
 def test_numbers_are_checked_first(tmp_path, capsys, option, value, message):

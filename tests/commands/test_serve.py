@@ -82,7 +82,7 @@ def test_from_start_to_stop(server, tiny_run):
     ("arguments", "message"),
     [
         (["--model=nowhere", "--detector=whole"], "error: there are no weights nowhere: expected a .safe"),
-        (["--margin=20"], "error: margin 20.0: expected the frame's side"),
+        (["--margin=20"], "error: margin 20.0: expected a number"),
         (["--max_images=0"], "--max_images: '0': expected int, 1 to 1e+09"),
         (["--port=65536"], "--port: '65536': expected int, 0 to 65535"),
         (["--timeout=nan"], "--timeout: 'nan': expected float, 0.001 to 1e+09"),

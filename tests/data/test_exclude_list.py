@@ -76,7 +76,7 @@ def test_listed_faces_are_excluded(faces, tmp_path):
         ('label,id\n"sad,\nor not",a/1\nsad,a/9\n', r"ids, row 4: no training image has the id 'a/9'"),
         ('id,label\na/1,sad\n"a/2,sad\na/3,sad\n', "ids, row 4: not CSV .*is there an unclosed quote"),
         (f"id,label\n{'a' * 2**24}b,sad\n", "ids, row 2: not CSV .field larger than field limit"),
-        ("\n".join(f"a/{i}" for i in range(6)), "ids lists all 6 training images: none is left"),
+        ("\n".join(f"a/{i}" for i in range(6)), "ids lists all 6 training images: none remains"),
     ],
 )
 def test_refuses(faces, content, message, tmp_path):

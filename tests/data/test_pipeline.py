@@ -206,9 +206,9 @@ def test_fewer_faces_than_a_batch_come_several_times(count):
 @pytest.mark.parametrize(
     "faces, kwargs, message",
     [
-        (20, dict(batch_size=10, process_count=4), "10 faces does not divide among 4 processes"),
-        (20, dict(batch_size=0), "a batch of 0 faces"),
-        (20, dict(batch_size=6, process_count=2), "gives each of 2 processes 3, an odd number"),
+        (20, dict(batch_size=10, process_count=4), "10 is not divisible by 4 processes"),
+        (20, dict(batch_size=0), "the batch size 0"),
+        (20, dict(batch_size=6, process_count=2), "each of 2 processes has 3 faces, an odd number"),
         (0, dict(), "the training split is empty"),
     ],
 )

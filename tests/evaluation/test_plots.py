@@ -81,7 +81,7 @@ def test_reliability_bars_are_scikit_learns(predictions, tmp_path):
     title = top.get_title()
     assert "ECE 12.3 points" in title and f"accuracy {100 * right.mean():.1f} %" in title
     assert ("over-confident" in title) == (confidence.mean() > right.mean())
-    after = by_label["after the temperature 2.00 (ECE 5.6 points)"].get_xydata()
+    after = by_label["with temperature 2.00 (ECE 5.6 points)"].get_xydata()
     heights, marks = calibration_curve(scaled.argmax(axis=1) == labels, scaled.max(axis=1), n_bins=15)
     np.testing.assert_allclose(after, np.stack([marks, heights], axis=1))
     # Its legend covers neither axis.
@@ -136,7 +136,7 @@ def test_per_class_bars_and_their_numbers(predictions, tmp_path):
 )
 def test_faces_and_captions_do_not_overlap(tmp_path, count, shape, size):
     images = np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
-    captions = [f"{EMOTIONS[i % 7]} taken for\nsurprise 100.{i % 10} %" for i in range(count)]
+    captions = [f"{EMOTIONS[i % 7]}, predicted\nsurprise 100.{i % 10} %" for i in range(count)]
     title = "The most confident mistakes: the label, what it was taken for, how surely"
     figure = plotting.plot_faces(images, captions, title, tmp_path / "f.png")
     assert_png(tmp_path / "f.png", size)

@@ -103,7 +103,7 @@ def test_confidence_below_the_threshold_is_unsure(tiny_predictor, faces, expecte
     found = [one.faces[0] for one in predictor(faces)]
     assert [face.unsure for face in found] == [face.confidence < middle for face in found]
     assert 10 < sum(face.unsure for face in found) < 18
-    with pytest.raises(ValueError, match="unsure_below 50: expected a confidence, 0 to 1"):
+    with pytest.raises(ValueError, match="unsure_below 50: expected a number from 0 to 1"):
         Predictor(tiny_predictor.classifier, tiny_predictor.detector, unsure_below=50)
 
 

@@ -61,7 +61,7 @@ def test_a_prediction_is_drawn_on_its_image_or_on_the_one_given(tmp_path):
     from_file = Prediction(str(tmp_path / "a.png"), 80, 60, faces)
     for drawn in (from_file.draw(), from_file.draw(image)):
         np.testing.assert_array_equal(np.asarray(drawn), drawing.draw(image, faces))
-    with pytest.raises(ValueError, match="give it to draw"):
+    with pytest.raises(ValueError, match="pass it to draw"):
         Prediction(None, 80, 60, faces).draw()
-    with pytest.raises(ValueError, match="has 80 x 60 pixels, the predicted one 60 x 80"):
+    with pytest.raises(ValueError, match="has 80 x 60 pixels, but the predicted one has 60 x 80"):
         Prediction(None, 60, 80, faces).draw(image)

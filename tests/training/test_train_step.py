@@ -315,7 +315,7 @@ def test_normalisation_by_hand():
 
 
 def test_colour_for_a_grey_model_is_refused():
-    with pytest.raises(ValueError, match="faces have 3 channels and the model takes 1"):
+    with pytest.raises(ValueError, match="faces have 3 channels, but the model takes 1"):
         preprocessing.normalize(jnp.zeros((1, 2, 2, 3)), 0.5, 0.25, 1)
 
 

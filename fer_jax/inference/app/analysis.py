@@ -1,4 +1,4 @@
-"""Analyses of a visitor's images: all that the app keeps of them, in the visitor's session."""
+"""Analyzes images; the app keeps only the analyses, in the visitor's session."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -15,7 +15,7 @@ from fer_jax.inference.output import drawing
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.structures import DetectedFrame, Face
 
-_SHOWN = (480, 1280)  # pixels of the longer side of what is shown
+_SHOWN = (480, 1280)  # longer side of shown images, in pixels
 _KEPT = "analyses"  # in the session
 
 
@@ -24,10 +24,10 @@ class Analysis:
     """The faces of an image.
 
     Attributes:
-      frame: of the image; its `image` is uint8 [H, W, 3] with boxes and labels, in the size in which it is
-        shown. If the image cannot be used, `error` says why.
+      frame: the image; its `image` is uint8 [H, W, 3] with boxes and labels, at the shown size. If the image
+        cannot be used, `error` says why.
       faces: largest first.
-      maps: Grad-CAM of the faces that are shown, once it was asked for.
+      maps: Grad-CAM of the shown faces, once requested.
     """
 
     frame: DetectedFrame
@@ -36,13 +36,13 @@ class Analysis:
 
 
 def analyze(name: str, image: bytes | np.ndarray, predictor: Predictor, detected: bool = True) -> Analysis:
-    """Finds the faces of an image and classifies them.
+    """Detects and classifies the faces in an image.
 
     Args:
-      name: of the image.
-      image: encoded, or uint8 [H, W] or [H, W, 3].
-      predictor: finds and classifies.
-      detected: False takes the image for one face.
+      name: name of the image.
+      image: encoded image, or uint8 [H, W] or [H, W, 3].
+      predictor: the predictor.
+      detected: whether to detect faces; False treats the image as one face.
     """
     with LOCK:
         try:
@@ -56,7 +56,7 @@ def analyze(name: str, image: bytes | np.ndarray, predictor: Predictor, detected
 
 
 def draw(image: np.ndarray, faces: Sequence[Face], tracks: Sequence[Track] = ()) -> np.ndarray:
-    """Draws as `drawing.draw_tracks`, on an image in the size in which it is shown."""
+    """Draws faces as `drawing.draw_tracks`, at the shown size."""
     longer = max(image.shape[:2])
     scale = np.clip(longer, *_SHOWN) / longer
     if scale != 1:
@@ -71,11 +71,11 @@ def draw(image: np.ndarray, faces: Sequence[Face], tracks: Sequence[Track] = ())
 def remember(
     session: MutableMapping[Any, Any], wanted: Mapping[Any, Callable[[], Analysis]]
 ) -> list[Analysis]:
-    """Returns the wanted analyses, made unless the session holds them; it forgets all others.
+    """Returns the wanted analyses, from the session if possible; drops all others from it.
 
     Args:
       session: the visitor's `st.session_state`.
-      wanted: a function that makes each analysis, by what it depends on.
+      wanted: functions that make the analyses, by key.
     """
     known = session.get(_KEPT, {})
     session[_KEPT] = {key: known[key] if key in known else make() for key, make in wanted.items()}

@@ -1,10 +1,10 @@
-"""The app: images, snapshots and videos in, faces and their emotions out, in a browser.
+"""The Streamlit app: recognizes emotions in images, snapshots, and videos.
 
     fer-jax app
-    fer-jax app -- --models runs     # and all .safetensors below runs
+    fer-jax app -- --models runs     # also offers all .safetensors files below runs
 
-Images stay in the server's memory, in the visitor's own session, until they are replaced or a minute after
-the page is closed. Nothing is written to disk and nothing is sent elsewhere.
+Images stay in the memory of the server, in the visitor's session, until they are replaced or one minute after
+the page is closed. Nothing is written to disk or sent elsewhere.
 """
 
 import sys
@@ -30,7 +30,7 @@ from fer_jax.inference.app.uploads import plain
 from fer_jax.inference.media.inputs import SAMPLE
 from fer_jax.inference.predictor import Predictor
 
-Key = tuple[str, str]  # tells a predictor from others
+Key = tuple[str, str]  # identifies a predictor
 UPLOAD, CAMERA, SAMPLES, VIDEO, LIVE = "Images", "Camera", "Samples", "Video", "Live"
 _ICONS = {UPLOAD: "upload", CAMERA: "photo_camera", SAMPLES: "face", VIDEO: "movie", LIVE: "videocam"}
 
@@ -56,20 +56,20 @@ def main() -> None:
     st.divider()
     model_card.show(predictor.classifier.trained)
     st.caption(
-        "What you send stays in this server's memory, in your session alone, until you replace it, and is "
-        "gone a minute after you close the page. It is not stored, not passed on and not used for training."
+        "Your images stay in the memory of this server, in your session only, until you replace them or one "
+        "minute after you close the page. They are not stored, shared, or used for training."
     )
 
 
 @st.cache_data
 def icon() -> Image.Image:
-    """Returns a synthetic happy face; Streamlit would fetch its own icons from elsewhere."""
+    """Returns a synthetic happy face, because Streamlit would download its own icons."""
     counts = [int(name == "happy") for name in EMOTIONS]
     return Image.fromarray(synthetic.generate(counts, seed=0, split="train")[0][0, ..., 0])
 
 
 def choose_predictor() -> tuple[Predictor, Key]:
-    """Returns the predictor that the visitor chose; ends the page if there is none."""
+    """Returns the predictor that the visitor chose; stops the page if there is none."""
     try:
         models = model_choice.find(model_choice.models_folder(sys.argv[1:]))
     except ValueError as error:
@@ -83,17 +83,17 @@ def choose_predictor() -> tuple[Predictor, Key]:
     )
     classifier, fault = model_choice.load_classifier(models[model])
     if classifier is None:
-        st.error(f"The model cannot be used: {plain(fault)}. Choose another one.")
+        st.error(f"This model cannot be used: {plain(fault)}. Choose another one.")
         st.stop()
     detector, fault = model_choice.load_detector(name)
     if fault:
-        text = f"**Faces cannot be detected: each image is taken for one face.** {plain(fault)}"
+        text = f"**Faces cannot be detected: each image is treated as one face.** {plain(fault)}"
         st.warning(text, icon=":material/warning:")
     return Predictor(classifier, detector), (models[model], type(detector).__name__)
 
 
 def upload(predictor: Predictor, key: Key) -> None:
-    """Shows the visitor's images."""
+    """Shows uploaded images."""
     files = st.file_uploader(
         f"Images, up to {uploads.MAX_FILES} of {uploads.MEGABYTES} MB each",
         list(uploads.IMAGE_ENDINGS),
@@ -102,7 +102,7 @@ def upload(predictor: Predictor, key: Key) -> None:
         key="images",
     )
     if len(files) > uploads.MAX_FILES:
-        st.warning(f"These are {len(files)} images; the first {uploads.MAX_FILES} are analyzed.")
+        st.warning(f"Only the first {uploads.MAX_FILES} of {len(files)} images are analyzed.")
     if not files and not st.session_state.get("example"):
         offer_examples()
     elif not files:
@@ -115,13 +115,13 @@ def upload(predictor: Predictor, key: Key) -> None:
 
 
 def offer_examples() -> None:
-    """Shows what can be tried with one click."""
-    st.caption("No image at hand? Try an example:")
+    """Shows examples."""
+    st.caption("Or try an example:")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.image(SAMPLE, width=96)
         st.button("A photograph", icon=":material/image:", on_click=_show_example)
         st.image(icon(), width=96)
-        st.button("Drawn faces", icon=":material/face:", on_click=_go_to, args=(SAMPLES,))
+        st.button("Synthetic faces", icon=":material/face:", on_click=_go_to, args=(SAMPLES,))
 
 
 def _show_example() -> None:
@@ -129,17 +129,17 @@ def _show_example() -> None:
 
 
 def camera(predictor: Predictor, key: Key) -> None:
-    """Shows a snapshot. Browsers give a camera only to pages from this machine or over HTTPS."""
+    """Shows a snapshot. Browsers allow cameras only on localhost or over HTTPS."""
     st.caption(
-        "Your browser asks whether it may use the camera. If no image appears: allow it in the browser, and "
-        "open this page over https or on this machine (localhost)."
+        "Your browser asks for permission to use the camera. If no image appears, allow the camera in the "
+        "browser, and open this page over HTTPS or on this machine (localhost)."
     )
     snapshot = st.camera_input("Snapshot", key="snapshot")
     show_files([snapshot] if snapshot else [], predictor, key, "Snapshot")
 
 
 def show_files(files: Sequence, predictor: Predictor, key: Key, name: str | None = None) -> None:
-    """Analyzes uploaded files and shows them, by another name if the file's own says nothing."""
+    """Analyzes and shows uploaded files, under another name if given."""
     images = {(file.file_id, *key): (name or file.name, file.getvalue()) for file in files}
     with st.spinner("Detecting faces ..."):
         show_images(images, predictor)
@@ -148,7 +148,7 @@ def show_files(files: Sequence, predictor: Predictor, key: Key, name: str | None
 def show_images(
     images: dict[tuple, tuple[str, bytes | np.ndarray]], predictor: Predictor, detected: bool = True
 ) -> None:
-    """Analyzes what the session does not remember of {what an image depends on: (name, image)}; shows all."""
+    """Analyzes images {key: (name, image)} that are not in the session; shows all."""
     wanted = {
         key: lambda name=name, image=image: analysis.analyze(name, image, predictor, detected)
         for key, (name, image) in images.items()
@@ -157,12 +157,12 @@ def show_images(
 
 
 def samples(predictor: Predictor, key: Key) -> None:
-    """Shows synthetic faces, so that the app can be tried without an image of anyone."""
+    """Shows synthetic faces."""
     st.markdown(
-        "**Drawn faces**, made by a program: each is drawn to show the emotion in its name. Models trained "
-        "on photographs often get drawings wrong."
+        "**Synthetic faces**, each drawn to show the emotion in its name. Models trained on photographs are "
+        "often wrong on drawings."
     )
-    if st.button("Draw others", icon=":material/refresh:"):
+    if st.button("Draw new faces", icon=":material/refresh:"):
         st.session_state["seed"] = st.session_state.get("seed", 0) + 1
     seed = st.session_state.get("seed", 0)
     faces, labels = synthetic.generate(1, seed=seed, split="test")
@@ -172,7 +172,7 @@ def samples(predictor: Predictor, key: Key) -> None:
 
 
 def live(predictor: Predictor, key: Key) -> None:
-    """Shows the live webcam, or offers a snapshot if that does not work."""
+    """Shows the live webcam, or offers a snapshot."""
     if not webcam.show(predictor):
         button = "Take a snapshot instead"
         st.button(button, icon=":material/photo_camera:", on_click=_go_to, args=(CAMERA,))

@@ -1,4 +1,4 @@
-"""The models and face detectors that the app offers; each is loaded once for all visitors."""
+"""Loads the models and face detectors that the app offers, once for all visitors."""
 
 import argparse
 import importlib.util
@@ -17,25 +17,25 @@ from fer_jax.pretrained.weights_file import DamagedCheckpointError
 
 MODELS_VARIABLE = "FER_JAX_MODELS"
 DETECTORS = {
-    "yunet": "YuNet (also small and leaning faces)",
-    "mediapipe": "MediaPipe (faces near the camera)",
+    "yunet": "YuNet (also small and tilted faces)",
+    "mediapipe": "MediaPipe (faces close to the camera)",
     "whole": "none: each image is one face",
 }
-_MAX_MODELS = 4  # that are kept loaded
-_RETRY = 300  # seconds after which an unavailable detector is tried again
+_MAX_MODELS = 4  # kept in memory
+_RETRY = 300  # seconds before an unavailable detector is tried again
 
-# Images are processed one at a time, so that memory holds one large image, however many visitors there are.
+# Images are processed one at a time, so that memory holds one large image, whatever the number of visitors.
 LOCK = threading.Lock()
 
 
 def models_folder(arguments: Sequence[str]) -> Path | None:
-    """Returns the folder with further models that --models or $FER_JAX_MODELS names, or None.
+    """Returns the folder of additional models from --models or $FER_JAX_MODELS, or None.
 
     Args:
-      arguments: what follows `--` in `streamlit run app.py -- --models DIR`.
+      arguments: arguments after `--` in `fer-jax app -- --models DIR`.
 
     Raises:
-      ValueError: if the arguments are not understood, or there is no such folder.
+      ValueError: the arguments are invalid, or the folder does not exist.
     """
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--models", default=os.environ.get(MODELS_VARIABLE) or None)
@@ -44,17 +44,17 @@ def models_folder(arguments: Sequence[str]) -> Path | None:
     except argparse.ArgumentError as error:
         raise ValueError(f"{error}; expected --models DIR") from error
     if others:
-        raise ValueError(f"{' '.join(others)} is not understood; expected --models DIR")
+        raise ValueError(f"unknown arguments {' '.join(others)}; expected --models DIR")
     if known.models and not Path(known.models).is_dir():
         raise ValueError(
-            f"there is no folder {known.models}: give one with .safetensors files in --models or "
+            f"there is no folder {known.models}: give a folder of .safetensors files in --models or "
             f"${MODELS_VARIABLE}"
         )
     return Path(known.models) if known.models else None
 
 
 def find(folder: Path | None) -> dict[str, str]:
-    """Returns the paths of the models by their names: the bundled ones, and the folder's."""
+    """Returns the paths of the bundled models and of those in the folder, by name."""
     found = {f"{name} (bundled)": find_weights(name) for name in BUNDLED}
     if folder:
         for path in sorted(folder.glob("**/*.safetensors")):
@@ -69,7 +69,7 @@ def find_detectors() -> list[str]:
 
 
 def load_classifier(path: str) -> tuple[Classifier | None, str]:
-    """Returns a model and '', or None and why it cannot be used."""
+    """Returns a model and '', or None and the reason why it cannot be used."""
     try:
         return _load_classifier(path, os.stat(path).st_mtime_ns), ""
     except (OSError, ValueError, DamagedCheckpointError) as error:
@@ -78,13 +78,13 @@ def load_classifier(path: str) -> tuple[Classifier | None, str]:
 
 @st.cache_resource(show_spinner="Loading the model ...", max_entries=_MAX_MODELS)
 def _load_classifier(path: str, changed: int) -> Classifier:
-    """Returns the model; a file that was `changed` at another time is loaded again."""
+    """Loads a model; cached by path and modification time."""
     return Classifier(LoadedModel(path))
 
 
 @st.cache_resource(show_spinner="Loading the face detector ...", ttl=_RETRY)
 def load_detector(name: str) -> tuple[detectors.Detector, str]:
-    """Returns a detector and '', or `FullImage` and why the detector is not available."""
+    """Returns a detector and '', or `FullImage` and the reason why the detector is unavailable."""
     try:
         return detectors.create(name), ""
     except (OSError, ImportError) as error:

@@ -1,4 +1,4 @@
-"""The app's view of a short video: a few frames per second, and the emotions over time."""
+"""Shows short videos in the app: a few frames per second, and emotions over time."""
 
 import collections
 import dataclasses
@@ -20,7 +20,7 @@ from fer_jax.inference.output import drawing, table
 from fer_jax.inference.output.timeline import UNSURE_ALPHA, Span, Timeline, longest
 from fer_jax.inference.predictor import Predictor
 
-_EVERY = 0.25  # seconds between the frames that are analyzed
+_EVERY = 0.25  # seconds between analyzed frames
 _MAX_FRAMES = math.ceil(uploads.VIDEO_SECONDS / _EVERY) + 1
 _KEPT = "video"  # in the session
 
@@ -30,11 +30,11 @@ class AnalyzedVideo:
     """The faces of a video.
 
     Attributes:
-      rows: of the table, one per face in a frame.
-      images: {seconds: JPEG of the frame with boxes}.
-      copy: the frames with boxes as an MP4 video, without sound.
-      timeline: the emotions of all faces over time.
-      fault: why the video ends early, for the visitor; empty if it does not.
+      rows: rows of the table, one per face in a frame.
+      images: JPEGs of annotated frames by time in seconds.
+      copy: the annotated frames as an MP4 video, without sound.
+      timeline: emotions of all faces over time.
+      fault: message for the visitor if the video ends early, else ''.
     """
 
     rows: list[table.Row] = dataclasses.field(default_factory=list)
@@ -45,7 +45,7 @@ class AnalyzedVideo:
 
 
 def show(predictor: Predictor, key: tuple[str, str]) -> None:
-    """Shows the visitor's video and its faces."""
+    """Shows an uploaded video and its faces."""
     file = st.file_uploader(
         f"A video, up to {uploads.VIDEO_SECONDS} seconds and {uploads.VIDEO_MEGABYTES} MB",
         list(uploads.VIDEO_ENDINGS),
@@ -77,7 +77,7 @@ def _analyze(content: bytes, name: str, predictor: Predictor) -> AnalyzedVideo:
                     if (frame := next(frames, None)) is None:
                         break
                     if len(found.images) >= _MAX_FRAMES or frame.seconds > uploads.VIDEO_SECONDS:
-                        limit = f"{uploads.VIDEO_SECONDS} seconds: the rest is left out"
+                        limit = f"{uploads.VIDEO_SECONDS} seconds: the rest is skipped"
                         found.fault = f"{name} lasts more than {limit}"
                         break
                     write(_add_frame(found, frame, name, predictor, tracker), frame.seconds)
@@ -93,7 +93,7 @@ def _analyze(content: bytes, name: str, predictor: Predictor) -> AnalyzedVideo:
 def _add_frame(
     found: AnalyzedVideo, frame: video.Frame, name: str, predictor: Predictor, tracker: tracking.Tracker
 ) -> np.ndarray:
-    """Adds a frame to all but the copy; returns it with boxes."""
+    """Adds a frame to everything but the copy; returns the annotated frame."""
     detected = predictor.detect(frame.image, max_side=MAX_SIDE_IN_VIDEO)
     faces = predictor.classify(detected.crops, detected.detections)
     tracks = tracker.update(faces, frame.seconds)
@@ -108,7 +108,7 @@ def _add_frame(
 
 def _show_found(found: AnalyzedVideo, emotions: Sequence[str]) -> None:
     if found.timeline.spans:
-        st.markdown("**Emotions over time**, a line for each face; pale where the model is unsure")
+        st.markdown("**Emotions over time**, one line per face; pale where the model is unsure")
         st.altair_chart(timeline_chart(found.timeline.spans, emotions))
     left, right = st.columns(2, gap="medium")
     with left:
@@ -137,21 +137,21 @@ def _show_emotions(found: AnalyzedVideo, emotions: Sequence[str]) -> None:
         return
     order = [track for track, _ in frames.most_common()]
     chosen = st.selectbox(
-        "Face, by its track ID",
+        "Face (track ID)",
         order,
-        format_func=lambda track: f"{track}, seen in {frames[track]} of {len(found.images)} frames",
+        format_func=lambda track: f"{track}, in {frames[track]} of {len(found.images)} frames",
     )
     faces = [row for row in found.rows if row.get("track") == chosen]
     st.altair_chart(chart(faces, emotions))
     means = {name: sum(row[f"p_{name}"] for row in faces) / len(faces) for name in emotions}
-    st.caption("On average:")
+    st.caption("Average:")
     views.bars(sorted(means.items(), key=lambda pair: -pair[1])[:3])
     if unsure := sum(row["unsure"] for row in faces):
         st.warning(f"The model is **unsure** in {unsure} of {len(faces)} frames.", icon=":material/help:")
 
 
 def timeline_chart(spans: Sequence[Span], emotions: Sequence[str]) -> altair.Chart:
-    """Returns a chart with a line for each of the faces that are seen longest."""
+    """Returns a chart of emotions over time, one line for each of the longest tracks."""
     tracks = [track for _, track in longest(spans)]
     values = [
         {"face": one.track, "from": one.start, "to": one.end, "emotion": one.emotion, "unsure": one.unsure}
@@ -178,7 +178,7 @@ def chart(rows: Sequence[table.Row], emotions: Sequence[str]) -> altair.Chart:
     """Returns a chart of a face's emotions over time, stacked to 100 %.
 
     Args:
-      rows: of the table, for one track, at least one.
+      rows: rows of the table for one track, at least one.
       emotions: class names.
     """
     points = []

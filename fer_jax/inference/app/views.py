@@ -1,4 +1,4 @@
-"""The app's view of an image: its faces, their emotions, and Grad-CAM."""
+"""Shows images in the app: faces, emotions, and Grad-CAM."""
 
 from collections.abc import Sequence
 
@@ -12,21 +12,21 @@ from fer_jax.inference.output import drawing, table
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.structures import Face
 
-_MAX_SHOWN = 12  # faces of an image; the table has all
+_MAX_SHOWN = 12  # faces per image; the table has all
 _TOP = 3
 _CROP_WIDTH = 96  # pixels
 
 GRAD_CAM = (
-    "Grad-CAM colors a face by how much each region spoke for the answer: red most, blue least. It shows "
-    "where the network looked, coarsely; it does not show why, nor that the answer is right. On a face that "
-    "stays dark no region stood out."
+    "Grad-CAM colors regions of a face by how much they support the prediction, from blue (least) to red "
+    "(most). It shows roughly where the network looked, but not why, or whether the prediction is right. A "
+    "dark face has no region that supports it."
 )
 
 
 def show_images(found: Sequence[Analysis], predictor: Predictor) -> None:
-    """Shows images with their faces, one below the other, and a table of all.
+    """Shows images with their faces, and a table of all faces.
 
-    Grad-CAM comes last, into places that hold the faces until then: all else stays while it is computed.
+    Grad-CAM replaces the faces at the end, so that everything else is visible while it is computed.
     """
     explained = False
     if any(one.faces for one in found):
@@ -47,10 +47,10 @@ def show_images(found: Sequence[Analysis], predictor: Predictor) -> None:
 def _explain(
     one: Analysis, places: Sequence[DeltaGenerator], predictor: Predictor, note: DeltaGenerator
 ) -> None:
-    """Replaces the faces that are shown in places by their Grad-CAM, computed once."""
+    """Replaces the shown faces by their Grad-CAM, computed once."""
     if not places:
         return
-    from fer_jax.evaluation.saliency import saliency_report  # imports JAX, which answers need not
+    from fer_jax.evaluation.saliency import saliency_report  # imports JAX, which predictions do not need
 
     crops = one.frame.crops[: len(places)]
     if one.maps is None:
@@ -61,7 +61,7 @@ def _explain(
 
 
 def show_table(rows: Sequence[table.Row], emotions: Sequence[str], file_name: str) -> None:
-    """Shows rows and a button that saves them."""
+    """Shows the table and a download button."""
     if not rows:
         return
     with st.expander("Table of all faces"):
@@ -77,7 +77,7 @@ def show_table(rows: Sequence[table.Row], emotions: Sequence[str], file_name: st
 
 
 def _show_image(one: Analysis) -> list[DeltaGenerator]:
-    """Shows an image and its largest faces; returns the places of the faces as the network saw them."""
+    """Shows an image and its largest faces; returns the placeholders of the crops."""
     frame, faces = one.frame, one.faces[:_MAX_SHOWN]
     st.markdown(f"**{plain(frame.source)}**")
     if frame.error:
@@ -90,8 +90,8 @@ def _show_image(one: Analysis) -> list[DeltaGenerator]:
     with right:
         if not faces:
             st.info(
-                "**No face found.** Try an image in which the face is larger, lit from the front and turned "
-                'to the camera. If the image *is* one face, choose "each image is one face" above.',
+                "**No face found.** Try an image in which the face is larger, well lit, and turned to the "
+                'camera. If the entire image is one face, choose "each image is one face" above.',
                 icon=":material/person_off:",
             )
             return []
@@ -101,8 +101,7 @@ def _show_image(one: Analysis) -> list[DeltaGenerator]:
         if unsure:
             which = f" about {', '.join(unsure)}" if several else ""
             st.warning(
-                f"The model is **unsure**{which}: by its own estimate it is more likely wrong there than "
-                "right.",
+                f"The model is **unsure**{which}: by its own estimate it is more likely wrong than right.",
                 icon=":material/help:",
             )
         crops = frame.crops[:_MAX_SHOWN]
@@ -111,13 +110,13 @@ def _show_image(one: Analysis) -> list[DeltaGenerator]:
             for number, (face, crop) in enumerate(zip(faces, crops, strict=True), 1)
         ]
         if len(one.faces) > _MAX_SHOWN:
-            st.caption(f"and {len(one.faces) - _MAX_SHOWN} smaller ones, in the table below")
+            st.caption(f"and {len(one.faces) - _MAX_SHOWN} smaller faces in the table below")
     return places
 
 
 def _show_crop(place: DeltaGenerator, face: Face, crop: np.ndarray) -> None:
     image = crop[..., 0] if crop.shape[-1] == 1 else crop
-    place.image(image, width=_CROP_WIDTH, alt=f"The face as the network saw it, {face.emotion}")
+    place.image(image, width=_CROP_WIDTH, alt=f"The face as the network sees it, {face.emotion}")
 
 
 def _show_face(face: Face, crop: np.ndarray, prefix: str) -> DeltaGenerator:
@@ -135,7 +134,7 @@ def _show_face(face: Face, crop: np.ndarray, prefix: str) -> DeltaGenerator:
 
 
 def bars(shares: Sequence[tuple[str, float]]) -> None:
-    """Shows emotions and their probabilities as bars with their numbers."""
+    """Shows emotions and their probabilities as bars."""
     st.html("".join(_bar(emotion, share) for emotion, share in shares))
 
 

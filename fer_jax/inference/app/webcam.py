@@ -1,12 +1,12 @@
-"""The app's live webcam, through the extra streamlit-webrtc.
+"""Shows the live webcam in the app, with the extra webrtc.
 
-A browser reaches a server in another network only through a STUN or TURN server. The operator of the app
-names it in $FER_JAX_ICE_SERVERS or as `ice_servers` in Streamlit's secrets.toml: a JSON list (in secrets.toml
-a list of tables) in WebRTC's format, such as
+A browser reaches a server in another network only through a STUN or TURN server. Configure it in
+$FER_JAX_ICE_SERVERS, or as `ice_servers` in Streamlit's secrets.toml: a JSON list (in secrets.toml, a list of
+tables) in WebRTC's format, such as
 
     [{"urls": "turn:turn.example.org:3478", "username": "name", "credential": "secret"}]
 
-Without it only browsers on this machine or in its network can connect.
+Without it, only browsers on this machine or in its network can connect.
 """
 
 import importlib.util
@@ -24,16 +24,16 @@ from fer_jax.inference.predictor import Predictor
 
 ICE_VARIABLE = "FER_JAX_ICE_SERVERS"
 _CAMERA = {"video": {"width": {"ideal": 640}, "frameRate": {"ideal": 15}}, "audio": False}
-_MAX_FACES = 8  # of a frame, the largest
+_MAX_FACES = 8  # per frame, the largest
 
 
 def is_installed() -> bool:
-    """Returns whether the extra webrtc is installed, without which there is no live video."""
+    """Returns whether the extra webrtc is installed."""
     return importlib.util.find_spec("streamlit_webrtc") is not None
 
 
 def show(predictor: Predictor) -> bool:
-    """Shows the live video, or why there is none; returns whether it runs."""
+    """Shows the live video, or an error; returns whether it works."""
     try:
         servers = ice_servers()
     except ValueError as error:
@@ -51,12 +51,13 @@ def show(predictor: Predictor) -> bool:
         queued_video_frames_callback=_latest_of(predictor),
         async_processing=True,
     )
-    st.caption("Each time the latest frame is analyzed; none is kept.")
+    st.caption("Only the latest frame is analyzed; frames are not stored.")
     if context.state.playing:
         return True
     st.info(
-        "Press START and allow the camera. If no video appears within ten seconds, this browser cannot reach "
-        "the server by WebRTC (a firewall, or no TURN server is configured): take a snapshot instead.",
+        "Press START and allow the camera. If no video appears within ten seconds, the browser cannot "
+        "connect to the server by WebRTC (because of a firewall or a missing TURN server): take a "
+        "snapshot instead.",
         icon=":material/videocam:",
     )
     return False
@@ -66,7 +67,7 @@ def ice_servers() -> list[dict[str, Any]]:
     """Returns the configured STUN and TURN servers, or an empty list.
 
     Raises:
-      ValueError: if the configuration is not a list of servers; the message says what was expected.
+      ValueError: the configuration is not a list of servers.
     """
     text = os.environ.get(ICE_VARIABLE)
     try:
@@ -84,12 +85,12 @@ def ice_servers() -> list[dict[str, Any]]:
 def _secret() -> Any:
     try:
         return [dict(one) for one in st.secrets.get("ice_servers", [])]
-    except (FileNotFoundError, TypeError):  # there is no secrets.toml, or it holds something else
+    except (FileNotFoundError, TypeError):  # no secrets.toml, or other content
         return []
 
 
 def _latest_of(predictor: Predictor) -> Any:
-    """Returns a callback that analyzes the latest of the waiting frames, so that none pile up."""
+    """Returns a callback that analyzes only the latest of the queued frames."""
 
     async def annotate(frames: Sequence[av.VideoFrame]) -> list[av.VideoFrame]:
         image = frames[-1].to_ndarray(format="rgb24")

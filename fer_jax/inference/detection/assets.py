@@ -1,4 +1,4 @@
-"""Models of the face detectors: YuNet's comes with the package, BlazeFace's is downloaded and described."""
+"""Provides the models of the face detectors: YuNet's is bundled, BlazeFace's is downloaded."""
 
 import contextlib
 import pathlib
@@ -26,21 +26,19 @@ def fetch_blazeface() -> pathlib.Path:
     """Returns the path of BlazeFace's file, downloaded if it is not in the cache.
 
     Raises:
-      DownloadError, WrongFileError: see `download.fetch`; the message names an alternative.
+      DownloadError, WrongFileError: as `download.fetch`.
     """
     try:
         return download.fetch(BLAZEFACE_URL, checksum=BLAZEFACE_CHECKSUM, folder=FOLDER, megabytes=0.2)
     except download.DownloadError as error:
-        raise download.DownloadError(
-            f"{error}, or use the detector yunet, whose file comes with the package"
-        ) from error
+        raise download.DownloadError(f"{error}, or use the detector yunet, which is bundled") from error
 
 
 def open_blazeface(min_score: float) -> tuple[Any, Callable[[np.ndarray], Any]]:
-    """Returns the detector of MediaPipe's tasks API, and a function from uint8 [H, W, 3] to its images.
+    """Returns MediaPipe's detector, and a function that converts uint8 [H, W, 3] to its image type.
 
     Raises:
-      DetectorError: if mediapipe cannot be loaded; the message says how to install it.
+      DetectorError: mediapipe cannot be imported; the message says how to install it.
       As `fetch_blazeface`.
     """
     try:
@@ -48,7 +46,7 @@ def open_blazeface(min_score: float) -> tuple[Any, Callable[[np.ndarray], Any]]:
         from mediapipe.tasks.python import BaseOptions, vision
     except (ImportError, OSError) as error:  # OSError: a system library is missing
         raise DetectorError(
-            f"the detector mediapipe needs the package of this name ({error}): pip install --no-deps "
+            f"the detector mediapipe needs the package mediapipe ({error}): pip install --no-deps "
             "mediapipe, and on Debian apt install libegl1 libgles2; or use the detector yunet"
         ) from error
     path = fetch_blazeface()
@@ -61,19 +59,19 @@ def open_blazeface(min_score: float) -> tuple[Any, Callable[[np.ndarray], Any]]:
         return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)
 
     class FaceDetector(vision.FaceDetector):
-        """Is silent if it was not closed before the interpreter ends, when it cannot be closed any more."""
+        """A detector that can be deleted at interpreter exit without errors."""
 
         def __del__(self):
             with contextlib.suppress(RuntimeError, TypeError):
                 self.close()
 
     detector = vision.FaceDetector.create_from_options(options)
-    detector.__class__ = FaceDetector  # which that function makes no instances of
+    detector.__class__ = FaceDetector  # the factory function ignores subclasses
     return detector, to_image
 
 
 def describe_input(model: bytes) -> bytes:
-    """Returns a TFLite file with the input metadata that the tasks API requires and the old file lacks."""
+    """Adds the input metadata that the tasks API requires to a TFLite file without it."""
     import flatbuffers
     from mediapipe.tasks.metadata import metadata_schema_py_generated as metadata
     from mediapipe.tasks.metadata import schema_py_generated as tflite

@@ -1,22 +1,22 @@
-"""Crops a detected face out of an image as the network takes it."""
+"""Crops detected faces for the network."""
 
 import numpy as np
 from PIL import Image
 
 from fer_jax.inference.structures import Box, Detection
 
-_OVERSAMPLING = 2  # a face is reduced to about this many times its final size before rotation, to save time
+_OVERSAMPLING = 2  # faces are reduced to about this multiple of their final size before rotation
 
 
 def crop(image: np.ndarray, detection: Detection, side: int, channels: int) -> np.ndarray:
-    """Returns the face in a detection's frame, upright, resized as datasets are (antialiased, stretched).
+    """Returns the upright face in the frame of a detection, resized with antialiasing, as in datasets.
 
-    What of the frame lies outside the image mirrors what lies inside, as in training.
+    The image is mirrored at its edges, as in training.
 
     Args:
       image: uint8 [H, W] or [H, W, 3].
-      detection: of a face in the image.
-      side: of the result, in pixels.
+      detection: a face in the image.
+      side: side of the result, in pixels.
       channels: 1 for grayscale (the luma of ITU-R BT.601), 3 for RGB.
 
     Returns:
@@ -34,14 +34,14 @@ def crop(image: np.ndarray, detection: Detection, side: int, channels: int) -> n
         if (factor := int(min(frame.width, frame.height) / (_OVERSAMPLING * side))) > 1:
             patch, inside = patch.reduce(factor), inside.scaled(1 / factor)
         patch = patch.rotate(detection.roll, Image.Resampling.BICUBIC, center=inside.center)
-    # Sums of fractions may exceed the patch by a rounding error, which Pillow refuses.
+    # The box may exceed the patch by rounding errors, which Pillow refuses.
     edges = np.clip(inside.edges, 0, [*patch.size, *patch.size])
     face = np.asarray(patch.resize((side, side), Image.Resampling.BILINEAR, box=tuple(edges)))
     return np.rot90(face.reshape(side, side, channels), detection.rotation // 90)
 
 
 def _cut(image: np.ndarray, left: int, top: int, right: int, bottom: int) -> np.ndarray:
-    """Returns image[top:bottom, left:right], mirrored where that reaches outside."""
+    """Returns image[top:bottom, left:right], mirrored outside the image."""
     height, width = image.shape[:2]
     if left >= 0 and top >= 0 and right <= width and bottom <= height:
         return image[top:bottom, left:right]
@@ -49,6 +49,6 @@ def _cut(image: np.ndarray, left: int, top: int, right: int, bottom: int) -> np.
 
 
 def _mirrored(start: int, stop: int, length: int) -> np.ndarray:
-    """Returns the indices start to stop of an axis, those outside of it mirrored at its edges."""
+    """Returns the indices start to stop of an axis, mirrored at its edges."""
     indices = np.arange(start, stop) % (2 * length)
     return np.minimum(indices, 2 * length - 1 - indices)

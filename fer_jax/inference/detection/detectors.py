@@ -1,8 +1,8 @@
-"""Face detectors behind one interface: an image in, the detected faces out.
+"""Face detectors with a common interface.
 
-The networks were trained on faces cropped by a certain rule, which `Detection.frame` follows: a square whose
-side is SCALE times the longer side of the detector's box, with its center below the box's by DOWN of that
-side. Both are medians over FER2013, measured by `benchmarks/framing.py`.
+`Detection.frame` follows the cropping of the training data: a square whose side is SCALE times the longer
+side of the detector's box, and whose center is DOWN times this side below the center of the box. Both are
+medians over FER2013, measured by `benchmarks/framing.py`.
 """
 
 import abc
@@ -18,32 +18,31 @@ from fer_jax.data.decoding import to_rgb
 from fer_jax.inference.detection import assets
 from fer_jax.inference.structures import Box, Detection
 
-MAX_SIDE, MAX_SIDE_IN_VIDEO = 1280, 640  # pixels; a video has many frames and few small faces
-# Nine of ten faces of FER2013 lean less: the networks have seen these as they lean.
+MAX_SIDE, MAX_SIDE_IN_VIDEO = 1280, 640  # pixels; smaller in videos, for speed
+# Nine of ten faces of FER2013 lean less, so networks are trained for it.
 MIN_ROLL = 15.0  # degrees
 _MIN_SIDE = 320  # smaller images are enlarged
 _Row = tuple[Box, float, np.ndarray, np.ndarray]
 
 
 class Detector(abc.ABC):
-    """Finds faces."""
+    """A face detector."""
 
     @abc.abstractmethod
     def detect(self, image: np.ndarray, max_side: int = MAX_SIDE) -> list[Detection]:
-        """Returns the faces of an image, largest first; safe to call from several threads.
+        """Returns the faces in an image, largest first. Thread-safe.
 
         Args:
           image: uint8 [H, W] or [H, W, 3] (RGB), of any size.
-          max_side: if its longer side has more pixels, a detector may search a smaller copy, which is faster
-            and finds large faces as well.
+          max_side: detectors may downscale the image to this longer side in pixels, for speed.
         """
 
     def close(self) -> None:  # noqa: B027
-        """Frees what the detector holds, after which it cannot be used."""
+        """Releases resources; the detector cannot be used afterward."""
 
 
 class FullImage(Detector):
-    """Takes every image for one face, as the images of a dataset are."""
+    """Treats every image as one face, as in datasets."""
 
     def detect(self, image: np.ndarray, max_side: int = MAX_SIDE) -> list[Detection]:
         box = Box(0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
@@ -51,7 +50,7 @@ class FullImage(Detector):
 
 
 class _NetworkDetector(Detector):
-    """What detectors that find boxes and eyes by a network have in common."""
+    """Base of detectors that find boxes and eyes with a network."""
 
     SCALE: float
     DOWN: float
@@ -61,18 +60,18 @@ class _NetworkDetector(Detector):
         """Opens the model.
 
         Args:
-          margin: the frame's side relative to training's.
-          min_score: detections that score less are dropped; None for the detector's default.
-          min_roll: degrees from which on a leaning face is rotated upright.
+          margin: side of the frame relative to training.
+          min_score: minimum score of detections; None for the detector's default.
+          min_roll: minimum roll, in degrees, for rotating a face upright.
 
         Raises:
-          DownloadError, WrongFileError: see `download.fetch`.
-          DetectorError: if the detector's package cannot be loaded.
-          ValueError: if `margin` or `min_score` is out of range.
+          DownloadError, WrongFileError: as `download.fetch`.
+          DetectorError: the detector's package cannot be imported.
+          ValueError: `margin` or `min_score` is out of range.
         """
         min_score = self.MIN_SCORE if min_score is None else min_score
         if not 0.1 <= margin <= 10:
-            raise ValueError(f"margin {margin}: expected the frame's side over training's, from 0.1 to 10")
+            raise ValueError(f"margin {margin}: expected a number from 0.1 to 10")
         if not 0 < min_score < 1:
             raise ValueError(f"min_score {min_score}: expected a number between 0 and 1")
         self._margin, self._min_roll = margin, min_roll
@@ -84,7 +83,7 @@ class _NetworkDetector(Detector):
 
     @abc.abstractmethod
     def _find(self, image: np.ndarray, max_side: int) -> Iterator[_Row]:
-        """Yields box, score, and the eyes (x, y) from left to right of each face."""
+        """Yields box, score, and eyes (x, y) from left to right for each face."""
 
     def detect(self, image: np.ndarray, max_side: int = MAX_SIDE) -> list[Detection]:
         found = []
@@ -101,10 +100,10 @@ class _NetworkDetector(Detector):
 class YuNet(_NetworkDetector):
     """OpenCV's YuNet (Wu et al. 2023, doi:10.1007/s11633-023-1423-y).
 
-    Finds faces from about 10 pixels on, leaning up to about 45 degrees. Its model comes with the package.
+    Detects faces of at least about 10 pixels, with a roll of up to about 45 degrees. Its model is bundled.
     """
 
-    # FER2013's images are nearly as high as YuNet's box, and have its center.
+    # FER2013's images have nearly the height, and the center, of YuNet's box.
     SCALE, DOWN, MIN_SCORE = 0.97, 0.0, 0.6
 
     def _open(self, min_score: float) -> None:
@@ -126,11 +125,11 @@ class YuNet(_NetworkDetector):
 class MediaPipe(_NetworkDetector):
     """MediaPipe's short-range BlazeFace (Bazarevsky et al. 2019, arXiv:1907.05047), through the tasks API.
 
-    For faces within two meters of a camera: fast, but it sees the image at 128 x 128 pixels and misses small
-    faces. Needs the package mediapipe; downloads its model, 0.2 MB, the first time.
+    For faces within two meters of the camera: fast, but its input of 128 x 128 pixels misses small faces.
+    Needs the package mediapipe; downloads its model (0.2 MB) on first use.
     """
 
-    # Its box ends above the eyebrows; FER2013's images begin higher.
+    # Its box ends at the eyebrows; FER2013's images begin higher.
     SCALE, DOWN, MIN_SCORE = 1.18, -0.09, 0.7
 
     def _open(self, min_score: float) -> None:
@@ -152,10 +151,10 @@ class MediaPipe(_NetworkDetector):
 
 
 class RotatedSearch(Detector):
-    """Searches the image as it is and rotated by 90, 180 and 270 degrees; takes four times as long.
+    """Searches the image rotated by 0, 90, 180, and 270 degrees; takes four times as long.
 
-    For photographs that lie on their side and have lost their EXIF orientation. The rotation in which another
-    detector has its best score is taken for the whole image.
+    For sideways photographs without EXIF orientation. The rotation with the best score is used for the entire
+    image.
     """
 
     def __init__(self, detector: Detector):
@@ -177,15 +176,15 @@ DETECTORS: dict[str, type[Detector]] = {"mediapipe": MediaPipe, "whole": FullIma
 
 
 def create(name: str, *, any_rotation: bool = False, **options: Any) -> Detector:
-    """Returns the detector `name`, one of `DETECTORS`.
+    """Creates a detector.
 
     Args:
-      name: of the detector.
-      any_rotation: whether to also find faces that lie on their side or head (`RotatedSearch`).
-      **options: arguments of its constructor.
+      name: one of `DETECTORS`.
+      any_rotation: whether to also detect faces that are sideways or upside down (`RotatedSearch`).
+      **options: arguments of the constructor.
 
     Raises:
-      ValueError: if there is no such detector; the message lists those there are.
+      ValueError: the detector is unknown; the message lists all.
       As the detector's constructor.
     """
     if name not in DETECTORS:
@@ -196,7 +195,7 @@ def create(name: str, *, any_rotation: bool = False, **options: Any) -> Detector
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppresses OpenCV's warning that its new engine has no targets to choose from."""
+    """Suppresses OpenCV's warning that its new engine has no selectable targets."""
     logging = cv2.utils.logging
     level = logging.setLogLevel(logging.LOG_LEVEL_ERROR)
     try:
@@ -206,7 +205,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _rescale(image: np.ndarray, max_side: int) -> tuple[np.ndarray, float]:
-    """Returns the image at the size to search, and that size over the original's."""
+    """Returns the resized image and its scale."""
     height, width = image.shape[:2]
     scale = float(np.clip(max(height, width), _MIN_SIDE, max_side)) / max(height, width)
     if scale == 1:
@@ -217,11 +216,11 @@ def _rescale(image: np.ndarray, max_side: int) -> tuple[np.ndarray, float]:
 
 
 def _rotated_back(one: Detection, rotation: int, height: int, width: int) -> Detection:
-    """Returns what was found in a rotated image as it lies in the original of the given size."""
+    """Maps a detection in a rotated image to the original image of the given size."""
 
     def back(box: Box) -> Box:
         for turns in range(rotation // 90, 0, -1):
-            side = width if turns % 2 else height  # of the image with one turn less
+            side = width if turns % 2 else height  # of the image with one quarter turn less
             box = Box(side - box.top - box.height, box.left, box.height, box.width)
         return box
 

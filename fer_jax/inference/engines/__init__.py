@@ -1,8 +1,7 @@
-"""Engines: what computes a network's probabilities, one module per library.
+"""Engines that run networks, one module per library.
 
-An engine is a function of faces uint8 [N, side, side, channels] that returns their probabilities float64
-[N, K], safe to call from several threads. It has a `name`, the `batch_size` of its largest batches, and
-`warm_up`, after which no call has to wait for a compilation.
+An engine maps faces uint8 [N, side, side, channels] to probabilities float64 [N, K], and is thread-safe. It
+has a `name`, a `batch_size` (of its largest batches), and `warm_up`, which compiles everything.
 """
 
-ENGINES = ("auto", "onnx", "jax")  # 'auto' chooses, see `classifier.Classifier`
+ENGINES = ("auto", "onnx", "jax")  # for 'auto' see `classifier.Classifier`

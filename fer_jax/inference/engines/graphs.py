@@ -1,7 +1,7 @@
-"""ONNX graphs of networks without their weights, which the weights' own file provides.
+"""Builds and caches ONNX graphs without weights, which are read from the weights file.
 
-The package has the graphs of its networks; others are built by JAX once and kept in the cache. A graph
-depends on architecture, preprocessing and temperature alone, so that networks that share these share it.
+Graphs of the bundled networks are in the package; others are built with JAX once and cached. A graph depends
+only on architecture, preprocessing, and temperature, so networks can share it.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ from fer_jax.pretrained.loaded_model import LoadedModel
 
 INPUT = "faces"
 SHIPPED = pathlib.Path(__file__).parent / "graphs"
-_FACES = 64  # that a graph is verified on
+_FACES = 64  # for verifying a graph
 
 
 def key(trained: LoadedModel) -> str:
-    """Returns what a network's graph depends on, as 16 hexadecimal digits."""
+    """Returns the cache key of a network's graph, 16 hexadecimal digits."""
     kept = {name: trained.metadata[name] for name in ("model", "preprocess", "emotions")}
     kept |= {"face": trained.face_shape, "temperature": trained.temperature}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
@@ -40,13 +40,13 @@ def find(trained: LoadedModel) -> bytes | None:
 
 
 def build(trained: LoadedModel) -> bytes:
-    """Builds a network's graph by JAX, verifies it, and keeps it in the cache if that can be written.
+    """Builds a network's graph with JAX, verifies it, and caches it if possible.
 
     Raises:
-      UnsupportedError: if the network needs an operation that ONNX exports do not support.
-      MismatchError: if the graph differs from the network.
+      UnsupportedError: the network needs an operation that exports do not support.
+      MismatchError: the graph differs from the network.
     """
-    logging.info("building the ONNX graph of %s, which takes some seconds, once", trained.source)
+    logging.info("building the ONNX graph of %s (once; takes some seconds)", trained.source)
     graph = convert(trained)
     verify(trained, graph)
     path = _cached(f"{key(trained)}.onnx")
@@ -55,12 +55,12 @@ def build(trained: LoadedModel) -> bytes:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, graph)
     except OSError as error:
-        logging.warning("the ONNX graph cannot be kept (%s): set $%s", error, download.CACHE_VARIABLE)
+        logging.warning("the ONNX graph cannot be cached (%s): set $%s", error, download.CACHE_VARIABLE)
     return graph
 
 
 def convert(trained: LoadedModel) -> bytes:
-    """Returns a network's graph as ONNX whose parameters are external, by the names in the weights' file."""
+    """Converts a network to an ONNX graph with external parameters, named as in the weights file."""
     import jax
 
     from fer_jax.inference.export import graph, onnx_format
@@ -78,7 +78,7 @@ def verify(trained: LoadedModel, graph: bytes) -> None:
     """Compares a graph with JAX on synthetic faces.
 
     Raises:
-      MismatchError: if a probability differs by more than `TOLERANCE`.
+      MismatchError: a probability differs by more than `TOLERANCE`.
     """
     from PIL import Image
 
@@ -94,12 +94,12 @@ def verify(trained: LoadedModel, graph: bytes) -> None:
     if not difference <= TOLERANCE:
         raise MismatchError(
             f"the ONNX graph of {trained.source} differs from the network by up to {difference:.2g} in "
-            f"probability; expected {TOLERANCE:.0e} at most. Use --engine jax, and please report it"
+            f"probability; expected at most {TOLERANCE:.0e}. Use --engine jax, and please report this"
         )
 
 
 def _cached(name: str) -> pathlib.Path | None:
-    """Returns where the cache keeps a graph of this version; None without a cache."""
+    """Returns the cache path of a graph for this version, None without a cache."""
     try:
         return download.cache_dir() / "graphs" / __version__ / name
     except download.DownloadError:

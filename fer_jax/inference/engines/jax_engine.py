@@ -1,4 +1,4 @@
-"""A network in JAX, in batches of a few sizes, so that few programs are compiled."""
+"""Runs a network in JAX, with a few batch sizes to limit compilation."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,9 +10,9 @@ from fer_jax import batch_inference, runtime
 from fer_jax.data import preprocessing
 from fer_jax.pretrained.loaded_model import LoadedModel
 
-# On a CPU padding costs as much as faces do: batches are filled to at least this share.
+# On a CPU padding is expensive: batches are filled to at least this share.
 _MIN_FILL_ON_CPU = 0.75
-# On a CPU a large batch is computed in parts whose features stay in its caches.
+# On a CPU a large batch is computed in parts whose features fit in the cache.
 _CPU_PART = 64
 
 
@@ -27,18 +27,18 @@ class JaxEngine:
     name = "jax"
 
     def __init__(self, trained: LoadedModel, sizes: Sequence[int]):
-        """Prepares the network; nothing is compiled yet.
+        """Prepares the network, without compiling.
 
         Args:
           trained: the network.
           sizes: batch sizes; above 64 they must be multiples of 64.
 
         Raises:
-          ValueError: if `sizes` are not valid.
+          ValueError: `sizes` are invalid.
         """
         if not sizes or min(sizes) < 1 or any(size > _CPU_PART and size % _CPU_PART for size in sizes):
             raise ValueError(
-                f"batch sizes {list(sizes)}: expected 1 or more, above {_CPU_PART} multiples of it"
+                f"batch sizes {list(sizes)}: expected 1 or more and, above {_CPU_PART}, multiples of it"
             )
         self._sizes = tuple(sorted(sizes))
         self.batch_size = self._sizes[-1]
@@ -65,12 +65,12 @@ class JaxEngine:
 
 
 def split_batches(count: int, sizes: Sequence[int], min_fill: float) -> Iterator[tuple[slice, int]]:
-    """Yields the faces of each batch and its size, filled to at least a share if a smaller size allows it.
+    """Yields a slice of faces and the size of each batch, filled to at least `min_fill` if possible.
 
     Args:
       count: number of faces.
       sizes: batch sizes, ascending.
-      min_fill: share of a batch that is filled with faces.
+      min_fill: minimum share of a batch that is filled with faces.
     """
     start = 0
     while start < count:
@@ -83,7 +83,7 @@ def split_batches(count: int, sizes: Sequence[int], min_fill: float) -> Iterator
 
 
 def _in_parts(forward: batch_inference.Forward) -> Callable[[Any, jax.Array], jax.Array]:
-    """Returns `preprocessing.make_forward`'s function, on a CPU applied to a large batch part by part."""
+    """Wraps the function of `preprocessing.make_forward` to process large batches in parts on a CPU."""
 
     def run(variables, faces):
         if jax.default_backend() != "cpu" or len(faces) <= _CPU_PART:

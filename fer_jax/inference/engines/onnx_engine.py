@@ -1,4 +1,4 @@
-"""A network in ONNX Runtime, which needs no compilation."""
+"""Runs a network in ONNX Runtime, without compilation."""
 
 import os
 from typing import Any
@@ -10,7 +10,7 @@ from fer_jax.inference.engines.graphs import INPUT
 from fer_jax.pretrained import weights_file
 from fer_jax.pretrained.loaded_model import LoadedModel
 
-# More faces at a time are no faster, and take more memory.
+# Larger batches are no faster and need more memory.
 _PART = 32
 
 
@@ -26,18 +26,18 @@ class OnnxEngine:
     batch_size = 64
 
     def __init__(self, trained: LoadedModel, graph: bytes):
-        """Opens a graph with its weights, on as many threads as this process has cores.
+        """Opens a graph with its weights, with one thread per core of this process.
 
         Args:
           trained: the weights.
           graph: from `graphs.find` or `graphs.build`.
 
         Raises:
-          ValueError: if the weights do not fit the network.
+          ValueError: the weights do not fit the network.
         """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = _cores()
-        # Threads that wait for work do not keep a core from the face detector.
+        # Idle threads must not occupy cores that the face detector needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors
         named = weights_file.flatten(trained.variables)
@@ -46,7 +46,7 @@ class OnnxEngine:
         try:
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception:
-            trained.model  # noqa: B018  # which raises if the weights do not fit, and says why
+            trained.model  # noqa: B018  # raises an explanation if the weights do not fit
             raise
 
     def __call__(self, faces: np.ndarray) -> np.ndarray:
@@ -59,7 +59,7 @@ class OnnxEngine:
         return probs / probs.sum(axis=1, keepdims=True)
 
     def warm_up(self) -> None:
-        """Does nothing: the first batch is as fast as the others."""
+        """Does nothing, because there is no compilation."""
 
 
 def _cores() -> int:

@@ -1,20 +1,20 @@
-"""Exports: a trained network as a file for other runtimes, one format per module.
+"""Exports trained networks for other runtimes, one format per module.
 
-The module of a format lists its PRECISIONS and has these functions:
+The module of a format has a tuple PRECISIONS and these functions:
 
-* `write(program, path, precision, calibration)` writes the model; int8 takes its ranges from the faces uint8
-  [N, S, S, C] of `calibration`.
+* `write(program, path, precision, calibration)` writes the model; int8 is calibrated on the faces uint8
+  [N, S, S, C] in `calibration`.
 * `load(path)` returns the model as a function of a batch of inputs.
 * `versions()` returns the versions of the format and of the tools that write it.
-* `annotate(path, metadata)` adds the metadata, JSON types, to the file.
+* `annotate(path, metadata)` adds metadata, as JSON types, to the file.
 """
 
 TOLERANCE = 1e-4  # for probabilities, in float32
 
 
 class MismatchError(ValueError):
-    """An export in float32 whose outputs differ from the network's."""
+    """A float32 export whose outputs differ from the network's."""
 
 
 class UnsupportedError(ValueError):
-    """A network needs an operation that the exports do not support."""
+    """A network that needs an operation that exports do not support."""

@@ -1,4 +1,4 @@
-"""Compares exports with the network: probabilities, accuracy and latency."""
+"""Compares exports with the network: probabilities, accuracy, and latency."""
 
 import dataclasses
 import time
@@ -25,14 +25,14 @@ SPLIT, SYNTHETIC = "validation", "synthetic faces"
 
 @dataclasses.dataclass(frozen=True)
 class SampleFaces:
-    """Faces that exports are verified on.
+    """Faces for verifying exports.
 
     Attributes:
       name: origin of the faces.
       images: uint8 [N, S, S, C].
       labels: int [N]; None for synthetic faces.
       classes: number of classes of the labels.
-      groups: int [N], equal for exact duplicates.
+      groups: int [N], equal for identical images.
       calibration: training faces uint8 [M, S, S, C]; None without data.
       expected: the network's probabilities float64 [N, K].
     """
@@ -47,7 +47,7 @@ class SampleFaces:
 
 
 def load_faces(program: Program, data: str | None = None) -> SampleFaces:
-    """Loads a dataset's validation split, or synthetic faces; the test split is for the final score only.
+    """Loads the validation split of a dataset, or synthetic faces.
 
     Raises:
       As `labelled_split.load_labelled`.
@@ -73,7 +73,7 @@ def load_faces(program: Program, data: str | None = None) -> SampleFaces:
 
 
 def run_all(run: Run, inputs: np.ndarray) -> np.ndarray:
-    """Returns the outputs for a batch of any size, computed `BATCH` at a time."""
+    """Returns the outputs for a batch of any size, computed in batches of `BATCH`."""
     return np.concatenate([run(inputs[start : start + BATCH]) for start in range(0, len(inputs), BATCH)])
 
 
@@ -81,9 +81,9 @@ def compare(program: Program, run: Run, faces: SampleFaces) -> dict[str, Any]:
     """Compares an export with the network.
 
     Returns:
-      'faces', the number of faces compared; 'of', their origin; 'largest_difference' of probabilities;
-      'same_prediction', the share of faces; and if there are labels, 'accuracy' of the export on all faces,
-      'accuracy_of_the_network' with its 'interval_95', and 'accuracy_change'.
+      'faces', the number of compared faces; 'of', their origin; 'largest_difference' of probabilities;
+      'same_prediction', the share of faces with the same prediction; and, with labels, 'accuracy' of the
+      export on all faces, 'accuracy_of_the_network' with its 'interval_95', and 'accuracy_change'.
     """
     count = FACES if faces.labels is None else len(faces.images)
     inputs = program.prepare(faces.images[:count])
@@ -109,16 +109,16 @@ def compare(program: Program, run: Run, faces: SampleFaces) -> dict[str, Any]:
 
 
 def require_same(found: dict[str, Any]) -> None:
-    """Checks the result of `compare` for an export in float32.
+    """Checks the result of `compare` for a float32 export.
 
     Raises:
-      MismatchError: if a probability differs by more than `TOLERANCE`, or a prediction differs.
+      MismatchError: a probability differs by more than `TOLERANCE`, or a prediction differs.
     """
     if not found["largest_difference"] <= TOLERANCE or found["same_prediction"] < 1:
         raise MismatchError(
             f"the export differs from the network by up to {found['largest_difference']:.2g} in probability "
             f"and agrees in {found['same_prediction']:.1%} of {found['faces']} predictions; expected "
-            f"{TOLERANCE:.0e} at most, and all: nothing was written. Please report it with the checkpoint"
+            f"at most {TOLERANCE:.0e}, and 100 %: nothing was written. Please report this with the checkpoint"
         )
 
 
@@ -127,8 +127,8 @@ def latency(run: Run, inputs: np.ndarray, batch_sizes: Sequence[int] = TIMED) ->
 
     Args:
       run: a network or an export.
-      inputs: a batch that it takes.
-      batch_sizes: to time, ascending.
+      inputs: a batch for it.
+      batch_sizes: batch sizes to time, ascending.
     """
     found = {}
     for size in batch_sizes:

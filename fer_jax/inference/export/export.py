@@ -1,4 +1,4 @@
-"""Writes an export, verifies it on faces, and only then moves it to where it was wanted."""
+"""Writes and verifies exports."""
 
 import importlib
 import os
@@ -15,10 +15,10 @@ FORMATS = ("onnx", "tflite", "stablehlo", "safetensors")
 
 
 def open_format(name: str) -> ModuleType:
-    """Imports the module of a format, one of `FORMATS`; each needs libraries of its own.
+    """Imports the module of a format, one of `FORMATS`.
 
     Raises:
-      ValueError: if there is no such format, or its libraries are not installed.
+      ValueError: the format is unknown, or its libraries are not installed.
     """
     if name not in FORMATS:
         raise ValueError(f"unknown format {name!r}; there are: {', '.join(FORMATS)}")
@@ -33,35 +33,30 @@ def open_format(name: str) -> ModuleType:
 def export(
     program: Program, name: str, out: os.PathLike | str, precision: str, faces: check.SampleFaces
 ) -> dict[str, Any]:
-    """Writes an export, compares it with the network, and keeps it with the result in its metadata.
+    """Writes an export if it agrees with the network, with the comparison in its metadata.
 
     Args:
       program: the network.
-      name: of the format, one of `FORMATS`.
+      name: format, one of `FORMATS`.
       out: path of the file.
-      precision: one of the format's.
-      faces: to compare on, and to calibrate int8 with.
+      precision: one of the format's PRECISIONS.
+      faces: faces for verification and int8 calibration.
 
     Returns:
-      The metadata, whose 'verified' is the result of `check.compare`.
+      The metadata, with the result of `check.compare` as 'verified'.
 
     Raises:
-      ValueError: if the format lacks the precision, needs training faces that are not given, or stores only
-        weights although something was to be left out.
-      MismatchError: if the export differs from the network in float32.
-      OSError: if it cannot be written.
+      ValueError: the format does not support the precision or the program, or needs training faces.
+      MismatchError: a float32 export differs from the network.
+      OSError: the file cannot be written.
     """
     out, form = pathlib.Path(out), open_format(name)
     if precision not in form.PRECISIONS:
         raise ValueError(f"{name} does not support {precision}; it supports: {', '.join(form.PRECISIONS)}")
     if precision == "int8" and faces.calibration is None:
-        raise ValueError(
-            "int8 is calibrated with training faces: give --data, the dataset of the weights' training"
-        )
+        raise ValueError("int8 is calibrated on training faces: give the training dataset with --data")
     if name == "safetensors" and "outside" in (program.preprocessing, program.softmax):
-        raise ValueError(
-            "safetensors stores only weights, with nothing outside: drop --preprocessing and --softmax"
-        )
+        raise ValueError("safetensors stores only weights: drop --preprocessing and --softmax")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
         path = pathlib.Path(folder, out.name)

@@ -1,8 +1,8 @@
-"""Converts a JAX function to a graph of a few operations, which a format's writer expresses in its own terms.
+"""Converts a JAX function to a graph of a few operations, written by a format's `Writer`.
 
-The networks need some twenty primitives. What scales and shifts the output of a convolution or a matrix
-product (bias, BatchNorm, temperature) is folded into its weights. Constants are arrays, which are computed
-here, or `Expression`s of parameters, which a runtime computes once it has their values.
+The networks need about twenty primitives. Scales and shifts of the output of a convolution or a matrix
+product (bias, BatchNorm, temperature) are folded into its weights. Constants are arrays, which are computed
+here, or `Expression`s of parameters, which the runtime computes from their values.
 """
 
 import collections
@@ -19,7 +19,7 @@ from jax.extend import core
 from fer_jax.inference.export import UnsupportedError
 
 Handle = Any  # a value in a writer's graph
-Shape = tuple[int, ...]  # of a value; -1 stands for the batch, always the first axis
+Shape = tuple[int, ...]  # of a value; -1 is the batch, always the first axis
 
 BATCH = -1
 UNARY = ("exp", "logistic", "neg", "rsqrt", "sqrt", "tanh")
@@ -27,13 +27,13 @@ BINARY = ("add", "sub", "mul", "div", "max", "min")
 
 
 class Expression(np.lib.mixins.NDArrayOperatorsMixin):
-    """A constant computed from parameters whose values are not known yet.
+    """A constant computed from parameters with unknown values.
 
     Attributes:
       operation: 'parameter', 'reshape', 'transpose', or the name of a NumPy ufunc.
-      operands: numbers, arrays, and expressions that it is computed from; of a parameter, its name.
-      shape: of the constant, which is float32.
-      axes: order of the axes of a transpose.
+      operands: numbers, arrays, and expressions; for a parameter, its name.
+      shape: shape of the constant, which is float32.
+      axes: order of axes for a transpose.
     """
 
     def __init__(self, operation: str, operands: tuple, shape: Shape, axes: Shape = ()):
@@ -62,7 +62,7 @@ class Expression(np.lib.mixins.NDArrayOperatorsMixin):
 
 
 Constant = np.ndarray | Expression
-# How primitives compute with expressions; with arrays, JAX does.
+# Primitives on expressions; on arrays, JAX computes them.
 _NUMPY = {
     "add": np.add,
     "convert_element_type": lambda x: x,
@@ -82,7 +82,7 @@ class Window(NamedTuple):
 
 
 class Writer(Protocol):
-    """Writes the operations of a format. Shapes and axes are JAX's, with images as [N, H, W, C]."""
+    """Writes operations in a format. Shapes and axes are as in JAX, with images [N, H, W, C]."""
 
     def constant(self, value: Constant) -> Handle:
         """Writes an array."""
@@ -97,24 +97,24 @@ class Writer(Protocol):
         """Writes the 'max' or 'min' of `x` and a number."""
 
     def reshape(self, x: Handle, old: Shape, new: Shape) -> Handle:
-        """Writes a reshape in JAX's order of values."""
+        """Writes a reshape with the element order of JAX."""
 
     def broadcast(self, x: Handle, shape: Shape) -> Handle:
-        """Writes the repetition of axes of 1."""
+        """Writes a broadcast of axes of size 1."""
 
     def reduce(self, name: str, x: Handle, shape: Shape, axes: Sequence[int]) -> Handle:
-        """Writes the 'sum' or 'mean' of `x`, of a shape, over axes, which are dropped."""
+        """Writes the 'sum' or 'mean' of `x` over axes, which are dropped."""
 
     def max_pool(self, x: Handle, window: Window) -> Handle:
-        """Writes a max pooling whose padding never wins."""
+        """Writes a max pooling with padding by -inf."""
 
     def convolve(
         self, x: Handle, shape: Shape, kernel: Constant, bias: Constant, window: Window, groups: int
     ) -> Handle:
-        """Writes the convolution of `x`, of a shape, with a kernel [h, w, C / groups, D], plus a bias [D]."""
+        """Writes the convolution of `x` with a kernel [h, w, C / groups, D], plus a bias [D]."""
 
     def multiply(self, x: Handle, kernel: Constant, bias: Constant) -> Handle:
-        """Writes [N, C] times a matrix [C, D], plus a bias [D]."""
+        """Writes the product of [N, C] and a matrix [C, D], plus a bias [D]."""
 
 
 @dataclasses.dataclass
@@ -122,10 +122,9 @@ class Tensor:
     """A value that depends on the input.
 
     Attributes:
-      make: writes it; called once.
-      shape: of what is written: along an axis where the value is only repeated, it is 1.
-      fold: returns the value after an operation of `BINARY` with a constant, or None if that needs an
-        operation of its own.
+      make: writes the value; called once.
+      shape: shape as written; 1 along axes that are broadcast.
+      fold: returns the value after an operation of `BINARY` with a constant, or None if it cannot be folded.
     """
 
     make: Callable[[], Handle]
@@ -140,11 +139,11 @@ class Tensor:
 def linear(
     write: Callable[[Constant, Constant], Handle], shape: Shape, kernel: Constant, bias: Constant
 ) -> Tensor:
-    """Returns a convolution or matrix product that folds a scale or a shift of its output into its weights.
+    """Returns a convolution or matrix product that folds scales and shifts into its weights.
 
     Args:
-      write: writes it with a kernel [..., D] and a bias [D].
-      shape: of the output, [..., D].
+      write: writes the operation with a kernel [..., D] and a bias [D].
+      shape: shape of the output, [..., D].
       kernel: the kernel.
       bias: the bias.
     """
@@ -169,21 +168,21 @@ Value = Any  # Constant | Tensor
 def convert(
     function: Callable, parameters: Any, shape: Shape, dtype: Any, writer: Writer, x: Handle
 ) -> Handle:
-    """Writes a function of parameters and one array.
+    """Writes a function of parameters and an array.
 
     Args:
-      function: of the parameters and an array.
-      parameters: a tree of arrays or expressions, float32.
-      shape: of the input; the first axis is the batch, of any size.
-      dtype: of the input.
-      writer: of the graph.
-      x: the input in that graph.
+      function: function of the parameters and the array.
+      parameters: tree of arrays or expressions, float32.
+      shape: shape of the input; the first axis is the batch, of any size.
+      dtype: dtype of the input.
+      writer: writer of the graph.
+      x: handle of the input.
 
     Returns:
-      The output in that graph.
+      The handle of the output.
 
     Raises:
-      UnsupportedError: if it needs an operation that is not supported.
+      UnsupportedError: the function needs an unsupported operation.
     """
     (batch,) = jax.export.symbolic_shape("batch")
     kinds = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.float32), parameters)
@@ -219,7 +218,7 @@ class _Walker:
         return [read(atom) for atom in jaxpr.outvars]
 
     def full(self, value: Value, shape: Shape) -> Handle:
-        """Writes a value in the shape that JAX gives it."""
+        """Writes a value with its full shape."""
         if isinstance(value, np.ndarray):
             return self.writer.constant(np.broadcast_to(value, shape))
         return value.handle if value.shape == shape else self.writer.broadcast(value.handle, shape)
@@ -285,7 +284,7 @@ class _Walker:
         return Tensor(lambda: self.writer.apply(name, self._handle(x), self._handle(y)), shape)
 
     def _broadcast(self, x: Value, shape: Shape, dimensions: Sequence[int]) -> Value:
-        """Adds axes of 1 where the value is repeated: the operations that follow repeat it."""
+        """Adds axes of size 1; the following operations broadcast them."""
         new = [1] * len(shape)
         for axis, size in zip(dimensions, x.shape, strict=True):
             new[axis] = size
@@ -354,7 +353,7 @@ class _Walker:
 
 
 def _settled(value: Value) -> Value:
-    """Returns a value whose weights no longer change: a called function may use it more than once."""
+    """Returns a value without folding, because a called function may use it more than once."""
     return value if isinstance(value, Constant) else Tensor(lambda: value.handle, value.shape)
 
 

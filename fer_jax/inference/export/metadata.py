@@ -1,4 +1,4 @@
-"""Metadata of an export: how to use it, its accuracy, its origin and its license."""
+"""Describes an export in metadata: usage, accuracy, origin, and license."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict
 
     Args:
       program: the exported network.
-      precision: of the file.
-      versions: of the format and its tools.
+      precision: precision of the file.
+      versions: versions of the format and its tools.
     """
     metadata = program.trained.metadata
     side, _, channels = program.trained.input_shape
@@ -37,13 +37,13 @@ def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict
             "layout": "NHWC",
             "dtype": "uint8" if inside else "float32",
             "pixels": (
-                "0 to 255, as they are"
+                "0 to 255"
                 if inside
-                else "(p / 255 - mean) / std of pixels p from 0 to 255, to be done by the caller"
+                else "(p / 255 - mean) / std of pixels p from 0 to 255, computed by the caller"
             ),
             "colours": "gray" if channels == 1 else "RGB; a gray face is repeated three times",
             "preprocessing": program.preprocessing,
-            # Faces that were enlarged to the input's size in training are best shrunk to this first.
+            # Side of the training faces, before they were enlarged to the input size.
             "side_in_training": (metadata.get("faces") or {}).get("side"),
             "mean": preprocess["mean"],
             "std": preprocess["std"],
@@ -77,15 +77,15 @@ def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict
 
 
 def _describe_crops(metadata: dict[str, Any], side: int, channels: int) -> dict[str, Any]:
-    """Returns how to cut faces out of photographs, as `cropping.crop` and the network's input do it."""
+    """Describes how to crop faces from photographs, as `cropping.crop`."""
     faces = metadata.get("faces") or {}
     return {
         "how": (
-            "Take the square frame about a detector's box: its side is scale times the longer side of the "
-            "box, and its center lies down times that side below the center of the box. Mirror the image "
-            "beyond its edges. Rotate faces that lean by min_roll degrees or more upright. Shrink the frame, "
-            "antialiased and bilinear, to side x side pixels of so many channels, then enlarge these by the "
-            "interpolation of the input."
+            "Use a square frame around the detector's box: its side is scale times the longer side of the "
+            "box, and its center is down times this side below the center of the box. Mirror the image at "
+            "its edges. Rotate faces with a roll of at least min_roll degrees upright. Resize the frame to "
+            "side x side pixels and the given channels (bilinear, antialiased), then enlarge it to the input "
+            "with the interpolation of the input."
         ),
         "frames": {
             name: {"scale": one.SCALE, "down": one.DOWN, "min_score": one.MIN_SCORE}

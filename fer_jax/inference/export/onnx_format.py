@@ -1,6 +1,6 @@
-"""ONNX, for ONNX Runtime in all its languages and in the browser.
+"""Writes ONNX, for ONNX Runtime in all its languages and in the browser.
 
-Images are [N, C, H, W] in the graph, as ONNX's convolutions take them, whatever the input's layout.
+Images are [N, C, H, W] within the graph, as ONNX's convolutions require.
 """
 
 import json
@@ -24,13 +24,13 @@ from fer_jax.inference.export.program import INPUT, Program
 from fer_jax.io_utils import write_atomically
 
 PRECISIONS = ("float32", "float16", "int8")
-# Old enough for runtimes of 2022, new enough for all that is written here.
+# Supported by runtimes since 2022.
 OPSET, IR_VERSION = 17, 8
 
 _QUANTIZED = ["Conv", "Gemm", "MaxPool", "GlobalAveragePool", "Add", "Mul"]
 _KINDS = {"add": "Add", "divide": "Div", "multiply": "Mul", "sqrt": "Sqrt", "subtract": "Sub"}
 _KINDS |= {"transpose": "Transpose"}
-_AXES = (0, 2, 3, 1)  # the places of JAX's axes of an image
+_AXES = (0, 2, 3, 1)  # positions of the image axes of JAX
 
 
 def _to_nchw(shape: Shape) -> Shape:
@@ -38,12 +38,12 @@ def _to_nchw(shape: Shape) -> Shape:
 
 
 def _is_free(shape: Shape) -> bool:
-    """Returns whether the values of a shape have the same order in both layouts."""
+    """Returns whether both layouts of a shape have the same element order."""
     return len(shape) != 4 or shape[1] * shape[2] == 1 or shape[3] == 1
 
 
 class _Graph:
-    """Collects nodes; a handle is a value's name."""
+    """Collects nodes; handles are names of values."""
 
     def __init__(self):
         self.nodes: list[onnx.NodeProto] = []
@@ -57,7 +57,7 @@ class _Graph:
         return name
 
     def array(self, value: Any) -> str:
-        """Adds an initializer, or the nodes that compute an expression; equal initializers are shared."""
+        """Adds an initializer, shared if equal, or the nodes that compute an expression."""
         if isinstance(value, Expression):
             if id(value) not in self._computed:
                 self._computed[id(value)] = self._compute(value), value
@@ -141,11 +141,10 @@ def build(program: Program, parameters: Any | None = None, face: Shape | None = 
 
     Args:
       program: the network.
-      parameters: its weights, by default `program.trained.variables`; or expressions in their place, whose
-        parameters become initializers with external data, which `add_external_initializers` of ONNX
-        Runtime's session options provides.
-      face: shape (side, side, channels) of the faces that the model takes, by default the network's input;
-        smaller ones are enlarged and gray ones repeated as in evaluation.
+      parameters: its weights, by default `program.trained.variables`; or expressions, whose parameters become
+        initializers with external data, for `add_external_initializers` of ONNX Runtime.
+      face: shape (side, side, channels) of the input faces, by default the network's; smaller faces are
+        enlarged and gray faces repeated as in evaluation.
     """
     needed = program.trained.input_shape
     graph, face = _Graph(), face or needed
@@ -174,7 +173,7 @@ def build(program: Program, parameters: Any | None = None, face: Shape | None = 
 
 
 def _enlarge(graph: _Graph, x: str, face: Shape, program: Program) -> str:
-    """Writes faces as pixels float32 of the network's size and channels."""
+    """Writes the conversion of faces to float32 with the network's size and channels."""
     (side, _, channels), (size, _, needed) = face, program.trained.input_shape
     preprocess = program.trained.metadata["preprocess"]
     x = graph.cast(x, np.dtype(np.float32))
@@ -192,8 +191,8 @@ def _enlarge(graph: _Graph, x: str, face: Shape, program: Program) -> str:
 def write(program: Program, path: pathlib.Path, precision: str, calibration: np.ndarray | None) -> None:
     """Writes the model.
 
-    'float16' is the precision of weights and activations, the output stays float32; 'int8' is a static
-    quantization of weights (a scale per channel) and activations.
+    'float16' applies to weights and activations, with float32 output; 'int8' is a static quantization of
+    weights (one scale per channel) and activations.
     """
     model = build(program)
     if precision == "int8":
@@ -205,7 +204,7 @@ def write(program: Program, path: pathlib.Path, precision: str, calibration: np.
 
 
 class _Faces(quantization.CalibrationDataReader):
-    """Gives the calibration the network's inputs, 32 faces at a time."""
+    """Reads calibration inputs in batches of 32 faces."""
 
     def __init__(self, inputs: np.ndarray):
         self._parts = iter(np.array_split(inputs, -(-len(inputs) // 32)))
@@ -232,7 +231,7 @@ def _quantize(model: onnx.ModelProto, program: Program, calibration: np.ndarray)
 
 
 def load(path: pathlib.Path) -> Callable[[np.ndarray], Any]:
-    """Returns the model in ONNX Runtime on the CPU."""
+    """Loads the model in ONNX Runtime on the CPU."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda batch: session.run(None, {INPUT: batch})[0]
 
@@ -243,7 +242,7 @@ def versions() -> dict[str, Any]:
 
 
 def annotate(path: pathlib.Path, metadata: dict[str, Any]) -> None:
-    """Writes the metadata into the model's properties, as JSON unless it is text."""
+    """Writes the metadata to the model's properties, as JSON unless text."""
     model = onnx.load(path)
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
     helper.set_model_props(model, texts)

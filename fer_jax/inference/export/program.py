@@ -1,4 +1,4 @@
-"""A trained network with its pre- and postprocessing as one function of a batch: what is exported."""
+"""Defines the exported function: a network with its pre- and postprocessing."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ INPUT = "faces"
 
 @jax.jit
 def softmax(logits: jax.Array) -> jax.Array:
-    """Returns the softmax; a function of its own, so that formats recognize it by its name."""
+    """Returns the softmax; a named function, which formats recognize."""
     return jax.nn.softmax(logits)
 
 
@@ -28,14 +28,14 @@ def softmax(logits: jax.Array) -> jax.Array:
 class Program:
     """A network with its pre- and postprocessing.
 
-    A call computes in float32 and uses only standard operations, whatever dtype the network was trained in.
+    Computes in float32 with standard operations, whatever the training dtype.
 
     Attributes:
       trained: the network and its weights.
-      preprocessing: 'inside' takes uint8 [N, S, S, C] in [0, 255]; 'outside' takes float32 [N, S, S, C], the
-        pixels in [0, 1] minus the mean, divided by the standard deviation.
-      softmax: 'inside' returns probabilities float32 [N, K] at `temperature`; 'outside' returns the logits,
-        without the temperature.
+      preprocessing: 'inside' takes uint8 [N, S, S, C] in [0, 255]; 'outside' takes normalized float32
+        [N, S, S, C].
+      softmax: 'inside' returns probabilities float32 [N, K] with `temperature`; 'outside' returns logits,
+        without `temperature`.
     """
 
     trained: LoadedModel
@@ -43,7 +43,7 @@ class Program:
     softmax: str = "inside"
 
     def __post_init__(self):
-        self.trained.model  # noqa: B018  # is created and checked before it is traced
+        self.trained.model  # noqa: B018  # validated before tracing
 
     @property
     def dtype(self) -> Any:
@@ -57,17 +57,17 @@ class Program:
 
     @property
     def temperature(self) -> float:
-        """What divides the logits before the softmax; 1 if the weights are not calibrated."""
+        """Temperature that divides the logits; 1 if the weights are not calibrated."""
         return self.trained.temperature
 
     @functools.cached_property
     def model(self) -> nn.Module:
-        """The network, computing in float32."""
+        """The network in float32."""
         return self.trained.model.clone(dtype=jnp.float32)
 
     @property
     def levels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of the pixels in [0, 1], float32, for all channels or per channel."""
+        """Mean and standard deviation of pixels in [0, 1], float32, shared or per channel."""
         preprocess = self.trained.metadata["preprocess"]
         return np.asarray(preprocess["mean"], np.float32), np.asarray(preprocess["std"], np.float32)
 
@@ -76,7 +76,7 @@ class Program:
         return self.apply(self.trained.variables, faces)
 
     def apply(self, variables: Any, faces: jax.Array) -> jax.Array:
-        """Returns the `output` of a batch of faces by other weights than the network's own."""
+        """Returns the `output` of a batch of faces with other weights."""
         if self.preprocessing == "inside":
             pixels = faces.astype(jnp.float32) * augment.PIXEL
             faces = preprocessing.normalize(pixels, *self.levels, self.trained.input_shape[-1])
@@ -89,10 +89,10 @@ class Program:
 
         Args:
           images: uint8 [N, H, W, 1 or C], an array or an object that integer arrays index.
-          batch_size: number of faces resized at a time.
+          batch_size: faces per batch.
 
         Returns:
-          uint8 [N, S, S, C]; unchanged if they fit already.
+          uint8 [N, S, S, C]; unchanged if they already fit.
         """
         side, _, channels = self.trained.input_shape
         preprocess = self.trained.metadata["preprocess"]
@@ -112,14 +112,14 @@ class Program:
         return np.concatenate(parts)
 
     def prepare(self, faces: np.ndarray) -> np.ndarray:
-        """Returns faces uint8 [N, S, S, C] as this program takes them."""
+        """Converts faces uint8 [N, S, S, C] to the input of this program."""
         if self.preprocessing == "inside":
             return faces
         mean, std = self.levels
         return (faces.astype(np.float32) / 255 - mean) / std
 
     def probabilities(self, outputs: np.ndarray) -> np.ndarray:
-        """Returns the probabilities float64 [N, K] for the outputs of an export of this program."""
+        """Converts the outputs of an export of this program to probabilities float64 [N, K]."""
         outputs = np.asarray(outputs, np.float64)
         return outputs if self.softmax == "inside" else batch_inference.softmax(outputs)
 
@@ -130,13 +130,13 @@ class Program:
         return functools.partial(compiled, jax.device_put(self.trained.variables))
 
     def run(self, faces: np.ndarray) -> np.ndarray:
-        """Returns probabilities by the evaluation's forward pass, which exports are compared with.
+        """Returns probabilities of the evaluation's forward pass, the reference for exports.
 
         Args:
           faces: uint8 [N, S, S, C].
 
         Returns:
-          Probabilities float64 [N, K], at `temperature` if the softmax is inside.
+          Probabilities float64 [N, K], with `temperature` if the softmax is inside.
         """
         logits = np.asarray(self._forward(faces, augment.identity_affine(len(faces))), np.float64)
         return batch_inference.softmax(logits / self.temperature if self.softmax == "inside" else logits)

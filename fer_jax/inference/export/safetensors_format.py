@@ -1,4 +1,4 @@
-"""safetensors: the weights and their metadata, which fer_jax reads like any checkpoint."""
+"""Writes safetensors: weights and metadata, which fer_jax reads like any checkpoint."""
 
 import json
 import pathlib
@@ -17,12 +17,12 @@ PRECISIONS = ("float32", "float16")
 
 
 def write(program: Program, path: pathlib.Path, precision: str, calibration: np.ndarray | None) -> None:
-    """Writes the weights; 'float16' is the precision of the kernels."""
+    """Writes the weights; 'float16' applies to kernels."""
     export_weights(path, program.trained.variables, program.trained.metadata, precision)
 
 
 def load(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns the network with the weights of the file."""
+    """Loads the network with the weights in the file."""
     return Program(LoadedModel(path)).run
 
 

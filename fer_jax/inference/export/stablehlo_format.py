@@ -1,10 +1,10 @@
-"""StableHLO, for JAX without this project, in the form of `jax.export`.
+"""Writes StableHLO, for JAX without fer_jax, serialized by `jax.export`.
 
     exported = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
     probabilities = exported.call(faces)
 
-runs on CPU, GPU and TPU, on a batch of any size; the weights are inside. The metadata are in a JSON file
-beside it, of the same name with .json appended.
+runs on CPU, GPU, and TPU, for batches of any size; the file includes the weights. The metadata is in
+FILE.json.
 """
 
 import json
@@ -25,7 +25,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def write(program: Program, path: pathlib.Path, precision: str, calibration: np.ndarray | None) -> None:
-    """Writes the model; its products are float32 on GPUs and TPUs too, which round the factors by default."""
+    """Writes the model; products have full float32 precision, which is not the default on GPU and TPU."""
     (batch,) = export.symbolic_shape("N")
     faces = jax.ShapeDtypeStruct((batch, *program.trained.input_shape), program.dtype)
     with jax.default_matmul_precision("highest"):
@@ -34,7 +34,7 @@ def write(program: Program, path: pathlib.Path, precision: str, calibration: np.
 
 
 def load(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns the model compiled by JAX for its default device."""
+    """Loads the model in JAX for its default device."""
     call = jax.jit(export.deserialize(bytearray(path.read_bytes())).call)
     return lambda batch: np.asarray(call(batch))
 

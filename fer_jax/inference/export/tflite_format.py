@@ -1,8 +1,8 @@
-"""TensorFlow Lite, for LiteRT on phones and small computers.
+"""Writes TensorFlow Lite, for LiteRT on phones and small computers.
 
-The network is written as TensorFlow operations, which TensorFlow's own converter turns into a model. The
-metadata are files in a zip archive appended to the model, as TensorFlow Lite's tools have it: labels.txt and
-metadata.json. Runtimes ignore it; `unzip -p model.tflite labels.txt` reads it.
+The network is written as TensorFlow operations and converted by TensorFlow. The metadata is in a zip archive
+appended to the model, as TensorFlow Lite's tools expect: labels.txt and metadata.json. Runtimes ignore it;
+`unzip -p model.tflite labels.txt` reads it.
 """
 
 import json
@@ -30,7 +30,7 @@ _NAMES |= {"max": "maximum", "min": "minimum"}
 
 
 class _Graph:
-    """Calls TensorFlow; a handle is a tensor."""
+    """Calls TensorFlow; handles are tensors."""
 
     def __init__(self, tf: Any):
         self.tf = tf
@@ -59,7 +59,7 @@ class _Graph:
 
     def max_pool(self, x: Any, window: Window) -> Any:
         if any(map(any, window.pads)):
-            # Pixels mirrored at the edge lie in the same window as those they mirror.
+            # Mirrored pixels are in the same window as their originals.
             x = self.tf.pad(x, [(0, 0), *window.pads, (0, 0)], "SYMMETRIC")
         return self.tf.nn.max_pool2d(x, window.size, window.strides, "VALID")
 
@@ -78,7 +78,7 @@ class _Graph:
 
 
 def _tensorflow() -> Any:
-    """Imports TensorFlow, which takes seconds, and keeps it off the GPU."""
+    """Imports TensorFlow (slow), and hides the GPU from it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
@@ -89,8 +89,8 @@ def _tensorflow() -> Any:
 def write(program: Program, path: pathlib.Path, precision: str, calibration: np.ndarray | None) -> None:
     """Writes the model.
 
-    'float16' is the precision of the stored weights; 'int8' is a full-integer quantization of weights (a
-    scale per channel) and activations.
+    'float16' applies to stored weights; 'int8' is a full-integer quantization of weights (one scale per
+    channel) and activations.
     """
     tf = _tensorflow()
     shape = BATCH, *program.trained.input_shape
@@ -119,7 +119,7 @@ def write(program: Program, path: pathlib.Path, precision: str, calibration: np.
 
 
 def load(path: pathlib.Path) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns the model in LiteRT on the CPU."""
+    """Loads the model in LiteRT on the CPU."""
     interpreter = Interpreter(str(path), num_threads=os.cpu_count())
     (given,), (wanted,) = interpreter.get_input_details(), interpreter.get_output_details()
     size = None

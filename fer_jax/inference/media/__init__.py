@@ -6,4 +6,4 @@ COPY_ENDINGS = (".mp4", ".mkv")  # of annotated copies
 
 
 class VideoError(ValueError):
-    """A video that cannot be read to its end; the message names it."""
+    """A video that cannot be read completely; the message names it."""

@@ -1,4 +1,4 @@
-"""Finds the images and videos that the command line names."""
+"""Finds the images and videos named on the command line."""
 
 import collections
 import dataclasses
@@ -22,7 +22,7 @@ STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "tcp://", "u
 
 
 class InputError(ValueError):
-    """An input that does not exist, or in which there is no image or video."""
+    """An input that does not exist, or has no image or video."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Input:
     """A file to process.
 
     Attributes:
-      path: as it was reached; the source in results.
-      name: path below the folder that was named, or the file's own name: where an annotated copy goes.
-      is_video: whether it is read as a video; any other file is taken for an image.
-      address: of a camera or stream, as FFmpeg takes it; '' for a file.
-      device: FFmpeg's name for the system's cameras, if it is one.
+      path: path, and the source in results.
+      name: path relative to the given folder, or the file name; the name of an annotated copy.
+      is_video: whether it is read as a video; other files are read as images.
+      address: FFmpeg address of a camera or stream; '' for a file.
+      device: FFmpeg input device for a camera.
     """
 
     path: str
@@ -51,7 +51,7 @@ class Input:
         try:
             with Image.open(self.path, formats=ANIMATED_FORMATS) as image:
                 return getattr(image, "is_animated", False)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # told when it is read
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # reported when it is read
             return False
 
 
@@ -63,31 +63,31 @@ def camera(number: int) -> Input:
 
 
 def _stream(url: str) -> Input:
-    """Returns a stream, under a name without the user and password that its URL may have.
+    """Returns a stream, named without the user and password in its URL.
 
     Raises:
-      InputError: the URL is an image's.
+      InputError: the URL is an image.
     """
     parts = urllib.parse.urlsplit(url)
     if parts.path.lower().endswith(image_endings()):
-        raise InputError(f"{url} is an image: download it, and give the file")
+        raise InputError(f"{url} is an image: download it and give the file")
     path = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     return Input(path, os.path.basename(parts.path) or "stream", True, url)
 
 
 def find(words: Sequence[str], frames: bool = False) -> tuple[list[Input], collections.Counter[str]]:
-    """Finds the files that words name, each once, in the words' order and sorted within a folder.
+    """Finds input files, each once, in the given order and sorted within a folder.
 
     Args:
-      words: files, folders (searched at any depth for the usual endings, without hidden ones; links are
-        followed), patterns with *, ? or [...], where ** stands for folders at any depth, and URLs of streams.
+      words: files, folders (searched recursively for known extensions, following links, without hidden
+        files), glob patterns (** matches folders at any depth), and URLs of streams.
       frames: whether GIF and WebP files are read as videos.
 
     Returns:
-      The files, and how many others the folders hold, by their endings.
+      The inputs, and the number of skipped files by extension.
 
     Raises:
-      InputError: if a word names nothing.
+      InputError: a word matches nothing.
     """
     found, skipped = {}, collections.Counter()
     videos = VIDEO_ENDINGS + (ANIMATED_ENDINGS if frames else ())
@@ -121,12 +121,12 @@ def _find(path: str, word: str, skipped: collections.Counter[str]) -> Iterator[I
 
 
 def describe(skipped: collections.Counter[str]) -> str:
-    """Returns how many files were skipped, by their endings, to append to a message; '' if none was."""
+    """Describes skipped files by extension, to append to a message; '' if there are none."""
     return f"; skipped: {describe_endings(skipped)}" if skipped else ""
 
 
 def _below(folder: str, skipped: collections.Counter[str]) -> list[str]:
-    """Returns paths relative to the folder; each folder that links lead to is entered once."""
+    """Returns paths relative to the folder; follows links to each folder once."""
     found = []
     for parent, files in walk(folder, {folder_identity(folder, _refuse)}, _refuse):
         for name in files:

@@ -1,4 +1,4 @@
-"""Reads cameras and streams over the network: the latest frame each time, in constant memory."""
+"""Reads the latest frames of cameras and network streams, in constant memory."""
 
 import contextlib
 import signal
@@ -14,33 +14,32 @@ from tqdm import tqdm
 from fer_jax.inference.media import video
 from fer_jax.inference.media.inputs import Input
 
-_TIMEOUT = 10.0  # seconds without an answer, or without a frame, after which a connection is broken
-_LONGEST_WAIT = 30  # seconds between attempts to connect
-_POLL = 0.1  # seconds after which a request to stop is seen
+_TIMEOUT = 10.0  # seconds without a response or a frame until a connection counts as broken
+_LONGEST_WAIT = 30  # seconds between connection attempts
+_POLL = 0.1  # seconds between checks of the stop event
 
 
 def wait_before(attempt: int) -> float:
-    """Returns how many seconds to wait before an attempt to connect again, from 1."""
+    """Returns the seconds to wait before a reconnection attempt, counted from 1."""
     return min(2 ** (attempt - 1), _LONGEST_WAIT)
 
 
 def read_frames(one: Input, every_seconds: float | None, stop: threading.Event) -> Iterator[video.Frame]:
-    """Yields the latest frame of a camera or stream whenever the next one is asked for; others are dropped.
+    """Yields the latest frame of a camera or stream on each iteration, dropping others.
 
-    A connection that breaks is opened again, after a wait that grows to half a minute, until it is stopped; a
-    line on stderr says so. What has a known duration, such as a file behind a URL, is read to its end
-    without dropping frames, as `video.read_frames` does.
+    Reconnects after errors, with a delay that grows to half a minute, and logs it to stderr. Inputs with a
+    known duration, such as files behind a URL, are read completely, as by `video.read_frames`.
 
     Args:
       one: the camera or stream.
-      every_seconds: yields the first frame of each period of so many seconds only; None yields all.
-      stop: ends the frames when it is set.
+      every_seconds: yield only the first frame of each period of this length; None yields all.
+      stop: ends the iteration when set.
 
     Yields:
-      Frames, numbered with those that were dropped; their time is when they are taken, since the start.
+      Frames; numbers include dropped frames, and times are since the start.
 
     Raises:
-      VideoError: there is no frame when it is opened for the first time.
+      VideoError: the first connection gives no frame.
     """
     began, due, count, attempt = time.monotonic(), 0.0, 0, 0
     while not stop.is_set():
@@ -67,8 +66,8 @@ def read_frames(one: Input, every_seconds: float | None, stop: threading.Event) 
             return
         attempt += 1
         wait = wait_before(attempt)
-        tqdm.write(f"{one.path}: {connection.reason}; connecting again in {wait:g} s", file=sys.stderr)
-        # Not stop.wait, whose lock a signal handler that calls stop.set may find taken.
+        tqdm.write(f"{one.path}: {connection.reason}; reconnecting in {wait:g} s", file=sys.stderr)
+        # Not stop.wait, whose lock could block a signal handler that calls stop.set.
         until = time.monotonic() + wait
         while not stop.is_set() and time.monotonic() < until:
             time.sleep(_POLL)
@@ -80,7 +79,7 @@ def _read_file(one: Input, every_seconds: float | None, stop: threading.Event) -
             if stop.is_set():
                 return
             yield frame
-    except video.VideoError as error:  # which names an address that may hold a password
+    except video.VideoError as error:  # its message has the address, possibly with a password
         raise video.VideoError(str(error).replace(one.address, one.path)) from None
 
 
@@ -88,9 +87,9 @@ class _Connection:
     """Decodes a camera or stream in a thread, and keeps the latest frame.
 
     Attributes:
-      count: number of frames that were decoded.
-      has_duration: whether it turned out to be a file, of which no frame was decoded.
-      is_complete: whether the server said that it has sent all.
+      count: number of decoded frames.
+      has_duration: whether the stream is a file, which is not decoded here.
+      is_complete: whether the server announced the end.
       reason: why the frames ended.
     """
 
@@ -103,7 +102,7 @@ class _Connection:
         self._thread.start()
 
     def take(self, stop: threading.Event) -> tuple[int, Any] | None:
-        """Returns the latest frame and its number, waiting for the next if it was taken; None at the end."""
+        """Returns the latest frame and its number, waiting for a new one; None at the end."""
         with self._changed:
             while self._latest is None and not self._ended and not stop.is_set():
                 self._changed.wait(_POLL)
@@ -113,7 +112,7 @@ class _Connection:
         return None if stop.is_set() else latest
 
     def close(self) -> None:
-        """Ends the thread at its next frame; does not wait longer than it takes to notice."""
+        """Ends the thread at its next frame."""
         self._closed = True
         self._thread.join(_POLL)
 
@@ -123,7 +122,7 @@ class _Connection:
                 self._one.address, format=self._one.device, options=_options(self._one), timeout=_TIMEOUT
             ) as container:
                 stream = video.select_stream(container, self._one.path)
-                stream.thread_type = "SLICE"  # threads of whole frames would delay them
+                stream.thread_type = "SLICE"  # frame threads would add latency
                 if container.duration:
                     self.has_duration = True
                     return
@@ -134,11 +133,11 @@ class _Connection:
                         self._latest, self.count = (self.count, frame), self.count + 1
                         self._changed.notify()
             self.reason = "it ended"
-            # Over HTTP an end that was not announced is an error.
+            # Over HTTP an unannounced end is an error.
             self.is_complete = self._one.address.startswith("http")
         except video.VideoError as error:
             self._error = error
-        except (av.FFmpegError, ValueError) as error:  # the latter where FFmpeg has no such device
+        except (av.FFmpegError, ValueError) as error:  # ValueError if FFmpeg lacks the device
             self.reason = getattr(error, "strerror", None) or str(error)
         except Exception as error:
             self._error = error
@@ -150,14 +149,14 @@ class _Connection:
 
 def _options(one: Input) -> dict[str, str]:
     if one.device == "avfoundation":
-        return {"framerate": "30"}  # its own default is one that no camera has
-    # UDP loses packets, and is blocked by many routers.
+        return {"framerate": "30"}  # FFmpeg's default is supported by no camera
+    # UDP loses packets and is blocked by many routers.
     return {"rtsp_transport": "tcp"} if one.address.startswith("rtsp") else {}
 
 
 @contextlib.contextmanager
 def interrupt_sets(stop: threading.Event) -> Iterator[None]:
-    """Makes the first Ctrl-C within the context set an event; a second one interrupts as usual."""
+    """Makes the first Ctrl-C within the context set an event; a second one interrupts."""
 
     def handle(*_: Any) -> None:
         stop.set()

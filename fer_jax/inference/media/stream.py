@@ -1,4 +1,4 @@
-"""Streams detected frames from images and videos, and classifies their faces together in constant memory."""
+"""Streams frames from images and videos, and classifies their faces in batches, in constant memory."""
 
 import collections
 import dataclasses
@@ -18,9 +18,9 @@ from fer_jax.inference.structures import DetectedFrame, Face
 
 T = TypeVar("T")
 
-# Frames detected before the classifier has come to them; fewer if their images are kept.
+# Prefetched frames; fewer if they keep their images.
 AHEAD, AHEAD_WITH_IMAGES = 16, 4
-_MAX_WAITING = 1024  # frames that wait for enough faces to fill a batch
+_MAX_WAITING = 1024  # frames that wait for a full batch of faces
 _MAX_HELD = 200_000_000  # bytes of images among them
 
 
@@ -33,21 +33,21 @@ def detect(
     start: int = 0,
     stop: threading.Event | None = None,
 ) -> Generator[DetectedFrame, None, None]:
-    """Yields the frames of files with their faces; a file that cannot be read gives a frame with its error.
+    """Yields the frames of inputs with their faces; an unreadable file yields a frame with the error.
 
     Args:
-      inputs: the files.
+      inputs: the inputs.
       predictor: detects the faces.
-      every_seconds: yields one frame of a video per so many seconds; None yields all.
+      every_seconds: interval between frames of a video; None yields all.
       keep_images: whether frames keep their images.
-      start: frame number to begin the first file at.
-      stop: ends the frames of a camera or stream when it is set.
+      start: first frame number of the first file.
+      stop: ends a camera or stream when set.
     """
     for one in inputs:
         known = {"source": one.path} | ({} if keep_images else {"image": None})
         try:
             if one.is_video:
-                from fer_jax.inference.media import live, video  # whose libraries images need not wait for
+                from fer_jax.inference.media import live, video  # slow to import, and not needed for images
 
                 if one.address:
                     frames = live.read_frames(one, every_seconds, stop or threading.Event())
@@ -76,8 +76,8 @@ def classify(
     Args:
       frames: from `detect`.
       predictor: classifies the faces, in its largest batches.
-      tracker: tracks the faces of a video; it is cleared at the end of each file.
-      max_waiting: frames that may wait for a batch to fill; 1 classifies each at once.
+      tracker: tracks the faces of a video; cleared at the end of each file.
+      max_waiting: number of frames that may wait for a full batch; 1 classifies each immediately.
     """
     waiting: list[DetectedFrame] = []
     found = held = 0
@@ -98,7 +98,7 @@ def classify(
 
 
 def ahead(items: Generator[T, None, None], count: int = AHEAD) -> Iterator[T]:
-    """Yields the items, of which a thread prepares the next `count`; what they raise is raised here."""
+    """Yields items, prefetching `count` of them in a thread; re-raises its exceptions."""
     end: Any = object()
     with ThreadPoolExecutor(1) as thread:
         waiting = collections.deque(thread.submit(next, items, end) for _ in range(count))

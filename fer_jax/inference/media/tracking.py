@@ -1,4 +1,4 @@
-"""Tracks the faces of a video, and smooths their probabilities over time."""
+"""Tracks faces in a video and smooths their probabilities over time."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ import numpy as np
 
 from fer_jax.inference.structures import Box, Face
 
-_MIN_OVERLAP = 0.25  # intersection over union of a face's boxes in successive frames
-_MAX_GAP = 1.0  # seconds for which a face may be out of sight and keep its track ID
-_TIME_CONSTANT = 0.5  # seconds after which an observation weighs 1 / e
+_MIN_OVERLAP = 0.25  # minimum intersection over union of boxes in successive frames
+_MAX_GAP = 1.0  # seconds after which an unseen face loses its track ID
+_TIME_CONSTANT = 0.5  # seconds until the weight of an observation decays to 1 / e
 
 
 @dataclasses.dataclass
@@ -37,16 +37,15 @@ class Track:
 class Tracker:
     """Assigns track IDs to the faces of a video and smooths their probabilities.
 
-    Faces are matched to tracks so that the sum of the boxes' intersections over union is greatest (Hungarian
-    algorithm, as in SORT, Bewley et al. 2016, arXiv:1602.00763, without its motion model); a face that
-    overlaps with no track begins a new one.
+    Matches faces to tracks by maximizing the sum of the intersections over union (Hungarian algorithm, as in
+    SORT, Bewley et al. 2016, arXiv:1602.00763, without its motion model); unmatched faces start new tracks.
     """
 
     def __init__(self):
         self.clear()
 
     def clear(self) -> None:
-        """Forgets all tracks; IDs begin at 1 again."""
+        """Removes all tracks; IDs restart at 1."""
         self._tracks: list[Track] = []
         self._count = 0
 
@@ -54,8 +53,8 @@ class Tracker:
         """Returns the track of each face of the next frame.
 
         Args:
-          faces: of the frame.
-          seconds: time at which the frame is shown; not before the previous frame's.
+          faces: faces in the frame.
+          seconds: time of the frame, not before the previous one.
         """
         self._tracks = [track for track in self._tracks if seconds - track.seconds <= _MAX_GAP]
         known = self._match([face.box for face in faces])
@@ -77,9 +76,9 @@ class Tracker:
         if not (self._tracks and boxes):
             return {}
         overlaps = np.array([[box.overlap(track.box) for track in self._tracks] for box in boxes])
-        # Set to 0, so that a pair that overlaps too little cannot displace a better match.
+        # Set to 0, so that insufficient overlaps cannot displace a better match.
         overlaps[overlaps < _MIN_OVERLAP] = 0
-        from scipy.optimize import linear_sum_assignment  # which images without tracks need not wait for
+        from scipy.optimize import linear_sum_assignment  # slow to import, and not needed for images
 
         rows, columns = linear_sum_assignment(overlaps, maximize=True)
         pairs = zip(rows.tolist(), columns.tolist(), strict=True)
@@ -92,7 +91,7 @@ class Tracker:
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> "Tracker":
-        """Returns a tracker that continues from a `state`."""
+        """Returns a tracker with a state from `state`."""
         tracker = cls()
         tracker._count = state["count"]
         for fields in state["tracks"]:

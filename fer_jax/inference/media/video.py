@@ -1,4 +1,4 @@
-"""Reads the frames of videos, and writes annotated copies that keep the sound."""
+"""Reads video frames, and writes annotated copies with sound."""
 
 import contextlib
 import dataclasses
@@ -19,10 +19,10 @@ from PIL import Image, ImageSequence
 from fer_jax import io_utils
 from fer_jax.inference.media import COPY_ENDINGS, VideoError
 
-# Audio codecs that an MP4 file may hold; with another one the copy is a Matroska file.
+# Audio codecs for MP4; with others the copy is a Matroska file.
 _MP4_SOUND = {"aac", "mp3", "ac3", "eac3", "opus", "alac", "flac"}
-_DEFAULT_RATE = 25.0  # frames per second, if a file does not say
-_MAX_MISSING = 1.0  # seconds by which the frames may end before the sound does
+_DEFAULT_RATE = 25.0  # frames per second, if unknown
+_MAX_MISSING = 1.0  # seconds by which the frames may end before the sound
 _CLOCK = fractions.Fraction(1, 90_000)  # of copies, in seconds
 _QUALITY = "20"  # x264's constant rate factor: visually near the original
 
@@ -33,7 +33,7 @@ class Frame:
 
     Attributes:
       number: frame number, from 0.
-      seconds: time at which it is shown.
+      seconds: time of the frame.
       image: uint8 [H, W, 3], RGB, upright.
     """
 
@@ -45,19 +45,19 @@ class Frame:
 def read_frames(
     source: os.PathLike | str | BinaryIO, every_seconds: float | None = None, start: int = 0
 ) -> Iterator[Frame]:
-    """Yields the frames of a video, in memory that does not grow with its length.
+    """Yields the frames of a video, in constant memory.
 
     Args:
-      source: path, or a file opened for reading in binary.
-      every_seconds: yields the first frame of each period of so many seconds only; None yields all.
+      source: path or binary file.
+      every_seconds: yield only the first frame of each period of this length; None yields all.
       start: number of the first frame to yield.
 
     Raises:
-      VideoError: if it is no video, or is damaged; raised after the frames before the damage.
+      VideoError: the source is not a video, or is damaged; raised after the frames before the damage.
     """
     name, due, ended = _name(source), 0.0, None
     with _open(source) as (container, stream):
-        # Times are rounded to the stream's clock: a frame may be early by a tenth of its duration.
+        # Times are rounded to the stream's clock, so frames may be early by a tenth of their duration.
         grace = 0.1 / _rate(stream)
         for number, (seconds, frame) in enumerate(_decode(container, stream)):
             ended = max(seconds, frame.time or 0)  # in Matroska the duration counts from the clock's 0
@@ -69,10 +69,10 @@ def read_frames(
                 yield Frame(number, seconds, upright(frame))
         promised = _duration(container, stream)
     if ended is None:
-        raise VideoError(f"{name} holds no frame that can be decoded: expected a whole video file")
+        raise VideoError(f"{name} has no decodable frame: expected a complete video file")
     if promised - ended > max(_MAX_MISSING, 0.1 * promised):
         raise VideoError(
-            f"{name} ends after {ended:.1f} of {promised:.1f} seconds: expected a whole video file"
+            f"{name} ends after {ended:.1f} of {promised:.1f} seconds: expected a complete video file"
         )
 
 
@@ -81,10 +81,10 @@ def _open(source: Any) -> Iterator[tuple[Any, Any]]:
     """Yields the container and its video stream.
 
     Raises:
-      VideoError: if there is no such stream, its codec is unknown, or what is done with it fails.
+      VideoError: there is no video stream, its codec is unknown, or decoding fails in the context.
     """
     name, file = _name(source), source if hasattr(source, "read") else os.fspath(source)
-    if name.lower().endswith(".webp"):  # whose animations FFmpeg does not read
+    if name.lower().endswith(".webp"):  # FFmpeg does not support animated WebP
         file = _to_apng(file)
     with _explaining(name), av.open(file, metadata_errors="replace") as container:
         stream = select_stream(container, name)
@@ -96,20 +96,20 @@ def select_stream(container: Any, name: str) -> Any:
     """Returns the video stream of an open container.
 
     Raises:
-      VideoError: if there is none, or its codec is unknown.
+      VideoError: there is none, or its codec is unknown.
     """
-    # A song's cover is a video stream, too.
+    # Cover art is a video stream, too.
     covers = Disposition.attached_pic
     stream = next((one for one in container.streams.video if not one.disposition & covers), None)
     if stream is None:
-        raise VideoError(f"{name} holds no video: expected a file with a video stream")
+        raise VideoError(f"{name} has no video stream")
     if stream.codec_context is None:
         raise VideoError(f"{name} has an unknown video codec: convert it to H.264")
     return stream
 
 
 def _to_apng(webp: str | BinaryIO) -> io.BytesIO:
-    """Returns a WebP file as an animated PNG, with the same frames and times."""
+    """Converts a WebP file to animated PNG, with the same frames and times."""
     file = io.BytesIO()
     try:
         with Image.open(webp, formats=("WEBP",)) as image:
@@ -118,7 +118,7 @@ def _to_apng(webp: str | BinaryIO) -> io.BytesIO:
             rest = {"append_images": frames[1:], "duration": durations} if frames[1:] else {}
             frames[0].save(file, "PNG", save_all=True, compress_level=1, **rest)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise VideoError(f"{_name(webp)} cannot be decoded ({error}): expected a whole file") from error
+        raise VideoError(f"{_name(webp)} cannot be decoded ({error}): expected a complete file") from error
     file.seek(0)
     return file
 
@@ -128,12 +128,12 @@ def _name(source: Any) -> str:
 
 
 class Header(NamedTuple):
-    """What the header of a video says.
+    """The header of a video.
 
     Attributes:
       size: (width, height) in pixels.
       seconds: duration; 0 if unknown.
-      frames: about how many frames `read_frames` yields; None if unknown.
+      frames: approximate number of frames from `read_frames`; None if unknown.
     """
 
     size: tuple[int, int]
@@ -142,14 +142,14 @@ class Header(NamedTuple):
 
 
 def read_header(source: os.PathLike | str | BinaryIO, every_seconds: float | None = None) -> Header:
-    """Reads the header of a video; the frames may still turn out to be damaged.
+    """Reads the header of a video, without decoding frames.
 
     Args:
-      source: as for `read_frames`.
-      every_seconds: as for `read_frames`.
+      source: as in `read_frames`.
+      every_seconds: as in `read_frames`.
 
     Raises:
-      VideoError: if it is no video.
+      VideoError: the source is not a video.
     """
     with _open(source) as (container, stream):
         seconds = _duration(container, stream)
@@ -159,12 +159,12 @@ def read_header(source: os.PathLike | str | BinaryIO, every_seconds: float | Non
 
 
 class Copy(NamedTuple):
-    """A copy of a video that is being written.
+    """A copy of a video while it is written.
 
     Attributes:
-      path: where it appears.
-      write: adds a frame uint8 [H, W, 3], of the same size each time, shown at so many seconds; an odd last
-        row or column is cut off.
+      path: final path.
+      write: adds a frame uint8 [H, W, 3], always of the same size, at a time in seconds; crops odd last rows
+        and columns.
     """
 
     path: Path
@@ -173,17 +173,17 @@ class Copy(NamedTuple):
 
 @contextlib.contextmanager
 def copy_video(original: os.PathLike | str, folder: Path, name: str) -> Iterator[Copy]:
-    """Opens a copy of a video for annotated frames, with its timestamps and its sound.
+    """Opens a copy of a video for annotated frames, with the original timestamps and sound.
 
-    The file appears under its name when the context ends without an error.
+    The file is renamed to its final path when the context ends without an error.
 
     Args:
-      original: path of the video that is copied.
-      folder: of the copy.
-      name: of the copy, without its ending, which depends on the audio codec: .mp4 or .mkv.
+      original: path of the original.
+      folder: folder of the copy.
+      name: name of the copy without extension, which is .mp4 or .mkv depending on the audio codec.
 
     Raises:
-      VideoError: if the original cannot be read.
+      VideoError: the original cannot be read.
     """
     with _open(original) as (source, frames):
         sound = next((one for one in source.streams.audio if one.codec_context), None)
@@ -222,23 +222,23 @@ def copy_video(original: os.PathLike | str, folder: Path, name: str) -> Iterator
 
 @contextlib.contextmanager
 def encode(file: BinaryIO, rate: float) -> Iterator[Callable[[np.ndarray, float], None]]:
-    """Opens an MP4 video without sound; yields what adds a frame, as `Copy.write`.
+    """Opens an MP4 video without sound; yields a function that adds a frame, as `Copy.write`.
 
     Args:
-      file: opened for writing in binary, such as an io.BytesIO; complete when the context ends, and empty if
-        there was no frame.
-      rate: average number of frames per second.
+      file: binary file for writing, such as an io.BytesIO; complete when the context ends, and empty without
+        frames.
+      rate: average frames per second.
     """
     with av.open(file, "w", format="mp4") as container:
         video = _add_video(container, rate)
         yield lambda image, seconds: _write_frame(container, video, image, seconds)
-        if video.codec_context.is_open:  # at least one frame
+        if video.codec_context.is_open:  # if there were frames
             container.mux(video.encode(None))
 
 
 @contextlib.contextmanager
 def record(folder: Path, name: str) -> Iterator[Copy]:
-    """Opens an annotated video without an original, as of a camera, and without sound; as `copy_video`."""
+    """Opens an annotated video without an original, such as for a camera; as `copy_video`."""
     path = folder / f"{name}{COPY_ENDINGS[0]}"
     partial = io_utils.partial(path)
     try:
@@ -268,33 +268,33 @@ def _write_frame(container: Any, stream: Any, image: np.ndarray, seconds: float)
 
 
 def _rate(stream: Any) -> float:
-    """Returns the average number of frames per second."""
+    """Returns the average frames per second."""
     return float(stream.average_rate or _DEFAULT_RATE)
 
 
 def _duration(container: Any, stream: Any) -> float:
-    """Returns the duration in seconds by the file's header; 0 if it does not say."""
+    """Returns the duration in seconds from the header, 0 if unknown."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
     return (container.duration or 0) / av.time_base
 
 
 def _decode(container: Any, stream: Any) -> Iterator[tuple[float, Any]]:
-    """Yields frames with the times in seconds at which they are shown, the first at 0."""
+    """Yields frames with their times in seconds, from 0."""
     first: Any = None
     period = 1 / _rate(stream)
     last = -period
     for frame in container.decode(stream):
         if frame.time is not None:
             first = frame.time if first is None else first
-        # A frame without a time, or with that of the one before it (AVI's last), is shown one period later.
+        # A frame without a new time, such as the last of an AVI, is one period later.
         known = frame.time is not None and frame.time - first > last
         last = frame.time - first if known else last + period
         yield last, frame
 
 
 def upright(frame: Any) -> np.ndarray:
-    """Returns the frame as RGB, rotated by the file's display matrix, as players show it."""
+    """Returns the frame as RGB, rotated by its display matrix."""
     image = frame.to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))
 
@@ -304,10 +304,10 @@ def _explaining(name: Any) -> Iterator[None]:
     try:
         yield
     except av.FFmpegError as error:
-        if error.errno == errno.ENOSPC:  # of a copy
+        if error.errno == errno.ENOSPC:  # when writing a copy
             raise
         if isinstance(error, FileNotFoundError | PermissionError):
             raise VideoError(f"{name} cannot be opened: {error.strerror}") from error
         raise VideoError(
-            f"{name} cannot be decoded ({error.strerror}): expected a whole video file"
+            f"{name} cannot be decoded ({error.strerror}): expected a complete video file"
         ) from error

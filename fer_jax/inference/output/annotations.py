@@ -1,4 +1,4 @@
-"""Copies of images and videos with boxes and labels drawn in."""
+"""Writes copies of images and videos with boxes and labels."""
 
 import contextlib
 import os
@@ -22,16 +22,16 @@ _IMAGE_ENDING = ".jpg"
 
 
 class AnnotationError(ValueError):
-    """Copies that cannot be written where they were wanted."""
+    """Copies that cannot be written to the given folder."""
 
 
 class Annotations(contextlib.AbstractContextManager):
-    """Writes annotated copies into a folder, one file at a time.
+    """Writes annotated copies to a folder, one file at a time.
 
-    A context manager; the copy of a video that is incomplete when the context ends does not appear.
+    A context manager; incomplete copies of videos are removed at its end.
 
     Attributes:
-      folder: of the copies.
+      folder: folder of the copies.
     """
 
     def __init__(self, folder: Path, inputs: Sequence[Input]):
@@ -39,15 +39,15 @@ class Annotations(contextlib.AbstractContextManager):
 
         Args:
           folder: an existing folder.
-          inputs: all files that may be annotated.
+          inputs: all inputs.
 
         Raises:
-          AnnotationError: if a copy would overwrite an original.
+          AnnotationError: a copy would overwrite an original or a recording.
         """
         self.folder, self._names = folder, _name_copies(inputs)
         self._live = {one.path for one in inputs if one.address}
         for one in inputs:
-            # Which cannot be made again, as a copy can.
+            # Recordings cannot be recreated, unlike copies.
             recording = folder / f"{self._names[one.path]}{COPY_ENDINGS[0]}"
             if one.address and recording.exists():
                 raise AnnotationError(f"{recording} exists: move it, or give another folder for --annotate")
@@ -64,15 +64,15 @@ class Annotations(contextlib.AbstractContextManager):
         self._copy: video.Copy | None = None
 
     def add(self, frame: DetectedFrame, faces: Sequence[Face], tracks: Sequence[Track]) -> None:
-        """Annotates an image or the next frame of a video; at a file's end its copy appears under its name.
+        """Annotates an image or the next frame of a video; finishes the copy at the end of a file.
 
         Args:
-          frame: with its image, or the end of a file.
-          faces: of the frame.
-          tracks: of the faces in a video: their IDs and smoothed emotions are drawn.
+          frame: frame with its image, or the end of a file.
+          faces: faces in the frame.
+          tracks: tracks of the faces in a video, whose IDs and smoothed emotions are drawn.
 
         Raises:
-          OSError, VideoError: if the copy cannot be written.
+          OSError, VideoError: the copy cannot be written.
         """
         if frame.size:
             drawn = drawing.draw_tracks(frame.image, faces, tracks)
@@ -102,7 +102,7 @@ class Annotations(contextlib.AbstractContextManager):
 
 
 def _name_copies(inputs: Sequence[Input]) -> dict[str, str]:
-    """Returns the copy's name without its ending for each path: the original's, below the folder it is in."""
+    """Returns the name of each copy by path, without extension."""
     taken, names = set(), {}
     for one in inputs:
         stem = name = os.path.splitext(one.name)[0]

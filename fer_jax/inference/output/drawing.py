@@ -1,4 +1,4 @@
-"""Draws detected faces onto an image: boxes, and labels that are readable at any size."""
+"""Draws boxes and labels of faces onto images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from fer_jax.data.decoding import to_rgb
 from fer_jax.inference.media.tracking import Track
 from fer_jax.inference.structures import Box, Face
 
-# Distinguishable with color blindness (after Okabe and Ito 2008), and visible on light and dark pages.
+# Distinguishable with color blindness (after Okabe and Ito 2008), on light and dark backgrounds.
 COLORS = {
     "angry": "#d55e00",
     "disgust": "#009e73",
@@ -24,15 +24,15 @@ COLORS = {
 UNSURE_COLOR = "#ffffff"
 _DARK = "#101418"
 
-_MIN_TEXT = 10  # pixels; smaller letters run together
-# Text height over the image's longer side: small in a crowd, larger for a face that fills the image.
+_MIN_TEXT = 10  # pixels; smaller text is illegible
+# Text height relative to the longer image side: between these, by the width of the face.
 _MIN_SHARE, _MAX_SHARE = 1 / 50, 1 / 26
-_FACE_SHARE = 0.17  # of the face's width, between these
-_DASH = 5  # length of an unsure box's dashes in line widths, if the box is not small
+_FACE_SHARE = 0.17  # of the face width
+_DASH = 5  # length of the dashes of unsure boxes, in line widths
 
 
 def draw_tracks(image: np.ndarray, faces: Sequence[Face], tracks: Sequence[Track] = ()) -> np.ndarray:
-    """As `draw`, with the track IDs and smoothed emotions of faces that have tracks."""
+    """Draws faces as `draw`, with the track IDs and smoothed emotions of tracked faces."""
     if not tracks:
         return draw(image, faces)
     smooth = [track.smooth(face) for face, track in zip(faces, tracks, strict=True)]
@@ -42,13 +42,13 @@ def draw_tracks(image: np.ndarray, faces: Sequence[Face], tracks: Sequence[Track
 def draw(image: np.ndarray, faces: Sequence[Face], numbers: Sequence[int] | None = None) -> np.ndarray:
     """Returns a copy of the image with a box and a label for each face.
 
-    A box has the color of its emotion, and the label the name, so that colors are not needed. If the network
-    is unsure, the box is white and dashed, and the label says so.
+    Boxes have the color of the emotion, and labels its name. If the network is unsure, the box is white and
+    dashed, and the label says so.
 
     Args:
       image: uint8 [H, W] or [H, W, 3].
-      faces: of the image.
-      numbers: of the faces, such as track IDs; None counts several from 1.
+      faces: faces in the image.
+      numbers: numbers of the faces, such as track IDs; None numbers several faces from 1.
 
     Returns:
       uint8 [H, W, 3].
@@ -60,7 +60,7 @@ def draw(image: np.ndarray, faces: Sequence[Face], numbers: Sequence[int] | None
     places = [_inside(face.box, *drawn.size) for face in faces]
     for face, place in zip(faces, places, strict=True):
         _draw_box(canvas, face, place, max(1, round(max(drawn.size) / 250)))
-    # After all boxes, so that none crosses a label.
+    # After all boxes, so that no box crosses a label.
     for i, (face, place) in enumerate(zip(faces, places, strict=True)):
         texts = [f"{numbers[i]}: {text}" if numbers else text for text in _texts(face)]
         others = places[:i] + places[i + 1 :]
@@ -69,7 +69,7 @@ def draw(image: np.ndarray, faces: Sequence[Face], numbers: Sequence[int] | None
 
 
 def _texts(face: Face) -> list[str]:
-    """Returns the texts that a label may have, longest first."""
+    """Returns the possible texts of a label, longest first."""
     name, percent = face.emotion, f"{100 * face.confidence:.0f} %"
     if face.unsure:
         return [f"Unsure: {name}? {percent}", f"Unsure: {name}?", "Unsure"]
@@ -81,17 +81,17 @@ def _fill(face: Face) -> str:
 
 
 def _inside(box: Box, width: int, height: int) -> Box:
-    """Returns the part of a box in the image, at least one pixel; its edges are its last row and column."""
+    """Clips a box to the image, to at least one pixel; edges are inclusive."""
     left, top = min(max(box.left, 0), width - 1), min(max(box.top, 0), height - 1)
     right, bottom = min(max(box.edges[2], left + 1), width), min(max(box.edges[3], top + 1), height)
     return Box(left, top, right - 1 - left, bottom - 1 - top)
 
 
 def _draw_box(canvas: ImageDraw.ImageDraw, face: Face, place: Box, width: int) -> None:
-    """Draws a line of `width` pixels on a darker one, inwards from the edge."""
+    """Draws a line of `width` pixels on a darker one, inside the edge."""
     left, top, right, bottom = map(round, place.edges)
     canvas.rectangle((left, top, right, bottom), outline=_DARK, width=width + 2)
-    # A small box has no room for two lines.
+    # A small box has a single line.
     inset = 1 if min(right - left, bottom - top) > 4 * width else 0
     left, top, right, bottom = left + inset, top + inset, right - inset, bottom - inset
     if not face.unsure:
@@ -108,7 +108,7 @@ def _draw_box(canvas: ImageDraw.ImageDraw, face: Face, place: Box, width: int) -
 
 
 def _draw_label(canvas: ImageDraw.ImageDraw, texts: list[str], fill: str, face: Box, taken: list[Box]) -> Box:
-    """Writes a face's label where it hides the least of what is taken; returns its place."""
+    """Draws a label where it covers the least of `taken`; returns its box."""
     longer = max(canvas.im.size)
     size = np.clip(_FACE_SHARE * face.width, _MIN_SHARE * longer, _MAX_SHARE * longer)
     font: Any = ImageFont.load_default(max(_MIN_TEXT, round(size)))
@@ -116,7 +116,7 @@ def _draw_label(canvas: ImageDraw.ImageDraw, texts: list[str], fill: str, face: 
     widths = [canvas.textlength(text, font) + 2 * pad for text in texts]
     fitting = [i for i, width in enumerate(widths) if width <= canvas.im.size[0]] or [len(texts) - 1]
     height = font.size + 2 * pad
-    # Of those that hide equally much, min takes the first: the longest text, above the face.
+    # In a tie, min selects the first: the longest text, above the face.
     found = {i: _find_place(canvas.im.size, face, widths[i], height, taken) for i in fitting}
     best = min(found, key=lambda i: _hidden(found[i], taken))
     place = found[best]
@@ -126,7 +126,7 @@ def _draw_label(canvas: ImageDraw.ImageDraw, texts: list[str], fill: str, face: 
 
 
 def _find_place(size: tuple[int, int], face: Box, width: float, height: float, taken: list[Box]) -> Box:
-    """Returns the place in the image above the face, below it or over its edges that hides the least."""
+    """Returns the box above, below, or over the edges of the face that covers the least of `taken`."""
     left, top, right, bottom = face.edges
     places = [
         Box(max(0, min(x, size[0] - 1 - width)), y, width, height)
@@ -138,12 +138,12 @@ def _find_place(size: tuple[int, int], face: Box, width: float, height: float, t
 
 
 def _hidden(place: Box, taken: list[Box]) -> float:
-    """Returns how much of what is taken a place hides, in pixels."""
+    """Returns the area of `taken` that a box covers, in pixels."""
     return sum(place.intersection(other) for other in taken)
 
 
 def _ink(fill: str) -> str:
-    """Returns white or near black, whichever contrasts more (WCAG 2's relative luminance)."""
+    """Returns white or near black, whichever has more contrast (WCAG 2 relative luminance)."""
     levels = np.array([int(fill[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     linear = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
     return _DARK if linear @ (0.2126, 0.7152, 0.0722) > 0.18 else "#ffffff"

@@ -1,4 +1,5 @@
-"""Predictions as a table: a row per face, per image or frame without one, and per unreadable file."""
+"""Writes predictions to tables: a row per face, per image or frame without a face, and per unreadable "
+"file."""
 
 import collections
 import csv
@@ -23,19 +24,19 @@ class TableError(ValueError):
 
 
 def columns(emotions: Sequence[str]) -> list[str]:
-    """Returns the names of the columns, in the order of a CSV file."""
+    """Returns the column names of a CSV file."""
     place = "source frame seconds status face track left top width height detection_score".split()
     answer = "emotion confidence unsure smoothed_emotion smoothed_confidence".split()
     return [*place, *answer, *(f"p_{name}" for name in emotions), "error"]
 
 
 def rows(frame: DetectedFrame, faces: Sequence[Face] = (), tracks: Sequence[Track] = ()) -> list[Row]:
-    """Returns the rows of a frame, without the columns that are empty; none for the end of a file.
+    """Returns the rows of a frame, without empty columns; [] for the end of a file.
 
     Args:
       frame: the image or frame, or the error of a file.
-      faces: its faces; they are numbered from 1, as in annotated copies.
-      tracks: of the faces, if it is a frame of a video.
+      faces: its faces, which are numbered from 1, as in annotated copies.
+      tracks: tracks of the faces in a video.
     """
     seconds = None if frame.seconds is None else round(frame.seconds, 3)
     place = {"source": frame.source, "frame": frame.frame, "seconds": seconds}
@@ -61,62 +62,64 @@ def _answer(face: Face) -> Row:
 def csv_line(values: Iterable[Any]) -> bytes:
     """Returns a line of a CSV file in UTF-8; None is an empty field."""
     text = io.StringIO()
-    csv.writer(text).writerow(values)  # with "\r\n" at its end, so that a field with either is quoted
+    csv.writer(text).writerow(values)  # the terminator "\r\n" makes it quote fields with either character
     return text.getvalue().removesuffix("\r\n").encode(errors="surrogateescape") + b"\n"
 
 
 def to_csv(found: Sequence[Mapping[str, Any]], emotions: Sequence[str]) -> bytes:
-    """Returns rows as a CSV file, with the columns that a row has a value for."""
+    """Returns rows as a CSV file, without empty columns."""
     used = [name for name in columns(emotions) if any(name in row for row in found)]
     return csv_line(used) + b"".join(csv_line(row.get(name) for name in used) for row in found)
 
 
 class Table:
-    """A file of rows that a stopped run can resume.
+    """A table that an interrupted run can resume.
 
-    Until `finish`, a file beside it, of the same name with .state appended, holds how far it is complete: up
-    to the last `mark`. A run that is stopped may leave rows after that, which `resume` cuts off.
+    Until `finish`, FILE.state stores the progress up to the last `mark`. An interrupted run may leave later
+    rows, which `resume` removes.
 
     Attributes:
-      path: of the file.
-      rows: how many rows it had when it was started or resumed.
+      path: path of the file.
+      rows: number of rows when started or resumed.
     """
 
     def __init__(self, path: os.PathLike | str, emotions: Sequence[str], made_by: dict[str, Any]):
-        """Names the file; `start` or `resume` begins to write.
+        """Prepares a table, which `start` or `resume` opens.
 
         Args:
-          path: ending in .csv or .jsonl.
+          path: file name ending in .csv or .jsonl.
           emotions: class names.
-          made_by: what the rows depend on, as JSON types: a table made by other settings is not resumed.
+          made_by: settings that the rows depend on, as JSON types; required to be equal when resuming.
 
         Raises:
-          TableError: if the path ends otherwise.
+          TableError: the path has another extension.
         """
         self.path, self._columns, self._made_by = Path(path), columns(emotions), made_by
         if self.path.suffix not in ENDINGS:
             raise TableError(f"--out {path}: expected a file ending in {' or '.join(ENDINGS)}")
         self._is_csv = self.path.suffix == ".csv"
         self._state = self.path.with_name(self.path.name + ".state")
-        # Bytes on the disk, and how many of these and of what waits a run can be resumed after.
+        # Bytes on disk, and the resumable bytes on disk and in the buffer.
         self._written = self._complete = self.rows = 0
         self._waiting: list[bytes] = []
         self._position: dict[str, Any] | None = None
 
     @property
     def finished(self) -> bool:
-        """Whether the file is there and complete, so that what made it is no longer known."""
+        """Whether the file exists and is complete, so that its settings are unknown."""
         return self.path.exists() and not self._state.exists()
 
     def start(self) -> None:
-        """Begins a new file.
+        """Creates a new file.
 
         Raises:
-          TableError: if the file exists.
-          OSError: if it cannot be written.
+          TableError: the file exists.
+          OSError: the file cannot be written.
         """
         if self.path.exists():
-            raise TableError(f"{self.path} exists: resume it with --resume, name another file, or remove it")
+            raise TableError(
+                f"{self.path} exists: add --resume to continue it, choose another file, or remove it"
+            )
         with io_utils.named_by("--out", self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch()
@@ -125,19 +128,19 @@ class Table:
             self.write([])
             try:
                 self.mark()
-            except OSError:  # a file without its state would be in the way of the next start
+            except OSError:  # a file without its state would block the next start
                 self.path.unlink()
                 raise
 
     def resume(self) -> tuple[set[str], dict[str, Any] | None]:
-        """Continues the file where it was left, or begins a new one if there is none.
+        """Continues an interrupted file, or creates a new one.
 
         Returns:
-          The sources that are done, and the position that was last given to `write`.
+          The finished sources, and the last position from `write`.
 
         Raises:
-          TableError: if the table was made by other settings, was changed since, or is not such a table.
-          OSError: if it cannot be written.
+          TableError: the table has other settings, was modified, or is not such a table.
+          OSError: the file cannot be written.
         """
         if not self.path.exists():
             self.start()
@@ -162,9 +165,9 @@ class Table:
             new = self._made_by
             names = [name for name in made_by | new if made_by.get(name) != new.get(name)]
             was, now = (", ".join(f"{name} {by.get(name)}" for name in names) for by in (made_by, new))
-            raise TableError(f"{self.path} was made with {was}; now it is {now}: name another file")
+            raise TableError(f"{self.path} was made with {was}; now it is {now}: choose another file")
         if self.path.stat().st_size < complete:
-            raise TableError(f"{self.path} was changed since it was written: it cannot be resumed")
+            raise TableError(f"{self.path} was modified, and cannot be resumed")
         with io_utils.named_by("--out", self.path):
             os.truncate(self.path, complete)
         self._written = self._complete = complete
@@ -172,13 +175,12 @@ class Table:
     def write(
         self, new: Iterable[Row], position: dict[str, Any] | None = None, resumable: bool = True
     ) -> None:
-        """Adds rows, which the next `mark` writes.
+        """Buffers rows for the next `mark`.
 
         Args:
           new: the rows.
-          position: what is needed to continue after them in the middle of a file, with its 'source'; None
-            between files.
-          resumable: whether a run can be resumed after them; if not, they are computed again.
+          position: state for resuming after them within a file, including its 'source'; None between files.
+          resumable: whether a run can resume after them; otherwise they are computed again.
         """
         for row in new:
             ordered = {name: row.get(name) for name in self._columns}
@@ -191,10 +193,10 @@ class Table:
             self._complete, self._position = self._written + sum(map(len, self._waiting)), position
 
     def mark(self) -> None:
-        """Writes the rows that wait, and how far the file is complete.
+        """Writes the buffered rows and the progress.
 
         Raises:
-          OSError: if that cannot be written; what was marked before stays.
+          OSError: the file cannot be written; earlier marks remain.
         """
         lines = b"".join(self._waiting)
         with open(self.path, "r+b") as file:
@@ -208,7 +210,7 @@ class Table:
         io_utils.write_atomically(self._state, json.dumps(state).encode())
 
     def finish(self) -> None:
-        """Writes the rows that wait and removes the state file: the table has all its rows."""
+        """Writes the buffered rows and removes the state file."""
         self.mark()
         self._state.unlink()
 
@@ -223,5 +225,5 @@ class Table:
                     yield line["source"]
         except (ValueError, LookupError, TypeError, csv.Error) as error:
             raise TableError(
-                f"{self.path} is not a table of fer-jax predict for this model's emotions: name another file"
+                f"{self.path} is no table of fer-jax predict for this model's emotions: choose another file"
             ) from error

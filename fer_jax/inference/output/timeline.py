@@ -1,4 +1,4 @@
-"""Emotions over time: the spans in which each face of a video shows an emotion, and a figure of them."""
+"""Collects and plots the emotions of tracked faces over time."""
 
 import collections
 import dataclasses
@@ -12,23 +12,23 @@ from fer_jax.inference.media.tracking import Track
 from fer_jax.inference.output.drawing import COLORS
 from fer_jax.inference.structures import DetectedFrame, Face
 
-_MAX_GAP = 1.0  # seconds between frames beyond which a face counts as out of sight
-_FIRST_STEP = 0.04  # seconds that a face is shown for which is seen in one frame only
-_MAX_TRACKS = 20  # in a figure, those seen longest
-UNSURE_ALPHA = 0.35  # of spans
+_MAX_GAP = 1.0  # seconds after which an unseen face counts as gone
+_FIRST_STEP = 0.04  # duration in seconds of a face in a single frame
+_MAX_TRACKS = 20  # longest tracks in a figure
+UNSURE_ALPHA = 0.35  # opacity of unsure spans
 
 
 @dataclasses.dataclass
 class Span:
-    """A time in which a face shows one emotion, smoothed as `Track` does.
+    """A time span in which a face has one emotion, smoothed as in `Track`.
 
     Attributes:
       source: path or name of the video.
       track: track ID of the face.
       emotion: the emotion.
-      unsure: whether the network is unsure of it.
-      start: of the span, in seconds.
-      end: of the span, in seconds.
+      unsure: whether the network is unsure.
+      start: start in seconds.
+      end: end in seconds.
     """
 
     source: str
@@ -43,22 +43,22 @@ class Timeline:
     """Collects the spans of videos, frame by frame.
 
     Attributes:
-      spans: of all tracks, in the order in which they begin.
+      spans: spans of all tracks, by start.
     """
 
     def __init__(self) -> None:
-        """Begins without spans."""
+        """Creates an empty timeline."""
         self.spans: list[Span] = []
-        # Of each track, by source and ID: its last span, when it was last seen, and the step before that.
+        # By source and track ID: the last span, the time last seen, and the previous step.
         self._last: dict[tuple[str, int], tuple[Span, float, float]] = {}
 
     def add(self, frame: DetectedFrame, faces: Sequence[Face], tracks: Sequence[Track]) -> None:
-        """Adds a frame of a video; an image, whose faces have no tracks, changes nothing.
+        """Adds a frame of a video; images, which have no tracks, are ignored.
 
         Args:
-          frame: with its source and time.
-          faces: of the frame.
-          tracks: of the faces.
+          frame: frame with its source and time.
+          faces: faces in the frame.
+          tracks: tracks of the faces.
         """
         for face, track in zip(faces, tracks, strict=True) if tracks else ():
             smooth, now, key = track.smooth(face), frame.seconds, (frame.source, track.number)
@@ -77,10 +77,10 @@ class Timeline:
         """Writes a figure with a line per track, colored by emotion; unsure spans are pale.
 
         Args:
-          path: ending in .png, .svg or .pdf.
+          path: file name ending in .png, .svg, or .pdf.
 
         Raises:
-          OSError: if it cannot be written.
+          OSError: the file cannot be written.
         """
         from matplotlib.patches import Patch
 
@@ -107,9 +107,7 @@ class Timeline:
             figure.legend(handles=patches, loc="outside upper center", ncols=len(patches), frameon=False)
         count = len({(one.source, one.track) for one in self.spans})
         if count > len(tracks):
-            axis.set_title(
-                f"The {len(tracks)} of {count} faces that are seen longest", loc="left", fontsize=10
-            )
+            axis.set_title(f"The longest {len(tracks)} of {count} tracks", loc="left", fontsize=10)
         elif not tracks:
             axis.set_title("No face found", loc="left", fontsize=10)
         figure.savefig(io_utils.partial(path), format=path.suffix[1:].lower(), dpi=150)
@@ -117,7 +115,7 @@ class Timeline:
 
 
 def longest(spans: Iterable[Span], count: int = _MAX_TRACKS) -> list[tuple[str, int]]:
-    """Returns source and track ID of the `count` tracks that are seen longest, in the order of their IDs."""
+    """Returns source and track ID of the `count` longest tracks, sorted by ID."""
     seconds: Any = collections.Counter()
     order = {}
     for one in spans:

@@ -1,4 +1,4 @@
-"""A window that shows live images."""
+"""Shows live images in a window."""
 
 from collections.abc import Callable
 
@@ -6,18 +6,18 @@ import numpy as np
 
 
 class WindowError(OSError):
-    """A window that cannot be opened on this machine."""
+    """A window that cannot be opened."""
 
 
 class Window:
-    """A window of Matplotlib, with whichever toolkit it finds."""
+    """A Matplotlib window, with any available toolkit."""
 
     def __init__(self, title: str, on_close: Callable[[], object]):
         """Opens the window.
 
         Args:
-          title: of the window.
-          on_close: called when the user closes it.
+          title: title of the window.
+          on_close: called when the user closes the window.
 
         Raises:
           WindowError: there is no display, or no toolkit.
@@ -28,9 +28,8 @@ class Window:
 
         if matplotlib.get_backend().lower() not in backend_registry.list_builtin(BackendFilter.INTERACTIVE):
             raise WindowError(
-                "--show: no window can be opened here, as there is no display or no toolkit for one (apt "
-                "install python3-tk, or pip install PyQt6); write a table with --out, or a video with "
-                "--annotate"
+                "--show: no window can be opened, because there is no display or GUI toolkit (apt install "
+                "python3-tk, or pip install PyQt6); write a table with --out, or a video with --annotate"
             )
         self._figure = plt.figure(title)
         self._figure.canvas.mpl_connect("close_event", lambda _: on_close())

@@ -1,4 +1,4 @@
-"""What surrounds every request: metrics, limits, and closing connections while the service drains."""
+"""ASGI middleware: metrics, limits, and closing connections while the service drains."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
 class Metrics:
-    """Prometheus metrics of one application; their help texts say what they count."""
+    """Prometheus metrics of an application."""
 
     def __init__(self):
         self.registry = CollectorRegistry()
@@ -34,15 +34,15 @@ class Metrics:
 
 @dataclasses.dataclass
 class Guard:
-    """ASGI middleware that counts and times requests, and bounds their bodies and their number.
+    """ASGI middleware that counts and times requests, and limits their size and number.
 
     Attributes:
-      app: the application that it wraps.
-      metrics: where it counts.
-      max_bytes: of a body, whatever its header declares; the reply to more is 413.
-      max_predictions: in progress, uploads included; the reply to more is 429.
-      is_draining: whether the server is shutting down, so that replies say `Connection: close`.
-      predictions: in progress.
+      app: the wrapped application.
+      metrics: the metrics.
+      max_bytes: maximum size of a request body; larger requests get status 413.
+      max_predictions: maximum number of concurrent predictions, including uploads; more get status 429.
+      is_draining: returns whether the server is shutting down; responses then have `Connection: close`.
+      predictions: current number of predictions.
     """
 
     app: ASGIApp
@@ -58,9 +58,9 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        # Strangers can make up any number of paths: they count as one.
+        # Unknown paths count as one, because clients can make up any number.
         path = scope["path"] if scope["path"] in _PATHS else "other"
-        status, started, app = 500, time.perf_counter(), self.app  # what escapes becomes a 500
+        status, started, app = 500, time.perf_counter(), self.app  # uncaught exceptions become a 500
 
         async def send_noted(message: Message) -> None:
             nonlocal status
@@ -68,7 +68,7 @@ class Guard:
                 status = message["status"]
                 if self.is_draining():
                     MutableHeaders(scope=message)["Connection"] = "close"
-            # Raised where uvicorn has answered a malformed body already, and said so in the log.
+            # Raised after uvicorn has answered and logged a malformed body.
             with contextlib.suppress(h11.LocalProtocolError):
                 await send(message)
 
@@ -93,6 +93,6 @@ class Guard:
                 left -= len(message.get("body", b""))
                 if left >= 0:
                     return message
-            raise HTTPException(413, f"the request has more than {self.max_bytes:,} bytes, the limit")
+            raise HTTPException(413, f"the request exceeds the limit of {self.max_bytes:,} bytes")
 
         return receive_limited

@@ -1,4 +1,4 @@
-"""The replies of the service, as OpenAPI describes them."""
+"""Defines the responses of the service for OpenAPI."""
 
 from pathlib import PurePath
 
@@ -12,7 +12,7 @@ from fer_jax.pretrained.registry import network_name
 
 
 class Problem(BaseModel):
-    """Says why there is no answer."""
+    """An error."""
 
     detail: str
 
@@ -24,7 +24,7 @@ class State(BaseModel):
 
 
 class Service(BaseModel):
-    """What the service is, and what each of its routes is for."""
+    """The service and its routes."""
 
     name: str
     version: str
@@ -33,7 +33,7 @@ class Service(BaseModel):
 
 
 class Box(BaseModel):
-    """The detector's box in pixels of the upright image; it may reach beyond the border."""
+    """A detector's box in pixels of the upright image; it may exceed the image."""
 
     left: float
     top: float
@@ -46,24 +46,28 @@ class Face(BaseModel):
 
     box: Box
     detection_score: float = Field(description="The detector's confidence, 0 to 1.")
-    emotion: str = Field(description="The most likely one.")
+    emotion: str = Field(description="The most likely emotion.")
     confidence: float = Field(description="Its probability, calibrated if the weights have a temperature.")
-    unsure: bool = Field(description="Whether the confidence is too low to trust.")
-    probabilities: dict[str, float] = Field(description="Most likely first if `top` asked for some of them.")
+    unsure: bool = Field(description="Whether the confidence is below `unsure_below` of the model.")
+    probabilities: dict[str, float] = Field(
+        description="Probability of each emotion, most likely first if `top` is given."
+    )
 
 
 class Image(BaseModel):
-    """An image's faces, or why it could not be used."""
+    """The faces in an image, or an error."""
 
-    source: str = Field(description="The file name that the image was sent under.")
-    width: int | None = Field(default=None, description="Of the upright image, in pixels; null if error.")
+    source: str = Field(description="File name of the upload.")
+    width: int | None = Field(
+        default=None, description="Width of the upright image in pixels; null if there is an error."
+    )
     height: int | None = None
-    faces: list[Face] = Field(default=[], description="Largest first; empty if the detector found none.")
+    faces: list[Face] = Field(default=[], description="Faces, largest first; empty if none was detected.")
     error: str | None = None
 
 
 class Predictions(BaseModel):
-    """One entry for each image, in the order they were sent."""
+    """An entry for each image, in the order of the upload."""
 
     images: list[Image]
 
@@ -74,11 +78,13 @@ class Evaluation(BaseModel):
     metric: str
     value: float
     split: str
-    selected: bool = Field(description="Whether this split chose the weights: the score is optimistic.")
+    selected: bool = Field(
+        description="Whether this split selected the weights, so that the score is optimistic."
+    )
 
 
 class Input(BaseModel):
-    """How a face becomes the network's input."""
+    """The preprocessing of faces."""
 
     side: int = Field(description="Pixels per side of a face's crop.")
     image_size: int = Field(description="Pixels per side of the network's input.")
@@ -88,18 +94,18 @@ class Input(BaseModel):
 
 
 class Model(BaseModel):
-    """The network behind the answers."""
+    """The network."""
 
     name: str = Field(description="The bundled network's name as --model takes it, else the architecture's.")
     weights: str = Field(description="Name of the weights file.")
-    version: str = Field(description="Of fer_jax.")
+    version: str = Field(description="Version of fer_jax.")
     emotions: list[str]
     parameters: int
     input: Input
-    temperature: float = Field(description="Divides the logits; 1 if none was fitted.")
+    temperature: float = Field(description="Divides the logits; 1 if the weights are not calibrated.")
     unsure_below: float
     evaluation: Evaluation | None
-    licence: str = Field(description="Of the weights.")
+    licence: str = Field(description="License of the weights.")
     intended_use: str
 
 
@@ -114,7 +120,7 @@ def describe_model(predictor: Predictor) -> Model:
         evaluation = Evaluation(**score, selected=selected)
     return Model(
         name=network_name(trained.source, metadata["model"]),
-        weights=PurePath(trained.source).name,  # without its folder, which is private
+        weights=PurePath(trained.source).name,  # without its folder, which may be private
         version=__version__,
         emotions=list(classifier.emotions),
         parameters=trained.parameters,
@@ -128,7 +134,7 @@ def describe_model(predictor: Predictor) -> Model:
 
 
 def describe_image(prediction: Prediction, top: int | None) -> Image:
-    """Returns an image's prediction with the `top` most likely emotions of each face, or with all."""
+    """Returns a prediction with the `top` most likely emotions of each face, or all."""
     image = Image(**prediction.to_dict())
     for face, found in zip(image.faces, prediction.faces, strict=True):
         if top:

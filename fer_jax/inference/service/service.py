@@ -1,8 +1,8 @@
-"""The HTTP service: images in, faces and emotions out as JSON.
+"""The HTTP service: predicts emotions in uploaded images.
 
-The event loop only moves bytes; a pool of threads decodes images, finds faces and classifies them. Only a 503
-is the service's own fault: the network is not compiled yet, or an accepted request was not done in time. How
-slowly a client may send or read is not limited here: that is the business of the reverse proxy in front.
+The event loop only transfers data; a thread pool decodes images, and detects and classifies faces. Status 503
+means that the network is not compiled yet, or that a request timed out. Slow clients are not limited here,
+but by the reverse proxy.
 """
 
 import asyncio
@@ -32,37 +32,37 @@ from fer_jax.inference.service import schemas
 from fer_jax.inference.service.middleware import RETRY, Guard, Metrics
 from fer_jax.inference.structures import DetectedFrame, Prediction
 
-_MOST_THREADS = 4  # each may hold one image, of up to 11 bytes a pixel while it is decoded
-_LARGE = 4_000_000  # pixels from which on an image's memory is returned to the system at once
+_MOST_THREADS = 4  # each holds up to one image, of 11 bytes per pixel while decoding
+_LARGE = 4_000_000  # pixels of images whose memory is returned to the system immediately
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.Problem, "description": text}
     for status, text in {
-        400: "The body is not a form that can be read, or has too many files.",
+        400: "The body is not a valid form, or has too many files.",
         413: "The body is too large.",
         415: "The content type is not multipart/form-data.",
-        422: "A parameter is out of range, no image can be used, or they show too many faces.",
-        429: "Too many predictions are in progress: try again after the seconds in Retry-After.",
-        503: "Not compiled yet, or not done in time: try again after the seconds in Retry-After.",
+        422: "A parameter is invalid, no image can be used, or there are too many faces.",
+        429: "Too many predictions are in progress: retry after the seconds in Retry-After.",
+        503: "Not ready, or timed out: retry after the seconds in Retry-After.",
     }.items()
 }
 
-MultiPartParser.spool_max_size = 0  # keeps uploads out of temporary files; `Limits.upload_bytes` bounds them
+MultiPartParser.spool_max_size = 0  # no temporary files; `Limits.upload_bytes` bounds memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Upper bounds of what a service accepts."""
+    """Limits of a service."""
 
-    upload_bytes: int = 20_000_000  # of a request's body
-    images: int = 16  # in a request
-    pixels: int = 25_000_000  # that an image may declare
-    faces: int = 256  # in a request
-    requests: int = 32  # predictions in progress, uploads included
-    timeout: float = 30.0  # seconds to answer a request that has arrived
+    upload_bytes: int = 20_000_000  # per request
+    images: int = 16  # per request
+    pixels: int = 25_000_000  # per image
+    faces: int = 256  # per request
+    requests: int = 32  # concurrent predictions, including uploads
+    timeout: float = 30.0  # seconds to answer a received request
 
 
 class _Workers:
-    """The threads behind the service, and a request's way through them."""
+    """The thread pool of the service."""
 
     def __init__(self, predictor: Predictor, limits: Limits, metrics: Metrics):
         self.status = "compiling"  # then "ready" or "failed"
@@ -70,29 +70,29 @@ class _Workers:
         self.pool = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1), "predictions")
 
     async def compile(self) -> None:
-        """Compiles the network for all batch sizes, and looks for faces once."""
+        """Compiles the network for all batch sizes, and runs the detector once."""
         try:
             await self._run(self._predictor.detector.detect, np.zeros((320, 320, 3), np.uint8))
             await self._run(self._predictor.classifier.engine.warm_up)
             self.status = "ready"
         except Exception:
-            logging.exception("the network cannot be run; the service never gets ready")
+            logging.exception("the network cannot run, so the service will not become ready")
             self.status = "failed"
 
     async def predict(
         self, uploads: Sequence[UploadFile], detect: bool, top: int | None
     ) -> list[schemas.Image]:
-        """Returns each image's faces with the `top` most likely emotions, or why it cannot be used.
+        """Returns the faces in each image with the `top` most likely emotions, or an error.
 
         Raises:
-          HTTPException: 422 for too many faces.
+          HTTPException: 422, there are too many faces.
         """
         names = [_printable(upload.filename) or f"image {i}" for i, upload in enumerate(uploads)]
         looks = [self._run(self._look, *one, detect) for one in zip(uploads, names, strict=True)]
         frames = await asyncio.gather(*looks)
         if (count := sum(len(frame.detections) for frame in frames)) > self._limits.faces:
-            limit = f"more than the limit of {self._limits.faces} a request"
-            raise HTTPException(422, f"the images show {count} faces, {limit}: send fewer")
+            limit = f"more than the limit of {self._limits.faces} per request"
+            raise HTTPException(422, f"the images have {count} faces, {limit}: send fewer")
         faces = await self._run(self._predictor.classify_frames, frames)
         return [
             schemas.Image(source=name, error=frame.error)
@@ -124,13 +124,13 @@ def create_app(
     allowed_hosts: Sequence[str] = ("*",),
     is_draining: Callable[[], bool] = lambda: False,
 ) -> FastAPI:
-    """Returns the service as an ASGI application, which compiles the network when it is started.
+    """Creates the service as an ASGI application, which compiles the network at startup.
 
     Args:
-      predictor: answers.
-      limits: upper bounds of what is accepted.
+      predictor: the predictor.
+      limits: limits on requests.
       allowed_hosts: values of the Host header; `*.example.org` allows all subdomains, `*` all hosts.
-      is_draining: whether the server is shutting down.
+      is_draining: returns whether the server is shutting down.
     """
     metrics, model = Metrics(), schemas.describe_model(predictor)
 
@@ -144,7 +144,7 @@ def create_app(
 
     app = FastAPI(
         title="fer_jax",
-        summary="Finds faces in images and classifies their emotions.",
+        summary="Detects faces in images and classifies their emotions.",
         description=licences.INTENDED_USE,
         version=__version__,
         lifespan=lifespan,
@@ -176,22 +176,28 @@ def create_app(
                 description="JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF, JPEG 2000 or PGM/PPM; the first frame.",
             ),
         ],
-        detect: Annotated[bool, Query(description="Find faces; false: each image is one face.")] = True,
+        detect: Annotated[
+            bool, Query(description="Whether to detect faces; if false, each image is one face.")
+        ] = True,
         top: Annotated[
             int | None,
-            Query(ge=1, le=len(model.emotions), description="Number of most likely emotions to return."),
+            Query(
+                ge=1,
+                le=len(model.emotions),
+                description="Number of emotions to return, most likely first; default: all.",
+            ),
         ] = None,
     ) -> schemas.Predictions:
-        """Finds the faces in images and classifies their emotions.
+        """Detects the faces in images and classifies their emotions.
 
-        An image that cannot be used has an `error` instead of faces; if none can be used, the reply is 422.
-        Nothing of a request is stored.
+        An image that cannot be used has an `error` instead of faces; if none can be used, the status is 422.
+        Requests are not stored.
         """
         try:
             async with asyncio.timeout(limits.timeout):
                 found = await workers.predict(images, detect, top)
         except TimeoutError as error:
-            raise HTTPException(503, f"not done within {limits.timeout:g} seconds", RETRY) from error
+            raise HTTPException(503, f"timed out after {limits.timeout:g} seconds", RETRY) from error
         errors = [image.error for image in found if image.error]
         if len(errors) == len(found):
             raise HTTPException(422, "; ".join(errors))
@@ -199,34 +205,37 @@ def create_app(
 
     @app.get("/")
     async def describe_service() -> schemas.Service:
-        """Says what this service is, and lists its routes."""
+        """Describes the service and lists its routes."""
         routes = {
             path: operation["description"].partition("\n")[0]
             for path, operations in app.openapi()["paths"].items()
             for operation in operations.values()
-        } | {"/docs": "Shows all routes.", "/openapi.json": "Describes all routes."}
+        } | {
+            "/docs": "Shows the documentation of all routes.",
+            "/openapi.json": "Returns the OpenAPI schema.",
+        }
         return schemas.Service(name=app.title, version=app.version, summary=str(app.summary), routes=routes)
 
     @app.get("/docs", include_in_schema=False, response_class=HTMLResponse)
     async def show_routes(request: Request) -> str:
-        """Shows all routes as a page that loads nothing."""
+        """Shows the documentation of all routes."""
         return tables.render(__package__, "docs.html.j2", api=app.openapi(), address=str(request.base_url))
 
     @app.get("/model")
     async def describe_model() -> schemas.Model:
-        """Describes the network: its classes, its score, and its intended use."""
+        """Describes the network: classes, score, and intended use."""
         return model
 
     @app.get("/health", responses={503: _PROBLEMS[503]})
     async def health() -> schemas.State:
-        """Tells whether the process works, from its start on; on 503 it has to be restarted."""
+        """Reports liveness; restart the process on status 503."""
         if app.state.workers.status == "failed":
-            raise HTTPException(503, "the network cannot be run; the log says why", RETRY)
+            raise HTTPException(503, "the network cannot run; see the log", RETRY)
         return schemas.State(status="alive")
 
     @app.get("/ready", responses={503: _PROBLEMS[503]}, dependencies=[Depends(get_workers)])
     async def ready() -> schemas.State:
-        """Tells whether the network is compiled, so that images can be sent."""
+        """Reports whether the service is ready for predictions."""
         return schemas.State(status="ready")
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
@@ -244,12 +253,12 @@ async def _require_form(request: Request) -> None:
 
 
 def _printable(name: str | None) -> str:
-    """Returns the name of a stranger's file so that it is safe to repeat: short, no control characters."""
+    """Returns a file name that is safe to return: short, and without control characters."""
     return "".join(c if c.isprintable() else "?" for c in (name or "")[:100])
 
 
 def _return_memory() -> None:
-    """Returns freed memory to the system; glibc would keep over 100 MB a thread after large images."""
+    """Returns freed memory to the system; glibc would keep over 100 MB per thread after large images."""
     with contextlib.suppress(AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -260,4 +269,4 @@ async def _explain_parameters(_: Request, error: Any) -> JSONResponse:
 
 
 async def _hide_error(_: Request, __: Exception) -> JSONResponse:
-    return JSONResponse({"detail": "an error of the service; it was logged"}, 500)
+    return JSONResponse({"detail": "internal error; see the log"}, 500)

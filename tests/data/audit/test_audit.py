@@ -131,7 +131,7 @@ def test_files_of_the_report(faces, write_csv, tmp_path, capsys):
             assert picture.width > 300
     for line in (
         "fer2013.csv row 22: emotion is '9', expected a number from 0 to 6",
-        "1 groups of pixel-identical images, 2 images in all",
+        "1 groups of identical images, 2 images in all",
         "| all | 15 | 5 |",
     ):
         assert line in text
@@ -166,7 +166,7 @@ def test_altered_copies_are_told():
     for difference in (
         "in train: 50,505 images instead of 28,709",
         "disgust 7,215 (436)",
-        "FER2013 has 3,589 validation images, this source has none",
+        "FER2013 has 3,589 validation images, but this source has none",
         "FER2013's images are 48 x 48 gray, these are 96 x 96 RGB",
         "the mean of the train pixels is 0.5500, FER2013's is 0.5077",
         "the std of the train pixels",
@@ -196,7 +196,7 @@ def test_real_fer2013(shared_dir, monkeypatch):
     labels = [int(row["emotion"]) for row in rows]
     names = [{"Training": "train", "PublicTest": "validation"}[row["Usage"]] for row in rows]
     _, report = audit_of(images, labels, names, kind="fer2013_csv", path="fer2013.csv")
-    assert report["official"]["differences"] == ["FER2013 has 3,589 test images, this source has none"]
+    assert report["official"]["differences"] == ["FER2013 has 3,589 test images, but this source has none"]
     identical = report["identical"]
     assert [identical[key] for key in ("groups", "images", "conflicting_groups")] == [1270, 2799, 47]
     assert identical["images_with_copy"]["validation"]["train"] == 280

@@ -106,7 +106,7 @@ def test_another_number_of_records_than_the_manifest_s_is_found(built, tmp_path)
     out = built.copy(tmp_path / "data")
     text = (out / "manifest.json").read_text().replace('"count": 30', '"count": 31')
     (out / "manifest.json").write_text(text)
-    with pytest.raises(DatasetError, match="train holds 30 images, its manifest says 31; delete"):
+    with pytest.raises(DatasetError, match="train has 30 images, but the manifest 31; delete"):
         read.load(out, "train")
 
 

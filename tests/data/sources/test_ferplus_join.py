@@ -186,8 +186,8 @@ def test_by_pixels(drawn, reference, write_images):
     )
     joint, notes = joined(folder, csv_of_votes, pixels)
     assert notes[-1] == (
-        "FER+ votes of fer2013new.csv joined by the pixels in fer2013.csv: 2 images by the same pixels, 4 "
-        "by a correlation of 0.97 and more; without votes are 1 images that are not in it and 1 that fit "
+        "FER+ votes of fer2013new.csv joined by the pixels in fer2013.csv: 2 images by identical pixels, 4 "
+        "by a correlation of at least 0.97; no votes for 1 images that are not in it, and for 1 that match "
         "rows with different votes"
     )
     found = {name.split("/")[-1][0]: row for name, row in joint.items()}

@@ -201,8 +201,8 @@ def test_other_files_and_images_elsewhere_are_counted(write_images):
     source = open_source(root)
     assert list(found(source)) == ["train/sad/a.png", "val/sad/b.png"]
     assert source.notes == [
-        "files that are not images (by their ending) and were not looked at: 1 .txt",
-        f"images outside the class folders, left out: 2, such as {root}/c.png",
+        "ignored files without an image extension: 1 .txt",
+        f"ignored images outside the class folders: 2, such as {root}/c.png",
     ]
 
 

@@ -101,7 +101,7 @@ def test_lists_of_any_program(write, name, rows, encoding, split):
 def test_numbers_of_no_known_dataset_need_a_map(write):
     rows = ["image,label", *(f"{i}.png,{i}" for i in range(1, 8))]
     root = write([f"{i}.png" for i in range(1, 8)], "labels.csv", rows)
-    message = "say what each number is, by --map 1=EMOTION; if they are RAF-DB's, give --map 1=surprise --map"
+    message = "map each number with --map 1=EMOTION; if these are RAF-DB's, give --map 1=surprise --map"
     with pytest.raises(SourceError, match=message):
         open_source(root / "labels.csv")
     words = [f"{i}={name}" for i, name in enumerate("sad happy fear angry drop neutral drop".split(), 1)]
@@ -125,11 +125,11 @@ def test_a_map_goes_before_a_datasets_numbering(write):
         ("a.csv", "b.png,,train", "missing fields"),
         ("a.csv", "c.png,sad,train", "c.png: does not exist"),
         ("a.csv", "b.png,sad,holiday", "the split is 'holiday', expected train, validation or test"),
-        ("training.csv", affectnet("b.png", 1, "x,0,9,9"), "the face's box is {'left': 'x', .*expected num"),
+        ("training.csv", affectnet("b.png", 1, "x,0,9,9"), "the face box is {'left': 'x', .*expected pix"),
         ("training.csv", affectnet("b.png", 1, "0,0,inf,9"), "expected pixels"),
-        ("training.csv", affectnet("b.png", 1, "30,30,48,48"), "from 30, 30 to 78, 78, is not in the image"),
-        ("training.csv", affectnet("b.png", 1, "0,0,0,9"), "is not in the image of 48 x 48; is the image"),
-        ("training.csv", affectnet("b.png", 1, "9,9,-5,9"), "is not in the image of 48 x 48"),
+        ("training.csv", affectnet("b.png", 1, "30,30,48,48"), "from 30, 30 to 78, 78, is outside the image"),
+        ("training.csv", affectnet("b.png", 1, "0,0,0,9"), "is outside the image of 48 x 48; is the image"),
+        ("training.csv", affectnet("b.png", 1, "9,9,-5,9"), "is outside the image of 48 x 48"),
     ],
 )  # fmt: skip
 def test_a_bad_row_is_named_and_can_be_skipped(write, name, row, reason):

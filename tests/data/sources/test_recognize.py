@@ -24,12 +24,12 @@ BAD_ROWS = {
     f",{GOOD},Training": "emotion is '', expected a number from 0 to 6",
     f"3,{GOOD[:-2]},Training": "2303 pixels, expected 2304 (48 x 48)",
     f"3,{GOOD} 7,Training": "2305 pixels, expected 2304 (48 x 48)",
-    f"3,{' '.join(['7'] * 47**2)},Training": "2209 pixels, expected 2304 (48 x 48), as in the rows before",
+    f"3,{' '.join(['7'] * 47**2)},Training": "2209 pixels, expected 2304 (48 x 48), as in previous rows",
     "3,,Training": "0 pixels, expected 2304 (48 x 48)",
-    f"3,{GOOD[:-1]}x,Training": "pixels hold 'x', expected whole numbers from 0 to 255",
-    f"3,{GOOD[:-1]}7.5,Training": "pixels hold '7.5', expected whole numbers from 0 to 255",
-    f"3,{GOOD[:-1]}-7,Training": "pixels hold '-7', expected whole numbers from 0 to 255",
-    f"3,{GOOD[:-1]}٣,Training": "pixels hold '٣', expected whole numbers from 0 to 255",
+    f"3,{GOOD[:-1]}x,Training": "pixels contain 'x', expected integers from 0 to 255",
+    f"3,{GOOD[:-1]}7.5,Training": "pixels contain '7.5', expected integers from 0 to 255",
+    f"3,{GOOD[:-1]}-7,Training": "pixels contain '-7', expected integers from 0 to 255",
+    f"3,{GOOD[:-1]}٣,Training": "pixels contain '٣', expected integers from 0 to 255",
     f"3,{GOOD[:-1]}256,Training": "a pixel is 256, expected 0 to 255",
     f"3,{GOOD[:-1]}{'9' * 30},Training": "expected 0 to 255",
     f"3,{GOOD},Holiday": "Usage is 'Holiday', expected Training, PublicTest or PrivateTest",
@@ -119,9 +119,7 @@ def test_each_bad_row_is_named_with_its_reason_and_can_be_skipped(tmp_path):
 
 def test_a_first_row_of_no_square(tmp_path):
     (tmp_path / "fer2013.csv").write_text(f"emotion,pixels\n3,{GOOD} 7\n")
-    with pytest.raises(
-        BadRecordError, match="2305 pixels, expected a square of side 8 or more, such as 2304"
-    ):
+    with pytest.raises(BadRecordError, match="2305 pixels, expected a square of at least 64, such as 2304"):
         list(open_source(tmp_path).records())
 
 

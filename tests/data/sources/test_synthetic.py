@@ -91,7 +91,7 @@ def test_only_the_expression_depends_on_the_class():
         (10, 0, "valid", r"no split 'valid'; there are: train, validation, test"),
         (-1, 0, "train", r"all 0 or more"),
         (10, -1, "train", r"seed=-1"),
-        ([1, 2, 3], 0, "train", r"one number of faces or 7"),
+        ([1, 2, 3], 0, "train", r"one or 7 numbers of faces"),
     ],
 )
 def test_bad_arguments(per_class, seed, split, message):

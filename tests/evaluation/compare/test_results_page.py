@@ -165,7 +165,7 @@ def test_the_commit_is_the_one_that_the_run_notes(root, store):
     store("cnn", "--name=noted")
     assert metadata_of(root, "noted")["run"]["commit"] == "1a2b3c4 and 5d6e7f8-dirty"
     message = store("cnn", "--name=noted", "--commit=fc5796f", code=2)
-    assert "the run notes that 1a2b3c4 and 5d6e7f8-dirty trained it" in message
+    assert "the run recorded commit 1a2b3c4 and 5d6e7f8-dirty" in message
     path.write_text(json.dumps(start | {"commit": None}))
     store("cnn", "--name=noted", "--commit=fc5796f", "--replace")
     assert metadata_of(root, "noted")["run"]["commit"] == "fc5796f"

@@ -135,7 +135,7 @@ def test_seeds_and_images_together_widen_the_interval(labels):
 
 
 def test_trials_without_all_seeds_are_refused(labels, pair):
-    with pytest.raises(ValueError, match="after has 1 runs and baseline 2: expected one for each seed"):
+    with pytest.raises(ValueError, match="after has 1 runs, but baseline has 2: expected one per seed"):
         sweep.compare(pair | {"baseline": pair["baseline"] * 2}, labels, np.arange(400))
 
 

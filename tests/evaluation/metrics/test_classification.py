@@ -51,7 +51,7 @@ def test_a_probability_of_zero_costs_what_it_costs_in_scikit_learn():
     ("probs", "labels", "message"),
     [
         (np.zeros((0, 7)), np.zeros(0, int), "the split is empty"),
-        (np.full((2, 7), 1 / 7), np.array([0, 7]), "labels run from 0 to 7, expected 0 to 6"),
+        (np.full((2, 7), 1 / 7), np.array([0, 7]), "labels range from 0 to 7, expected 0 to 6"),
         (np.full((2, 7), 1 / 7), np.array([0]), r"got \(2, 7\) and \(1,\)"),
         (np.ones((2, 7)), np.array([0, 1]), r"row 0 is not a probability distribution.*2 of 2"),
         (np.array([[np.nan, 1.0]]), np.array([0]), "row 0"),

@@ -183,10 +183,8 @@ def test_a_video(visit, photos, tmp_path):
     page = visit()
     choose(page, "Video")
     upload_video(page, str(tmp_path / "v.mp4"))
-    page.get_by_text("On average:").wait_for()
-    assert (
-        page.get_by_role("combobox", name="Face, by its track ID").input_value() == "1, seen in 8 of 8 frames"
-    )
+    page.get_by_text("Average:").wait_for()
+    assert page.get_by_role("combobox", name="Face (track ID)").input_value() == "1, in 8 of 8 frames"
     assert [row["seconds"] for row in saved_table(page)] == [str(0.25 * i) for i in range(8)]
     page.locator("[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg").first.wait_for()
 
@@ -227,9 +225,9 @@ def test_hostile_files_are_messages_and_the_server_lives_on(visit, server, photo
     assert page.title() == "Facial emotion recognition"
     choose(page, "Video")
     upload_video(page, as_file("list.mp4", b"#EXTM3U\nfile:///etc/passwd\n", "video/mp4"))
-    page.get_by_text("is not a video that can be read").wait_for()
+    page.get_by_text("is not a supported video").wait_for()
     upload_video(page, as_file("cut.mp4", encode_clip()[:300], "video/mp4"))
-    page.get_by_text("holds no video").wait_for()
+    page.get_by_text("has no video").wait_for()
     # Another visitor notices nothing.
     again = visit()
     upload(again, str(photos / "grace_hopper.png"))
@@ -241,7 +239,7 @@ def test_nothing_is_written(visit, server, photos):
     upload(page, str(photos / "face.jpg"))
     page.get_by_text("4 faces found").wait_for()
     page.get_by_text("Show where the network looked").click()
-    page.get_by_text("it does not show why").wait_for()
+    page.get_by_text("but not why").wait_for()
     page.get_by_text("4: ").first.wait_for()
     written = [
         os.path.join(parent, name)

@@ -62,12 +62,12 @@ def test_videos_are_accepted(kind):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "not a video that can be read"),
-        (b"ffconcat version 1.0\nfile /etc/passwd\n", "not a video that can be read"),
-        (encoded("PNG"), "not a video"),
-        (b"\0\0\0\x20ftypisom" + bytes(100), "x.mp4 cannot be decoded .*: expected a whole video file"),
-        (encode_clip()[:300], "x.mp4 holds no video"),
-        (encode_tone(), "x.mp4 holds no video"),
+        (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "not a supported video"),
+        (b"ffconcat version 1.0\nfile /etc/passwd\n", "not a supported video"),
+        (encoded("PNG"), "not a supported video"),
+        (b"\0\0\0\x20ftypisom" + bytes(100), "x.mp4 cannot be decoded .*: expected a complete video file"),
+        (encode_clip()[:300], "x.mp4 has no video"),
+        (encode_tone(), "x.mp4 has no video"),
         (encode_clip(70, rate=1), "lasts 70 seconds, more than 60"),
         (encode_clip(0.25, (4096, 2304)), "4,096 x 2,304 pixels, more than 3840 x 2160"),
         (bytes(100_000_001), "has 100 MB, more than 100 MB"),

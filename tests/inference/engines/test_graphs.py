@@ -56,7 +56,7 @@ def test_a_graph_is_built_once_and_shared_by_networks_of_one_architecture(tiny_r
 def test_a_cache_that_cannot_be_written_costs_only_time(tiny_model, cache, caplog):
     cache.write_text("a file where a folder should be")
     assert OnnxEngine(tiny_model, graphs.build(tiny_model))
-    assert "cannot be kept" in caplog.text and download.CACHE_VARIABLE in caplog.text
+    assert "cannot be cached" in caplog.text and download.CACHE_VARIABLE in caplog.text
 
 
 def test_a_graph_that_differs_is_not_kept(tiny_run, tiny_model, cache, monkeypatch):

@@ -83,5 +83,7 @@ def test_a_large_batch_in_parts_gives_the_same(tiny_model, faces, expected):
 
 def test_invalid_sizes_are_refused(tiny_model):
     for sizes in ((), (0, 1), (100,)):
-        with pytest.raises(ValueError, match="batch sizes .*: expected 1 or more, above 64 multiples of it"):
+        with pytest.raises(
+            ValueError, match="batch sizes .*: expected 1 or more and, above 64, multiples of it"
+        ):
             JaxEngine(tiny_model, sizes)

@@ -209,7 +209,7 @@ def test_the_shipped_weights_have_a_licence_and_a_name(program):
     both = Program(LoadedModel(SHIPPED)), program
     shipped, other = (metadata.describe(one, "float32", {}) for one in both)
     assert shipped["licence"]["weights"] == "Apache-2.0"
-    assert other["licence"]["weights"] == "up to the authors of the weights"
+    assert other["licence"]["weights"] == "chosen by the authors of the weights"
     assert shipped["description"].startswith("cnn, facial emotion recognition by fer_jax ")
     assert other["description"].startswith("cnn_relu, facial emotion recognition by fer_jax ")
 
@@ -234,7 +234,7 @@ def test_another_network_is_not_kept(program, sample, tmp_path, monkeypatch):
     ("name", "precision", "message"),
     [
         ("stablehlo", "int8", "stablehlo does not support int8; it supports: float32"),
-        ("onnx", "int8", "give --data"),
+        ("onnx", "int8", "with --data"),
         ("safetensors", "float32", "stores only weights"),
         ("h5", "float32", "unknown format 'h5'; there are: onnx, tflite, stablehlo, safetensors"),
     ],

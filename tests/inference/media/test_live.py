@@ -83,7 +83,7 @@ def test_a_broken_stream_is_connected_again(clips, serve, attempts, capsys):
     lines = capsys.readouterr().err.splitlines()
     shown = url.replace("someone:secret@", "")
     assert len(lines) == 3 and all(line.startswith(f"{shown}: ") for line in lines)
-    assert all(line.endswith("; connecting again in 0 s") for line in lines)
+    assert all(line.endswith("; reconnecting in 0 s") for line in lines)
 
 
 def test_waits_grow_to_half_a_minute():

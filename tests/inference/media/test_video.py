@@ -52,7 +52,7 @@ def test_an_animation_is_a_video(ending, tmp_path):
             copy.write(frame.image, frame.seconds)
     assert copy.path.name == "copy.mp4" and read(copy.path) == read(path)
     path.write_bytes(path.read_bytes()[:30])
-    with pytest.raises(VideoError, match=f"a{ending} .*expected a whole"):
+    with pytest.raises(VideoError, match=f"a{ending} .*expected a complete"):
         read(path)
 
 
@@ -95,9 +95,9 @@ def test_what_is_no_video_is_refused_by_name(tmp_path):
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "tone.mp4").write_bytes(encode_tone())
     for name, message in {
-        "text.mp4": "text.mp4 cannot be decoded .*: expected a whole video file",
+        "text.mp4": "text.mp4 cannot be decoded .*: expected a complete video file",
         "empty.mp4": "empty.mp4 cannot be decoded",
-        "tone.mp4": "tone.mp4 holds no video",
+        "tone.mp4": "tone.mp4 has no video",
         "missing.mp4": "missing.mp4 cannot be opened: No such file",
     }.items():
         for function in (read, video.read_header):

@@ -114,7 +114,7 @@ def test_a_table_that_is_cut_at_any_byte_has_the_rows_up_to_the_last_mark(tmp_pa
     path.write_bytes(path.read_bytes()[: cut % (path.stat().st_size + 1)])
     again = Table(path, EMOTIONS, MADE_BY)
     if path.stat().st_size < len(complete):
-        with pytest.raises(TableError, match="was changed since it was written"):
+        with pytest.raises(TableError, match="was modified, and"):
             again.resume()
         return
     assert again.resume() == ({"a.png"}, {"source": "b.mp4", "frame": 4})
@@ -160,9 +160,9 @@ def test_a_finished_table_has_no_state_and_can_be_extended(ending, tmp_path):
 def test_another_file_is_neither_overwritten_nor_extended(name, content, tmp_path):
     path = tmp_path / name
     path.write_text(content)
-    with pytest.raises(TableError, match=f"{name} exists: resume it with --resume"):
+    with pytest.raises(TableError, match=f"{name} exists: add --resume"):
         start(path)
-    with pytest.raises(TableError, match=f"{name} is not a table of fer-jax predict"):
+    with pytest.raises(TableError, match=f"{name} is no table of fer-jax predict"):
         resume(path)
     assert path.read_text() == content
 
@@ -171,7 +171,7 @@ def test_a_table_that_cannot_be_resumed_says_why(tmp_path, monkeypatch):
     path = tmp_path / "out.csv"
     start(path)
     other = Table(path, EMOTIONS, MADE_BY | {"margin": 1.5})
-    with pytest.raises(TableError, match="made with margin 1.0; now it is margin 1.5: name another file"):
+    with pytest.raises(TableError, match="made with margin 1.0; now it is margin 1.5: choose another file"):
         other.resume()
     with monkeypatch.context() as patch:
         patch.setattr(table.os, "truncate", refuse(13, "Permission denied"))
@@ -179,7 +179,7 @@ def test_a_table_that_cannot_be_resumed_says_why(tmp_path, monkeypatch):
         with pytest.raises(OSError, match=message):
             resume(path)
     path.write_text("source\n")
-    with pytest.raises(TableError, match="out.csv was changed since it was written"):
+    with pytest.raises(TableError, match="out.csv was modified, and"):
         resume(path)
     (tmp_path / "out.csv.state").write_text("{}")
     with pytest.raises(TableError, match="out.csv.state cannot be read .* cannot be resumed without it"):

@@ -29,5 +29,5 @@ def test_images_are_shown_and_closing_is_told(monkeypatch):
 
 def test_without_a_toolkit_the_message_says_what_else_to_do(monkeypatch):
     monkeypatch.setattr(matplotlib, "get_backend", lambda: "agg")
-    with pytest.raises(WindowError, match="--show: no window can be opened here.*PyQt6.*--out"):
+    with pytest.raises(WindowError, match="--show: no window can be opened, .*PyQt6.*--out"):
         Window("camera 0", list)

@@ -162,7 +162,7 @@ def test_what_the_service_says_about_itself(serve, tiny_run):
     assert model["weights"] == tiny_run.name and str(tiny_run.parent) not in str(model)
     assert tuple(model["evaluation"].values()) == ("accuracy", 0.5, "validation", True)
     assert model["input"] == {"side": 48, "image_size": 48, "channels": 1, "mean": 0.5, "std": 0.25}
-    assert model["licence"] == "up to the authors of the weights"
+    assert model["licence"] == "chosen by the authors of the weights"
     assert "do not use it to judge people" in model["intended_use"]
     api, root = (client.get(path).json() for path in ("/openapi.json", "/"))
     assert (root["name"], root["version"]) == ("fer_jax", __version__)

@@ -58,7 +58,9 @@ def test_too_many_faces(serve, faces):
     assert post(client, image, image).status_code == 200
     reply = post(client, image, image, image)
     assert reply.status_code == 422
-    assert reply.json()["detail"] == "the images show 6 faces, more than the limit of 4 a request: send fewer"
+    assert (
+        reply.json()["detail"] == "the images have 6 faces, more than the limit of 4 per request: send fewer"
+    )
 
 
 def test_too_many_requests(serve, faces):
@@ -80,7 +82,7 @@ def test_what_takes_too_long(serve, faces):
     client = serve(gate, timeout=0.2)
     undone = post(client, encode(faces[0]))
     gate.open.set()
-    assert (undone.status_code, undone.json()) == (503, {"detail": "not done within 0.2 seconds"})
+    assert (undone.status_code, undone.json()) == (503, {"detail": "timed out after 0.2 seconds"})
     assert "fer_jax_running_predictions 0.0\n" in client.get("/metrics").text
 
 
@@ -105,7 +107,7 @@ def test_a_network_that_cannot_be_run_shows(serve, caplog):
     while client.get("/health").status_code == 200:
         pass
     assert client.get("/ready").status_code == 503
-    assert "the service never gets ready" in caplog.text and "no such processor" in caplog.text
+    assert "the service will not become ready" in caplog.text and "no such processor" in caplog.text
 
 
 def test_an_error_of_the_service_is_not_told_to_strangers(serve, faces):
