@@ -1,4 +1,4 @@
-"""Downloads to a cache: they resume, are checked, and say what to do without a network."""
+"""Downloads files to a cache, with resumption, verification, and helpful errors without a network."""
 
 import contextlib
 import fcntl
@@ -22,18 +22,18 @@ _TIMEOUT = 30  # seconds without a byte
 
 
 class DownloadError(OSError):
-    """A file is not in the cache and cannot be fetched; the message says which file to put where."""
+    """A file that is neither cached nor available for download; the message says where to put it."""
 
 
 class WrongFileError(OSError):
-    """A file is not the one that was expected."""
+    """A file with another checksum than expected."""
 
 
 def cache_dir() -> pathlib.Path:
-    """Returns the folder of downloads: $FER_JAX_CACHE, else ~/.cache/fer_jax.
+    """Returns the cache folder: $FER_JAX_CACHE, else ~/.cache/fer_jax.
 
     Raises:
-      DownloadError: if the variable is not set and there is no home folder.
+      DownloadError: the variable is not set, and there is no home folder.
     """
     if folder := os.environ.get(CACHE_VARIABLE):
         return pathlib.Path(folder)
@@ -44,23 +44,22 @@ def cache_dir() -> pathlib.Path:
 
 
 def fetch(url: str, *, checksum: str, folder: str, megabytes: float) -> pathlib.Path:
-    """Returns the file at `url`, from the cache or, the first time, from the network.
+    """Returns the path of a file, from the cache or, on first use, from the network.
 
-    The file appears under its name only when it is complete and checked; an interrupted download resumes. One
-    of several processes downloads and the others wait for it. A file that was put there by hand is checked,
-    too.
+    The file is renamed when complete and verified; interrupted downloads resume. With several processes, one
+    downloads and the others wait. Files that are copied to the cache manually are verified, too.
 
     Args:
       url: of the file.
-      checksum: 'sha256:' or 'md5:' and all or the first of the hexadecimal digits; '' takes the SHA-256 that
-        the server sends, as the Hugging Face hub does, and none without a network.
-      folder: subdirectory of the cache.
-      megabytes: approximate size, for the message to a user who fetches the file by hand.
+      checksum: 'sha256:' or 'md5:' with all or the first hexadecimal digits; '' uses the SHA-256 from the
+        server, as sent by the Hugging Face Hub, and none without a network.
+      folder: subfolder of the cache.
+      megabytes: approximate size, for messages.
 
     Raises:
       DownloadError: there is no network, or the server refuses.
-      OSError: the cache cannot be written; the message names $FER_JAX_CACHE.
-      WrongFileError: what is there, or what came, is another file.
+      OSError: the cache is not writable; the message names $FER_JAX_CACHE.
+      WrongFileError: the cached or downloaded file is another one.
     """
     target = cache_dir() / folder / url.rsplit("/", 1)[1]
     if not target.is_file():
@@ -68,26 +67,26 @@ def fetch(url: str, *, checksum: str, folder: str, megabytes: float) -> pathlib.
             target.parent.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=target.parent).close()
         with _alone_in(target.parent):
-            if not target.is_file():  # another process may have fetched it meanwhile
+            if not target.is_file():  # another process may have downloaded it
                 _fetch_new(url, target, checksum, megabytes)
                 return target
     if not _matches(target, checksum):
-        raise WrongFileError(f"{target} is not the file of {url} ({checksum} expected): remove it")
+        raise WrongFileError(f"{target} is not the file from {url} (expected {checksum}): remove it")
     return target
 
 
 @contextlib.contextmanager
 def _alone_in(folder: pathlib.Path) -> Iterator[None]:
-    """Makes other processes that download into the folder wait."""
+    """Makes other processes that download to the folder wait."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logging.info("waiting for another process that downloads into %s", folder)
+            logging.info("waiting for another process that downloads to %s", folder)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
-            logging.warning("%s cannot be locked (%s): start no second download there", folder, error)
+            logging.warning("%s cannot be locked (%s): do not start a second download there", folder, error)
         yield
     finally:
         os.close(descriptor)
@@ -103,11 +102,13 @@ def _fetch_new(url: str, target: pathlib.Path, checksum: str, megabytes: float) 
     except requests.RequestException as error:
         details = ", ".join(filter(None, [f"about {megabytes:.{0 if megabytes >= 1 else 1}f} MB", checksum]))
         raise DownloadError(
-            f"{url} cannot be fetched ({_reason(error)}): put it at {target} by hand ({details})"
+            f"{url} cannot be downloaded ({_reason(error)}): copy it to {target} ({details})"
         ) from error
     if not _matches(partial, checksum):
         partial.unlink()
-        raise WrongFileError(f"the download from {url} is not the expected file ({checksum}): try again")
+        raise WrongFileError(
+            f"the download from {url} is not the expected file (expected {checksum}): try again"
+        )
     io_utils.move_into_place(partial, target)
 
 
@@ -123,7 +124,7 @@ def _matches(path: pathlib.Path, checksum: str) -> bool:
 
 
 def _served_checksum(url: str) -> str:
-    """Returns the SHA-256 in the header by which the Hugging Face hub names large files, or ''."""
+    """Returns the SHA-256 that the Hugging Face Hub sends in a header for large files, or ''."""
     import requests
 
     reply = requests.head(url, allow_redirects=False, timeout=_TIMEOUT)
@@ -133,7 +134,7 @@ def _served_checksum(url: str) -> str:
 
 
 def _download(url: str, partial: pathlib.Path) -> None:
-    """Downloads what `partial` lacks."""
+    """Downloads the rest of `partial`."""
     import requests
     from tqdm import tqdm
 
@@ -141,7 +142,7 @@ def _download(url: str, partial: pathlib.Path) -> None:
     headers = {"Range": f"bytes={done}-"} if done else {}
     with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as reply:
         if done and reply.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # it was complete
+            return  # already complete
         reply.raise_for_status()
         if reply.status_code != requests.codes.partial_content:
             done = 0  # the server starts over
@@ -158,5 +159,5 @@ def _reason(error: "requests.RequestException") -> str:
     import requests
 
     if error.response is not None:
-        return f"the server says {error.response.status_code}"
+        return f"HTTP status {error.response.status_code}"
     return "no connection" if isinstance(error, requests.ConnectionError) else str(error)

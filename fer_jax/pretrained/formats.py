@@ -1,7 +1,6 @@
-"""Readers of other libraries' checkpoint files.
+"""Reads checkpoint files of other libraries.
 
-Nothing in a file is ever executed, no other file is opened for it, and its arrays take no more memory than a
-few times its own size.
+Never executes code in a file or opens other files, and limits memory to a few times the size of the file.
 """
 
 import math
@@ -14,12 +13,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 FORMATS = (".pth", ".pt", ".safetensors", ".weights.h5", ".h5")
-_EXPANSION = 10  # of compressed weights at most; those of trained networks hardly shrink
+_EXPANSION = 10  # maximum ratio for compressed weights; trained weights hardly compress
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
 
 
 class UnreadableWeightsError(ValueError):
-    """A file of weights cannot be read; the message says why."""
+    """A weights file that cannot be read; the message says why."""
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -30,14 +29,14 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         `.weights.h5`.
 
     Returns:
-      Arrays by name. In Keras' legacy files they are in the order of the layers and named by their place,
-      `LAYER/WEIGHT` (`block1_conv1/block1_conv1_W_1:0`); in its other files they are named `KIND_N/I`
-      (`conv2d_3/0`: the first variable of the fourth such layer).
+      Arrays by name. For Keras' legacy files, names are `LAYER/WEIGHT` (`block1_conv1/block1_conv1_W_1:0`),
+      in the order of layers; for its other files, `KIND_N/I` (`conv2d_3/0`: the first variable of the fourth
+      such layer).
 
     Raises:
       FileNotFoundError: the file does not exist.
-      UnreadableWeightsError: it is damaged or of another kind, refers to other files, or declares arrays of
-        more than ten times its own size.
+      UnreadableWeightsError: the file is damaged or has another format, refers to other files, or declares
+        arrays of more than ten times its size.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
@@ -61,8 +60,10 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         ValueError,
         AttributeError,
     ) as error:
-        raise UnreadableWeightsError(f"{path} is damaged or not what its name says: {error}") from error
-    raise UnreadableWeightsError(f"{path}: expected a name that ends in {', '.join(FORMATS)}")
+        raise UnreadableWeightsError(
+            f"{path} is damaged, or has another format than its name says: {error}"
+        ) from error
+    raise UnreadableWeightsError(f"{path}: expected a file ending in {', '.join(FORMATS)}")
 
 
 def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -70,7 +71,7 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError:
         raise UnreadableWeightsError(
-            f"{path}: reading torch's files needs torch (pip install torch); a .safetensors file of the same "
+            f"{path}: reading this file needs torch (pip install torch); a .safetensors file of the same "
             "weights does not"
         ) from None
     import pickle
@@ -79,7 +80,9 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
-        raise UnreadableWeightsError(f"{path} holds more than weights and is not opened: {reason}") from error
+        raise UnreadableWeightsError(
+            f"{path} contains more than weights, and is not opened: {reason}"
+        ) from error
     entries = state.items() if isinstance(state, dict) else [("the whole file", state)]
     for key, value in entries:
         if not isinstance(value, torch.Tensor):
@@ -89,23 +92,23 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
             )
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise UnreadableWeightsError(
-                f"{path}: {key} declares {tuple(value.shape)}, more than is stored: save it by .contiguous()"
+                f"{path}: {key} has shape {tuple(value.shape)}, more than is stored: save .contiguous()"
             )
     return {key: value.detach().numpy() for key, value in entries}
 
 
 class _Keras:
-    """Reads a Keras file; everything is looked at before it is followed, allocated or read."""
+    """Reads a Keras file; validates everything before following, allocating, or reading it."""
 
     def __init__(self, path: pathlib.Path):
-        self._path, self._left = path, _EXPANSION * path.stat().st_size  # bytes that arrays may take
+        self._path, self._left = path, _EXPANSION * path.stat().st_size  # remaining bytes for arrays
 
     def read(self) -> dict[str, np.ndarray]:
         with h5py.File(self._path) as file:
             return dict(self._layers(file) if "layers" in file else self._legacy_layers(file))
 
     def _legacy_layers(self, file: h5py.File) -> Iterator[tuple[str, np.ndarray]]:
-        """Keeps the order of layers and weights, by which Keras loads: names change between its versions."""
+        """Yields arrays in the order of layers and weights, by which Keras loads them."""
         top = self._open(file, "model_weights") if "model_weights" in file else file
         for layer in self._names(top, "layer_names"):
             group = self._open(top, layer)
@@ -121,7 +124,7 @@ class _Keras:
                 yield f"{layer}/{index}", self._array(variables, index)
 
     def _open(self, group: Any, name: str) -> Any:
-        """Returns what is stored under a path in a group, following no links but the file's own hierarchy."""
+        """Returns the object at a path in a group, without following links."""
         for part in filter(None, name.split("/")):
             kind = group.get(part, getclass=True, getlink=True)
             if kind is not h5py.HardLink:
@@ -139,7 +142,7 @@ class _Keras:
         found = self._open(group, name)
         where = f"{group.name}/{name}"
         if not isinstance(found, h5py.Dataset) or found.shape is None or found.dtype.kind not in "fiu":
-            self._refuse(where, "is no array of numbers")
+            self._refuse(where, "is not a numeric array")
         if found.external or found.is_virtual:
             self._refuse(where, "is stored in other files, which are not opened")
         steps = found.id.get_create_plist()
@@ -147,18 +150,18 @@ class _Keras:
         if filters - _FILTERS:
             self._refuse(where, f"is compressed by filters other than gzip and LZF ({filters - _FILTERS})")
         self._reserve(where, found.size * found.dtype.itemsize)
-        chunk = math.prod(found.chunks or ()) * found.dtype.itemsize  # which HDF5 allocates to read from
+        chunk = math.prod(found.chunks or ()) * found.dtype.itemsize  # allocated by HDF5 when reading
         if chunk > _EXPANSION * self._path.stat().st_size:
-            self._refuse(where, f"has parts of {chunk:,} bytes, more than the file could hold")
+            self._refuse(where, f"has chunks of {chunk:,} bytes, more than the file can contain")
         return np.asarray(found)
 
     def _reserve(self, where: str, size: int) -> None:
         self._left -= size
         if self._left < 0:
-            self._refuse(where, f"declares {size:,} bytes, more than the file could hold")
+            self._refuse(where, f"declares {size:,} bytes, more than the file can contain")
 
     def _refuse(self, where: str, reason: str) -> NoReturn:
         raise UnreadableWeightsError(
-            f"{self._path}: {where} {reason}; expected the arrays of a network, in the file: save it again "
-            "with model.save_weights(PATH)"
+            f"{self._path}: {where} {reason}; expected the weights of a network: save it again with "
+            "model.save_weights(PATH)"
         )

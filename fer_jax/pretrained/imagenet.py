@@ -18,10 +18,10 @@ from fer_jax.pretrained.metadata import check_ported
 from fer_jax.pretrained.weights_file import load_weights
 
 CLASSES = 1000
-# The parts of ImageNet's classifier, which a run replaces by its own.
+# Parts of the ImageNet classifier, which a run replaces.
 _HEADS: dict[str, tuple[str, ...]] = dict.fromkeys(("vgg16", "vgg16_bn"), ("hidden_0", "hidden_1", "head"))
 _STEMS = ("stem", "conv_0")
-# Attributes of a model that its arrays do not show, but that change what they compute.
+# Attributes of a model that change its output, but not its arrays.
 CONVENTIONS = ("padding", "epsilon")
 
 
@@ -33,8 +33,7 @@ class Pretrained:
       variables: {"params", "batch_stats"}, float32, with a stem that takes RGB.
       metadata: JSON: "model", "ecosystem", "url", "file", "sha256", "licence", "top1" (percent, or None),
         "resolution", "left_out" (our parts), "missing" (our arrays that the file lacks), "conventions" (the
-        `CONVENTIONS` that they were trained with), and "preprocess" (mean, std of RGB in [0, 1],
-        interpolation).
+        `CONVENTIONS` of their training), and "preprocess" (mean and std of RGB in [0, 1], interpolation).
     """
 
     variables: dict[str, Any]
@@ -49,20 +48,20 @@ def convert(
     with_head: bool = False,
     absent: Sequence[str] = (),
 ) -> Pretrained:
-    """Returns the official weights of a model.
+    """Converts official weights of a model.
 
     Args:
       model: a name in `models.MODELS`.
       ecosystem: one of `key_map.ECOSYSTEMS`.
       file: the checkpoint; None for the official one, from the cache or the network.
-      with_head: include the classifier of the 1000 classes.
+      with_head: whether to include the classifier of the 1000 classes.
       absent: names of arrays that the file lacks.
 
     Raises:
-      ValueError: there are no such weights, or the file holds others (`porting.WeightsMismatchError`,
+      ValueError: there are no such weights, or the file has others (`porting.WeightsMismatchError`,
         `formats.UnreadableWeightsError`).
       FileNotFoundError: `file` does not exist.
-      download.DownloadError: the official file is not in the cache and cannot be fetched.
+      download.DownloadError: the official file is neither cached nor available for download.
       download.WrongFileError: the cached or downloaded file is another one.
     """
     source = sources.find(model, ecosystem)
@@ -74,7 +73,7 @@ def convert(
         source.url,
         checksum=source.checksum,
         folder=f"{ecosystem}/{model}",
-        megabytes=sum(leaf.size for leaf in jax.tree.leaves(shapes)) * 4 / 1e6,  # all are float32
+        megabytes=sum(leaf.size for leaf in jax.tree.leaves(shapes)) * 4 / 1e6,  # float32
     )
     variables = porting.port(
         model, ecosystem, formats.read(path), shapes, leave_out=left_out, absent=absent, bgr=source.bgr
@@ -106,38 +105,38 @@ def _names(variables: dict[str, Any]) -> set[str]:
 
 
 def find(weights: str, model: str) -> Pretrained:
-    """Returns the weights that `config.init.weights` names: an ecosystem, or a file of fer-jax port-weights.
+    """Loads the weights in `config.init.weights`: an ecosystem, or a file from fer-jax port-weights.
 
     Raises:
-      As `convert`, and ValueError if the weights are another model's.
+      As `convert`; ValueError: the weights are for another model.
     """
     if weights in ECOSYSTEMS:
         return convert(model, weights)
     if not pathlib.Path(weights).is_file():
         raise FileNotFoundError(
-            f"config.init.weights is {weights!r}: expected none, {', '.join(ECOSYSTEMS)} or a file of "
+            f"config.init.weights is {weights!r}: expected none, {', '.join(ECOSYSTEMS)}, or a file from "
             "fer-jax port-weights"
         )
     variables, metadata = load_weights(weights)
     if (given := metadata.get("model")) != model:
-        raise ValueError(f"{weights} holds weights of {given}, and config.model.name is {model}")
+        raise ValueError(f"{weights} has weights of {given}, but config.model.name is {model}")
     check_ported(metadata, weights)
     return Pretrained(variables, metadata)
 
 
 def gray(preprocess: dict[str, Any]) -> tuple[float, float]:
-    """Returns mean and std that normalize faces of one channel, for weights whose input has these."""
+    """Returns the mean and std for one-channel faces, averaged over the colors of `preprocess`."""
     return float(np.mean(preprocess["mean"])), float(np.mean(preprocess["std"]))
 
 
 def initialize(variables: dict[str, Any], pretrained: Pretrained) -> dict[str, Any]:
     """Replaces the variables of a run by pretrained ones.
 
-    The head stays random, and so do the arrays that the pretrained file lacks by its metadata. Parts that the
-    run's model does not have, because it ends earlier, are left out. A model of one channel, whose faces are
-    normalized by `gray`, answers like the original one with the face in all three: a stem with one input
-    channel gets the sum over the colors, each as the weights normalize it (only the padding around the face
-    is another gray), and an adapter repeats the face.
+    The head, and arrays that the file lacks according to its metadata, remain random. Parts that a truncated
+    model lacks are dropped. A one-channel model, with faces normalized by `gray`, gives the same output as
+    the
+    original with repeated channels: a stem with one input channel gets the sum over colors, each with its
+    normalization (only the padding differs), and an adapter repeats the face.
 
     Args:
       variables: random {"params", "batch_stats"}.

@@ -1,16 +1,16 @@
-"""Names of our layers in the checkpoints of torchvision, timm, and Keras."""
+"""Maps our layers to their names in checkpoints of torchvision, timm, and Keras."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-# timm_tf: weights that TensorFlow trained and timm ported, with timm's names and TensorFlow's conventions.
+# timm_tf: TensorFlow's weights, ported by timm, with timm's names and TensorFlow's conventions.
 ECOSYSTEMS = ("torchvision", "timm", "timm_tf", "keras")
 # The layers of an inverted residual block.
 _PARTS = ("expand", "expand_norm", "depthwise", "depthwise_norm", "squeeze.reduce", "squeeze.expand")
 _PARTS += ("project", "project_norm")
 
-Names = dict[str, str]  # another library's name of each of our layers
+Names = dict[str, str]  # names in another library by our names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Slot:
     """One layer with parameters.
 
     Attributes:
-      path: our name, from the top of the tree.
-      name: the other library's name; keys of a torch checkpoint append a dot and `weight` and so on.
+      path: our path from the root of the tree.
+      name: name in the other library, without suffixes such as `.weight`.
     """
 
     path: tuple[str, ...]
@@ -36,22 +36,22 @@ class Slot:
 
 
 def slots(model: str, ecosystem: str, params: dict[str, Any]) -> list[Slot]:
-    """Returns the layers of a model in the order of the data, which is the order Keras numbers them in.
+    """Returns the layers of a model in the order of the data, in which Keras numbers them.
 
     Args:
       model: a name in `models.MODELS`.
       ecosystem: one of `ECOSYSTEMS`.
-      params: our parameters or their shapes: they tell how many blocks there are, and what is in each.
+      params: our parameters or their shapes, which determine the blocks.
 
     Raises:
-      ValueError: no checkpoint of `model` is known in `ecosystem`.
+      ValueError: `ecosystem` has no checkpoint of `model`.
     """
     for family, ecosystems in _FAMILIES.items():
         if model.startswith(family):
             if ecosystem not in ecosystems:
                 raise ValueError(f"{ecosystem} has no {model}; expected one of: {', '.join(ecosystems)}")
             return list(ecosystems[ecosystem](params))
-    raise ValueError(f"there are no ImageNet weights for {model}, only for: {', '.join(_FAMILIES)} models")
+    raise ValueError(f"there are no ImageNet weights for {model}, only for {', '.join(_FAMILIES)} models")
 
 
 def _slots(names: Names, *prefix: str) -> Iterator[Slot]:
@@ -72,10 +72,10 @@ def _inverted(
     """Yields the layers of a network.
 
     Args:
-      params: ours.
+      params: our parameters.
       ends: names of the layers outside the blocks.
       name_block: (parameters of a block, its number, its stage, its index within the stage) -> names of its
-        layers. A stage is a run of one output width.
+        layers. A stage is a sequence of blocks with the same output width.
     """
     yield from _slots({ours: ends[ours] for ours in ("stem", "stem_norm")})
     width, stage, index = None, -1, 0
@@ -95,7 +95,7 @@ def _torchvision_ends(top: int, **dense: str) -> Names:
 
 
 def _torchvision_block(prefix: str, params: dict[str, Any], nested_project: bool = True) -> Names:
-    """Numbers the groups that a block has; MobileNetV2 alone does not nest the last."""
+    """Numbers the groups in a block; only MobileNetV2 does not nest the last."""
     names, group = {}, 0
     for part in ("expand", "depthwise", "squeeze"):
         if part not in params:
@@ -148,7 +148,7 @@ def _timm_block(block: dict[str, Any], _: int, stage: int, index: int) -> Names:
 
 def _timm_inverted(params):
     ends = {"stem": "conv_stem", "stem_norm": "bn1", "top": "conv_head", "top_norm": "bn2"}
-    if "hidden" in params:  # MobileNetV3 counts the top as one more stage
+    if "hidden" in params:  # in MobileNetV3 the top is another stage
         ends |= {"top": "blocks.5.0.conv", "top_norm": "blocks.5.0.bn1", "hidden": "conv_head"}
     return _inverted(params, ends | {"head": "classifier"}, _timm_block)
 

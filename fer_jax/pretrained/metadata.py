@@ -1,6 +1,6 @@
-"""The schema of the metadata in weights: everything that a program relies on, checked before it is used.
+"""Validates the metadata in weights files, which may be damaged or untrusted.
 
-Metadata come from files, which may be damaged or made by anyone. Does not import JAX.
+Does not import JAX.
 """
 
 import dataclasses
@@ -15,19 +15,19 @@ from fer_jax.data.ferplus import GIVEN, RULES
 from fer_jax.data.sources.record import SPLITS
 
 _MAX_SIDE = 4096  # pixels
-_MAX_COUNT = 2**53  # that JSON's numbers hold exactly
+_MAX_COUNT = 2**53  # largest exact integer in JSON
 _PREPROCESSING = ("image_size", "channels", "mean", "std", "fill", "interpolation")
-_TINY, _LARGE = 1e-6, 1e6  # of what scales numbers in float32
+_TINY, _LARGE = 1e-6, 1e6  # limits of scales in float32
 
 
 @dataclasses.dataclass(frozen=True)
 class _Kind:
-    """What a field may hold.
+    """The type of a field.
 
     Attributes:
-      expected: in words.
-      accepts: whether a value that is not null fits.
-      parts: the fields of each object in it.
+      expected: description of valid values.
+      accepts: returns whether a value that is not null is valid.
+      parts: fields of each object in it.
     """
 
     expected: str
@@ -36,11 +36,11 @@ class _Kind:
 
 
 class _Need(enum.Enum):
-    """When a field must be there, and not null."""
+    """Whether a field is required, and may be null."""
 
     ALWAYS = enum.auto()
-    WITHIN = enum.auto()  # where the object that it is a part of is there
-    OPTIONAL = enum.auto()  # it may be absent, but not null
+    WITHIN = enum.auto()  # required if the enclosing object exists
+    OPTIONAL = enum.auto()  # may be absent, but not null
     NULLABLE = enum.auto()
 
 
@@ -58,7 +58,7 @@ def _is_integer(value: Any, low: int, high: int) -> bool:
 
 
 def _levels(low: float, expected: str) -> _Kind:
-    """Returns the kind of pixel statistics: of all channels, or one for each."""
+    """Returns the kind of pixel statistics, shared or per channel."""
 
     def accepts(value: Any) -> bool:
         values = value if isinstance(value, list) else [value]
@@ -198,20 +198,20 @@ _PORTED = (
 
 
 def check_network(metadata: dict[str, Any], source: str) -> None:
-    """Refuses metadata that do not tell how to use a network, or of which anything else is no such thing.
+    """Validates the metadata of a network.
 
     Args:
       metadata: see `weights_file.load_weights`.
-      source: of the weights, for the message.
+      source: source of the weights, for messages.
 
     Raises:
-      ValueError: the message names the source, the field, what was found and what was expected.
+      ValueError: the metadata is invalid; the message names the source and the field.
     """
     _check(metadata, _NETWORK, source, "training wrote, such as RUN/best.safetensors")
 
 
 def check_ported(metadata: dict[str, Any], source: str) -> None:
-    """Refuses metadata with which no training can start from converted weights, as `check_network`."""
+    """Validates the metadata of converted ImageNet weights, as `check_network`."""
     _check(metadata, _PORTED, source, "port-weights wrote")
 
 
@@ -238,7 +238,7 @@ def _check(metadata: dict[str, Any], fields: tuple[_Field, ...], source: str, wh
 
 
 def _problems(tree: dict[str, Any], fields: tuple[_Field, ...]) -> Iterator[tuple[str, Any, str]]:
-    """Yields the name of each field that is wrong, its value (_ABSENT without one) and what was expected."""
+    """Yields the name, the value (or _ABSENT), and the expected value of each invalid field."""
     for name, need, kind in fields:
         value = _find(tree, name)
         if value is None and need in (ALWAYS, WITHIN):
@@ -258,7 +258,7 @@ def _problems(tree: dict[str, Any], fields: tuple[_Field, ...]) -> Iterator[tupl
 
 
 def _find(tree: Any, name: str) -> Any:
-    """Returns what nested dictionaries hold under a dotted name, _ABSENT without it."""
+    """Returns the value at a dotted name in nested dictionaries, or _ABSENT."""
     for key in name.split("."):
         tree = tree.get(key, _ABSENT) if isinstance(tree, dict) else _ABSENT
     return tree

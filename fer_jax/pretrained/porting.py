@@ -1,4 +1,4 @@
-"""Conversion of other libraries' checkpoints: uses every array exactly once, or reports the mismatches."""
+"""Converts checkpoints of other libraries, using every array exactly once or reporting mismatches."""
 
 import collections
 import difflib
@@ -12,7 +12,7 @@ from flax import traverse_util
 
 from fer_jax.pretrained.key_map import Slot, slots
 
-# Other libraries' names of a layer's variables, in the order Keras keeps them.
+# Names of the variables of a layer in other libraries, in the order of Keras.
 _TORCH = {"kernel": "weight", "bias": "bias", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 _KERAS_NORM = {"scale": "gamma", "bias": "beta", "mean": "moving_mean", "var": "moving_variance"}
 _KERAS_KINDS = {
@@ -24,7 +24,7 @@ _KERAS_KINDS = {
 
 
 class WeightsMismatchError(ValueError):
-    """A checkpoint does not fit a model; the message lists the arrays."""
+    """A checkpoint that does not fit a model; the message lists the arrays."""
 
 
 def port(
@@ -37,26 +37,24 @@ def port(
     absent: Sequence[str] = (),
     bgr: bool = False,
 ) -> dict[str, Any]:
-    """Returns the variables of a model from the arrays of a checkpoint.
+    """Converts the arrays of a checkpoint to the variables of a model.
 
     Args:
       model: a name in `models.MODELS`.
       ecosystem: one of `key_map.ECOSYSTEMS`.
       arrays: as `formats.read` returns them.
       shapes: our variables or their shapes, {"params", "batch_stats"}.
-      leave_out: our parts (names at the top of the tree, such as 'head') to leave out.
-      absent: names of arrays that the file is known to lack; our variables are then left out. For Keras'
-        legacy files these are the current names, `LAYER/VARIABLE` (`stem_conv/kernel`), whatever the file
-        says.
-      bgr: whether the file's first layer takes blue first.
+      leave_out: our parts (names at the root of the tree, such as 'head') to leave out.
+      absent: names of arrays that the file lacks, whose variables are left out. For Keras' legacy files these
+        are the current names, `LAYER/VARIABLE` (`stem_conv/kernel`).
+      bgr: whether the first layer in the file takes BGR.
 
     Returns:
-      {"params", "batch_stats"} with float32 arrays, without those that are left out; the stem takes RGB.
+      {"params", "batch_stats"} with float32 arrays, without parts left out; the stem takes RGB.
 
     Raises:
-      WeightsMismatchError: they disagree anywhere else, the file has an array of `absent`, or the network has
-        no such array.
-      ValueError: no checkpoint of `model` is known in `ecosystem`.
+      WeightsMismatchError: arrays are missing, unexpected, or of another shape, or `absent` is wrong.
+      ValueError: `ecosystem` has no checkpoint of `model`.
     """
     layers = slots(model, ecosystem, shapes["params"])
     names = _names(layers, ecosystem, arrays)
@@ -64,13 +62,13 @@ def port(
     known = {names[slot][variable] for slot in layers for _, variable, _ in variables[slot]}
     if unknown := sorted(set(absent) - known):
         raise WeightsMismatchError(
-            f"{model} has no such arrays in {ecosystem}, which are declared absent: {', '.join(unknown)}"
+            f"arrays declared absent that {model} does not have in {ecosystem}: {', '.join(unknown)}"
         )
     arrays = {key: value for key, value in arrays.items() if not _is_ignored(key)}
     in_order = ecosystem == "keras" and not _is_numbered(arrays)
     keys = _keys_in_order(variables, names, arrays, absent) if in_order else {key: key for key in arrays}
     if present := sorted(keys.keys() & set(absent)):
-        raise WeightsMismatchError(f"the weights have arrays that are declared absent: {', '.join(present)}")
+        raise WeightsMismatchError(f"the weights have arrays declared absent: {', '.join(present)}")
     ours, missing, misshapen, unused = {}, [], [], set(arrays)
     for slot in layers:
         for collection, variable, target in variables[slot]:
@@ -93,17 +91,17 @@ def port(
     problems = {"missing": missing, "unexpected": sorted(unused), "wrong shape": misshapen}
     if any(problems.values()):
         report = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in problems.items() if keys)
-        raise WeightsMismatchError(f"the weights are not those of {model} in {ecosystem}. {report}")
+        raise WeightsMismatchError(f"the weights do not fit {model} from {ecosystem}. {report}")
     return {"batch_stats": {}, **traverse_util.unflatten_dict(ours)}
 
 
 def _is_ignored(key: str) -> bool:
-    """Returns whether an array is one of torch's counters, or Keras' mean and variance of the input."""
+    """Returns whether an array is a counter of torch, or Keras' mean or variance of the input."""
     return key.endswith("num_batches_tracked") or bool(re.match(r"normalization(_\d+)?/", key))
 
 
 def _variables(slot: Slot, shapes: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """Yields (collection, name, shape) of the variables of one of our layers."""
+    """Yields (collection, name, shape) of the variables of a layer."""
     for collection in ("params", "batch_stats"):
         layer = shapes.get(collection, {})
         for part in slot.path:
@@ -116,7 +114,7 @@ def _variables(slot: Slot, shapes: dict[str, Any]) -> Iterator[tuple[str, str, A
 def _names(
     layers: Sequence[Slot], ecosystem: str, arrays: dict[str, np.ndarray]
 ) -> dict[Slot, dict[str, str]]:
-    """Returns the file's names of each layer's variables; the current ones for Keras' legacy files."""
+    """Returns the names of each layer's variables in the file; for Keras' legacy files the current names."""
     if ecosystem != "keras":
         return {slot: {ours: f"{slot.name}.{theirs}" for ours, theirs in _TORCH.items()} for slot in layers}
     everything = ("kernel", "scale", "bias", "mean", "var")
@@ -125,7 +123,7 @@ def _names(
         return {slot: {v: f"{slot.name}/{theirs[slot].get(v, v)}" for v in everything} for slot in layers}
     counts, names = collections.Counter(), {}
     for slot in layers:
-        # Keras runs the dense layers inside and before a block as 1x1 convolutions.
+        # Keras implements these dense layers as 1x1 convolutions.
         kind = "conv2d" if _is_convolution_in_keras(slot, arrays) else _KERAS_KINDS[slot.kind]
         layer = f"{kind}_{counts[kind]}" if counts[kind] else kind
         counts[kind] += 1
@@ -135,7 +133,7 @@ def _names(
 
 
 def _is_numbered(arrays: dict[str, np.ndarray]) -> bool:
-    """Returns whether the names are those of a `.weights.h5`."""
+    """Returns whether the names are from a `.weights.h5`."""
     return all(key.rsplit("/", 1)[-1].isdigit() for key in arrays)
 
 
@@ -145,11 +143,10 @@ def _keys_in_order(
     arrays: dict[str, np.ndarray],
     absent: Collection[str],
 ) -> dict[str, str]:
-    """Returns the keys of a legacy Keras file by their current names.
+    """Returns the keys of a legacy Keras file by current name.
 
-    Its layers are in the order of ours, by which Keras itself loads it: the names changed between versions.
-    Where the orders differ, layers of other shapes count as missing or unexpected, so that the report lists
-    these and not all that follow.
+    Matches layers by order, as Keras does, because names changed between versions. Layers of other shapes
+    count as missing or unexpected, so that the report does not list all later layers.
     """
     expected = []
     for slot, found in variables.items():
@@ -172,7 +169,7 @@ def _shape_in_keras(shape: tuple[int, ...], slot: Slot) -> tuple[int, ...]:
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Treats a 1x1 convolution's kernel as a dense layer's: Keras runs some of one as the other."""
+    """Drops axes of size 1, so that 1x1 convolutions equal dense layers, which Keras interchanges."""
     return shape[2:] if len(shape) == 4 and shape[:2] == (1, 1) else shape
 
 
@@ -183,7 +180,7 @@ def _is_convolution_in_keras(slot: Slot, arrays: dict[str, np.ndarray]) -> bool:
 
 
 def converted(value: np.ndarray, slot: Slot, ecosystem: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns an array in our layout; it has another shape than `shape` if it does not fit."""
+    """Converts an array to our layout; its shape differs from `shape` if it does not fit."""
     if value.ndim not in (2, 4):
         return value
     if ecosystem == "keras":

@@ -1,4 +1,4 @@
-"""The trained networks that ship with the package."""
+"""Lists the bundled networks."""
 
 import os
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-# The most accurate first, which is the default.
+# The most accurate first, the default.
 BUNDLED = {
     "cnn_1m_64": "cnn_1m_64_fer2013.safetensors",
     "cnn_64": "cnn_64_fer2013.safetensors",
@@ -20,7 +20,7 @@ DEFAULT = next(iter(BUNDLED))
 
 
 def find_weights(source: os.PathLike | str) -> str:
-    """Returns the path of weights: `source` itself, or that of one of `BUNDLED`.
+    """Returns the path of weights: `source` itself, or that of a network in `BUNDLED`.
 
     Raises:
       FileNotFoundError: `source` is neither.
@@ -29,7 +29,7 @@ def find_weights(source: os.PathLike | str) -> str:
         return str(resources.files("fer_jax.pretrained") / BUNDLED[str(source)])
     if not Path(source).exists():
         raise FileNotFoundError(
-            f"there are no weights {source}: expected a .safetensors file, a run's directory or a bundled "
+            f"there are no weights {source}: expected a .safetensors file, a run directory, or a bundled "
             f"network: {', '.join(BUNDLED)}"
         )
     return str(source)
@@ -42,10 +42,10 @@ def name_of(source: os.PathLike | str) -> str | None:
 
 
 def network_name(source: os.PathLike | str, model: Mapping[str, Any] | None) -> str:
-    """Returns a name for the network whose weights are at `source`: in `BUNDLED`, else its architecture's.
+    """Returns the name of a network: in `BUNDLED`, or else its architecture.
 
     Args:
-      source: of the weights.
-      model: metadata of the network, whose "name" is the architecture's; None if unknown.
+      source: source of the weights.
+      model: 'model' of the metadata, with the architecture as "name"; None if unknown.
     """
     return name_of(source) or (model or {}).get("name", "unknown model")

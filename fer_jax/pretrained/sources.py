@@ -1,4 +1,4 @@
-"""The official ImageNet weights: location, license, reported accuracy, and expected input."""
+"""Lists the official ImageNet weights: location, license, reported accuracy, and expected input."""
 
 import dataclasses
 from typing import Any
@@ -13,16 +13,16 @@ class Source:
     Attributes:
       model: a name in `models.MODELS`.
       ecosystem: one of `key_map.ECOSYSTEMS`.
-      url: of the file.
-      checksum: as `download.fetch` takes it, with as many digits as the publisher gives: torchvision names
-        its files by the first eight of SHA-256, Keras lists MD5, and the Hugging Face hub sends SHA-256.
-      top1: reported accuracy on ImageNet's validation set in percent, None if none was found.
-      resolution: pixels a side of that report.
+      url: URL of the file.
+      checksum: as in `download.fetch`, with the digits that the publisher gives: torchvision uses the first
+        eight of SHA-256 in file names, Keras lists MD5, and the Hugging Face Hub sends SHA-256.
+      top1: reported accuracy on ImageNet's validation set in percent, None if unknown.
+      resolution: input size of that accuracy in pixels.
       licence: license of the weights.
-      mean, std: of the RGB input in [0, 1], which becomes (x - mean) / std.
-      interpolation: of the resizing in its training: 'bilinear' or 'bicubic'.
+      mean, std: normalization of the RGB input in [0, 1], (x - mean) / std.
+      interpolation: interpolation in its training: 'bilinear' or 'bicubic'.
       padding, epsilon: conventions of its training, see `models.backbone.Backbone`.
-      bgr: whether its first layer takes blue first; porting reverses that.
+      bgr: whether its first layer takes BGR, which porting converts.
     """
 
     model: str
@@ -44,7 +44,7 @@ def find(model: str, ecosystem: str) -> Source:
     """Returns the checkpoint of a model.
 
     Raises:
-      ValueError: there is none; the message lists those that exist.
+      ValueError: there is none; the message lists all.
     """
     for source in SOURCES:
         if (source.model, source.ecosystem) == (model, ecosystem):
@@ -53,7 +53,7 @@ def find(model: str, ecosystem: str) -> Source:
     if known:
         raise ValueError(f"{ecosystem!r} has no ImageNet weights for {model}; there are: {known}")
     models = ", ".join(sorted({s.model for s in SOURCES}))
-    raise ValueError(f"there are no ImageNet weights for {model}, but for: {models}")
+    raise ValueError(f"there are no ImageNet weights for {model}, only for: {models}")
 
 
 def _torchvision(model: str, file: str, top1: float, resolution: int, **kwargs) -> Source:
@@ -63,8 +63,8 @@ def _torchvision(model: str, file: str, top1: float, resolution: int, **kwargs) 
     return Source(model, "torchvision", url, checksum, top1, resolution, "BSD-3-Clause", **kwargs)
 
 
-# Revision and SHA-256 of files on the Hugging Face hub. Of others the latest is taken, with the SHA-256 that
-# the hub sends.
+# Revision and SHA-256 of files on the Hugging Face Hub; for others, the latest revision and the SHA-256 from
+# the Hub.
 _HUB = {
     "efficientnet_b0.ra_in1k": (
         "1b5383e5f79cc0f7fc067e372f8f26a5fa73f26a",

@@ -1,4 +1,4 @@
-"""Builds the parts of a run from its configuration; the modules below take plain arguments."""
+"""Builds the parts of a run from its config; lower modules take plain arguments."""
 
 import dataclasses
 import functools
@@ -52,10 +52,10 @@ def model(
       config: config.model.
       num_classes: config.data.num_classes.
       sizes: config.train.sizes.
-      conventions: attributes that the initial weights need, where the config does not set them.
+      conventions: attributes required by the initial weights, unless the config sets them.
 
     Raises:
-      ValueError: there is no such network or attribute, or it does not take one of the input sizes.
+      ValueError: the network or an attribute is unknown, or it does not support one of the input sizes.
     """
     attributes = {"dtype": config.dtype} | _attributes(config, conventions)
     try:
@@ -73,7 +73,7 @@ def model(
         except flax.errors.ScopeParamShapeError:
             raise ValueError(
                 f"config.train.sizes has {size}, but {config.name} has dense layers for "
-                f"config.model.input_size={config.input_size} and takes no other size"
+                f"config.model.input_size={config.input_size} only"
             ) from None
     return network
 
@@ -83,12 +83,12 @@ def _attributes(config: ConfigDict, conventions: dict[str, Any] | None) -> dict[
 
 
 def preprocess(config: ConfigDict, start: dict[str, Any] | None) -> dict[str, Any]:
-    """Returns the arguments of `preprocessing.make_forward` besides the size.
+    """Returns the arguments of `preprocessing.make_forward` except the size.
 
     Args:
-      config: the whole.
-      start: metadata of the initial weights, whose preprocessing the run keeps; None for random ones. For a
-        model with one channel, mean and std are averaged over the colors.
+      config: the entire config.
+      start: metadata of the initial weights, whose preprocessing the run keeps; None for random weights. For
+        a one-channel model, mean and std are averaged over colors.
     """
     found = start["preprocess"] if start else config.model
     mean, std = found["mean"], found["std"]
@@ -107,10 +107,10 @@ def preprocess(config: ConfigDict, start: dict[str, Any] | None) -> dict[str, An
 
 
 def stage_configs(config: ConfigDict) -> list[stages.StageConfig]:
-    """Returns the stages in `config.stages`; none where the run has only one.
+    """Returns the stages in `config.stages`; [] for a single stage.
 
     Raises:
-      ValueError: a field of a stage is wrong, or there is a number of steps as well.
+      ValueError: a field of a stage is invalid, or config.train.steps is also set.
     """
     found = []
     for number, fields in enumerate(config.stages, 1):
@@ -120,7 +120,7 @@ def stage_configs(config: ConfigDict) -> list[stages.StageConfig]:
             known = ", ".join(field.name for field in dataclasses.fields(stages.StageConfig))
             raise ValueError(f"config.stages, stage {number}: {error} (fields: {known})") from None
     if found and config.train.steps:
-        raise ValueError("config.train.steps and config.stages are both set: stages have epochs of their own")
+        raise ValueError("config.train.steps and config.stages are both set: stages have their own epochs")
     return found
 
 
@@ -131,14 +131,14 @@ def make_stages(
     per_epoch: float,
     start: dict[str, Any] | None = None,
 ) -> list[stages.Stage]:
-    """Returns the stages of a run, each with its optimizer.
+    """Returns the stages of a run with their optimizers.
 
     Args:
-      config: the whole.
-      configs: as `stage_configs` returns them; without any the run is one stage.
-      network: what trains.
-      per_epoch: steps of an epoch.
-      start: metadata of the initial weights, None for random ones.
+      config: the entire config.
+      configs: from `stage_configs`; without any the run has one stage.
+      network: the network to train.
+      per_epoch: steps per epoch.
+      start: metadata of the initial weights, None for random weights.
 
     Raises:
       ValueError: as `layers_of_stages`, or the schedule does not fit the number of steps.
@@ -175,15 +175,15 @@ def layers_of_stages(
 ) -> tuple[
     list[tuple[frozenset[stages.Path] | None, tuple[stages.Path, ...]]], dict[stages.Path, float] | None
 ]:
-    """Returns which layers train in each stage, and the factors on their learning rates.
+    """Returns the trained layers of each stage, and the factors on their learning rates.
 
     Args:
       config, network, start: as `make_stages`.
       configs: the stages.
 
     Returns:
-      For each stage the paths of the layers that train (None for all) and of the frozen ones, and the factors
-      on the learning rate by path, None for 1 everywhere.
+      For each stage the paths of trained layers (None for all) and of frozen layers, and factors on the
+      learning rate by path, None for 1.
 
     Raises:
       ValueError: a stage names layers that the network lacks, or its BatchNorm cannot be frozen.
@@ -192,7 +192,7 @@ def layers_of_stages(
     if config.stages or decay != 1:
         side = config.model.input_size
         blocks = stages.blocks(network, (side, side, config.model.channels))
-        # Layers that the initial weights lack: the adapter, and what a partial file misses.
+        # Layers that the initial weights lack: the adapter, and those that a partial file lacks.
         missing = {tuple(name.split("/")[1:-1]) for name in start["missing"]} if start else set()
         missing.add(("adapter",))
         new = frozenset(path for block in blocks for path in block if path in missing)
@@ -203,15 +203,15 @@ def layers_of_stages(
         frozen = stages.frozen_layers(stage, blocks, trained)
         if frozen and not hasattr(network, "frozen"):
             raise ValueError(
-                f"the BatchNorm of {config.model.name} always follows the batches: set batch_norm='running' "
-                "in config.stages"
+                f"the BatchNorm of {config.model.name} cannot be frozen: set batch_norm='running' in "
+                "config.stages"
             )
         found.append((trained, frozen))
     return found, factors
 
 
 def _learning_rate(config: ConfigDict, peak: float, total_steps: int, per_epoch: float) -> optax.Schedule:
-    """Returns the schedule in `config.optim`, by the number of the update."""
+    """Returns the schedule in `config.optim`, by update number."""
     warmup, boundaries = config.warmup_steps, config.boundary_steps
     if warmup is None:
         warmup = config.warmup_epochs * per_epoch
@@ -219,9 +219,10 @@ def _learning_rate(config: ConfigDict, peak: float, total_steps: int, per_epoch:
         boundaries = [epoch * per_epoch for epoch in config.boundary_epochs]
     if config.accumulate > total_steps:
         raise ValueError(
-            f"config.optim.accumulate is {config.accumulate}, but the run has {total_steps} steps: no update"
+            f"config.optim.accumulate is {config.accumulate}, but the run has only {total_steps} steps, so "
+            "no update"
         )
-    # The schedule counts updates, of which an accumulated gradient makes fewer than steps.
+    # The schedule counts updates, which are fewer than steps with accumulated gradients.
     return optim.learning_rate(
         config.schedule,
         peak=peak,
@@ -236,7 +237,7 @@ def _learning_rate(config: ConfigDict, peak: float, total_steps: int, per_epoch:
 
 
 def loss(config: ConfigDict, train: Faces) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """Returns the loss in `config.loss`; class weights and logit adjustment are from the training split."""
+    """Returns the loss in `config.loss`, with class weights and logit adjustment from the training split."""
     class_weights = offsets = None
     names = class_names(train.targets.shape[1])
     if config.class_weights == "balanced":
@@ -244,7 +245,7 @@ def loss(config: ConfigDict, train: Faces) -> Callable[[jax.Array, jax.Array], t
         logging.info("class weights: %s", dict(zip(names, class_weights.tolist(), strict=True)))
     if config.logit_adjustment:
         offsets = np.float32(config.logit_adjustment) * losses.log_priors(train.targets)
-        logging.info("added to the logits: %s", dict(zip(names, offsets.tolist(), strict=True)))
+        logging.info("logit adjustment: %s", dict(zip(names, offsets.tolist(), strict=True)))
     return functools.partial(
         losses.cross_entropy,
         label_smoothing=config.label_smoothing,
@@ -273,17 +274,17 @@ def metadata(
     preprocess: dict[str, Any],
     start: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Returns the metadata of every checkpoint of a run, before any evaluation.
+    """Returns the metadata of the checkpoints of a run, before any evaluation.
 
-    An evaluation sets "evaluation" to its result, and "selection" too where it is the best so far.
-    "pretrained" are the ImageNet weights at the beginning of the line of runs.
+    Evaluations set "evaluation" to their result, and also "selection" if it is the best so far. "pretrained"
+    describes the original ImageNet weights, also through intermediate runs.
 
     Args:
-      config: the whole.
-      manifest: of the dataset.
-      training: of the training split, see `training_data.clean`.
+      config: the entire config.
+      manifest: manifest of the dataset.
+      training: metadata of the training split, see `training_data.clean`.
       preprocess: see `preprocess`.
-      start: metadata of the initial weights, None for random ones.
+      start: metadata of the initial weights, None for random weights.
     """
     steered = config.selection.patience or config.optim.schedule == "plateau"
     return {

@@ -1,8 +1,8 @@
-"""Checkpoints of whole runs, through Orbax.
+"""Saves and restores checkpoints of runs with Orbax.
 
-A checkpoint is one Orbax directory, written under a temporary name and renamed when complete: the train state
-and, as JSON, the data stream's position, the run's progress and the metadata (config, data hash, selection
-split). It includes checksums of both, so that damage is found before training resumes.
+A checkpoint is an Orbax directory, written under a temporary name and renamed when complete. It has the train
+state and, as JSON, the position in the data, the progress of the run, and the metadata (config, data hash,
+selection split), with checksums of both, so that damage is detected before training resumes.
 """
 
 import dataclasses
@@ -32,12 +32,12 @@ DAMAGED = "damaged_checkpoints"
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A checkpoint as `Checkpoints.restore` returns it.
+    """A restored checkpoint.
 
     Attributes:
       step: the checkpoint's step.
       state: the saved tree, leaves as NumPy arrays.
-      extra: the JSON saved beside it.
+      extra: the JSON saved with it.
     """
 
     step: int
@@ -51,7 +51,7 @@ class Checkpoints:
     def __init__(self, directory: os.PathLike | str, keep: int = 2):
         policies = ocp.checkpoint_managers
         newest = policies.LatestN(keep)
-        # Not Orbax's own metrics: with one damaged file of theirs it cannot open the directory.
+        # Not Orbax's own metrics, because a single damaged metrics file prevents opening the directory.
         self._selections: dict[int, float] = {}
         best = _Best(self._selections)
         self.directory = pathlib.Path(directory).absolute()
@@ -71,25 +71,25 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, extra: dict[str, Any], selection: float | None = None) -> None:
-        """Starts writing in the background; the previous save is awaited first.
+        """Waits for the previous save, and starts writing in the background.
 
-        A step that has a checkpoint keeps it, as after a start that a signal kept from evaluating: whatever
-        start resumes from it evaluates again.
+        Keeps an existing checkpoint of this step, which may be from a run that was stopped before evaluating;
+        a run that resumes from it evaluates again.
 
         Args:
-          step: of the state.
+          step: step of the state.
           state: tree of NumPy arrays, copied before this returns.
-          extra: JSON to store beside it; copied likewise.
-          selection: the selection metric where it was just measured (higher is better).
+          extra: JSON to store with it, also copied.
+          selection: the selection metric, if evaluated at this step (higher is better).
 
         Raises:
-          Exception: whatever made the previous save fail, such as OSError on a full disk.
+          Exception: the previous save failed, for example with OSError on a full disk.
         """
         self.wait()
         self._note(step, selection)
         if step in self.steps():
             return
-        # Orbax writes it later, when the run may have changed it.
+        # Orbax writes it later, when the run may have modified it.
         extra = json.loads(json.dumps(extra | {"selection": selection}))
         extra[CHECKSUMS] = _checksums(state) | {EXTRA: checksum_of_json(extra)}
         self._manager.save(
@@ -102,7 +102,7 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Waits until the last save is on disk, and raises what made it fail."""
+        """Waits for the last save; re-raises its error."""
         self._manager.wait_until_finished()
         self._manager.check_for_errors()
 
@@ -111,11 +111,11 @@ class Checkpoints:
 
         Args:
           step: one of `steps()`.
-          template: tree of NumPy arrays with the structure, shapes and dtypes to expect.
+          template: tree of NumPy arrays with the expected structure, shapes, and dtypes.
 
         Raises:
-          DamagedCheckpointError: it cannot be read, or its checksum does not match.
-          OSError, MemoryError: the machine refuses, which says nothing about the checkpoint.
+          DamagedCheckpointError: the checkpoint cannot be read, or its checksum differs.
+          OSError, MemoryError: a system error, which does not indicate damage.
         """
         path = self.directory / str(step)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(template), extra=ocp.args.JsonRestore())
@@ -123,7 +123,7 @@ class Checkpoints:
             restored = self._manager.restore(step, args=args)
             state, extra = restored["state"], restored["extra"]
             checksums = verified_checksums(extra)
-        except Exception as error:  # Orbax and TensorStore raise many kinds for a broken file.
+        except Exception as error:  # Orbax and TensorStore raise many types for a damaged file.
             if refused(error):
                 raise
             raise DamagedCheckpointError(f"{path} cannot be read: {error}") from error
@@ -133,16 +133,16 @@ class Checkpoints:
         return Restored(step, state, kept)
 
     def restore_newest(self, template: Callable[[int], Any]) -> Restored | None:
-        """Restores the newest undamaged checkpoint; returns None where there is none at all.
+        """Restores the newest undamaged checkpoint; returns None if there is none.
 
-        Damaged ones are reported, skipped and moved to DAMAGED beside the directory. Several processes skip
-        what any of them cannot read.
+        Reports damaged checkpoints, skips them, and moves them to a folder DAMAGED next to the directory.
+        With several processes, skips checkpoints that any of them cannot read.
 
         Args:
-          template: of `restore`, by step.
+          template: template for `restore`, by step.
 
         Raises:
-          DamagedCheckpointError: there are checkpoints and every one is damaged; they stay.
+          DamagedCheckpointError: all checkpoints are damaged; they are not moved.
         """
         steps = self.steps()
         for step in reversed(steps):
@@ -157,12 +157,12 @@ class Checkpoints:
         if steps:
             raise DamagedCheckpointError(
                 f"every checkpoint in {self.directory} (steps {steps}) is damaged; "
-                "move the work directory away to start over"
+                "move the run directory to start over"
             )
         return None
 
     def _set_aside(self, steps: list[int]) -> None:
-        """Moves the checkpoints of these steps away, for the run will reach them again."""
+        """Moves the checkpoints of these steps away, because the run will reach these steps again."""
         if not steps:
             return
         with all_or_none():
@@ -178,13 +178,13 @@ class Checkpoints:
         self._manager.reload()
 
     def _selection(self, step: int) -> float | None:
-        """Returns the selection metric of a checkpoint, None without one or where it is damaged."""
+        """Returns the selection metric of a checkpoint, None if there is none or it is damaged."""
         try:
             args = ocp.args.Composite(extra=ocp.args.JsonRestore())
             extra = self._manager.restore(step, args=args)["extra"]
             verified_checksums(extra)
             return extra.get("selection")
-        except Exception:  # As in `restore`, which reports it.
+        except Exception:  # `restore` reports it.
             return None
 
     def _note(self, step: int, selection: float | None) -> None:
@@ -202,10 +202,10 @@ class Checkpoints:
 
 @dataclasses.dataclass
 class _Best(ocp.checkpoint_managers.PreservationPolicy):
-    """A policy that keeps the checkpoint with the highest selection metric, of equals the earliest.
+    """A policy that keeps the checkpoint with the highest selection metric, the earliest in a tie.
 
     Attributes:
-      selections: the metric by step, where it was measured.
+      selections: the metric by step, if evaluated.
     """
 
     selections: dict[int, float]

@@ -1,10 +1,10 @@
-"""Knowledge distillation (Hinton et al. 2015, arXiv:1503.02531): a student learns its teachers' answers.
+"""Knowledge distillation (Hinton et al. 2015, arXiv:1503.02531).
 
-Either the teachers see the student's view of a face, with the same augmentation (Beyer et al. 2022,
-arXiv:2106.05237), each at its own input size; then label smoothing, class weights and the focal factor apply
-to the labels' part of the loss only. Or they answer once, before training, and their answers become part of
-the faces' targets (`blend`): the training step costs no more than without teachers, and label smoothing,
-class weights and the focal factor apply to both parts.
+Either the teachers predict the student's augmented view of a face (Beyer et al. 2022, arXiv:2106.05237), each
+at its own input size; then label smoothing, class weights, and the focal factor apply only to the loss on the
+labels. Or they predict once, before training, and their predictions are blended into the targets (`blend`):
+training steps cost no more than without teachers, and label smoothing, class weights, and the focal factor
+apply to the blend.
 """
 
 import dataclasses
@@ -36,14 +36,14 @@ ANSWERS_FILE = "answers.npz"
 
 @dataclasses.dataclass(frozen=True)
 class Distillation:
-    """The teachers of a run and their part in its loss.
+    """The teachers of a run and their loss.
 
     Attributes:
-      teachers: the networks, of the student's classes.
-      weight: of their part in the loss, in (0, 1]; the labels have the rest.
-      temperature: divides both sides' logits, more than 0.
-      fill: what lies outside the image, as the student sees it.
-      dtype: of the teachers' computation.
+      teachers: networks with the student's classes.
+      weight: weight of their loss, in (0, 1]; the loss on the labels has the rest.
+      temperature: divides the logits of student and teachers, above 0.
+      fill: values outside the image, as for the student.
+      dtype: dtype of the teachers' computation.
     """
 
     teachers: Sequence[LoadedModel]
@@ -61,7 +61,7 @@ class Distillation:
         """Returns the mean of the teachers' softened probabilities, float32 [B, K].
 
         Args:
-          variables: as the attribute.
+          variables: as the property.
           batch: from `data.pipeline.TrainStream`.
         """
         pairs = zip(self.teachers, variables, strict=True)
@@ -99,28 +99,28 @@ def blend(
     dataset: str | None,
     stop: StopSignal,
 ) -> Faces:
-    """Returns faces whose targets are `weight` parts the teachers' answers and the rest their own.
+    """Blends the teachers' predictions into the targets of faces, with a weight.
 
-    A teacher's answer is the mean of its probabilities for the face and its mirror image, neither augmented.
-    The mean over the teachers is stored in the run's directory, so that a resumed run does not ask again.
-    Several processes share the work.
+    A teacher's prediction is the mean of its probabilities for the face and its mirror image, without
+    augmentation. The mean over teachers is stored in the run directory for resuming. Processes share the
+    work.
 
     Args:
-      faces: to train on.
-      teachers: at least one, of the classes that `faces.targets` has.
+      faces: the training faces.
+      teachers: at least one network, with the classes of `faces.targets`.
       weight: in (0, 1].
-      workdir: the run's directory.
-      dataset: hash of the split that the faces are from.
-      stop: looked at before each batch.
+      workdir: the run directory.
+      dataset: hash of the split.
+      stop: checked before each batch.
 
     Raises:
-      StoppedError: a signal to stop arrived; nothing is stored.
-      OSError: the answers cannot be written; several processes all fail.
+      StoppedError: a stop signal arrived; nothing is stored.
+      OSError: the predictions cannot be written; all processes fail.
     """
     file, asked, speaks = workdir / ANSWERS_FILE, _digest(faces, teachers, dataset), jax.process_index() == 0
     answers: Any = _stored(file, asked)
     if not all_processes(answers is not None):
-        logging.info("%d teachers answer for %d faces", len(teachers), len(faces))
+        logging.info("%d teachers predict %d faces", len(teachers), len(faces))
         asks = [functools.partial(teacher.predict, tta="flip", progress=speaks) for teacher in teachers]
         found = [predict_split(ask, faces.images, stop) for ask in asks]
         answers = np.mean(found, axis=0).astype(np.float32)
@@ -134,13 +134,13 @@ def blend(
 
 
 def _digest(faces: Faces, teachers: Sequence[LoadedModel], dataset: str | None) -> str:
-    """Returns the SHA-256 of the teachers' weights and of which faces they are asked about."""
+    """Returns the SHA-256 of the teachers' weights and the faces."""
     asked = [str(dataset), str(faces.image_shape), *(teacher.digest for teacher in teachers), *faces.ids]
     return hashlib.sha256("\n".join(asked).encode()).hexdigest()
 
 
 def _stored(file: pathlib.Path, asked: str) -> np.ndarray | None:
-    """Returns the stored answers to what is asked, None where no undamaged file has them."""
+    """Returns the stored predictions for a digest, None without an undamaged file that has them."""
     try:
         with np.load(file) as kept:
             return kept["answers"] if kept["asked"] == asked else None

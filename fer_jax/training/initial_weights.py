@@ -1,4 +1,4 @@
-"""The weights that a configuration names: those that a run starts from, and its teachers'."""
+"""Loads the weights that a config names: initial weights and teachers."""
 
 import contextlib
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ from fer_jax.pretrained.weights_file import DamagedCheckpointError
 
 
 def pretrained(config: ConfigDict) -> Pretrained | None:
-    """Loads the weights that `config.init.weights` or `config.init_from` names; None where both are unset.
+    """Loads the weights in `config.init.weights` or `config.init_from`; returns None if both are unset.
 
-    Weights of a run keep the mean and standard deviation of their input and the conventions of their layers.
-    The input's size and interpolation are the config's, so that a run may continue at another size.
+    Weights of a run keep their normalization and the conventions of their layers. Input size and
+    interpolation are those of the config, so that a run can use another size.
 
     Returns:
       As `imagenet.find`; for weights of a run the metadata are "conventions", "preprocess", "missing" (none)
@@ -29,7 +29,7 @@ def pretrained(config: ConfigDict) -> Pretrained | None:
     Raises:
       As `imagenet.find` and `LoadedModel`.
       FileNotFoundError: there are no weights at `config.init_from`.
-      ValueError: they are of another model, or the config sets another mean or std.
+      ValueError: the weights are for another model, or the config sets another mean or std.
     """
     if config.init_from:
         return _of_run(config)
@@ -46,15 +46,15 @@ def _of_run(config: ConfigDict) -> Pretrained:
     network, normalized = trained.metadata["model"], trained.metadata["preprocess"]
     if network["name"] != config.model.name:
         raise ValueError(
-            f"config.init_from is {config.init_from!r}, weights of {network['name']}, and config.model.name "
+            f"config.init_from is {config.init_from!r}, weights of {network['name']}, but config.model.name "
             f"is {config.model.name}"
         )
     for name, default in (("mean", fer2013_reference.MEAN), ("std", fer2013_reference.STD)):
         if config.model[name] not in (default, normalized[name]):
             raise ValueError(
-                f"config.model.{name} is {config.model[name]}, and the weights of config.init_from "
-                f"({config.init_from}) were trained with {normalized[name]}, which the run keeps: leave "
-                f"config.model.{name} at its default, {default}"
+                f"config.model.{name} is {config.model[name]}, but the weights in config.init_from "
+                f"({config.init_from}) were trained with {normalized[name]}: leave config.model.{name} at "
+                f"its default, {default}"
             )
     metadata = {
         "conventions": {k: v for k, v in network["kwargs"].items() if k in imagenet.CONVENTIONS},
@@ -75,33 +75,32 @@ def teachers(config: ConfigDict, manifest: dict[str, Any]) -> list[LoadedModel]:
 
     Raises:
       As `LoadedModel`.
-      FileNotFoundError: there is no such network.
-      ValueError: a teacher has other classes than the student or cannot take the data's faces, or is there
-        twice.
+      FileNotFoundError: a teacher does not exist.
+      ValueError: a teacher has other classes than the student, cannot take the faces, or is given twice.
     """
     found = [_load("distill.teachers", source) for source in config.distill.teachers]
     if len({teacher.digest for teacher in found}) < len(found):
-        raise ValueError(f"config.distill.teachers is {config.distill.teachers}: one of them is there twice")
+        raise ValueError(f"config.distill.teachers is {config.distill.teachers}: a teacher is given twice")
     names, channels = list(class_names(config.data.num_classes)), manifest["channels"]
     for teacher in found:
         if teacher.metadata["emotions"] != names:
             raise ValueError(
-                f"config.distill.teachers: {teacher.source} has the classes {teacher.metadata['emotions']} "
-                f"and the student {names}: config.data.num_classes says how many the student has"
+                f"config.distill.teachers: {teacher.source} has the classes {teacher.metadata['emotions']}, "
+                f"but the student {names}: see config.data.num_classes"
             )
         if channels not in (1, teacher.input_shape[-1]):
             raise ValueError(
                 f"config.distill.teachers: {teacher.source} takes {teacher.input_shape[-1]} channel (gray), "
-                f"and the faces of {config.data.dir} have {channels} (color)"
+                f"but the faces of {config.data.dir} have {channels} (color)"
             )
     return found
 
 
 def find_source(field: str, source: str) -> str:
-    """Returns the path of the weights that a field of the config names.
+    """Returns the path of the weights in a config field.
 
     Raises:
-      FileNotFoundError: there are none; the message names the field.
+      FileNotFoundError: the weights do not exist; the message names the field.
     """
     with _naming(field):
         return find_weights(str(source))
@@ -115,7 +114,7 @@ def _load(field: str, source: str) -> LoadedModel:
 
 @contextlib.contextmanager
 def _naming(field: str) -> Iterator[None]:
-    """Puts the field's name before the message of an error about its value."""
+    """Prefixes errors with the name of a config field."""
     try:
         yield
     except (FileNotFoundError, DamagedCheckpointError, ValueError) as error:

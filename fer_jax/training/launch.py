@@ -1,4 +1,4 @@
-"""Trainings in processes of their own: their configs, a dry run, and the processes."""
+"""Launches runs in child processes: their configs, a dry run, and the processes."""
 
 import dataclasses
 import pathlib
@@ -19,10 +19,10 @@ from fer_jax.training.monitoring import EXIT_PREEMPTED
 
 
 def load_config(name: str, arguments: Sequence[str] = ()) -> ConfigDict:
-    """Returns the config of a training with `--config name` and these flags.
+    """Returns the config of a run with `--config name` and these flags.
 
     Raises:
-      ValueError: there is no such experiment, or a flag does not fit the config.
+      ValueError: the experiment is unknown, or a flag does not fit the config.
     """
     own = flags.FlagValues()
     command = ["", f"--config={configs.find(name)}", *arguments]
@@ -39,7 +39,7 @@ def load_config(name: str, arguments: Sequence[str] = ()) -> ConfigDict:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A training: an experiment or the file of a config, its run directory, and flags that change fields."""
+    """A run to launch: an experiment or config file, the run directory, and flags."""
 
     config: str
     workdir: pathlib.Path
@@ -54,30 +54,30 @@ class Training:
 
 
 def dry_run(trainings: Iterable[Training]) -> None:
-    """Raises, before the first training starts, what any of them would raise at its start.
+    """Validates all runs before the first one starts.
 
     Raises:
-      ValueError: a directory holds a run with another config, other data or other teachers.
+      ValueError: a directory has a run with another config, other data, or other teachers.
       As `load_config`, `validate.dry_run` and `validate.validate`.
     """
     import jax
 
     from fer_jax.training import run_dir, validate
 
-    jax.config.update("jax_platforms", "cpu")  # the accelerator's memory is for the trainings
+    jax.config.update("jax_platforms", "cpu")  # leaves the accelerator's memory to the runs
     runs = {one.workdir: load_config(one.config, one.flags) for one in trainings}
     validate.dry_run(config for run, config in runs.items() if not run_dir.finished_summary(run))
     for run, config in runs.items():
         if (run / run_dir.CONFIG_FILE).is_file():
             if difference := run_dir.describe_difference(run, validate.validate(config).identity):
-                raise ValueError(f"{difference}\nNothing was trained or changed: give another --out")
+                raise ValueError(f"{difference}\nNothing was changed: give another --out")
 
 
 class Commands:
-    """Child processes, one at a time; SIGTERM and Ctrl-C reach the current one as SIGTERM.
+    """Runs child processes, one at a time; forwards SIGTERM and Ctrl-C as SIGTERM.
 
-    The child saves and exits by itself: a training that gets both a Ctrl-C from the terminal and this SIGTERM
-    takes them as one request to stop. Signals that this process was started to ignore (nohup) stay ignored.
+    The child saves and exits. A run that receives both a Ctrl-C from the terminal and this SIGTERM treats
+    them as one request to stop. Signals that are ignored at the start (nohup) stay ignored.
     """
 
     def __init__(self):
@@ -96,11 +96,11 @@ class Commands:
         """Runs a command.
 
         Args:
-          *command: its words.
-          **how: for `subprocess.Popen`.
+          *command: arguments of the command.
+          **how: keyword arguments of `subprocess.Popen`.
 
         Returns:
-          The exit code, EXIT_PREEMPTED if the command failed after a signal, and the output if it is piped.
+          The exit code, EXIT_PREEMPTED if the command failed after a signal, and the output if piped.
         """
         if self.stopped:
             return EXIT_PREEMPTED, None
@@ -112,21 +112,21 @@ class Commands:
         return (EXIT_PREEMPTED if code and self.stopped else code), printed
 
     def train(self, training: Training) -> int:
-        """Starts or resumes a training in its own process; returns its exit code, 0 if it was finished."""
+        """Starts or resumes a run; returns its exit code, 0 if it is finished."""
         print(f"\n{training}", flush=True)
         code, _ = self.run(sys.executable, "-m", "fer_jax.main", *training.words())
         if code == EXIT_PREEMPTED:
-            print(f"\n{training.workdir} is stopped; run the same command to resume", file=sys.stderr)
+            print(f"\n{training.workdir} was stopped; run the same command to resume", file=sys.stderr)
         return code
 
 
 def origin(runs: Iterable[pathlib.Path]) -> str:
-    """Returns this command's line, and the commits and devices of the trainings in these run directories."""
+    """Returns the command line, and the commits and devices of the runs in these directories."""
     found = [start for run in runs for start in run_info.read_starts(run)]
     return f"{called()}, {run_info.describe(found)}"
 
 
 def called() -> str:
-    """Returns this command's line as Markdown code."""
+    """Returns the command line as Markdown code."""
     program = f"python {sys.argv[0]}" if sys.argv[0].endswith(".py") else sys.argv[0]
     return f"`{program} {shlex.join(sys.argv[1:])}".rstrip() + "`"

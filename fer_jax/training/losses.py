@@ -1,4 +1,4 @@
-"""The training loss: cross entropy with label smoothing, class weights, logit adjustment and focal factor."""
+"""Training loss: cross entropy with label smoothing, class weights, logit adjustment, and focal factor."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ def balanced_class_weights(counts: np.ndarray) -> np.ndarray:
     """Returns weights w_i = N / (K * n_i) float32 [K] from counts n_i, as scikit-learn's "balanced".
 
     Raises:
-      ValueError: a class has no example, so that its weight would be infinite.
+      ValueError: a class has no example.
     """
     counts = np.asarray(counts, np.float64)
     _require_examples(counts, "class weights", "class_weights='none'")
@@ -24,7 +24,7 @@ def log_priors(targets: np.ndarray) -> np.ndarray:
     """Returns log pi_k float32 [K], pi_k the share of class k in label distributions float [N, K].
 
     Raises:
-      ValueError: a class has no example, so that its logarithm would be infinite.
+      ValueError: a class has no example.
     """
     shares = np.asarray(targets).mean(axis=0, dtype=np.float64)
     _require_examples(shares, "logit adjustment", "logit_adjustment=0")
@@ -35,8 +35,7 @@ def _require_examples(shares: np.ndarray, what: str, setting: str) -> None:
     if (shares == 0).any():
         empty = ", ".join(np.array(class_names(len(shares)))[shares == 0])
         raise ValueError(
-            f"there is no training image of {empty}, of which {what} would need one; "
-            f"set config.loss.{setting}"
+            f"there is no training image of {empty}, which {what} needs: set config.loss.{setting}"
         )
 
 
@@ -52,16 +51,16 @@ def cross_entropy(
 ) -> tuple[jnp.ndarray, jnp.ndarray]:
     """Returns the cross entropy of a batch as (sum, normalizer); the loss is their quotient.
 
-    An example weighs w = sum_k class_weights[k] * targets[k] (its class's weight when the target is one-hot)
-    and loses w * sum_k t[k] * (1 - p[k])**focal_gamma * -log p[k], where t is the smoothed target
-    (1 - label_smoothing) * targets + label_smoothing / K and p the softmax of the logits, each with its
-    class's offset added. The sum is divided
+    The loss of an example is w * sum_k t[k] * (1 - p[k])**focal_gamma * -log p[k], with the weight
+    w = sum_k class_weights[k] * targets[k], the smoothed target
+    t = (1 - label_smoothing) * targets + label_smoothing / K, and p the softmax of logits + logit_offsets.
+    The sum is divided
 
       by the number of examples with normalization="examples", as Keras does with `class_weight`, or
       by the sum of the weights with "weights", as `torch.nn.CrossEntropyLoss(weight=...)` does for hard
       labels without smoothing (it weights the smoothing by class, and divides soft targets by examples).
 
-    Sum and normalizer are separate so that devices can add theirs before dividing.
+    Sum and normalizer are returned separately, so that devices can add theirs before dividing.
 
     Args:
       logits: [B, K], any float type; computed in float32.
@@ -75,7 +74,7 @@ def cross_entropy(
       normalization: one of NORMALIZATIONS.
 
     Returns:
-      Two float32 scalars, the summed loss and what to divide it by.
+      Two float32 scalars, the summed loss and its normalizer.
     """
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"normalization is {normalization!r}; there are: {', '.join(NORMALIZATIONS)}")
@@ -84,7 +83,7 @@ def cross_entropy(
     smoothed = (1.0 - label_smoothing) * targets + label_smoothing / targets.shape[-1]
     terms = -smoothed * log_p
     if focal_gamma:
-        # The bound keeps the gradient of a power below 1 finite where p is 1.
+        # The bound keeps the gradient finite at p = 1 for exponents below 1.
         terms *= jnp.maximum(-jnp.expm1(log_p), 1e-12) ** focal_gamma
     losses = terms.sum(axis=-1)
     if class_weights is None:

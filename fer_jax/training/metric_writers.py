@@ -1,4 +1,4 @@
-"""Writers of a run's metrics: TensorBoard through CLU, `metrics.jsonl` and the console."""
+"""Writes the metrics of a run to TensorBoard (through CLU), `metrics.jsonl`, and the console."""
 
 import json
 import logging
@@ -18,10 +18,10 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class Writers:
-    """Writes a run's numbers and images.
+    """Writes scalars and images of a run.
 
-    `metrics.jsonl` gets one JSON object a line: step, epoch, kind ("train" or "eval") and the numbers. A
-    resumed run drops the lines after its first step, which it writes again.
+    `metrics.jsonl` has one JSON object per line: step, epoch, kind ("train" or "eval"), and scalars. A
+    resumed run removes the lines after its first step, which it writes again.
     """
 
     def __init__(self, workdir: pathlib.Path, start_step: int):
@@ -31,7 +31,7 @@ class Writers:
         self._events = _event_writer(workdir / "tensorboard")
 
     def scalars(self, step: int, epoch: float, kind: str, values: dict[str, float]) -> None:
-        """Writes numbers of one kind ("train" or "eval") at `step`."""
+        """Writes scalars of a kind ("train" or "eval") at `step`."""
         record = {"step": step, "epoch": round(epoch, 4), "kind": kind, **values}
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
@@ -39,12 +39,12 @@ class Writers:
             self._events.write_scalars(step, {f"{kind}/{name}": v for name, v in values.items()})
 
     def image(self, step: int, name: str, draw: Callable[[], np.ndarray]) -> None:
-        """Writes the image uint8 [H, W, C] that `draw` returns to TensorBoard; without it draws nothing."""
+        """Writes the image uint8 [H, W, C] from `draw` to TensorBoard, if available."""
         if self._events:
             self._events.write_images(step, {name: draw()[None]})
 
     def hparams(self, values: dict[str, Any]) -> None:
-        """Writes the run's flat hyperparameters to TensorBoard's table."""
+        """Writes flat hyperparameters to TensorBoard."""
         if self._events:
             plain = (bool, int, float, str)
             self._events.write_hparams({k: v if isinstance(v, plain) else str(v) for k, v in values.items()})
@@ -55,20 +55,20 @@ class Writers:
 
 
 def _event_writer(directory: pathlib.Path):
-    """Returns CLU's TensorBoard writer, or None where TensorFlow is not installed."""
+    """Returns CLU's TensorBoard writer, or None if TensorFlow is not installed."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         import tensorflow as tf
         from clu import metric_writers
     except ImportError as error:
-        logging.warning("no TensorBoard files: %s. metrics.jsonl has all numbers.", error)
+        logging.warning("no TensorBoard files: %s; metrics.jsonl has all metrics", error)
         return None
-    tf.config.set_visible_devices([], "GPU")  # or TensorFlow takes the GPU's memory from JAX
+    tf.config.set_visible_devices([], "GPU")  # otherwise TensorFlow reserves GPU memory
     return metric_writers.SummaryWriter(str(directory))
 
 
 def parameter_overview(params: Any) -> str:
-    """Returns a table of the parameters' names, shapes and statistics; only their number without CLU."""
+    """Returns a table of the names, shapes, and statistics of parameters; without CLU, only their number."""
     try:
         from clu import parameter_overview as overview
     except ImportError:
@@ -77,7 +77,7 @@ def parameter_overview(params: Any) -> str:
 
 
 def read_records(workdir: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """Yields the records of a run's `metrics.jsonl`, up to a line that a kill cut off; none without it."""
+    """Yields the records of a run's `metrics.jsonl`, up to a truncated line; none if it does not exist."""
     try:
         lines = (pathlib.Path(workdir) / METRICS_FILE).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -90,7 +90,7 @@ def read_records(workdir: pathlib.Path) -> Iterator[dict[str, Any]]:
 
 
 class ProgressBar(tqdm):
-    """A bar over steps with the remaining time; refreshed rarely where the output is not a terminal."""
+    """A progress bar over steps; refreshed rarely if the output is not a terminal."""
 
     def __init__(self, total: int, done: int, shown: bool = True):
         quiet = not sys.stderr.isatty()
@@ -105,7 +105,7 @@ class ProgressBar(tqdm):
         )
 
     def skip(self) -> None:
-        """Counts a step that the remaining time is not estimated from: it included a compilation."""
+        """Counts a step without using its time for the estimate, because it included a compilation."""
         if not self.disable:
             self.initial += 1
             self.unpause()

@@ -1,4 +1,4 @@
-"""Monitors the loop: metrics since the last report, non-finite losses, signals to stop, long compilations."""
+"""Monitors training: metrics since the last report, non-finite losses, stop signals, and slow work."""
 
 import contextlib
 import logging
@@ -17,7 +17,7 @@ EXIT_PREEMPTED = 75  # sysexits' EX_TEMPFAIL: run the same command to resume
 
 
 class PreemptedError(SystemExit):
-    """A signal to stop arrived and the state is saved; ends the process with EXIT_PREEMPTED."""
+    """A stop signal arrived and the state is saved; exits with EXIT_PREEMPTED."""
 
     def __init__(self, step: int):
         super().__init__(EXIT_PREEMPTED)
@@ -31,15 +31,15 @@ class NonFiniteLossError(ExplainedError):
 class Window:
     """The metrics of the steps since the last report.
 
-    Each step's metrics are fetched when the next step has been dispatched, so that the device never waits
-    for the host; a loss that is not finite is noticed one step later.
+    The metrics of a step are fetched after the next step is dispatched, so that the device never waits for
+    the host; a non-finite loss is detected one step later.
     """
 
     def __init__(self, fetch: Callable[[Any], Any], state: dict[str, Any] | None = None):
         """
         Args:
-          fetch: turns a step's metrics into NumPy scalars, waiting for them.
-          state: from `state()`, to continue a window that a checkpoint split.
+          fetch: converts the metrics of a step to NumPy scalars, waiting for them.
+          state: from `state()`, to continue a window after resuming.
         """
         self._fetch = fetch
         self._pending: tuple[int, Any] | None = None
@@ -49,16 +49,16 @@ class Window:
         self.start()
 
     def start(self) -> None:
-        """Starts the clock; the time between the last summary and now does not count."""
+        """Starts the clock, excluding the time since the last summary."""
         self._started = time.perf_counter()
 
     def state(self) -> dict[str, Any]:
-        """Returns what a checkpoint stores, as JSON; call `check` first, or the last step is missing."""
+        """Returns the state for a checkpoint, as JSON; call `check` first to include the last step."""
         seconds = self._seconds + time.perf_counter() - self._started
         return {"values": list(self._values), "seconds": seconds if self._values else 0.0}
 
     def add(self, step: int, metrics: Any) -> None:
-        """Adds the metrics of `step`, and checks those of the step before."""
+        """Adds the metrics of `step`, and checks those of the previous step."""
         self.check()
         self._pending = (step, metrics)
 
@@ -66,7 +66,7 @@ class Window:
         """Fetches the pending metrics.
 
         Raises:
-          NonFiniteLossError: the loss, gradient or parameters are NaN or infinite.
+          NonFiniteLossError: the loss, gradient, or parameters are NaN or infinite.
         """
         if self._pending is None:
             return
@@ -76,16 +76,16 @@ class Window:
             raise NonFiniteLossError(
                 f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}, parameter "
                 f"norm {values['param_norm']}. The checkpoints before it are kept. Start a new work "
-                "directory with a lower config.optim.learning_rate or with config.optim.clip_norm=1"
+                "directory with a lower config.optim.learning_rate, or with config.optim.clip_norm=1"
             )
         self._values.append(values)
 
     def summary(self, batch_size: int, wait_seconds: float) -> dict[str, float]:
-        """Returns means over the window, its seconds, images/s and share of time waiting; restarts it.
+        """Returns means over the window, seconds, images per second, and share of waiting time; restarts it.
 
         Args:
-          batch_size: global.
-          wait_seconds: time spent waiting for input within the window.
+          batch_size: global batch size.
+          wait_seconds: time spent waiting for input in the window.
         """
         self.check()
         seconds = self._seconds + time.perf_counter() - self._started
@@ -102,17 +102,16 @@ class Window:
 
 
 class StopSignal:
-    """Within the context SIGTERM and Ctrl-C set `received` instead of ending the process.
+    """A context in which SIGTERM and Ctrl-C set `received` instead of ending the process.
 
-    A second Ctrl-C interrupts at once; a signal that the process was started to ignore (nohup) stays ignored.
-    With several processes it does nothing: JAX's distributed service handles SIGTERM, so that all processes
-    stop at the same step.
+    A second Ctrl-C interrupts; signals that are ignored at the start (nohup) stay ignored. Does nothing with
+    several processes, where JAX's distributed service handles SIGTERM, so that all stop at the same step.
     """
 
     received = False
 
     def __enter__(self) -> "StopSignal":
-        # Python allows handlers in the main thread only.
+        # Python allows handlers only in the main thread.
         main = threading.current_thread() is threading.main_thread()
         handles = main and jax.process_count() == 1
         signals = (signal.SIGTERM, signal.SIGINT) if handles else ()
@@ -132,7 +131,7 @@ class StopSignal:
 
 @contextlib.contextmanager
 def announced(work: str, every: float = 10.0) -> Iterator[None]:
-    """Logs that some work starts, how long it has lasted each `every` seconds, and how long it took."""
+    """Logs the start of some work, its progress every `every` seconds, and its duration."""
     started, ended = time.perf_counter(), threading.Event()
 
     def remind() -> None:

@@ -21,15 +21,15 @@ def learning_rate(
     step_boundaries: Sequence[int] = (),
     step_factor: float = 0.1,
 ) -> optax.Schedule:
-    """Returns the learning rate as a function of the update's number (int, from 0).
+    """Returns the learning rate as a function of the update number (int, from 0).
 
     Args:
       schedule: "cosine" falls from `peak` to 0 at `total_steps` (Loshchilov & Hutter 2017, arXiv:1608.03983),
-        "constant" stays, "step" multiplies by `step_factor` at each of `step_boundaries`, "plateau" is
-        constant here and lowered by `TrainState.lr_scale`.
-      peak: rate after the warm-up.
-      total_steps: updates of the whole run.
-      warmup_steps: updates over which the rate rises linearly from 0, for any schedule.
+        "constant" is constant, "step" multiplies by `step_factor` at each of `step_boundaries`, "plateau" is
+        constant and scaled by `TrainState.lr_scale`.
+      peak: learning rate after the warm-up.
+      total_steps: updates of the run.
+      warmup_steps: updates of linear warm-up from 0, for any schedule.
       step_boundaries: update numbers, for "step".
       step_factor: for "step".
     """
@@ -37,8 +37,8 @@ def learning_rate(
         raise ValueError(f"config.optim.schedule is {schedule!r}; there are: {', '.join(SCHEDULES)}")
     if warmup_steps >= total_steps and warmup_steps:
         raise ValueError(
-            f"the warm-up of {warmup_steps} steps leaves none of the {total_steps} steps: set "
-            "config.optim.warmup_steps (or warmup_epochs) to fewer"
+            f"the warm-up of {warmup_steps} steps must be shorter than the run of {total_steps} steps: "
+            "reduce config.optim.warmup_steps (or warmup_epochs)"
         )
     if schedule == "cosine":
         main = optax.cosine_decay_schedule(peak, total_steps - warmup_steps)
@@ -78,9 +78,9 @@ def make_optimizer(
       schedule: learning rate by update number.
       momentum: Nesterov momentum of "sgd".
       weight_decay: on kernels only, see `decay_mask`.
-      clip_norm: largest global norm of the gradient, before decay; 0 for no limit.
-      accumulate: steps whose gradients are averaged into one update.
-      factors: on the learning rate, by a layer's path in the parameters; None for 1 everywhere.
+      clip_norm: maximum global norm of the gradient, before decay; 0 for no limit.
+      accumulate: number of steps whose gradients are averaged into an update.
+      factors: factors on the learning rate by path of a layer; None for 1.
     """
     decay = [optax.add_decayed_weights(weight_decay, decay_mask)] if weight_decay else []
     if name == "sgd":
@@ -90,7 +90,7 @@ def make_optimizer(
     elif name == "adamw":
         parts = [optax.scale_by_adam(), *decay]
     elif name == "muon":
-        # A rate of -1 gives its direction with the gradient's sign; the schedule's rate comes last.
+        # A rate of -1 gives the update direction with the gradient's sign; the schedule is applied last.
         direction = optax.contrib.muon(-1.0, muon_weight_dimension_numbers=_matrices, consistent_rms=0.2)
         parts = [direction, *decay]
     else:
@@ -104,7 +104,8 @@ def make_optimizer(
 
 
 def _matrices(params: Any) -> Any:
-    """Returns how Muon reads parameters: kernels [h, w, C, D] as matrices [h * w * C, D], no others."""
+    """Returns the dimension numbers for Muon: kernels [h, w, C, D] as matrices [h * w * C, D]; None for "
+    "others."""
     kernel = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
     return jax.tree.map(lambda p: kernel if p.ndim == 4 else None, params)
 
@@ -116,13 +117,13 @@ def _scaled(updates: Any, factors: dict[tuple[str, ...], float]) -> Any:
 
 @dataclasses.dataclass
 class PlateauTracker:
-    """The tracker of the selection metric: the best value, early stopping and reduce-on-plateau.
+    """Tracks the selection metric for early stopping and reduce-on-plateau.
 
     Attributes:
-      patience: evaluations without improvement after which the run stops; 0 never stops it.
-      plateau_patience: evaluations without improvement after which the rate is multiplied; 0 never.
-      plateau_factor: by how much.
-      min_scale: smallest factor on the learning rate.
+      patience: evaluations without improvement until the run stops; 0 disables early stopping.
+      plateau_patience: evaluations without improvement until the learning rate is reduced; 0 disables this.
+      plateau_factor: factor of each reduction.
+      min_scale: minimum total factor on the learning rate.
       best, best_step: the best value and the step it came from.
       stale, plateau_stale: evaluations since the last improvement, or since the last reduction.
       scale: the factor on the learning rate so far.
@@ -151,7 +152,7 @@ class PlateauTracker:
         return False
 
     def start_stage(self) -> None:
-        """Resets the plateau and its factor on the rate, but not the best value."""
+        """Resets the plateau and the factor on the learning rate, but not the best value."""
         self.plateau_stale, self.scale = 0, 1.0
 
     @property
@@ -160,12 +161,12 @@ class PlateauTracker:
         return bool(self.patience) and self.stale >= self.patience
 
     def state(self) -> dict[str, float | None]:
-        """Returns what a checkpoint stores, as JSON; -inf is stored as None."""
+        """Returns the state for a checkpoint, as JSON; -inf is stored as None."""
         fields = ("best", "best_step", "stale", "plateau_stale", "scale")
         state = {key: getattr(self, key) for key in fields}
         return state | ({"best": None} if self.best_step < 0 else {})
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continues with what `state()` returned."""
+        """Restores a state from `state()`."""
         for key, value in state.items():
             setattr(self, key, float("-inf") if value is None else value)

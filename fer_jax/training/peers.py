@@ -1,7 +1,7 @@
-"""What the processes of a run say when one of them is lost: a line instead of a dump of stacks.
+"""Reports the loss of another process of a run in one line instead of a stack dump.
 
-JAX's distributed service aborts the others from a thread in C++, after a text of fifty lines that Python
-cannot keep from standard error. So a small process relays it; this file is its program.
+JAX's distributed service aborts the remaining processes from C++, with a message of fifty lines on standard
+error that Python cannot suppress. A small child process filters it; this file is its program.
 """
 
 import os
@@ -12,17 +12,17 @@ import sys
 
 LOST = "another process of this run ended, or cannot be reached: run the same command in all to resume"
 _ABORTS = b"Terminating process because the JAX distributed service"
-# Of collectives on the CPU and on GPUs, and of the distributed service.
+# From collectives on the CPU and on GPUs, and from the distributed service.
 _BROKEN = ("Gloo", "NCCL", "coordination", "heartbeat", "UNAVAILABLE", "Connection")
 
 
 def is_loss(error: Exception) -> bool:
-    """Returns whether an error of the JAX runtime says that another process is gone."""
+    """Returns whether an error of the JAX runtime means that another process is lost."""
     return type(error).__name__ == "JaxRuntimeError" and any(word in str(error) for word in _BROKEN)
 
 
 def shorten_aborts() -> None:
-    """Makes this process's standard error end with `LOST` where JAX's distributed service aborts it."""
+    """Replaces the abort message of JAX's distributed service on standard error by `LOST`."""
     relay = subprocess.Popen([sys.executable, "-S", __file__], stdin=subprocess.PIPE)
     assert relay.stdin is not None  # a pipe
     os.dup2(relay.stdin.fileno(), 2)
@@ -30,10 +30,10 @@ def shorten_aborts() -> None:
 
 
 def _relay() -> None:
-    """Copies standard input to standard error, without what follows the announcement of an abort."""
+    """Copies standard input to standard error, without the message of an abort."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # it ends after the process that writes
-    kept = b""  # the start of the announcement, perhaps
+        signal.signal(number, signal.SIG_IGN)  # it ends after its parent
+    kept = b""  # a possible start of the abort message
     while block := os.read(0, 1 << 16):
         kept += block
         if _ABORTS in kept:

@@ -1,4 +1,4 @@
-"""A run in memory: everything that the training loop works on, fresh or restored."""
+"""Defines the in-memory state of a run, fresh or restored, for the training loop."""
 
 import contextlib
 import functools
@@ -33,25 +33,25 @@ class Run:
 
     Attributes:
       state: the `TrainState`, placed on the devices.
-      step: steps done, as a Python int; with accumulated gradients an update takes several.
-      total_steps: of the whole run.
-      evaluation_due: whether the state is to be evaluated before the next step.
-      stage: the stage that the next step belongs to.
-      constants: what the training step takes besides state and batch: the teachers' weights.
-      plateau_tracker: the best metric so far, early stopping and the plateau's factor.
-      metadata: of every checkpoint of the run, without an evaluation.
+      step: number of completed steps, as a Python int; with accumulated gradients an update takes several.
+      total_steps: number of steps of the run.
+      evaluation_due: whether to evaluate before the next step.
+      stage: stage of the next step.
+      constants: further arguments of the training step: the teachers' weights.
+      plateau_tracker: tracker of the selection metric.
+      metadata: metadata of checkpoints, without an evaluation.
     """
 
     def __init__(self, plan: Plan, workdir: pathlib.Path, stop: StopSignal):
-        """Builds the run, and restores the newest checkpoint where there is one.
+        """Builds the run, and restores the newest checkpoint if there is one.
 
         Raises:
-          ValueError: the config cannot work; the message names the field.
-          PreemptedError: a signal to stop arrived while the teachers answered.
+          ValueError: the config is invalid; the message names the field.
+          PreemptedError: a stop signal arrived while the teachers predicted.
         """
         config = plan.config
         self.plan, self.config, self.workdir, self.stop = plan, config, workdir, stop
-        # Every process saves, for Orbax synchronizes them; the first one writes everything else.
+        # Every process saves, because Orbax synchronizes them; only the first one writes other files.
         self.primary = jax.process_index() == 0
         mixes, batch_size = plan.augmentation.mixes, config.train.batch_size
         self.partitioner = sharding.make_partitioner(config.parallel, batch_size, mixes)
@@ -90,7 +90,7 @@ class Run:
         self.preprocess = build.preprocess(config, start)
         self.stages = build.make_stages(config, plan.stage_configs, self.model, per_epoch, start)
         self.total_steps = self.stages[-1].end
-        # Whatever training computes in: the weights are float32, and evaluations are in float32.
+        # Evaluation uses float32, whatever the training dtype.
         evaluated = self.model.clone(dtype="float32")
         forward = preprocessing.make_forward(evaluated, size=config.model.input_size, **self.preprocess)
         self.forward = batch_inference.compile_forward(forward, runtime.compiler_options())
@@ -103,7 +103,7 @@ class Run:
         self._start(pretrained)
 
     def _blend(self, train: Any) -> Any:
-        """Returns the training faces with the teachers' answers in their targets."""
+        """Returns the training faces with the teachers' predictions blended into their targets."""
         config, dataset = self.config, self.plan.manifest["splits"]["train"].get("order_hash")
         teachers, weight = self.plan.teachers, config.distill.weight
         try:
@@ -112,9 +112,9 @@ class Run:
             raise PreemptedError(max(self.checkpoints.steps(), default=0)) from None
 
     def _pretrained(self) -> Pretrained | None:
-        """Returns the weights to start from; a resumed run needs only their metadata."""
+        """Returns the initial weights; a resumed run needs only their metadata."""
         if not self.config.init_from and self.config.init.weights == "none":
-            return None  # whatever an earlier start that saved nothing left here, see `check_identity`
+            return None  # ignores leftovers of a start that saved nothing, see `check_identity`
         if self.checkpoints.steps() and (found := kept_pretrained(self.workdir)):
             return Pretrained({}, found)
         loaded = initial_weights.pretrained(self.config)
@@ -126,7 +126,7 @@ class Run:
         """Creates a fresh state, or restores the newest undamaged checkpoint."""
         config, side = self.config, self.config.model.input_size
         input_shape = (side, side, config.model.channels)
-        variables = None  # random ones; a resumed run has its own
+        variables = None  # random weights; a resumed run has its own
         if pretrained and not self.checkpoints.steps():
             variables = pretrained.variables
             if not config.init_from:
@@ -165,7 +165,7 @@ class Run:
             self._show_start()
 
     def _show_start(self) -> None:
-        """Writes the hyperparameters, and a sheet of the first augmented faces."""
+        """Writes the hyperparameters and a sheet of the first augmented faces."""
         self.writers.hparams(flatten(self.metadata["config"]))
         mean, fill = float(np.mean(self.preprocess["mean"])), self.plan.augmentation.fill
         sheet = pipeline.contact_sheet(next(self.stream), self.input_size(), fill, mean)
@@ -176,7 +176,7 @@ class Run:
 
     @property
     def epoch(self) -> float:
-        """Epochs done."""
+        """Number of completed epochs."""
         return self.step / self.stream.batches_per_epoch
 
     def is_evaluated_at(self, step: int) -> bool:
@@ -190,7 +190,7 @@ class Run:
         return next((stage for stage in self.stages if step < stage.end), self.stages[-1])
 
     def enter_stage(self) -> None:
-        """Enters the stage of the next step if it starts here: a new optimizer for what it trains."""
+        """Enters the stage of the next step, with a new optimizer, if it starts here."""
         stage = self.stage_at(self.step)
         if stage is self.stage and self.step != stage.start:
             return
@@ -202,31 +202,31 @@ class Run:
         self.state = self.partitioner.put_state(state.replace(lr_scale=scale))
 
     def input_size(self) -> int:
-        """Returns the size at which the next step draws the faces."""
+        """Returns the input size of the next step."""
         for until, size in self.config.train.sizes:
             if self.step < until * self.total_steps:
                 return size
         return self.config.model.input_size
 
     def next_batch(self) -> dict[str, Any]:
-        """Returns the next batch, on the devices."""
+        """Returns the next batch, placed on the devices."""
         batch = next(self.stream)
         if self.plan.augmentation.mixes and self.step >= self.config.train.mix_until * self.total_steps:
             batch["mix"] = augment.identity(len(batch["mix"]))["mix"]
         return self.partitioner.put_batch(batch)
 
     def is_compiled(self, size: int) -> bool:
-        """Returns whether this stage has trained at an input size."""
+        """Returns whether the step of this stage is compiled for an input size."""
         return size in self._train_steps
 
     def train_step(self, size: int) -> Callable[..., Any]:
-        """Returns the step of this stage for an input size, of (state, batch, *constants)."""
+        """Returns the training step (state, batch, *constants) of this stage for an input size."""
         if size not in self._train_steps:
             self._train_steps[size] = self.compile_step(size)
         return self._train_steps[size]
 
     def compile_step(self, size: int) -> Callable[..., Any]:
-        """Returns a new program of this stage's step for an input size."""
+        """Compiles the training step of this stage for an input size."""
         config, axis_name = self.config, self.partitioner.axis_name
         frozen: dict[str, Any] = {"frozen": self.stage.frozen} if self.stage.frozen else {}
         step = train_step.make_train_step(
@@ -245,7 +245,7 @@ class Run:
         return self.partitioner.compile(step, len(self.constants))
 
     def report(self) -> str:
-        """Writes the window's metrics; returns them for the progress bar."""
+        """Writes the metrics of the window; returns a summary for the progress bar."""
         values = self.window.summary(self.config.train.batch_size, self.stream.wait_seconds)
         self.stream.wait_seconds = 0.0
         update = (self.step - 1 - self.stage.start) // self.config.optim.accumulate
@@ -262,19 +262,19 @@ class Run:
         """Returns probabilities float64 [N, K] on the selection split.
 
         Raises:
-          StoppedError: a signal to stop arrived.
+          StoppedError: a stop signal arrived.
         """
         forward = functools.partial(batch_inference.predict, self.forward, variables, progress=False)
         return predict_split(forward, self.selection.images, self.stop)
 
     def evaluate(self) -> dict[str, Any]:
-        """Scores the selection split, adjusts the learning rate to it, and writes the weights.
+        """Evaluates the selection split, updates the plateau tracker, and writes the weights.
 
         Returns:
-          The result, as "evaluation" in the metadata of the checkpoint has it.
+          The result, as in "evaluation" of the metadata.
 
         Raises:
-          StoppedError: a signal to stop arrived; nothing has changed.
+          StoppedError: a stop signal arrived; nothing has changed.
         """
         variables, labels = self.partitioner.fetch(self.state.variables()), self.selection.labels
         probs = self.predict(variables)
@@ -283,7 +283,7 @@ class Run:
         values = {"loss": float(classification.nll(probs, labels).mean())}
         values |= {name: float(scores[name]) for name in build.SELECTION_METRICS}
         if jax.process_count() > 1:
-            # Processes that differ by rounding must not differ in what follows from it.
+            # All processes must use the same metric, without rounding differences.
             values = jax.tree.map(float, multihost_utils.broadcast_one_to_all(values))
         split, metric = self.config.selection.split, self.config.selection.metric
         best = self.plateau_tracker.update(values[metric], self.step)
@@ -302,7 +302,7 @@ class Run:
         return result
 
     def evaluated_metadata(self, result: dict[str, Any] | None) -> dict[str, Any]:
-        """Returns the metadata with the result of an evaluation at this step, None without one."""
+        """Returns the metadata with the result of an evaluation at this step, if there is one."""
         best = result is not None and self.plateau_tracker.best_step == result["step"]
         return self.metadata | {"evaluation": result, "selection": result if best else None}
 
@@ -318,10 +318,10 @@ class Run:
         logging.info("epoch %.1f: %s %s%s", self.epoch, split, numbers, note)
 
     def save(self, result: dict[str, Any] | None) -> None:
-        """Saves everything that a resumed run needs.
+        """Saves a checkpoint.
 
         Args:
-          result: of the evaluation at this step, None without one.
+          result: result of the evaluation at this step, None without one.
         """
         extra = {
             "stream": self.stream.state(),
@@ -335,8 +335,8 @@ class Run:
         self.checkpoints.save(self.step, state, extra, result["value"] if result else None)
 
     def close(self) -> None:
-        """Waits for the last save and ends the read-ahead."""
-        with contextlib.ExitStack() as stack:  # all of it, whatever the first of them raises
+        """Waits for the last save and stops prefetching."""
+        with contextlib.ExitStack() as stack:  # runs all, even if one of them raises
             if self.primary:
                 stack.callback(self.writers.flush)
             stack.callback(self.stream.close)
@@ -344,7 +344,7 @@ class Run:
 
 
 def _for_stage(state: TrainState, stage: stages.Stage) -> TrainState:
-    """Returns a state (NumPy) with the optimizer of a stage at its start."""
+    """Returns the state (NumPy) with a new optimizer state for a stage."""
     opt_state = stage.tx.init(stages.partition(state.params, stage.trained)[0])
     return state.replace(opt_state=jax.tree.map(np.asarray, opt_state))
 

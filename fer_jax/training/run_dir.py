@@ -1,4 +1,4 @@
-"""A run's directory: which run it belongs to, and whether that is finished."""
+"""Manages a run directory: which run it belongs to, and whether that is finished."""
 
 import contextlib
 import fcntl
@@ -17,8 +17,8 @@ from fer_jax.pretrained.weights_file import CHECKPOINTS, CHECKSUMS, checksum_of_
 CONFIG_FILE = "config.json"
 SUMMARY_FILE = "summary.json"
 PRETRAINED_FILE = "pretrained.json"
-# Fields that may change between two starts of one run. Its numbers depend on them only by rounding and, for
-# `parallel`, in the units that dropout draws. Hashes tell files apart, wherever they are.
+# Fields that may change between starts of a run. Results depend on them only by rounding and, for `parallel`,
+# by dropout masks. Files are compared by hashes, independent of their paths.
 NEUTRAL_FIELDS = frozenset(
     {
         "data.dir",
@@ -30,18 +30,18 @@ NEUTRAL_FIELDS = frozenset(
         "checkpoint.keep",
     }
 )
-# The value in effect for runs that were started before the field existed.
+# Values for runs that were started before the field existed.
 _BEFORE_THE_FIELD = {"distill.views": "augmented"}
 
 
 @contextlib.contextmanager
 def exclusive(workdir: pathlib.Path) -> Iterator[None]:
-    """Creates the directory and locks it (flock) within the context against other runs.
+    """Creates the directory and locks it (flock) within the context.
 
-    Of several processes the first one holds the lock for all.
+    With several processes, the first one holds the lock for all.
 
     Raises:
-      OSError: it cannot be created.
+      OSError: the directory cannot be created.
       ValueError: another process is training in it.
     """
     if jax.process_index():
@@ -66,47 +66,49 @@ def exclusive(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def check_identity(workdir: pathlib.Path, identity: dict[str, Any]) -> None:
-    """Checks that the directory belongs to this run; a new one is marked as this run's.
+    """Checks that a directory belongs to this run, or marks a new one.
 
-    A run that has no checkpoint yet is replaced: its start may have failed on the very field that has been
-    corrected.
+    Replaces a run without a checkpoint, because its start may have failed on a field that has been corrected.
 
     Args:
       workdir: the directory, see `exclusive`.
-      identity: of the run, see `validate.Plan`.
+      identity: identity of the run, see `validate.Plan`.
 
     Raises:
-      ValueError: the directory belongs to a run with another configuration or other data (the fields are
-        named), or holds something else.
-      OSError: it cannot be written.
+      ValueError: the directory belongs to a run with another config or other data (the message names the
+        fields), or has other files.
+      OSError: the directory is not writable.
     """
     path = workdir / CONFIG_FILE
     if difference := describe_difference(workdir, identity):
         raise ValueError(
-            f"{difference}\nUse another --workdir; to start from its weights set --config.init_from={workdir}"
+            f"{difference}\nUse another --workdir; to start from its weights, set "
+            f"--config.init_from={workdir}"
         )
     if path.is_file() and not _differing(_read_json(path), identity):
         return
     if jax.process_index():
-        return  # the first process writes for all, perhaps at this moment
-    unfinished = partial(path)  # left by a start that was killed
+        return  # the first process writes for all, possibly now
+    unfinished = partial(path)  # left by an interrupted start
     if not path.is_file() and any(entry != unfinished for entry in workdir.glob("*")):
         raise ValueError(
-            f"{workdir} is not empty and no run of fer_jax (it has no {CONFIG_FILE}): use another --workdir"
+            f"{workdir} is not empty, and not a run of fer_jax (it has no {CONFIG_FILE}): use another "
+            "--workdir"
         )
     with named_by("--workdir", workdir):
         _write_json(path, identity)
 
 
 def describe_difference(workdir: pathlib.Path, identity: dict[str, Any]) -> str | None:
-    """Returns how the run in a directory differs, field by field; None where it has saved nothing else.
+    """Describes how the run in a directory differs, field by field; None if it does not, or has no
+    checkpoint.
 
     Args:
       workdir: the directory.
-      identity: as `check_identity`.
+      identity: as in `check_identity`.
 
     Raises:
-      ValueError: the directory's configuration is damaged.
+      ValueError: the config in the directory is damaged.
     """
     path = workdir / CONFIG_FILE
     saved = any(entry.name.isdecimal() for entry in (workdir / CHECKPOINTS).glob("*"))
@@ -118,18 +120,18 @@ def describe_difference(workdir: pathlib.Path, identity: dict[str, Any]) -> str 
     if "teachers" in differing:
         names = [one.get("distill.teachers") for one in (found, identity)]
         lines.append(f"  (config.distill.teachers: {names[0]} there, {names[1]} here, by their weights)")
-    return "\n".join([f"{workdir} belongs to a run with another configuration:", *lines]) if lines else None
+    return "\n".join([f"{workdir} belongs to a run with another config:", *lines]) if lines else None
 
 
 def _differing(found: dict[str, Any], identity: dict[str, Any]) -> list[str]:
-    """Returns the fields by which two identities are not of one run."""
+    """Returns the fields in which two identities of runs differ."""
     keys = (found.keys() | identity.keys()) - NEUTRAL_FIELDS
     found, identity = (_BEFORE_THE_FIELD | one for one in (found, identity))
     return [k for k in sorted(keys) if found.get(k) != identity.get(k)]
 
 
 def finished_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """Returns the summary of a finished run, None before that."""
+    """Returns the summary of a finished run, None if it is not finished."""
     path = workdir / SUMMARY_FILE
     return _read_json(path) if path.is_file() else None
 
@@ -140,22 +142,22 @@ def finish(workdir: pathlib.Path, summary: dict[str, Any]) -> None:
 
 
 def keep_pretrained(workdir: pathlib.Path, metadata: dict[str, Any]) -> None:
-    """Stores the metadata of the weights that the run starts from, with a checksum."""
+    """Stores the metadata of the initial weights, with a checksum."""
     _write_json(workdir / PRETRAINED_FILE, metadata | {CHECKSUMS: checksum_of_json(metadata)})
 
 
 def kept_pretrained(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """Returns the metadata that `keep_pretrained` stored, None without any or where they are damaged."""
+    """Returns the metadata from `keep_pretrained`, None if missing or damaged."""
     path = workdir / PRETRAINED_FILE
     if not path.is_file():
         return None
     try:
         metadata = _read_json(path)
         found = checksum_of_json(metadata)
-    except (ValueError, AttributeError):  # not JSON, or no object
+    except (ValueError, AttributeError):  # not JSON, or not an object
         found = None
     if found is None or metadata.pop(CHECKSUMS, found) != found:  # older versions stored none
-        logging.error("%s is damaged: the weights that the run started from are read again", path)
+        logging.error("%s is damaged: reading the initial weights again", path)
         return None
     return metadata
 
@@ -176,7 +178,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not JSON, or not UTF-8
         raise ValueError(
-            f"{path} is damaged ({error}): restore it, or move the work directory away to start over"
+            f"{path} is damaged ({error}): restore it, or move the run directory to start over"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Where a run's state and batches live: on a mesh of all devices (`jit`), or as replicas (`pmap`)."""
+"""Distributes state and batches: over a mesh of all devices (`jit`), or as replicas (`pmap`)."""
 
 import contextlib
 import dataclasses
@@ -18,13 +18,13 @@ AXIS = "data"
 
 @dataclasses.dataclass(frozen=True)
 class Partitioner:
-    """Splits each batch over a mesh and replicates the rest; XLA inserts the collectives.
+    """Shards batches over a mesh and replicates the rest; XLA inserts collectives.
 
-    Both partitioners compute the same numbers for the same global batch.
+    Both partitioners compute the same results for the same global batch.
 
     Attributes:
-      mesh: all devices of all processes in one row.
-      axis_name: the mapped axis that the step and BatchNorm must reduce over themselves, None without one.
+      mesh: a one-dimensional mesh of all devices of all processes.
+      axis_name: mapped axis that the step and BatchNorm must reduce over, or None.
     """
 
     mesh: Mesh
@@ -34,11 +34,11 @@ class Partitioner:
     def compile(self, step: Callable[..., Any], constants: int = 0) -> Callable[..., Any]:
         """Returns `step(state, batch, *constants) -> (state, metrics)`, compiled by its first call.
 
-        The memory of the old state is reused.
+        The old state is donated.
 
         Args:
           step: the training step.
-          constants: the number of arguments after the batch, each placed by `put_state`.
+          constants: number of arguments after the batch, placed by `put_state`.
         """
         whole, split = self._sharding(), self._sharding(AXIS)
         return jax.jit(
@@ -50,7 +50,7 @@ class Partitioner:
         )
 
     def put_state(self, state: Any) -> Any:
-        """Places a host or single-device tree, equal in every process, on the devices."""
+        """Places a tree, equal in all processes, on the devices."""
         sharding = self._sharding()
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), state)
 
@@ -60,7 +60,7 @@ class Partitioner:
         return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
 
     def fetch(self, tree: Any) -> Any:
-        """Returns what `put_state` placed or the step returned as NumPy arrays of this process."""
+        """Returns a tree from `put_state` or the step as NumPy arrays."""
         return jax.device_get(jax.tree.map(lambda x: x.addressable_data(0), tree))
 
     def _sharding(self, *spec: str) -> NamedSharding:
@@ -68,7 +68,7 @@ class Partitioner:
 
 
 class PmapPartitioner(Partitioner):
-    """Runs one replica a device by `jax.pmap`; the step reduces over the devices itself.
+    """Runs one replica per device with `jax.pmap`; the step itself reduces over devices.
 
     Since JAX 0.8 `jax.pmap` is a `jit` of `shard_map` and is in maintenance mode.
     """
@@ -95,7 +95,7 @@ class PmapPartitioner(Partitioner):
 
 
 def make_partitioner(mode: str, batch_size: int, mixes: bool = False) -> Partitioner:
-    """Returns the partitioner for `config.parallel`, over all devices.
+    """Returns a partitioner over all devices for `config.parallel`.
 
     Args:
       mode: one of MODES; "auto" is "jit".
@@ -103,7 +103,7 @@ def make_partitioner(mode: str, batch_size: int, mixes: bool = False) -> Partiti
       mixes: whether mixup or cutmix pairs neighbors, which needs an even number of faces on each device.
 
     Raises:
-      ValueError: unknown mode, or the batch does not divide among the devices.
+      ValueError: the mode is unknown, or the batch size is not divisible by the number of devices.
     """
     if mode not in MODES:
         raise ValueError(f"config.parallel is {mode!r}; there are: {', '.join(MODES)}")
@@ -112,10 +112,10 @@ def make_partitioner(mode: str, batch_size: int, mixes: bool = False) -> Partiti
     if batch_size % unit:
         pairs = " in pairs (mixup and cutmix need them)" if mixes else ""
         raise ValueError(
-            f"config.train.batch_size={batch_size} does not divide among {len(devices)} devices{pairs}: "
+            f"config.train.batch_size={batch_size} is not divisible by {len(devices)} devices{pairs}: "
             f"choose a multiple of {unit}, such as {max(1, round(batch_size / unit)) * unit}"
         )
-    # The default axis types of jax.make_mesh are explicit, which Linen's layers do not take.
+    # jax.make_mesh defaults to explicit axis types, which Linen's layers do not support.
     mesh = Mesh(np.array(devices), (AXIS,))
     return PmapPartitioner(mesh) if mode == "pmap" else Partitioner(mesh)
 
@@ -132,10 +132,10 @@ def all_processes(value: bool) -> bool:
 
 @contextlib.contextmanager
 def all_or_none() -> Iterator[None]:
-    """Makes every process fail after the context if one of them failed within it.
+    """Makes all processes fail after the context if one of them failed in it.
 
     Raises:
-      Exception: as raised here; ValueError where another process failed.
+      Exception: the exception of this process, or a ValueError if another process failed.
     """
     problem = None
     try:
@@ -143,11 +143,11 @@ def all_or_none() -> Iterator[None]:
     except Exception as error:
         problem = error
     if not all_processes(problem is None):
-        raise problem or ValueError("another process of this run failed; its message says why")
+        raise problem or ValueError("another process of this run failed; see its message")
 
 
 def gather(rows: np.ndarray) -> np.ndarray:
-    """Concatenates float64 [N, K] of each process, N equal in all, in the order of the processes."""
+    """Concatenates float64 [N, K] of all processes, with equal N, in process order."""
     if jax.process_count() == 1:
         return rows
     # Without x64 JAX would round them to float32.

@@ -1,4 +1,4 @@
-"""Predictions for a whole split during a run: processes share the work, and a signal ends it."""
+"""Predicts a split during a run: processes share the work, and a stop signal ends it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +11,11 @@ from fer_jax.training.sharding import all_or_none, gather
 
 
 class StoppedError(Exception):
-    """A signal to stop arrived before all images were predicted."""
+    """A stop signal arrived before all images were predicted."""
 
 
 class _Part:
-    """Images at some places of a split; reading them raises once a signal to stop has arrived."""
+    """Images at some indices of a split; reading raises after a stop signal."""
 
     def __init__(self, images: Any, places: np.ndarray, stop: StopSignal):
         self._images, self._places, self._stop = images, places, stop
@@ -28,19 +28,19 @@ class _Part:
 
 
 def predict_split(predict: Callable[[Any], np.ndarray], images: Any, stop: StopSignal) -> np.ndarray:
-    """Returns predictions for all images; each process makes its share and receives the others'.
+    """Returns predictions for all images; each process computes a share and receives the others.
 
     Args:
       predict: maps images, an object with `shape` that integer arrays index, to float64 [n, K].
       images: uint8 [N, H, W, C], likewise.
-      stop: looked at before each batch is read.
+      stop: checked before each batch.
 
     Returns:
       float64 [N, K].
 
     Raises:
-      StoppedError: with one process, a signal to stop arrived.
-      ValueError: as `predict`, in every process.
+      StoppedError: with one process, a stop signal arrived.
+      ValueError: as `predict`, in all processes.
     """
     count = images.shape[0]
     share = -(-count // jax.process_count())

@@ -1,4 +1,4 @@
-"""Staged fine-tuning: which layers train when, at which rate, and which BatchNorm is frozen."""
+"""Staged fine-tuning: which layers are trained, and which BatchNorm layers are frozen."""
 
 import dataclasses
 from collections.abc import Collection, Sequence
@@ -18,17 +18,17 @@ Path = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class StageConfig:
-    """A stage as a config describes it.
+    """The config of a stage.
 
     Attributes:
-      epochs: how long; a fraction is fine.
-      train: 'all'; 'head', the classifier; or the `last` 'blocks' or 'layers' before it, and the head. Layers
-        without initial weights train with the head.
-      learning_rate: peak of the stage's schedule, which restarts with it, as the optimizer does.
-      last: their number. A layer has parameters (convolution, BatchNorm, dense); a block is a named part of
-        the network, and a BatchNorm belongs to the block before it.
-      batch_norm: which BatchNorm layers use batch statistics; the others use their running ones:
-        those that train ('trained'), none ('frozen') or all ('running').
+      epochs: number of epochs, possibly fractional.
+      train: 'all'; 'head', the classifier; or 'blocks' or 'layers', the `last` ones and the head. Layers
+        without initial weights are trained with the head.
+      learning_rate: peak of the schedule, which restarts in each stage, as does the optimizer.
+      last: number of blocks or layers. A layer has parameters (convolution, BatchNorm, dense); a block is a
+        named part of the network, and a BatchNorm belongs to the block before it.
+      batch_norm: BatchNorm layers that use batch statistics instead of running ones: trained layers
+        ('trained'), none ('frozen'), or all ('running').
     """
 
     epochs: float
@@ -50,8 +50,8 @@ class StageConfig:
             raise ValueError(f"learning_rate={self.learning_rate} in a stage; expected 0 or more")
         if (self.train in ("blocks", "layers")) != (self.last > 0):
             raise ValueError(
-                f"train={self.train!r} with last={self.last} in a stage: 'blocks' and 'layers' need how "
-                "many, the others take none"
+                f"train={self.train!r} with last={self.last} in a stage: 'blocks' and 'layers' need last, "
+                "the others must not have it"
             )
 
 
@@ -60,11 +60,11 @@ class Stage:
     """A stage of a run, ready to train.
 
     Attributes:
-      start, end: its first step, and the first one after it.
-      trained: the layers that train, None for all.
-      frozen: the layers that keep their running statistics where they are BatchNorm.
-      learning_rate: by the number of the update within the stage.
-      tx: the optimizer of the parameters that train.
+      start, end: first step, and first step after the stage.
+      trained: trained layers, None for all.
+      frozen: layers whose BatchNorm uses running statistics.
+      learning_rate: learning rate by update number in the stage.
+      tx: optimizer of the trained parameters.
     """
 
     start: int
@@ -76,7 +76,7 @@ class Stage:
 
 
 def blocks(model: nn.Module, input_shape: Sequence[int]) -> list[list[Path]]:
-    """Returns the paths of the layers with parameters, in the order of the data, by block.
+    """Returns the paths of layers with parameters by block, in the order of the data.
 
     Args:
       model: the network; `model(x)` takes float32 [1, S, S, C].
@@ -106,15 +106,15 @@ def blocks(model: nn.Module, input_shape: Sequence[int]) -> list[list[Path]]:
 def trained_layers(
     stage: StageConfig, blocks: Sequence[Sequence[Path]], new: Collection[Path] = ()
 ) -> frozenset[Path] | None:
-    """Returns the layers that train in a stage, None for all. The head is the last layer.
+    """Returns the trained layers of a stage, None for all. The head is the last layer.
 
     Args:
       stage: the stage.
-      blocks: as the function of this name returns them.
-      new: layers without initial weights besides the head, which train whenever it does.
+      blocks: from `blocks`.
+      new: layers without initial weights except the head, which are trained with the head.
 
     Raises:
-      ValueError: the network has fewer blocks or layers than the stage trains.
+      ValueError: the network has fewer blocks or layers than `stage.last`.
     """
     if stage.train == "all":
         return None
@@ -124,7 +124,7 @@ def trained_layers(
     units = blocks if stage.train == "blocks" else [[path] for path in order]
     if stage.last >= len(units):
         raise ValueError(
-            f"a stage trains the last {stage.last} {stage.train}, and the model has {len(units) - 1} before "
+            f"a stage trains the last {stage.last} {stage.train}, but the model has {len(units) - 1} before "
             "its head: use train='all'"
         )
     return frozenset(path for unit in units[-1 - stage.last :] for path in unit) | frozenset(new)
@@ -133,9 +133,9 @@ def trained_layers(
 def frozen_layers(
     stage: StageConfig, blocks: Sequence[Sequence[Path]], trained: frozenset[Path] | None
 ) -> tuple[Path, ...]:
-    """Returns the layers that keep their statistics where they are BatchNorm.
+    """Returns the layers whose BatchNorm is frozen.
 
-    As in Keras, a BatchNorm that does not train does not use batch statistics either.
+    As in Keras, an untrained BatchNorm uses its running statistics.
     """
     layers = tuple(path for block in blocks for path in block)
     if stage.batch_norm == "frozen":
@@ -148,10 +148,10 @@ def frozen_layers(
 def layer_factors(
     blocks: Sequence[Sequence[Path]], decay: float, new: Collection[Path] = ()
 ) -> dict[Path, float]:
-    """Returns factors on the learning rate: `decay` to the number of blocks between a layer's and the head.
+    """Returns factors on the learning rate: `decay` to the number of blocks between a layer and the head.
 
-    The layers in `new`, which have no initial weights, have the full rate.
-    Layer-wise decay as for fine-tuning transformers (Clark et al. 2020, arXiv:2003.10555).
+    Layers in `new`, without initial weights, have the full learning rate. This is layer-wise decay, as for
+    fine-tuning transformers (Clark et al. 2020, arXiv:2003.10555).
     """
     depth = len(blocks) - 1
     factors = {path: decay ** (depth - i) for i, block in enumerate(blocks) for path in block}
@@ -159,7 +159,7 @@ def layer_factors(
 
 
 def partition(params: Any, trained: Collection[Path] | None) -> tuple[Any, Any]:
-    """Returns the parameters of the layers that train, and the others, as trees; `merge` joins them."""
+    """Splits parameters into trees of trained and frozen layers; `merge` joins them."""
     if trained is None:
         return params, {}
     flat = traverse_util.flatten_dict(params)
@@ -169,7 +169,7 @@ def partition(params: Any, trained: Collection[Path] | None) -> tuple[Any, Any]:
 
 
 def merge(free: Any, fixed: Any) -> Any:
-    """Returns the tree that `partition` split."""
+    """Joins the trees of `partition`."""
     if not fixed:
         return free
     return traverse_util.unflatten_dict(traverse_util.flatten_dict(free) | traverse_util.flatten_dict(fixed))

@@ -1,4 +1,4 @@
-"""The training state: arrays only."""
+"""Defines the training state, which has only arrays."""
 
 from collections.abc import Collection
 from typing import Any
@@ -14,16 +14,16 @@ from fer_jax.training import stages
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """The state of a run, all of which a checkpoint stores.
+    """The training state, stored in checkpoints.
 
     Attributes:
-      step: int32 scalar, steps done; with accumulated gradients an update takes several.
+      step: int32 scalar, number of completed steps; with accumulated gradients an update takes several.
       params: float32 tree of parameters.
       batch_stats: float32 tree of running BatchNorm statistics.
       opt_state: optax state.
-      ema: {"params", "batch_stats"} averaged exponentially, or {} when averaging is off.
-      lr_scale: float32 scalar, a factor on every update; reduce-on-plateau lowers it.
-      rng: PRNG key data (uint32); each step folds its number into it.
+      ema: exponential moving average of {"params", "batch_stats"}, or {} if disabled.
+      lr_scale: float32 scalar, factor on updates, lowered by reduce-on-plateau.
+      rng: PRNG key data (uint32), into which each step folds its number.
     """
 
     step: jax.Array
@@ -35,7 +35,7 @@ class TrainState(flax.struct.PyTreeNode):
     rng: jax.Array
 
     def variables(self) -> dict[str, Any]:
-        """Returns the variables to evaluate with: the averaged ones where averaging is on."""
+        """Returns the variables for evaluation: the EMA if enabled."""
         return dict(self.ema) or {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -49,19 +49,19 @@ def create_state(
     variables: dict[str, Any] | None = None,
     trained: Collection[stages.Path] | None = None,
 ) -> TrainState:
-    """Creates a fresh state.
+    """Creates an initial state.
 
     Args:
       model: the network; `model(x, train)` maps float32 [B, *input_shape] to logits.
       tx: the optimizer.
       input_shape: (S, S, C) of one normalized face.
-      seed: of the parameters and of the run's randomness (dropout).
-      use_ema: whether to keep averaged weights.
-      variables: {"params", "batch_stats"} to start from instead of random ones.
-      trained: the layers that `tx` trains, None for all.
+      seed: seed of the parameters and of dropout.
+      use_ema: whether to keep an EMA.
+      variables: initial {"params", "batch_stats"}; None for random ones.
+      trained: layers trained by `tx`, None for all.
 
     Raises:
-      ValueError: `variables` do not fit the network; the message names what differs.
+      ValueError: `variables` do not fit the network.
     """
     if variables is None:
         variables = random_variables(model, input_shape, seed)
@@ -83,12 +83,12 @@ def create_state(
 
 
 def random_variables(model: nn.Module, input_shape: tuple[int, int, int], seed: int) -> dict[str, Any]:
-    """Returns the random {"params", "batch_stats"} that a network starts from."""
-    # One jitted call: op-by-op initialization compiles every small shape on its own.
+    """Returns random {"params", "batch_stats"} of a network."""
+    # One jitted call, because op-by-op initialization compiles each operation.
     init = jax.jit(model.init, compiler_options=runtime.run_once_options())
     return init(_keys(seed)[0], jnp.zeros((1, *input_shape), jnp.float32))
 
 
 def _keys(seed: int) -> jax.Array:
-    """Returns the keys of the parameters and of the run."""
+    """Returns the PRNG keys of the parameters and the run."""
     return jax.random.split(jax.random.key(seed))

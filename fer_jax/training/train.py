@@ -1,4 +1,4 @@
-"""Training: `train_and_evaluate` is a whole run, `train` its loop, `summarize` its end."""
+"""Training: `train_and_evaluate` is an entire run, `train` its loop, `summarize` its end."""
 
 import contextlib
 import logging
@@ -31,24 +31,24 @@ from fer_jax.training.validate import validate
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
-    """Trains, resumes or recognizes a finished run, and reports on its best checkpoint.
+    """Starts or resumes a run, and evaluates its best checkpoint; does nothing if the run is finished.
 
     Args:
-      config: as made by `configs/default.py` and its experiments.
-      workdir: the run's directory; created here, resumed where it holds the same run.
+      config: from `configs/default.py` or an experiment.
+      workdir: run directory, created if it does not exist.
 
     Returns:
       The content of `summary.json`: "best" (split, metric, value, step, epoch), "steps", "seconds" of
-      training, "input_wait" (share of them spent waiting for input), "accuracy" and "macro_f1" of the best
+      training, "input_wait" (share of time waiting for input), "accuracy" and "macro_f1" of the best
       checkpoint on the selection split, "stopped_early".
 
     Raises:
-      ValueError: the config cannot work (the message names the field), the directory is another run's, or
-        another process is training in it.
-      FileNotFoundError: no weights at `config.init_from` or `config.distill.teachers`, or no file
-        `config.data.drop_ids`.
-      DamagedCheckpointError: one of these weights cannot be read.
-      NonFiniteLossError: the loss became NaN or infinite; the checkpoints before it stay.
+      ValueError: the config is invalid (the message names the field), the directory belongs to another run,
+        or another process is training in it.
+      FileNotFoundError: the weights in `config.init_from` or `config.distill.teachers`, or the file
+        `config.data.drop_ids`, do not exist.
+      DamagedCheckpointError: weights cannot be read.
+      NonFiniteLossError: the loss became NaN or infinite; earlier checkpoints are kept.
       PreemptedError: SIGTERM or Ctrl-C arrived; the state is saved.
     """
     workdir = pathlib.Path(workdir)
@@ -58,7 +58,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
             stack.enter_context(exclusive(workdir))
             check_identity(workdir, plan.identity)
         if summary := finished_summary(workdir):
-            logging.info("this run is finished; its report is %s", workdir / "report" / "report.md")
+            logging.info("this run is finished: %s", workdir / "report" / "report.md")
             return summary
         stop = stack.enter_context(StopSignal())
         with contextlib.closing(Run(plan, workdir, stop)) as run:
@@ -67,17 +67,17 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
 
 
 def train(run: Run) -> None:
-    """Trains from the run's step to its end or an early stop; reports, evaluates and saves on the way.
+    """Trains until the end or an early stop, with reports, evaluations, and checkpoints.
 
     Raises:
       NonFiniteLossError: the loss became NaN or infinite.
-      PreemptedError: a signal to stop arrived; the state is saved.
+      PreemptedError: a stop signal arrived; the state is saved.
     """
     config, tracker, save_every = run.config, run.plateau_tracker, run.config.checkpoint.every_steps
     with ProgressBar(run.total_steps, run.step, run.primary) as bar:
         run.window.start()
         while run.evaluation_due or (run.step < run.total_steps and not tracker.should_stop):
-            if not run.evaluation_due:  # as where a signal kept the last start from evaluating
+            if not run.evaluation_due:  # for example, if the previous start was stopped before evaluating
                 size, batch = run.input_size(), run.next_batch()
                 if run.is_compiled(size):
                     run.state, metrics = run.train_step(size)(run.state, batch, *run.constants)
@@ -100,7 +100,7 @@ def train(run: Run) -> None:
                 except StoppedError:
                     stopping = True
 
-            run.enter_stage()  # before saving: a checkpoint holds the optimizer of the next step's stage
+            run.enter_stage()  # before saving, because a checkpoint has the optimizer state of the next step
 
             if result or stopping or (save_every and run.step % save_every == 0):
                 run.window.check()
@@ -112,25 +112,25 @@ def train(run: Run) -> None:
 
 
 def preempted(stop: StopSignal, step: int) -> bool:
-    """Returns whether a signal to stop arrived; several processes agree on the step at which they stop."""
+    """Returns whether a stop signal arrived; all processes stop at the same step."""
     if jax.process_count() > 1:
         return multihost_utils.reached_preemption_sync_point(step)
     return stop.received
 
 
 def best_weights(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the best weights and their metadata, as their file holds them.
+    """Returns the best weights and their metadata, and writes them to best.safetensors.
 
-    The file is written from the best checkpoint, whose checksums are verified: what was there may be damaged
-    or, after a fallback to an older checkpoint, of a step that was not reached again. It serves alone where
-    that checkpoint is gone, or was saved by a signal before its step was evaluated.
+    They are read from the best checkpoint, with verified checksums, because the file may be damaged or, after
+    a fallback to an older checkpoint, from a step that was not reached again. The file is used if that
+    checkpoint does not exist, or was saved before the evaluation.
 
     Raises:
       DamagedCheckpointError: neither the checkpoint nor the file can be read.
     """
     path, best = run.workdir / BEST_WEIGHTS, run.plateau_tracker.best_step
     checkpoint = run.workdir / CHECKPOINTS / str(best)
-    file, kept = (  # Orbax reads with all processes together
+    file, kept = (  # Orbax needs all processes for reading
         found if found and (found[1]["selection"] or {}).get("step") == best else None
         for found in (_load(path), _load(checkpoint))
     )
@@ -142,13 +142,13 @@ def best_weights(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     if not all_processes(file is not None) or not file:
         raise DamagedCheckpointError(
             f"the best weights, of step {best}, are neither in {checkpoint} nor in {path}: move "
-            f"{run.workdir} away to start over"
+            f"{run.workdir} to start over"
         )
     return file
 
 
 def _load(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Loads weights; returns None where there are none, or only damaged ones, which are reported."""
+    """Loads weights; returns None if they do not exist or are damaged, which is reported."""
     try:
         return load_weights(path)
     except FileNotFoundError:
@@ -159,14 +159,14 @@ def _load(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
 
 
 def summarize(run: Run) -> dict[str, Any]:
-    """Writes the report on the best weights, the curves and the summary that marks the run as finished.
+    """Writes the report on the best weights, the training curves, and the summary of a finished run.
 
     Returns:
-      See `train_and_evaluate`; of processes but the first only "steps".
+      As `train_and_evaluate`; in processes other than the first only "steps".
 
     Raises:
       DamagedCheckpointError: the best weights are damaged.
-      PreemptedError: with one process, a signal to stop arrived before all was predicted.
+      PreemptedError: with one process, a stop signal arrived before the end.
     """
     variables, metadata = best_weights(run)
     try:

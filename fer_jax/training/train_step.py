@@ -1,4 +1,4 @@
-"""The training step: a pure function of arrays, the same on one device and on many."""
+"""Defines the training step, a pure function of arrays for any number of devices."""
 
 from collections.abc import Callable, Collection
 from typing import Any
@@ -37,34 +37,32 @@ def make_train_step(
     teacher_weight: float = 0.0,
     axis_name: str | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Returns one update as a pure function of (state, batch), or of (state, batch, teachers).
+    """Returns the training step, a pure function of (state, batch) or (state, batch, teachers).
 
     Args:
       model: the network; its BatchNorm must average over the same `axis_name`.
       tx: the optimizer.
       loss_fn: (logits [B, K], targets [B, K]) -> (sum, normalizer), see `losses.cross_entropy`.
-      size: input size that the faces are drawn at.
-      mean, std: pixel statistics in [0, 1] that normalize the input.
-      channels: of the input.
-      fill: the values outside the image.
-      interpolation: as `transforms.resample` takes it.
-      ema_decay: of the averaged parameters and statistics; 0 when the state keeps none. The first updates
-        use min(ema_decay, (1 + n) / (10 + n)) so that the average forgets the random start.
-      sharpness_radius: of sharpness-aware minimization (Foret et al. 2021, arXiv:2010.01412): the gradient is
-        taken where the loss is largest within this distance, to first order, which costs a second pass; 0
-        for the plain gradient. The reported loss and accuracy are those of that point.
-      accumulate: steps per update of `tx`; the average counts updates, not steps.
-      trained: the layers that train, None for all; the others cost no gradient, and the optimizer's state is
-        that of the parameters in these, see `stages.partition`.
-      teacher_loss: (logits [B, K], the teachers' variables, batch) -> (sum, normalizer), the loss
-        against the teachers' answers (`Distillation.loss`); the step takes their variables as well.
-      teacher_weight: of its part in the loss, in [0, 1].
-      axis_name: the mapped axis (`pmap`) that the batch is spread over, or None when the step sees the
-        whole batch (`jit`, on one device or over a mesh).
+      size: input size of the network.
+      mean, std: pixel statistics in [0, 1] for normalization.
+      channels: channels of the input.
+      fill, interpolation: as in `transforms.resample`.
+      ema_decay: decay of the EMA; 0 if the state has none. The first updates use
+        min(ema_decay, (1 + n) / (10 + n)), so that the average forgets the initial weights.
+      sharpness_radius: radius of sharpness-aware minimization (Foret et al. 2021, arXiv:2010.01412), which
+        evaluates the gradient at the approximate maximum of the loss within this distance, at the cost of a
+        second pass; 0 disables it. The reported loss and accuracy are at that point.
+      accumulate: steps per update of `tx`; the EMA counts updates, not steps.
+      trained: trained layers, None for all; the others need no gradient, and the optimizer state covers only
+        the trained parameters, see `stages.partition`.
+      teacher_loss: (logits [B, K], teachers' variables, batch) -> (sum, normalizer), the loss against the
+        teachers (`Distillation.loss`); the step then also takes their variables.
+      teacher_weight: weight of the teacher loss, in [0, 1].
+      axis_name: mapped axis (`pmap`) of the batch, or None if the step sees the global batch (`jit`).
 
     Returns:
-      A function that maps a state and a batch of `data.pipeline.TrainStream` to the new state and float32
-      scalars over the global batch: loss, accuracy (against the argmax of the target), grad_norm,
+      A function that maps a state and a batch from `data.pipeline.TrainStream` to the new state and float32
+      scalars over the global batch: loss, accuracy (against the argmax of the target), grad_norm, and
       param_norm.
     """
 
@@ -89,8 +87,8 @@ def make_train_step(
                 rngs={"dropout": rng},
             )
             loss_sum, count = loss_fn(logits, targets)
-            # The normalizer does not depend on the parameters: summed here, it leaves each device with its
-            # part of the global loss, and the gradients are summed below.
+            # The normalizer does not depend on the parameters. Dividing by its sum gives each device its part
+            # of the global loss; gradients are summed below.
             loss = loss_sum / total(count)
             if teacher_loss is not None:
                 taught_sum, count = teacher_loss(logits, teachers, batch)
@@ -111,7 +109,7 @@ def make_train_step(
         ema = state.ema
         if ema_decay:
             new = {"params": params, "batch_stats": batch_stats}
-            # MultiSteps counts from its stage's start, which need not be a multiple of `accumulate`.
+            # MultiSteps counts from the start of the stage, which may not be a multiple of `accumulate`.
             is_update = True if accumulate == 1 else opt_state.mini_step == 0
             ema = _average(ema, new, (state.step + 1) // accumulate, ema_decay, is_update)
         correct = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
@@ -135,8 +133,8 @@ def make_train_step(
 
 
 def _average(ema: Any, new: Any, updates: jax.Array, decay: jax.typing.ArrayLike, is_update: Any) -> Any:
-    """Returns the exponential average after a step; unchanged between updates of accumulated gradients."""
+    """Updates the EMA; unchanged between updates with accumulated gradients."""
     decay = jnp.minimum(decay, (1.0 + updates) / (10.0 + updates))
     decay = jnp.where(is_update, decay, 1.0)
-    # In this form what does not change stays bitwise the same.
+    # In this form, unchanged values stay bitwise equal.
     return jax.tree.map(lambda old, value: old + (1.0 - decay) * (value - old), ema, new)

@@ -1,4 +1,4 @@
-"""The faces that a configuration names: their labels, and the cleaning of the training split."""
+"""Loads the faces that a config names, and cleans the training split."""
 
 import logging
 from typing import Any
@@ -11,36 +11,36 @@ from fer_jax.data.faces import Faces
 
 
 def load_split(config: ConfigDict, split: str) -> Faces:
-    """Loads a split with the labels of `config.data.labels`; faces without such a label are left out.
+    """Loads a split with the labels of `config.data.labels`, without unlabeled faces.
 
     Raises:
       As `read.load`.
-      ValueError: the faces are in color and the model takes gray ones, or they have no such label.
+      ValueError: the faces are in color but the model takes gray faces, or no face has a label.
     """
     faces = read.load(config.data.dir, split, image_size=config.data.image_size)
     logging.info("%s: %d faces of %s", split, len(faces), faces.image_shape)
     channels, labels = faces.image_shape[-1], config.data.labels
     if channels not in (1, config.model.channels):
         raise ValueError(
-            f"the faces of {config.data.dir} have {channels} channels and config.model.channels is "
-            f"{config.model.channels}: set --config.model.channels={channels} or use gray data"
+            f"the faces of {config.data.dir} have {channels} channels, but config.model.channels is "
+            f"{config.model.channels}: set --config.model.channels={channels}, or use gray data"
         )
     if labels == ferplus.GIVEN:
         return faces
     if faces.votes is None:
         raise ValueError(
-            f"config.data.labels is {labels!r} and {config.data.dir} has no FER+ votes: prepare it with "
+            f"config.data.labels is {labels!r}, but {config.data.dir} has no FER+ votes: prepare it with "
             "fer-jax prepare --ferplus fer2013new.csv"
         )
     labeled = ferplus.relabel(faces, labels, config.data.num_classes)
-    logging.info("%s: %d faces with a label by %s", split, len(labeled), labels)
+    logging.info("%s: %d faces with a %s label", split, len(labeled), labels)
     if not len(labeled):
-        raise ValueError(f"no face of {split} in {config.data.dir} has a label by {labels}")
+        raise ValueError(f"no face of {split} in {config.data.dir} has a {labels} label")
     return labeled
 
 
 def read_excluded(config: ConfigDict) -> exclude_list.ExcludeList | None:
-    """Reads the ids in the file `config.data.drop_ids`; None without one.
+    """Reads the IDs in the file `config.data.drop_ids`; returns None without one.
 
     Raises:
       As `exclude_list.read`.
@@ -51,7 +51,7 @@ def read_excluded(config: ConfigDict) -> exclude_list.ExcludeList | None:
 def clean(
     train: Faces, config: ConfigDict, excluded: exclude_list.ExcludeList | None
 ) -> tuple[Faces, dict[str, Any]]:
-    """Returns the training split without what `config.data` leaves out, and metadata about that.
+    """Removes images from the training split as `config.data` says.
 
     Args:
       train: the split, see `load_split`.
@@ -59,14 +59,14 @@ def clean(
       excluded: see `read_excluded`.
 
     Returns:
-      The faces, and {"images": how many, "left_out": {"listed": n, "blank": n, "twin": n},
-      "drop_ids_hash": of the list of ids, None without one}.
+      The faces, and {"images": their number, "left_out": {"listed": n, "blank": n, "twin": n},
+      "drop_ids_hash": hash of the list of IDs, None without one}.
 
     Raises:
       As `exclude_list.exclude`.
     """
     listed = 0
-    if excluded:  # before duplicates merge, so that a copy whose label is trusted stays
+    if excluded:  # before merging duplicates, so that unlisted duplicates are kept
         count, train = len(train), exclude_list.exclude(train, excluded)
         listed = count - len(train)
     train, counts = splits.clean_train(
@@ -74,6 +74,6 @@ def clean(
     )
     left_out = {"listed": listed, **counts}
     if any(left_out.values()):
-        logging.info("training faces after cleaning: %d, left out: %s", len(train), left_out)
+        logging.info("training faces after cleaning: %d, removed: %s", len(train), left_out)
     digest = excluded.digest if excluded else None
     return train, {"images": len(train), "left_out": left_out, "drop_ids_hash": digest}

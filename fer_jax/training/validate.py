@@ -1,4 +1,4 @@
-"""Validates a configuration before work starts: its values, then what the network and files tell."""
+"""Validates a config before work starts: its values, the network, and files."""
 
 import dataclasses
 import functools
@@ -30,7 +30,7 @@ from fer_jax.training import (
 )
 from fer_jax.training.run_dir import flatten
 
-# The choices of each field, from the module that implements them.
+# Choices of fields, from the modules that implement them.
 _CHOICES = {
     "parallel": sharding.MODES,
     "data.labels": (ferplus.GIVEN, *ferplus.RULES),
@@ -46,7 +46,7 @@ _CHOICES = {
     "checkpoint.dtype": ("float32", "float16"),
     "distill.views": distillation.VIEWS,
 }
-# Of numbers, or of each number in a tuple; of a model's attributes where they are set.
+# Ranges of numbers, also in tuples; for attributes of a model, if set.
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "more than 0": (
         lambda value: value > 0,
@@ -85,15 +85,15 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A run that can start: its configuration, validated, and what that names, read once.
+    """A validated config, with the files that it names.
 
     Attributes:
-      config: as made by `configs/default.py` and its experiments.
-      manifest: of the dataset.
-      augmentation: the ranges to draw from.
-      stage_configs: the stages, none where the run has only one.
-      excluded: the ids in `config.data.drop_ids`, None without such a file.
-      teachers: the networks to learn from, perhaps none.
+      config: from `configs/default.py` or an experiment.
+      manifest: manifest of the dataset.
+      augmentation: augmentation ranges.
+      stage_configs: the stages, [] for a single stage.
+      excluded: the IDs in `config.data.drop_ids`, None without such a file.
+      teachers: the teachers, possibly none.
     """
 
     config: ConfigDict
@@ -105,18 +105,18 @@ class Plan:
 
     @functools.cached_property
     def splits(self) -> dict[str, Faces]:
-        """The training and the selection split, labeled but not cleaned, read when first asked for."""
+        """The training and selection splits, labeled but not cleaned, loaded on first access."""
         names = dict.fromkeys(("train", self.config.selection.split))
         return {name: training_data.load_split(self.config, name) for name in names}
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What makes two starts the same run, for `run_dir.check_identity`.
+        """The identity of a run, for `run_dir.check_identity`.
 
-        The fields by their dotted names as JSON has them, "train_hash" and that of the selection split,
-        "drop_ids_hash" (None without such a file) and "teachers", the digests of their weights.
+        Config fields by dotted name as JSON types, the hashes of the training and selection splits,
+        "drop_ids_hash" (None without such a file), and "teachers", the digests of their weights.
         """
-        # Other splits may change, such as a test split that is added for the final score.
+        # Other splits may change, for example when a test split is added for the final evaluation.
         used = {s: self.manifest["splits"].get(s, {}) for s in ("train", self.config.selection.split)}
         return {
             **{f"{split}_hash": of.get("order_hash") for split, of in used.items()},
@@ -127,10 +127,10 @@ class Plan:
 
 
 def validate(config: ConfigDict) -> Plan:
-    """Refuses a configuration that cannot work; reads what it names.
+    """Validates a config and reads the files that it names.
 
     Raises:
-      ValueError, FileNotFoundError: as `check`, `read.read_manifest`, `training_data.read_excluded` and
+      ValueError, FileNotFoundError: as `check`, `read.read_manifest`, `training_data.read_excluded`, and
         `initial_weights.teachers`.
       DamagedCheckpointError: a teacher cannot be read.
     """
@@ -145,19 +145,19 @@ def field(config: ConfigDict, name: str) -> Any:
     """Returns a field by its dotted name.
 
     Raises:
-      AttributeError: there is none.
+      AttributeError: the field does not exist.
     """
     return functools.reduce(getattr, name.split("."), config)
 
 
 def check(config: ConfigDict) -> tuple[augment.Ranges, list[stages.StageConfig]]:
-    """Refuses values that would fail or mislead later, without reading any file.
+    """Validates the values of a config, without reading files.
 
     Returns:
-      The augmentation and the stages that the config describes.
+      The augmentation and the stages of the config.
 
     Raises:
-      ValueError: the message names the field, its value and what was expected.
+      ValueError: a value is invalid; the message names the field, the value, and the expected value.
     """
     _check_values(config)
     _check_orders(config)
@@ -182,14 +182,14 @@ def _check_values(config: ConfigDict) -> None:
                 raise ValueError(f"config.{name} is {value}; expected {expected}")
     if config.selection.split == "test":
         raise ValueError(
-            "config.selection.split is 'test', which is for the final score only; select on validation"
+            "config.selection.split is 'test', which is only for the final evaluation: select on validation"
         )
 
 
 def _check_orders(config: ConfigDict) -> None:
     for name in ("optim.boundary_epochs", "optim.boundary_steps"):
         if not _grow(field(config, name) or ()):
-            raise ValueError(f"config.{name} is {field(config, name)}; expected growing numbers above 0")
+            raise ValueError(f"config.{name} is {field(config, name)}; expected increasing numbers above 0")
     pairs: list[Any] = [pair if isinstance(pair, tuple | list) else (pair,) for pair in config.train.sizes]
     if (
         any(len(pair) != 2 for pair in pairs)
@@ -198,12 +198,12 @@ def _check_orders(config: ConfigDict) -> None:
     ):
         raise ValueError(
             f"config.train.sizes is {config.train.sizes}; expected ((share of the steps, size), ...) with "
-            "growing shares, above 0 and at most 1, and sizes above 0"
+            "increasing shares, above 0 and at most 1, and sizes above 0"
         )
 
 
 def _grow(values: Sequence[float]) -> bool:
-    """Returns whether each is above the one before, and the first above 0."""
+    """Returns whether values are positive and increasing."""
     return all(low < high for low, high in itertools.pairwise((0, *values)))
 
 
@@ -212,7 +212,7 @@ def _check_pairs(
 ) -> None:
     if config.data.num_classes == 8 and config.data.labels == ferplus.GIVEN:
         raise ValueError(
-            "config.data.num_classes=8 needs labels that know contempt: set config.data.labels to one of "
+            "config.data.num_classes=8 needs labels with contempt: set config.data.labels to one of "
             f"{', '.join(ferplus.RULES)}"
         )
     corrections = {
@@ -223,38 +223,38 @@ def _check_pairs(
     if sum(corrections.values()) > 1:
         names = " and ".join(f"config.{name}" for name, on in corrections.items() if on)
         raise ValueError(
-            f"{names} are set: each corrects for the classes' shares, together they would do so more than "
-            "once; choose one"
+            f"{names} are set: each corrects for class imbalance, and together they would overcorrect; "
+            "choose one"
         )
     if config.distill.teachers and config.loss.logit_adjustment:
         raise ValueError(
-            "config.loss.logit_adjustment and config.distill.teachers are set: the labels would ask for "
-            "other logits than the teachers; choose one"
+            "config.loss.logit_adjustment and config.distill.teachers are set: labels and teachers would "
+            "imply different logits; choose one"
         )
     if config.distill.views == "plain" and config.distill.temperature != 1:
         raise ValueError(
             f"config.distill.temperature is {config.distill.temperature}; expected 1 with "
-            "config.distill.views='plain', where the answers are part of the targets"
+            "config.distill.views='plain', where predictions are part of the targets"
         )
     if config.init_from and config.init.weights != "none":
         raise ValueError(
             f"config.init_from is {config.init_from!r} and config.init.weights is {config.init.weights!r}: "
-            "choose one to start from"
+            "choose one"
         )
     if ranges.mixes and config.train.batch_size % 2:
         raise ValueError(
-            f"config.train.batch_size is {config.train.batch_size}; expected an even number, for mixup and "
-            "cutmix (config.augment) pair the faces"
+            f"config.train.batch_size is {config.train.batch_size}; expected an even number, because mixup "
+            "and cutmix (config.augment) pair faces"
         )
     if config.selection.patience and len(stage_configs) > 1:
         raise ValueError(
-            f"config.selection.patience is {config.selection.patience} with {len(stage_configs)} stages: an "
-            "early stop would leave out the stages after it; set it to 0, or train in one stage"
+            f"config.selection.patience is {config.selection.patience} with {len(stage_configs)} stages: "
+            "early stopping would skip later stages; set it to 0, or use a single stage"
         )
 
 
 def _check_warmup(config: ConfigDict, stage_configs: Sequence[stages.StageConfig]) -> None:
-    """Compares the warm-up with the run where both are in one unit; else `optim.learning_rate` does."""
+    """Compares the warm-up with the length of the run, if both are in the same unit."""
     given, unit = config.optim.warmup_steps, "steps"
     whole = None if stage_configs else config.train.steps
     if given is None:
@@ -262,21 +262,21 @@ def _check_warmup(config: ConfigDict, stage_configs: Sequence[stages.StageConfig
         whole = None if config.train.steps else config.train.epochs
         whole = min((stage.epochs for stage in stage_configs), default=whole)
     if given and whole and given >= whole:
-        what = "the shortest stage, each of which has a warm-up" if stage_configs else "the run"
+        what = "the shortest stage (each has a warm-up)" if stage_configs else "the run"
         raise ValueError(
             f"config.optim.warmup_{unit} is {given}; expected fewer than the {whole} {unit} of {what}"
         )
 
 
 def dry_run(configs: Iterable[ConfigDict]) -> None:
-    """Refuses, before the first of several trainings, also what the networks and files can tell.
+    """Validates several configs with their networks and files, before the first run.
 
-    What configurations share is built once. No weights are made and none are downloaded.
+    Builds shared parts once, and neither creates nor downloads weights.
 
     Raises:
       As `check`, `training_data.read_excluded`, `initial_weights.pretrained`, and as `build.model` and
         `build.make_stages` but for what depends on the data.
-      FileNotFoundError: there is no such teacher.
+      FileNotFoundError: a teacher does not exist.
     """
     done = set()
     for config in configs:

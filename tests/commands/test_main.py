@@ -73,7 +73,7 @@ def test_another_config_is_an_error_not_a_traceback(run, forked):
     _, workdir, arguments = run
     process = forked(*arguments, "--config.seed=5")
     assert process.returncode == 1
-    assert f"error: {workdir} belongs to a run with another configuration" in process.stderr
+    assert f"error: {workdir} belongs to a run with another config" in process.stderr
     assert "seed: 0 there, 5 here" in process.stderr and "Traceback" not in process.stderr
 
 

@@ -176,7 +176,7 @@ def test_a_failed_baseline_ends_the_sweep(sweep, tmp_path, capsys):
     (tmp_path / "baseline" / "seed_0" / "notes.txt").touch()
     code, trained = sweep(tmp_path, "--baseline", "--change", "optim.momentum", "0.5")
     assert code == 1 and trained == [("baseline", 0)]
-    assert "is not empty and no run of fer_jax" in capsys.readouterr().err
+    assert "is not empty, and not a run of fer_jax" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_is_refused_before_any_training(sweep, tmp_path, capsys):
@@ -231,7 +231,7 @@ def test_another_recipe_is_refused_before_anything_is_touched(sweep, tmp_path, c
     assert sweep(tmp_path, *more, flags=["--config.optim.weight_decay=0.01"]) == (2, [])
     assert sweep(tmp_path, *more[:3], flags=["--config.optim.weight_decay=0.01"]) == (2, [])
     refusal = capsys.readouterr().err
-    assert "momentum=0.5/seed_0 belongs to a run with another configuration" in refusal
+    assert "momentum=0.5/seed_0 belongs to a run with another config" in refusal
     assert "optim.weight_decay: 0.0005 there, 0.01 here" in refusal and "give another --out" in refusal
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert sweep(tmp_path, "--grid", "optim.momentum", "0.9")[0] == 0

@@ -51,7 +51,7 @@ def test_networks_without_weights_are_trained_from_scratch_and_tabled_over_seeds
     other = (*arguments, "--", "--config.train.ema_decay=0")
     code, commands = run_within(monkeypatch, train_list, shrink, *other)
     assert code == 2 and commands.trained == []
-    assert "belongs to a run with another configuration" in capsys.readouterr().err
+    assert "belongs to a run with another config" in capsys.readouterr().err
 
 
 class Answering:
@@ -175,7 +175,7 @@ def run_with_stand_in(forked, tmp_path):
 def test_a_signal_to_stop_reaches_the_training_and_is_no_failure(run_with_stand_in, tmp_path, signal):
     process = run_with_stand_in(signal)
     assert process.returncode == EXIT_PREEMPTED, process.stderr
-    assert "mobilenet_v2 is stopped; run the same command to resume" in process.stderr
+    assert "mobilenet_v2 was stopped; run the same command to resume" in process.stderr
     begun = [path.name for path in (tmp_path / "out").iterdir()]
     assert begun == ["mobilenet_v2"] and (tmp_path / "out" / "mobilenet_v2" / "saved").exists()
 
@@ -200,7 +200,7 @@ def test_port_weights_tells_a_missing_network_from_a_wrong_file(tmp_path, monkey
         path.write_bytes(b"another file")
     words = ["--model=mobilenet_v3_small", "--from=keras", f"--out={tmp_path}"]
     assert script("port_weights").main(words) == code
-    assert ("is not the file of" if code == 2 else "cannot be fetched") in capsys.readouterr().err
+    assert ("is not the file from" if code == 2 else "cannot be downloaded") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

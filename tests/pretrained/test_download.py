@@ -97,7 +97,7 @@ def test_an_interrupted_download_continues_or_starts_anew(server, cache, kept, r
 
 def test_a_connection_that_breaks_keeps_what_came(server, cache):
     server.ends = 5000
-    with pytest.raises(download.DownloadError, match="cannot be fetched"):
+    with pytest.raises(download.DownloadError, match="cannot be downloaded"):
         fetch(server)
     assert (cache / "keras" / "b0" / "weights.h5.part").stat().st_size <= 5000
     server.ends = None
@@ -124,12 +124,12 @@ def test_the_checksum_that_the_server_gives(server):
 def test_a_wrong_file_put_by_hand_is_named(server, cache):
     path = fetch(server)
     path.write_bytes(b"something else")
-    with pytest.raises(download.WrongFileError, match=f"{path} is not the file of .*: remove it"):
+    with pytest.raises(download.WrongFileError, match=f"{path} is not the file from .*: remove it"):
         fetch(server)
 
 
 def test_a_refusal_names_the_reason(server):
-    with pytest.raises(download.DownloadError, match="the server says 404"):
+    with pytest.raises(download.DownloadError, match="HTTP status 404"):
         fetch(server, name="absent")
 
 
@@ -137,7 +137,7 @@ def test_offline_says_which_file_to_put_where(cache):
     target = cache / "keras" / "b0" / "weights.h5"
     with pytest.raises(download.DownloadError, match="no connection") as caught:
         download.fetch("http://127.0.0.1:9/weights.h5", checksum="md5:ab", folder="keras/b0", megabytes=21.4)
-    assert f"put it at {target} by hand (about 21 MB, md5:ab)" in str(caught.value)
+    assert f"copy it to {target} (about 21 MB, md5:ab)" in str(caught.value)
 
 
 class Notice(logging.Handler):

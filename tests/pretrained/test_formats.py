@@ -174,7 +174,9 @@ def test_no_file(tmp_path):
 @pytest.mark.parametrize("name", ["w.safetensors", "w.h5", "w.weights.h5"])
 def test_a_damaged_file(tmp_path, name):
     (tmp_path / name).write_bytes(b"not what the name says")
-    with pytest.raises(formats.UnreadableWeightsError, match=f"{name} is damaged or not what its name says"):
+    with pytest.raises(
+        formats.UnreadableWeightsError, match=f"{name} is damaged, or has another format than its name says"
+    ):
         formats.read(tmp_path / name)
 
 
@@ -279,13 +281,13 @@ def plugin(group, name, folder):
         (external_group, r"is a link \(ExternalLink\), which is not followed"),
         (soft_link, r"is a link \(SoftLink\), which is not followed"),
         (virtual, "is stored in other files, which are not opened"),
-        (absurd, "declares 4,398,046,511,104 bytes, more than the file could hold"),
+        (absurd, "declares 4,398,046,511,104 bytes, more than the file can contain"),
         (absurd_and_compressed, "declares 4,398,046,511,104 bytes"),
-        (absurd_parts, "has parts of 1,073,741,824 bytes, more than the file could hold"),
+        (absurd_parts, "has chunks of 1,073,741,824 bytes, more than the file can contain"),
         (bomb, "declares 4,194,304 bytes"),
-        (text, "is no array of numbers"),
-        (nothing, "is no array of numbers"),
-        (a_group, "is no array of numbers"),
+        (text, "is not a numeric array"),
+        (nothing, "is not a numeric array"),
+        (a_group, "is not a numeric array"),
         (plugin, "is compressed by filters other than gzip and LZF"),
     ],
 )

@@ -208,7 +208,7 @@ def test_offline_a_run_says_which_file_to_put_where(tiny_data, tmp_path, monkeyp
     target = tmp_path / "cache" / "timm_tf" / "efficientnet_b0" / "model.safetensors"
     with pytest.raises(download.DownloadError) as caught:
         train_and_evaluate(config, tmp_path / "run")
-    ways = f"put it at {target} by hand (about 21 MB), or train from scratch with --config.init.weights=none"
+    ways = f"copy it to {target} (about 21 MB), or train from scratch with --config.init.weights=none"
     assert str(caught.value).endswith(ways) and "(no connection): " in str(caught.value)
 
 

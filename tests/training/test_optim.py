@@ -66,7 +66,7 @@ def test_unknown_names_list_the_known():
 
 
 def test_a_warmup_longer_than_the_run_is_refused():
-    with pytest.raises(ValueError, match="warm-up of 20 steps leaves none of the 15 steps"):
+    with pytest.raises(ValueError, match="warm-up of 20 steps must be shorter than the run of 15 steps"):
         optim.learning_rate("cosine", peak=1, total_steps=15, warmup_steps=20)
 
 

@@ -61,9 +61,7 @@ def test_a_directory_that_cannot_be_written_is_named_with_its_flag(tmp_path, mon
 @pytest.mark.parametrize("content", [b'{"half', b"\xff\xfe"])
 def test_a_damaged_file_is_named(tmp_path, name, read, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(
-        ValueError, match=f"{name} is damaged .*: restore it, or move the work directory away"
-    ):
+    with pytest.raises(ValueError, match=f"{name} is damaged .*: restore it, or move the run directory"):
         read(tmp_path) if read else run_dir.check_identity(tmp_path, config())
 
 
@@ -75,7 +73,7 @@ def test_another_config_is_refused_with_its_fields(tmp_path):
     with pytest.raises(ValueError) as error:
         run_dir.check_identity(tmp_path, config("b" * 64, **changes))
     message = str(error.value)
-    assert message.startswith(f"{tmp_path} belongs to a run with another configuration:\n")
+    assert message.startswith(f"{tmp_path} belongs to a run with another config:\n")
     assert "optim.learning_rate: 0.1 there, 0.2 here" in message
     assert "train.steps: None there, 7 here" in message
     assert "augment.zoom: [1.0, 1.0] there, [0.5, 1.5] here" in message
@@ -106,7 +104,7 @@ def test_what_changes_no_number_may_change(tmp_path):
 
 def test_a_directory_with_other_things_is_refused(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(ValueError, match="is not empty and no run of fer_jax"):
+    with pytest.raises(ValueError, match="is not empty, and not a run of fer_jax"):
         run_dir.check_identity(tmp_path, config())
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -161,6 +159,6 @@ def test_metadata_of_the_first_weights_come_back_or_are_read_again(tmp_path, cap
             path.write_bytes(damaged)
             found = run_dir.kept_pretrained(tmp_path)
             assert found is None or found | metadata == found  # with the checksum by another name
-    assert f"{path} is damaged: the weights that the run started from are read again" in caplog.messages
+    assert f"{path} is damaged: reading the initial weights again" in caplog.messages
     path.write_text(json.dumps(metadata))  # as older versions did
     assert run_dir.kept_pretrained(tmp_path) == metadata

@@ -96,9 +96,9 @@ def test_a_stage_of_a_backbone_on_eight_devices_is_that_on_one(eight):
 
 def test_a_batch_that_does_not_divide_is_refused(eight):
     first, second = eight[1].strip().splitlines()
-    assert "config.train.batch_size=25 does not divide among 8 devices" in first
+    assert "config.train.batch_size=25 is not divisible by 8 devices" in first
     assert "choose a multiple of 8, such as 24" in first
-    assert "config.train.batch_size=24 does not divide among 8 devices in pairs" in second
+    assert "config.train.batch_size=24 is not divisible by 8 devices in pairs" in second
     assert "choose a multiple of 16, such as 32" in second
 
 
@@ -198,7 +198,7 @@ def test_two_processes_refuse_and_stop_together(forked, tiny_data, tmp_path):
     arguments = lambda *distributed: [json.dumps(spec), *distributed]  # noqa: E731
     first, second = run_two(forked, "interrupted", arguments, EXIT_PREEMPTED)
     assert f"another process is training in {tmp_path}" in first
-    assert "another process of this run failed; its message says why" in second
+    assert "another process of this run failed; see its message" in second
     reached = max(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     assert int(raw_state(tmp_path, reached)["step"]) == reached >= 5
     assert not (tmp_path / "summary.json").exists()

@@ -97,7 +97,7 @@ def test_what_pretrained_weights_do_not_know_is_new_in_a_run(adapter):
 
 @pytest.mark.parametrize(("train", "last"), [("blocks", 4), ("layers", 7)])
 def test_more_than_there_are_is_refused(train, last):
-    message = f"trains the last {last} {train}, and the model has {last - 1} before"
+    message = f"trains the last {last} {train}, but the model has {last - 1} before"
     with pytest.raises(ValueError, match=message):
         stages.trained_layers(StageConfig(1, train, last=last), CNN)
 

@@ -119,7 +119,7 @@ def test_a_finished_run_says_so_and_changes_nothing(whole, tiny_data, caplog):
     with caplog.at_level(logging.INFO):
         again = train_and_evaluate(config_of(tiny_data, **WHOLE), workdir)
     assert again == summary
-    assert f"this run is finished; its report is {workdir / 'report' / 'report.md'}" in caplog.text
+    assert f"this run is finished: {workdir / 'report' / 'report.md'}" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before
 
 

@@ -34,7 +34,7 @@ def test_labels_by_votes_need_votes(tiny_data):
 def test_color_needs_a_model_that_takes_it(tmp_path):
     faces = {split: named(*synthetic.generate(1, 0, split)) for split in ("train", "validation")}
     build_dataset(tmp_path / "data", faces, channels=3)
-    with pytest.raises(ValueError, match="have 3 channels and config.model.channels is 1: set --config"):
+    with pytest.raises(ValueError, match="have 3 channels, but config.model.channels is 1: set --config"):
         training_data.load_split(simple_config(tmp_path / "data"), "train")
 
 

@@ -79,7 +79,7 @@ def test_every_number_has_a_range():
         ("model.kwargs.block_dropout", (0.2, 1.5), "0 to below 1"),
         ("model.kwargs.widths", ("a", 8), "finite numbers"),
         ("optim.warmup_epochs", 30.0, "fewer than the 30.0 epochs of the run"),
-        *(("optim.boundary_epochs", v, "growing numbers above 0") for v in ((3.0, 2.0), (2.0, 2.0), (0, 20))),
+        *(("optim.boundary_epochs", v, "increasing numbers") for v in ((3.0, 2.0), (2.0, 2.0), (0, 20))),
     ],
 )
 def test_a_value_that_cannot_be_is_refused(field, value, expected):
@@ -100,7 +100,9 @@ def test_what_is_no_number_is_refused(field, value):
 )  # fmt: skip
 def test_sizes_that_cannot_be_are_refused(sizes):
     message = re.escape(f"config.train.sizes is {sizes}; expected ((share of the steps, size), ...)")
-    with pytest.raises(ValueError, match=f"^{message} with growing shares, above 0 and at most 1, and sizes"):
+    with pytest.raises(
+        ValueError, match=f"^{message} with increasing shares, above 0 and at most 1, and sizes"
+    ):
         validate.check(config_of(**{"train.sizes": sizes}))
 
 
@@ -124,12 +126,12 @@ ONE, HEAD, ADJUSTED = {"epochs": 1.0}, {"epochs": 1.0, "train": "head"}, {"loss.
         ({"stages": ({"epochs": 0.0},)}, "stages, stage 1: epochs=0.0 in a stage; expected more than"),
         ({"stages": (ONE,), "train.steps": 9}, "train.steps and config.stages are both"),
         ({"init_from": "cnn", "init.weights": "timm"}, "init_from is 'cnn' and config.init.weights is"),
-        ({"selection.split": "test"}, "selection.split is 'test', which is for the final score only"),
-        ({"data.num_classes": 8}, "data.num_classes=8 needs labels that know contempt"),
+        ({"selection.split": "test"}, "selection.split is 'test', which is only for the final evaluation"),
+        ({"data.num_classes": 8}, "data.num_classes=8 needs labels with contempt"),
         ({**ADJUSTED, "data.balanced_sampling": 0.5}, "loss.logit_adjustment and config.data."),
         ({**ADJUSTED, "distill.teachers": ("cnn",)}, "loss.logit_adjustment and config.distill.teachers are"),
         ({"distill.views": "plain", "distill.temperature": 2.0}, "distill.temperature is 2.0; expected 1"),
-        ({"selection.patience": 1, "stages": (ONE, ONE)}, "selection.patience is 1 with 2 stages: an early"),
+        ({"selection.patience": 1, "stages": (ONE, ONE)}, "selection.patience is 1 with 2 stages: early"),
         ({"stages": (ONE | {"train": "heads"},)}, "stages, stage 1: train='heads' in a stage"),
         ({"stages": (ONE, ONE | {"rate": 1})}, "stages, stage 2: StageConfig.__init__() got an unexpected"),
     ],

@@ -55,7 +55,7 @@ def test_affectnet_has_boxes_and_labels_that_are_no_emotion(write, faces):
     rows = [affectnet(f"{i}/a.png", i, box="40,8,30,30") for i in range(9)]
     root = write(images, "training.csv", [AFFECTNET_HEADER, *rows[:7]])
     (root / "validation.csv").write_text("\n".join([AFFECTNET_HEADER, *rows[7:]]))
-    with pytest.raises(SourceError, match="angry; leave out the other labels by --map 7=drop --map 8=drop"):
+    with pytest.raises(SourceError, match="angry; leave out the other labels with --map 7=drop --map 8=drop"):
         open_source(root)
     source = open_source(root, classes.parse(["7=disgust", "8=drop"]))
     records = list(source.records())

@@ -140,7 +140,7 @@ def test_without_the_detector_images_are_taken_for_faces(open_app, monkeypatch):
     app = open_app(detector="yunet")
     (warning,) = app.warning
     assert "each image is treated as one face" in warning.value
-    assert "by hand" in warning.value
+    assert "copy it to" in warning.value
     app.file_uploader[0].set_value([("a.png", face_png(), "image/png")]).run()
     assert not app.exception and "1 face found" in text(app)
 

@@ -191,7 +191,7 @@ def test_the_files_of_the_package_are_those_that_its_notice_names():
 def test_a_missing_file_without_a_network_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv(download.CACHE_VARIABLE, str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens
-    with pytest.raises(download.DownloadError, match="put it at .* by hand .* or use the detector yunet"):
+    with pytest.raises(download.DownloadError, match="copy it to .* or use the detector yunet"):
         assets.fetch_blazeface()
 
 
@@ -199,5 +199,5 @@ def test_another_file_under_the_models_name_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv(download.CACHE_VARIABLE, str(tmp_path))
     (tmp_path / "detectors").mkdir()
     (tmp_path / "detectors" / "face_detection_short_range.tflite").write_bytes(b"another")
-    with pytest.raises(download.WrongFileError, match="is not the file of"):
+    with pytest.raises(download.WrongFileError, match="is not the file from"):
         assets.fetch_blazeface()
