@@ -100,6 +100,17 @@ def test_the_readmes_picture_can_be_drawn(monkeypatch, tmp_path):
     assert Image.open(pictures.OUT).size == Image.open(ROOT / "docs/pictures/overview.png").size
 
 
+def test_the_examples_of_the_api_reference_run():
+    names = {}
+    for example in re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/api.md").read_text(), re.S | re.M):
+        exec(example, names)
+    assert names["face"].emotion == "neutral" and names["probabilities"].shape == (1, 7)
+    assert names["logits"].shape == (2, 7) and len(names["faces"]) == 28
+    assert set(names["batch"]) == {"image", "target", "affine", "color", "erase"}
+    assert float(names["total"] / names["count"]) > 0 and names["trained"] and names["head"]
+    assert names["low"] <= names["accuracy"] <= names["high"] and (names["kinds"] == 2).all()
+
+
 def test_every_page_is_in_the_table_of_contents():
     index = (ROOT / "docs/index.md").read_text()
     listed = set(re.findall(r"^(\w+)$", index, re.MULTILINE))
