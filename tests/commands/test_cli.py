@@ -65,7 +65,7 @@ def test_bash_completes_commands_and_flags(words, expected, monkeypatch, capsys)
 
 def test_a_command_that_is_not_there_is_named(monkeypatch, capsys):
     assert run(monkeypatch, "trian") == 2
-    assert "error: there is no command 'trian'; fer-jax --help lists them" in capsys.readouterr().err
+    assert "error: unknown command 'trian'; fer-jax --help lists all commands" in capsys.readouterr().err
 
 
 def test_training_says_how_it_is_called():

@@ -203,7 +203,7 @@ def test_the_annotators_labels(evaluate, complaint, run, tiny_ferplus, tmp_path)
     result = evaluate(checkpoint=weights, data=tiny_ferplus)
     assert result["labels"] == "ferplus_majority" and result["num_examples"] == 26
     page = (tmp_path / "out" / "report.md").read_text()
-    assert "Extra annotations: ferplus." in page and "## Annotators" in page
+    assert "Trained with extra annotations: ferplus." in page and "## Annotators" in page
     assert result["annotators"]["against"]["ferplus_majority"]["accuracy"] == result["accuracy"]
     result = evaluate(checkpoint=weights, data=tiny_ferplus, labels="given")
     assert result["labels"] == "given" and result["num_examples"] == 28

@@ -333,7 +333,7 @@ def test_the_demo_needs_no_image_of_ones_own(run, drawn, capsys):
     [
         (["nothere.png"], "error: nothere.png does not exist"),
         (["{in}/a.png", "--out", "out.xlsx"], "expected a file ending in .csv or .jsonl"),
-        (["{in}/a.png", "--out", "{in}/there.csv"], "there.csv exists: resume it with --resume"),
+        (["{in}/a.png", "--out", "{in}/there.csv"], "there.csv exists: add --resume"),
         (["{in}/a.png", "--annotate", "{in}/a.png/x"], "a.png/x (Not a directory); give another --annotate"),
         (["{in}/a.png", "--out", "{in}/a.png/x.csv"], "a.png is not a folder); give another --out"),
     ],

@@ -130,9 +130,12 @@ def test_a_camera_that_is_not_there_is_an_error_in_the_table(out, run):
     ("arguments", "message"),
     [
         (["http://a.b/c.PNG?size=9"], "c.PNG?size=9 is an image: download it"),
-        (["{in}", "rtsp://a.b/c"], "rtsp://a.b/c is read until it is stopped: give it without other inputs"),
-        (["--camera", "0", "--timeline", "x.png"], "--timeline is for files, and camera 0 is none"),
-        (["--camera", "0", "--resume", "--out", "x.csv"], "--resume is for files, and camera 0 is none"),
+        (["{in}", "rtsp://a.b/c"], "rtsp://a.b/c is a live input: give it without other inputs"),
+        (["--camera", "0", "--timeline", "x.png"], "--timeline is for files, but camera 0 is a live input"),
+        (
+            ["--camera", "0", "--resume", "--out", "x.csv"],
+            "--resume is for files, but camera 0",
+        ),
         (["{in}", "--show"], "--show needs a camera or stream: give --camera or a URL"),
     ],
 )

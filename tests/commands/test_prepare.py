@@ -103,7 +103,7 @@ def test_numbers_are_checked_first(tmp_path, capsys, option, value, message):
 
 def test_places_that_cannot_be_written(source, tmp_path, capsys):
     assert run("prepare", "--source", source, "--out", tmp_path) == 2
-    assert "holds other things (fer2013.csv), which are left alone" in capsys.readouterr().err
+    assert "contains other files (fer2013.csv), which are not deleted" in capsys.readouterr().err
     assert run("audit", "--source", source, "--out", f"{source}/out") == 2
     error = f"error: cannot write to {source}/out (Not a directory); give another --out"
     assert error in capsys.readouterr().err

@@ -86,7 +86,10 @@ def test_from_start_to_stop(server, tiny_run):
         (["--max_images=0"], "--max_images: '0': expected int, 1 to 1e+09"),
         (["--port=65536"], "--port: '65536': expected int, 0 to 65535"),
         (["--timeout=nan"], "--timeout: 'nan': expected float, 0.001 to 1e+09"),
-        (["--allowed_hosts", "a.org", "b*.org"], "--allowed_hosts: 'b*.org' is not a host, *.DOMAIN or *"),
+        (
+            ["--allowed_hosts", "a.org", "b*.org"],
+            "--allowed_hosts: 'b*.org': expected a host, *.DOMAIN",
+        ),
     ],
 )
 def test_mistakes_on_the_command_line_are_a_line(arguments, message, monkeypatch, capsys):

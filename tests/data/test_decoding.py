@@ -200,7 +200,7 @@ def test_pixels_that_say_nothing_of_black_and_white_are_refused(values, message)
         ("data:image/png;base64,iVBORw0KGgo=", "'data:image/png;base64,.*': is no file; .* decode it"),
         ("nothere.png", "nothere.png: does not exist"),
         (".", "is a folder; expected an image file"),
-        ("a\0.png", "'a.x00.png': is no name of a file"),
+        ("a\0.png", "'a.x00.png': is not a valid file name"),
     ],
 )
 def test_what_is_no_image_is_refused_by_name(given, message):

@@ -67,8 +67,8 @@ def test_listed_faces_are_excluded(faces, tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("", r"ids names no id: set config.data.drop_ids=''"),
-        ("label,id\n", "ids names no id"),
+        ("", r"ids has no id: set config.data.drop_ids=''"),
+        ("label,id\n", "ids has no id"),
         ("id,label\na/1,sad\n,sad\n", r"ids, row 3: no id in column 1, the one named id; got \['', 'sad'\]"),
         ("label,id\nsad\n", r"ids, row 2: no id in column 2"),
         ("a/1\n\nb/7\n", r"ids, row 3: no training image has the id 'b/7' \(the first one's is 'a/0'\)"),

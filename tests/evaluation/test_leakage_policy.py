@@ -111,7 +111,7 @@ def test_the_ledger_counts_evaluations_on_test(tmp_path, capsys):
         "accuracy": 0.5,
     }  # fmt: skip
     assert leakage_policy.record_test(metadata | {"checkpoint": str(tmp_path / "no" / "w")}, 0.5, "a") is None
-    assert f"not counted: [Errno 2] No such file or directory: '{tmp_path / 'no'}" in capsys.readouterr().err
+    assert f"not recorded: [Errno 2] No such file or directory: '{tmp_path / 'no'}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("variable", ["FER_JAX_STATE", "XDG_STATE_HOME", "HOME"])
@@ -135,7 +135,7 @@ def test_the_ledger_of_a_bundled_network_is_the_users(variable, tmp_path, monkey
     (tmp_path / "file").touch()
     monkeypatch.setenv("FER_JAX_STATE", str(tmp_path / "file"))
     assert leakage_policy.record_test(metadata | {"checkpoint": package[0]}, 0.5, "a") is None
-    assert "not counted: cannot write to" in (said := capsys.readouterr().err)
+    assert "not recorded: cannot write to" in (said := capsys.readouterr().err)
     assert said.endswith("give another $FER_JAX_STATE\n")
 
 

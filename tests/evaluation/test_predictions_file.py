@@ -115,7 +115,7 @@ def test_classes_go_by_their_usual_names_and_rounded_rows_are_renormalized(tmp_p
         ("", "is empty: expected a header"),
         (f"{HEADER}\n", "has no rows below the header"),
         ("id,label\n", "lacks the columns angry, disgust, .*, neutral; expected id and one column"),
-        ("id,anger,Angry\na,0.5,0.5\n", "has two columns angry: id, anger, Angry"),
+        ("id,anger,Angry\na,0.5,0.5\n", "has duplicate columns angry: id, anger, Angry"),
         (f"{HEADER}\n{ROW}\nb,0,0,1,0,x,0,0,0,0\n", ", row 3: expected a probab.*'x'"),
         (
             f"{HEADER}\na,0,0,1,0\n",
@@ -125,7 +125,7 @@ def test_classes_go_by_their_usual_names_and_rounded_rows_are_renormalized(tmp_p
         (f"{HEADER}\na,7{ROW[3:]}\n", ", row 2: the label is '7', expected a number from 0 to 6"),
         (f"{HEADER}\na,joy{ROW[3:]}\n", ", row 2: the label is 'joy'"),
         (f"{HEADER}\n{ROW}{ROW}\n{ROW}\n", ", row 2"),
-        (f"{HEADER}\n{ROW}\n{ROW}\n", ", row 3: the id 'a' was in row 2"),
+        (f"{HEADER}\n{ROW}\n{ROW}\n", ", row 3: the id 'a' is already in row 2"),
         (f"{HEADER},copy\n{ROW},twin\n", ", row 2: copy is 'twin', expected one of none, near, identical"),
         (f"{HEADER},group\n{ROW},x\n", ", row 2: group is 'x', expected a number"),
         (f"{HEADER},group\n{ROW},{'9' * 5000}\n", r", row 2: group is '9{40}', expected .* below 10\*\*18"),

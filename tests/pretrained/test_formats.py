@@ -59,14 +59,14 @@ def test_a_pickle_with_more_than_weights_is_not_opened(tmp_path, capfd, kind):
         write_pickle(path)
     else:
         write_torch(path, {"conv.weight": torch.zeros(1), "more": Harmful()}, legacy=kind == "legacy")
-    assert "w.pth holds more than weights and is not opened" in refusal(path, capfd)
+    assert "w.pth contains more than weights, and is not opened" in refusal(path, capfd)
 
 
 def test_without_torch_its_files_are_not_opened_at_all(tmp_path, capfd, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     write_pickle(tmp_path / "w.pth")
     message = refusal(tmp_path / "w.pth", capfd)
-    assert "w.pth: reading torch's files needs torch (pip install torch); a .safetensors file" in message
+    assert "w.pth: reading this file needs torch (pip install torch); a .safetensors file" in message
 
 
 def test_the_harmful_pickle_is_harmful(tmp_path, capfd):
@@ -182,7 +182,7 @@ def test_a_damaged_file(tmp_path, name):
 
 def test_another_kind(tmp_path):
     (tmp_path / "w.pkl").write_bytes(pickle.dumps({}))
-    with pytest.raises(formats.UnreadableWeightsError, match="expected a name that ends in .pth, .pt"):
+    with pytest.raises(formats.UnreadableWeightsError, match="expected a file ending in .pth, .pt"):
         formats.read(tmp_path / "w.pkl")
 
 

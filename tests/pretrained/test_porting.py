@@ -229,7 +229,7 @@ def test_a_legacy_file_that_differs_is_reported_by_layer(tmp_path):
     with pytest.raises(porting.WeightsMismatchError) as caught:
         ported("mobilenet_v3_small", "keras", formats.read(tmp_path / "w.h5"))
     assert str(caught.value) == (
-        "the weights are not those of mobilenet_v3_small in keras. missing: "
+        "the weights do not fit mobilenet_v3_small from keras. missing: "
         "expanded_conv_3_depthwise/kernel; unexpected: extra/extra/kernel:0; wrong shape: "
         "expanded_conv_8/project/expanded_conv_8/project/kernel:0 (1, 1, 288, 97) for block_8/"
         "project (1, 1, 288, 96)"
@@ -261,7 +261,7 @@ def test_what_is_missing_unexpected_and_misshapen_is_named():
     with pytest.raises(porting.WeightsMismatchError) as caught:
         ported("resnet18", "timm", arrays)
     assert str(caught.value) == (
-        "the weights are not those of resnet18 in timm. missing: layer1.0.conv1.weight; unexpected: "
+        "the weights do not fit resnet18 from timm. missing: layer1.0.conv1.weight; unexpected: "
         "layer9.weight; wrong shape: fc.bias (3,) for head (10,)"
     )
 

@@ -158,7 +158,7 @@ UNFIT = [
     ({"init.weights": "keras"}, "there are no ImageNet weights for cnn_relu, but for: efficientnet_b0, "),
     ({"distill.teachers": ("cnn", "nowhere")}, "config.distill.teachers: there are no weights nowhere: "),
     ({"data.drop_ids": "nowhere.csv"}, "there is no file nowhere.csv: config.data.drop_ids takes a text"),
-    ({"stages": (HEAD,)}, "the BatchNorm of cnn_relu always follows the batches: set batch_norm="),
+    ({"stages": (HEAD,)}, "the BatchNorm of cnn_relu cannot be frozen: set batch_norm="),
     ({"stages": (LAST_9,)}, "a stage trains the last 9 blocks, and the model has "),
     ({"optim.momentum": 1.5}, "config.optim.momentum is 1.5; expected 0 to below 1"),
 ]  # fmt: skip

@@ -164,10 +164,10 @@ def test_altered_copies_are_told():
     found = "\n".join(fer2013_reference.compare(balanced)["differences"])
     assert "happy" not in found
     for difference in (
-        "in train: 50,505 images instead of 28,709",
+        "train has 50,505 images instead of FER2013's 28,709",
         "disgust 7,215 (436)",
         "FER2013 has 3,589 validation images, but this source has none",
-        "FER2013's images are 48 x 48 gray, these are 96 x 96 RGB",
+        "FER2013's images are 48 x 48 gray, but these are 96 x 96 RGB",
         "the mean of the train pixels is 0.5500, FER2013's is 0.5077",
         "the std of the train pixels",
         "blurred, sharpened or rescaled?",

@@ -58,7 +58,7 @@ def test_without_a_network_the_message_says_where_the_cache_is_and_what_else_to_
 def test_without_its_library_the_message_says_what_to_install(hub, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, LIBRARIES[hub][0], None)
     with pytest.raises(
-        SourceError, match=rf"pip install 'fer_jax\[{extra}\]'; or download the dataset by hand"
+        SourceError, match=rf"pip install 'fer_jax\[{extra}\]'; or download the dataset manually"
     ):
         open_source(f"{hub}:someone/faces")
     with pytest.raises(SourceError, match=f"{hub}:faces: expected {hub}:OWNER/NAME"):

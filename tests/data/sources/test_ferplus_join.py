@@ -99,7 +99,7 @@ def test_rows_in_another_order_are_found_out(faces, write_csv, write_votes):
     votes = 10 * np.eye(10, dtype=int)[[columns[label] for label in labels]]
     source = write_csv(faces(120), labels, ["Training"] * 120)
     joined(source, write_votes(["Training"] * 120, votes))
-    with pytest.raises(SourceError, match="do not belong together: their emotions agree for [12]?[0-9]% of"):
+    with pytest.raises(SourceError, match="do not match: their emotions agree for [12]?[0-9]% of"):
         joined(source, write_votes(["Training"] * 120, np.roll(votes, 1, axis=0)))
 
 

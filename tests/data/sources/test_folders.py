@@ -60,8 +60,8 @@ def test_a_validation_folder_goes_before_kaggle_names(write_images):
     assert source.kind == "split_folders"
     assert [split for split, _ in found(source).values()] == ["test", "train", "validation"]
     assert source.notes == [
-        "the names of 1 images (Training_, PublicTest_, PrivateTest_) contradict their folders; the folders "
-        "decided the split (--splits names lets the names decide)"
+        "the names of 1 images (Training_, PublicTest_, PrivateTest_) contradict their folders; splits "
+        "are by folders (--splits names uses the names)"
     ]
     chosen = open_source(root, splits="names")
     assert [split for split, _ in found(chosen).values()] == ["validation", "train", "train"]
@@ -72,14 +72,14 @@ def test_names_that_contradict_folders_win_with_a_note_unless_folders_are_chosen
     root = write_images([*KAGGLE, "train/sad/PrivateTest_4.png"])
     source = open_source(root)
     assert found(source)["train/sad/PrivateTest_4.png"] == ("test", 4)
-    assert "names of 1 images" in source.notes[0] and "--splits folders lets the folders" in source.notes[0]
+    assert "names of 1 images" in source.notes[0] and "--splits folders uses the folders" in source.notes[0]
     chosen = found(open_source(root, splits="folders"))
     assert [split for split, _ in chosen.values()] == ["test", "test", "train", "train"]
 
 
 def test_kaggle_image_without_prefix_in_test_has_no_known_split(write_images):
     root = write_images(["train/sad/Training_1.png", "test/sad/2.png"])
-    with pytest.raises(BadRecordError, match=r"test/sad/2\.png: its name has no Training_"):
+    with pytest.raises(BadRecordError, match=r"test/sad/2\.png: its name lacks the prefix Training_"):
         list(open_source(root).records())
 
 
@@ -133,7 +133,7 @@ def test_an_explicit_map_goes_before_names_and_numbers(write_images, files, word
     ("files", "words", "message"),
     [
         (["contempt/1.png", "sad/1.png"], [], "unknown emotion 'contempt'; known.*--map contempt=drop"),
-        (["train/happy/1.png", "happy/1.png"], [], r"images/happy is not a split, but beside it train is"),
+        (["train/happy/1.png", "happy/1.png"], [], r"images/happy is not a split, but train next to it is"),
         (FROM_ONE, [], "only the numbers 0 to 6, all seven, are accepted.*RAF-DB's, give --map 1=surprise"),
         ([f"{i}/a.png" for i in range(8)], [], "AffectNet's, give --map 0=neutral .*6=angry --map 7=drop"),
         ([f"{i}/a.png" for i in range(8)], ["7=drop"], "only the numbers.*--map 0=EMOTION"),
@@ -154,7 +154,7 @@ def test_classes_that_are_not_known(write_images, files, words, message):
         (["contempt"], "--map contempt: expected CLASS=EMOTION or CLASS=drop"),
         (["=drop"], "--map =drop: expected CLASS=EMOTION"),
         (["contempt=scorn"], "--map contempt=scorn: unknown emotion 'scorn'.*or drop"),
-        (["contempt=drop", "Contempt=sad"], "--map Contempt=sad: Contempt was mapped to drop already"),
+        (["contempt=drop", "Contempt=sad"], "--map Contempt=sad: Contempt is already mapped to drop"),
     ],
 )
 def test_a_map_that_cannot_be_read(words, message):

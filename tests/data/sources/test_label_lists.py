@@ -46,7 +46,7 @@ def test_raf_db(write, ending, give):
     assert [record.id for record in records] == [f"{name}.jpg" for name in names]
     assert records[1].where == "list_patition_label.txt row 2"
     assert (source.kind, source.total) == ("label_list", 7)
-    assert "they were taken as RAF-DB's: 1 surprise, 2 fear, 3 disgust, 4 happy, 5 sad" in source.notes[0]
+    assert "assumed to be those of RAF-DB: 1 surprise, 2 fear, 3 disgust, 4 happy, 5 sad" in source.notes[0]
     assert source.notes[1].endswith("Image/aligned")
 
 
@@ -149,7 +149,7 @@ def test_a_bad_row_is_named_and_can_be_skipped(write, name, row, reason):
     [
         (["path,label"], [], "a.csv has no row with a path and a label"),
         (["path,label", "x/b.png,sad"], [], "a.csv: none of its images, such as x/b.png, is in the list's f"),
-        (["path,label", "a.png,contempt"], [], "unknown emotion 'contempt'.*--map contempt=disgust takes"),
+        (["path,label", "a.png,contempt"], [], "unknown emotion 'contempt'.*--map contempt=disgust labels"),
         (["path,label", "a.png,sad"], ["scorn=drop"], "has no label scorn, which --map names; it has: sad"),
         (["path,emotion name", "a.png,sad"], [], "expected emotion, pixels, and Usage .*, or path and label"),
         (["path,label", 'a.png,"sad', "a.png,sad"], [], "unknown emotion"),

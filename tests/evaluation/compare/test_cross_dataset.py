@@ -74,7 +74,7 @@ def test_the_matrix(cross, weights, tiny_data, mine, tmp_path, capsys):
     assert cell["accuracy"] == np.mean(expected.argmax(1) == faces.labels) and cell["num_examples"] == 14
     low, high = cell["interval_95"]["accuracy"]
     assert low <= cell["accuracy"] <= high
-    assert "- eight: contempt's probability is dropped and the others renormalized" in page
+    assert "- eight: contempt is dropped, and the other probabilities are renormalized" in page
     assert "- eight: extra annotations, ferplus" in page
     assert "- mine: 1 images of class contempt left out (--map contempt=drop)" in page
     (row,) = [line for line in page.split("Macro F1")[0].splitlines() if line.startswith("| eight |")]
@@ -92,7 +92,7 @@ def test_contempt_as_a_wrong_answer_of_a_network_of_the_package(cross, weights, 
     (cell,) = found["cells"]
     assert cell["accuracy"] == np.mean(probs.argmax(1) == faces.labels)
     assert cell["part"] == "not known" and cell["without_near"] is None  # the training's data are not given
-    assert "contempt counts as a wrong answer" in page and ", ? |" in page and "| ? |" in page
+    assert "contempt counts as an error" in page and ", ? |" in page and "| ? |" in page
 
 
 def test_copies_of_the_training_are_found_and_the_test_is_noted(cross, weights, tiny_data, tmp_path):

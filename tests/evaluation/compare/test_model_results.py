@@ -57,7 +57,7 @@ def test_contempt_is_ruled_out_where_not_all_know_it(save):
     paths = [save("seven", OURS), save("eight", EIGHT, names=CONTEMPT)]
     found = model_results.load(paths)
     np.testing.assert_allclose(found[1].predictions.probs, THEIRS, atol=1e-12)
-    assert found[1].notes == ["contempt ruled out, the other probabilities renormalized"]
+    assert found[1].notes == ["contempt dropped, other probabilities renormalized"]
     assert model_results.load(paths[1:])[0].predictions.probs.shape == (40, 8)
     # But it may be no label.
     eight = save("labeled", EIGHT, np.append(LABELS[:39], 7), names=CONTEMPT)
@@ -78,7 +78,7 @@ def test_other_images(save):
     ("change", "expected"),
     [
         (lambda ids, labels: ids.__setitem__(3, "nobody"), "row 5: the dataset has no image 'nobody'"),
-        (lambda ids, labels: ids.pop(), "lacks 1 images (face 39) of the dataset's split"),
+        (lambda ids, labels: ids.pop(), "lacks 1 images (face 39) of the split"),
         (lambda ids, labels: labels.__setitem__(2, (labels[2] + 1) % 7), "row 4: face 2 has the label"),
     ],
 )
@@ -96,15 +96,19 @@ def test_nothing_there_twice_unlabeled_and_damaged(save, tmp_path):
     (tmp_path / "best.safetensors").touch()
     theirs = save("theirs", THEIRS, None)
     for paths, kind, message in (
-        ([theirs], ValueError, "theirs.csv has no labels: give it a column label, .*--data"),
-        ([tmp_path / "no"], FileNotFoundError, "no predictions at .*no: expected a run's directory"),
+        ([theirs], ValueError, "theirs.csv has no labels: add a column label, .*--data"),
+        (
+            [tmp_path / "no"],
+            FileNotFoundError,
+            "no predictions at .*no: expected the directory of a",
+        ),
         ([run, tmp_path / "best.safetensors"], ValueError, "is a weights file: run fer-jax evaluate on it"),
         ([run, run / "report"], ValueError, "is given twice"),
     ):
         with pytest.raises(kind, match=message):
             model_results.load(paths)
     (run / "report" / "report.json").write_text("{")
-    with pytest.raises(ValueError, match=r"report.json or what belongs to it is damaged"):
+    with pytest.raises(ValueError, match=r"report.json is damaged"):
         model_results.load([run])
 
 

@@ -211,9 +211,9 @@ def test_an_ablation_is_stored_and_its_tables_are_generated(root, store, capsys)
     run = root / "results" / "ablation" / "drop_suspects.4.csv.gz"
     run.write_bytes(gzip.compress(gzip.decompress(run.read_bytes()).replace(b"face 7,", b"face 700,")))
     assert program("scripts/results.py").main(["--check", "--root", str(root)]) == 2
-    assert "drop_suspects.4.csv.gz is of other images" in capsys.readouterr().err
+    assert "drop_suspects.4.csv.gz has other images" in capsys.readouterr().err
     for written, message in (
-        ('{"failed": ["mixup"], "baseline": "baseline", "trials": {}}', "is not complete: mixup failed"),
+        ('{"failed": ["mixup"], "baseline": "baseline", "trials": {}}', "is incomplete: mixup failed"),
         ('{"failed": [], "trials": {}}', "has no baseline: expected the --out of fer-jax sweep --baseline"),
     ):
         (root / "runs" / "ablation" / "results.json").write_text(written)
@@ -264,7 +264,7 @@ def test_robustness_is_stored_beside_the_report_it_belongs_to(root, store):
         assert line in page
     (folder / "robustness.json").write_text(json.dumps(found | {"data_hash": "b"}))
     message = store("cnn", *flags, code=2)
-    assert "not of the same weights and images as the report: its data_hash differs" in message
+    assert "for other weights or images than the report: its data_hash differs" in message
 
 
 def test_what_the_annotators_say_is_on_the_page(root, store):

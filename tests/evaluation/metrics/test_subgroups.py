@@ -137,10 +137,10 @@ def test_tables_are_read_as_spreadsheets_write_them(tmp_path, encoding, delimite
         ("", "row 1: expected one column 'id', found nothing"),
         ("name,age\na,old\n", "row 1: expected one column 'id', found 'name', 'age'"),
         ("id\na\n", "row 1: expected the column 'id' and attribute columns"),
-        ("id,age,age\na,1,2\n", "each with its own name, found 'id', 'age', 'age'"),
+        ("id,age,age\na,1,2\n", "with unique names, found 'id', 'age', 'age'"),
         ("id,age\na,old\nb\n", r"row 3: 1 cells, expected 2 \(id, age\)"),
         ("id,age\na,old\nb,old\n\na,young\n", "row 5: the id 'a' is already in row 2"),
-        ('id,age\na,"old\nb,young\n', "row 3: not CSV .unexpected end of data.; is a quote never closed"),
+        ('id,age\na,"old\nb,young\n', "row 3: not CSV .unexpected end of data.; is there an unclosed quote"),
     ],
 )
 def test_tables_that_are_none(tmp_path, text, expected):

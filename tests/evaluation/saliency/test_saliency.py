@@ -224,8 +224,8 @@ def test_what_is_on_the_sheets(tmp_path):
             assert np.asarray(image.convert("L")).std() > 5
     assert not (tmp_path / "neutral.png").exists()
     page = (tmp_path / "saliency.md").read_text()
-    assert page.startswith("# Where cnn_1m looks\n")
-    assert "3 x 3 places" in page and "](angry.png)" in page and "neutral.png" not in page
+    assert page.startswith("# Grad-CAM of cnn_1m\n")
+    assert "3 x 3 cells" in page and "](angry.png)" in page and "neutral.png" not in page
 
 
 def test_the_script(tiny_run, tiny_data, tmp_path, capsys):
