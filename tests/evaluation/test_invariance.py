@@ -110,4 +110,4 @@ def test_the_command_ends_with_the_verdict(tiny_run, tiny_data, tmp_path, capsys
     printed = capsys.readouterr().out
     assert "2.0e-05        0  FAILED" in printed and "predictions depend on: order" in printed
     assert main([*arguments, str(tmp_path)]) == 2
-    assert f"there is no {tmp_path / 'best.safetensors'}" in capsys.readouterr().err
+    assert f"{tmp_path / 'best.safetensors'} does not exist" in capsys.readouterr().err

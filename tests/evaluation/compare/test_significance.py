@@ -146,7 +146,7 @@ def test_the_page_and_the_pictures(tmp_path):
     assert cells[1].startswith(f"{accuracy:.2f} (") and cells[3] == cells[4] == ""
     assert cells[6:] == ["2.00 M", "277", "2.00 (1.80 - 2.40)", "117 min", "selected on this split"]
     (plain,) = [line for line in text.splitlines() if line.endswith("| training unknown |")]
-    assert plain.startswith("| a\\|b\\<i> | ") and "|  |  |  |  | nothing" in plain
+    assert plain.startswith("| a\\|b\\<i> | ") and "|  |  |  |  | training unknown" in plain
     apart = 100 * found["pairs"][0]["accuracy"]["difference"]
     assert f"| {apart:+.2f} (" in text.replace("**", "") and f"| {-apart:+.2f} (" in text.replace("**", "")
     assert "Holm" in text and "![Accuracy and latency](latency.png)" in text
