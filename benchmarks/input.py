@@ -1,4 +1,4 @@
-"""Measures the throughput of the input pipeline, beside tf.data and torch.
+"""Measures the throughput of the input pipeline, compared with tf.data and torch.
 
     python benchmarks/input.py
 

@@ -1,4 +1,4 @@
-"""Measures the latency of the classifier's engines, beside ONNX Runtime with an export of the same network.
+"""Measures the latency of the classifier's engines, compared with ONNX Runtime alone.
 
     python benchmarks/latency.py --checkpoint my.safetensors
 

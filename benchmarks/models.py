@@ -1,4 +1,4 @@
-"""Measures the speed of the networks, beside stock Flax layers, Keras on TensorFlow, and PyTorch.
+"""Measures the speed of the networks, compared with stock Flax layers, Keras on TensorFlow, and PyTorch.
 
     python benchmarks/models.py
     python benchmarks/models.py --models efficientnet_b0 --size 240 --batch_size 256 --dtype bfloat16

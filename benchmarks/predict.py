@@ -1,4 +1,4 @@
-"""Measures how long a user waits for predictions, beside a script by hand (`onnx_script.py`).
+"""Measures how long a user waits for predictions, compared with a minimal script (`onnx_script.py`).
 
     python benchmarks/predict.py --photo photo.jpg --video clip.mp4
 

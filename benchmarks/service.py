@@ -1,4 +1,4 @@
-"""Measures the HTTP service under load, beside the predictor alone.
+"""Measures the HTTP service under load, compared with the predictor alone.
 
     python benchmarks/service.py --seconds 120
 

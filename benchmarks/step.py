@@ -1,4 +1,4 @@
-"""Measures a config's training step on this device, beside the device's rate of matrix products.
+"""Measures a config's training step on this device, compared with the device's rate of matrix products.
 
     python benchmarks/step.py --config configs/cnn_48_gpu.py
     python benchmarks/step.py --config configs/cnn_48_gpu.py:deep --profile traces -- \\
@@ -75,7 +75,7 @@ def benchmark(options: argparse.Namespace) -> int:
 
 
 def measure(run: "Run", options: argparse.Namespace) -> None:
-    """Prints the speeds beside the device's rate, and writes the trace if requested."""
+    """Prints the speeds next to the device's rate, and writes the trace if requested."""
     import ceilings
 
     from fer_jax.evaluation import cost
