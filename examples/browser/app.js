@@ -1,4 +1,4 @@
-// The page: images and the webcam in, faces and their expressions out.
+// The page: detects and classifies faces in images and webcam frames.
 
 import { classify, crops } from "./classify.js";
 import { detect } from "./detect.js";
@@ -6,7 +6,7 @@ import { load } from "./runtime.js";
 import { toCsv } from "./table.js";
 import { drawBoxes, element, faceList, headline, showModel } from "./view.js";
 
-const LARGEST = 2048; // pixels of an image's longer side; larger ones are shrunk
+const LARGEST = 2048; // longer side in pixels; larger images are downscaled
 
 const NONE = "No face found. If this image is one face, check the box above and choose it again.";
 
@@ -18,12 +18,12 @@ const files = byId("files");
 const webcam = byId("webcam");
 const whole = byId("whole");
 const example = byId("example");
-const finished = byId("finished"); // the buttons for what was found
-const images = []; // {name, faces} of the images that are shown, oldest first
+const finished = byId("finished"); // buttons for the results
+const images = []; // {name, faces} of the shown images, oldest first
 
-let parts; // what `load` gives
+let parts; // the result of `load`
 let camera = null; // the stream, while it runs
-let last = Promise.resolve(); // the sessions run one thing at a time
+let last = Promise.resolve(); // sessions run one call at a time
 
 function say(text) {
   status.textContent = text;
@@ -34,14 +34,14 @@ function complain(text) {
   byId("error").hidden = !text;
 }
 
-/** Runs work after all earlier work. */
+/** Runs work after all previous work. */
 function inTurn(work) {
   const result = last.then(work);
   last = result.catch(() => {});
   return result;
 }
 
-/** Returns the faces of an image (a canvas), each with crop, probabilities and, if it was detected, box. */
+/** Returns the faces in a canvas, each with crop, probabilities, and, if detected, box. */
 async function look(image) {
   const { metadata, classifier, detector } = parts;
   const found = whole.checked ? null : await detect(detector, metadata.detector, image);
@@ -66,7 +66,7 @@ function summary(faces) {
   return `${faces.length} ${faces.length === 1 ? "face" : "faces"}: ${said.join(", ")}`;
 }
 
-/** Shows an image beside its faces, or `none` if there are none. */
+/** Shows an image with its faces, or the text `none`. */
 function show(card, canvas, faces, none) {
   drawBoxes(canvas, parts.metadata, faces);
   canvas.setAttribute("role", "img");
@@ -84,7 +84,7 @@ async function showFile(file) {
   try {
     bitmap = await createImageBitmap(file);
   } catch {
-    card.append(element("p", "bad", `${file.name} is not an image that this browser can read: choose a JPEG, PNG or WebP file.`));
+    card.append(element("p", "bad", `${file.name} is not an image that this browser can read: choose a JPEG, PNG, or WebP file.`));
     return `${file.name}: not an image`;
   }
   const canvas = toCanvas(bitmap, bitmap.width, bitmap.height);
@@ -107,7 +107,7 @@ function save(blob, name) {
 }
 
 function saveButton(canvas, name) {
-  const button = element("button", "save", "Download the picture");
+  const button = element("button", "save", "Download the image");
   button.type = "button";
   const target = `${name.replace(/\.[^.]*$/, "")}_annotated.png`;
   button.addEventListener("click", () => canvas.toBlob((blob) => save(blob, target)));
@@ -146,15 +146,15 @@ async function showFiles(list) {
 }
 
 const REFUSALS = {
-  NotAllowedError: "The webcam was refused: allow it for this page in the browser's settings, then press the button again.",
+  NotAllowedError: "Access to the webcam was denied: allow it for this page in the browser settings, then press the button again.",
   NotFoundError: "No webcam was found: connect one, then press the button again.",
-  NotReadableError: "The webcam is in use by another program: close that, then press the button again.",
+  NotReadableError: "The webcam is in use by another program: close it, then press the button again.",
 };
 
 async function startCamera() {
   complain("");
   if (!navigator.mediaDevices) {
-    complain("Browsers give a webcam only to pages from https or from localhost.");
+    complain("Browsers allow webcams only on HTTPS pages and localhost.");
     return;
   }
   webcam.disabled = true;
@@ -167,7 +167,7 @@ async function startCamera() {
     webcam.disabled = false;
   }
   webcam.textContent = "Stop the webcam";
-  say("The webcam runs.");
+  say("The webcam is on.");
   await watch(camera);
 }
 
@@ -179,7 +179,7 @@ function stopCamera() {
   say("The webcam is off.");
 }
 
-/** Shows frame after frame until the stream is replaced or ends. */
+/** Shows frames until the stream ends or is replaced. */
 async function watch(stream) {
   const video = element("video");
   video.muted = true;

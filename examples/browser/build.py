@@ -5,8 +5,8 @@
     python -m http.server --directory dist/web
 
 The network is exported to ONNX and verified on faces as by fer-jax export; with --data the page states its
-accuracy on the validation split. The face detector (YuNet), an example, and ONNX Runtime are copied beside
-the page: it loads nothing from elsewhere, and the images it is shown stay in the browser.
+accuracy on the validation split. The face detector (YuNet), an example, and ONNX Runtime are copied to
+the folder: the page loads nothing from elsewhere, and images stay in the browser.
 """
 
 import argparse

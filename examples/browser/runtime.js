@@ -1,14 +1,14 @@
-// Loads the page's metadata, the runtime and the two networks.
+// Loads the page's metadata, the runtime, and the networks.
 
 import * as ort from "./ort/ort.wasm.min.mjs";
 
-// Threads would need headers that a plain file host does not send.
+// Threads would need headers that static hosts do not send.
 ort.env.wasm.numThreads = 1;
 ort.env.wasm.wasmPaths = new URL("ort/", import.meta.url).href;
 
 export const { Tensor } = ort;
 
-/** Fetches a file beside the page; an error names it and says what to do. */
+/** Fetches a file next to the page; errors name it and say what to do. */
 async function get(name) {
   let reply;
   try {
@@ -18,7 +18,7 @@ async function get(name) {
   }
   if (!reply.ok) {
     throw new Error(
-      `${name} is missing beside this page (${reply.status}): build the folder with examples/browser/build.py.`,
+      `${name} is missing next to this page (${reply.status}): build the folder with examples/browser/build.py.`,
     );
   }
   return reply;
@@ -29,11 +29,11 @@ async function open(name) {
   try {
     return await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
   } catch (error) {
-    throw new Error(`${name} is no network that this page can run: ${error.message}`);
+    throw new Error(`${name} cannot be run by this page: ${error.message}`);
   }
 }
 
-/** The metadata in page.json, and sessions of the classifier and the detector. */
+/** Loads the metadata in page.json, and sessions of the classifier and the detector. */
 export async function load() {
   const metadata = await (await get("page.json")).json();
   const classifier = await open("model.onnx");

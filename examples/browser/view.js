@@ -1,4 +1,4 @@
-// Draws images, faces and their probabilities. Text only ever goes in as text.
+// Shows images, faces, and probabilities. Text is always inserted as text, never as HTML.
 
 const SHOWN = 3;
 const DARK = "#101418";
@@ -10,7 +10,7 @@ export function element(tag, className, text) {
   return made;
 }
 
-/** The color of an answer, as in the app, and that of text on it. */
+/** The color of a prediction, as in the app, and of text on it. */
 function colors(metadata, probabilities) {
   const fill = isUnsure(metadata, probabilities) ? metadata.colors.unsure : metadata.colors[best(metadata, probabilities).label];
   const levels = [1, 3, 5].map((i) => parseInt(fill.slice(i, i + 2), 16) / 255);
@@ -41,7 +41,7 @@ function bars(metadata, rows) {
   return list;
 }
 
-/** A face's pixels, as the network sees them. */
+/** The crop of a face. */
 function thumbnail(face, side) {
   const canvas = element("canvas", "crop");
   canvas.width = canvas.height = side;
@@ -56,7 +56,7 @@ function thumbnail(face, side) {
   return canvas;
 }
 
-/** What is said of a face in few words; `metadata` are the page's. */
+/** The prediction of a face as text; `metadata` is that of the page. */
 export function headline(metadata, probabilities) {
   const { label, p } = best(metadata, probabilities);
   return `${label} ${percent(p)}`;
@@ -91,7 +91,7 @@ export function faceList(metadata, faces) {
   return list;
 }
 
-/** Draws boxes onto an image's canvas, each with its emotion, numbered if there are several. */
+/** Draws boxes with emotions onto the canvas of an image, numbered if there are several. */
 export function drawBoxes(canvas, metadata, faces) {
   const context = canvas.getContext("2d");
   const unit = Math.max(canvas.width, canvas.height) / 100;
@@ -109,7 +109,7 @@ export function drawBoxes(canvas, metadata, faces) {
     context.strokeStyle = colors(metadata, probabilities).fill;
     context.strokeRect(...sides);
   }
-  // After all boxes, so that none crosses a label.
+  // After all boxes, so that no box crosses a label.
   faces.forEach(({ box, probabilities }, n) => {
     if (!box) return;
     const { fill, ink } = colors(metadata, probabilities);
@@ -139,7 +139,7 @@ export function showModel(metadata) {
   } else if (selection) {
     accuracy = `${share(selection.value)} of ${selection.split} of ${model.accuracy.trained_on}`;
   }
-  if (selection) accuracy += `. The weights were selected on ${selection.split}, which flatters a figure on it.`;
+  if (selection) accuracy += `. The weights were selected on ${selection.split}, so accuracies on it are optimistic.`;
   const rows = {
     Accuracy: accuracy,
     Classes: model.labels.join(", "),

@@ -280,7 +280,7 @@ def test_the_webcam_starts_and_stops(ready):
 
 
 @pytest.mark.parametrize(
-    ("error", "message"), [("NotAllowedError", "was refused"), ("NotFoundError", "No webcam was found")]
+    ("error", "message"), [("NotAllowedError", "was denied"), ("NotFoundError", "No webcam was found")]
 )
 def test_no_webcam_is_explained(error, message, ready):
     ready.evaluate(
@@ -313,7 +313,7 @@ def test_a_missing_network_is_named(browser, site, serve, tmp_path):
     shutil.copytree(site, folder, ignore=shutil.ignore_patterns("model.onnx"))
     page = browser.new_page()
     page.goto(serve(folder))
-    expect(page.locator("#error")).to_contain_text("model.onnx is missing beside this page", timeout=TIMEOUT)
+    expect(page.locator("#error")).to_contain_text("model.onnx is missing next to this page", timeout=TIMEOUT)
     expect(page.locator("#files")).to_be_disabled()
     (folder / "model.onnx").write_bytes(b"no network")
     page.reload()
