@@ -1,6 +1,7 @@
 """What several test files share: a tiny configuration, commands, comparisons of runs."""
 
 import contextlib
+import csv
 import importlib.util
 import io
 import json
@@ -96,11 +97,6 @@ def run_python(
     command = [sys.executable, *map(str, arguments)]
     how: dict[str, Any] = {"cwd": cwd, "env": environment(**env), "stdin": subprocess.DEVNULL}
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, **how)
-
-
-def run_command(name: str, *arguments: Any, **how: Any) -> subprocess.CompletedProcess:
-    """Runs `fer-jax NAME ARGUMENTS`, as `run_python`."""
-    return run_python("-m", "fer_jax", name, *arguments, **how)
 
 
 def script(name: str) -> ModuleType:
@@ -349,6 +345,12 @@ def build_dataset(
 def named(images: Iterable, labels: Iterable[int]) -> list[tuple]:
     """Pairs of an image and its class for `build_dataset`."""
     return [(image, EMOTIONS[label]) for image, label in zip(images, labels, strict=True)]
+
+
+def rows_of(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The rows of a table, .csv or .jsonl."""
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.DictReader(file)) if path.suffix == ".csv" else [json.loads(line) for line in file]
 
 
 def encode(image: Any, kind: str = "PNG", **options: Any) -> bytes:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import ROOT, environment, run_command, script
+from helpers import ROOT, environment, run_python, script
 
 from fer_jax import __version__, cli
 
@@ -48,7 +48,7 @@ def test_a_command_says_how_it_is_called(name, monkeypatch, capsys):
 )
 def test_bash_completes_commands_and_flags(words, expected, monkeypatch, capsys):
     if not (bash := shutil.which("bash")):
-        pytest.skip("needs bash")
+        pytest.skip("needs bash: apt install bash")
     assert run(monkeypatch, "completion", "bash") == 0
     script = f"""
       fer-jax() {{ {shlex.quote(sys.executable)} -m fer_jax "$@"; }}
@@ -70,7 +70,7 @@ def test_a_command_that_is_not_there_is_named(monkeypatch, capsys):
 
 def test_training_says_how_it_is_called():
     """By absl, whose flags are of the process."""
-    process = run_command("train", "-h")
+    process = run_python("-m", "fer_jax", "train", "-h")
     assert "fer-jax train --config cnn" in process.stdout
     assert "--workdir" in process.stdout and "--config" in process.stdout
 

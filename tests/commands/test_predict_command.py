@@ -1,14 +1,13 @@
 """The command line over images, folders and videos."""
 
 import contextlib
-import csv
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT, run_python
+from clips import level, steps, write_clip
+from helpers import rows_of, run_python
 from PIL import Image
 from tqdm import tqdm
 
@@ -20,9 +19,6 @@ from fer_jax.inference.media import video
 from fer_jax.inference.output.annotations import Annotations
 from fer_jax.inference.predictor import Predictor
 from fer_jax.pretrained.loaded_model import LoadedModel
-
-sys.path.insert(0, str(ROOT / "tests" / "inference"))
-from clips import level, steps, write_clip  # noqa: E402
 
 
 class Stopped(Exception):
@@ -63,24 +59,6 @@ def clip(folder):
 
 
 @pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out.csv"
-
-
-@pytest.fixture
-def drawn(tmp_path):
-    return tmp_path / "drawn"
-
-
-@pytest.fixture
-def run(tiny_run):
-    def start(*arguments):
-        return predict.main([*map(str, arguments), "--model", str(tiny_run), "--detector", "whole"])
-
-    return start
-
-
-@pytest.fixture
 def stopping_after(monkeypatch):
     @contextlib.contextmanager
     def stopping(count):
@@ -102,11 +80,6 @@ def stopping_after(monkeypatch):
     return stopping
 
 
-def rows(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file)) if path.suffix == ".csv" else [json.loads(line) for line in file]
-
-
 def sizes(drawn):
     return {path.name: Image.open(path).size for path in drawn.iterdir()}
 
@@ -118,7 +91,7 @@ def refuse(*_):
 def test_a_table_has_a_row_for_every_image_frame_and_error(folder, out, run, tiny_run, tiny_data, capsys):
     (folder / "x.heic").touch()
     assert run(folder, "--out", out) == 1
-    found = rows(out)
+    found = rows_of(out)
     names = [row["source"].removeprefix(f"{folder}/") for row in found]
     assert names == ["a.png", "b.png", "c.png", "more/d.png"] + 12 * ["more/e.mp4"]
     assert [row["status"] for row in found] == ["face", "error"] + 14 * ["face"]
@@ -142,7 +115,7 @@ def test_a_table_has_a_row_for_every_image_frame_and_error(folder, out, run, tin
 def test_smoothed_probabilities_follow_with_a_memory_of_half_a_second(tmp_path, run):
     path = write_clip(tmp_path / "clip.mkv", steps(2) * 3, rate=4)
     assert run(path, "--out", tmp_path / "out.jsonl") == 0
-    found = rows(tmp_path / "out.jsonl")
+    found = rows_of(tmp_path / "out.jsonl")
     seen = np.array([[row[f"p_{name}"] for name in EMOTIONS] for row in found])
     smooth = seen[0]
     for row, now in zip(found[1:], seen[1:], strict=True):
@@ -158,13 +131,13 @@ def test_the_frames_of_an_animation_are_read_if_wanted(tmp_path, out, run, capsy
     said = capsys.readouterr().err
     assert "note: only the first frame of 1 animated image is read; --frames reads all\n" in said
     assert run(path, "--out", out, "--frames") == 0
-    assert [(row["frame"], row["track"]) for row in rows(out)] == [("0", "1"), ("1", "1"), ("2", "1")]
+    assert [(row["frame"], row["track"]) for row in rows_of(out)] == [("0", "1"), ("1", "1"), ("2", "1")]
     assert "note: " not in capsys.readouterr().err
 
 
 def test_one_frame_per_period(clip, out, run):
     assert run(clip, "--every", "0.4", "--out", out) == 0
-    assert [row["frame"] for row in rows(out)] == ["0", "4", "8"]
+    assert [row["frame"] for row in rows_of(out)] == ["0", "4", "8"]
 
 
 @pytest.mark.parametrize("ending", (".csv", ".jsonl"))
@@ -192,7 +165,7 @@ def test_resuming_a_finished_table_adds_what_is_new(folder, out, run, capsys):
     assert run(folder, "--out", out, "--resume") == 0
     assert "note: " in capsys.readouterr().err  # whether the same model made it is not known
     assert out.read_text().startswith(before)
-    assert [row["source"] for row in rows(out)][16:] == [str(folder / "0.png")]
+    assert [row["source"] for row in rows_of(out)][16:] == [str(folder / "0.png")]
 
 
 def test_annotated_copies_lie_as_their_originals_do(folder, drawn, run, capsys):
@@ -221,9 +194,9 @@ def test_a_stopped_run_leaves_no_part_of_an_annotated_video_and_makes_it_again(
 ):
     with stopping_after(2):
         run(clip, "--out", out, "--annotate", drawn)
-    assert list(drawn.iterdir()) == [] and len(rows(out)) == 8  # which are made again
+    assert list(drawn.iterdir()) == [] and len(rows_of(out)) == 8  # which are made again
     assert run(clip, "--out", out, "--annotate", drawn, "--resume") == 0
-    assert len(rows(out)) == 12 and video.read_header(drawn / "e.mp4").frames == 12
+    assert len(rows_of(out)) == 12 and video.read_header(drawn / "e.mp4").frames == 12
 
 
 @pytest.mark.parametrize("call", (2, 13))  # of the video's first frame, and of its end
@@ -243,9 +216,9 @@ def test_a_copy_that_fails_leaves_no_row_that_says_it_is_done(
         patch.setattr(Annotations, "add", fail)
         with pytest.raises(Stopped):
             run(*arguments)
-    assert [row["source"] for row in rows(out)][:1] == [str(folder / "a.png")]
+    assert [row["source"] for row in rows_of(out)][:1] == [str(folder / "a.png")]
     assert run(*arguments, "--resume") == 0
-    assert len(rows(out)) == 13 and video.read_header(drawn / "e.mp4").frames == 12
+    assert len(rows_of(out)) == 13 and video.read_header(drawn / "e.mp4").frames == 12
 
 
 def test_an_original_is_never_overwritten(folder, clip, run, capsys):
@@ -267,15 +240,15 @@ def test_a_table_that_was_stopped_in_a_video_is_resumed_as_it_was_begun(
     assert "ends within" in capsys.readouterr().err
     assert run(clip, "--out", out, "--annotate", drawn, "--resume") == 2
     assert "made with annotate False; now it is annotate True" in capsys.readouterr().err
-    assert len(rows(out)) == 8
+    assert len(rows_of(out)) == 8
     # Another spelling of a path is the same file.
     spelled = folder / "more" / ".." / "more" / "e.mp4"
     assert run(spelled, "--out", out, "--resume") == 0
     capsys.readouterr()
     assert run(spelled, "--out", out, "--resume") == 0
     assert capsys.readouterr().out == f"nothing to do: {out} has every input, in 12 rows\n"
-    assert [int(row["frame"]) for row in rows(out)] == list(range(12))
-    assert {row["source"] for row in rows(out)} == {str(clip)}
+    assert [int(row["frame"]) for row in rows_of(out)] == list(range(12))
+    assert {row["source"] for row in rows_of(out)} == {str(clip)}
 
 
 def test_the_state_beside_a_table_keeps_its_names(clip, out, run, stopping_after):
@@ -318,7 +291,7 @@ def test_a_timeline_is_drawn_beside_a_table(clip, out, run, tmp_path, capsys):
     path = tmp_path / "new" / "emotions.svg"
     assert run(clip, "--out", out, "--timeline", path) == 0
     assert f"emotions over time in {path}\n" in capsys.readouterr().out
-    assert path.read_text().startswith("<?xml") and len(rows(out)) == 12
+    assert path.read_text().startswith("<?xml") and len(rows_of(out)) == 12
     assert [one.name for one in path.parent.iterdir()] == [path.name]
 
 
@@ -366,5 +339,5 @@ def test_as_a_program(folder, tiny_run):
     command = ["-m", "fer_jax", "predict", folder / "a.png", "--model", tiny_run, "--detector", "whole"]
     done = run_python(*command, "--out", folder / "out.jsonl", JAX_COMPILATION_CACHE_DIR="")
     assert done.returncode == 0, done.stderr
-    assert len(rows(folder / "out.jsonl")) == 1
+    assert len(rows_of(folder / "out.jsonl")) == 1
     assert "1 image, 1 face -> " in done.stdout and done.stderr == ""

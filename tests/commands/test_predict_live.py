@@ -1,22 +1,18 @@
 """The command line over cameras and streams."""
 
-import csv
 import http.server
 import signal
-import sys
 import threading
 import types
 
 import pytest
-from helpers import ROOT
+from clips import level, steps, write_clip
+from helpers import rows_of
 
 from fer_jax.commands import predict
 from fer_jax.inference.media import live, video
 from fer_jax.inference.output import window
 from fer_jax.inference.predictor import Predictor
-
-sys.path.insert(0, str(ROOT / "tests" / "inference"))
-from clips import level, steps, write_clip  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -26,29 +22,6 @@ def one_predictor(tiny_run):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Predictor, "load", lambda *_, **__: loaded)
         yield
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out.csv"
-
-
-@pytest.fixture
-def drawn(tmp_path):
-    return tmp_path / "drawn"
-
-
-@pytest.fixture
-def run(tiny_run):
-    def start(*arguments):
-        return predict.main([*map(str, arguments), "--model", str(tiny_run), "--detector", "whole"])
-
-    return start
-
-
-def rows(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture
@@ -78,7 +51,7 @@ def test_a_stream_that_breaks_gives_a_table_and_a_video(stream_url, out, drawn, 
     shown = []
     monkeypatch.setattr(window, "Window", lambda *_: types.SimpleNamespace(show=shown.append))
     assert run(stream_url, "--show", "--out", out, "--annotate", drawn) == 0
-    found, source = rows(out), stream_url.replace("someone:secret@", "")
+    found, source = rows_of(out), stream_url.replace("someone:secret@", "")
     assert {(row["source"], row["status"]) for row in found} == {(source, "face")}
     numbers = [int(row["frame"]) for row in found]
     assert numbers == sorted(set(numbers)) and numbers[-1] >= 8
@@ -102,7 +75,7 @@ def test_ctrl_c_ends_a_stream_and_completes_its_table(stream_url, out, run, monk
 
     monkeypatch.setattr(Predictor, "classify", interrupt)
     assert run(stream_url, "--out", out) == 0
-    assert len(rows(out)) == 1 and not out.with_name("out.csv.state").exists()
+    assert len(rows_of(out)) == 1 and not out.with_name("out.csv.state").exists()
 
 
 def test_rows_of_a_stream_are_in_the_file_at_once(stream_url, out, run, monkeypatch):
@@ -111,17 +84,17 @@ def test_rows_of_a_stream_are_in_the_file_at_once(stream_url, out, run, monkeypa
     classify, counts = Predictor.classify, []
 
     def count(self, *arguments):
-        counts.append(len(rows(out)))
+        counts.append(len(rows_of(out)))
         return classify(self, *arguments)
 
     monkeypatch.setattr(Predictor, "classify", count)
     run(stream_url, "--out", out)
-    assert counts == list(range(len(rows(out))))
+    assert counts == list(range(len(rows_of(out))))
 
 
 def test_a_camera_that_is_not_there_is_an_error_in_the_table(out, run):
     assert run("--camera", "97", "--out", out) == 1
-    (row,) = rows(out)
+    (row,) = rows_of(out)
     assert (row["source"], row["status"]) == ("camera 97", "error")
     assert row["error"].startswith("camera 97 gives no frame: ")
 

@@ -25,12 +25,9 @@ def faces():
 def related_faces():
     """uint8 [240, 48, 48]: smooth, each third a disturbed copy of the next, two of them blank."""
     rng = np.random.default_rng(3)
-    images = np.stack(
-        [
-            np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(3)))
-            for image in random_faces(240)
-        ]
-    ).astype(float)
+    blur = ImageFilter.GaussianBlur(3)
+    blurred = [np.asarray(Image.fromarray(image).filter(blur)) for image in random_faces(240)]
+    images = np.stack(blurred).astype(float)
     images = 128 + 6 * (images - images.mean())
     for i in range(0, 240, 3):
         noise = rng.normal(0, rng.uniform(2, 40), (48, 48))
@@ -43,16 +40,9 @@ def related_faces():
 def write_csv(tmp_path):
     """write(images, labels, usages) -> path; `header` is that of the columns, `form` for csv.writer."""
 
-    def write(
-        images,
-        labels,
-        usages,
-        *,
-        name="fer2013.csv",
-        header=("emotion", "pixels", "Usage"),
-        encoding="utf-8",
-        **form,
-    ) -> Path:
+    columns = ("emotion", "pixels", "Usage")
+
+    def write(images, labels, usages, *, name="fer2013.csv", header=columns, encoding="utf-8", **form):
         with open(tmp_path / name, "w", newline="", encoding=encoding) as file:
             writer = csv.writer(file, **form)
             writer.writerow(header)

@@ -1,9 +1,8 @@
 """The FER+ rules: by hand, against Microsoft's procedure restated, and against the official counts."""
 
-import csv
-
 import numpy as np
 import pytest
+from helpers import rows_of
 
 from fer_jax.data import ferplus
 from fer_jax.data.emotions import EMOTIONS, canonical, class_names
@@ -115,8 +114,7 @@ def test_what_there_is_not_is_named():
 
 @pytest.mark.parametrize("rule", OFFICIAL)
 def test_official_counts(rule, shared_dir):
-    with open(shared_dir / "fer2013" / "labels.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(shared_dir / "fer2013" / "labels.csv")
     votes = np.array([[int(row[name]) for name in ferplus.COLUMNS] for row in rows])
     usage = np.array([row["Usage"] for row in rows])
     kept = ferplus.labels(votes, rule, 8)[0] != ferplus.LEFT_OUT

@@ -1,10 +1,9 @@
 """Suspected labels against cleanlab's mask, and planted errors."""
 
-import csv
-
 import numpy as np
 import pytest
 from cleanlab.filter import find_label_issues
+from helpers import rows_of
 
 from fer_jax.data import exclude_list
 from fer_jax.data.emotions import EMOTIONS
@@ -71,8 +70,7 @@ def test_the_file_is_a_list_to_leave_out_and_the_sheet_is_drawn(planted, tmp_pat
     suspects = label_errors.find_suspects(probs, labels, ids)
     label_errors.write_suspects(tmp_path / "suspects.csv", suspects, EMOTIONS)
     assert list(exclude_list.read(tmp_path / "suspects.csv").rows) == [s.id for s in suspects]
-    with open(tmp_path / "suspects.csv") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(tmp_path / "suspects.csv")
     pairs = {(row["suggested"], row["label"]) for row in rows[:30]}
     assert pairs == {("happy", "disgust"), ("angry", "fear"), ("neutral", "sad")}
     assert float(rows[0]["quality"]) == pytest.approx(suspects[0].quality, rel=1e-5)

@@ -25,7 +25,7 @@ def test_records_what_runs_here():
 def test_a_commit_is_told_from_one_with_changes(tmp_path, monkeypatch):
     """In a checkout with one tagged commit; an installed package in it has no commit of its own."""
     if not shutil.which("git"):
-        pytest.skip("needs git")
+        pytest.skip("needs git: apt install git")
     source = tmp_path / "fer_jax" / "evaluation" / "run_info.py"
     source.parent.mkdir(parents=True)
     source.touch()

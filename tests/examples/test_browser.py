@@ -3,16 +3,16 @@
 import csv
 import functools
 import http.server
-import io
 import pathlib
 import re
 import shutil
 import threading
 from base64 import b64encode
 
+import cv2
 import numpy as np
 import pytest
-from helpers import ROOT, needed, program
+from helpers import ROOT, encode, needed, program
 from PIL import Image
 
 from fer_jax.data.sources import synthetic
@@ -102,12 +102,6 @@ def ready(browser, address):
     return page
 
 
-def _png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def _upload(page, *files: tuple[str, bytes]) -> None:
     """Chooses files and waits until the page has looked at the last of them."""
     payload = [{"name": name, "mimeType": "image/png", "buffer": content} for name, content in files]
@@ -132,7 +126,7 @@ def _evaluate(page, body: str, image: np.ndarray):
       canvas.getContext("2d").drawImage(image, 0, 0);
       BODY
     }"""
-    source = "data:image/png;base64," + b64encode(_png(image)).decode()
+    source = "data:image/png;base64," + b64encode(encode(image)).decode()
     return page.evaluate(code.replace("BODY", body), source)
 
 
@@ -148,7 +142,7 @@ def test_a_face_gets_the_probabilities_that_python_gives(ready):
     found = np.array([_evaluate(ready, CLASSIFIED, face[..., 0]) for face in faces])
     assert abs(found - expected).max() < 1e-3  # of a face that is enlarged, a pixel may be rounded otherwise
     ready.check("#whole")
-    _upload(ready, ("face.png", _png(faces[0, ..., 0])))
+    _upload(ready, ("face.png", encode(faces[0])))
     ready.uncheck("#whole")
     name, share = program.trained.metadata["emotions"][expected[0].argmax()], 100 * expected[0].max()
     expect(ready.locator("#results .card:first-child .answer")).to_have_text(f"{name} {share:.0f} %")
@@ -156,7 +150,6 @@ def test_a_face_gets_the_probabilities_that_python_gives(ready):
 
 @pytest.mark.parametrize(("name", "count"), [("face.jpg", 4), ("grace_hopper.png", 1), ("pets.jpg", 0)])
 def test_faces_are_where_opencv_finds_them(name, count, ready, photos):
-    cv2 = pytest.importorskip("cv2")
     image = np.asarray(Image.open(photos / name).convert("RGB"))
     height, width = image.shape[:2]  # both fit into the network's input as they are
     padded = np.zeros((SIDE, SIDE, 3), np.uint8)

@@ -248,7 +248,7 @@ def test_how_large_a_file_is_said_to_be(model, ecosystem, monkeypatch):
     [
         (
             "tensorflow",
-            "config.init.weights is 'tensorflow': expected none, torchvision, timm, timm_tf, keras, or a file",
+            "config.init.weights is 'tensorflow': expected none, torchvision, timm, timm_tf, keras, or a",
         ),
         ("keras", "there are no ImageNet weights for cnn_relu"),
     ],

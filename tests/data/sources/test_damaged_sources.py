@@ -5,10 +5,9 @@ import warnings
 
 import numpy as np
 import pytest
-from helpers import needed
+from helpers import encode, needed
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from fer_jax.data.sources.recognize import open_source
 from fer_jax.data.sources.record import SourceError
@@ -20,8 +19,7 @@ AFFECTNET = "subDirectory_filePath,face_x,face_y,face_width,face_height,expressi
 def contents():
     """{name of the file: its bytes}, one for each reader of files."""
     image = np.random.default_rng(0).integers(0, 256, (9, 9), dtype=np.uint8)
-    pixels, encoded = " ".join(map(str, image.ravel())), io.BytesIO()
-    Image.fromarray(image).save(encoded, "PNG")
+    pixels, encoded = " ".join(map(str, image.ravel())), encode(image)
     texts = {
         "fer2013.csv": ["emotion,pixels,Usage", *(f"{i},{pixels},Training" for i in range(ROWS))],
         "list_patition_label.txt": [f"a.png {i + 1}" for i in range(ROWS)],
@@ -31,11 +29,9 @@ def contents():
     }
     found = {name: "\n".join(lines).encode() for name, lines in texts.items()}
     pyarrow, buffer = needed("pyarrow", "huggingface"), io.BytesIO()
-    table = pyarrow.table(
-        {"image": [{"bytes": encoded.getvalue(), "path": "a"}] * ROWS, "label": ["sad"] * ROWS}
-    )
+    table = pyarrow.table({"image": [{"bytes": encoded, "path": "a"}] * ROWS, "label": ["sad"] * ROWS})
     needed("pyarrow.parquet", "huggingface").write_table(table, buffer, compression="none")
-    return found | {"train.parquet": buffer.getvalue(), "a.png": encoded.getvalue()}
+    return found | {"train.parquet": buffer.getvalue(), "a.png": encoded}
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,14 @@
 """FER+ votes joined by row and by pixels, and in the dataset that is built from both."""
 
 import csv
-import io
 
 import numpy as np
 import pytest
+from helpers import encode, rows_of
 from PIL import Image
 
 from fer_jax.commands import prepare
-from fer_jax.data import ferplus
+from fer_jax.data import decoding, ferplus
 from fer_jax.data.dataset import read
 from fer_jax.data.dataset.build import build
 from fer_jax.data.dataset.read import DatasetError
@@ -77,11 +77,7 @@ def test_a_bad_row_keeps_the_others_in_step(faces, write_csv, write_votes):
 @pytest.mark.parametrize(
     "rows, usages, message",
     [
-        (
-            4,
-            ["Training"] + ["PublicTest"] * 3,
-            r"fer2013.csv row 3 is of train, fer2013new.csv row 3 of v",
-        ),
+        (4, ["Training"] + ["PublicTest"] * 3, r"fer2013.csv row 3 is of train, fer2013new.csv row 3 of v"),
         (3, USAGES, r"fer2013.csv ends where fer2013new.csv row 5 continues with the same Usage"),
         (4, USAGES[:3], r"more rows than .*fer2013new.csv, which ends with row 4"),
     ],
@@ -147,10 +143,8 @@ def test_no_votes_file(tmp_path):
 # --- by pixels ---
 
 
-def jpeg(image, quality=90):
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer))
+def jpeg(image):
+    return decoding.read(encode(image, "JPEG", quality=90))
 
 
 @pytest.fixture
@@ -295,8 +289,7 @@ def test_real_images_by_pixels(shared_dir, write_csv, write_votes, write_images,
     """Images of the first sheet, as JPEG of quality 75: nearly all find their rows."""
     sheet = np.asarray(Image.open(sorted((shared_dir / "fer2013" / "sheets").glob("*.png"))[0]))
     images = sheet.reshape(32, 48, 32, 48).swapaxes(1, 2).reshape(-1, 48, 48)
-    with open(shared_dir / "fer2013" / "labels.csv", newline="") as file:
-        rows = list(csv.DictReader(file))[: len(images)]
+    rows = rows_of(shared_dir / "fer2013" / "labels.csv")[: len(images)]
     votes = np.array([[int(row[name]) for name in ferplus.COLUMNS] for row in rows])
     labels, usages = [int(row["emotion"]) for row in rows], [row["Usage"] for row in rows]
     pixels = write_csv(images, labels, usages)

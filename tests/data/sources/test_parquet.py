@@ -1,13 +1,11 @@
 """Parquet files as the Hugging Face Hub keeps datasets."""
 
-import io
 import json
 import sys
 
 import numpy as np
 import pytest
-from helpers import needed
-from PIL import Image
+from helpers import encode, needed
 
 from fer_jax.data.sources import classes
 from fer_jax.data.sources.recognize import open_source
@@ -19,12 +17,6 @@ SPLITS = {
     "train-00001-of-00002": "train",
     "validation-00000-of-00001": "validation",
 }
-
-
-def png(image):
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -51,7 +43,7 @@ def write(tmp_path):
 def test_a_folder_of_files(write, faces, tmp_path, columns):
     images = faces(9)
     for i, name in enumerate(SPLITS):
-        values = [{"bytes": png(image), "path": "a.png"} for image in images[3 * i : 3 * i + 3]]
+        values = [{"bytes": encode(image), "path": "a.png"} for image in images[3 * i : 3 * i + 3]]
         write(name, values, [0, 1, 2], names=NAMES, columns=columns)
     source = open_source(tmp_path)
     for records in (list(source.records()), list(source.records())):
@@ -65,7 +57,7 @@ def test_a_folder_of_files(write, faces, tmp_path, columns):
 
 
 def test_the_split_may_be_the_folders_name(write, faces, tmp_path):
-    image = png(faces(1)[0])
+    image = encode(faces(1)[0])
     path = write("test/0000", [image], ["Sadness"])
     (record,) = open_source(path).records()
     assert (record.split, record.label) == ("test", 4)
@@ -74,7 +66,7 @@ def test_the_split_may_be_the_folders_name(write, faces, tmp_path):
 
 
 def test_numbers_without_names_need_a_map(write, faces):
-    path = write("train", [png(image) for image in faces(3)], [0, 1, 7])
+    path = write("train", [encode(image) for image in faces(3)], [0, 1, 7])
     with pytest.raises(SourceError, match="datasets number their classes differently.* --map 0=EMOTION"):
         open_source(path)
     source = open_source(path, classes.parse(["0=fear", "1=neutral", "7=drop"]))
@@ -83,7 +75,7 @@ def test_numbers_without_names_need_a_map(write, faces):
 
 
 def test_bad_rows_are_named_and_can_be_skipped(write, faces):
-    good = {"bytes": png(faces(1)[0]), "path": "a.png"}
+    good = {"bytes": encode(faces(1)[0]), "path": "a.png"}
     images = [good, good, {"bytes": None, "path": "a.png"}, {"bytes": b"PNG", "path": None}, None, good, good]
     path = write("train", images, [0, -1, 0, 0, 0, None, 1], names=NAMES)
     source, bad = open_source(path), []
@@ -97,7 +89,7 @@ def test_bad_rows_are_named_and_can_be_skipped(write, faces):
 
 
 def test_files_that_cannot_be_used(write, faces, tmp_path, monkeypatch):
-    image = png(faces(1)[0])
+    image = encode(faces(1)[0])
     path = write("train", [image], [0], columns=("pixels", "id"))
     with pytest.raises(
         SourceError, match="the columns pixels, id, other; expected a column of images, named im"

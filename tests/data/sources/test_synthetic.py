@@ -57,8 +57,7 @@ def test_brightness_and_contrast_reveal_nothing(train, test):
     def tones(images):
         flat = images.reshape(len(images), -1)
         return np.concatenate(
-            [np.percentile(flat, [1, 5, 25, 50, 75, 95, 99], axis=1).T, flat.std(axis=1)[:, None]],
-            1,
+            [np.percentile(flat, [1, 5, 25, 50, 75, 95, 99], axis=1).T, flat.std(axis=1)[:, None]], 1
         )
 
     forest = RandomForestClassifier(100, random_state=0).fit(tones(train[0]), train[1])

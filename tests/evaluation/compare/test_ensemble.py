@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers import plain_trainings, run_command, script
+from helpers import plain_trainings, script
 
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import predictions_file
@@ -76,16 +76,15 @@ def files(tmp_path):
     return paths
 
 
-def test_the_command_writes_page_picture_and_predictions_beside_its_inputs(files, tmp_path):
-    process = run_command("ensemble", *files, f"--out={tmp_path}")
-    assert process.returncode == 0, process.stderr
+def test_the_command_writes_page_picture_and_predictions_beside_its_inputs(files, tmp_path, capsys):
+    assert script("ensemble").main([*map(str, files), f"--out={tmp_path}"]) == 0
     found = predictions_file.read(tmp_path / "predictions.csv")
     np.testing.assert_allclose(found.probs, (GOOD + OTHER) / 2)
     assert found.ids == ["face_0", "face_1", "face_2", "face_3"]
     result = json.loads((tmp_path / "ensemble.json").read_text())
     assert [result["networks"][place] for place in result["members"]] == ["good", "other"]
     page = (tmp_path / "ensemble.md").read_text()
-    assert page in process.stdout
+    assert page in capsys.readouterr().out
     assert "| 2 | other | 25.00 | 100.00 | yes |" in page and "| 3 | twin | 75.00 | 75.00 |  |" in page
     assert (tmp_path / "ensemble.png").stat().st_size and len(predictions_file.read(files[0]).ids) == 4
 

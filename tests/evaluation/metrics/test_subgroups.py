@@ -11,9 +11,6 @@ from sklearn import metrics
 from fer_jax.evaluation.metrics import calibration, subgroups
 from fer_jax.evaluation.report import subgroups_report
 
-pytestmark = pytest.mark.drawn
-
-
 COPIES = (np.arange(600) % 4 == 0).astype(np.int8)
 
 
@@ -99,6 +96,7 @@ def test_without_copies_of_the_training(case, found):
         assert part["interval_95"][0] < part["accuracy"] < part["interval_95"][1]
 
 
+@pytest.mark.drawn
 def test_written_beside_the_report(found, tmp_path):
     subgroups_report.write(tmp_path, found)
     assert json.loads((tmp_path / "subgroups.json").read_text()) == found

@@ -6,8 +6,6 @@ from PIL import Image
 
 from fer_jax.evaluation.report import training_curves
 
-pytestmark = pytest.mark.drawn
-
 KEYS = ("epoch", "loss", "accuracy", "learning_rate", "images_per_second")
 TRAIN = [
     {"kind": "train", **dict(zip(KEYS, values, strict=True))}
@@ -33,6 +31,7 @@ def points(rows, key):
     return [(row["epoch"], row[key]) for row in rows]
 
 
+@pytest.mark.drawn
 def test_curves_hold_the_records(tmp_path):
     figure = training_curves.plot_training(RECORDS, tmp_path / "curves.png")
     loss, score, rate, speed = figure.axes
@@ -64,6 +63,7 @@ def test_the_circle_is_at_the_first_best_of_the_selection_metric(tmp_path, metri
     assert not [line for line in without.axes[1].lines if line.get_marker() == "o"]
 
 
+@pytest.mark.drawn
 def test_confusion_image_is_dark_where_the_images_are():
     matrix = np.array([[1, 1, 18], [5, 4, 3], [3, 3, 3]])
     image = training_curves.confusion_image(matrix, ["a", "b", "c"])

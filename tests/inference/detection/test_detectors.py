@@ -29,11 +29,15 @@ def cache(shared_dir):
         yield shared_dir / "assets"
 
 
+def need_mediapipe():
+    reason = "needs mediapipe: pip install --no-deps mediapipe; on Debian apt install libegl1 libgles2"
+    pytest.importorskip("mediapipe", reason=reason, exc_type=ImportError)
+
+
 @pytest.fixture(scope="module", params=["yunet", "mediapipe"])
 def name(request, cache):
     if request.param == "mediapipe":
-        reason = "needs mediapipe: pip install --no-deps mediapipe; on Debian apt install libegl1 libgles2"
-        pytest.importorskip("mediapipe", reason=reason, exc_type=ImportError)
+        need_mediapipe()
     return request.param
 
 
@@ -157,7 +161,7 @@ def test_threads_may_share_a_detector(detector, hopper, group, photos):
 
 
 def test_a_detector_that_outlives_its_libraries_is_silent(cache, monkeypatch):
-    pytest.importorskip("mediapipe", exc_type=ImportError)
+    need_mediapipe()
     detector = detectors.MediaPipe()
 
     def fail():

@@ -1,10 +1,10 @@
 """Tables: their rows, and resuming them."""
 
 import csv
-import json
 
 import numpy as np
 import pytest
+from helpers import rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,13 +28,8 @@ FACE_ROW = {
 A, B, C = (table.rows(DetectedFrame((9, 9), source=name)) for name in ("a.png", "b.mp4", "c.png"))
 
 
-def read(path):
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.DictReader(file)) if path.suffix == ".csv" else [json.loads(line) for line in file]
-
-
 def sources(path):
-    return [row["source"] for row in read(path)]
+    return [row["source"] for row in rows_of(path)]
 
 
 def start(path):
@@ -91,7 +86,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, ending, names):
         new.write(table.rows(DetectedFrame((9, 9), source=name), [FACE]))
     new.write(table.rows(DetectedFrame(source="\n", error="is broken")))
     new.mark()
-    *found, last = read(path)
+    *found, last = rows_of(path)
     assert [row["source"] for row in found] == names and last["error"] == "is broken"
     assert list(last) == table.columns(EMOTIONS) and last["emotion"] in ("", None)
     assert float(found[0]["p_angry"]) == 0.5 and str(found[0]["unsure"]) == "True"

@@ -1,10 +1,10 @@
 """What the tests of the service share: images as files, requests, and detectors to hold it up."""
 
-import io
 import itertools
 import threading
 
 import numpy as np
+from helpers import encode
 from PIL import Image
 
 from fer_jax.inference.detection.detectors import Detector, FullImage
@@ -37,14 +37,6 @@ class Gate(FullImage):
             if self.error:
                 raise self.error
         return super().detect(image)
-
-
-def encode(image, kind="PNG", **options):
-    file = io.BytesIO()
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def colors(height=40, width=30):

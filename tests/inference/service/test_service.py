@@ -1,13 +1,12 @@
 """What the service answers: predictions, images that cannot be used, and what it says about itself."""
 
 import re
-import struct
 import tempfile
-import zlib
 
 import numpy as np
 import pytest
-from clients import IMAGE, KINDS, Halves, colors, encode, form, post
+from clients import IMAGE, KINDS, Halves, colors, form, post
+from helpers import encode, png_that_declares
 
 from fer_jax import __version__
 from fer_jax.data.emotions import EMOTIONS
@@ -70,33 +69,8 @@ def test_an_unreadable_image_does_not_spoil_the_others(serve, faces):
     assert re.match(r"0\.png: cannot be .*; 1\.png: cannot be ", reply.json()["detail"])
 
 
-def png_header(width, height):
-    """Returns a PNG that declares a size and has no such pixels."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
-
-
-TOO_LARGE = {
-    "bomb": png_header(30_000, 30_000),
-    "larger than allowed": png_header(5_001, 5_000),
-    "a header's largest": png_header(2**31 - 1, 2**31 - 1),
-    "webp": b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + b"\xfe\x3f\0" * 2 + b"VP8L\0\0\0\0",
-}
-BROKEN = TOO_LARGE | {
-    "cut off": encode(colors(), "JPEG")[:-300],
-    "empty": b"",
-    "no pixels": png_header(20, 20),
-    "zeros": bytes(5000),
-    "HTML": b"<html><body><img src=face.jpg></body></html>",
-    "SVG": b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
-    "PostScript": encode(colors(), "EPS"),
-    "webp, cut off": encode(colors(), "WEBP")[:-20],
-    "TIFF in a circle": b"II*\0\x08\0\0\0\0\0\x08\0\0\0",
-}
+TOO_LARGE = {"bomb": png_that_declares(30_000, 30_000), "large": png_that_declares(5_001, 5_000)}
+BROKEN = TOO_LARGE | {"cut off": encode(colors(), "JPEG")[:-300], "empty": b"", "HTML": b"<html></html>"}
 
 
 def test_kinds_of_images(serve):

@@ -5,7 +5,8 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from clients import IMAGE, LONG, Gate, Halves, encode, form, post
+from clients import IMAGE, LONG, Gate, Halves, form, post
+from helpers import encode
 
 
 @pytest.mark.parametrize(

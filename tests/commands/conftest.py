@@ -1,0 +1,23 @@
+"""What the tests of fer-jax predict share: its outputs, and a call of it in this process."""
+
+import pytest
+
+from fer_jax.commands import predict
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out.csv"
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    return tmp_path / "drawn"
+
+
+@pytest.fixture
+def run(tiny_run):
+    def start(*arguments):
+        return predict.main([*map(str, arguments), "--model", str(tiny_run), "--detector", "whole"])
+
+    return start
