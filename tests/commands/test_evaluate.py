@@ -86,7 +86,7 @@ def test_checkpoint_split_and_tta(evaluate, run, tmp_path):
         result = evaluate(checkpoint=run / "best.safetensors", split="test", tta="flip", batch_size=size)
     assert result["num_examples"] == 14
     assert result["tta"] == "flip" and result["selected_on_this_split"] is False
-    assert "`test` was not used in the training" in result["note"]
+    assert "`test` was not used in training" in result["note"]
     assert result["copies"] == {"near": 0, "identical": 0} and result["headline"] == "accuracy"
     ledger = (run / "test_evaluations.jsonl").read_text().splitlines()
     assert [json.loads(line)["accuracy"] for line in ledger[-2:]] == [result["accuracy"]] * 2

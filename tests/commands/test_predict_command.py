@@ -264,11 +264,11 @@ def test_a_full_disk_is_named_with_how_to_resume(folder, drawn, out, run, monkey
     with monkeypatch.context() as patch:
         patch.setattr(Annotations, "add", refuse)
         assert run(folder / "a.png", "--out", out, "--annotate", drawn) == 2
-    message = "is full: free space and run the command again with --resume"
+    message = "is full: free space and run the same command again with --resume"
     assert message in capsys.readouterr().err
     monkeypatch.setattr(tqdm, "write", refuse)
     assert run(folder / "a.png") == 2
-    message = "error: the disk of the standard output is full: free space and run the command again\n"
+    message = "error: the disk of the standard output is full: free space and run the same command again\n"
     assert message in capsys.readouterr().err
 
 

@@ -64,7 +64,10 @@ def test_affectnet_has_boxes_and_labels_that_are_no_emotion(write, faces):
     # A third of the box is right of the image.
     np.testing.assert_array_equal(records[3].image, images["Images/3/a.png"][8:38, 40:])
     assert "1 images of class 7 taken as disgust (--map 7=disgust)" in source.notes
-    assert "AffectNet's: 0 neutral, 1 happy, 2 sad, 3 surprise, 4 fear, 5 disgust, 6 angry" in source.notes[2]
+    assert (
+        "those of AffectNet: 0 neutral, 1 happy, 2 sad, 3 surprise, 4 fear, 5 disgust, 6 angry"
+        in source.notes[2]
+    )
     source = open_source(root / "validation.csv", classes.parse(["7=drop", "8=sad"]))
     assert [(record.id, record.label) for record in source.records()] == [("8/a.png", 4)]
 

@@ -84,7 +84,7 @@ def test_bad_rows_are_named_and_can_be_skipped(write, faces):
     reasons = ["no label", "a NoneType, expected the bytes", "cannot be decoded", "a NoneType", "no label"]
     assert all(reason in error.reason for reason, error in zip(reasons, bad, strict=True))
     assert source.total == 7
-    with pytest.raises(BadRecordError, match="train.parquet row 1: it has no label"):
+    with pytest.raises(BadRecordError, match="train.parquet row 1: no label"):
         list(source.records())
 
 

@@ -71,13 +71,13 @@ def test_other_images(save):
         model_results.load([save("ours", OURS), theirs])
     message = str(error.value)
     assert "2 images (face 38, face 39) are only in the latter, 2 images (x, y) only in the former" in message
-    assert "theirs.csv" in message and "on the same images" in message
+    assert "theirs.csv" in message and "on the same split" in message
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda ids, labels: ids.__setitem__(3, "nobody"), "row 5: the dataset has no image 'nobody'"),
+        (lambda ids, labels: ids.__setitem__(3, "nobody"), "row 5: the split has no image 'nobody'"),
         (lambda ids, labels: ids.pop(), "lacks 1 images (face 39) of the split"),
         (lambda ids, labels: labels.__setitem__(2, (labels[2] + 1) % 7), "row 4: face 2 has the label"),
     ],
