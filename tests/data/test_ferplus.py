@@ -103,7 +103,7 @@ def test_relabel_takes_what_the_rule_keeps():
 
 
 def test_what_there_is_not_is_named():
-    with pytest.raises(ValueError, match="no FER\\+ rule 'most'; there are: ferplus_majority"):
+    with pytest.raises(ValueError, match="unknown FER\\+ rule 'most'; there are: ferplus_majority"):
         ferplus.labels(votes_of(), "most", 8)
     with pytest.raises(ValueError, match="6 classes; expected 7 .* or 8"):
         ferplus.labels(votes_of(), "ferplus_majority", 6)

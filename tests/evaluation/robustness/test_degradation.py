@@ -160,7 +160,7 @@ def test_the_command_takes_a_part_and_says_so(tiny_data, tmp_path, monkeypatch, 
     assert "cnn_250k on 14 of 28 faces" in capsys.readouterr().out
     page = (tmp_path / "robustness.md").read_text()
     assert page.startswith("# cnn_250k on corrupted faces: ")
-    assert "14 images of `validation` with labels `given`, a stratified sample of 28" in page
+    assert "14 images of `validation` with labels `given`, a stratified sample of its 28" in page
 
 
 def test_the_command_complains(tiny_run, tiny_data, tmp_path, capsys):
