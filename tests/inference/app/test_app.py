@@ -134,7 +134,7 @@ def test_an_image_without_a_face(open_app, photos):
 
 def test_without_the_detector_images_are_taken_for_faces(open_app, monkeypatch):
     def refuse(name):
-        raise OSError(f"{name} cannot be fetched: put it there by hand")
+        raise OSError(f"{name} cannot be downloaded: copy it to the cache")
 
     monkeypatch.setattr(model_choice.detectors, "create", refuse)
     app = open_app(detector="yunet")
