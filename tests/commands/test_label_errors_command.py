@@ -1,12 +1,11 @@
 """fer-jax label-errors at toy size, its trainings within this process."""
 
 import contextlib
-import csv
 import io
 
 import numpy as np
 import pytest
-from helpers import call, run_within, script
+from helpers import call, rows_of, run_within, script
 
 from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
@@ -65,8 +64,7 @@ def test_suspects_are_ranked_and_shown(done, tiny_data):
     out, printed = done
     found = predictions_file.read(out / "predictions.csv")
     suspects = find_suspects(found.probs, found.labels, found.ids)
-    with open(out / "suspects.csv") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(out / "suspects.csv")
     assert [row["id"] for row in rows] == [suspect.id for suspect in suspects]
     assert {row["label"] for row in rows} | {row["suggested"] for row in rows} <= set(EMOTIONS)
     assert (out / "suspects.png").stat().st_size

@@ -128,11 +128,7 @@ def test_per_class_bars_and_their_numbers(predictions, tmp_path):
 
 @pytest.mark.parametrize(
     ("count", "shape", "size"),
-    [
-        (1, (48, 48, 1), (689, 297)),
-        (9, (40, 60, 3), (1378, 495)),
-        (32, (60, 40, 1), (1378, 935)),
-    ],
+    [(1, (48, 48, 1), (689, 297)), (9, (40, 60, 3), (1378, 495)), (32, (60, 40, 1), (1378, 935))],
 )
 def test_faces_and_captions_do_not_overlap(tmp_path, count, shape, size):
     images = np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)

@@ -28,23 +28,16 @@ KEPT_FEATURES = 64
 REFERENCES = pathlib.Path(__file__).with_name("references.npz")
 MEAN, STD = np.float32((0.485, 0.456, 0.406)), np.float32((0.229, 0.224, 0.225))
 
+
+def same(name: str) -> dict[str, str]:
+    """A network of one name in both of torch's libraries."""
+    return {"torchvision": name, "timm": name}
+
+
 MODELS = {
-    "efficientnet_b0": {
-        "torchvision": "efficientnet_b0",
-        "timm": "efficientnet_b0",
-        "timm_tf": "tf_efficientnet_b0",
-        "keras": "EfficientNetB0",
-    },
-    "efficientnet_b2": {
-        "torchvision": "efficientnet_b2",
-        "timm": "efficientnet_b2",
-        "keras": "EfficientNetB2",
-    },
-    "efficientnet_b4": {
-        "torchvision": "efficientnet_b4",
-        "timm": "efficientnet_b4",
-        "keras": "EfficientNetB4",
-    },
+    "efficientnet_b0": same("efficientnet_b0") | {"timm_tf": "tf_efficientnet_b0", "keras": "EfficientNetB0"},
+    "efficientnet_b2": same("efficientnet_b2") | {"keras": "EfficientNetB2"},
+    "efficientnet_b4": same("efficientnet_b4") | {"keras": "EfficientNetB4"},
     "efficientnet_lite0": {"timm_tf": "tf_efficientnet_lite0"},
     "efficientnet_lite2": {"timm_tf": "tf_efficientnet_lite2"},
     "mobilenet_v2": {"torchvision": "mobilenet_v2", "timm": "mobilenetv2_100", "keras": "MobileNetV2"},
@@ -53,9 +46,9 @@ MODELS = {
         "timm": "mobilenetv3_small_100",
         "keras": "MobileNetV3Small",
     },
-    "resnet18": {"torchvision": "resnet18", "timm": "resnet18"},
-    "vgg16": {"torchvision": "vgg16", "timm": "vgg16", "keras": "VGG16"},
-    "vgg16_bn": {"torchvision": "vgg16_bn", "timm": "vgg16_bn"},
+    "resnet18": same("resnet18"),
+    "vgg16": same("vgg16") | {"keras": "VGG16"},
+    "vgg16_bn": same("vgg16_bn"),
 }
 CASES = [(model, ecosystem) for model, names in MODELS.items() for ecosystem in names]
 

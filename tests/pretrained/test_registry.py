@@ -25,10 +25,6 @@ from fer_jax.pretrained.weights_file import load_weights
 SHIPPED = sorted((ROOT / "fer_jax" / "pretrained").glob("*.safetensors"))
 
 
-def test_there_is_one():
-    assert SHIPPED
-
-
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_checkpoint_is_what_its_card_says(path, caplog):
     variables, facts = load_weights(path)
@@ -88,9 +84,8 @@ def public(shared_dir, tmp_path_factory):
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_checkpoint_gives_what_is_stored(path, public):
     # The faces straight into the network, enlarged by Pillow where it wants larger ones.
-    stored = predictions_file.read(
-        ROOT / "results" / path.stem.removesuffix("_fer2013") / model_results.STORED
-    )
+    folder = ROOT / "results" / path.stem.removesuffix("_fer2013")
+    stored = predictions_file.read(folder / model_results.STORED)
     variables, facts = load_weights(path)
     assert stored.labels.size == 3589
     stored_accuracy = np.mean(np.argmax(stored.probs, 1) == stored.labels)

@@ -67,15 +67,9 @@ def test_a_class_without_images_is_ignored(labels):
 def test_the_interval_of_one_seed_is_scipys_paired_bootstrap(labels, pair):
     row = sweep.compare(pair, labels, np.arange(400), resamples=8000)["after"]["accuracy"]
     right = [(pair[name][0].argmax(axis=1) == labels).astype(float) for name in ("after", "baseline")]
-    expected = scipy.stats.bootstrap(
-        right,
-        lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis),
-        paired=True,
-        vectorized=True,
-        n_resamples=8000,
-        method="percentile",
-        rng=0,
-    ).confidence_interval
+    how = {"paired": True, "vectorized": True, "n_resamples": 8000, "method": "percentile", "rng": 0}
+    difference = lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis)  # noqa: E731
+    expected = scipy.stats.bootstrap(right, difference, **how).confidence_interval
     np.testing.assert_allclose(row["interval_95"], expected, atol=0.004)
 
 
@@ -93,10 +87,8 @@ def test_duplicates_count_as_one_draw(labels, pair):
 
 def test_the_interval_over_seeds_is_students(labels):
     """With all images in one group only the seeds vary, as a sample of two differences."""
-    runs = {
-        "baseline": [predict(labels, 1.0, 1), predict(labels, 1.0, 2)],
-        "after": [predict(labels, 1.5, 3), predict(labels, 1.6, 4)],
-    }
+    runs = {"baseline": [predict(labels, 1.0, 1), predict(labels, 1.0, 2)]}
+    runs["after"] = [predict(labels, 1.5, 3), predict(labels, 1.6, 4)]
     result = sweep.compare(runs, labels, np.zeros(400, int))
     row = result["after"]["accuracy"]
     apart = np.subtract(row["values"], result["baseline"]["accuracy"]["values"])
@@ -121,10 +113,8 @@ def test_intervals_end_where_the_figure_does(labels):
 
 def test_seeds_and_images_together_widen_the_interval(labels):
     """As Welch's test of two samples: the seeds, and very many with the variance of a mean over images."""
-    runs = {
-        "baseline": [predict(labels, 1.0, s) for s in range(3)],
-        "after": [predict(labels, strength, 9 + s) for s, strength in enumerate((1.1, 1.5, 1.9))],
-    }
+    runs = {"baseline": [predict(labels, 1.0, s) for s in range(3)]}
+    runs["after"] = [predict(labels, strength, 9 + s) for s, strength in enumerate((1.1, 1.5, 1.9))]
     both = sweep.compare(runs, labels, np.arange(400), resamples=6000)["after"]["accuracy"]
     right = {name: np.array([p.argmax(axis=1) == labels for p in of], float) for name, of in runs.items()}
     apart = right["after"] - right["baseline"]  # [seeds, images]

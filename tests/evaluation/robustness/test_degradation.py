@@ -1,11 +1,11 @@
 """Robustness: the figures by hand, the report, and the script from weights to pictures."""
 
-import csv
 import json
 
 import numpy as np
 import pytest
-from helpers import script
+from helpers import rows_of, save_empty, script
+from matplotlib.figure import Figure
 from PIL import Image
 
 from fer_jax.data.dataset import read
@@ -128,8 +128,7 @@ def test_the_command_writes_a_report(report, tiny_run, tiny_data):
     darker = np.clip(faces.images.astype(int) - 51, 0, 255).astype(np.uint8)
     hits = trained.predict(darker, progress=False).argmax(axis=1) == faces.labels
     assert found["corruptions"]["darker"]["severities"][1]["accuracy"] == pytest.approx(hits.mean())
-    with open(out / "robustness.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(out / "robustness.csv")
     assert [f"{row['corruption']}/{row['severity']}" for row in rows] == ["clean/0", *KEYS]
     jpeg = found["corruptions"]["jpeg"]
     accuracies = [of["accuracy"] for of in jpeg["severities"]]
@@ -146,7 +145,12 @@ def test_the_command_writes_a_report(report, tiny_run, tiny_data):
             assert np.asarray(image.convert("L")).std() > 5
 
 
-def test_the_command_takes_a_part_and_says_so(tiny_data, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def undrawn(monkeypatch):
+    monkeypatch.setattr(Figure, "savefig", save_empty)
+
+
+def test_the_command_takes_a_part_and_says_so(undrawn, tiny_data, tmp_path, monkeypatch, capsys):
     kept = []
 
     def predict_all(predict, images, *, numbers, seed, keep):
@@ -172,7 +176,7 @@ def test_the_command_complains(tiny_run, tiny_data, tmp_path, capsys):
     assert "give another --out" in message and "'0': expected int, 1 to 1e+09" in message
 
 
-def test_curves_and_bars_are_the_figures(report, tmp_path):
+def test_curves_and_bars_are_the_figures(undrawn, report, tmp_path):
     _, found = report
     figure = robustness_plots.plot_curves(found, tmp_path / "curves.png")
     for axis, (name, of) in zip(figure.axes, found["corruptions"].items(), strict=False):
