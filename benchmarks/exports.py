@@ -8,6 +8,7 @@ face and for 64. The exports and the network take turns, three rounds; the figur
 medians. Measure with nothing else running.
 """
 
+import argparse
 import json
 import sys
 
@@ -15,6 +16,9 @@ import numpy as np
 
 from fer_jax import tables
 from fer_jax.commands import common
+from fer_jax.evaluation import cost
+from fer_jax.inference.export import check, export
+from fer_jax.inference.export.program import Program
 
 ROUNDS = 3
 OURS = "fer_jax"
@@ -25,20 +29,11 @@ def main(argv: list[str] | None = None) -> int:
     common.add_weights(parser)
     parser.add_argument("--data", required=True, metavar="DATA", help="made by fer-jax prepare")
     parser.add_argument("--out", required=True, metavar="OUT", help="folder for the exports and the table")
-
-    def work(args) -> int:
-        print(benchmark(args))
-        return 0
-
-    return common.run(work, parser.parse_args(argv))
+    return common.run(benchmark, parser.parse_args(argv))
 
 
-def benchmark(args) -> str:
-    """Writes the exports and their figures; returns the table."""
-    from fer_jax.evaluation import cost
-    from fer_jax.inference.export import check, export
-    from fer_jax.inference.export.program import Program
-
+def benchmark(args: argparse.Namespace) -> int:
+    """Writes the exports and their figures, and prints the table; returns the exit code."""
     program = Program(common.open_weights(args))
     out, faces = common.open_folder(args.out), check.load_faces(program, args.data)
     rows, runs = [], {OURS: program.run}
@@ -62,7 +57,8 @@ def benchmark(args) -> str:
     result = {"hardware": cost.hardware(), "milliseconds": medians[OURS], "exports": rows}
     (out / "exports.json").write_text(json.dumps(result, indent=2) + "\n")
     (out / "exports.md").write_text(table(result) + "\n")
-    return table(result)
+    print(table(result))
+    return 0
 
 
 def table(result: dict) -> str:

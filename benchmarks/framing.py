@@ -13,7 +13,16 @@ import argparse
 import dataclasses
 import sys
 
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
 from fer_jax.commands import common
+from fer_jax.evaluation import labelled_split
+from fer_jax.inference.classifier import Classifier
+from fer_jax.inference.detection import detectors
+from fer_jax.inference.detection.cropping import crop
+from fer_jax.inference.structures import Box
 
 SIDE, AROUND = 192, 96  # pixels: of an image enlarged, and of the gray on each side
 MARGINS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
@@ -23,7 +32,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 def main(argv: list[str] | None = None) -> int:
     parser = common.make_parser(__doc__)
     parser.add_argument("--detector", default="yunet", choices=("yunet", "mediapipe"))
-    parser.add_argument("--limit", type=common.at_least_one, default=1500, help="images (default: 1500)")
+    parser.add_argument("--limit", type=common.at_least_one, default=1500, help="images")
     return common.run(study, parser.parse_args(argv))
 
 
@@ -33,13 +42,6 @@ def study(args: argparse.Namespace) -> int:
     Raises:
       ValueError: the detector finds no face in any image.
     """
-    import numpy as np
-    from tqdm import tqdm
-
-    from fer_jax.evaluation import labelled_split
-    from fer_jax.inference.classifier import Classifier
-    from fer_jax.inference.detection import detectors
-
     classifier = Classifier(common.open_weights(args), sizes=(256,))
     faces = labelled_split.load_split(classifier.trained, args.data, args.split)
     faces = faces.take(np.sort(np.random.default_rng(0).permutation(len(faces))[: args.limit]))
@@ -65,16 +67,11 @@ def study(args: argparse.Namespace) -> int:
 
 def enlarge(image):
     """Returns a face uint8 [H, W, 1] as uint8 [SIDE, SIDE]."""
-    import numpy as np
-    from PIL import Image
-
     return np.asarray(Image.fromarray(image[..., 0]).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
 def print_frames(found) -> None:
     """Prints where the boxes lie in the images, in units of their sides."""
-    import numpy as np
-
     boxes = np.array([one.box for one in found])
     longer = boxes[:, 2:].max(axis=1)
     centers = boxes[:, :2] + boxes[:, 2:] / 2 - AROUND
@@ -91,11 +88,6 @@ def print_frames(found) -> None:
 
 def cut(found, classifier, margin, upright):
     """Returns faces uint8 [N, S, S, C], cropped from their enlarged images around the detector's boxes."""
-    import numpy as np
-
-    from fer_jax.inference.detection.cropping import crop
-    from fer_jax.inference.structures import Box
-
     faces = []
     for image, one in found:
         side, (x, y) = margin * one.frame.width, one.frame.center

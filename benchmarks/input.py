@@ -18,11 +18,11 @@ import os
 import statistics
 import sys
 import time
+import timeit
 from collections.abc import Iterator
 
 import jax
 import numpy as np
-from interleaved import medians
 
 from fer_jax.commands import common
 from fer_jax.data import augment, pipeline, transforms
@@ -135,7 +135,10 @@ def measure_augmentation(faces: Faces, batch_size: int, ranges: augment.Ranges) 
     batch = jax.device_put(next(stream))
     stream.close()
     apply = jax.jit(functools.partial(transforms.apply, size=SIDE))
-    seconds = medians({"apply": lambda: jax.block_until_ready(apply(batch))}, rounds=50)["apply"]
+    jax.block_until_ready(apply(batch))  # which compiles it
+    seconds = statistics.median(
+        timeit.repeat(lambda: jax.block_until_ready(apply(batch)), number=1, repeat=50)
+    )
     print(
         f"all augmentations on {jax.default_backend()}: {1e3 * seconds:.2f} ms "
         f"for {batch_size} faces of {SIDE}x{SIDE}"

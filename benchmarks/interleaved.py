@@ -1,4 +1,4 @@
-"""Timing of peers in turns, in this process or one process each: other load meets all of them alike."""
+"""Timing of peers in turns, each in a process of its own: other load meets all of them alike."""
 
 import os
 import statistics
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import timeit
 from collections.abc import Callable, Mapping, Sequence
 
 # After an idle phase the threads of a process often start on one core, and those of OpenMP stay busy for a
@@ -14,23 +15,6 @@ _SETTLE_SECONDS = 2.0
 _QUOTED_BYTES = 4000  # of the last output of a process that failed
 
 Work = dict[str, Callable[[], object]]  # what a side can do, by name
-
-
-def medians(sides: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, float]:
-    """Calls every side once per round, in this process; returns each one's median seconds.
-
-    Args:
-      sides: the calls, by name.
-      rounds: number of timed rounds.
-      warm_up: number of rounds before them.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(warm_up + rounds):
-        for name, call in sides.items():
-            started = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(of[warm_up:]) for name, of in seconds.items()}
 
 
 def serve(actions: Work, device: str) -> None:
@@ -49,12 +33,7 @@ def serve(actions: Work, device: str) -> None:
         started = time.perf_counter()
         while time.perf_counter() - started < _SETTLE_SECONDS:
             actions[name]()
-        seconds = []
-        for _ in range(int(count)):
-            started = time.perf_counter()
-            actions[name]()
-            seconds.append(time.perf_counter() - started)
-        print("seconds", *seconds, flush=True)
+        print("seconds", *timeit.repeat(actions[name], number=1, repeat=int(count)), flush=True)
 
 
 class Side:

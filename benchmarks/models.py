@@ -320,18 +320,13 @@ def missing(side: str) -> list[str]:
     return [name for name in NEEDS[side] if importlib.util.find_spec(name) is None]
 
 
-def sides_of(model_name: str, options: argparse.Namespace) -> list[str]:
-    """Returns the sides that take part with a model."""
-    return [side for side in options.sides if not missing(side) and model_name not in LACKS.get(side, ())]
-
-
 def compare(model_name: str, options: argparse.Namespace) -> tuple[bool, list[str], dict[str, str]]:
     """Prints a model's rows.
 
     Returns:
       Whether the bar is met, the lines that say so or why there is no verdict, and the device of each side.
     """
-    names = sides_of(model_name, options)
+    names = [side for side in options.sides if not missing(side) and model_name not in LACKS.get(side, ())]
     shape = ["--batch_size", str(options.batch_size), "--size", str(options.size), "--dtype", options.dtype]
     sides = {name: Side([__file__, "--side", name, "--models", model_name, *shape]) for name in names}
     devices = {name: side.device for name, side in sides.items()}

@@ -35,9 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--photo", required=True, metavar="FILE")
     parser.add_argument("--video", metavar="FILE")
     parser.add_argument("--model", default=DEFAULT, choices=BUNDLED)
-    parser.add_argument(
-        "--rounds", type=common.at_least_one, default=5, help="after the warm-up (default: 5)"
-    )
+    parser.add_argument("--rounds", type=common.at_least_one, default=5, help="after the warm-up")
     args = parser.parse_args(argv)
     # This process stays small: Linux counts what it has when it starts a process as memory of that process.
     with tempfile.TemporaryDirectory() as folder:

@@ -13,13 +13,14 @@ one device. Flags after -- change the config.
 
 import argparse
 import contextlib
-import math
 import pathlib
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
+
+from matplotlib.ticker import EngFormatter
 
 from fer_jax.commands import common
 from fer_jax.training import launch
@@ -31,15 +32,15 @@ OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config
 WARM_UP, PROFILED = 3, 5  # steps
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
+def main(argv: list[str] | None = None) -> int:
     parser = common.make_training_parser(__doc__)
     number = {"type": common.at_least_one, "metavar": "N"}
-    parser.add_argument("--steps", **number, default=50, help="timed in a round (default: 50)")
-    parser.add_argument("--rounds", **number, default=3, help="of which the best counts (default: 3)")
+    parser.add_argument("--steps", **number, default=50, help="timed in a round")
+    parser.add_argument("--rounds", **number, default=3, help="of which the best counts")
     parser.add_argument("--profile", type=pathlib.Path, metavar="DIR", help="folder for a trace")
     options = parser.parse_args(argv)
     common.refuse(parser, options.arguments, OWN)
-    return options
+    return common.run(benchmark, options)
 
 
 def benchmark(options: argparse.Namespace) -> int:
@@ -102,7 +103,8 @@ def measure(run: "Run", options: argparse.Namespace) -> None:
             run.compile_step(size).trace(run.state, batch, *run.constants).jaxpr.jaxpr
         )
     rate = ceilings.matrix_product_rate(model.dtype)
-    cells = [amount_of(operations, "FLOP"), *(amount_of(x, "FLOP/s") for x in (operations / alone, rate))]
+    amounts = ((operations, "FLOP"), (operations / alone, "FLOP/s"), (rate, "FLOP/s"))
+    cells = [EngFormatter(unit, places=3)(value) for value, unit in amounts]
     cells += [f"{operations / alone / rate:.1%}", f"{rate / operations:.2f}"]
     print("\n| | a step | a second | ceiling | reached | steps/s there |\n|---|---|---|---|---|---|")
     print(f"| matrix products, {model.dtype} | {' | '.join(cells)} |", flush=True)
@@ -150,12 +152,6 @@ def advance(run: "Run", step: Callable, feed: Callable[[], Any], count: int) -> 
     metrics["loss"].block_until_ready()
 
 
-def amount_of(value: float, unit: str) -> str:
-    """Formats a value with four digits and a metric prefix."""
-    power = min(4, max(0, math.floor(math.log10(value) / 3))) if value > 0 else 0
-    return f"{value / 1000**power:.4g} {' kMGT'[power].strip()}{unit}"
-
-
 def trace(run: "Run", step: Callable, batch: Any, folder: pathlib.Path) -> pathlib.Path:
     """Writes a trace of a few steps; returns its path."""
     import jax
@@ -167,10 +163,6 @@ def trace(run: "Run", step: Callable, batch: Any, folder: pathlib.Path) -> pathl
         advance(run, step, lambda: batch, PROFILED)
     (path,) = set(folder.rglob("*.xplane.pb")) - before
     return path
-
-
-def main(argv: list[str] | None = None) -> int:
-    return common.run(benchmark, parse_args(argv))
 
 
 if __name__ == "__main__":

@@ -35,16 +35,15 @@ from fer_jax.training.monitoring import EXIT_PREEMPTED, StopSignal
 COMPILATION = "/jax/core/compile/backend_compile_duration"
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> int:
     parser = common.make_training_parser(__doc__)
-    parser.add_argument("--target", type=float, required=True, metavar="SHARE", help="accuracy in [0, 1]")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="(default: 0)")
-    parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
+    add, share = parser.add_argument, common.number(float, 1e-9, 1)
+    add("--target", type=share, required=True, metavar="SHARE", help="accuracy, such as 0.7 for 70 %%")
+    add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of the trainings")
+    add("--started", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if not 0 < options.target <= 1:
-        parser.error(f"--target {options.target:g}: expected a share, such as 0.7 for 70 %")
     common.refuse(parser, options.arguments)
-    return options
+    return common.run(answer if options.started else benchmark, options)
 
 
 def train(options: argparse.Namespace) -> dict[str, Any]:
@@ -141,16 +140,10 @@ def check(config: ConfigDict) -> None:
             raise ValueError(f"config.{name} is {found!r}; the time is of trainings with {value!r}")
 
 
-def main() -> int:
-    options = parse_args()
-    if options.started:
-        return common.run(answer, options)
-    try:
-        config = launch.load_config(options.config, options.arguments)
-        check(config)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def benchmark(options: argparse.Namespace) -> int:
+    """Trains with each seed and prints the table; returns the exit code."""
+    config = launch.load_config(options.config, options.arguments)
+    check(config)
     rows, commands = {}, launch.Commands()
     for seed in dict.fromkeys(options.seeds):
         print(f"seed {seed}", file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ to the end.
 """
 
 from configs.cnn import get_config as cnn
+from configs.default import check_choice
 
 NETWORKS = {
     "residual": (
@@ -32,8 +33,7 @@ def get_config(network: str = "residual"):
     c.augment.contrast = (0.6, 1.4)
     c.augment.erasing = 0.25
     c.augment.mix_probability = 1.0
-    if network not in NETWORKS:
-        raise ValueError(f"configs/cnn_48_gpu.py:{network}: there are {', '.join(NETWORKS)}")
+    check_choice("cnn_48_gpu.py", network, *NETWORKS)
     c.model.name, c.model.kwargs = NETWORKS[network]
     c.model.dtype = "bfloat16"
     c.optim.warmup_epochs = 5.0

@@ -5,6 +5,7 @@
 """
 
 from configs.cnn_48_gpu import get_config as cnn_48_gpu
+from configs.default import check_choice
 
 EPOCHS = {"70": 30.0, "72": 80.0}
 
@@ -17,7 +18,6 @@ def get_config(target: str = "70"):
     c.optim.weight_decay = 0.03
     c.optim.warmup_epochs = 2.0
     c.train.batch_size = 512
-    if target not in EPOCHS:
-        raise ValueError(f"configs/cnn_relu_48_gpu.py:{target}: there are {', '.join(EPOCHS)}")
+    check_choice("cnn_relu_48_gpu.py", target, *EPOCHS)
     c.train.epochs = EPOCHS[target]
     return c

@@ -117,3 +117,9 @@ def augmentation(preset: str) -> ConfigDict:
     # Floats throughout, so that overrides with fractions keep the type.
     c = ConfigDict({k: float(v) if isinstance(v, int) else v for k, v in ranges.items()})
     return c.lock()
+
+
+def check_choice(file: str, value: str, *choices: str) -> None:
+    """Raises ValueError unless `value`, what follows a config's colon, is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"configs/{file}:{value}: expected one of {', '.join(choices)}")

@@ -16,12 +16,13 @@ accuracy still rose at the end. The size for a GPU has not been trained to the e
 the bundled `effnet_b0` for 24 epochs at 80, 96, and 112 px. No metric to expect yet: not trained to the end.
 """
 
-from configs.fine_tuning import check_size, two_cores
+from configs.default import check_choice
 from configs.fine_tuning import get_config as fine_tuning
+from configs.fine_tuning import two_cores
 
 
 def get_config(size: str = "gpu"):
-    check_size("effnet_b0.py", size, "gpu", "cpu", "cpu_112")
+    check_choice("effnet_b0.py", size, "gpu", "cpu", "cpu_112")
     c = fine_tuning("efficientnet_b0", weights="timm_tf", input_size=112)
     c.model.kwargs = dict(dropout=0.3, drop_path=0.2)
     if size != "gpu":

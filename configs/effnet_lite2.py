@@ -5,12 +5,10 @@
 cores, as in `configs/effnet_b0.py`. No metric to expect yet: neither has been trained to the end.
 """
 
-from configs.fine_tuning import check_size, two_cores
-from configs.fine_tuning import get_config as fine_tuning
+from configs.default import check_choice
+from configs.fine_tuning import small_network
 
 
 def get_config(size: str = "gpu"):
-    check_size("effnet_lite2.py", size, "gpu", "cpu")
-    c = fine_tuning("efficientnet_lite2", "timm_tf", epochs=24.0, learning_rate=1e-3)
-    c.optim.layer_decay = 0.9
-    return two_cores(c) if size == "cpu" else c
+    check_choice("effnet_lite2.py", size, "gpu", "cpu")
+    return small_network("efficientnet_lite2", "timm_tf", size)

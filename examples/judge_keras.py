@@ -26,36 +26,31 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from fer_jax import batch_inference  # noqa: E402
+from fer_jax.commands import common  # noqa: E402
 from fer_jax.data.dataset import read  # noqa: E402
 from fer_jax.data.emotions import EMOTIONS, class_names  # noqa: E402
-from fer_jax.data.sources.record import SPLITS  # noqa: E402
 from fer_jax.evaluation import predictions_file  # noqa: E402
 from fer_jax.evaluation.metrics import classification  # noqa: E402
 
 SCALES = {"unit": (1 / 255, 0.0), "sign": (2 / 255, -1.0), "none": (1.0, 0.0)}
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", required=True, metavar="FILE", help="saved by Keras (.keras or .h5)")
-    parser.add_argument("--data", required=True, metavar="DATA", help="made by fer-jax prepare")
-    parser.add_argument("--split", default="validation", choices=SPLITS, help="(default: validation)")
-    parser.add_argument("--out", required=True, type=pathlib.Path, metavar="CSV", help="for the predictions")
-    parser.add_argument("--classes", nargs="+", choices=class_names(8), default=EMOTIONS, metavar="NAME")
-    parser.add_argument("--scale", choices=SCALES, default="unit", help="of the pixels (default: unit)")
-    parser.add_argument("--logits", action="store_true", help="the model gives logits: take their softmax")
-    return parser.parse_args(argv)
-
-
 def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
-    try:
-        found = judge(args)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    parser = common.plain_parser(__doc__)
+    add = parser.add_argument
+    add("--model", required=True, metavar="FILE", help="saved by Keras (.keras or .h5)")
+    add("--data", required=True, metavar="DATA", help="made by fer-jax prepare")
+    common.add_split(parser, "split of the dataset")
+    add("--out", required=True, type=pathlib.Path, metavar="CSV", help="for the predictions")
+    add("--classes", nargs="+", choices=class_names(8), default=EMOTIONS, metavar="NAME")
+    add("--scale", choices=SCALES, default="unit", help="of the pixels")
+    add("--logits", action="store_true", help="the model gives logits: take their softmax")
+    return common.run(write, parser.parse_args(argv))
+
+
+def write(args: argparse.Namespace) -> int:
+    """Predicts and writes; returns the exit code."""
+    found = judge(args)
     predictions_file.write(args.out, found)
     right = (found.probs.argmax(axis=1) == found.labels).mean()
     print(f"{len(found.ids):,} images of {args.split}, {100 * right:.2f} % right: {args.out}")

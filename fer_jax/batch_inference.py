@@ -1,6 +1,6 @@
 """Predicts class probabilities for all images of a split."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -8,19 +8,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
+from fer_jax import runtime
 from fer_jax.data import augment
 
 Forward = Callable[[Any, Any, Any], jax.Array]
 
 _CROP = 44 / 48  # side of a crop; FER2013 papers crop 48 px to 44
-
-
-def _whole(n: int) -> list[np.ndarray]:
-    return [augment.identity_affine(n)]
-
-
-def _whole_and_mirrored(n: int) -> list[np.ndarray]:
-    return [augment.identity_affine(n), augment.flip_affine(n)]
 
 
 def _ten_crops(n: int) -> list[np.ndarray]:
@@ -32,28 +25,23 @@ def _ten_crops(n: int) -> list[np.ndarray]:
 
 
 # Views whose probabilities are averaged. Each is one affine map, so faces are interpolated only once.
-TTA = {"none": _whole, "flip": _whole_and_mirrored, "tencrop": _ten_crops}
+TTA = {
+    "none": lambda n: [augment.identity_affine(n)],
+    "flip": lambda n: [augment.identity_affine(n), augment.flip_affine(n)],
+    "tencrop": _ten_crops,
+}
 
 
-def compile_forward(
-    forward: Forward,
-    compiler_options: Mapping[str, str] | None = None,
-    devices: Sequence[Any] | None = None,
-) -> Forward:
+def compile_forward(forward: Forward, devices: Sequence[Any] | None = None) -> Forward:
     """Compiles the function of `preprocessing.make_forward`, sharding batches over devices.
 
     Args:
       forward: pure, (variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3]) -> logits [B, K].
-      compiler_options: as in `jax.jit`.
       devices: devices of this process; None for all.
     """
     whole, split = _shardings(devices)
-    return jax.jit(
-        forward,
-        in_shardings=(whole, split, split),
-        out_shardings=split,
-        compiler_options=dict(compiler_options or {}),
-    )
+    options = runtime.compiler_options()
+    return jax.jit(forward, in_shardings=(whole, split, split), out_shardings=split, compiler_options=options)
 
 
 def predict(

@@ -23,17 +23,18 @@ from fer_jax.commands import common  # noqa: E402
 
 def main(argv: list[str] | None = None) -> int:
     parser = common.plain_parser(__doc__)
-    parser.add_argument("source", type=pathlib.Path, metavar="RUN_OR_REPORT_OR_ABLATION")
-    parser.add_argument("--name", required=True, help="of the result: its folder in --results")
-    parser.add_argument("--command", metavar="WORDS", help="that trained the model")
-    parser.add_argument("--commit", help="of fer_jax that trained it (default: the run's)")
-    parser.add_argument("--hardware", metavar="WORDS", help="on which it was trained")
-    parser.add_argument("--minutes", type=float, metavar="N", help="of the training (default: the run's)")
-    parser.add_argument(
-        "--robustness", type=pathlib.Path, metavar="DIR", help="output of fer-jax robustness, same weights"
-    )
-    parser.add_argument("--replace", action="store_true", help="the result that is stored by that name")
-    parser.add_argument("--results", type=pathlib.Path, default=ROOT / "results", help="(default: results)")
+    add = parser.add_argument
+    add("source", type=pathlib.Path, metavar="RUN_OR_REPORT_OR_ABLATION")
+    add("--name", required=True, help="of the result: its folder in --results")
+    add("--command", metavar="WORDS", help="that trained the model")
+    add("--commit", help="of fer_jax that trained it (default: the run's)")
+    add("--hardware", metavar="WORDS", help="on which it was trained")
+    minutes = common.number(float, 1e-3)
+    add("--minutes", type=minutes, metavar="N", help="of the training (default: the run's)")
+    text = "output of fer-jax robustness, same weights"
+    add("--robustness", type=pathlib.Path, metavar="DIR", help=text)
+    add("--replace", action="store_true", help="replace the result that is stored by that name")
+    add("--results", type=pathlib.Path, default=ROOT / "results", help="folder of all results")
     return common.run(store, parser.parse_args(argv))
 
 
@@ -44,8 +45,6 @@ def store(args: argparse.Namespace) -> int:
     folder = args.results / args.name
     if folder.parent != args.results:
         raise ValueError(f"--name {args.name}: expected a folder's name, without a slash")
-    if args.minutes is not None and args.minutes <= 0:
-        raise ValueError(f"--minutes {args.minutes:g}: expected more than 0")
     seconds = None if args.minutes is None else 60 * args.minutes
     run = result_store.StoredRun(args.command, args.commit, args.hardware, seconds)
     if (args.source / "results.json").is_file():

@@ -160,7 +160,7 @@ def _build(folder: pathlib.Path, votes: bool = False) -> pathlib.Path:
     with open(folder / "fer2013new.csv", "w", newline="") as file:
         csv.writer(file).writerows(voted)
     ferplus_csv = folder / "fer2013new.csv" if votes else None
-    build.build(folder / "fer2013.csv", folder / "data", ferplus_csv=ferplus_csv, progress=False)
+    build.build(folder / "fer2013.csv", folder / "data", ferplus_csv=ferplus_csv)
     return folder / "data"
 
 

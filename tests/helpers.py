@@ -338,7 +338,7 @@ def build_dataset(
             if channels == 3:
                 picture = Image.merge("RGB", [picture, picture, Image.new("L", picture.size)])
             picture.save(path)
-    build.build(source, folder, progress=False, **how)
+    build.build(source, folder, **how)
     return folder
 
 

@@ -14,7 +14,6 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -28,9 +27,7 @@ OVERLAP = 0.3  # two boxes with a larger intersection over union are one face, a
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.plain_parser(__doc__)
     common.add_weights(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="output folder")
     parser.add_argument("--data", metavar="DATA", help="dataset from fer-jax prepare to verify the export on")
@@ -45,9 +42,12 @@ def build(args: argparse.Namespace) -> int:
       OSError, ValueError: as the export raises them.
     """
     from fer_jax.inference.detection import assets
+    from fer_jax.inference.detection.detectors import MIN_ROLL, YuNet
     from fer_jax.inference.export import check, export
     from fer_jax.inference.export.program import Program
     from fer_jax.inference.media.inputs import SAMPLE
+    from fer_jax.inference.output import drawing
+    from fer_jax.inference.predictor import UNSURE_BELOW
     from fer_jax.io_utils import write_atomically
 
     runtime = SOURCE / RUNTIME
@@ -65,18 +65,7 @@ def build(args: argparse.Namespace) -> int:
         shutil.copyfile(runtime / name, out / "ort" / name)
     for path in (path for pattern in PAGE_FILES for path in SOURCE.glob(pattern)):
         shutil.copyfile(path, out / path.name)
-    write_atomically(out / "page.json", (json.dumps(_page_metadata(metadata), indent=2) + "\n").encode())
-    print(f"{out}: {sum(path.stat().st_size for path in out.rglob('*') if path.is_file()) / 1e6:.0f} MB")
-    print(f"to open it: python -m http.server --directory {out}, then http://localhost:8000")
-    return 0
-
-
-def _page_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
-    from fer_jax.inference.detection.detectors import MIN_ROLL, YuNet
-    from fer_jax.inference.output import drawing
-    from fer_jax.inference.predictor import UNSURE_BELOW
-
-    return {
+    page = {
         "model": metadata,
         "detector": {
             "source": "YuNet, Apache-2.0, https://github.com/ShiqiYu/libfacedetection.train",
@@ -89,6 +78,10 @@ def _page_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
         "unsure_below": UNSURE_BELOW,
         "colors": drawing.COLORS | {"unsure": drawing.UNSURE_COLOR},
     }
+    write_atomically(out / "page.json", (json.dumps(page, indent=2) + "\n").encode())
+    print(f"{out}: {sum(path.stat().st_size for path in out.rglob('*') if path.is_file()) / 1e6:.0f} MB")
+    print(f"to open it: python -m http.server --directory {out}, then http://localhost:8000")
+    return 0
 
 
 if __name__ == "__main__":

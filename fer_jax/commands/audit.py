@@ -8,9 +8,13 @@ data. Writes audit.md (start there), audit.json, and figures. SOURCE is as for f
 """
 
 import argparse
+import json
 
+from fer_jax import tables
 from fer_jax.commands import common
+from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import classes
+from fer_jax.data.sources.recognize import open_source
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,10 +31,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def audit(args: argparse.Namespace) -> int:
     """Writes the audit and prints a summary; returns the exit code."""
-    from fer_jax.data.audit.audit_report import write_audit
+    from fer_jax.data.audit import audit, audit_plots
 
-    class_map, out = classes.parse(args.map), common.open_folder(args.out)
-    report = write_audit(args.source, out, class_map=class_map, near_threshold=args.near_threshold)
+    source = open_source(args.source, classes.parse(args.map))
+    out = common.open_folder(args.out)
+    data = audit.collect(source)
+    report = audit.examine(source, data, args.near_threshold)
+    report["pictures"] = audit_plots.write_pictures(out, data, report)
+    (out / "audit.json").write_text(json.dumps(report, indent=1) + "\n")
+    page = tables.render("fer_jax.data.audit", "audit.md.j2", report=report, emotions=EMOTIONS)
+    (out / "audit.md").write_text(page)
     for kind in ("note", "warning"):
         for line in report[f"{kind}s"]:
             print(f"{kind}: {line}")

@@ -27,7 +27,6 @@ def check(args: argparse.Namespace) -> int:
     import jax
     import numpy as np
 
-    from fer_jax import runtime
     from fer_jax.data import preprocessing
     from fer_jax.evaluation import invariance, labelled_split
 
@@ -43,9 +42,7 @@ def check(args: argparse.Namespace) -> int:
     checks = [invariance.check_transform(prepare, faces.images[some], again.images[some])]
     print(checks[0], flush=True)
     forward = preprocessing.make_forward(model.model, **model.normalization)
-    for found in invariance.check_predictions(
-        forward, model.variables, faces.images, compiler_options=runtime.compiler_options()
-    ):
+    for found in invariance.check_predictions(forward, model.variables, faces.images):
         checks.append(found)
         print(found, flush=True)
     if devices == 1:

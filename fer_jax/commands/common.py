@@ -128,7 +128,8 @@ def make_training_parser(
     if data:
         add("--config", default="ablation", metavar="NAME", help="experiment name or config file")
         add("--data", type=Path, default=Path("data/fer2013"), help="dataset from fer-jax prepare")
-        add("--image_size", type=int, metavar="N", help="resize images of different sizes to N x N")
+        text = "resize images of different sizes to N x N"
+        add("--image_size", type=at_least_one, metavar="N", help=text)
     return parser
 
 

@@ -39,8 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     common.add_training_data(parser)
     text = "CSV file with an id column and categorical columns; also reports metrics per subgroup"
     parser.add_argument("--attributes", metavar="CSV", help=text)
-    sides = ("none", "flip", "tencrop")
-    parser.add_argument("--tta", default="none", choices=sides, help="test-time augmentation")
+    views = ("none", "flip", "tencrop")
+    parser.add_argument("--tta", default="none", choices=views, help="test-time augmentation")
     parser.add_argument("--latency", action="store_true", help="also measure the time per face")
     return common.run(evaluate, parser.parse_args(argv))
 

@@ -29,24 +29,21 @@ OWN += (
 )  # label errors are searched for in the dataset's own labels
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> int:
+    """Returns the exit code of the first run that fails, or 2 if the data cannot be used."""
     parser = common.make_training_parser(__doc__)
     add = parser.add_argument
     add("--out", type=pathlib.Path, required=True, help="output folder for runs and results")
     add("--folds", type=common.number(int, 2), default=5, metavar="K", help="number of folds, 2 or more")
-    add("--seed", type=int, default=0, help="seed for the folds")
+    seed = common.number(int, 0, 2**32 - 1)
+    add("--seed", type=seed, default=0, metavar="N", help="seed for the folds")
     text = "maximum fraction of training images in suspects.csv"
     add("--at_most", type=common.number(float, 1e-9, 1), default=1.0, metavar="SHARE", help=text)
     text = "maximum number of suspects in suspects.png"
-    add("--show", type=int, default=64, metavar="N", help=text)
+    add("--show", type=common.number(int, 0), default=64, metavar="N", help=text)
     options = parser.parse_args()
     common.refuse(parser, options.arguments, OWN)
-    return options
-
-
-def main() -> int:
-    """Returns the exit code of the first run that fails, or 2 if the data cannot be used."""
-    return common.run(find, parse_args())
+    return common.run(find, options)
 
 
 def find(options: argparse.Namespace) -> int:

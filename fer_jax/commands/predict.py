@@ -30,21 +30,23 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tqdm import tqdm
 
 from fer_jax.commands import common
+from fer_jax.inference.media import VideoError, inputs, stream
+from fer_jax.inference.media.inputs import Input, InputError
+from fer_jax.inference.media.tracking import Tracker
+from fer_jax.inference.output import drawing
+from fer_jax.inference.output.annotations import Annotations
+from fer_jax.inference.output.table import Table, TableError, rows
+from fer_jax.inference.output.timeline import Timeline
+from fer_jax.inference.output.window import Window
+from fer_jax.inference.predictor import Predictor
+from fer_jax.inference.structures import DetectedFrame, Face
+from fer_jax.pretrained import download
 from fer_jax.pretrained.registry import find_weights
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
-    from fer_jax.inference.media.inputs import Input
-    from fer_jax.inference.output.annotations import Annotations
-    from fer_jax.inference.output.table import Table
-    from fer_jax.inference.output.timeline import Timeline
-    from fer_jax.inference.output.window import Window
-    from fer_jax.inference.predictor import Predictor
-    from fer_jax.inference.structures import DetectedFrame, Face
 
 TIMELINE_ENDINGS = (".png", ".svg", ".pdf")
 _MARK_EVERY = 1.0  # seconds between writes of the table
@@ -54,14 +56,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = common.plain_parser(__doc__)
     add = parser.add_argument
     add("inputs", nargs="*", metavar="INPUT", help="image, video, folder, glob pattern, or URL of a stream")
-    add("--camera", type=int, metavar="N", help="number of a camera of this machine, from 0")
+    text = "number of a camera of this machine, from 0"
+    add("--camera", type=common.number(int, 0), metavar="N", help=text)
     add("--show", action="store_true", help="show the camera or stream in a window")
     add("--demo", action="store_true", help="use the example photograph")
     common.add_predictor(parser)
     text = "also detect faces that are sideways or upside down; about four times slower"
     add("--any_rotation", action="store_true", help=text)
     text = "process one video frame every SECONDS seconds (default: all frames)"
-    add("--every", type=float, metavar="SECONDS", help=text)
+    add("--every", type=common.number(float, 1e-6), metavar="SECONDS", help=text)
     text = "read all frames of GIF and WebP files, not only the first"
     add("--frames", action="store_true", help=text)
     add("--out", metavar="FILE", help="table to write: .csv or .jsonl")
@@ -79,8 +82,6 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--timeline cannot be combined with --resume")
     if args.timeline and not args.timeline.lower().endswith(TIMELINE_ENDINGS):
         parser.error(f"--timeline {args.timeline}: expected a file ending in {', '.join(TIMELINE_ENDINGS)}")
-    if args.every is not None and args.every <= 0:
-        parser.error(f"--every {args.every:g}: expected a number of seconds above 0")
     return common.run(predict, args)
 
 
@@ -92,13 +93,6 @@ def predict(args: argparse.Namespace) -> int:
       TableError: if the table cannot be started or resumed.
       As `Predictor.load`.
     """
-    from fer_jax.inference.media import inputs
-    from fer_jax.inference.output.annotations import Annotations
-    from fer_jax.inference.output.table import Table
-    from fer_jax.inference.output.timeline import Timeline
-    from fer_jax.inference.output.window import Window
-    from fer_jax.inference.predictor import Predictor
-
     sample = [str(inputs.SAMPLE)] if args.demo else []
     found, skipped = inputs.find([*args.inputs, *sample], args.frames)
     found += [] if args.camera is None else [inputs.camera(args.camera)]
@@ -118,17 +112,14 @@ def predict(args: argparse.Namespace) -> int:
         engine=args.engine,
         batch_sizes=sizes,
     )
+    annotations, timeline, table, position = None, None, None, None
     # Before finished inputs are dropped, so that a resumed run gives copies the same names.
-    annotations = None
     if args.annotate:
         annotations = Annotations(common.open_folder(args.annotate, "--annotate"), found)
-    timeline = None
     if args.timeline:
         common.open_folder(Path(args.timeline).parent, "--timeline")
         timeline = Timeline()
-    table, position, window = None, None, None
-    if stop and args.show:
-        window = Window(found[0].path, stop.set)
+    window = Window(found[0].path, stop.set) if stop and args.show else None
     if args.out:
         table = Table(args.out, predictor.classifier.emotions, _made_by(args))
         if args.resume:
@@ -168,14 +159,12 @@ def predict(args: argparse.Namespace) -> int:
     return 1 if counts["file"] else 0
 
 
-def _open_live(found: "list[Input]", args: argparse.Namespace) -> threading.Event | None:
+def _open_live(found: list[Input], args: argparse.Namespace) -> threading.Event | None:
     """Returns the event that stops the camera or stream among the inputs; None if there is none.
 
     Raises:
       InputError: if it is not the only input, or a flag does not apply.
     """
-    from fer_jax.inference.media.inputs import InputError
-
     one = next((one for one in found if one.address), None)
     if one is None:
         if args.show:
@@ -189,14 +178,12 @@ def _open_live(found: "list[Input]", args: argparse.Namespace) -> threading.Even
     return threading.Event()
 
 
-def _rest(table: "Table", found: "list[Input]") -> "tuple[list[Input], dict[str, Any] | None]":
+def _rest(table: Table, found: list[Input]) -> tuple[list[Input], dict[str, Any] | None]:
     """Returns the inputs that a resumed table lacks, and the position in the first of them.
 
     Raises:
       TableError: as `Table.resume`, or the table ends within a file that is not among the inputs.
     """
-    from fer_jax.inference.output.table import TableError
-
     done, position = table.resume()
     done = set(map(os.path.abspath, done))
     rest = [one for one in found if os.path.abspath(one.path) not in done]
@@ -214,8 +201,6 @@ def _rest(table: "Table", found: "list[Input]") -> "tuple[list[Input], dict[str,
 
 def _made_by(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the settings that the rows of a table depend on, under the names in existing tables."""
-    from fer_jax.pretrained import download
-
     weights = Path(find_weights(args.model))
     return {
         "model": download.digest(weights) if weights.is_file() else str(weights),
@@ -229,14 +214,14 @@ def _made_by(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _process(
-    predictor: "Predictor",
-    found: "list[Input]",
+    predictor: Predictor,
+    found: list[Input],
     every: float | None,
     position: dict[str, Any] | None,
-    table: "Table | None",
-    annotations: "Annotations | None",
-    timeline: "Timeline | None",
-    window: "Window | None",
+    table: Table | None,
+    annotations: Annotations | None,
+    timeline: Timeline | None,
+    window: Window | None,
     stop: threading.Event | None,
 ) -> collections.Counter[str]:
     """Writes, prints, and draws results; even after an error, the table has all finished rows.
@@ -245,11 +230,6 @@ def _process(
       The number of images, frames, and faces, of images and frames without a face ('empty'), and of
       unreadable files ('file').
     """
-    from fer_jax.inference.media import stream
-    from fer_jax.inference.media.tracking import Tracker
-    from fer_jax.inference.output import drawing
-    from fer_jax.inference.output.table import rows
-
     tracker = Tracker.restore(position["tracker"]) if position else Tracker()
     start = position["frame"] + 1 if position else 0
     keep = annotations is not None or window is not None
@@ -307,27 +287,21 @@ def _some(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
-def _progress(found: "list[Input]", every: float | None, start: int) -> "tqdm":
+def _progress(found: list[Input], every: float | None, start: int) -> tqdm:
     """Returns a progress bar over all images and frames, with a total if the files state it."""
-    from tqdm import tqdm
-
-    from fer_jax.inference.media import VideoError
-
-    counts = []
+    total = 0
     for one in found:
-        counts.append(1)
-        if one.address:
-            counts[-1] = None
-        elif one.is_video:
-            from fer_jax.inference.media import video
+        count = None if one.address else 1
+        if one.is_video and not one.address:
+            from fer_jax.inference.media import video  # whose libraries images need not wait for
 
             with contextlib.suppress(VideoError):
-                counts[-1] = video.read_header(one.path, every).frames
-    total = sum(counts) if all(counts) else None
+                count = video.read_header(one.path, every).frames
+        total = total + count if total is not None and count else None
     return tqdm(total=total, unit=" frames", desc="predicting", initial=start, disable=total == 1)
 
 
-def _print(bar: "tqdm", frame: "DetectedFrame", faces: "tuple[Face, ...]") -> None:
+def _print(bar: tqdm, frame: DetectedFrame, faces: tuple[Face, ...]) -> None:
     place = frame.source if frame.frame is None else f"{frame.source} {frame.seconds:.2f} s"
     if frame.error is not None:
         bar.write(f"error: {frame.error}")  # which includes the file name

@@ -42,9 +42,9 @@ from pathlib import Path
 from configs import cnn
 from fer_jax.commands import common
 from fer_jax.data.dataset.build import build
+from fer_jax.data.decoding import PictureError
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import classes
-from fer_jax.data.sources.record import BadRecordError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,7 +77,7 @@ def prepare(args: argparse.Namespace) -> int:
     source, out, words = flags.pop("source"), flags.pop("out"), flags.pop("map")
     try:
         manifest = build(source, out, class_map=classes.parse(words), **flags)
-    except BadRecordError as error:
+    except PictureError as error:
         raise ValueError(f"{error}\nfix or remove it, or skip bad rows and images with --skip_bad") from error
     print(summary(manifest, out, words))
     return 0

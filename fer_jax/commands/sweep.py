@@ -34,6 +34,7 @@ import numpy as np
 from fer_jax.commands import common
 from fer_jax.data.dataset import read
 from fer_jax.evaluation.compare import sweep
+from fer_jax.io_utils import write_atomically
 from fer_jax.training import launch, validate
 from fer_jax.training.monitoring import EXIT_PREEMPTED
 
@@ -104,7 +105,8 @@ def parse_args() -> argparse.Namespace:
     text = "config field, distribution (uniform, log, int, choice), and its bounds or values; "
     add("--draw", **field, help=text + "requires --random")
     add("--random", type=common.at_least_one, metavar="N", help="number of random trials")
-    add("--sweep_seed", type=int, default=0, metavar="N", help="seed of the random trials")
+    seed = common.number(int, 0, 2**32 - 1)
+    add("--sweep_seed", type=seed, default=0, metavar="N", help="seed of the random trials")
     add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="training seeds")
     add("--baseline", action="store_true", help="report differences from the unchanged config")
     text = "metric to rank trials by, without --baseline"
@@ -249,7 +251,7 @@ def write_results(
         "baseline": baseline,
         "trials": {name: {"fields": trials[name], **figures} for name, figures in result.items()},
     }
-    (out / "results.json").write_text(json.dumps(head, indent=2) + "\n")
+    write_atomically(out / "results.json", (json.dumps(head, indent=2) + "\n").encode())
     page = [head["origin"], "", f"{len(first.ids):,} images of `{head['split']}`, {len(trials)} trials.", ""]
     page += [*sweep.result_tables(result, seeds, baseline or next(iter(result))), ""]
     page += [f"Failed: {', '.join(failed)}.", ""] if failed else []

@@ -37,10 +37,10 @@ _DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, st
 
 
 class PictureError(ValueError):
-    """An image that cannot be used.
+    """An image, or the row of a table that names or holds it, that cannot be used.
 
     Attributes:
-      where: path or name of the image.
+      where: file and row, or path or name of the image.
       reason: what was found and what was expected.
     """
 

@@ -41,7 +41,7 @@ def near_pairs(
       images: uint8 [N, H, W]; blank images are in no pair.
       threshold: above 0, at most 1.
       others: uint8 [L, H, W]; if given, each pair has one image of these.
-      progress: whether to show a progress bar.
+      progress: whether to show a progress bar on a terminal.
 
     Yields:
       First and second index int64 [M], first < second unless `others` is given, and correlation
@@ -54,7 +54,7 @@ def near_pairs(
         for i in range(0, len(pixels), _BLOCK)
         for j in range(i if others is None else 0, len(pixels2), _BLOCK)
     ]
-    for i, j in tqdm(blocks, "comparing", unit=" blocks", disable=not progress):
+    for i, j in tqdm(blocks, "comparing", unit=" blocks", disable=None if progress else True):
         product = bounds[i : i + _BLOCK] @ bounds2[j : j + _BLOCK].T
         first, second = np.nonzero(product >= threshold - _SLACK)
         first, second = first + i, second + j

@@ -6,6 +6,7 @@ augmentation of the entire global batch (microseconds) and takes its own part.
 """
 
 import dataclasses
+import functools
 import sys
 import time
 from collections.abc import Iterator
@@ -78,8 +79,8 @@ class TrainStream(Iterator[dict[str, np.ndarray]]):
         self._batches = (
             grain.MapDataset.range(sys.maxsize // batch_size)
             .map(_Indices(orders, len(faces), batch_size))
-            .random_map(_Draw(ranges), seed=draw_seed)
-            .map(_Fetch(faces, local))
+            .random_map(functools.partial(_draw, ranges), seed=draw_seed)
+            .map(functools.partial(_fetch, faces, local))
         )
         self._num_workers = num_workers
         self._iterator: Any = None
@@ -179,27 +180,16 @@ class _Indices:
         return np.array([recent[e][p] for e, p in zip(epochs, places, strict=True)])
 
 
-@dataclasses.dataclass(frozen=True)
-class _Draw:
+def _draw(ranges: augment.Ranges, indices: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Adds augmentation parameters to the indices of a global batch."""
-
-    ranges: augment.Ranges
-
-    def __call__(self, indices: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        return {"index": indices, **augment.draw(self.ranges, len(indices), rng)}
+    return {"index": indices, **augment.draw(ranges, len(indices), rng)}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Fetch:
+def _fetch(faces: Faces, local: slice, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Maps a global batch of indices and parameters to this process's part, with faces."""
-
-    faces: Faces
-    local: slice
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        part = {name: value[self.local] for name, value in batch.items()}
-        index = part.pop("index")
-        return {"image": self.faces.images[index], "target": self.faces.targets[index], **part}
+    part = {name: value[local] for name, value in batch.items()}
+    index = part.pop("index")
+    return {"image": faces.images[index], "target": faces.targets[index], **part}
 
 
 def _local_part(batch_size: int, ranges: augment.Ranges, process_index: int, process_count: int) -> slice:

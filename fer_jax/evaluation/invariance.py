@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -53,7 +53,6 @@ def check_predictions(
     variables: Any,
     images: Any,
     *,
-    compiler_options: Mapping[str, str] | None = None,
     batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> Iterator[Check]:
     """Compares predictions with reference predictions: in order, in batches of 256, on one device.
@@ -62,7 +61,6 @@ def check_predictions(
       forward: from `preprocessing.make_forward`, not compiled.
       variables: the first argument of `forward`.
       images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
-      compiler_options: passed to `jax.jit`.
       batch_sizes: the batch sizes to compare.
 
     Yields:
@@ -76,7 +74,7 @@ def check_predictions(
 
     @functools.cache
     def compiled(number: int) -> batch_inference.Forward:
-        return batch_inference.compile_forward(forward, compiler_options, devices[:number])
+        return batch_inference.compile_forward(forward, devices[:number])
 
     def run(images: Any = images, batch_size: int = _REFERENCE_SIZE, number: int = 1) -> np.ndarray:
         used = devices[:number]

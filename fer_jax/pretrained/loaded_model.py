@@ -110,11 +110,11 @@ class LoadedModel:
     @functools.cached_property
     def forward(self) -> "batch_inference.Forward":
         """Returns the compiled forward pass, see `batch_inference.compile_forward`."""
-        from fer_jax import batch_inference, runtime
+        from fer_jax import batch_inference
         from fer_jax.data import preprocessing
 
         forward = preprocessing.make_forward(self.model, **self.normalization)
-        return batch_inference.compile_forward(forward, runtime.compiler_options())
+        return batch_inference.compile_forward(forward)
 
     def predict(
         self,

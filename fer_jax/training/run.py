@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from fer_jax import batch_inference, runtime
+from fer_jax import batch_inference
 from fer_jax.data import augment, pipeline, preprocessing
 from fer_jax.evaluation import leakage_policy, run_info
 from fer_jax.evaluation.metrics import classification
@@ -93,7 +93,7 @@ class Run:
         # Evaluation uses float32, whatever the training dtype.
         evaluated = self.model.clone(dtype="float32")
         forward = preprocessing.make_forward(evaluated, size=config.model.input_size, **self.preprocess)
-        self.forward = batch_inference.compile_forward(forward, runtime.compiler_options())
+        self.forward = batch_inference.compile_forward(forward)
         self.metadata = build.metadata(config, plan.manifest, training, self.preprocess, start)
         parents = [teacher.metadata for teacher in teachers]
         parents += [start["run"]] if start and "run" in start else []

@@ -1,4 +1,4 @@
-"""benchmarks/interleaved.py: peers in this process, and sides that print a lot or end early."""
+"""benchmarks/interleaved.py: sides that print a lot or end early."""
 
 import pytest
 from helpers import ROOT, run_python
@@ -27,21 +27,6 @@ def interleaved(monkeypatch):
     import interleaved
 
     return interleaved
-
-
-def test_peers_take_turns_and_the_median_counts(interleaved, monkeypatch):
-    """Each call moves the clock by its next duration; the first round is a warm-up."""
-    now, turns = [0.0], []
-    durations = {"a": iter((9.0, 1.0, 5.0, 2.0)), "b": iter((9.0, 3.0, 3.0, 8.0))}
-    monkeypatch.setattr(interleaved.time, "perf_counter", lambda: now[0])
-
-    def call(name):
-        turns.append(name)
-        now[0] += next(durations[name])
-
-    sides = {"a": lambda: call("a"), "b": lambda: call("b")}
-    assert interleaved.medians(sides, rounds=3) == {"a": 2.0, "b": 3.0}
-    assert "".join(turns) == "abababab"
 
 
 def test_a_side_names_its_device_and_may_print_more_than_a_pipe_holds(tmp_path):

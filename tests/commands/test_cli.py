@@ -1,5 +1,6 @@
 """fer-jax itself: the list of commands, and each of them."""
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -61,6 +62,24 @@ def test_bash_completes_commands_and_flags(words, expected, monkeypatch, capsys)
     assert set(done.stdout.split()) >= expected and done.stderr == ""
     assert bool(done.stdout.split()) == bool(expected)
     assert all(one.startswith(words[-1]) for one in done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "label-errors --out=x --seed=-1",
+        "label-errors --out=x --show=-1",
+        "predict --camera=-1",
+        "predict photo.jpg --every=nan",
+        "sweep --out=x --sweep_seed=-1 --grid optim.momentum 0.5",
+        "sweep --out=x --image_size=0 --grid optim.momentum 0.5",
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(words, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, *words.split())
+    flag, value = re.search(r"(--\w+)=(-1|0|nan)", words).groups()
+    assert re.search(rf"argument {flag}: '{value}': expected (int|float), ", capsys.readouterr().err)
 
 
 def test_a_command_that_is_not_there_is_named(monkeypatch, capsys):

@@ -324,7 +324,7 @@ def test_what_cannot_be_begun_says_why(arguments, message, folder, run, capsys):
     [
         ([], "give an INPUT, --camera, or --demo"),
         (["a.png", "--resume"], "--resume continues the table given by --out"),
-        (["a.png", "--every", "0"], "expected a number of seconds above 0"),
+        (["a.png", "--every", "0"], "--every: '0': expected float"),
         (["a.mp4", "--timeline", "a.xlsx"], "expected a file ending in .png, .svg, .pdf"),
         (["a.mp4", "--timeline", "a.png", "--out", "a.csv", "--resume"], "cannot be combined with --resume"),
     ],

@@ -11,7 +11,6 @@ from helpers import rows_of
 
 from fer_jax.commands import predict
 from fer_jax.inference.media import live, video
-from fer_jax.inference.output import window
 from fer_jax.inference.predictor import Predictor
 
 
@@ -49,7 +48,7 @@ def stream_url(tmp_path):
 def test_a_stream_that_breaks_gives_a_table_and_a_video(stream_url, out, drawn, run, monkeypatch, capsys):
     monkeypatch.setattr(live, "wait_before", lambda attempt: 0)
     shown = []
-    monkeypatch.setattr(window, "Window", lambda *_: types.SimpleNamespace(show=shown.append))
+    monkeypatch.setattr(predict, "Window", lambda *_: types.SimpleNamespace(show=shown.append))
     assert run(stream_url, "--show", "--out", out, "--annotate", drawn) == 0
     found, source = rows_of(out), stream_url.replace("someone:secret@", "")
     assert {(row["source"], row["status"]) for row in found} == {(source, "face")}

@@ -6,15 +6,15 @@ itself), which is used to find near duplicates, stay in memory.
 
 import collections
 import dataclasses
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from fer_jax.data import fer2013_reference, near_duplicates
+from fer_jax.data.decoding import PictureError
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.data.sources.record import SPLITS, BadRecordError, Record, Source, SourceError
+from fer_jax.data.sources.record import SPLITS, Record, Source, SourceError
 from fer_jax.data.splits import first_appearance, pixel_digest
 
 SAMPLES = 14  # images of each class in the figure
@@ -53,27 +53,28 @@ class Collection:
     sharpness: np.ndarray
     shapes: dict[str, int]
     samples: list[list[np.ndarray]]
-    bad: list[BadRecordError]
+    bad: list[PictureError]
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
-def collect(source: Source, progress: bool = True) -> Collection:
+def collect(source: Source) -> Collection:
     """Reads an entire source; collects bad rows and images instead of raising.
 
     Raises:
       SourceError: no image can be used.
     """
-    bad: list[BadRecordError] = []
+    bad: list[PictureError] = []
     rng = np.random.default_rng(0)
     samples: list[list[np.ndarray]] = [[] for _ in EMOTIONS]
     seen = [0] * len(EMOTIONS)
     rows, small, shapes = [], [], collections.Counter()
-    with tqdm(total=source.total, unit=" images", desc="reading", disable=not progress) as bar:
+    with tqdm(total=source.total, unit=" images", desc="reading", disable=None) as bar:
         for record in source.records(bad.append):
             small.append(near_duplicates.shrink(record.image))
-            shapes[_shape_name(record.image)] += 1
+            height, width, *color = record.image.shape
+            shapes[f"{height} x {width} {'RGB' if color else 'gray'}"] += 1
             rows.append(_row(record))
             _keep_sample(samples[record.label], seen[record.label], record.image, rng)
             seen[record.label] += 1
@@ -109,10 +110,6 @@ def _row(record: Record) -> tuple:
     return record.label, split, record.id, pixel_digest(record.image), mean, std, blank
 
 
-def _shape_name(image: np.ndarray) -> str:
-    return f"{image.shape[0]} x {image.shape[1]} {'gray' if image.ndim == 2 else 'RGB'}"
-
-
 def _keep_sample(kept: list[np.ndarray], seen: int, image: np.ndarray, rng: np.random.Generator) -> None:
     """Keeps each image with the same probability (reservoir sampling)."""
     if seen < SAMPLES:
@@ -121,10 +118,9 @@ def _keep_sample(kept: list[np.ndarray], seen: int, image: np.ndarray, rng: np.r
         kept[place] = image
 
 
-def examine(
-    source: Source, data: Collection, near_threshold: float = 0.9, progress: bool = True
-) -> dict[str, Any]:
+def examine(source: Source, data: Collection, near_threshold: float) -> dict[str, Any]:
     """Returns the content of audit.json; `warnings` lists what needs attention."""
+    blank = [_name(data, i) for i in np.flatnonzero(data.blank).tolist()]
     report = {
         "source": source.path,
         "kind": source.kind,
@@ -137,9 +133,9 @@ def examine(
         "splits": {name: _class_counts(data, s) for s, name in enumerate(data.split_names)},
         "shapes": data.shapes,
         "pixels": _pixel_statistics(data),
-        "blank": _blank(data),
+        "blank": {"count": len(blank), "images": blank},
         "identical": _identical(data),
-        "near": _near(data, near_threshold, progress),
+        "near": _near(data, near_threshold),
     }
     report["official"] = fer2013_reference.compare(report)
     report["warnings"] = _warnings(report)
@@ -169,11 +165,6 @@ def _pixel_statistics(data: Collection) -> dict[str, Any]:
     of_split = {name: of(data.splits == s) for s, name in enumerate(data.split_names)}
     of_class = {name: of(data.labels == k) for k, name in enumerate(EMOTIONS) if (data.labels == k).any()}
     return {"splits": of_split, "classes": of_class}
-
-
-def _blank(data: Collection) -> dict[str, Any]:
-    blank = np.flatnonzero(data.blank)
-    return {"count": len(blank), "images": [_name(data, i) for i in blank.tolist()]}
 
 
 def _name(data: Collection, index: int) -> dict[str, str]:
@@ -215,21 +206,22 @@ def _by_split(data: Collection, has: np.ndarray) -> dict[str, dict[str, int]]:
     }
 
 
-def _near(data: Collection, threshold: float, progress: bool) -> dict[str, Any]:
+def _near(data: Collection, threshold: float) -> dict[str, Any]:
     """Counts near duplicates; identical images count in `images_with_copy` only."""
     has_copy = np.zeros((len(data), len(data.split_names)), bool)
     touched = np.zeros(len(data), bool)
     pairs = agreeing = 0
     across = collections.Counter()
     best: list[tuple[float, int, int]] = []
-    for first, second, values in near_duplicates.near_pairs(data.small, threshold, progress=progress):
+    for first, second, values in near_duplicates.near_pairs(data.small, threshold, progress=True):
         has_copy[first, data.splits[second]] = has_copy[second, data.splits[first]] = True
         other = data.groups[first] != data.groups[second]
         first, second, values = first[other], second[other], values[other]
         touched[first] = touched[second] = True
         pairs += len(first)
         agreeing += int((data.labels[first] == data.labels[second]).sum())
-        across.update(_split_pairs(data, first, second))
+        for one, other in zip(data.splits[first].tolist(), data.splits[second].tolist(), strict=True):
+            across[" + ".join(data.split_names[s] for s in sorted({one, other}))] += 1
         best += zip(values.tolist(), first.tolist(), second.tolist(), strict=True)
         best = sorted(best, reverse=True)[:LISTED]
     return {
@@ -244,12 +236,6 @@ def _near(data: Collection, threshold: float, progress: bool) -> dict[str, Any]:
             for value, a, b in best
         ],
     }
-
-
-def _split_pairs(data: Collection, first: np.ndarray, second: np.ndarray) -> Iterable[str]:
-    pairs = np.sort(np.stack([data.splits[first], data.splits[second]], axis=1), axis=1)
-    for a, b in pairs.tolist():
-        yield data.split_names[a] if a == b else f"{data.split_names[a]} + {data.split_names[b]}"
 
 
 def _warnings(report: dict[str, Any]) -> list[str]:

@@ -23,12 +23,13 @@ from tqdm import tqdm
 from fer_jax.data import ferplus
 from fer_jax.data.dataset.read import FORMAT_VERSION, MANIFEST, TFDS_FOLDER, DatasetError, read_manifest
 from fer_jax.data.dataset.staging import Entry, Staging, content_hash, split_hashes, statistics
+from fer_jax.data.decoding import PictureError
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import ferplus_join
 from fer_jax.data.sources.recognize import open_source
-from fer_jax.data.sources.record import SPLITS, BadRecordError, Source, SourceError
+from fer_jax.data.sources.record import SPLITS, Source, SourceError
 from fer_jax.data.splits import first_appearance, stratified_group_split
-from fer_jax.io_utils import move_into_place
+from fer_jax.io_utils import move_into_place, named_by
 
 
 def build(
@@ -44,7 +45,6 @@ def build(
     test_fraction: float = 0.1,
     seed: int = 0,
     overwrite: bool = False,
-    progress: bool = True,
 ) -> dict[str, Any]:
     """Builds the dataset `out_dir` from `source_path` (see `recognize.open_source`).
 
@@ -63,7 +63,6 @@ def build(
       test_fraction: likewise for the test split.
       seed: seed of the drawn splits, 0 or more.
       overwrite: whether to replace another dataset at `out_dir`; other files there are never changed.
-      progress: whether to show progress.
 
     Returns:
       The manifest, as in manifest.json: name, source_kind, source, notes; annotations, ["ferplus"] where
@@ -75,8 +74,9 @@ def build(
 
     Raises:
       SourceError: the source cannot be used.
-      BadRecordError: for the first bad row or image, unless `skip_bad`.
-      DatasetError: `out_dir` is occupied or cannot be written.
+      PictureError: for the first bad row or image, unless `skip_bad`.
+      DatasetError: `out_dir` is occupied.
+      OSError: it cannot be written; the message names it.
     """
     if not (validation_fraction >= 0 and test_fraction >= 0 and validation_fraction + test_fraction < 1):
         raise DatasetError(
@@ -89,18 +89,18 @@ def build(
     out = Path(out_dir).expanduser().resolve()
     _check_place(out, source)
     if ferplus_csv:
-        source = ferplus_join.join(source, ferplus_csv, ferplus_pixels, progress=progress)
+        source = ferplus_join.join(source, ferplus_csv, ferplus_pixels)
     elif ferplus_pixels:
         raise DatasetError("--ferplus_pixels needs --ferplus, the file of the votes")
     skipped: list[dict[str, str]] = []
 
-    def note_bad(error: BadRecordError) -> None:
+    def note_bad(error: PictureError) -> None:
         skipped.append({"where": error.where, "reason": error.reason})
 
-    with _explaining_os_errors(out), _building_folder(out) as folder:
+    with named_by("--out", out), _building_folder(out) as folder:
         staging = Staging(folder / "staging")
         records = source.records(note_bad if skip_bad else None)
-        for record in tqdm(records, "reading", source.total, unit=" images", disable=not progress):
+        for record in tqdm(records, "reading", source.total, unit=" images", disable=None):
             staging.add(record)
         if not staging.entries:
             raise SourceError(f"{source.path}: no image can be used ({len(skipped)} are bad)")
@@ -110,12 +110,9 @@ def build(
         manifest["drawn_splits"] = {"fractions": drawn, "seed": seed} if drawn else None
         kept = _existing(out, manifest["content_hash"], overwrite)
         if kept is not None:
-            if progress:
-                print(
-                    f"{out} already has this dataset (same images, labels, and splits): nothing was changed"
-                )
+            print(f"{out} already has this dataset (same images, labels, and splits): nothing was changed")
             return kept
-        _write_tfds(folder, staging, split_of, manifest, progress)
+        _write_tfds(folder, staging, split_of, manifest)
         staging.remove()
         files = (path for path in sorted(folder.rglob("*")) if path.is_file())
         manifest["files"] = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
@@ -187,17 +184,6 @@ def _building_folder(out: Path) -> Iterator[Path]:
         if folder.exists() and os.path.samestat(os.stat(folder), os.fstat(lock)):
             shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
-
-
-@contextlib.contextmanager
-def _explaining_os_errors(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DatasetError(
-            f"cannot write {out}: {error.strerror or error}; free some space or give an --out that "
-            "can be written"
-        ) from error
 
 
 def _move_into_place(folder: Path, out: Path) -> None:
@@ -278,9 +264,7 @@ def _describe(
     }
 
 
-def _write_tfds(
-    folder: Path, staging: Staging, splits: list[str], manifest: dict[str, Any], progress: bool
-) -> None:
+def _write_tfds(folder: Path, staging: Staging, splits: list[str], manifest: dict[str, Any]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow_datasets as tfds
 
@@ -288,7 +272,7 @@ def _write_tfds(
 
     tfds.disable_progress_bar()
     channels, votes = manifest["channels"], ferplus.ANNOTATION in manifest["annotations"]
-    bar = tqdm(total=len(splits), unit=" images", desc="writing", disable=not progress)
+    bar = tqdm(total=len(splits), unit=" images", desc="writing", disable=None)
 
     def examples_of(name: str) -> Iterator[dict[str, Any]]:
         for entry, split in zip(staging.entries, splits, strict=True):

@@ -9,9 +9,6 @@ import tensorflow_datasets as tfds
 from fer_jax.data import ferplus
 from fer_jax.data.emotions import EMOTIONS
 
-# An example: PNG, label, ID in the source, and votes, if any.
-Example = dict[str, Any]
-
 
 class FerBuilder(tfds.core.GeneratorBasedBuilder):
     """A builder that writes PNG-encoded faces to ArrayRecord files.
@@ -25,7 +22,7 @@ class FerBuilder(tfds.core.GeneratorBasedBuilder):
     def __init__(
         self,
         *,
-        examples: dict[str, Callable[[], Iterable[Example]]],
+        examples: dict[str, Callable[[], Iterable[dict[str, Any]]]],
         channels: int,
         votes: bool,
         **kwargs: Any,
@@ -56,8 +53,8 @@ class FerBuilder(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,  # keep the source's order; the pipeline shuffles
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, Example]]]:
-        return {split: enumerate(generate()) for split, generate in self._examples.items()}
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        return {split: self._generate_examples(split) for split in self._examples}
 
-    def _generate_examples(self) -> None:
-        raise NotImplementedError("the splits come from `examples`")
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        return enumerate(self._examples[split]())

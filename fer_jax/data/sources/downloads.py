@@ -2,43 +2,23 @@
 
 import importlib
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from fer_jax.data.sources.record import SourceError
 
 
-class _Hub(NamedTuple):
-    """A hub of datasets.
-
-    Attributes:
-      title: its name.
-      package: its library.
-      function: function of the library that takes a dataset's name and returns its folder.
-      arguments: further arguments of the function.
-      extra: extra of fer_jax that installs the library.
-      cache: cache folder of the library, and the variable that sets it.
-    """
-
-    title: str
-    package: str
-    function: str
-    arguments: dict[str, Any]
-    extra: str
-    cache: str
+def _from_kaggle(name: str) -> str:
+    return importlib.import_module("kagglehub").dataset_download(name)
 
 
+def _from_hugging_face(name: str) -> str:
+    return importlib.import_module("huggingface_hub").snapshot_download(name, repo_type="dataset")
+
+
+# What a source begins with: the hub's name, a function that downloads a dataset and returns its folder, the
+# extra of fer_jax with the library for it, and where that keeps downloads, with the variable that moves them.
 HUBS = {
-    "kaggle:": _Hub(
-        "Kaggle", "kagglehub", "dataset_download", {}, "kaggle", "~/.cache/kagglehub ($KAGGLEHUB_CACHE)"
-    ),
-    "hf:": _Hub(
-        "the Hugging Face Hub",
-        "huggingface_hub",
-        "snapshot_download",
-        {"repo_type": "dataset"},
-        "huggingface",
-        "~/.cache/huggingface ($HF_HOME)",
-    ),
+    "kaggle:": ("Kaggle", _from_kaggle, "kaggle", "~/.cache/kagglehub ($KAGGLEHUB_CACHE)"),
+    "hf:": ("the Hugging Face Hub", _from_hugging_face, "huggingface", "~/.cache/huggingface ($HF_HOME)"),
 }
 
 
@@ -52,21 +32,19 @@ def fetch(source: str) -> Path:
       SourceError: the library is not installed, or the download fails; the message says what to do.
     """
     prefix = source[: source.index(":") + 1]
-    hub, name = HUBS[prefix], source.removeprefix(prefix)
+    (title, download, extra, cache), name = HUBS[prefix], source.removeprefix(prefix)
     if len(name.split("/")) < 2:
         raise SourceError(f"{source}: expected {prefix}OWNER/NAME, as in the address of the dataset's page")
     try:
-        library = importlib.import_module(hub.package)
+        return Path(download(name))
     except ImportError as error:
         raise SourceError(
-            f"{source} needs the package {hub.package}: pip install 'fer_jax[{hub.extra}]'; or download the "
+            f"{source} needs the package {error.name}: pip install 'fer_jax[{extra}]'; or download the "
             "dataset manually and give its folder as the source"
         ) from error
-    try:
-        return Path(getattr(library, hub.function)(name, **hub.arguments))
     except Exception as error:  # the libraries raise exceptions of other packages
         raise SourceError(
-            f"{source} cannot be downloaded from {hub.title} ({type(error).__name__}: {error}): check the "
+            f"{source} cannot be downloaded from {title} ({type(error).__name__}: {error}): check the "
             "name, the network connection, and whether the dataset requires a login or consent; or download "
-            f"it manually and give its folder as the source. Downloads are cached in {hub.cache}"
+            f"it manually and give its folder as the source. Downloads are cached in {cache}"
         ) from error

@@ -10,9 +10,10 @@ from tqdm import tqdm
 
 from fer_jax.data import ferplus
 from fer_jax.data.csv_file import CsvError, open_csv
+from fer_jax.data.decoding import PictureError
 from fer_jax.data.near_duplicates import near_pairs, shrink
 from fer_jax.data.sources.recognize import open_source
-from fer_jax.data.sources.record import BadRecordError, Record, Source, SourceError, split_name
+from fer_jax.data.sources.record import Record, Source, SourceError, split_name
 from fer_jax.data.splits import pixel_digest
 
 # At JPEG quality 95 all images of FER2013 have a correlation of at least .994 with their rows; at quality 75,
@@ -51,9 +52,7 @@ class Votes:
         return f"{self.path.name} row {self.rows[index]}"
 
 
-def join(
-    source: Source, votes_csv: str | Path, pixels_csv: str | Path | None = None, *, progress: bool = True
-) -> Source:
+def join(source: Source, votes_csv: str | Path, pixels_csv: str | Path | None = None) -> Source:
     """Returns the source with FER+ votes on its records.
 
     Args:
@@ -65,7 +64,6 @@ def join(
         rows must have the same votes, or those with the image's split and label must. If Kaggle's file
         names state the split, only rows of this split are considered. Images without a row get zeros; the
         notes of the source count them.
-      progress: show a progress bar.
 
     Raises:
       SourceError: a file cannot be used, or the files do not match, here or when the source is read; the
@@ -76,7 +74,7 @@ def join(
         reference = open_source(pixels_csv)
         if reference.kind not in _BY_ROW:
             raise SourceError(f"{pixels_csv} is not the challenge's fer2013.csv")
-        return _by_pixels(source, _by_row(reference, votes), votes, progress)
+        return _by_pixels(source, _by_row(reference, votes), votes)
     if source.kind in _BY_ROW:
         return _by_row(source, votes)
     raise SourceError(
@@ -132,7 +130,7 @@ def _parse(row: list[str], columns: list[int], width: int, where: str) -> tuple[
 def _by_row(source: Source, votes: Votes) -> Source:
     elected = ferplus.labels(votes.counts, "ferplus_argmax8", 8)[0]
 
-    def read() -> Iterator[Record | BadRecordError]:
+    def read() -> Iterator[Record | PictureError]:
         index, judged, agreeing = -1, 0, 0
         for index, item in enumerate(source.read()):
             if index == len(votes.rows):
@@ -180,9 +178,9 @@ def _check_split(record: Record, votes: Votes, index: int) -> None:
 # --- by pixels ---
 
 
-def _by_pixels(source: Source, reference: Source, votes: Votes, progress: bool) -> Source:
-    rows = _read_all(reference, "reading the CSV", progress)
-    images = _read_all(source, "reading the images", progress)
+def _by_pixels(source: Source, reference: Source, votes: Votes) -> Source:
+    rows = _read_all(reference, "reading the CSV")
+    images = _read_all(source, "reading the images")
     by_name = source.kind == "kaggle_folders"
 
     def comparable(image: Record, row: Record) -> bool:
@@ -190,7 +188,7 @@ def _by_pixels(source: Source, reference: Source, votes: Votes, progress: bool) 
 
     found: dict[str, np.ndarray] = {}
     counts: collections.Counter[str] = collections.Counter()
-    for image, how, of_row in _match(images, rows, comparable, progress):
+    for image, how, of_row in _match(images, rows, comparable):
         counts[how] += 1
         if of_row is not None:
             found[image.id] = of_row
@@ -201,7 +199,7 @@ def _by_pixels(source: Source, reference: Source, votes: Votes, progress: bool) 
         )
     nothing = np.zeros(len(ferplus.COLUMNS), np.uint8)
 
-    def read() -> Iterator[Record | BadRecordError]:
+    def read() -> Iterator[Record | PictureError]:
         for item in source.read():
             if isinstance(item, Record):
                 item.votes = found.get(item.id, nothing)
@@ -216,12 +214,12 @@ def _by_pixels(source: Source, reference: Source, votes: Votes, progress: bool) 
     return dataclasses.replace(source, read=read, notes=[*source.notes, note])
 
 
-def _read_all(source: Source, what: str, progress: bool) -> list[Record]:
+def _read_all(source: Source, what: str) -> list[Record]:
     """Returns the good records, with images uint8 [48, 48]; the dataset build reports bad ones."""
     records = source.records(lambda bad: None)
     found = [
         dataclasses.replace(record, image=shrink(record.image))
-        for record in tqdm(records, what, source.total, unit=" images", disable=not progress)
+        for record in tqdm(records, what, source.total, unit=" images", disable=None)
     ]
     if not found:
         raise SourceError(f"{source.path}: no image can be used")
@@ -229,7 +227,7 @@ def _read_all(source: Source, what: str, progress: bool) -> list[Record]:
 
 
 def _match(
-    images: list[Record], rows: list[Record], comparable: Callable[[Record, Record], bool], progress: bool
+    images: list[Record], rows: list[Record], comparable: Callable[[Record, Record], bool]
 ) -> Iterator[tuple[Record, str, np.ndarray | None]]:
     """Yields each image, the kind of match (same, similar, ambiguous, or unknown), and its votes."""
     of_digest: dict[bytes, list[Record]] = collections.defaultdict(list)
@@ -245,7 +243,7 @@ def _match(
     similar: list[list[tuple[Record, float]]] = [[] for _ in rest]
     if rest:
         pixels, others = (np.stack([record.image for record in records]) for records in (rest, rows))
-        for pairs in near_pairs(pixels, SAME_IMAGE, others=others, progress=progress):
+        for pairs in near_pairs(pixels, SAME_IMAGE, others=others, progress=True):
             for i, j, correlation in zip(*(values.tolist() for values in pairs), strict=True):
                 if comparable(rest[i], rows[j]):
                     similar[i].append((rows[j], 1 - correlation))

@@ -18,7 +18,7 @@ from fer_jax.data.decoding import (
 )
 from fer_jax.data.emotions import UnknownEmotionError, canonical
 from fer_jax.data.sources import classes
-from fer_jax.data.sources.record import KNOWN_SPLITS, BadRecordError, Record, Source, SourceError, split_name
+from fer_jax.data.sources.record import KNOWN_SPLITS, Record, Source, SourceError, split_name
 
 DEEPEST = 3  # levels of folders around a dataset that are searched
 
@@ -43,7 +43,7 @@ def open_folders(root: Path, class_map: Mapping[str, str] | None = None, splits:
         or there is no image.
     """
     class_map, notes = class_map or {}, []
-    tops = _subfolders(root)
+    tops = _names(root)
     if not tops:
         raise SourceError(
             f"{root} has no subfolders{' and is empty' if not any(root.iterdir()) else ''}; "
@@ -60,7 +60,7 @@ def open_folders(root: Path, class_map: Mapping[str, str] | None = None, splits:
                 f"is: rename or move it (known splits: {KNOWN_SPLITS})"
             )
         parents += [root / top for top in tops]
-        class_folders = {(top, name): split_name(top) for top in tops for name in _subfolders(root / top)}
+        class_folders = {(top, name): split_name(top) for top in tops for name in _names(root / top)}
     else:
         class_folders = {("", name): None for name in tops}
     labels = _labels(root, {name for _, name in class_folders}, notes, class_map)
@@ -96,9 +96,9 @@ def _find_dataset(root: Path, tops: list[str]) -> Path | None:
     level = [root / top for top in tops]
     for _ in range(DEEPEST):
         for folder in level:
-            if any(map(_is_known, _subfolders(folder))):
+            if any(map(_is_known, _names(folder))):
                 return folder
-        level = [folder / name for folder in level for name in _subfolders(folder)]
+        level = [folder / name for folder in level for name in _names(folder)]
     return None
 
 
@@ -109,11 +109,7 @@ def _is_known(name: str) -> bool:
         return False
 
 
-def _subfolders(folder: Path) -> list[str]:
-    return _names(folder, files=False)
-
-
-def _names(folder: Path, *, files: bool) -> list[str]:
+def _names(folder: Path, *, files: bool = False) -> list[str]:
     """Returns the names of images or subfolders in a folder, without system names."""
     try:
         with os.scandir(folder) as found:
@@ -191,7 +187,7 @@ def _kaggle_split(file: str) -> str | None:
     return split_name(match[1]) if match else None
 
 
-def _read(root: Path, entries: list[_Entry], kind: str) -> Iterator[Record | BadRecordError]:
+def _read(root: Path, entries: list[_Entry], kind: str) -> Iterator[Record | PictureError]:
     for file, label, split in entries:
         where = os.fsencode(root / file).decode("utf-8", "backslashreplace")
         try:
@@ -207,4 +203,4 @@ def _read(root: Path, entries: list[_Entry], kind: str) -> Iterator[Record | Bad
                     raise PictureError(where, reason)
             yield Record(read(root / file), label, split, file, where)
         except PictureError as error:
-            yield BadRecordError(error.where, error.reason)
+            yield error

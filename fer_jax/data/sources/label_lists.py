@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import itertools
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from fer_jax.data.csv_file import CsvFile
 from fer_jax.data.decoding import PictureError, image_endings, is_system_name, read
 from fer_jax.data.sources import classes
-from fer_jax.data.sources.record import BadRecordError, Record, Source, SourceError, split_name
+from fer_jax.data.sources.record import Record, Source, SourceError, split_name
 
 # Paths of the lists in the archives of the datasets.
 PLACES = (
@@ -136,17 +135,16 @@ def open_lists(lists: Sequence[LabelList], where: Path, class_map: Mapping[str, 
             notes.append(f"the images of {one.path.name} are in {root}")
     total = bad + sum(count for name, count in counts.items() if labels[name] is not None)
 
-    def read_all() -> Iterator[Record | BadRecordError]:
+    def read_all() -> Iterator[Record | PictureError]:
         for one, (root, ending) in zip(lists, roots, strict=True):
             for place, fields in one.rows():
                 if not fields.get("label"):
-                    yield BadRecordError(place, "missing fields; expected a path and a label")
+                    yield PictureError(place, "missing fields; expected a path and a label")
                 elif (label := labels[fields["label"]]) is not None:
                     try:
                         yield _read(one, fields, label, root, ending, place)
-                    except (BadRecordError, PictureError) as error:
-                        is_named = isinstance(error, BadRecordError)
-                        yield error if is_named else BadRecordError(place, str(error))
+                    except PictureError as error:
+                        yield error if error.where == place else PictureError(place, str(error))
 
     return Source("label_list", str(where), total, read_all, notes)
 
@@ -183,19 +181,10 @@ def _find_images(one: LabelList) -> tuple[Path, str]:
 
 def _folders(start: Path) -> Iterator[Path]:
     """Yields a folder and its subfolders, breadth first."""
-    level = [start]
-    for _ in range(_DEEPEST + 1):
-        yield from level
-        level = [Path(one.path) for folder in level for one in _subfolders(folder)]
-
-
-def _subfolders(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as found:
-            inside = [one for one in found if not is_system_name(one.name) and one.is_dir()]
-    except OSError:  # an unreadable folder has no images
-        return []
-    return sorted(inside, key=lambda one: one.name)
+    for depth in range(_DEEPEST + 1):
+        for folder in sorted(start.glob("*/" * depth)) if depth else [start]:
+            if not any(map(is_system_name, folder.relative_to(start).parts)):
+                yield folder
 
 
 def _local(path: str) -> str:
@@ -212,14 +201,13 @@ def _read(
     """Returns the image of a row.
 
     Raises:
-      BadRecordError: the row's split or box is bad.
-      PictureError: the image is bad.
+      PictureError: the row's split or box, or the image, is bad.
     """
     name = _local(fields["path"])
     split = split_name(re.split(r"[\W_]", name if one.dataset == "RAF-DB" else one.path.stem)[0])
     if "split" in fields and not (split := split_name(fields["split"])):
         reason = f"the split is {fields['split'][:40]!r}, expected train, validation or test"
-        raise BadRecordError(place, reason)
+        raise PictureError(place, reason)
     image = read(_with_ending(root / name, ending))
     if "left" in fields:
         image = _crop(image, fields, place)
@@ -233,7 +221,7 @@ def _crop(image: np.ndarray, fields: Mapping[str, str], place: str) -> np.ndarra
     try:
         box = {name: round(float(value)) for name, value in sides.items()}
     except (ValueError, OverflowError) as error:
-        raise BadRecordError(place, f"the face box is {sides}, expected pixels") from error
+        raise PictureError(place, f"the face box is {sides}, expected pixels") from error
     left, top = box["left"], box["top"]
     right, bottom = (
         box.get("right", left + box.get("width", 0)),
@@ -243,5 +231,5 @@ def _crop(image: np.ndarray, fields: Mapping[str, str], place: str) -> np.ndarra
     if not found.size or 2 * found.shape[0] * found.shape[1] < (right - left) * (bottom - top):
         size = f"{image.shape[1]} x {image.shape[0]}"
         reason = f"the face box, from {left}, {top} to {right}, {bottom}, is outside the image of {size}"
-        raise BadRecordError(place, f"{reason}; is the image already cropped?")
+        raise PictureError(place, f"{reason}; is the image already cropped?")
     return np.ascontiguousarray(found)

@@ -9,7 +9,7 @@ from typing import Any
 
 from fer_jax.data.decoding import PictureError, decode
 from fer_jax.data.sources import classes
-from fer_jax.data.sources.record import BadRecordError, Record, Source, SourceError, split_name
+from fer_jax.data.sources.record import Record, Source, SourceError, split_name
 
 INSTALL = "pip install 'fer_jax[huggingface]'"
 _IMAGES = ("image", "img", "picture", "face")
@@ -125,23 +125,23 @@ def open_parquet(paths: Sequence[Path], where: Path, class_map: Mapping[str, str
     notes = classes.notes(class_map, {classes.key(name): count for name, count in known.items()})
     total = counts[None] + sum(count for name, count in known.items() if labels[name] is not None)
 
-    def read_all() -> Iterator[Record | BadRecordError]:
+    def read_all() -> Iterator[Record | PictureError]:
         for file in files:
             name = file.path.name
             try:
                 for number, (label, image) in enumerate(file.rows()):
                     place = f"{name} row {number}"
                     if label is None:
-                        yield BadRecordError(place, "no label; does this split have labels?")
+                        yield PictureError(place, "no label; does this split have labels?")
                     elif not isinstance(image, bytes):
                         reason = f"the image is a {type(image).__name__}, expected the bytes of an image file"
-                        yield BadRecordError(place, reason)
+                        yield PictureError(place, reason)
                     elif (emotion := labels[label]) is not None:
                         try:
                             pixels = decode(image, place)
                             yield Record(pixels, emotion, file.split, f"{file.path.stem}/{number:06d}", place)
                         except PictureError as error:
-                            yield BadRecordError(error.where, error.reason)
+                            yield error
             except (pyarrow.ArrowException, OSError) as error:
                 raise _explained(file.path, error) from error
 

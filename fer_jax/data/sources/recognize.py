@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from fer_jax.data.csv_file import CsvFile, open_csv
+from fer_jax.data.decoding import PictureError
 from fer_jax.data.emotions import EMOTIONS, UnknownEmotionError, emotion_id
 from fer_jax.data.sources import downloads, folders, label_lists, parquet, synthetic
-from fer_jax.data.sources.record import BadRecordError, Record, Source, SourceError, split_name
+from fer_jax.data.sources.record import Record, Source, SourceError, split_name
 
 CSV_NAMES = ("fer2013.csv", "icml_face_data.csv")
 TEXT_ENDINGS, PARQUET = (".csv", ".tsv", ".txt", ".lst"), ".parquet"
@@ -115,7 +116,7 @@ def _open_csv(table: CsvFile) -> Source:
     return Source(kind, table.path, max(table.line_count - 1, 1), lambda: _read_csv(table), notes)
 
 
-def _read_csv(table: CsvFile) -> Iterator[Record | BadRecordError]:
+def _read_csv(table: CsvFile) -> Iterator[Record | PictureError]:
     """Yields the rows. The header is row 1, as in an editor; IDs count data rows from 0, as FER+."""
     columns = [
         table.header.index(name) if name in table.header else None for name in ("emotion", "pixels", "usage")
@@ -125,17 +126,17 @@ def _read_csv(table: CsvFile) -> Iterator[Record | BadRecordError]:
         where = f"{name} row {number}"
         try:
             if len(row) < len(table.header):
-                raise BadRecordError(where, f"{len(row)} fields, expected {len(table.header)}")
+                raise PictureError(where, f"{len(row)} fields, expected {len(table.header)}")
             fields: Any = (None if c is None else row[c] for c in columns)
             emotion, pixels, usage = fields
             if usage is not None and not split_name(usage):
                 reason = f"Usage is {usage!r}, expected Training, PublicTest or PrivateTest"
-                raise BadRecordError(where, reason)
+                raise PictureError(where, reason)
             label, image = _parse_label(emotion, where), _parse_pixels(pixels, shape, where)
             shape = image.shape
             split, record_id = usage and split_name(usage), f"{(usage or 'row').strip()}/{index:06d}"
             yield Record(image, label, split, record_id, where)
-        except BadRecordError as error:
+        except PictureError as error:
             yield error
 
 
@@ -148,7 +149,7 @@ def _parse_label(text: str, where: str) -> int:
     except UnknownEmotionError as error:
         names = ", ".join(f"{i} {name}" for i, name in enumerate(EMOTIONS))
         reason = f"emotion is {text[:40]!r}, expected a number from 0 to 6 or its name ({names})"
-        raise BadRecordError(where, reason) from error
+        raise PictureError(where, reason) from error
 
 
 def _parse_pixels(text: str, shape: tuple[int, ...] | None, where: str) -> np.ndarray:
@@ -164,18 +165,18 @@ def _parse_pixels(text: str, shape: tuple[int, ...] | None, where: str) -> np.nd
         words = (word for word in text.split(" ") if not (word.isascii() and word.isdigit()) and word)
         number = next(iter(words), odd.decode("utf-8", "replace"))
         reason = f"pixels contain {number[:20]!r}, expected integers from 0 to 255 separated by blanks"
-        raise BadRecordError(where, reason)
+        raise PictureError(where, reason)
     # `np.fromstring` is nine times faster than splitting.
     values = np.fromstring(text, dtype=np.int64, sep=" ") if text.strip() else np.zeros(0, np.int64)
     shape = shape or _square(values.size)
     if shape is None:
         expected = f"a square of at least {SMALLEST_SIDE**2}, such as 2304 (48 x 48), or 3 times as many"
-        raise BadRecordError(where, f"{values.size} pixels, expected {expected}, in color")
+        raise PictureError(where, f"{values.size} pixels, expected {expected}, in color")
     if values.size != math.prod(shape):
         expected = f"{math.prod(shape)} ({' x '.join(map(str, shape))}), as in previous rows"
-        raise BadRecordError(where, f"{values.size} pixels, expected {expected}")
+        raise PictureError(where, f"{values.size} pixels, expected {expected}")
     if values.max() > 255:
-        raise BadRecordError(where, f"a pixel is {values.max()}, expected 0 to 255")
+        raise PictureError(where, f"a pixel is {values.max()}, expected 0 to 255")
     return values.astype(np.uint8).reshape(shape)
 
 

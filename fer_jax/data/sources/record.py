@@ -1,6 +1,6 @@
 """Defines a source of images and its records.
 
-For each row or file, a reader yields a `Record` or a `BadRecordError`, so that a bad image does not end the
+For each row or file, a reader yields a `Record` or a `PictureError`, so that a bad image does not end the
 stream; `Source.records` decides whether to raise it.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from fer_jax.data.csv_file import CsvError
+from fer_jax.data.decoding import PictureError
 
 SPLITS = ("train", "validation", "test")
 
@@ -24,19 +25,6 @@ KNOWN_SPLITS = "; ".join(f"{split}: {', '.join(names)}" for split, names in _SPL
 
 class SourceError(ValueError):
     """A source that cannot be used; the message says why and what to do."""
-
-
-class BadRecordError(ValueError):
-    """A row or image that cannot be used.
-
-    Attributes:
-      where: file and row, or path of the image.
-      reason: what was found and what was expected.
-    """
-
-    def __init__(self, where: str, reason: str):
-        self.where, self.reason = where, reason
-        super().__init__(f"{where}: {reason}")
 
 
 @dataclasses.dataclass
@@ -70,21 +58,21 @@ class Source:
         "parquet", or "synthetic".
       path: path or name, as given by the user.
       total: expected number of records, including bad ones, for a progress bar.
-      read: yields a `Record` or a `BadRecordError` for each row or image.
+      read: yields a `Record` or a `PictureError` for each row or image.
       notes: notes for the user about how the source was interpreted.
     """
 
     kind: str
     path: str
     total: int
-    read: Callable[[], Iterator[Record | BadRecordError]]
+    read: Callable[[], Iterator[Record | PictureError]]
     notes: list[str] = dataclasses.field(default_factory=list)
 
-    def records(self, on_bad: Callable[[BadRecordError], None] | None = None) -> Iterator[Record]:
+    def records(self, on_bad: Callable[[PictureError], None] | None = None) -> Iterator[Record]:
         """Yields the records; passes bad ones to `on_bad`, or raises the first one.
 
         Raises:
-          BadRecordError: for the first bad row or image, if `on_bad` is None.
+          PictureError: for the first bad row or image, if `on_bad` is None.
           SourceError: the source can no longer be read.
         """
         try:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fer_jax import batch_inference, runtime
+from fer_jax import batch_inference
 from fer_jax.data import augment, preprocessing, transforms
 from fer_jax.models.ops.portable import portable
 from fer_jax.pretrained.loaded_model import LoadedModel
@@ -126,7 +126,7 @@ class Program:
     @functools.cached_property
     def _forward(self) -> Callable[[np.ndarray, np.ndarray], jax.Array]:
         forward = preprocessing.make_forward(self.model, **self.trained.normalization)
-        compiled = batch_inference.compile_forward(forward, runtime.compiler_options(), jax.devices()[:1])
+        compiled = batch_inference.compile_forward(forward, jax.devices()[:1])
         return functools.partial(compiled, jax.device_put(self.trained.variables))
 
     def run(self, faces: np.ndarray) -> np.ndarray:

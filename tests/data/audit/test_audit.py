@@ -22,8 +22,8 @@ def audit_of(images, labels, splits, *, kind="class_folders", path="mine", thres
             yield Record(image, int(label), split, f"{i:06d}", f"image {i}")
 
     source = Source(kind, path, len(labels), read)
-    data = audit.collect(source, progress=False)
-    return data, audit.examine(source, data, threshold, progress=False)
+    data = audit.collect(source)
+    return data, audit.examine(source, data, threshold)
 
 
 def test_identical_groups_by_hand(faces):

@@ -39,5 +39,5 @@ def built(faces, tmp_path_factory) -> Built:
         for image, label, split in zip(images, labels, splits, strict=True)
     ]
     (folder / "fer2013.csv").write_text("\n".join(["emotion,pixels,Usage", *rows, ""]))
-    manifest = build(folder / "fer2013.csv", folder / "data", progress=False)
+    manifest = build(folder / "fer2013.csv", folder / "data")
     return Built(folder / "fer2013.csv", folder / "data", manifest, images, labels, splits)

@@ -85,8 +85,8 @@ def test_damage_is_found_and_a_rerun_tells_how_to_repair(built, tmp_path, damage
     with pytest.raises(DatasetError, match=message):
         read.load(out, "train")
     with pytest.raises(DatasetError, match="with --overwrite"):
-        build(built.source, out, progress=False)
-    build(built.source, out, overwrite=True, progress=False)
+        build(built.source, out)
+    build(built.source, out, overwrite=True)
     assert len(read.load(out, "train")) == 30
 
 
@@ -115,7 +115,7 @@ def test_missing_datasets_and_splits(built, faces, write_csv, tmp_path):
         read.load(tmp_path / "nowhere", "train")
     command = f"fer-jax prepare --source PATH/TO/fer2013.csv --out {tmp_path}/nowhere"
     assert command in str(caught.value)
-    build(write_csv(faces(2), [0, 1], ["Training", "PublicTest"]), tmp_path / "data", progress=False)
+    build(write_csv(faces(2), [0, 1], ["Training", "PublicTest"]), tmp_path / "data")
     with pytest.raises(DatasetError, match="no test split; it has: train, validation"):
         read.load(tmp_path / "data", "test")
 

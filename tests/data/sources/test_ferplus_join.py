@@ -47,7 +47,7 @@ def write_votes(tmp_path):
 
 def joined(source, votes, pixels=None, on_bad=None):
     """{id: votes}, and the notes."""
-    source = ferplus_join.join(open_source(source), votes, pixels, progress=False)
+    source = ferplus_join.join(open_source(source), votes, pixels)
     return {record.id: record.votes for record in source.records(on_bad)}, source.notes
 
 
@@ -223,7 +223,7 @@ def test_votes_are_in_the_dataset_and_part_of_its_hashes(faces, write_csv, write
     source = write_csv(images, LABELS, USAGES)
 
     def built(name, **options):
-        return build(source, tmp_path / name, progress=False, **options)
+        return build(source, tmp_path / name, **options)
 
     plain = built("plain")
     # As before there were votes, so that what is on disk keeps its name.
@@ -294,9 +294,7 @@ def test_real_images_by_pixels(shared_dir, write_csv, write_votes, write_images,
     labels, usages = [int(row["emotion"]) for row in rows], [row["Usage"] for row in rows]
     pixels = write_csv(images, labels, usages)
     files = {f"happy/{i:04d}.jpg": image for i, image in enumerate(images)}
-    source = ferplus_join.join(
-        open_source(write_images(files)), write_votes(usages, votes), pixels, progress=False
-    )
+    source = ferplus_join.join(open_source(write_images(files)), write_votes(usages, votes), pixels)
     found = np.stack([record.votes for record in source.records()])
     missing = ~found.any(axis=1)
     np.testing.assert_array_equal(found[~missing], votes[~missing])

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_jax.data.decoding import is_system_name
+from fer_jax.data.decoding import PictureError, is_system_name
 from fer_jax.data.sources import classes
 from fer_jax.data.sources.recognize import open_source
-from fer_jax.data.sources.record import BadRecordError, SourceError
+from fer_jax.data.sources.record import SourceError
 
 NUMBERED = [f"{i}/a.png" for i in range(7)]
 FROM_ONE = [f"{i + 1}/a.png" for i in range(7)]
@@ -79,7 +79,7 @@ def test_names_that_contradict_folders_win_with_a_note_unless_folders_are_chosen
 
 def test_kaggle_image_without_prefix_in_test_has_no_known_split(write_images):
     root = write_images(["train/sad/Training_1.png", "test/sad/2.png"])
-    with pytest.raises(BadRecordError, match=r"test/sad/2\.png: its name lacks the prefix Training_"):
+    with pytest.raises(PictureError, match=r"test/sad/2\.png: its name lacks the prefix Training_"):
         list(open_source(root).records())
 
 
@@ -271,5 +271,5 @@ def test_bad_images_are_named_and_can_be_skipped(write_images):
             "cannot be decoded: it is not an image that can be read; expected a whole image file",
         ),
     ]
-    with pytest.raises(BadRecordError, match="sch"):
+    with pytest.raises(PictureError, match="sch"):
         list(open_source(root).records())

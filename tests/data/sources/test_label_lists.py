@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from fer_jax.data.decoding import PictureError
 from fer_jax.data.sources import classes
 from fer_jax.data.sources.recognize import open_source
-from fer_jax.data.sources.record import BadRecordError, SourceError
+from fer_jax.data.sources.record import SourceError
 
 # In the order of RAF-DB: surprise, fear, disgust, happy, sad, angry, neutral.
 RAF_DB = [5, 2, 1, 3, 4, 0, 6]
@@ -143,7 +144,7 @@ def test_a_bad_row_is_named_and_can_be_skipped(write, name, row, reason):
     bad = []
     assert [record.label for record in source.records(bad.append)] == [3, 3]
     assert [error.where for error in bad] == [f"{name} row 3"] and source.total == 3
-    with pytest.raises(BadRecordError, match=f"{name} row 3: .*{reason}"):
+    with pytest.raises(PictureError, match=f"{name} row 3: .*{reason}"):
         list(source.records())
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from helpers import encode, needed
 
+from fer_jax.data.decoding import PictureError
 from fer_jax.data.sources import classes
 from fer_jax.data.sources.recognize import open_source
-from fer_jax.data.sources.record import BadRecordError, SourceError
+from fer_jax.data.sources.record import SourceError
 
 NAMES = ["sad", "Happiness", "anger"]
 SPLITS = {
@@ -84,7 +85,7 @@ def test_bad_rows_are_named_and_can_be_skipped(write, faces):
     reasons = ["no label", "a NoneType, expected the bytes", "cannot be decoded", "a NoneType", "no label"]
     assert all(reason in error.reason for reason, error in zip(reasons, bad, strict=True))
     assert source.total == 7
-    with pytest.raises(BadRecordError, match="train.parquet row 1: no label"):
+    with pytest.raises(PictureError, match="train.parquet row 1: no label"):
         list(source.records())
 
 

@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fer_jax.data.csv_file import DELIMITERS
+from fer_jax.data.decoding import PictureError
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources.recognize import open_source
-from fer_jax.data.sources.record import BadRecordError, SourceError
+from fer_jax.data.sources.record import SourceError
 
 USAGES = ["Training", "Training", "PublicTest", "PrivateTest"]
 LABELS = [3, 6, 0, 1]
@@ -113,13 +114,13 @@ def test_each_bad_row_is_named_with_its_reason_and_can_be_skipped(tmp_path):
     for number, (error, reason) in enumerate(zip(found, BAD_ROWS.values(), strict=True)):
         assert error.where == f"fer2013.csv row {2 * number + 3}"
         assert reason in error.reason
-    with pytest.raises(BadRecordError, match="fer2013.csv row 3: emotion is '9'"):
+    with pytest.raises(PictureError, match="fer2013.csv row 3: emotion is '9'"):
         list(open_source(tmp_path).records())
 
 
 def test_a_first_row_of_no_square(tmp_path):
     (tmp_path / "fer2013.csv").write_text(f"emotion,pixels\n3,{GOOD} 7\n")
-    with pytest.raises(BadRecordError, match="2305 pixels, expected a square of at least 64, such as 2304"):
+    with pytest.raises(PictureError, match="2305 pixels, expected a square of at least 64, such as 2304"):
         list(open_source(tmp_path).records())
 
 
