@@ -50,7 +50,7 @@ def test_without_a_network_the_message_says_where_the_cache_is_and_what_else_to_
         open_source(f"{hub}:someone/faces")
     text = str(error.value)
     assert text.startswith(f"{hub}:someone/faces cannot be downloaded from ")
-    assert "(ConnectionError: no route to host)" in text and f"are in ~/.cache/{cache} ($" in text
+    assert "(ConnectionError: no route to host)" in text and f"cached in ~/.cache/{cache} ($" in text
     assert "give its folder as the source" in text
 
 

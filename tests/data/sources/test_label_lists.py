@@ -119,7 +119,7 @@ def test_a_map_goes_before_a_datasets_numbering(write):
     root = write([f"train_{i}.png" for i in range(1, 8)], "list_patition_label.txt", rows)
     source = open_source(root, classes.parse(["1=sad", "2=drop"]))
     assert [record.label for record in source.records()] == [4, *RAF_DB[2:]]
-    assert source.notes[2].endswith("taken as RAF-DB's: 3 disgust, 4 happy, 5 sad, 6 angry, 7 neutral")
+    assert source.notes[2].endswith("those of RAF-DB: 3 disgust, 4 happy, 5 sad, 6 angry, 7 neutral")
 
 
 @pytest.mark.parametrize(
