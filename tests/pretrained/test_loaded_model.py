@@ -74,8 +74,9 @@ def test_fewer_classes_are_renormalised(eight, tiny_ferplus):
     assert all(abs(a - b).max() > 1e-4 for a, b in zip(maps[~same], eight_maps[~same], strict=True))
 
 
-@pytest.mark.parametrize(("rule", "names"), [(None, class_names(8)), ("given", EMOTIONS)])
-@pytest.mark.parametrize("name", ["robustness", "saliency"])
+@pytest.mark.parametrize(
+    ("name", "rule", "names"), [("robustness", None, class_names(8)), ("saliency", "given", EMOTIONS)]
+)
 def test_the_scripts_judge_by_either(name, rule, names, eight, tiny_ferplus, tmp_path):
     arguments = [f"--checkpoint={eight}", f"--data={tiny_ferplus}", "--split=test", f"--out={tmp_path}"]
     ledger = eight.with_name("test_evaluations.jsonl")

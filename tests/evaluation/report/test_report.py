@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 from cleanlab.filter import find_label_issues
-from helpers import report_metadata
+from helpers import report_metadata, rows_of
 from markdown_it import MarkdownIt
 from PIL import Image
 from sklearn import metrics
@@ -41,8 +41,7 @@ def whole(tmp_path_factory):
     """A report on 400 images: where it is, its content, and the predictions as its file has them."""
     out = tmp_path_factory.mktemp("report")
     result, _ = write(out, *predictions())
-    with open(out / "predictions.csv", newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = rows_of(out / "predictions.csv")
     labels, predicted = (np.array([int(row[key]) for row in rows]) for key in ("label", "prediction"))
     return out, result, labels, predicted, np.array([[float(row[name]) for name in EMOTIONS] for row in rows])
 
@@ -265,9 +264,8 @@ def test_duplicates_that_disagree_are_listed_and_shown(tmp_path):
     probs[[2, 12, 3, 13]] = np.full(7, 0.05) + 0.65 * np.eye(7)[[3, 3, 5, 5]]
     result, page = write(tmp_path, probs, labels, images)
     assert result["twins"] == {"pairs": 3, "predictions_differ": 1, "labels_differ": 1}
-    with open(tmp_path / "twins.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {(r["id_1"], r["id_2"]) for r in rows} == {("image 1", "image 11"), ("image 2", "image 12")}
+    pairs = {(row["id_1"], row["id_2"]) for row in rows_of(tmp_path / "twins.csv")}
+    assert pairs == {("image 1", "image 11"), ("image 2", "image 12")}
     assert (tmp_path / "twins.png").exists() and "twins.png" in page
     probs[11] = probs[1]
     write(tmp_path, probs, labels, images)
@@ -312,8 +310,7 @@ def test_suspected_labels_are_confident_learnings(tmp_path):
     found = find_label_issues(labels, probs, return_indices_ranked_by="self_confidence", n_jobs=1)
     assert set(wrong) <= set(found)
     assert result["suspects"] == {name: int((labels[found] == i).sum()) for i, name in enumerate(EMOTIONS)}
-    with open(tmp_path / "suspects.csv") as file:
-        assert {row["id"] for row in csv.DictReader(file)} == {f"image {i}" for i in found}
+    assert {row["id"] for row in rows_of(tmp_path / "suspects.csv")} == {f"image {i}" for i in found}
     share = f"{100 * result['suspects']['happy'] / (labels == 3).sum():.1f} %"
     assert f"| happy | {result['suspects']['happy']} | {(labels == 3).sum()} | {share} |" in page
     result, page = write(tmp_path, probs, labels, images, split="train")
