@@ -4,12 +4,10 @@ import os
 
 import numpy as np
 import pytest
-from helpers import ROOT, needed
+from helpers import needed, program
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 keras = needed("keras", "test")
-
-import importlib.util  # noqa: E402
 
 from fer_jax.data.dataset import read  # noqa: E402
 from fer_jax.data.emotions import EMOTIONS  # noqa: E402
@@ -20,10 +18,7 @@ ALPHABETICAL = [*sorted(EMOTIONS), "contempt"]
 
 @pytest.fixture(scope="module")
 def judge():
-    spec = importlib.util.spec_from_file_location("judge_keras", ROOT / "examples" / "judge_keras.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program("examples/judge_keras.py")
 
 
 @pytest.fixture(scope="module")
