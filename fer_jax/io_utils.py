@@ -1,9 +1,11 @@
 """Atomic writes, and errors about files that cannot be written."""
 
 import contextlib
+import json
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 STATE_VARIABLE = "FER_JAX_STATE"
 
@@ -51,6 +53,30 @@ def write_atomically(path: pathlib.Path, content: bytes) -> None:
     """
     partial(path).write_bytes(content)
     move_into_place(partial(path), path)
+
+
+def write_json(
+    path: pathlib.Path, value: Any, *, indent: int = 2, sort_keys: bool = True, **how: Any
+) -> None:
+    """Writes a value as JSON (`json.dumps`), as `write_atomically`."""
+    text = json.dumps(value, indent=indent, sort_keys=sort_keys, **how)
+    write_atomically(path, f"{text}\n".encode())
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Reads an object that `write_json` wrote.
+
+    Raises:
+      OSError: the file cannot be read.
+      ValueError: it is damaged; the message names it.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise ValueError(f"{path} is damaged ({error})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged (expected a JSON object)")
+    return found
 
 
 def move_into_place(source: pathlib.Path, target: pathlib.Path) -> None:

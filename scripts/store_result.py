@@ -46,7 +46,7 @@ def store(args: argparse.Namespace) -> int:
     if folder.parent != args.results:
         raise ValueError(f"--name {args.name}: expected a folder's name, without a slash")
     seconds = None if args.minutes is None else 60 * args.minutes
-    run = result_store.StoredRun(args.command, args.commit, args.hardware, seconds)
+    run = dict(command=args.command, commit=args.commit, hardware=args.hardware, seconds=seconds)
     if (args.source / "results.json").is_file():
         if args.robustness:
             raise ValueError("--robustness goes with a run or a report, not with an ablation")

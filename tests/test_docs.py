@@ -12,7 +12,7 @@ from PIL import Image
 
 from fer_jax import cli
 from fer_jax.inference.media.inputs import SAMPLE
-from fer_jax.inference.structures import Prediction
+from fer_jax.inference.predictor import Prediction
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 

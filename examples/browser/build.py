@@ -41,12 +41,12 @@ def build(args: argparse.Namespace) -> int:
       FileNotFoundError: if the runtime has not been installed.
       OSError, ValueError: as the export raises them.
     """
+    from fer_jax.inference import drawing
     from fer_jax.inference.detection import assets
     from fer_jax.inference.detection.detectors import MIN_ROLL, YuNet
     from fer_jax.inference.export import check, export
     from fer_jax.inference.export.program import Program
     from fer_jax.inference.media.inputs import SAMPLE
-    from fer_jax.inference.output import drawing
     from fer_jax.inference.predictor import UNSURE_BELOW
     from fer_jax.io_utils import write_atomically
 

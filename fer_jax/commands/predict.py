@@ -35,10 +35,10 @@ from typing import Any
 from tqdm import tqdm
 
 from fer_jax.commands import common
+from fer_jax.inference import drawing
 from fer_jax.inference.media import VideoError, inputs, stream
 from fer_jax.inference.media.inputs import Input, InputError
 from fer_jax.inference.media.tracking import Tracker
-from fer_jax.inference.output import drawing
 from fer_jax.inference.output.annotations import Annotations
 from fer_jax.inference.output.table import Table, TableError, rows
 from fer_jax.inference.output.timeline import Timeline
@@ -141,7 +141,7 @@ def predict(args: argparse.Namespace) -> int:
             from fer_jax.inference.media import live  # slow to import, and not needed for files
 
             interrupts = live.interrupt_sets(stop)
-        with contextlib.closing(predictor.detector), annotations or nothing, interrupts:
+        with annotations or nothing, interrupts:
             shown = (annotations, timeline, window)
             counts = _process(predictor, found, args.every, position, table, *shown, stop)
         if table:

@@ -24,8 +24,8 @@ def explain(args: argparse.Namespace) -> int:
 
     trained, labelled, metadata, out = common.open_evaluation(args)
     faces = labelled.faces
-    explainer = heatmaps.Explainer(trained.model, trained.normalization, num_classes=len(labelled.names))
-    probs, maps = explainer(trained.variables, faces.images, args.batch_size)
+    explainer = heatmaps.Explainer(trained, len(labelled.names))
+    probs, maps = explainer(faces.images, args.batch_size)
     leakage_policy.record_test(metadata, classification.accuracy(probs, faces.labels), "saliency")
     saliency_report.write_report(out, probs, maps, faces, metadata)
     print(f"Grad-CAM of {len(faces):,} faces of {args.split}: {out / 'saliency.md'}")

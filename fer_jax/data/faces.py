@@ -1,7 +1,7 @@
 """Defines a split in memory."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,22 @@ class Faces:
         ids: list[Any] = [self.ids[i] for i in indices.tolist()]
         votes = None if self.votes is None else self.votes[indices]
         return Faces(images, self.labels[indices], self.targets[indices], ids, votes)
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyImages:
+    """Images uint8 [N, H, W, C] that are made when they are accessed.
+
+    Attributes:
+      shape: (N, H, W, C).
+      make: returns the images at places int [B].
+    """
+
+    shape: tuple[int, ...]
+    make: Callable[[np.ndarray], np.ndarray]
+
+    def __getitem__(self, index: np.ndarray) -> np.ndarray:
+        return self.make(index)
 
 
 def one_hot(labels: np.ndarray) -> np.ndarray:

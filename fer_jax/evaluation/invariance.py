@@ -10,6 +10,7 @@ import numpy as np
 
 from fer_jax import batch_inference
 from fer_jax.data import augment
+from fer_jax.data.faces import LazyImages
 
 # Rounding of float32 in probabilities: other batch sizes and devices may sum in another order.
 TOLERANCE = 1e-5
@@ -89,7 +90,8 @@ def check_predictions(
             compared = f"{size} at a time and {min(count, _REFERENCE_SIZE)}"
             yield compare("batch size", compared, reference, run(batch_size=size))
     order = np.random.default_rng(0).permutation(count)
-    yield compare("order", "shuffled and in order", reference[order], run(_Reordered(images, order)))
+    shuffled = LazyImages(images.shape, lambda index: images[order[index]])
+    yield compare("order", "shuffled and in order", reference[order], run(shuffled))
     for number in range(2, len(devices) + 1):
         yield compare("devices", f"{number} and 1", reference, run(number=number))
 
@@ -122,13 +124,3 @@ def compare(name: str, compared: str, reference: np.ndarray, probs: np.ndarray) 
     margin = reference[rows, theirs] - reference[rows, ours]
     changed = int(((ours != theirs) & (margin > 2 * TOLERANCE)).sum())
     return Check(name, compared, float(abs(probs - reference).max()), changed)
-
-
-class _Reordered:
-    """Images in another order, read on demand."""
-
-    def __init__(self, images: Any, order: np.ndarray):
-        self.shape, self._images, self._order = images.shape, images, order
-
-    def __getitem__(self, index: np.ndarray) -> np.ndarray:
-        return self._images[self._order[index]]

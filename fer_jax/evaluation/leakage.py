@@ -15,15 +15,12 @@ KINDS = ("none", "near", "identical")
 _BLOCK = 8192  # other images per block; bounds the memory
 
 
-def find_duplicates(
-    images: np.ndarray, others: np.ndarray, *, threshold: float = NEAR, progress: bool = True
-) -> np.ndarray:
+def find_duplicates(images: np.ndarray, others: np.ndarray, *, progress: bool = True) -> np.ndarray:
     """Returns the kind of the closest match of each image among others, int8 [N], indices into `KINDS`.
 
     Args:
       images: uint8 [N, H, W, C], or an object with `shape` and NumPy-style indexing.
       others: uint8 [L, H, W, C], likewise.
-      threshold: minimum correlation of near duplicates.
       progress: whether to show a progress bar.
     """
     known = {splits.pixel_digest(image) for block in splits.blocks(others) for image in block}
@@ -33,9 +30,14 @@ def find_duplicates(
     starts = range(0, others.shape[0], _BLOCK)
     for start in tqdm(starts, "searching for duplicates", unit="block", disable=not progress):
         block = others[np.arange(start, min(start + _BLOCK, others.shape[0]))]
-        for first, _, _ in near_duplicates.near_pairs(small, threshold, others=_shrunk(block)):
+        for first, _, _ in near_duplicates.near_pairs(small, NEAR, others=_shrunk(block)):
             kinds[first] = np.maximum(kinds[first], 1)
     return kinds
+
+
+def leak_free(copies: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns by name which images have no identical copy, or none at all: bool [N] of kinds int8 [N]."""
+    return {"without_identical": copies < 2, "without_near": copies < 1}
 
 
 def find_duplicate_pairs(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

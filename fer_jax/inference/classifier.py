@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 # JAX compiles each batch size on first use, which takes seconds.
 SIZES = (1, 8, 64, 256)
-_EXPLAIN_BATCH = 8
 
 
 class Classifier:
@@ -88,13 +87,13 @@ class Classifier:
         Returns:
           float32 [N, h, w], 0 or more.
         """
-        return self._explainer(self.trained.variables, faces, _EXPLAIN_BATCH, progress=False)[1]
+        return self._explainer(faces, batch_size=8, progress=False)[1]
 
     @functools.cached_property
     def _explainer(self) -> "heatmaps.Explainer":
         from fer_jax.evaluation.saliency import heatmaps
 
-        return heatmaps.Explainer(self.trained.model, self.trained.normalization)
+        return heatmaps.Explainer(self.trained)
 
 
 def _open(trained: LoadedModel, sizes: Sequence[int], engine: str) -> "OnnxEngine | JaxEngine":

@@ -27,9 +27,7 @@ def checkpoint(source: os.PathLike | str) -> dict[str, str | None]:
 def weights_licence(source: os.PathLike | str, began_with: dict[str, Any] | None) -> str:
     """Returns the license of weights, which is known for bundled weights.
 
-    Args:
-      source: path of the weights.
-      began_with: 'pretrained' in their metadata.
+    `began_with` is 'pretrained' in their metadata.
     """
     own = [digest(path) for path in pathlib.Path(pretrained.__file__).parent.glob("*.safetensors")]
     text = CODE_LICENCE if checkpoint(source)["sha256"] in own else "chosen by the authors of the weights"

@@ -7,15 +7,64 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from fer_jax.data import decoding
+from fer_jax.inference import drawing
 from fer_jax.inference.classifier import SIZES, Classifier
 from fer_jax.inference.detection import cropping, detectors
-from fer_jax.inference.structures import DetectedFrame, Detection, Face, Prediction
+from fer_jax.inference.structures import DetectedFrame, Detection, Face
 from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.pretrained.registry import DEFAULT, find_weights
 
 UNSURE_BELOW = 0.5
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prediction:
+    """The faces of an image.
+
+    Attributes:
+      source: path of the image; None for an image from memory.
+      width: width of the upright image in pixels.
+      height: height of the upright image in pixels.
+      faces: faces, largest first; empty if none was detected.
+    """
+
+    source: str | None
+    width: int
+    height: int
+    faces: tuple[Face, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the prediction as JSON types."""
+        return {
+            "source": self.source,
+            "width": self.width,
+            "height": self.height,
+            "faces": [face.to_dict() for face in self.faces],
+        }
+
+    def draw(self, image: decoding.Picture | None = None) -> Image.Image:
+        """Returns the upright RGB image with a box and a label for each face.
+
+        Args:
+          image: the image given to the predictor; None reads it from `source`.
+
+        Raises:
+          PictureError: the image cannot be read.
+          ValueError: there is no image, or its size differs from the prediction.
+        """
+        picture = self.source if image is None else image
+        if picture is None:
+            raise ValueError("the image was predicted from memory: pass it to draw(image)")
+        pixels = decoding.read(picture, "the image")
+        if pixels.shape[1::-1] != (self.width, self.height):
+            got = " x ".join(map(str, pixels.shape[1::-1]))
+            raise ValueError(
+                f"the image has {got} pixels, but the predicted one has {self.width} x {self.height}"
+            )
+        return Image.fromarray(drawing.draw(pixels, self.faces))
 
 
 class Predictor:

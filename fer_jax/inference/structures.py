@@ -1,12 +1,9 @@
-"""Data structures of inference: boxes, detections, frames, faces, and predictions."""
+"""Data structures of inference: boxes, detections, frames, faces, and tracks."""
 
 import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
-
-from fer_jax.data import decoding
 
 
 class Box(NamedTuple):
@@ -151,50 +148,22 @@ class Face:
         }
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Prediction:
-    """The faces of an image.
+@dataclasses.dataclass
+class Track:
+    """A face over time.
 
     Attributes:
-      source: path of the image; None for an image from memory.
-      width: width of the upright image in pixels.
-      height: height of the upright image in pixels.
-      faces: faces, largest first; empty if none was detected.
+      number: track ID, from 1.
+      box: where the face was last seen.
+      seconds: when it was last seen.
+      probabilities: float64 [K], exponential moving average over time.
     """
 
-    source: str | None
-    width: int
-    height: int
-    faces: tuple[Face, ...]
+    number: int
+    box: Box
+    seconds: float
+    probabilities: np.ndarray
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the prediction as JSON types."""
-        return {
-            "source": self.source,
-            "width": self.width,
-            "height": self.height,
-            "faces": [face.to_dict() for face in self.faces],
-        }
-
-    def draw(self, image: decoding.Picture | None = None) -> Image.Image:
-        """Returns the upright RGB image with a box and a label for each face.
-
-        Args:
-          image: the image given to the predictor; None reads it from `source`.
-
-        Raises:
-          PictureError: the image cannot be read.
-          ValueError: there is no image, or its size differs from the prediction.
-        """
-        from fer_jax.inference.output import drawing
-
-        picture = self.source if image is None else image
-        if picture is None:
-            raise ValueError("the image was predicted from memory: pass it to draw(image)")
-        pixels = decoding.read(picture, "the image")
-        if pixels.shape[1::-1] != (self.width, self.height):
-            got = " x ".join(map(str, pixels.shape[1::-1]))
-            raise ValueError(
-                f"the image has {got} pixels, but the predicted one has {self.width} x {self.height}"
-            )
-        return Image.fromarray(drawing.draw(pixels, self.faces))
+    def smooth(self, face: Face) -> Face:
+        """Returns the face with the track's smoothed probabilities."""
+        return dataclasses.replace(face, probabilities=self.probabilities)

@@ -16,6 +16,8 @@ FORMATS = (".pth", ".pt", ".safetensors", ".weights.h5", ".h5")
 _EXPANSION = 10  # maximum ratio for compressed weights; trained weights hardly compress
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
 
+_DAMAGE = SafetensorError, OSError, LookupError, RuntimeError, TypeError, ValueError, AttributeError
+
 
 class UnreadableWeightsError(ValueError):
     """A weights file that cannot be read; the message says why."""
@@ -51,15 +53,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
             return _Keras(path).read()
     except UnreadableWeightsError:
         raise
-    except (
-        SafetensorError,
-        OSError,
-        LookupError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        AttributeError,
-    ) as error:
+    except _DAMAGE as error:
         raise UnreadableWeightsError(
             f"{path} is damaged, or has another format than its name says: {error}"
         ) from error

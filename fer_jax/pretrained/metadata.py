@@ -3,11 +3,9 @@
 Does not import JAX.
 """
 
-import dataclasses
-import enum
 import reprlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from fer_jax.data.augment import FILLS, INTERPOLATIONS
 from fer_jax.data.emotions import EMOTIONS, class_names
@@ -20,32 +18,18 @@ _PREPROCESSING = ("image_size", "channels", "mean", "std", "fill", "interpolatio
 _TINY, _LARGE = 1e-6, 1e6  # limits of scales in float32
 
 
-@dataclasses.dataclass(frozen=True)
-class _Kind:
-    """The type of a field.
-
-    Attributes:
-      expected: description of valid values.
-      accepts: returns whether a value that is not null is valid.
-      parts: fields of each object in it.
-    """
+class _Kind(NamedTuple):
+    """What a field may hold, in words and as a check of values; and the fields of each object in it."""
 
     expected: str
     accepts: Callable[[Any], bool]
     parts: "tuple[_Field, ...]" = ()
 
 
-class _Need(enum.Enum):
-    """Whether a field is required, and may be null."""
-
-    ALWAYS = enum.auto()
-    WITHIN = enum.auto()  # required if the enclosing object exists
-    OPTIONAL = enum.auto()  # may be absent, but not null
-    NULLABLE = enum.auto()
-
-
-_Field = tuple[str, _Need, _Kind]
-ALWAYS, WITHIN, OPTIONAL, NULLABLE = _Need
+_Field = tuple[str, str, _Kind]
+# When a field must be there and not null: always, or where the object that it is a part of is there. An
+# optional one may be absent, but not null.
+ALWAYS, WITHIN, OPTIONAL, NULLABLE = "always", "within", "optional", "nullable"
 _ABSENT = object()
 
 
@@ -68,17 +52,8 @@ def _levels(low: float, expected: str) -> _Kind:
 
 
 def _one_of(*values: Any) -> _Kind:
-    return _Kind(
-        f"one of {', '.join(map(str, values))}", lambda value: any(_same(value, one) for one in values)
-    )
-
-
-def _same(value: Any, other: Any) -> bool:
-    return type(value) is type(other) and value == other
-
-
-def _list_of(words: str, accepts: Callable[[Any], bool]) -> _Kind:
-    return _Kind(f"a list of {words}", lambda value: isinstance(value, list) and all(map(accepts, value)))
+    kinds = [(type(value), value) for value in values]  # True equals 1
+    return _Kind(f"one of {', '.join(map(str, values))}", lambda value: (type(value), value) in kinds)
 
 
 def _objects(holder: type[list] | type[dict], words: str, *parts: _Field) -> _Kind:
@@ -100,7 +75,7 @@ def _is_text(value: Any) -> bool:
 
 _OBJECT = _Kind("an object", lambda value: isinstance(value, dict))
 _TEXT = _Kind("text", _is_text)
-_TEXTS = _list_of("texts", _is_text)
+_TEXTS = _Kind("a list of texts", lambda value: isinstance(value, list) and all(map(_is_text, value)))
 _FLAG = _Kind("true or false", lambda value: isinstance(value, bool))
 _FINITE = _Kind("a finite number", lambda value: _is_number(value, -1e300, 1e300))
 _POSITIVE = _Kind(f"a number from {_TINY:g} to {_LARGE:g}", lambda value: _is_number(value, _TINY, _LARGE))
@@ -119,7 +94,7 @@ _CLASSES = _Kind(
 )
 
 
-def _data(prefix: str, need: _Need) -> tuple[_Field, ...]:
+def _data(prefix: str, need: str) -> tuple[_Field, ...]:
     """Returns the fields of a dataset, see `read.describe`."""
     words = "an object with an object for each split"
     split = _objects(dict, words, ("hash", NULLABLE, _TEXT), ("count", NULLABLE, _COUNT))
@@ -216,24 +191,18 @@ def check_ported(metadata: dict[str, Any], source: str) -> None:
 
 
 def _check(metadata: dict[str, Any], fields: tuple[_Field, ...], source: str, which: str) -> None:
-    missing, wrong = [], []
-    for name, value, expected in _problems(metadata, fields):
-        if value is _ABSENT:
-            missing.append(name)
-        else:
-            wrong.append(f"{name} is {reprlib.repr(value)}; expected {expected}")
-    if missing:
+    problems = list(_problems(metadata, fields))
+    if missing := [name for name, value, _ in problems if value is _ABSENT]:
         raise ValueError(
             f"the metadata in {source} lacks {', '.join(missing)}: use weights that fer_jax's {which}"
         )
     channels = metadata["preprocess"].get("channels", 3)
     for name in ("mean", "std"):
         found = metadata["preprocess"][name]
-        if not wrong and isinstance(found, list) and len(found) != channels:
-            wrong.append(
-                f"preprocess.{name} is {found}; expected a number, or {channels}, one for each channel"
-            )
-    if wrong:
+        if not problems and isinstance(found, list) and len(found) != channels:
+            problems = [(f"preprocess.{name}", found, f"a number, or {channels}, one for each channel")]
+    if problems:
+        wrong = [f"{name} is {reprlib.repr(found)}; expected {words}" for name, found, words in problems]
         raise ValueError(f"the metadata in {source} cannot be used: {'; '.join(wrong[:3])}")
 
 

@@ -2,21 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 # The most accurate first, the default.
-BUNDLED = {
-    "cnn_1m_64": "cnn_1m_64_fer2013.safetensors",
-    "cnn_64": "cnn_64_fer2013.safetensors",
-    "cnn_again": "cnn_again_fer2013.safetensors",
-    "cnn": "cnn_fer2013.safetensors",
-    "cnn_1m": "cnn_1m_fer2013.safetensors",
-    "effnet_b0": "effnet_b0_fer2013.safetensors",
-    "cnn_250k": "cnn_250k_fer2013.safetensors",
-}
-DEFAULT = next(iter(BUNDLED))
+BUNDLED = ("cnn_1m_64", "cnn_64", "cnn_again", "cnn", "cnn_1m", "effnet_b0", "cnn_250k")
+DEFAULT = BUNDLED[0]
 
 
 def find_weights(source: os.PathLike | str) -> str:
@@ -26,7 +17,7 @@ def find_weights(source: os.PathLike | str) -> str:
       FileNotFoundError: `source` is neither.
     """
     if str(source) in BUNDLED:
-        return str(resources.files("fer_jax.pretrained") / BUNDLED[str(source)])
+        return str(Path(__file__).with_name(f"{source}_fer2013.safetensors"))
     if not Path(source).exists():
         raise FileNotFoundError(
             f"there are no weights {source}: expected a .safetensors file, a run directory, or a bundled "

@@ -70,14 +70,8 @@ _HUB = {
         "1b5383e5f79cc0f7fc067e372f8f26a5fa73f26a",
         "d569899762ea9b1384ee07f4af64805cf8caa1c55f9253ebb1080dc40e87a2cd",
     ),
-    "efficientnet_b4.ra2_in1k": (
-        "main",
-        "8030f9c929ed71a06728db4b61323960e573b463e68f310bd1bfb31ed62cbf91",
-    ),
-    "mobilenetv2_100.ra_in1k": (
-        "main",
-        "55ea4fb3a96010b933710ebf44fc965b070d5cd054d3f35e44f2d1320b4a714e",
-    ),
+    "efficientnet_b4.ra2_in1k": ("main", "8030f9c929ed71a06728db4b61323960e573b463e68f310bd1bfb31ed62cbf91"),
+    "mobilenetv2_100.ra_in1k": ("main", "55ea4fb3a96010b933710ebf44fc965b070d5cd054d3f35e44f2d1320b4a714e"),
     "mobilenetv3_small_100.lamb_in1k": (
         "1824797e7887cbec1990e4adbd6675960a36c589",
         "46d2c063b18125884c48937afa4c49e18128869e52e8db96df48bf0a4d7ff697",
@@ -106,9 +100,23 @@ def _timm_tf(model: str, top1: float, resolution: int, **kwargs) -> Source:
     return dataclasses.replace(source, ecosystem="timm_tf")
 
 
-def _keras(model: str, path: str, md5: str, top1: float, resolution: int, **kwargs) -> Source:
-    url = f"https://storage.googleapis.com/{path}"
-    checksum = f"md5:{md5}" if md5 else ""
+_KERAS_VGG16 = "vgg16/vgg16_weights_tf_dim_ordering_tf_kernels.h5"
+_KERAS_V2 = "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5"
+_KERAS_V3 = "mobilenet_v3/weights_mobilenet_v3_small_224_1.0_float.h5"
+# MD5 of Keras' files; it gives none for MobileNetV2.
+_KERAS_MD5 = {
+    "efficientnetb0.h5": "902e53a9f72be733fc0bcb005b3ebbac",
+    "efficientnetb2.h5": "b15cce36ff4dcbd00b6dd88e7857a6ad",
+    "efficientnetb4.h5": "18c95ad55216b8f92d7e70b3a046e2fc",
+    _KERAS_V3: "8768d4c2e7dee89b9d02b2d03d65d862",
+    _KERAS_VGG16: "64373286793e3c8b2b4e3219cbf3544b",
+}
+
+
+def _keras(model: str, file: str, top1: float, resolution: int, **kwargs) -> Source:
+    folder = "tensorflow/keras-applications" if "/" in file else "keras-applications"
+    url = f"https://storage.googleapis.com/{folder}/{file}"
+    checksum = f"md5:{_KERAS_MD5[file]}" if file in _KERAS_MD5 else ""
     kwargs = {"padding": "same", "epsilon": 1e-3} | kwargs
     return Source(model, "keras", url, checksum, top1, resolution, "Apache-2.0", **kwargs)
 
@@ -118,9 +126,6 @@ _FROM_TORCHVISION = {"interpolation": "bilinear", "licence": "BSD-3-Clause"}
 _MINUS_ONE_TO_ONE = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 # Keras' VGG16 takes BGR from 0 to 255 minus the mean.
 _CAFFE = {"mean": (123.68 / 255, 116.779 / 255, 103.939 / 255), "std": (1 / 255,) * 3, "bgr": True}
-_KERAS_VGG16 = "vgg16/vgg16_weights_tf_dim_ordering_tf_kernels.h5"
-_KERAS_V2 = "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224.h5"
-_KERAS_V3 = "mobilenet_v3/weights_mobilenet_v3_small_224_1.0_float.h5"
 
 # From torchvision's `*_Weights`, timm's `pretrained_cfg` and table of results, and keras.applications.
 SOURCES = (
@@ -143,45 +148,10 @@ SOURCES = (
     _timm_tf("efficientnet_b0", 76.53, 224),
     _timm_tf("efficientnet_lite0", 74.83, 224, **_MINUS_ONE_TO_ONE),
     _timm_tf("efficientnet_lite2", 77.46, 260, **_MINUS_ONE_TO_ONE),
-    _keras(
-        "efficientnet_b0",
-        "keras-applications/efficientnetb0.h5",
-        "902e53a9f72be733fc0bcb005b3ebbac",
-        77.1,
-        224,
-        **_BICUBIC,
-    ),
-    _keras(
-        "efficientnet_b2",
-        "keras-applications/efficientnetb2.h5",
-        "b15cce36ff4dcbd00b6dd88e7857a6ad",
-        80.1,
-        260,
-        **_BICUBIC,
-    ),
-    _keras(
-        "efficientnet_b4",
-        "keras-applications/efficientnetb4.h5",
-        "18c95ad55216b8f92d7e70b3a046e2fc",
-        82.9,
-        380,
-        **_BICUBIC,
-    ),
-    _keras("mobilenet_v2", f"tensorflow/keras-applications/{_KERAS_V2}", "", 71.3, 224, **_MINUS_ONE_TO_ONE),
-    _keras(
-        "mobilenet_v3_small",
-        f"tensorflow/keras-applications/{_KERAS_V3}",
-        "8768d4c2e7dee89b9d02b2d03d65d862",
-        68.1,
-        224,
-        **_MINUS_ONE_TO_ONE,
-    ),
-    _keras(
-        "vgg16",
-        f"tensorflow/keras-applications/{_KERAS_VGG16}",
-        "64373286793e3c8b2b4e3219cbf3544b",
-        71.3,
-        224,
-        **_CAFFE,
-    ),
+    _keras("efficientnet_b0", "efficientnetb0.h5", 77.1, 224, **_BICUBIC),
+    _keras("efficientnet_b2", "efficientnetb2.h5", 80.1, 260, **_BICUBIC),
+    _keras("efficientnet_b4", "efficientnetb4.h5", 82.9, 380, **_BICUBIC),
+    _keras("mobilenet_v2", _KERAS_V2, 71.3, 224, **_MINUS_ONE_TO_ONE),
+    _keras("mobilenet_v3_small", _KERAS_V3, 68.1, 224, **_MINUS_ONE_TO_ONE),
+    _keras("vgg16", _KERAS_VGG16, 71.3, 224, **_CAFFE),
 )

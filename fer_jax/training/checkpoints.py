@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -94,10 +94,7 @@ class Checkpoints:
         extra[CHECKSUMS] = _checksums(state) | {EXTRA: checksum_of_json(extra)}
         self._manager.save(
             step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                extra=ocp.args.JsonSave(extra),
-            ),
+            args=ocp.args.Composite(state=ocp.args.StandardSave(state), extra=ocp.args.JsonSave(extra)),
             force=True,
         )
 
@@ -106,15 +103,16 @@ class Checkpoints:
         self._manager.wait_until_finished()
         self._manager.check_for_errors()
 
-    def restore(self, step: int, template: Any) -> Restored:
+    def restore(self, step: int, template: Any, fields: Collection[str] = ()) -> Restored:
         """Restores the checkpoint of `step`.
 
         Args:
           step: one of `steps()`.
           template: tree of NumPy arrays with the expected structure, shapes, and dtypes.
+          fields: of the JSON that must be there.
 
         Raises:
-          DamagedCheckpointError: the checkpoint cannot be read, or its checksum differs.
+          DamagedCheckpointError: the checkpoint cannot be read, lacks a field, or its checksum differs.
           OSError, MemoryError: a system error, which does not indicate damage.
         """
         path = self.directory / str(step)
@@ -127,12 +125,14 @@ class Checkpoints:
             if refused(error):
                 raise
             raise DamagedCheckpointError(f"{path} cannot be read: {error}") from error
+        if missing := [name for name in fields if name not in extra]:  # older JSON has no checksum
+            raise DamagedCheckpointError(f"{path} lacks {', '.join(missing)} in its JSON")
         if checksums != _checksums(state):
             raise DamagedCheckpointError(f"{path} is damaged: its checksum differs")
         kept = {key: value for key, value in extra.items() if key not in (CHECKSUMS, "selection")}
         return Restored(step, state, kept)
 
-    def restore_newest(self, template: Callable[[int], Any]) -> Restored | None:
+    def restore_newest(self, template: Callable[[int], Any], fields: Collection[str] = ()) -> Restored | None:
         """Restores the newest undamaged checkpoint; returns None if there is none.
 
         Reports damaged checkpoints, skips them, and moves them to a folder DAMAGED next to the directory.
@@ -140,6 +140,7 @@ class Checkpoints:
 
         Args:
           template: template for `restore`, by step.
+          fields: of `restore`.
 
         Raises:
           DamagedCheckpointError: all checkpoints are damaged; they are not moved.
@@ -148,7 +149,7 @@ class Checkpoints:
         for step in reversed(steps):
             restored = None
             try:
-                restored = self.restore(step, template(step))
+                restored = self.restore(step, template(step), fields)
             except DamagedCheckpointError as error:
                 logging.error("damaged checkpoint: %s; using the one before it", error)
             if all_processes(restored is not None):

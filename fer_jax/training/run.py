@@ -146,7 +146,10 @@ class Run:
         self.metadata["parameters"] = sum(p.size for p in jax.tree.leaves(state.params))
         self.step, self.evaluation_due = 0, False
         extra: dict[str, Any] = {}
-        if restored := self.checkpoints.restore_newest(lambda step: _for_stage(state, self.stage_at(step))):
+        needed = ("stream", "watch", "facts")
+        if restored := self.checkpoints.restore_newest(
+            lambda step: _for_stage(state, self.stage_at(step)), needed
+        ):
             self.step, state, extra = restored.step, restored.state, restored.extra
             self.stage = self.stage_at(self.step)
             self.stream.restore(extra["stream"])

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import pathlib
@@ -11,7 +10,7 @@ from typing import Any
 
 import jax
 
-from fer_jax.io_utils import named_by, partial, write_atomically
+from fer_jax.io_utils import named_by, partial, read_json, write_json
 from fer_jax.pretrained.weights_file import CHECKPOINTS, CHECKSUMS, checksum_of_json
 
 CONFIG_FILE = "config.json"
@@ -96,7 +95,7 @@ def check_identity(workdir: pathlib.Path, identity: dict[str, Any]) -> None:
             "--workdir"
         )
     with named_by("--workdir", workdir):
-        _write_json(path, identity)
+        write_json(path, identity)
 
 
 def describe_difference(workdir: pathlib.Path, identity: dict[str, Any]) -> str | None:
@@ -138,12 +137,12 @@ def finished_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
 
 def finish(workdir: pathlib.Path, summary: dict[str, Any]) -> None:
     """Writes the summary, which marks the run as finished."""
-    _write_json(workdir / SUMMARY_FILE, summary)
+    write_json(workdir / SUMMARY_FILE, summary)
 
 
 def keep_pretrained(workdir: pathlib.Path, metadata: dict[str, Any]) -> None:
     """Stores the metadata of the initial weights, with a checksum."""
-    _write_json(workdir / PRETRAINED_FILE, metadata | {CHECKSUMS: checksum_of_json(metadata)})
+    write_json(workdir / PRETRAINED_FILE, metadata | {CHECKSUMS: checksum_of_json(metadata)})
 
 
 def kept_pretrained(workdir: pathlib.Path) -> dict[str, Any] | None:
@@ -154,7 +153,7 @@ def kept_pretrained(workdir: pathlib.Path) -> dict[str, Any] | None:
     try:
         metadata = _read_json(path)
         found = checksum_of_json(metadata)
-    except (ValueError, AttributeError):  # not JSON, or not an object
+    except ValueError:
         found = None
     if found is None or metadata.pop(CHECKSUMS, found) != found:  # older versions stored none
         logging.error("%s is damaged: reading the initial weights again", path)
@@ -175,12 +174,6 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise ValueError(
-            f"{path} is damaged ({error}): restore it, or move the run directory to start over"
-        ) from None
-
-
-def _write_json(path: pathlib.Path, value: Any) -> None:
-    write_atomically(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+        return read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}: restore it, or move the run directory to start over") from None

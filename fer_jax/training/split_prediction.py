@@ -6,25 +6,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from fer_jax.data.faces import LazyImages
 from fer_jax.training.monitoring import StopSignal
 from fer_jax.training.sharding import all_or_none, gather
 
 
 class StoppedError(Exception):
     """A stop signal arrived before all images were predicted."""
-
-
-class _Part:
-    """Images at some indices of a split; reading raises after a stop signal."""
-
-    def __init__(self, images: Any, places: np.ndarray, stop: StopSignal):
-        self._images, self._places, self._stop = images, places, stop
-        self.shape = (len(places), *images.shape[1:])
-
-    def __getitem__(self, index: np.ndarray) -> np.ndarray:
-        if self._stop.received:
-            raise StoppedError
-        return self._images[self._places[index]]
 
 
 def predict_split(predict: Callable[[Any], np.ndarray], images: Any, stop: StopSignal) -> np.ndarray:
@@ -44,7 +32,13 @@ def predict_split(predict: Callable[[Any], np.ndarray], images: Any, stop: StopS
     """
     count = images.shape[0]
     share = -(-count // jax.process_count())
-    places = np.arange(share) + share * jax.process_index()
+    places = np.minimum(np.arange(share) + share * jax.process_index(), count - 1)
+
+    def read(index: np.ndarray) -> np.ndarray:
+        if stop.received:
+            raise StoppedError
+        return images[places[index]]
+
     with all_or_none():
-        probs = predict(_Part(images, np.minimum(places, count - 1), stop))
+        probs = predict(LazyImages((share, *images.shape[1:]), read))
     return gather(probs)[:count]

@@ -114,8 +114,7 @@ def test_threads_may_share_a_predictor(tiny_predictor, faces, expected):
 
 
 def test_explanations_are_grad_cam_of_the_most_likely_emotion(tiny_model, tiny_predictor, faces):
-    explainer = heatmaps.Explainer(tiny_model.model, tiny_model.normalization)
-    _, explained = explainer(tiny_model.variables, faces[:3], batch_size=3, progress=False)
+    _, explained = heatmaps.Explainer(tiny_model)(faces[:3], batch_size=3, progress=False)
     np.testing.assert_array_equal(tiny_predictor.classifier.explain(faces[:3]), explained)
 
 

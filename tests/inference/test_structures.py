@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.inference.output import drawing
-from fer_jax.inference.structures import Box, Detection, Face, Prediction
+from fer_jax.inference import drawing
+from fer_jax.inference.predictor import Prediction
+from fer_jax.inference.structures import Box, Detection, Face
 
 
 def face(probabilities, unsure_below=0.5):

@@ -63,10 +63,9 @@ def test_fewer_classes_are_renormalised(eight, tiny_ferplus):
     assert 8 < (whole.argmax(axis=1) == 7).sum() < 20
     seven = trained.predict(images, num_classes=7, progress=False)
     np.testing.assert_allclose(seven, whole[:, :7] / whole[:, :7].sum(axis=1, keepdims=True), rtol=1e-9)
-    parts, given = (trained.model, trained.normalization), (trained.variables, images)
-    probs, maps = heatmaps.Explainer(*parts, num_classes=7)(*given, progress=False)
+    probs, maps = heatmaps.Explainer(trained, num_classes=7)(images, progress=False)
     np.testing.assert_allclose(probs, seven, atol=1e-5)
-    eight_probs, eight_maps = heatmaps.Explainer(*parts)(*given, progress=False)
+    eight_probs, eight_maps = heatmaps.Explainer(trained)(images, progress=False)
     np.testing.assert_allclose(eight_probs, whole, atol=1e-5)
     # The maps of faces that are contempt by eight classes are those of another class by seven.
     same = whole.argmax(axis=1) < 7

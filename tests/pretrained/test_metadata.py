@@ -74,7 +74,7 @@ SIDE, LEVEL = "an integer from 1 to 4096", "a number above 0, or a list of one f
         ("model.name", 3, "text"),
         ("model.kwargs", [1], "an object"),
         ("data", "fer2013", "an object"),
-        ("data.splits", [1], "an object with an object for each split"),
+        *[("data.splits", x, "an object with an object for each split") for x in ([1], [{}], {"train": 1})],
         ("data.splits", [{}], "an object with an object for each split"),
         ("data.splits.train.hash", 3, "text"),
         ("data.splits.train.count", 0.5, "an integer, 0 or more"),

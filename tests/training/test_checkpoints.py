@@ -238,6 +238,13 @@ def test_a_checkpoint_of_an_older_version_is_restored(two, tmp_path):
     assert load_weights(directory / "2")[1] == FACTS
 
 
+def test_an_older_checkpoint_without_a_needed_field_is_damaged(two, tmp_path, caplog):
+    directory = shutil.copytree(two, tmp_path / "c")
+    rewrite_json(directory / "2", lambda extra: extra["checksums"].pop("extra") and extra.pop("place"))
+    assert Checkpoints(directory).restore_newest(lambda _: tree(0), ["facts", "place"]).step == 1
+    assert "lacks place in its JSON" in caplog.text
+
+
 def test_values_that_were_swapped_on_disk_are_noticed(two, tmp_path, caplog):
     """A whole checkpoint, but not the one that was saved, is neither evaluated nor resumed from."""
     directory = shutil.copytree(two, tmp_path / "c")

@@ -9,8 +9,8 @@ import pytest
 from helpers import TIMES, assert_same_run
 from small_runs import PLATEAU, STAGES, WHOLE, config_of, simple_config
 
+from fer_jax.data.faces import LazyImages
 from fer_jax.pretrained.weights_file import DamagedCheckpointError, export_weights, load_weights
-from fer_jax.training import split_prediction
 from fer_jax.training.monitoring import EXIT_PREEMPTED, PreemptedError
 from fer_jax.training.train import train_and_evaluate
 
@@ -52,7 +52,7 @@ def test_a_signal_during_an_evaluation_leaves_it_to_the_next_start(trained, tiny
     """Before its last batch is read; where the stage and its plateau end, too, and in the final report."""
     config = simple_config(tiny_data, **STAGED)
     whole, _ = trained(config)
-    read, calls = split_prediction._Part.__getitem__, []
+    read, calls = LazyImages.__getitem__, []
 
     def read_and_signal(self, index):
         calls.append(index)
@@ -60,7 +60,7 @@ def test_a_signal_during_an_evaluation_leaves_it_to_the_next_start(trained, tiny
             signal.raise_signal(signal.SIGINT if len(calls) in (2, 7) else signal.SIGTERM)
         return read(self, index)
 
-    monkeypatch.setattr(split_prediction._Part, "__getitem__", read_and_signal)
+    monkeypatch.setattr(LazyImages, "__getitem__", read_and_signal)
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     steps = []
     try:

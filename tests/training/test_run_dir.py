@@ -52,7 +52,7 @@ def test_a_directory_that_cannot_be_written_is_named_with_its_flag(tmp_path, mon
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(run_dir, "write_atomically", refuse)
+    monkeypatch.setattr(run_dir, "write_json", refuse)
     with pytest.raises(OSError, match=r"\(Permission denied\); give another --workdir$"):
         run_dir.check_identity(tmp_path / "new", config())
 

@@ -1,6 +1,5 @@
 """Writes the report of a comparison, compare.md, and its figures."""
 
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -8,7 +7,7 @@ from typing import Any
 
 from fer_jax import tables
 from fer_jax.evaluation.compare import comparison_plots, significance
-from fer_jax.io_utils import write_atomically
+from fer_jax.io_utils import write_atomically, write_json
 
 ALPHA = 0.05  # significance level
 FOREST, PARETO = "accuracy.png", "latency.png"
@@ -28,7 +27,7 @@ def write(out_dir: os.PathLike | str, found: dict[str, Any]) -> None:
     out_dir.mkdir(parents=True, exist_ok=True)
     draw(out_dir, found)
     write_atomically(out_dir / "compare.md", render("compare.md.j2", found=found).encode())
-    write_atomically(out_dir / "compare.json", (json.dumps(found, indent=2) + "\n").encode())
+    write_json(out_dir / "compare.json", found, sort_keys=False)
 
 
 def draw(out_dir: pathlib.Path, found: dict[str, Any]) -> None:

@@ -45,10 +45,9 @@ def plot_pareto(found: dict[str, Any], path: pathlib.Path) -> Figure:
     medians = [row["latency"]["milliseconds"] for row in found["models"] if row["latency"]]
     wide = max(medians) > 3 * min(medians)  # a narrow logarithmic axis has few ticks
     end = 1.35 * max(medians) if wide else max(medians) + 0.1 * np.ptp(medians)
-    for number, hardware in enumerate(significance.hardware_of(found)):
+    for number, (hardware, names) in enumerate(found["front"].items()):
         rows = [r for r in found["models"] if r["latency"] and r["latency"]["hardware"] == hardware]
-        front = [by_name[name] for name in found["front"][hardware]]
-        color = f"C{number}"
+        front, color = [by_name[name] for name in names], f"C{number}"
         x = np.array([row["latency"]["milliseconds"] for row in rows])
         y = 100 * np.array([row["accuracy"] for row in rows])
         quartiles = np.array([row["latency"]["quartiles_milliseconds"] for row in rows]).T

@@ -1,6 +1,5 @@
 """Evaluates every model on every dataset."""
 
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from fer_jax.evaluation import labelled_split, leakage_policy, predictions_file
 from fer_jax.evaluation.compare import model_results
 from fer_jax.evaluation.metrics import bootstrap
 from fer_jax.evaluation.report import report
-from fer_jax.io_utils import write_atomically
+from fer_jax.io_utils import write_atomically, write_json
 from fer_jax.pretrained.loaded_model import LoadedModel
 
 PICTURE = "cross.png"
@@ -111,12 +110,7 @@ def evaluate(
 
 
 def part_of(metadata: dict[str, Any], copies: np.ndarray | None) -> str:
-    """Returns how training used a dataset: one of `_PARTS`.
-
-    Args:
-      metadata: as in `leakage_policy.assess`.
-      copies: from `LoadedModel.find_duplicates`.
-    """
+    """Returns how training used a dataset: one of `_PARTS`; as in `leakage_policy.assess`."""
     judged = leakage_policy.assess(metadata, copies)
     if judged["trained_on_this_split"]:
         return "trained on this split"
@@ -153,7 +147,7 @@ def write(out_dir: pathlib.Path, found: dict[str, Any]) -> str:
     cells = {(cell["checkpoint"], cell["dataset"]): cell for cell in found["cells"]}
     page = tables.render(__package__, "cross.md.j2", found=found, cells=cells, parts=_PARTS, figures=_FIGURES)
     write_atomically(out_dir / "cross.md", page.encode())
-    write_atomically(out_dir / "cross.json", (json.dumps(found, indent=2) + "\n").encode())
+    write_json(out_dir / "cross.json", found, sort_keys=False)
     return page
 
 

@@ -1,9 +1,8 @@
 """Selects and evaluates ensembles, which average the probabilities of networks."""
 
-import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,22 +14,18 @@ PICTURE = "ensemble.png"
 _HALVINGS = 50
 
 
-@dataclasses.dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """A greedy selection of networks.
 
     Attributes:
       order: indices of the networks, in the order of selection.
       accuracies: accuracies of the first network, the first two together, and so on, on the selection images.
+      best: the smallest number of networks that reaches the highest accuracy.
     """
 
     order: list[int]
     accuracies: list[float]
-
-    @property
-    def best(self) -> int:
-        """The smallest number of networks that reaches the highest accuracy."""
-        return int(np.argmax(self.accuracies)) + 1
+    best: int
 
 
 def choose(probs: Sequence[np.ndarray], labels: np.ndarray, most: int) -> Choice:
@@ -54,7 +49,7 @@ def choose(probs: Sequence[np.ndarray], labels: np.ndarray, most: int) -> Choice
         accuracies.append(float(scores[at][0]))
         total = total + probs[left[at]]
         order.append(left.pop(at))
-    return Choice(order, accuracies)
+    return Choice(order, accuracies, int(np.argmax(accuracies)) + 1)
 
 
 def chosen_elsewhere(
@@ -108,18 +103,18 @@ def judge(
     if take_all:
         means = np.cumsum(probs, axis=0) / np.arange(1, len(probs) + 1)[:, None, None]
         accuracies = [float(classification.accuracy(mean, labels)) for mean in means]
-        choice, count = Choice(list(range(len(probs))), accuracies), len(probs)
+        choice = Choice(list(range(len(probs))), accuracies, len(probs))
     else:
         choice = choose(probs, labels, most)
-        count = choice.best
-    together = np.mean([probs[i] for i in choice.order[:count]], axis=0)
+    members = choice.order[: choice.best]
+    together = np.mean([probs[i] for i in members], axis=0)
     drawn = bootstrap.resample(together, labels, groups)
     scores = classification.scores(classification.confusion_matrix(together, labels))
     figures = {name: float(scores[name]) for name in ("accuracy", "macro_f1")}
     figures["loss"] = float(classification.nll(together, labels).mean())
     single = [float(classification.accuracy(p, labels)) for p in probs]
     return {
-        "members": choice.order[:count],
+        "members": members,
         "order": choice.order,
         "accuracies": choice.accuracies,
         "probs": together,

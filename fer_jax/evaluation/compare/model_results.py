@@ -1,7 +1,6 @@
 """Reads the inputs of a comparison: predictions of models from any framework on the same images."""
 
 import dataclasses
-import json
 import os
 import pathlib
 import re
@@ -13,6 +12,7 @@ import numpy as np
 from fer_jax import batch_inference
 from fer_jax.data.emotions import CONTEMPT, EMOTIONS, class_names
 from fer_jax.evaluation import predictions_file, run_info
+from fer_jax.io_utils import read_json
 
 REPORT, PREDICTIONS = "report.json", "predictions.csv"
 METADATA, STORED = "facts.json", "predictions.csv.gz"  # files of a stored result, see `result_store`
@@ -150,11 +150,11 @@ def read_metadata(file: pathlib.Path) -> dict[str, Any]:
     if place is None or file.name not in (PREDICTIONS, STORED):
         return {}
     try:
-        metadata = json.loads(place.read_text())
+        metadata = read_json(place)
         summary = file.parent.parent / "summary.json"
         if "run" not in metadata and file.parent.name == "report" and summary.is_file():
             metadata["run"] = {
-                "seconds": json.loads(summary.read_text())["seconds"],
+                "seconds": read_json(summary)["seconds"],
                 "commit": run_info.commits(run_info.read_starts(summary.parent)),
             }
     except (ValueError, KeyError, TypeError) as error:

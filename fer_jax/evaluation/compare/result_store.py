@@ -6,7 +6,6 @@ tables are generated. A stored ablation is a folder with ablation.json and RECIP
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import re
 import tempfile
@@ -16,11 +15,13 @@ from typing import Any
 from fer_jax.evaluation import predictions_file
 from fer_jax.evaluation.compare import model_results, sweep
 from fer_jax.evaluation.report import report
-from fer_jax.io_utils import move_into_place, write_atomically
+from fer_jax.io_utils import move_into_place, read_json, write_json
 
 ABLATION = "ablation.json"
 DIGITS = 7  # significant digits of float32 probabilities
 ABLATION_DIGITS = 6  # fewer, because there are many files
+# The origin of a run: its command line, the commit of the code, the hardware, and the training time.
+RUN = ("command", "commit", "hardware", "seconds")
 # Fields of a report about model, training, and evaluation, without metrics.
 _KEPT = (
     "model parameters preprocess emotions config seed ema version selection labels annotations pretrained "
@@ -29,27 +30,10 @@ _KEPT = (
 ).split()
 
 
-@dataclasses.dataclass
-class StoredRun:
-    """The origin of a run.
-
-    Attributes:
-      command: command line.
-      commit: commit of the code.
-      hardware: hardware it ran on.
-      seconds: training time.
-    """
-
-    command: str | None = None
-    commit: str | None = None
-    hardware: str | None = None
-    seconds: float | None = None
-
-
 def store(
     source: pathlib.Path,
     folder: pathlib.Path,
-    run: StoredRun,
+    run: dict[str, Any],
     robustness: pathlib.Path | None = None,
     replace: bool = False,
 ) -> dict[str, Any]:
@@ -58,7 +42,7 @@ def store(
     Args:
       source: run directory or report folder, see `model_results.find`.
       folder: folder of the stored result.
-      run: origin of the run; fields that are None are taken from the run directory.
+      run: origin of the run, `RUN`; fields that are None are taken from the run directory.
       robustness: output folder of `fer-jax robustness` for the same weights and split.
       replace: whether to replace a result in the folder.
 
@@ -77,7 +61,7 @@ def store(
     if not metadata or found.labels is None:
         raise ValueError(f"{file} has no report.json next to it: give the --out of fer-jax evaluate")
     kept = {key: metadata[key] for key in _KEPT if key in metadata}
-    kept["run"] = _run(metadata, run)
+    kept["run"] = _run(metadata.get("run") or {}, run)
     kept["robustness"] = None if robustness is None else _robustness(robustness, metadata)
     with _take_place(folder, replace) as new:
         predictions_file.write(new / model_results.STORED, found, digits=DIGITS)
@@ -105,13 +89,12 @@ def _take_place(folder: pathlib.Path, replace: bool) -> Iterator[pathlib.Path]:
         move_into_place(new, folder)
 
 
-def _run(metadata: dict[str, Any], run: StoredRun) -> dict[str, Any]:
-    given = {key: value for key, value in dataclasses.asdict(run).items() if value is not None}
-    known = metadata.get("run") or {}
-    noted = known.get("commit")
-    if noted and run.commit and not (run.commit.startswith(noted) or noted.startswith(run.commit)):
-        raise ValueError(f"--commit {run.commit}: the run recorded commit {noted}; drop the flag")
-    return dataclasses.asdict(StoredRun()) | known | given | ({"commit": noted} if noted else {})
+def _run(known: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
+    given = {key: value for key, value in run.items() if value is not None}
+    noted, commit = known.get("commit"), given.get("commit")
+    if noted and commit and not (commit.startswith(noted) or noted.startswith(commit)):
+        raise ValueError(f"--commit {commit}: the run recorded commit {noted}; drop the flag")
+    return dict.fromkeys(RUN) | known | given | ({"commit": noted} if noted else {})
 
 
 def _robustness(folder: pathlib.Path, metadata: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +102,7 @@ def _robustness(folder: pathlib.Path, metadata: dict[str, Any]) -> dict[str, Any
     path = folder / "robustness.json"
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: give the --out of fer-jax robustness")
-    found = json.loads(path.read_text())
+    found = read_json(path)
     for key in ("model", "selection", "data_hash", "split", "labels"):
         if found.get(key) != metadata.get(key):
             raise ValueError(f"{path} is for other weights or images than the report: its {key} differs")
@@ -130,7 +113,7 @@ def _robustness(folder: pathlib.Path, metadata: dict[str, Any]) -> dict[str, Any
 
 def _write(path: pathlib.Path, metadata: dict[str, Any]) -> dict[str, Any]:
     metadata = _neutral(metadata)
-    write_atomically(path, (json.dumps(metadata, indent=1, sort_keys=True) + "\n").encode())
+    write_json(path, metadata, indent=1)
     return metadata
 
 
@@ -144,14 +127,14 @@ def _neutral(value: Any) -> Any:
 
 
 def store_ablation(
-    source: pathlib.Path, folder: pathlib.Path, run: StoredRun, replace: bool = False
+    source: pathlib.Path, folder: pathlib.Path, run: dict[str, Any], replace: bool = False
 ) -> dict[str, Any]:
     """Stores the results of `fer-jax sweep --baseline`.
 
     Args:
       source: its --out.
       folder: folder of the stored ablation.
-      run: origin of the runs.
+      run: origin of the runs, `RUN`.
       replace: whether to replace a result in the folder.
 
     Returns:
@@ -162,7 +145,7 @@ def store_ablation(
       FileNotFoundError: a run or the results are missing.
       ValueError: a file cannot be read, a trial failed, or the results are not from an ablation.
     """
-    results = json.loads((source / "results.json").read_text())
+    results = read_json(source / "results.json")
     if results.get("baseline"):
         recipes = [
             [name, [f"--config.{field}={value}" for field, value in row["fields"].items()]]
@@ -180,14 +163,9 @@ def store_ablation(
     runs = [(name, seed) for name, _ in recipes for seed in results["seeds"]]
     files = [model_results.find(source / name / f"seed_{seed}") for name, seed in runs]
     first = model_results.read_metadata(files[0])
-    metadata = {
-        key: first[key] for key in ("model", "parameters", "config", "data", "data_hash", "split", "emotions")
-    }
-    metadata |= {
-        "seeds": results["seeds"],
-        "recipes": recipes,
-        "run": _run({}, run),
-    }
+    kept = ("model", "parameters", "config", "data", "data_hash", "split", "emotions")
+    metadata = {key: first[key] for key in kept}
+    metadata |= {"seeds": results["seeds"], "recipes": recipes, "run": _run({}, run)}
     found = [predictions_file.read(file) for file in files]
     with _take_place(folder, replace) as new:
         for (name, seed), of in zip(runs, found, strict=True):
@@ -201,7 +179,7 @@ class Ablation:
 
     Attributes:
       metadata: 'model', 'parameters', 'config', 'data', 'data_hash', 'split' and 'emotions' of the baseline,
-        'seeds', 'recipes' (pairs of a name and its flags), 'run' (see `StoredRun`).
+        'seeds', 'recipes' (pairs of a name and its flags), 'run' (see `RUN`).
       images: number of images.
       figures: result of `sweep.compare`.
     """
@@ -217,7 +195,7 @@ def load_ablation(folder: pathlib.Path) -> Ablation:
     Raises:
       ValueError: a file cannot be read, or has other images than the first.
     """
-    metadata = json.loads((folder / ABLATION).read_text())
+    metadata = read_json(folder / ABLATION)
     seeds = metadata["seeds"]
     files = {name: [folder / f"{name}.{seed}.csv.gz" for seed in seeds] for name, _ in metadata["recipes"]}
     runs, first = sweep.read_predictions(files, metadata["emotions"])
@@ -253,7 +231,7 @@ def group(paths: list[pathlib.Path]) -> list[list[pathlib.Path]]:
 
 def write_report(folder: pathlib.Path, out_dir: pathlib.Path) -> dict[str, Any]:
     """Writes the report of a stored result, without the figures that need the images."""
-    metadata = json.loads((folder / model_results.METADATA).read_text())
+    metadata = read_json(folder / model_results.METADATA)
     found = predictions_file.read(folder / model_results.STORED, metadata["emotions"])
     of_images = {"groups": found.groups, "copies": found.copies}
     return report.write_report(out_dir, found.probs, found.labels, found.ids, metadata=metadata, **of_images)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import scipy  # its submodules load on first use
 
-from fer_jax.evaluation import leakage, leakage_policy
+from fer_jax.evaluation import leakage_policy
 from fer_jax.evaluation.compare.model_results import ModelResult
 from fer_jax.evaluation.metrics import bootstrap, classification
 from fer_jax.evaluation.report import report
@@ -77,20 +77,14 @@ def _model(model: ModelResult, drawn: dict[str, np.ndarray], copies: np.ndarray 
         "seed": metadata.get("seed"),
         "tta": metadata.get("tta"),
         "notes": _notes(model),
-    } | _part(found.probs, found.labels, drawn)
-    for name in LEAK_FREE:
-        kind = leakage.KINDS.index(name.removeprefix("without_"))
-        kept = None if found.copies is None or copies is None else copies < kind
-        row[name] = None
-        if kept is not None and kept.any():
-            groups = None if found.groups is None else found.groups[kept]
-            probs, labels = found.probs[kept], found.labels[kept]
-            row[name] = _part(probs, labels, bootstrap.resample(probs, labels, groups))
-    return row
+    } | _part(report.headline_figures(found.probs, found.labels, drawn))
+    parts = dict.fromkeys(LEAK_FREE)
+    if found.copies is not None and copies is not None:
+        parts = report.leak_free(found.probs, found.labels, found.groups, copies)
+    return row | {name: part and _part(part) for name, part in parts.items()}
 
 
-def _part(probs: np.ndarray, labels: np.ndarray, drawn: dict[str, np.ndarray]) -> dict[str, Any]:
-    found = report.headline_figures(probs, labels, drawn)
+def _part(found: dict[str, Any]) -> dict[str, Any]:
     return {"num_examples": found["num_examples"]} | report.select(found, FIGURES)
 
 
@@ -241,8 +235,3 @@ def images_of(found: dict[str, Any]) -> str:
     """Describes the images and their split in Markdown."""
     split = f" of `{found['split']}`" if found["split"] else ""
     return f"{found['num_examples']:,} images{split}"
-
-
-def hardware_of(found: dict[str, Any]) -> list[str]:
-    """Returns the hardware of the latency measurements."""
-    return list(dict.fromkeys(row["latency"]["hardware"] for row in found["models"] if row["latency"]))

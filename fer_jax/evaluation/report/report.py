@@ -1,6 +1,5 @@
 """Writes the report on a split: metrics as JSON, a page, predictions, and figures."""
 
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from fer_jax import tables
 from fer_jax.evaluation import leakage, leakage_policy, plots, predictions_file
 from fer_jax.evaluation.metrics import annotators, bootstrap, calibration, classification
 from fer_jax.evaluation.report import error_analysis
-from fer_jax.io_utils import write_atomically
+from fer_jax.io_utils import write_atomically, write_json
 from fer_jax.pretrained.registry import network_name
 
 COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
@@ -91,8 +90,7 @@ def write_report(
         bins=calibration.BINS,
     )
     write_atomically(out_dir / "report.md", page.encode())
-    text = json.dumps(report, indent=2, sort_keys=True) + "\n"
-    write_atomically(out_dir / "report.json", text.encode())
+    write_json(out_dir / "report.json", report)
     return report
 
 
@@ -172,21 +170,17 @@ def leak_free(
       images; None if no image remains.
     """
     parts: dict[str, Any] = {}
-    for place, kind in enumerate(leakage.KINDS[1:], 1):
-        kept = copies < place
-        parts[f"without_{kind}"] = None
+    for name, kept in leakage.leak_free(copies).items():
+        parts[name] = None
         if kept.any():
             drawn = bootstrap.resample(probs[kept], labels[kept], None if groups is None else groups[kept])
             found = headline_figures(probs[kept], labels[kept], drawn)
-            parts[f"without_{kind}"] = found | {"removed": int((~kept).sum())}
+            parts[name] = found | {"removed": int((~kept).sum())}
     return parts
 
 
 def calibrated(
-    probs: np.ndarray,
-    labels: np.ndarray,
-    groups: np.ndarray | None,
-    metadata: dict[str, Any],
+    probs: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, metadata: dict[str, Any]
 ) -> dict[str, Any] | None:
     """Returns calibration metrics with the checkpoint's temperature, None if it has none.
 

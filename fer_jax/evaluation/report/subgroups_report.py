@@ -1,6 +1,5 @@
 """Writes metrics by subgroup, next to the report."""
 
-import json
 import os
 import pathlib
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 
 from fer_jax import plotting, tables
 from fer_jax.evaluation.metrics import subgroups
-from fer_jax.io_utils import write_atomically
+from fer_jax.io_utils import write_atomically, write_json
 
 
 def write(out_dir: os.PathLike | str, found: dict[str, Any]) -> None:
@@ -24,8 +23,7 @@ def write(out_dir: os.PathLike | str, found: dict[str, Any]) -> None:
     known = {"metrics": subgroups.METRICS, "min_images": subgroups.MIN_IMAGES}
     page = tables.render(__package__, "subgroups.md.j2", found=found, name=name, **known)
     write_atomically(out_dir / "subgroups.md", page.encode())
-    text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(out_dir / "subgroups.json", text.encode())
+    write_json(out_dir / "subgroups.json", found, sort_keys=False, ensure_ascii=False)
 
 
 def plot(found: dict[str, Any], path: pathlib.Path) -> "plotting.Figure":

@@ -22,7 +22,7 @@ def save_image(image: np.ndarray, path: pathlib.Path) -> None:
 def plot_training(
     records: Sequence[dict[str, Any]], path: pathlib.Path, *, metric: str = "accuracy"
 ) -> "plotting.Figure":
-    """Plots loss, scores, learning rate, and speed over the epochs.
+    """Plots loss, scores, learning rate, and speed over the epochs, from the records of metrics.jsonl.
 
     Args:
       records: records of a run's metrics.jsonl.

@@ -15,7 +15,6 @@ import io
 import math
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -83,24 +82,6 @@ def corrupt(
     corruption = CORRUPTIONS[name]
     result = corruption.apply(images, corruption.levels[severity - 1], rngs)
     return np.clip(np.rint(result), 0, 255).astype(np.uint8)
-
-
-class Corrupted:
-    """Faces under a corruption, computed on access.
-
-    Attributes:
-      shape: (N, H, W, C) of the original faces.
-    """
-
-    def __init__(self, images: Any, name: str, severity: int, *, seed: int = 0, numbers: np.ndarray):
-        """Takes `images`, an array or an object with `shape` that integer arrays index; see `corrupt`."""
-        self.shape = images.shape
-        self._images, self._numbers = images, np.asarray(numbers)
-        self._how = {"name": name, "severity": severity, "seed": seed}
-
-    def __getitem__(self, index: np.ndarray) -> np.ndarray:
-        """Returns the faces at `index`, int [B], as uint8."""
-        return corrupt(self._images[index], **self._how, numbers=self._numbers[index])
 
 
 def _gaussian_noise(images: np.ndarray, deviation: float, rngs: Rngs) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Predicts corrupted faces and measures how much accuracy is retained."""
 
-import functools
 import io
 import itertools
 import json
@@ -12,8 +11,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from fer_jax.data.faces import LazyImages
 from fer_jax.evaluation.metrics import bootstrap, classification
-from fer_jax.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
+from fer_jax.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from fer_jax.io_utils import write_atomically
 
 Predictions = dict[str, np.ndarray]  # probabilities [N, K] by condition: "clean", "jpeg/3", ...
@@ -44,19 +44,24 @@ def predict_all(
       keep: folder from `keep_for` to store predictions, so that another call resumes; None stores nothing.
       progress: whether to show a progress bar.
     """
-    conditions = {CLEAN: lambda: images}
-    for name, severity in itertools.product(CORRUPTIONS, SEVERITIES):
-        conditions[condition(name, severity)] = functools.partial(
-            Corrupted, images, name, severity, seed=seed, numbers=numbers
+
+    def corrupted(name: str, severity: int) -> LazyImages:
+        return LazyImages(
+            images.shape,
+            lambda index: corrupt(images[index], name, severity, seed=seed, numbers=numbers[index]),
         )
+
+    conditions = {CLEAN: images}
+    for name, severity in itertools.product(CORRUPTIONS, SEVERITIES):
+        conditions[condition(name, severity)] = corrupted(name, severity)
     found = {}
-    for key, spoiled in (bar := tqdm(conditions.items(), "corruptions", disable=not progress)):
+    for key, shown in (bar := tqdm(conditions.items(), "corruptions", disable=not progress)):
         bar.set_postfix_str(key)
         file = keep and keep / f"{key.replace('/', '_')}.npy"
         if file and file.is_file():
             found[key] = np.load(file)
             continue
-        found[key] = predict(spoiled())
+        found[key] = predict(shown)
         if file:
             buffer = io.BytesIO()
             np.save(buffer, found[key])
@@ -109,7 +114,8 @@ def figures(predictions: Predictions, labels: np.ndarray, groups: np.ndarray | N
     def summed(names: Sequence[str]) -> dict[str, Any]:
         wanted = [condition(name, severity) for name in names for severity in SEVERITIES]
         value, values = (np.mean([source[key] for key in wanted], axis=0) for source in (exact, drawn))
-        kept = _figure(_share(value, exact[CLEAN]), _share(values, drawn[CLEAN]))
+        share = classification.ratio  # 0 where the clean accuracy is 0
+        kept = _figure(share(value, exact[CLEAN]), share(values, drawn[CLEAN]))
         return {"mean": _figure(value, values), "kept": kept}
 
     corruptions = {}
@@ -127,11 +133,6 @@ def figures(predictions: Predictions, labels: np.ndarray, groups: np.ndarray | N
         "kept": overall["kept"],
         "resamples": bootstrap.RESAMPLES,
     }
-
-
-def _share(value: np.ndarray, clean: np.ndarray) -> np.ndarray:
-    """Returns the ratio to the clean accuracy, 0 where that is 0."""
-    return np.divide(value, clean, out=np.zeros_like(value), where=np.asarray(clean) != 0)
 
 
 def _figure(value: Any, values: np.ndarray, name: str = "value") -> dict[str, Any]:

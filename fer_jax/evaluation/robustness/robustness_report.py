@@ -1,7 +1,6 @@
 """Writes the robustness report: metrics as JSON and CSV, a page, and figures."""
 
 import itertools
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from fer_jax.data.faces import Faces
 from fer_jax.evaluation import leakage, leakage_policy
 from fer_jax.evaluation.robustness import degradation, robustness_plots
 from fer_jax.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from fer_jax.io_utils import write_atomically
+from fer_jax.io_utils import write_atomically, write_json
 from fer_jax.pretrained.registry import network_name
 
 
@@ -73,8 +72,7 @@ def write_report(
         severities=SEVERITIES,
     )
     write_atomically(out_dir / "robustness.md", page.encode())
-    text = json.dumps(report, indent=2, sort_keys=True) + "\n"
-    write_atomically(out_dir / "robustness.json", text.encode())
+    write_json(out_dir / "robustness.json", report)
     return report
 
 
@@ -83,9 +81,7 @@ def _leak_free(
 ) -> dict[str, Any]:
     """Returns the summaries 'without_identical' and 'without_near', None if no face remains."""
     parts: dict[str, Any] = {}
-    for place in reversed(range(1, len(leakage.KINDS))):
-        kept = copies < place
-        name = f"without_{leakage.KINDS[place]}"
+    for name, kept in leakage.leak_free(copies).items():
         parts[name] = None
         if kept.any():
             some = {key: probs[kept] for key, probs in predictions.items()}

@@ -1,6 +1,6 @@
 """Computes Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391): where a face supports a class."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -12,13 +12,11 @@ from tqdm import tqdm
 from fer_jax import batch_inference, runtime
 from fer_jax.data import augment, preprocessing
 from fer_jax.models.layers import FeatureMap
+from fer_jax.pretrained.loaded_model import LoadedModel
 
 
 def make_grad_cam(
-    model: nn.Module,
-    compiler_options: Mapping[str, str] | None = None,
-    *,
-    num_classes: int | None = None,
+    model: nn.Module, compiler_options: dict[str, str], num_classes: int | None = None
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """Returns a function that computes a heatmap of the evidence for a class of each face.
 
@@ -63,9 +61,8 @@ def make_grad_cam(
 
     # Two programs, because in a single one the compiler may recompute the features, with other rounding, for
     # the gradient of a maximum. The second omits the layers before the features.
-    options = dict(compiler_options or {})
-    first = jax.jit(lambda variables, x: apply(variables, x)[1], compiler_options=options)
-    second = jax.jit(evidence, compiler_options=options)
+    first = jax.jit(lambda variables, x: apply(variables, x)[1], compiler_options=compiler_options)
+    second = jax.jit(evidence, compiler_options=compiler_options)
 
     def grad_cam(variables, x, classes=None):
         return second(variables, x, first(variables, x), classes)
@@ -76,24 +73,23 @@ def make_grad_cam(
 class Explainer:
     """Computes the Grad-CAM of predicted classes; compiles once per batch size."""
 
-    def __init__(self, model: nn.Module, normalization: dict[str, Any], *, num_classes: int | None = None):
-        """Prepares the functions; they compile when called.
+    def __init__(self, trained: LoadedModel, num_classes: int | None = None):
+        """Places the weights on the device; compiles nothing yet.
 
         Args:
-          model: any of `models.MODELS`.
-          normalization: arguments of `preprocessing.make_forward` except the model.
-          num_classes: number of classes to predict; None for all.
+          trained: the network.
+          num_classes: predict only the first so many classes; None for all.
         """
-        self._prepare = jax.jit(preprocessing.make_input(**normalization))
-        self._grad_cam = make_grad_cam(model, runtime.compiler_options(), num_classes=num_classes)
+        self._variables = jax.device_put(trained.variables)
+        self._prepare = jax.jit(preprocessing.make_input(**trained.normalization))
+        self._grad_cam = make_grad_cam(trained.model, runtime.compiler_options(), num_classes)
 
     def __call__(
-        self, variables: Any, images: Any, batch_size: int = 64, progress: bool = True
+        self, images: Any, batch_size: int = 64, progress: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
         """Computes probabilities, and the Grad-CAM of the predicted class, for all faces.
 
         Args:
-          variables: {"params", "batch_stats"}.
           images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
           batch_size: faces per batch; the last batch is padded.
           progress: whether to show a progress bar.
@@ -109,11 +105,10 @@ class Explainer:
             raise ValueError("no images to explain: the split is empty")
         if batch_size < 1:
             raise ValueError(f"the batch size is {batch_size}, expected 1 or more")
-        variables, whole = jax.device_put(variables), augment.identity_affine(batch_size)
-        logits, maps = [], []
+        whole, logits, maps = augment.identity_affine(batch_size), [], []
         for start in tqdm(range(0, count, batch_size), "explaining", unit="batch", disable=not progress):
             index = np.minimum(np.arange(start, start + batch_size), count - 1)
-            found = self._grad_cam(variables, self._prepare(images[index], whole))
+            found = self._grad_cam(self._variables, self._prepare(images[index], whole))
             for results, values in zip((logits, maps), found, strict=True):
                 results.append(np.asarray(values))
         logits, maps = np.concatenate(logits)[:count], np.concatenate(maps)[:count]

@@ -1,6 +1,5 @@
 """Writes sheets of faces with their Grad-CAM by class, and mean heatmaps."""
 
-import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from PIL import Image
 from fer_jax import plotting, tables
 from fer_jax.data.emotions import class_names
 from fer_jax.data.faces import Faces
-from fer_jax.io_utils import write_atomically
+from fer_jax.io_utils import write_atomically, write_json
 from fer_jax.pretrained.registry import network_name
 
 SHOWN = 12  # correctly classified faces per class, and as many errors
@@ -69,8 +68,7 @@ def write_report(
     model = network_name(report["checkpoint"], report["model"])
     page = tables.render(__package__, "saliency.md.j2", report=report, model=model)
     write_atomically(out_dir / "saliency.md", page.encode())
-    text = json.dumps(report, indent=2, sort_keys=True) + "\n"
-    write_atomically(out_dir / "saliency.json", text.encode())
+    write_json(out_dir / "saliency.json", report)
     return report
 
 

@@ -8,12 +8,11 @@ import cv2
 import numpy as np
 
 from fer_jax.data.decoding import PictureError
+from fer_jax.inference import drawing
 from fer_jax.inference.app import uploads
 from fer_jax.inference.app.model_choice import LOCK
-from fer_jax.inference.media.tracking import Track
-from fer_jax.inference.output import drawing
 from fer_jax.inference.predictor import Predictor
-from fer_jax.inference.structures import DetectedFrame, Face
+from fer_jax.inference.structures import DetectedFrame, Face, Track
 
 _SHOWN = (480, 1280)  # longer side of shown images, in pixels
 _KEPT = "analyses"  # in the session
@@ -71,11 +70,9 @@ def draw(image: np.ndarray, faces: Sequence[Face], tracks: Sequence[Track] = ())
 def remember(
     session: MutableMapping[Any, Any], wanted: Mapping[Any, Callable[[], Analysis]]
 ) -> list[Analysis]:
-    """Returns the wanted analyses, from the session if possible; drops all others from it.
+    """Returns the wanted analyses, from the visitor's session if possible; drops all others from it.
 
-    Args:
-      session: the visitor's `st.session_state`.
-      wanted: functions that make the analyses, by key.
+    `wanted` has functions that make the analyses, by key.
     """
     known = session.get(_KEPT, {})
     session[_KEPT] = {key: known[key] if key in known else make() for key, make in wanted.items()}

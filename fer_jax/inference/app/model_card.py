@@ -39,7 +39,9 @@ does not show what someone feels, and in some places emotion recognition at work
 def show(trained: LoadedModel) -> None:
     """Shows the model card, collapsed."""
     with st.expander("About this model: accuracy, intended use, limitations", icon=":material/description:"):
-        st.table(_cells(describe(trained)), border="horizontal")
+        found = describe(trained)
+        cells = {"": list(map(plain, found)), "metadata": list(map(plain, found.values()))}
+        st.table(cells, border="horizontal")
         st.markdown(LIMITS)
         if name := name_of(trained.source):
             card = Path(find_weights(name)).with_suffix(".md")
@@ -86,7 +88,3 @@ def _split(held: dict[str, Any], split: str) -> str:
     count = data.get("splits", {}).get(split, {}).get("count")
     official = f" ({_OFFICIAL[split]})" if data.get("name") == "fer2013" else ""
     return f"{data.get('name')} {split}{official}" + (f", {count:,} faces" if count else "")
-
-
-def _cells(found: dict[str, str]) -> dict[str, list[str]]:
-    return {"": [plain(key) for key in found], "metadata": [plain(text) for text in found.values()]}

@@ -5,18 +5,20 @@ import dataclasses
 import io
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import altair
 import numpy as np
 import streamlit as st
 from PIL import Image
 
+from fer_jax.inference import drawing
 from fer_jax.inference.app import analysis, uploads, views
 from fer_jax.inference.app.model_choice import LOCK
 from fer_jax.inference.app.uploads import plain
 from fer_jax.inference.detection.detectors import MAX_SIDE_IN_VIDEO
 from fer_jax.inference.media import tracking, video
-from fer_jax.inference.output import drawing, table
+from fer_jax.inference.output import table
 from fer_jax.inference.output.timeline import UNSURE_ALPHA, Span, Timeline, longest
 from fer_jax.inference.predictor import Predictor
 
@@ -158,20 +160,14 @@ def timeline_chart(spans: Sequence[Span], emotions: Sequence[str]) -> altair.Cha
         for one in spans
         if one.track in tracks
     ]
-    colors = altair.Scale(domain=list(emotions), range=[drawing.COLORS[name] for name in emotions])
-    return (
-        altair.Chart(altair.Data(values=values))
-        .mark_bar()
-        .encode(
-            x=altair.X("from:Q", title="seconds"),
-            x2="to:Q",
-            y=altair.Y("face:O", title="face", sort=tracks),
-            color=altair.Color("emotion:N", scale=colors, legend=altair.Legend(orient="top", columns=4)),
-            opacity=altair.condition("datum.unsure", altair.value(UNSURE_ALPHA), altair.value(1)),
-            tooltip=["face:O", "emotion:N", "unsure:N", "from:Q", "to:Q"],
-        )
-        .properties(height=80 + 24 * len(tracks))
-    )
+    return _bars(
+        values,
+        emotions,
+        x=altair.X("from:Q", title="seconds"),
+        y=altair.Y("face:O", title="face", sort=tracks),
+        opacity=altair.condition("datum.unsure", altair.value(UNSURE_ALPHA), altair.value(1)),
+        tooltip=["face:O", "emotion:N", "unsure:N", "from:Q", "to:Q"],
+    ).properties(height=80 + 24 * len(tracks))
 
 
 def chart(rows: Sequence[table.Row], emotions: Sequence[str]) -> altair.Chart:
@@ -186,16 +182,17 @@ def chart(rows: Sequence[table.Row], emotions: Sequence[str]) -> altair.Chart:
         period = round(row["seconds"] / _EVERY)
         span = {"from": period * _EVERY, "to": (period + 1) * _EVERY}
         points += [span | {"emotion": name, "probability": row[f"p_{name}"]} for name in emotions]
-    colors = altair.Scale(domain=list(emotions), range=[drawing.COLORS[name] for name in emotions])
-    return (
-        altair.Chart(altair.Data(values=points))
-        .mark_bar()
-        .encode(
-            x=altair.X("from:Q", bin="binned", title="seconds"),
-            x2="to:Q",
-            y=altair.Y("probability:Q", title="probability", stack=True).axis(format="%"),
-            color=altair.Color("emotion:N", scale=colors, legend=altair.Legend(orient="top", columns=4)),
-            tooltip=["from:Q", "emotion:N", altair.Tooltip("probability:Q", format=".0%")],
-        )
-        .properties(height=300)
-    )
+    return _bars(
+        points,
+        emotions,
+        x=altair.X("from:Q", bin="binned", title="seconds"),
+        y=altair.Y("probability:Q", title="probability", stack=True).axis(format="%"),
+        tooltip=["from:Q", "emotion:N", altair.Tooltip("probability:Q", format=".0%")],
+    ).properties(height=300)
+
+
+def _bars(values: list[dict[str, Any]], emotions: Sequence[str], **encoding: Any) -> altair.Chart:
+    """Returns a chart of bars from 'from' to 'to', in the color of their 'emotion'."""
+    scale = altair.Scale(domain=list(emotions), range=[drawing.COLORS[name] for name in emotions])
+    color = altair.Color("emotion:N", scale=scale, legend=altair.Legend(orient="top", columns=4))
+    return altair.Chart(altair.Data(values=values)).mark_bar().encode(x2="to:Q", color=color, **encoding)

@@ -6,9 +6,10 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from fer_jax.inference import drawing
 from fer_jax.inference.app.analysis import Analysis
 from fer_jax.inference.app.uploads import plain
-from fer_jax.inference.output import drawing, table
+from fer_jax.inference.output import table
 from fer_jax.inference.predictor import Predictor
 from fer_jax.inference.structures import Face
 

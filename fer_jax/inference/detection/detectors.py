@@ -37,9 +37,6 @@ class Detector(abc.ABC):
           max_side: detectors may downscale the image to this longer side in pixels, for speed.
         """
 
-    def close(self) -> None:  # noqa: B027
-        """Releases resources; the detector cannot be used afterward."""
-
 
 class FullImage(Detector):
     """Treats every image as one face, as in datasets."""
@@ -56,30 +53,26 @@ class _NetworkDetector(Detector):
     DOWN: float
     MIN_SCORE: float
 
-    def __init__(self, margin: float = 1.0, min_score: float | None = None, min_roll: float = MIN_ROLL):
+    def __init__(self, margin: float = 1.0, min_roll: float = MIN_ROLL):
         """Opens the model.
 
         Args:
           margin: side of the frame relative to training.
-          min_score: minimum score of detections; None for the detector's default.
           min_roll: minimum roll, in degrees, for rotating a face upright.
 
         Raises:
           DownloadError, WrongFileError: as `download.fetch`.
           DetectorError: the detector's package cannot be imported.
-          ValueError: `margin` or `min_score` is out of range.
+          ValueError: `margin` is out of range.
         """
-        min_score = self.MIN_SCORE if min_score is None else min_score
         if not 0.1 <= margin <= 10:
             raise ValueError(f"margin {margin}: expected a number from 0.1 to 10")
-        if not 0 < min_score < 1:
-            raise ValueError(f"min_score {min_score}: expected a number between 0 and 1")
         self._margin, self._min_roll = margin, min_roll
         self._lock = threading.Lock()
-        self._open(min_score)
+        self._open()
 
     @abc.abstractmethod
-    def _open(self, min_score: float) -> None: ...
+    def _open(self) -> None: ...
 
     @abc.abstractmethod
     def _find(self, image: np.ndarray, max_side: int) -> Iterator[_Row]:
@@ -106,11 +99,11 @@ class YuNet(_NetworkDetector):
     # FER2013's images have nearly the height, and the center, of YuNet's box.
     SCALE, DOWN, MIN_SCORE = 0.97, 0.0, 0.6
 
-    def _open(self, min_score: float) -> None:
+    def _open(self) -> None:
         model = np.fromfile(assets.YUNET, np.uint8)
         with _quiet():
             size, config = (320, 320), np.empty(0, np.uint8)
-            self._model = cv2.FaceDetectorYN.create("onnx", model, config, size, min_score)
+            self._model = cv2.FaceDetectorYN.create("onnx", model, config, size, self.MIN_SCORE)
 
     def _find(self, image: np.ndarray, max_side: int) -> Iterator[_Row]:
         small, scale = _rescale(image, max_side)
@@ -132,11 +125,8 @@ class MediaPipe(_NetworkDetector):
     # Its box ends at the eyebrows; FER2013's images begin higher.
     SCALE, DOWN, MIN_SCORE = 1.18, -0.09, 0.7
 
-    def _open(self, min_score: float) -> None:
-        self._model, self._to_image = assets.open_blazeface(min_score)
-
-    def close(self) -> None:
-        self._model.close()
+    def _open(self) -> None:
+        self._model, self._to_image = assets.open_blazeface(self.MIN_SCORE)
 
     def _find(self, image: np.ndarray, max_side: int) -> Iterator[_Row]:
         image = np.ascontiguousarray(to_rgb(image))
@@ -167,9 +157,6 @@ class RotatedSearch(Detector):
         }
         best = max(found, key=lambda rotation: max((one.score for one in found[rotation]), default=0.0))
         return [_rotated_back(one, best, *image.shape[:2]) for one in found[best]]
-
-    def close(self) -> None:
-        self._detector.close()
 
 
 DETECTORS: dict[str, type[Detector]] = {"mediapipe": MediaPipe, "whole": FullImage, "yunet": YuNet}

@@ -4,6 +4,7 @@ Graphs of the bundled networks are in the package; others are built with JAX onc
 only on architecture, preprocessing, and temperature, so networks can share it.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -31,11 +32,15 @@ def key(trained: LoadedModel) -> str:
 
 
 def find(trained: LoadedModel) -> bytes | None:
-    """Returns a network's graph from the package or the cache, or None."""
-    name = f"{key(trained)}.onnx"
-    for path in (*SHIPPED.glob(f"*-{name}"), _cached(name)):
-        if path and path.is_file():
-            return path.read_bytes()
+    """Returns a network's graph from the package or, undamaged, from the cache; else None."""
+    name = key(trained)
+    for path in SHIPPED.glob(f"*-{name}.onnx"):
+        return path.read_bytes()
+    with contextlib.suppress(OSError):  # no cache, or one that cannot be read
+        for path in _cache().glob(f"{name}-*.onnx"):
+            graph = path.read_bytes()
+            if path == _place(trained, graph):
+                return graph
     return None
 
 
@@ -49,11 +54,10 @@ def build(trained: LoadedModel) -> bytes:
     logging.info("building the ONNX graph of %s (once; takes some seconds)", trained.source)
     graph = convert(trained)
     verify(trained, graph)
-    path = _cached(f"{key(trained)}.onnx")
     try:
-        if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, graph)
+        path = _place(trained, graph)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, graph)
     except OSError as error:
         logging.warning("the ONNX graph cannot be cached (%s): set $%s", error, download.CACHE_VARIABLE)
     return graph
@@ -98,9 +102,10 @@ def verify(trained: LoadedModel, graph: bytes) -> None:
         )
 
 
-def _cached(name: str) -> pathlib.Path | None:
-    """Returns the cache path of a graph for this version, None without a cache."""
-    try:
-        return download.cache_dir() / "graphs" / __version__ / name
-    except download.DownloadError:
-        return None
+def _place(trained: LoadedModel, graph: bytes) -> pathlib.Path:
+    """Returns where the cache keeps a graph, under a name that tells whether it is undamaged."""
+    return _cache() / f"{key(trained)}-{hashlib.sha256(graph).hexdigest()[:16]}.onnx"
+
+
+def _cache() -> pathlib.Path:
+    return download.cache_dir() / "graphs" / __version__

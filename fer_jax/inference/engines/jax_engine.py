@@ -65,12 +65,9 @@ class JaxEngine:
 
 
 def split_batches(count: int, sizes: Sequence[int], min_fill: float) -> Iterator[tuple[slice, int]]:
-    """Yields a slice of faces and the size of each batch, filled to at least `min_fill` if possible.
+    """Yields a slice of `count` faces and the size of each batch, one of ascending sizes.
 
-    Args:
-      count: number of faces.
-      sizes: batch sizes, ascending.
-      min_fill: minimum share of a batch that is filled with faces.
+    A batch is filled to a share of at least `min_fill` if a smaller size allows it.
     """
     start = 0
     while start < count:

@@ -26,11 +26,7 @@ class OnnxEngine:
     batch_size = 64
 
     def __init__(self, trained: LoadedModel, graph: bytes):
-        """Opens a graph with its weights, with one thread per core of this process.
-
-        Args:
-          trained: the weights.
-          graph: from `graphs.find` or `graphs.build`.
+        """Opens a graph (see `graphs`) with its weights, with one thread per core of this process.
 
         Raises:
           ValueError: the weights do not fit the network.

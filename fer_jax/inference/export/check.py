@@ -1,8 +1,8 @@
 """Compares exports with the network: probabilities, accuracy, and latency."""
 
 import dataclasses
-import time
-from collections.abc import Callable, Sequence
+import timeit
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,8 @@ from fer_jax.inference.export.program import Program
 
 Run = Callable[[np.ndarray], np.ndarray]
 
-FACES, CALIBRATION_FACES, BATCH, TIMED = 512, 512, 64, (1, 64)
-CALLS, CALLS_OF_BATCHES, WARM_UP = 50, 7, 2
+FACES, CALIBRATION_FACES, BATCH = 512, 512, 64
+CALLS, WARM_UP = {1: 50, 64: 7}, 2  # timed calls by batch size, after untimed ones
 SPLIT, SYNTHETIC = "validation", "synthetic faces"
 
 
@@ -122,21 +122,11 @@ def require_same(found: dict[str, Any]) -> None:
         )
 
 
-def latency(run: Run, inputs: np.ndarray, batch_sizes: Sequence[int] = TIMED) -> dict[str, float]:
-    """Returns the median time of a batch in milliseconds, by batch size.
-
-    Args:
-      run: a network or an export.
-      inputs: a batch for it.
-      batch_sizes: batch sizes to time, ascending.
-    """
+def latency(run: Run, inputs: np.ndarray) -> dict[str, float]:
+    """Returns the median time of a batch of inputs like these in milliseconds, by size (`CALLS`)."""
     found = {}
-    for size in batch_sizes:
+    for size, calls in CALLS.items():
         batch = np.resize(inputs, (size, *inputs.shape[1:]))
-        calls, seconds = CALLS if size == 1 else CALLS_OF_BATCHES, []
-        for _ in range(WARM_UP + calls):
-            start = time.perf_counter()
-            run(batch)
-            seconds.append(time.perf_counter() - start)
+        seconds = timeit.repeat(lambda batch=batch: run(batch), number=1, repeat=WARM_UP + calls)
         found[str(size)] = 1000 * float(np.median(seconds[-calls:]))
     return found

@@ -56,7 +56,7 @@ def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict
             "shape": ["N", len(labels)],
             "dtype": "float32",
             "softmax": program.softmax,
-            "temperature": program.temperature,
+            "temperature": program.trained.temperature,
             "temperature_applied": program.softmax == "inside",
         },
         "precision": precision,

@@ -5,7 +5,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,8 +33,8 @@ class Program:
       trained: the network and its weights.
       preprocessing: 'inside' takes uint8 [N, S, S, C] in [0, 255]; 'outside' takes normalized float32
         [N, S, S, C].
-      softmax: 'inside' returns probabilities float32 [N, K] with `temperature`; 'outside' returns logits,
-        without `temperature`.
+      softmax: 'inside' returns probabilities float32 [N, K] at `trained.temperature`; 'outside' returns
+        logits, without it.
     """
 
     trained: LoadedModel
@@ -56,16 +55,6 @@ class Program:
         return "probabilities" if self.softmax == "inside" else "logits"
 
     @property
-    def temperature(self) -> float:
-        """Temperature that divides the logits; 1 if the weights are not calibrated."""
-        return self.trained.temperature
-
-    @functools.cached_property
-    def model(self) -> nn.Module:
-        """The network in float32."""
-        return self.trained.model.clone(dtype=jnp.float32)
-
-    @property
     def levels(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of pixels in [0, 1], float32, shared or per channel."""
         preprocess = self.trained.metadata["preprocess"]
@@ -81,15 +70,14 @@ class Program:
             pixels = faces.astype(jnp.float32) * augment.PIXEL
             faces = preprocessing.normalize(pixels, *self.levels, self.trained.input_shape[-1])
         with portable():
-            logits: Any = self.model.apply(variables, faces, train=False)
-        return softmax(logits / np.float32(self.temperature)) if self.softmax == "inside" else logits
+            logits: Any = self.trained.model.apply(variables, faces, train=False)
+        return softmax(logits / np.float32(self.trained.temperature)) if self.softmax == "inside" else logits
 
-    def fit(self, images: Any, batch_size: int = 256) -> np.ndarray:
+    def fit(self, images: Any) -> np.ndarray:
         """Resizes faces to the network's size and channels.
 
         Args:
           images: uint8 [N, H, W, 1 or C], an array or an object that integer arrays index.
-          batch_size: faces per batch.
 
         Returns:
           uint8 [N, S, S, C]; unchanged if they already fit.
@@ -103,9 +91,9 @@ class Program:
             x = transforms.resample(images, affine, side, **arguments)
             return jnp.round(jnp.clip(x / augment.PIXEL, 0, 255)).astype(jnp.uint8)
 
-        parts = []
-        for start in range(0, images.shape[0], batch_size):
-            part = np.asarray(images[np.arange(start, min(start + batch_size, images.shape[0]))])
+        parts, count = [], images.shape[0]
+        for start in range(0, count, 256):
+            part = np.asarray(images[np.arange(start, min(start + 256, count))])
             if part.shape[1:3] != (side, side):
                 part = np.asarray(resize(part, augment.identity_affine(len(part))))
             parts.append(np.broadcast_to(part, (*part.shape[:3], channels)))
@@ -125,7 +113,7 @@ class Program:
 
     @functools.cached_property
     def _forward(self) -> Callable[[np.ndarray, np.ndarray], jax.Array]:
-        forward = preprocessing.make_forward(self.model, **self.trained.normalization)
+        forward = preprocessing.make_forward(self.trained.model, **self.trained.normalization)
         compiled = batch_inference.compile_forward(forward, jax.devices()[:1])
         return functools.partial(compiled, jax.device_put(self.trained.variables))
 
@@ -136,7 +124,7 @@ class Program:
           faces: uint8 [N, S, S, C].
 
         Returns:
-          Probabilities float64 [N, K], with `temperature` if the softmax is inside.
+          Probabilities float64 [N, K], with `trained.temperature` if the softmax is inside.
         """
         logits = np.asarray(self._forward(faces, augment.identity_affine(len(faces))), np.float64)
-        return batch_inference.softmax(logits / self.temperature if self.softmax == "inside" else logits)
+        return batch_inference.softmax(logits / (self.trained.temperature if self.softmax == "inside" else 1))

@@ -7,7 +7,6 @@ runs on CPU, GPU, and TPU, for batches of any size; the file includes the weight
 FILE.json.
 """
 
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 from jax import export
 
 from fer_jax.inference.export.program import Program
-from fer_jax.io_utils import write_atomically
+from fer_jax.io_utils import write_atomically, write_json
 
 PRECISIONS = ("float32",)
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -45,8 +44,4 @@ def versions() -> dict[str, Any]:
 
 
 def annotate(path: pathlib.Path, metadata: dict[str, Any]) -> None:
-    write_atomically(_sidecar(path), (json.dumps(metadata, indent=2) + "\n").encode())
-
-
-def _sidecar(path: pathlib.Path) -> pathlib.Path:
-    return path.with_name(path.name + ".json")
+    write_json(path.with_name(f"{path.name}.json"), metadata, sort_keys=False)

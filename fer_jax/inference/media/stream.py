@@ -12,9 +12,9 @@ from fer_jax.data.decoding import PictureError
 from fer_jax.inference.detection.detectors import MAX_SIDE_IN_VIDEO
 from fer_jax.inference.media import VideoError
 from fer_jax.inference.media.inputs import Input
-from fer_jax.inference.media.tracking import Track, Tracker
+from fer_jax.inference.media.tracking import Tracker
 from fer_jax.inference.predictor import Predictor
-from fer_jax.inference.structures import DetectedFrame, Face
+from fer_jax.inference.structures import DetectedFrame, Face, Track
 
 T = TypeVar("T")
 
@@ -66,10 +66,7 @@ def detect(
 
 
 def classify(
-    frames: Iterable[DetectedFrame],
-    predictor: Predictor,
-    tracker: Tracker,
-    max_waiting: int = _MAX_WAITING,
+    frames: Iterable[DetectedFrame], predictor: Predictor, tracker: Tracker, max_waiting: int = _MAX_WAITING
 ) -> Iterator[tuple[DetectedFrame, tuple[Face, ...], list[Track]]]:
     """Yields each frame with its classified faces and, in a video, their tracks.
 

@@ -6,32 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from fer_jax.inference.structures import Box, Face
+from fer_jax.inference.structures import Box, Face, Track
 
 _MIN_OVERLAP = 0.25  # minimum intersection over union of boxes in successive frames
 _MAX_GAP = 1.0  # seconds after which an unseen face loses its track ID
 _TIME_CONSTANT = 0.5  # seconds until the weight of an observation decays to 1 / e
-
-
-@dataclasses.dataclass
-class Track:
-    """A face over time.
-
-    Attributes:
-      number: track ID, from 1.
-      box: where the face was last seen.
-      seconds: when it was last seen.
-      probabilities: float64 [K], exponential moving average over time.
-    """
-
-    number: int
-    box: Box
-    seconds: float
-    probabilities: np.ndarray
-
-    def smooth(self, face: Face) -> Face:
-        """Returns the face with the track's smoothed probabilities."""
-        return dataclasses.replace(face, probabilities=self.probabilities)
 
 
 class Tracker:

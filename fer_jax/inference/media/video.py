@@ -1,7 +1,6 @@
 """Reads video frames, and writes annotated copies with sound."""
 
 import contextlib
-import dataclasses
 import errno
 import fractions
 import io
@@ -27,15 +26,8 @@ _CLOCK = fractions.Fraction(1, 90_000)  # of copies, in seconds
 _QUALITY = "20"  # x264's constant rate factor: visually near the original
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Frame:
-    """A frame of a video.
-
-    Attributes:
-      number: frame number, from 0.
-      seconds: time of the frame.
-      image: uint8 [H, W, 3], RGB, upright.
-    """
+class Frame(NamedTuple):
+    """A frame of a video: frame number, from 0, time in seconds, and image uint8 [H, W, 3], RGB, upright."""
 
     number: int
     seconds: float
@@ -86,10 +78,18 @@ def _open(source: Any) -> Iterator[tuple[Any, Any]]:
     name, file = _name(source), source if hasattr(source, "read") else os.fspath(source)
     if name.lower().endswith(".webp"):  # FFmpeg does not support animated WebP
         file = _to_apng(file)
-    with _explaining(name), av.open(file, metadata_errors="replace") as container:
-        stream = select_stream(container, name)
-        stream.thread_type = "AUTO"
-        yield container, stream
+    try:
+        with av.open(file, metadata_errors="replace") as container:
+            stream = select_stream(container, name)
+            stream.thread_type = "AUTO"
+            yield container, stream
+    except av.FFmpegError as error:
+        if error.errno == errno.ENOSPC:  # when writing a copy
+            raise
+        reason = f"decoded ({error.strerror}): expected a complete video file"
+        if isinstance(error, FileNotFoundError | PermissionError):
+            reason = f"opened: {error.strerror}"
+        raise VideoError(f"{name} cannot be {reason}") from error
 
 
 def select_stream(container: Any, name: str) -> Any:
@@ -285,8 +285,7 @@ def _decode(container: Any, stream: Any) -> Iterator[tuple[float, Any]]:
     period = 1 / _rate(stream)
     last = -period
     for frame in container.decode(stream):
-        if frame.time is not None:
-            first = frame.time if first is None else first
+        first = frame.time if first is None else first
         # A frame without a new time, such as the last of an AVI, is one period later.
         known = frame.time is not None and frame.time - first > last
         last = frame.time - first if known else last + period
@@ -297,17 +296,3 @@ def upright(frame: Any) -> np.ndarray:
     """Returns the frame as RGB, rotated by its display matrix."""
     image = frame.to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90) % 4))
-
-
-@contextlib.contextmanager
-def _explaining(name: Any) -> Iterator[None]:
-    try:
-        yield
-    except av.FFmpegError as error:
-        if error.errno == errno.ENOSPC:  # when writing a copy
-            raise
-        if isinstance(error, FileNotFoundError | PermissionError):
-            raise VideoError(f"{name} cannot be opened: {error.strerror}") from error
-        raise VideoError(
-            f"{name} cannot be decoded ({error.strerror}): expected a complete video file"
-        ) from error

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from fer_jax import io_utils
+from fer_jax.inference import drawing
 from fer_jax.inference.media import COPY_ENDINGS
 from fer_jax.inference.media.inputs import Input
-from fer_jax.inference.media.tracking import Track
-from fer_jax.inference.output import drawing
-from fer_jax.inference.structures import DetectedFrame, Face
+from fer_jax.inference.structures import DetectedFrame, Face, Track
 
 if TYPE_CHECKING:
     from fer_jax.inference.media import video

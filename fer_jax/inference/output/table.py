@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fer_jax import io_utils
-from fer_jax.inference.media.tracking import Track
-from fer_jax.inference.structures import DetectedFrame, Face
+from fer_jax.inference.structures import DetectedFrame, Face, Track
 
 FACE, NO_FACE, ERROR = "face", "no_face", "error"
 ENDINGS = (".csv", ".jsonl")

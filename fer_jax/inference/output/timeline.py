@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fer_jax import io_utils, plotting
-from fer_jax.inference.media.tracking import Track
-from fer_jax.inference.output.drawing import COLORS
-from fer_jax.inference.structures import DetectedFrame, Face
+from fer_jax.inference.drawing import COLORS
+from fer_jax.inference.structures import DetectedFrame, Face, Track
 
 _MAX_GAP = 1.0  # seconds after which an unseen face counts as gone
 _FIRST_STEP = 0.04  # duration in seconds of a face in a single frame

@@ -6,8 +6,7 @@ from pydantic import BaseModel, Field
 
 from fer_jax import __version__
 from fer_jax.inference import licences
-from fer_jax.inference.predictor import Predictor
-from fer_jax.inference.structures import Prediction
+from fer_jax.inference.predictor import Prediction, Predictor
 from fer_jax.pretrained.registry import network_name
 
 

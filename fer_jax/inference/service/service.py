@@ -27,10 +27,10 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from fer_jax import __version__, tables
 from fer_jax.data.decoding import PictureError
 from fer_jax.inference import licences
-from fer_jax.inference.predictor import Predictor
+from fer_jax.inference.predictor import Prediction, Predictor
 from fer_jax.inference.service import schemas
 from fer_jax.inference.service.middleware import RETRY, Guard, Metrics
-from fer_jax.inference.structures import DetectedFrame, Prediction
+from fer_jax.inference.structures import DetectedFrame
 
 _MOST_THREADS = 4  # each holds up to one image, of 11 bytes per pixel while decoding
 _LARGE = 4_000_000  # pixels of images whose memory is returned to the system immediately

@@ -108,7 +108,7 @@ def test_nothing_there_twice_unlabeled_and_damaged(save, tmp_path):
         with pytest.raises(kind, match=message):
             model_results.load(paths)
     (run / "report" / "report.json").write_text("{")
-    with pytest.raises(ValueError, match=r"report.json is damaged"):
+    with pytest.raises(ValueError, match=r"report.json is damaged \(Expecting"):
         model_results.load([run])
 
 

@@ -55,7 +55,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fer_jax.evaluation.report.report.draw_figures", lambda *_: None)
         for seed, name in enumerate(("cnn", "other")):
-            run = result_store.StoredRun("python -m x", "abc", "a laptop")
+            run = {"command": "python -m x", "commit": "abc", "hardware": "a laptop"}
             result_store.store(write_run(root / "runs" / name, seed), root / "results" / name, run)
         (root / "README.md").write_text(
             f"# It\n\n{results_page.BEGIN}\n| cnn | 99.99 |\n{results_page.END}\n\nMore.\n"
@@ -135,7 +135,7 @@ def test_check_names_the_lines_that_differ(root, capsys):
 
 def test_results_of_other_images_or_labels_get_a_table_of_their_own(root):
     more = write_run(root / "runs" / "more", 3, "portrait")
-    result_store.store(more, root / "results" / "more", result_store.StoredRun())
+    result_store.store(more, root / "results" / "more", {})
     found = results_page.compare(result_store.folders(root / "results"))
     names = {title: list(group.metadata) for title, group in found.items()}
     assert names == {"faces_validation": ["cnn", "other"], "faces_validation_2": ["more"]}
@@ -215,6 +215,8 @@ def test_an_ablation_is_stored_and_its_tables_are_generated(root, store, capsys)
     for written, message in (
         ('{"failed": ["mixup"], "baseline": "baseline", "trials": {}}', "is incomplete: mixup failed"),
         ('{"failed": [], "trials": {}}', "has no baseline: expected the --out of fer-jax sweep --baseline"),
+        ('{"failed": [', "results.json is damaged (Expecting value"),
+        ("[]", "results.json is damaged (expected a JSON object)"),
     ):
         (root / "runs" / "ablation" / "results.json").write_text(written)
         assert message in store("ablation", *flags, code=2)

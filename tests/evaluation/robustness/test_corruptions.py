@@ -9,7 +9,6 @@ import scipy.ndimage
 from PIL import Image
 
 from fer_jax.data.sources import synthetic
-from fer_jax.evaluation.robustness import corruptions
 from fer_jax.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
 NEEDS_NO_CHANCE = ("gaussian_blur", "contrast", "brighter", "darker", "jpeg", "resolution", "eyes_covered",
@@ -34,9 +33,6 @@ def test_an_image_is_spoiled_alike_in_every_batch(faces, name):
     assert (whole != faces).any(axis=(1, 2, 3)).all()
     order = np.array([4, 0, 2])
     np.testing.assert_array_equal(corrupt(faces[order], name, 3, seed=5, numbers=order), whole[order])
-    lazy = corruptions.Corrupted(faces, name, 3, seed=5, numbers=np.arange(len(faces)))
-    assert lazy.shape == faces.shape
-    np.testing.assert_array_equal(lazy[order], whole[order])
     # Another seed draws otherwise where anything is drawn.
     assert (corrupt(faces, name, 3, seed=6) == whole).all() == (name in NEEDS_NO_CHANCE)
 

@@ -165,8 +165,8 @@ def test_it_is_what_pytorch_gives(name, layer):
 
 def test_a_split_is_explained_face_by_face(tiny_run, tiny_data):
     trained, faces = LoadedModel(tiny_run), read.load(tiny_data, "validation")
-    explainer = heatmaps.Explainer(trained.model, trained.normalization)
-    probs, maps = explainer(trained.variables, faces.images, batch_size=12, progress=False)
+    explainer = heatmaps.Explainer(trained)
+    probs, maps = explainer(faces.images, batch_size=12, progress=False)
     assert probs.shape == (28, 7) and maps.shape == (28, 24, 24)
     np.testing.assert_allclose(probs, trained.predict(faces.images, progress=False), atol=1e-5)
     x = preprocessing.normalize(faces.images[20:21] / np.float32(255), 0.5, 0.25, 1)
@@ -174,7 +174,7 @@ def test_a_split_is_explained_face_by_face(tiny_run, tiny_data):
     np.testing.assert_allclose(maps[20:21], expected, atol=1e-4)
     for images, size, message in ((faces.images[:0], 9, "no images to"), (faces.images, 0, "size is 0")):
         with pytest.raises(ValueError, match=message):
-            explainer(trained.variables, images, size)
+            explainer(images, size)
 
 
 def test_faces_are_taken_evenly_from_sure_to_unsure():

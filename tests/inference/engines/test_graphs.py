@@ -7,6 +7,7 @@ import onnx
 import pytest
 from helpers import run_python
 
+from fer_jax.inference.classifier import Classifier
 from fer_jax.inference.engines import graphs
 from fer_jax.inference.engines.jax_engine import JaxEngine
 from fer_jax.inference.engines.onnx_engine import OnnxEngine
@@ -51,6 +52,17 @@ def test_a_graph_is_built_once_and_shared_by_networks_of_one_architecture(tiny_r
     ):
         other.metadata |= changed
         assert graphs.find(other) is None
+
+
+def test_a_damaged_graph_in_the_cache_is_built_again(tiny_model, cache, faces, expected):
+    graph = graphs.build(tiny_model)
+    (path,) = cache.rglob("*.onnx")
+    for damaged in (b"", graph[:-100], graph.replace(b"Relu", b"Tanh", 1), b"no graph"):
+        path.write_bytes(damaged)
+        assert graphs.find(tiny_model) is None
+        probs = Classifier(tiny_model, engine="onnx")(faces)
+        np.testing.assert_allclose(probs, expected, rtol=2e-5)
+        assert path.read_bytes() == graph
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(tiny_model, cache, caplog):

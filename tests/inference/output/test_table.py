@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.inference.media.tracking import Track
 from fer_jax.inference.output import table
 from fer_jax.inference.output.table import Table, TableError
-from fer_jax.inference.structures import Box, DetectedFrame, Detection, Face
+from fer_jax.inference.structures import Box, DetectedFrame, Detection, Face, Track
 
 MADE_BY = {"model": "abc", "margin": 1.0}
 BOX = Box(1.26, 2, 30, 40)

@@ -5,9 +5,8 @@ import pytest
 from PIL import Image
 
 from fer_jax.data.emotions import EMOTIONS
-from fer_jax.inference.media.tracking import Track
 from fer_jax.inference.output.timeline import Timeline, longest
-from fer_jax.inference.structures import Box, DetectedFrame, Detection, Face
+from fer_jax.inference.structures import Box, DetectedFrame, Detection, Face, Track
 
 BOX = Box(0, 0, 9, 9)
 

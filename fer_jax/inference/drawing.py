@@ -7,8 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from fer_jax.data.decoding import to_rgb
-from fer_jax.inference.media.tracking import Track
-from fer_jax.inference.structures import Box, Face
+from fer_jax.inference.structures import Box, Face, Track
 
 # Distinguishable with color blindness (after Okabe and Ito 2008), on light and dark backgrounds.
 COLORS = {
@@ -40,7 +39,7 @@ def draw_tracks(image: np.ndarray, faces: Sequence[Face], tracks: Sequence[Track
 
 
 def draw(image: np.ndarray, faces: Sequence[Face], numbers: Sequence[int] | None = None) -> np.ndarray:
-    """Returns a copy of the image with a box and a label for each face.
+    """Returns a copy, in RGB, of an image uint8 [H, W] or [H, W, 3] with a box and a label for each face.
 
     Boxes have the color of the emotion, and labels its name. If the network is unsure, the box is white and
     dashed, and the label says so.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fer_jax.data.emotions import CONTEMPT, EMOTIONS
-from fer_jax.inference.output import drawing
+from fer_jax.inference import drawing
 from fer_jax.inference.structures import Box, Detection, Face
 
 
