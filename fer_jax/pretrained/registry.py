@@ -8,6 +8,7 @@ from typing import Any
 # The most accurate first, the default.
 BUNDLED = ("cnn_1m_64", "cnn_64", "cnn_again", "cnn", "cnn_1m", "effnet_b0", "cnn_250k")
 DEFAULT = BUNDLED[0]
+FOLDER = Path(__file__).parent
 
 
 def find_weights(source: os.PathLike | str) -> str:
@@ -17,7 +18,7 @@ def find_weights(source: os.PathLike | str) -> str:
       FileNotFoundError: `source` is neither.
     """
     if str(source) in BUNDLED:
-        return str(Path(__file__).with_name(f"{source}_fer2013.safetensors"))
+        return str(FOLDER / f"{source}_fer2013.safetensors")
     if not Path(source).exists():
         raise FileNotFoundError(
             f"there are no weights {source}: expected a .safetensors file, a run directory, or a bundled "

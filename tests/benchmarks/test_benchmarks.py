@@ -170,7 +170,7 @@ def test_time_to_accuracy_is_that_of_the_evaluation_at_the_end(tiny_data, monkey
     taught = "--config.distill.teachers=('cnn',)"
     assert call(benchmark, "--target=70") == call(benchmark, "--target=0.5", "--", taught) == 2
     refused = capsys.readouterr().err
-    assert "expected a share" in refused and "config.distill.teachers is ('cnn',)" in refused
+    assert "'70': expected float" in refused and "config.distill.teachers is ('cnn',)" in refused
 
 
 @pytest.mark.parametrize("target, reached", [(0.70, True), (0.71, False)])

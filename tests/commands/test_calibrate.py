@@ -6,13 +6,12 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from helpers import script
+from helpers import bundle, script
 from sklearn import metrics
 
 from fer_jax.data.dataset import read
 from fer_jax.evaluation.metrics import calibration
 from fer_jax.pretrained.loaded_model import LoadedModel
-from fer_jax.pretrained.registry import BUNDLED
 from fer_jax.pretrained.weights_file import load_weights
 
 calibrate = script("calibrate")
@@ -40,9 +39,9 @@ def test_the_temperature_of_the_least_loss_is_kept(weights, tiny_data, capsys):
     assert f"temperature {kept['temperature']:.3f}" in capsys.readouterr().out
 
 
-def test_the_packages_own_weights_stay_as_they_are(weights, tiny_data, monkeypatch, capsys):
-    """By name and by path; a copy stands for them here."""
-    monkeypatch.setitem(BUNDLED, "cnn_250k", str(weights))  # an absolute path takes the folder's place
+def test_the_packages_own_weights_stay_as_they_are(weights, tiny_data, tmp_path, monkeypatch, capsys):
+    """By name and by path."""
+    bundle(monkeypatch, tmp_path, "cnn_250k", weights)
     whole = weights.read_bytes()
     for spelled in (
         "cnn_250k",

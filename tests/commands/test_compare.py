@@ -38,4 +38,4 @@ def test_a_report_and_a_plain_file(models, tiny_data, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "28 images of `validation`" in printed and str(out / "compare.md") in printed
     assert compare.main([str(plain), *words, "--split", "test"]) == 2
-    assert "row 2: the dataset has no image 'PublicTest/" in capsys.readouterr().err
+    assert "row 2: the split has no image 'PublicTest/" in capsys.readouterr().err

@@ -111,7 +111,7 @@ def test_weights_that_are_missing_or_damaged(complaint, run, tmp_path):
     assert f"there are no weights {tmp_path / 'none.safetensors'}" in message
     assert all(name in message for name in BUNDLED)
     for workdir in (tmp_path, tmp_path / "none"):
-        assert f"there is no {workdir / 'best.safetensors'}" in complaint(workdir=workdir)
+        assert f"{workdir / 'best.safetensors'} does not exist" in complaint(workdir=workdir)
     path, whole = tmp_path / "half.safetensors", (run / "best.safetensors").read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     assert f"{path} is not a complete safetensors file" in complaint(checkpoint=path)

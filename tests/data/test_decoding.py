@@ -98,7 +98,7 @@ def test_without_its_package_heic_is_counted_with_how_to_install_it(monkeypatch)
     with pytest.raises(PictureError, match=r"is a HEIC image: pip install 'fer_jax\[heif\]' to read it"):
         decoding.read(HEIC)
     skipped = collections.Counter({".txt": 1, ".heic": 1200, "": 2})
-    expected = "1,200 .heic, 2 without ending, 1 .txt (pip install 'fer_jax[heif]' to read HEIC)"
+    expected = "1,200 .heic, 2 without an extension, 1 .txt (pip install 'fer_jax[heif]' to read HEIC)"
     assert decoding.describe_endings(skipped) == expected
     assert decoding.describe_endings(collections.Counter([".txt"])) == "1 .txt"
 
@@ -228,10 +228,10 @@ AVIF = encode(Image.new("L", (8, 8), 7), "AVIF")
     [
         ("exif.jpg", jpeg_with_damaged_exif(), "cannot be decoded: required argument is not an integer"),
         ("truncated.jpg", TRUNCATED, "cannot be decoded: image file is truncated"),
-        ("bomb.png", png_that_declares(40_000, 40_000), "pixels, more than the limit of 80,000,000; it was"),
-        ("big.png", png_that_declares(10_000, 10_000), "pixels, more than the limit of 80,000,000; it was"),
-        ("most.png", png_that_declares(2**31 - 1, 2**31 - 1), "more than the limit of 80,000,000; it was"),
-        ("large.png", png_that_declares(9_000, 9_000), "declares 9000 x 9000 pixels, more than the limit of"),
+        ("bomb.png", png_that_declares(40_000, 40_000), "pixels, above the limit of 80,000,000; it was"),
+        ("big.png", png_that_declares(10_000, 10_000), "pixels, above the limit of 80,000,000; it was"),
+        ("most.png", png_that_declares(2**31 - 1, 2**31 - 1), "above the limit of 80,000,000; it was"),
+        ("large.png", png_that_declares(9_000, 9_000), "declares 9000 x 9000 pixels, above the limit of"),
         ("text.jpg", b"this is no image", "it is not an image that can be read"),
         ("empty.png", b"", "it is not an image that can be read"),
         ("page.gif", b"GIF89a\x01\x00", "cannot be decoded"),

@@ -92,7 +92,7 @@ def test_an_image_that_cannot_be_used_is_named(tiny_predictor, faces, tmp_path):
     ):
         with pytest.raises(PictureError, match=message):
             tiny_predictor(images)
-    with pytest.raises(PictureError, match="snapshot: declares 48 x 48 pixels, more than the limit of 100"):
+    with pytest.raises(PictureError, match="snapshot: declares 48 x 48 pixels, above the limit of 100"):
         Image.fromarray(faces[0, ..., 0]).save(tmp_path / "a.png")
         tiny_predictor.detect((tmp_path / "a.png").read_bytes(), "snapshot", max_pixels=100)
 

@@ -109,7 +109,7 @@ def test_md5(server):
 
 
 def test_another_file_than_expected_is_removed(server, cache):
-    with pytest.raises(download.WrongFileError, match="is not the expected file \\(sha256:0123\\)"):
+    with pytest.raises(download.WrongFileError, match="is not the expected file \\(expected sha256:0123\\)"):
         fetch(server, checksum="sha256:0123")
     assert list((cache / "keras" / "b0").iterdir()) == []
 

@@ -293,7 +293,7 @@ def test_the_head_is_left_out_by_name():
 def test_an_ecosystem_without_the_model():
     with pytest.raises(ValueError, match="'keras' has no ImageNet weights for resnet18; there are: timm"):
         sources.find("resnet18", "keras")
-    with pytest.raises(ValueError, match="there are no ImageNet weights for cnn_relu, but for: efficientnet"):
+    with pytest.raises(ValueError, match="no ImageNet weights for cnn_relu, only for: efficientnet"):
         sources.find("cnn_relu", "keras")
 
 

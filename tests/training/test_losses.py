@@ -144,7 +144,7 @@ def test_priors_are_shares_of_soft_labels_too(soft):
 
 
 def test_priors_refuse_an_empty_class():
-    with pytest.raises(ValueError, match="no training image of fear, neutral, of which.*logit_adjustment=0"):
+    with pytest.raises(ValueError, match="no training image of fear, neutral, which.*logit_adjustment=0"):
         losses.log_priors(np.eye(7)[[0, 1, 3, 4, 5]])
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_trees_equal, raw_state, records
+from helpers import assert_trees_equal, bundle, raw_state, records
 from small_runs import BIASES, PLATEAU, STAGES, WHOLE, config_of, simple_config, staged_config
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
@@ -20,7 +20,6 @@ from fer_jax.data import augment, pipeline
 from fer_jax.data.dataset import read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.evaluation import leakage_policy
-from fer_jax.pretrained import registry
 from fer_jax.pretrained.weights_file import load_weights
 from fer_jax.training import sharding
 from fer_jax.training.metric_writers import read_records
@@ -140,9 +139,9 @@ def test_a_report_is_of_the_weights_that_are_stored(short, tiny_data):
 
 
 @pytest.mark.parametrize("by_name", [False, True])
-def test_a_new_run_starts_from_old_weights(by_name, short, trained, tiny_data, monkeypatch):
+def test_a_new_run_starts_from_old_weights(by_name, short, trained, tiny_data, tmp_path, monkeypatch):
     """By their directory, and by the name of a network in the package."""
-    monkeypatch.setitem(registry.BUNDLED, "old_one", str(short / "best.safetensors"))
+    bundle(monkeypatch, tmp_path, "old_one", short / "best.safetensors")
     # A rate of 0 leaves them as they are.
     source = "old_one" if by_name else str(short)
     changes = {"init_from": source, "optim.learning_rate": 0.0, "train.steps": 1}

@@ -165,7 +165,7 @@ def test_a_start_that_saved_nothing_leaves_no_trace(parent, trained, tiny_data, 
     [
         ({"model.mean": 0.48}, r"config.model.mean is 0.48, .* with \[0.485, .* at its default, 0.5077"),
         ({"model.std": 0.22}, "config.model.std is 0.22, .* leave config.model.std at its default, 0.255"),
-        ({"model.name": "resnet18"}, "init_from is '.*', weights of strided, and config.model.name is"),
+        ({"model.name": "resnet18"}, "init_from is '.*', weights of strided, but config.model.name is"),
     ],
 )
 def test_contradictions_are_refused(changes, message, parent, tiny_data, tmp_path):

@@ -155,11 +155,11 @@ UNFIT = [
     ({"init_from": "nowhere"}, "config.init_from: there are no weights nowhere: expected a"),
     ({"init_from": "cnn_250k"}, "config.init_from is 'cnn_250k': the given weights are of another network"),
     ({"init.weights": "nowhere"}, "config.init.weights is 'nowhere': expected none, torchvision, timm,"),
-    ({"init.weights": "keras"}, "there are no ImageNet weights for cnn_relu, but for: efficientnet_b0, "),
+    ({"init.weights": "keras"}, "there are no ImageNet weights for cnn_relu, only for: efficientnet_b0, "),
     ({"distill.teachers": ("cnn", "nowhere")}, "config.distill.teachers: there are no weights nowhere: "),
     ({"data.drop_ids": "nowhere.csv"}, "there is no file nowhere.csv: config.data.drop_ids takes a text"),
     ({"stages": (HEAD,)}, "the BatchNorm of cnn_relu cannot be frozen: set batch_norm="),
-    ({"stages": (LAST_9,)}, "a stage trains the last 9 blocks, and the model has "),
+    ({"stages": (LAST_9,)}, "a stage trains the last 9 blocks, but the model has "),
     ({"optim.momentum": 1.5}, "config.optim.momentum is 1.5; expected 0 to below 1"),
 ]  # fmt: skip
 

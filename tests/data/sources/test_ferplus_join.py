@@ -77,7 +77,11 @@ def test_a_bad_row_keeps_the_others_in_step(faces, write_csv, write_votes):
 @pytest.mark.parametrize(
     "rows, usages, message",
     [
-        (4, ["Training"] + ["PublicTest"] * 3, r"fer2013.csv row 3 is of train, fer2013new.csv row 3 of v"),
+        (
+            4,
+            ["Training"] + ["PublicTest"] * 3,
+            r"fer2013.csv row 3 is in train, but fer2013new.csv row 3 in v",
+        ),
         (3, USAGES, r"fer2013.csv ends where fer2013new.csv row 5 continues with the same Usage"),
         (4, USAGES[:3], r"more rows than .*fer2013new.csv, which ends with row 4"),
     ],

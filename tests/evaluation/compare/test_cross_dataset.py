@@ -5,7 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from helpers import build_dataset, metadata_of, named, script
+from helpers import build_dataset, bundle, metadata_of, named, script
 
 from fer_jax import models
 from fer_jax.data.dataset import read
@@ -13,7 +13,6 @@ from fer_jax.data.emotions import EMOTIONS
 from fer_jax.data.sources import classes, synthetic
 from fer_jax.evaluation import predictions_file
 from fer_jax.evaluation.compare import cross_dataset
-from fer_jax.pretrained import registry
 from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.pretrained.weights_file import export_weights
 
@@ -84,8 +83,8 @@ def test_the_matrix(cross, weights, tiny_data, mine, tmp_path, capsys):
     assert "Accuracy in percent" in capsys.readouterr().out
 
 
-def test_contempt_as_a_wrong_answer_of_a_network_of_the_package(cross, weights, mine, monkeypatch):
-    monkeypatch.setitem(registry.BUNDLED, "ours", str(weights[1]))
+def test_contempt_as_a_wrong_answer_of_a_network_of_the_package(cross, weights, mine, tmp_path, monkeypatch):
+    bundle(monkeypatch, tmp_path, "ours", weights[1])
     found, page = cross(["ours"], [mine], "--split", "test", "--contempt", "wrong")
     faces = read.load(mine, "test")
     probs = LoadedModel(weights[1]).predict(faces.images, progress=False)
@@ -110,7 +109,7 @@ def test_copies_of_the_training_are_found_and_the_test_is_noted(cross, weights, 
     assert 0 < rest.sum() <= 7 and cell["without_near"]["num_examples"] == rest.sum()
     right = found.probs.argmax(axis=1) == found.labels
     assert cell["without_near"]["accuracy"] == right[rest].mean() and cell["accuracy"] == right.mean()
-    assert f"), {14 - rest.sum()} left out |" in page
+    assert f"), {14 - rest.sum()} excluded |" in page
     assert len(ledger.read_text().splitlines()) == before + 2
 
 

@@ -231,6 +231,6 @@ def test_what_is_on_the_sheets(tmp_path):
 def test_the_script(tiny_run, tiny_data, tmp_path, capsys):
     arguments = ["--workdir", str(tiny_run), "--data", str(tiny_data), "--out", str(tmp_path)]
     assert script("saliency").main([*arguments, "--batch_size", "16"]) == 0
-    assert "28 faces of validation explained" in capsys.readouterr().out
+    assert "Grad-CAM of 28 faces of validation" in capsys.readouterr().out
     found = json.loads((tmp_path / "saliency.json").read_text())
     assert found["num_examples"] == 28 and (tmp_path / "mean_maps.png").is_file()

@@ -222,7 +222,10 @@ def test_a_video_is_a_chart_and_a_table(open_app):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"#EXTM3U\nfile:///etc/passwd\n", "not a video"), (encode_clip(70, rate=1), "lasts 70 seconds")],
+    [
+        (b"#EXTM3U\nfile:///etc/passwd\n", "is not a supported video"),
+        (encode_clip(70, rate=1), "lasts 70 seconds"),
+    ],
 )
 def test_a_bad_video_is_a_message(open_app, content, message):
     app = open_app("Video")

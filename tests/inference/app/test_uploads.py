@@ -43,7 +43,7 @@ def test_images_are_read_upright(content, size, tiny_predictor):
         (b"", "x.jpg is empty"),
         (b"<html><script>alert(1)</script></html>", "x.jpg: cannot be decoded: it is not an image"),
         (encoded("JPEG")[:-400], "image file is truncated"),
-        (png_that_declares(9_000, 9_000), "declares 9000 x 9000 pixels, more than the limit of 50,000,000"),
+        (png_that_declares(9_000, 9_000), "declares 9000 x 9000 pixels, above the limit of 50,000,000"),
         (bytes(20_000_001), "has 20 MB, more than 20 MB"),
     ],
     ids="empty html cut large heavy".split(),

@@ -40,7 +40,9 @@ def test_what_is_skipped_is_counted_by_its_ending(folder):
         (folder / name).touch()
     _, skipped = inputs.find([str(folder), str(folder / "a.png")])
     assert skipped == collections.Counter({".heic": 3, ".txt": 1, "": 1})
-    assert inputs.describe(skipped).startswith("; skipped: 3 .heic, 1 without ending, 1 .txt (pip install")
+    assert inputs.describe(skipped).startswith(
+        "; skipped: 3 .heic, 1 without an extension, 1 .txt (pip install"
+    )
     assert inputs.describe(collections.Counter()) == ""
 
 

@@ -89,7 +89,7 @@ def test_broken_images(serve, capfd):
         reply = client.post("/predict", files={"images": (f"{name}.jpg", content)})
         detail = reply.json()["detail"]
         assert reply.status_code == 422 and detail.startswith(f"{name}.jpg: ") and "/" not in detail, name
-        refused = "more than the limit of 25,000,000; it was not decoded" in detail
+        refused = "above the limit of 25,000,000; it was not decoded" in detail
         assert refused == (name in TOO_LARGE), name
     assert "Traceback" not in capfd.readouterr().err
 

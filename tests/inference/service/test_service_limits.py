@@ -51,7 +51,7 @@ def test_a_body_is_refused_when_it_gets_too_large_whatever_its_header_says(serve
     scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": headers}
     client.portal.call(client.app, scope, receive, send)
     assert sent[0]["status"] == 413 and next(chunks) == taken
-    assert sent[1]["body"] == b'{"detail":"the request has more than 5,000 bytes, the limit"}'
+    assert sent[1]["body"] == b'{"detail":"the request exceeds the limit of 5,000 bytes"}'
 
 
 def test_too_many_faces(serve, faces):
@@ -116,7 +116,7 @@ def test_an_error_of_the_service_is_not_told_to_strangers(serve, faces):
     gate.open.set()
     client = serve(gate)
     reply = post(client, encode(faces[0]))
-    assert (reply.status_code, reply.json()) == (500, {"detail": "an error of the service; it was logged"})
+    assert (reply.status_code, reply.json()) == (500, {"detail": "internal error; see the log"})
     assert 'fer_jax_requests_total{path="/predict",status="500"} 1.0\n' in client.get("/metrics").text
 
 
