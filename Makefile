@@ -7,7 +7,7 @@
 # make types        the type checker
 # make clean        removes .venv
 # make links        checks the links of the documentation (needs a network)
-# make pictures     the picture at the top of the README
+# make pictures     the pictures of the README (needs Chromium)
 # make report       the results page, the README's table of networks and all reports from the stored predictions
 
 PYTHON ?= python3
@@ -34,7 +34,7 @@ docs: .venv/with_docs
 links: .venv/with_docs
 	$(BIN)/sphinx-build --quiet -D nb_execution_mode=off -b linkcheck docs dist/links
 
-pictures: .venv/installed
+pictures: .venv/with_app .venv/with_browser
 	$(BIN)/python docs/pictures.py
 
 report: .venv/installed

@@ -1,10 +1,13 @@
-"""Draws the picture at the top of the README from the package's photograph and a stored result.
+"""Draws the README's pictures: the package's photograph beside a stored result, and the app in Chromium.
 
 python docs/pictures.py     # or make pictures
 """
 
 import io
 import pathlib
+import shutil
+import socket
+import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -20,11 +23,12 @@ from fer_jax.evaluation.report import report  # noqa: E402
 from fer_jax.inference.media.inputs import SAMPLE  # noqa: E402
 from fer_jax.pretrained.registry import DEFAULT  # noqa: E402
 
-OUT = ROOT / "docs" / "pictures" / "overview.png"
+OUT = ROOT / "docs" / "pictures"
+APP = ROOT / "fer_jax" / "inference" / "app" / "app.py"
 
 
-def main() -> None:
-    """Writes the picture."""
+def draw_overview() -> io.BytesIO:
+    """Draws the photograph, the confusion matrix, and the accuracy against the coverage."""
     stored = ROOT / "results" / DEFAULT / model_results.STORED
     names = model_results.read_metadata(stored)["emotions"]
     found = predictions_file.read(stored, names)
@@ -44,9 +48,41 @@ def main() -> None:
 
     file = io.BytesIO()
     figure.savefig(file, dpi=100)
-    # A palette is a quarter of the size.
-    Image.open(file).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(OUT, optimize=True)
-    print(OUT)
+    return file
+
+
+def photograph_app() -> io.BytesIO:
+    """Takes a screenshot of the app with its example photograph."""
+    from playwright.sync_api import sync_playwright
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ("--server.headless=true", f"--server.port={port}")
+    command = [sys.executable, "-m", "streamlit", "run", str(APP), *options]
+    app = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        next(line for line in app.stdout if str(port) in line)  # it serves from now on
+        with sync_playwright() as driver:
+            chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            page = chromium.new_page(viewport={"width": 1000, "height": 1370})
+            page.set_default_timeout(60_000)  # milliseconds
+            page.goto(f"http://localhost:{port}")
+            page.get_by_role("button", name="A photograph").click()
+            for text in ("Grad-CAM", "1 face found", "About this model"):  # each loads by itself
+                page.get_by_text(text).first.wait_for()
+            return io.BytesIO(page.screenshot())
+    finally:
+        app.terminate()
+
+
+def main() -> None:
+    """Writes the pictures."""
+    for name, draw in (("overview.png", draw_overview), ("app.png", photograph_app)):
+        # A palette is a quarter of the size.
+        picture = Image.open(draw()).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        picture.save(OUT / name, optimize=True)
+        print(OUT / name)
 
 
 if __name__ == "__main__":

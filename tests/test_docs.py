@@ -91,13 +91,11 @@ def test_the_readme_is_short_and_its_pictures_are_small():
 
 
 @pytest.mark.drawn
-def test_the_readmes_picture_can_be_drawn(monkeypatch, tmp_path):
+def test_the_readmes_picture_can_be_drawn(monkeypatch):
     pictures = program("docs/pictures.py")
-    monkeypatch.setattr(pictures, "OUT", tmp_path / "overview.png")
     unclassified = Prediction(str(SAMPLE), 512, 600, ())
     monkeypatch.setattr(pictures.Predictor, "load", lambda: lambda _: [unclassified])
-    pictures.main()
-    assert Image.open(pictures.OUT).size == Image.open(ROOT / "docs/pictures/overview.png").size
+    assert Image.open(pictures.draw_overview()).size == Image.open(pictures.OUT / "overview.png").size
 
 
 def test_the_examples_of_the_api_reference_run():
