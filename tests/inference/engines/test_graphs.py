@@ -1,11 +1,13 @@
 """Graphs without weights: those of the package are of its networks, and others are built once."""
 
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import onnx
 import pytest
-from helpers import run_python
+from helpers import environment, run_python
 
 from fer_jax.inference.classifier import Classifier
 from fer_jax.inference.engines import graphs
@@ -93,3 +95,13 @@ assert not {names!r} & sys.modules.keys(), {names!r} & sys.modules.keys()
 print(face.emotion)
 """
     assert "neutral" in run_python("-c", code).stdout
+
+
+def test_predicting_writes_nothing_into_the_home_directory(tmp_path):
+    """ONNX Runtime's telemetry would: a device ID, and the events to send."""
+    variables = environment(HOME=str(tmp_path))
+    for inherited in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
+        variables.pop(inherited, None)
+    code = f"from fer_jax import Predictor; print(Predictor.load()({str(PHOTO)!r})[0].faces[0].emotion)"
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)
+    assert "neutral" in done.stdout and not list(tmp_path.rglob("*"))
