@@ -310,7 +310,7 @@ def test_a_missing_network_is_named(browser, site, serve, tmp_path):
     expect(page.locator("#files")).to_be_disabled()
     (folder / "model.onnx").write_bytes(b"no network")
     page.reload()
-    expect(page.locator("#error")).to_contain_text("model.onnx is no network", timeout=TIMEOUT)
+    expect(page.locator("#error")).to_contain_text("model.onnx cannot be run by this page", timeout=TIMEOUT)
     page.close()
 
 
