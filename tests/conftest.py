@@ -19,7 +19,7 @@ from fer_jax import models
 from fer_jax.data import ferplus
 from fer_jax.data.dataset import build
 from fer_jax.data.sources import synthetic
-from fer_jax.pretrained import weights_file
+from fer_jax.pretrained import registry, weights_file
 
 MOST_MEMORY = 3 * 2**20  # KiB of a worker, before it forgets its compiled programs after each module
 SAVE, DRAW = Figure.savefig, FigureCanvasAgg.draw
@@ -176,3 +176,15 @@ def tiny_run(tmp_path_factory, tiny_data) -> pathlib.Path:
     facts = helpers.metadata_of(kwargs, 48, tiny_data)
     weights_file.export_weights(folder / weights_file.BEST_WEIGHTS, variables, facts)
     return folder
+
+
+@pytest.fixture
+def bundle(monkeypatch, tmp_path):
+    """Makes weights the only bundled network, by a link in a folder that stands for the package's."""
+
+    def link(name: str, weights: pathlib.Path) -> None:
+        (tmp_path / f"{name}_fer2013.safetensors").symlink_to(weights)
+        monkeypatch.setattr(registry, "FOLDER", tmp_path)
+        monkeypatch.setattr(registry, "BUNDLED", (name,))
+
+    return link

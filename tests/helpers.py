@@ -28,7 +28,6 @@ from fer_jax import errors
 from fer_jax.data.dataset import build, read
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.models.layers import BatchNorm
-from fer_jax.pretrained import registry
 from fer_jax.training import launch
 from fer_jax.training.metric_writers import read_records
 from fer_jax.training.train import train_and_evaluate
@@ -73,13 +72,6 @@ def tiny_config_file(path: pathlib.Path, data_dir: pathlib.Path, **changes: Any)
         "    return c\n"
     )
     return path
-
-
-def bundle(monkeypatch: pytest.MonkeyPatch, folder: pathlib.Path, name: str, weights: pathlib.Path) -> None:
-    """Makes weights the only bundled network, by a link in a folder that stands for the package's."""
-    (folder / f"{name}_fer2013.safetensors").symlink_to(weights)
-    monkeypatch.setattr(registry, "FOLDER", folder)
-    monkeypatch.setattr(registry, "BUNDLED", (name,))
 
 
 def needed(module: str, extra: str) -> ModuleType:

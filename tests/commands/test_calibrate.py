@@ -6,7 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from helpers import bundle, script
+from helpers import script
 from sklearn import metrics
 
 from fer_jax.data.dataset import read
@@ -39,9 +39,9 @@ def test_the_temperature_of_the_least_loss_is_kept(weights, tiny_data, capsys):
     assert f"temperature {kept['temperature']:.3f}" in capsys.readouterr().out
 
 
-def test_the_packages_own_weights_stay_as_they_are(weights, tiny_data, tmp_path, monkeypatch, capsys):
+def test_the_packages_own_weights_stay_as_they_are(weights, tiny_data, bundle, capsys):
     """By name and by path."""
-    bundle(monkeypatch, tmp_path, "cnn_250k", weights)
+    bundle("cnn_250k", weights)
     whole = weights.read_bytes()
     for spelled in (
         "cnn_250k",

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_trees_equal, bundle, raw_state, records
+from helpers import assert_trees_equal, raw_state, records
 from small_runs import BIASES, PLATEAU, STAGES, WHOLE, config_of, simple_config, staged_config
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
@@ -139,9 +139,9 @@ def test_a_report_is_of_the_weights_that_are_stored(short, tiny_data):
 
 
 @pytest.mark.parametrize("by_name", [False, True])
-def test_a_new_run_starts_from_old_weights(by_name, short, trained, tiny_data, tmp_path, monkeypatch):
+def test_a_new_run_starts_from_old_weights(by_name, short, trained, tiny_data, bundle):
     """By their directory, and by the name of a network in the package."""
-    bundle(monkeypatch, tmp_path, "old_one", short / "best.safetensors")
+    bundle("old_one", short / "best.safetensors")
     # A rate of 0 leaves them as they are.
     source = "old_one" if by_name else str(short)
     changes = {"init_from": source, "optim.learning_rate": 0.0, "train.steps": 1}

@@ -5,7 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from helpers import build_dataset, bundle, metadata_of, named, script
+from helpers import build_dataset, metadata_of, named, script
 
 from fer_jax import models
 from fer_jax.data.dataset import read
@@ -83,8 +83,8 @@ def test_the_matrix(cross, weights, tiny_data, mine, tmp_path, capsys):
     assert "Accuracy in percent" in capsys.readouterr().out
 
 
-def test_contempt_as_a_wrong_answer_of_a_network_of_the_package(cross, weights, mine, tmp_path, monkeypatch):
-    bundle(monkeypatch, tmp_path, "ours", weights[1])
+def test_contempt_as_a_wrong_answer_of_a_network_of_the_package(cross, weights, mine, bundle):
+    bundle("ours", weights[1])
     found, page = cross(["ours"], [mine], "--split", "test", "--contempt", "wrong")
     faces = read.load(mine, "test")
     probs = LoadedModel(weights[1]).predict(faces.images, progress=False)
