@@ -96,10 +96,8 @@ def trial_name(trial: Trial) -> str:
 
 def parse_args() -> argparse.Namespace:
     parser = common.make_training_parser(__doc__, runs=True)
-    add, field = (
-        parser.add_argument,
-        {"nargs": "+", "action": "append", "default": [], "metavar": ("FIELD", "VALUE")},
-    )
+    add = parser.add_argument
+    field = {"nargs": "+", "action": "append", "default": [], "metavar": ("FIELD", "VALUE")}
     add("--grid", **field, help="config field and values; all combinations are tried; repeatable")
     add("--change", **field, help="config field and values to try one at a time; repeatable")
     text = "config field, distribution (uniform, log, int, choice), and its bounds or values; "

@@ -190,7 +190,7 @@ def _repair(data_dir: str | Path) -> str:
 
 def _decode(png: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     mode = cv2.IMREAD_GRAYSCALE if shape[2] == 1 else cv2.IMREAD_COLOR_RGB
-    image: Any = cv2.imdecode(np.frombuffer(png, np.uint8), mode)  # in a quarter of Pillow's time
+    image: Any = cv2.imdecode(np.frombuffer(png, np.uint8), mode)  # faster than Pillow
     if image.shape[:2] != shape[:2]:
         size = shape[1], shape[0]
         image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
