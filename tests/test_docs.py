@@ -1,16 +1,21 @@
 """Tests that the commands and links in the README and docs/ exist."""
 
 import argparse
+import functools
 import importlib
+import inspect
 import json
 import re
 import shlex
+from collections.abc import Iterator
+from types import FunctionType
+from typing import Any
 
 import pytest
 from helpers import ROOT, program
 from PIL import Image
 
-from fer_jax import cli
+from fer_jax import cli, models
 from fer_jax.inference.media.inputs import SAMPLE
 from fer_jax.inference.predictor import Prediction
 
@@ -98,15 +103,72 @@ def test_the_readmes_picture_can_be_drawn(monkeypatch):
     assert Image.open(pictures.draw_overview()).size == Image.open(pictures.OUT / "overview.png").size
 
 
+API = (ROOT / "docs/api.md").read_text()
+
+
+def _examples(text: str) -> str:
+    return "".join(re.findall(r"^```python\n(.*?)^```", text, re.S | re.M))
+
+
 def test_the_examples_of_the_api_reference_run():
     names = {}
-    for example in re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/api.md").read_text(), re.S | re.M):
-        exec(example, names)
-    assert names["face"].emotion == "neutral" and names["probabilities"].shape == (1, 7)
+    exec(_examples(API), names)
+    assert names["face"].emotion == "neutral" and names["probabilities"].shape == (2, 7)
     assert names["logits"].shape == (2, 7) and len(names["faces"]) == 28
     assert set(names["batch"]) == {"image", "target", "affine", "color", "erase"}
-    assert float(names["total"] / names["count"]) > 0 and names["trained"] and names["head"]
+    assert names["position"] == {"next_batch": 1}
+    assert float(names["loss"]) > 0 and names["metrics"]["loss"].shape == () and names["head"]
     assert names["low"] <= names["accuracy"] <= names["high"] and (names["kinds"] == 2).all()
+
+
+def _members(owner: Any, module: str) -> Iterator[tuple[str, ...]]:
+    """Yields the public names of a module or class that have docstrings, as autodoc lists them."""
+    for name, member in vars(owner).items():
+        member = inspect.unwrap(getattr(member, "__func__", member))  # of a class method, or cached
+        kinds = type | FunctionType | property | functools.cached_property
+        own = inspect.isclass(owner) or getattr(member, "__module__", None) == module
+        if own and isinstance(member, kinds) and member.__doc__ and not name.startswith("_"):
+            yield (name,)
+            if inspect.isclass(member):
+                yield from ((name, *path) for path in _members(member, module))
+
+
+def _documented(section: str) -> Iterator[tuple[str, ...]]:
+    """Yields the names that the section's directives document: (function,), (class,) or (class, member)."""
+    for kind, target, options in re.findall(r"^\.\. auto(\w+):: (\S+)\n((?:   :.*\n)*)", section, re.M):
+        chosen = re.search(":members:(.*)", options)
+        if kind == "module":
+            found = list(_members(importlib.import_module(target), target))
+            asked = chosen[1].replace(",", " ").split() or {path[0] for path in found}
+            yield from (path for path in found if path[0] in asked)
+            continue
+        module, name = target.rsplit(".", 1)
+        yield (name,)
+        if chosen:
+            owner = getattr(importlib.import_module(module), name)
+            yield from ((name, *path) for path in _members(owner, module))
+
+
+def _is_used(path: tuple[str, ...], code: str) -> bool:
+    """Returns whether code names a function or class (a network by its key in MODELS), or a member."""
+    key = next((key for key, network in models.MODELS.items() if network.__name__ == path[-1]), None)
+    pattern = rf"\.{path[-1]}\b" if path[1:] else rf'\b{path[-1]}\b|"{key}"'
+    return bool(re.search(pattern, code))
+
+
+def test_every_name_in_the_api_reference_has_an_example():
+    """In its section, or on a page to which its section links."""
+    sections = re.split("^## ", API, flags=re.M)[1:]
+    names, without = [], []
+    for section in sections:
+        pages = re.findall(r"\]\((\w+\.md)", section)
+        code = _examples(section + "".join((ROOT / "docs" / page).read_text() for page in pages))
+        names += (found := list(_documented(section)))
+        without += [".".join(path) for path in found if not _is_used(path, code)]
+    assert {("Box", "overlap"), ("EfficientNetLite2",), ("variable_shapes",), ("Ranges", "mixes")} <= set(
+        names
+    )
+    assert without == []
 
 
 def test_every_page_is_in_the_table_of_contents():
