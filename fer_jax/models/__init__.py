@@ -1,4 +1,4 @@
-"""The models, by name."""
+"""Models by name."""
 
 import functools
 from typing import Any
@@ -38,10 +38,15 @@ MODELS: dict[str, type[nn.Module]] = {
 
 
 def create(name: str, num_classes: int = 7, **kwargs) -> nn.Module:
-    """Creates the model `name` with `kwargs` as its attributes.
+    """Creates a model.
+
+    Args:
+      name: a key of `MODELS`.
+      num_classes: number of logits.
+      **kwargs: attributes of the model; lists become tuples.
 
     Raises:
-      ValueError: `name` or one of `kwargs` is unknown; the message lists those that exist.
+      ValueError: the name or an attribute is unknown; the message lists the known ones.
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; there are: {', '.join(sorted(MODELS))}")
@@ -57,21 +62,21 @@ def create(name: str, num_classes: int = 7, **kwargs) -> nn.Module:
 def variable_shapes(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, Any]:
     """Returns the shapes of a network's variables: {"params", "batch_stats"} of `jax.ShapeDtypeStruct`.
 
-    Equal networks share the tree, which must not be modified.
+    The result is cached and must not be modified.
 
     Args:
-      model: the network, its attributes hashable; `model(x)` takes a batch of one, float32 [1, S, S, C].
+      model: the network, with hashable attributes; `model(x)` takes float32 [1, S, S, C].
       input_shape: (S, S, C).
 
     Raises:
-      ValueError: the network does not take faces of this size.
+      ValueError: the network does not support faces of this size.
     """
     face = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     return jax.eval_shape(model.init, jax.random.key(0), face)
 
 
 def check_fit(variables: dict[str, Any], model: nn.Module, input_shape: tuple[int, int, int]) -> None:
-    """Refuses variables whose names or shapes are not the network's.
+    """Checks that variables have the names and shapes of a network's variables.
 
     Args:
       variables: {"params", "batch_stats"}, trees of arrays.

@@ -1,4 +1,4 @@
-"""Attributes, conventions, and blocks that the ImageNet networks share."""
+"""The base class and the blocks of the ImageNet networks."""
 
 import functools
 from collections.abc import Sequence
@@ -14,28 +14,27 @@ ADAPTERS = ("none", "rgb")
 
 
 class Backbone(nn.Module):
-    """Base of the ImageNet networks.
+    """Base class of the ImageNet networks.
 
-    Called with faces float [B, S, S, C], normalized as the weights expect, a network returns logits float32
-    [B, num_classes], or with `features=True` the features float32 [B, F] that dropout and classifier take. C
-    is 3 (the pipeline repeats gray faces) or 1: then either the stem has one input channel, for weights whose
-    stem was summed over the colors, or `adapter` makes three of it (`pretrained.imagenet.initialize` prepares
-    either).
+    Maps faces float [B, S, S, C], normalized as the weights expect, to logits float32 [B, num_classes] or,
+    with `features=True`, to the features float32 [B, F] before dropout and the classifier. C is 3 (the input
+    pipeline repeats gray faces) or 1. With one channel, either the stem takes one channel, for weights summed
+    over the colors, or `adapter` converts it to three; `pretrained.imagenet.initialize` supports both.
 
-    The parameters at the top level are the network's parts, in the order of the data: `adapter` if there is
-    one, then what the family lists, and last `head`, the classifier.
+    The top-level parameters are the network's parts, in the order of the data: `adapter` if there is one, the
+    parts listed for each family, and `head`, the classifier.
 
     Attributes:
-      num_classes: width of the logits.
-      dropout: rate before the classifier.
-      drop_path: rate at which residual blocks are skipped, an image at a time: block i of n, from 0, at
-        drop_path * i / n, so the first never (Huang et al. 2016, arXiv:1603.09382, with timm's rates).
-      padding: 'symmetric' as torch pads, or 'same' as TensorFlow does; they differ at stride 2.
-      epsilon: of BatchNorm: 1e-5 in torchvision except for MobileNetV3, 1e-3 in Keras.
+      num_classes: number of logits.
+      dropout: dropout rate before the classifier.
+      drop_path: stochastic depth: block i of n (from 0) is skipped per image at the rate drop_path * i / n
+        (Huang et al. 2016, arXiv:1603.09382, with timm's rates).
+      padding: 'symmetric', as in torch, or 'same', as in TensorFlow; they differ at stride 2.
+      epsilon: epsilon of BatchNorm: 1e-5 in torchvision except for MobileNetV3, 1e-3 in Keras.
       adapter: 'none', or 'rgb' for a learned 3x3 convolution from C channels to three.
-      frozen: paths of the BatchNorm layers that use their running statistics in training, too, such as
+      frozen: paths of BatchNorm layers that use their running statistics during training, such as
         ('block_0', 'project_norm'); other paths are ignored.
-      dtype: type of the computation; parameters and statistics stay float32.
+      dtype: dtype of the computation; parameters and statistics stay float32.
       axis_name: mapped axis over which BatchNorm averages its statistics.
     """
 
@@ -50,7 +49,7 @@ class Backbone(nn.Module):
     axis_name: str | None = None
 
     def layers(self, train: bool, *block: str) -> dict[str, Any]:
-        """Returns constructors for a block (its name), or for the network itself: 'conv' and 'norm'."""
+        """Returns the constructors 'conv' and 'norm' for a block (its name) or for the network itself."""
 
         def norm(name: str, **kwargs) -> BatchNorm:
             follows = train and (*block, name) not in self.frozen
@@ -62,11 +61,11 @@ class Backbone(nn.Module):
         return {"conv": conv, "norm": norm}
 
     def drop_rate(self, block: int, blocks: int, train: bool) -> float:
-        """Returns the rate at which a block of so many is skipped."""
+        """Returns the rate at which block number `block` of `blocks` is skipped."""
         return self.drop_path * block / blocks if train else 0.0
 
     def conv_norm(self, x: jnp.ndarray, train: bool, name: str, act: Activation, *shape: int) -> jnp.ndarray:
-        """Applies the convolution `name`, of `shape` features, size, and stride, BatchNorm, and `act`."""
+        """Applies a convolution of `shape` (features, kernel size, stride), BatchNorm, and an activation."""
         layers = self.layers(train)
         return layers["norm"](tail=act, name=f"{name}_norm")(layers["conv"](*shape, name=name)(x))
 
@@ -82,8 +81,8 @@ class Backbone(nn.Module):
         """Returns the last spatial features of a network of inverted residual blocks.
 
         Args:
-          x: faces.
-          train: whether the network trains.
+          x: faces float [B, S, S, C].
+          train: whether the network is in training mode.
           stem: channels of the first convolution.
           blocks: attributes of each `InvertedResidual`.
           top: channels of the last convolution, or 0 for none.
@@ -96,10 +95,10 @@ class Backbone(nn.Module):
         return FeatureMap()(self.conv_norm(x, train, "top", act, top, 1) if top else x)
 
     def enter(self, x: jnp.ndarray) -> jnp.ndarray:
-        """Returns the faces as the stem takes them.
+        """Returns the input of the stem: the faces in `dtype`, after the adapter if there is one.
 
         Raises:
-          ValueError: `adapter` is none of `ADAPTERS`.
+          ValueError: `adapter` is not one of `ADAPTERS`.
         """
         if self.adapter not in ADAPTERS:
             raise ValueError(f"adapter={self.adapter!r}: expected one of {', '.join(ADAPTERS)}")
@@ -107,7 +106,7 @@ class Backbone(nn.Module):
         return Conv(3, dtype=self.dtype, name="adapter")(x) if self.adapter == "rgb" else x
 
     def leave(self, x: jnp.ndarray, train: bool, features: bool) -> jnp.ndarray:
-        """Classifies features [B, F], or returns them as float32."""
+        """Returns logits of features [B, F], or with `features` the features themselves, as float32."""
         x = x.astype(jnp.float32)
         if features:
             return x
@@ -132,10 +131,10 @@ def hard_swish(x: jnp.ndarray) -> jnp.ndarray:
 
 
 class DropPath(nn.Module):
-    """Random omission of a residual branch [B, ...], an image at a time; the others are scaled up for it.
+    """Stochastic depth: drops a residual branch [B, ...] per image and scales up the remaining ones.
 
     Attributes:
-      rate: probability of omission; 0 in evaluation.
+      rate: probability of dropping a branch; 0 in evaluation.
     """
 
     rate: float
@@ -149,19 +148,19 @@ class DropPath(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, depthwise convolution, squeeze-excitation, 1x1 projection; shortcut if shapes agree.
+    """MobileNetV2's inverted residual block (Sandler et al. 2018, arXiv:1801.04381).
 
-    MobileNetV2's block (Sandler et al. 2018, arXiv:1801.04381), with the squeeze-excitation of MobileNetV3
-    and EfficientNet.
+    1x1 expansion, depthwise convolution, optional squeeze-excitation as in MobileNetV3 and EfficientNet, 1x1
+    projection, and a shortcut if input and output have the same shape.
 
     Attributes:
-      conv, norm: as `Backbone.layers` returns them.
-      expanded: channels of the depthwise convolution; no expansion if the input has as many.
-      features: channels of the output.
-      kernel, stride: of the depthwise convolution.
+      conv, norm: constructors from `Backbone.layers`.
+      expanded: channels of the depthwise convolution; the expansion is omitted if the input has as many.
+      features: output channels.
+      kernel, stride: kernel size and stride of the depthwise convolution.
       act: activation.
-      squeeze: channels of the squeeze-excitation's bottleneck, or 0 for none.
-      squeeze_act, gate: of the squeeze-excitation.
+      squeeze: bottleneck channels of the squeeze-excitation, or 0 for none.
+      squeeze_act, gate: activations of the squeeze-excitation, see `SqueezeExcite`.
       drop_path: rate at which the block is skipped.
     """
 

@@ -1,4 +1,4 @@
-"""The custom CNNs: the two that the FER2013 field trains from scratch, and a residual one."""
+"""CNNs to train from scratch: two architectures common in work on FER2013, and a residual network."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from fer_jax.models.ops.pooling import global_pool, max_pool_2x2, relu_pool
 
 
 class Cnn(nn.Module):
-    """Base of the CNNs, which map normalized faces float [B, S, S, C] to logits float32 [B, num_classes].
+    """Base class of the CNNs, which map normalized faces float [B, S, S, C] to logits float32 [B, K].
 
     Attributes:
-      num_classes: width of the logits.
+      num_classes: number of logits, K.
       widths: channels of each block; every block halves S.
       dropout: dropout rate before the classifier.
-      dtype: type of the computation; parameters and statistics stay float32.
+      dtype: dtype of the computation; parameters and statistics stay float32.
       axis_name: mapped axis over which BatchNorm averages its statistics.
     """
 
@@ -31,15 +31,14 @@ class Cnn(nn.Module):
         return BatchNorm(train, self.axis_name, dtype=self.dtype, **kwargs)
 
     def enter(self, x: jnp.ndarray, **each: tuple) -> jnp.ndarray:
-        """Returns the faces in the type of the computation.
+        """Validates the input and returns it in `dtype`.
 
         Args:
-          x: the faces.
-          **each: attributes that have one number for each block.
+          x: faces float [B, S, S, C].
+          **each: attributes with one value per block.
 
         Raises:
-          ValueError: S is less than 2 to the number of blocks, or an attribute has another length than
-            `widths`.
+          ValueError: S is less than 2 ** len(widths), or the length of an attribute differs from `widths`.
         """
         require_side(x, 2 ** len(self.widths))
         for name, value in each.items():
@@ -54,15 +53,15 @@ class Cnn(nn.Module):
 
 
 class CnnElu(Cnn):
-    """Convolutions with ELU before BatchNorm, and a flattened dense head.
+    """A CNN with ELU before BatchNorm and a dense layer on flattened features.
 
     Per block: (3x3 convolution, ELU, BatchNorm) twice, 2x2 max-pool, dropout. Then Dense, ELU, BatchNorm,
-    dropout, and the classifier. After the ELU networks common in FER2013 notebooks. The dense layer fixes the
-    input size at initialization.
+    dropout, and the classifier, as in the ELU networks of FER2013 notebooks. The dense layer fixes the input
+    size at initialization.
 
     Attributes:
       block_dropout: dropout rate after each block.
-      hidden: width of the dense layer.
+      hidden: features of the dense layer.
     """
 
     block_dropout: tuple[float, ...] = (0.4, 0.4, 0.5)
@@ -90,11 +89,11 @@ class CnnRelu(Cnn):
     """A small VGG: blocks of Conv-BN-ReLU and max-pool, global average pooling, and a dense head.
 
     Per block: (3x3 convolution without bias, BatchNorm, ReLU) `depths` times, 2x2 max-pool. Then global
-    average pooling, dropout, Dense, BatchNorm, ReLU, dropout, and the classifier. Takes any input size.
+    average pooling, dropout, Dense, BatchNorm, ReLU, dropout, and the classifier. Supports any input size.
 
     Attributes:
-      depths: convolutions of each block; None for two.
-      hidden: width of the dense layer, before which there is dropout, too.
+      depths: number of convolutions of each block; None for two.
+      hidden: features of the dense layer.
     """
 
     depths: tuple[int, ...] | None = None
@@ -115,20 +114,19 @@ class CnnRelu(Cnn):
 
 
 class CnnResidual(Cnn):
-    """A pre-activation residual network for faces of about 48 pixels, pooled where `CnnRelu` pools.
+    """A pre-activation residual network for faces of about 48 pixels.
 
-    Per stage: a 3x3 convolution to its width; `blocks` times a branch, that is (BatchNorm, ReLU, 3x3
-    convolution) twice and squeeze-excitation, which is added to its input; BatchNorm, ReLU, 2x2 max-pool.
-    Then global average pooling, dropout, and the classifier. Within a stage the shortcuts are identities and
-    nothing acts on the sums: full pre-activation (He et al. 2016, arXiv:1603.05027, figure 4e). No
-    convolution has a stride. Takes any input size.
+    Per stage: a 3x3 convolution to the stage's width; `blocks` residual branches, each (BatchNorm, ReLU, 3x3
+    convolution) twice and squeeze-excitation; BatchNorm, ReLU, 2x2 max-pool. Then global average pooling,
+    dropout, and the classifier. Shortcuts are identities without an activation after the sum (full
+    pre-activation: He et al. 2016, arXiv:1603.05027, figure 4e). All convolutions have stride 1. Supports any
+    input size.
 
     Attributes:
-      blocks: residual branches of each stage.
-      squeeze: the bottleneck of the squeeze-excitation has the channels divided by this, at least one; 0 for
-        no squeeze-excitation.
-      drop_path: rate at which the last branch is skipped, an image at a time; the others in proportion to
-        their place, the first never (Huang et al. 2016, arXiv:1603.09382).
+      blocks: number of residual branches of each stage.
+      squeeze: reduction ratio of the squeeze-excitation; 0 for none.
+      drop_path: rate at which the last branch is skipped per image; it grows linearly from 0 for the first
+        (stochastic depth: Huang et al. 2016, arXiv:1603.09382).
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 256)

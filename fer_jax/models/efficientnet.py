@@ -22,15 +22,14 @@ _STAGES = (
 
 
 class EfficientNetB0(Backbone):
-    """EfficientNet-B0, and by its rule of scaling the larger ones.
+    """EfficientNet-B0, and with other factors the larger networks of the family.
 
-    Parts: `stem`, `stem_norm`, `block_0` ... , `top`, `top_norm`, `head`.
+    Parts: `stem`, `stem_norm`, `block_0` ..., `top`, `top_norm`, `head`.
 
     Attributes:
-      width: factor on the channels.
-      depth: factor on the blocks of a stage.
-      cut: maximum number of blocks; a network that is cut has no `top` either, and its features are the mean
-        over space of the last block's. None for the whole network.
+      width: factor on the number of channels.
+      depth: factor on the number of blocks of each stage.
+      cut: truncates the network after this many blocks, without `top`; None for the entire network.
     """
 
     width: float = 1.0
@@ -85,7 +84,7 @@ class EfficientNetB4(EfficientNetB0):
 class EfficientNetLite0(EfficientNetB0):
     """EfficientNet-Lite0: no squeeze-excitation, and ReLU6 (tensorflow/tpu, efficientnet/lite).
 
-    Stem and top are not scaled, nor are the depths of the first and the last stage.
+    The stem, the top, and the depths of the first and last stage are not scaled.
     """
 
     lite: ClassVar[bool] = True

@@ -17,18 +17,18 @@ Activation = Callable[[jnp.ndarray], jnp.ndarray]
 
 
 class Conv(nn.Module):
-    """Convolution with zeros around: [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), features].
+    """Zero-padded convolution: [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), features].
 
     The parameters have the names and shapes of `flax.linen.Conv`.
 
     Attributes:
-      features: channels of the output.
-      size: of the kernel, odd.
-      stride: of both axes.
+      features: output channels.
+      size: kernel size, odd.
+      stride: stride along both axes.
       use_bias: whether to add a bias.
       padding: 'same' or 'symmetric', which differ at stride 2: see `convolution.padding_of`.
-      depthwise: one filter a channel (`feature_group_count=C`); the output has as many channels as the input.
-      dtype: type of the computation and the output; the parameters are float32.
+      depthwise: whether each channel has its own filter (`feature_group_count=C`, features=C).
+      dtype: dtype of the computation and the output; the parameters are float32.
     """
 
     features: int
@@ -50,7 +50,7 @@ class Conv(nn.Module):
 
 
 def require_side(x: jnp.ndarray, least: int) -> None:
-    """Refuses faces [B, H, W, C] so small that pooling would leave nothing of them, and the result be NaN.
+    """Checks that faces [B, H, W, C] are large enough for all pooling layers; otherwise outputs are NaN.
 
     Raises:
       ValueError: H or W is less than `least`.
@@ -61,10 +61,10 @@ def require_side(x: jnp.ndarray, least: int) -> None:
 
 
 class FeatureMap(nn.Module):
-    """Marker of a network's last spatial features [B, h, w, C]; returns them unchanged.
+    """Identity layer that marks a network's last spatial features [B, h, w, C].
 
-    Every network calls it once, on the activations of its last convolution, before any pooling over them.
-    `evaluation.saliency` reads them there and differentiates with respect to them.
+    Every network calls it once, on the activations of its last convolution, before pooling.
+    `evaluation.saliency` intercepts the call to differentiate with respect to the features.
     """
 
     def __call__(self, x: jnp.ndarray) -> jnp.ndarray:
@@ -72,13 +72,13 @@ class FeatureMap(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Gate that scales channels by a function of their means (Hu et al. 2018, arXiv:1709.01507).
+    """Squeeze-excitation: scales each channel by a function of all means (Hu et al. 2018, arXiv:1709.01507).
 
     Attributes:
-      channels: of the bottleneck.
-      act: after the bottleneck.
-      gate: makes the factors.
-      dtype: type of the computation.
+      channels: channels of the bottleneck.
+      act: activation of the bottleneck.
+      gate: activation that returns the factors.
+      dtype: dtype of the computation.
     """
 
     channels: int
@@ -100,16 +100,16 @@ def _identity(x: jnp.ndarray) -> jnp.ndarray:
 class BatchNorm(nn.Module):
     """Batch normalization over every axis but the last (Ioffe & Szegedy 2015, arXiv:1502.03167).
 
-    Equals `flax.linen.BatchNorm` in names, shapes, and numbers (biased variance). Statistics are float32
-    whatever `dtype` is.
+    Has the variables and results of `flax.linen.BatchNorm` (biased variance). Statistics are float32
+    regardless of `dtype`.
 
     Attributes:
-      train: normalize with the batch's statistics and update the running ones.
+      train: whether to normalize with batch statistics and update the running statistics.
       axis_name: name of a mapped axis (`pmap`) over which the statistics are averaged.
       tail: parameterless function applied to the result, such as `nn.relu`.
-      momentum: share of the old running statistics that is kept.
-      epsilon: added to the variance.
-      dtype: type of the output.
+      momentum: decay rate of the running statistics.
+      epsilon: constant added to the variance.
+      dtype: dtype of the output.
     """
 
     train: bool
@@ -129,7 +129,7 @@ class BatchNorm(nn.Module):
         if not self.train:
             factor = scale * jax.lax.rsqrt(var.value + self.epsilon)
             return self.tail(x * factor + (bias - mean.value * factor)).astype(self.dtype)
-        # While `init` runs no axis is mapped yet.
+        # No axis is mapped during `init`.
         axis_name = None if self.is_initializing() else self.axis_name
         x = x.astype(jnp.float32)
         y, batch_mean, batch_var = normalize(x, scale, bias, self.tail, self.epsilon, axis_name)

@@ -1,4 +1,4 @@
-"""MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381), MobileNetV3-Small (Howard 2019, arXiv:1905.02244)."""
+"""MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381) and V3-Small (Howard et al. 2019, arXiv:1905.02244)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ _V2_STAGES = (
     (3, 160, 2, 6),
     (1, 320, 1, 6),
 )
-# Kernel, expanded channels, channels, bottleneck of the squeeze-excitation, activation, stride.
+# Kernel, expanded channels, channels, bottleneck channels of the squeeze-excitation, activation, stride.
 _V3_SMALL = (
     (3, 16, 16, divisible(16 / 4), nn.relu, 2),
     (3, 72, 24, 0, nn.relu, 2),
@@ -33,7 +33,7 @@ _V3_SMALL = (
 
 
 class MobileNetV2(Backbone):
-    """MobileNetV2 at width 1.
+    """MobileNetV2 with width multiplier 1.
 
     Parts: `stem`, `stem_norm`, `block_0` ... `block_16`, `top`, `top_norm`, `head`.
     """
@@ -51,10 +51,10 @@ class MobileNetV2(Backbone):
 
 
 class MobileNetV3Small(Backbone):
-    """MobileNetV3-Small at width 1.
+    """MobileNetV3-Small with width multiplier 1.
 
-    Parts: `stem`, `stem_norm`, `block_0` ... `block_10`, `top`, `top_norm`, `hidden` (a dense layer after the
-    pooling, whose outputs are the features), `head`.
+    Parts: `stem`, `stem_norm`, `block_0` ... `block_10`, `top`, `top_norm`, `hidden` (a dense layer after
+    pooling, which outputs the features), `head`.
     """
 
     epsilon: float = 1e-3

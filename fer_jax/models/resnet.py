@@ -11,12 +11,12 @@ from fer_jax.models.ops.pooling import global_pool, max_pool_3x3
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, which is projected if the shape changes.
+    """ResNet's basic block: two 3x3 convolutions and a shortcut, projected if the shape changes.
 
     Attributes:
-      conv, norm: as `Backbone.layers` returns them.
-      features: channels of the output.
-      stride: of the first convolution.
+      conv, norm: constructors from `Backbone.layers`.
+      features: output channels.
+      stride: stride of the first convolution.
       drop_path: rate at which the branch is skipped.
     """
 
@@ -44,7 +44,8 @@ class ResNet18(Backbone):
     Parts: `stem`, `stem_norm`, `block_0` ... `block_7`, `head`.
 
     Attributes:
-      small_stem: a 3x3 convolution at stride 1 and no max-pool, for faces of about 48 pixels.
+      small_stem: whether the stem is a 3x3 convolution with stride 1 without max-pooling, for faces of about
+        48 pixels.
     """
 
     small_stem: bool = False

@@ -13,13 +13,13 @@ _STAGES = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
 class VGG16(Backbone):
     """VGG16.
 
-    Parts: `conv_0` ... `conv_12` (and `norm_0` ... with BatchNorm), `hidden_0` and `hidden_1` if there are
-    dense layers, `head`.
+    Parts: `conv_0` ... `conv_12` (with BatchNorm also `norm_0` ... `norm_12`), `hidden_0` and `hidden_1` if
+    `dense`, `head`.
 
     Attributes:
-      batch_norm: BatchNorm after each convolution.
-      dense: the two dense layers of 4096 on the flattened features, as on ImageNet at 224 pixels; they fix
-        the input size. Without them the features are averaged over space.
+      batch_norm: whether BatchNorm follows each convolution.
+      dense: whether two dense layers of 4096 features follow the flattened features, as on ImageNet at 224
+        pixels; they fix the input size. Otherwise, the features are averaged over space.
     """
 
     dropout: float = 0.5

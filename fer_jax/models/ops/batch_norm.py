@@ -1,4 +1,4 @@
-"""Batch normalization in training; its gradient recomputes what is cheap, because a CPU waits for memory."""
+"""Batch normalization in training, with a gradient that recomputes cheap values to save memory bandwidth."""
 
 import functools
 from collections.abc import Callable
@@ -17,16 +17,16 @@ def normalize(
     epsilon: float,
     axis_name: str | None,
 ) -> tuple[jnp.ndarray, jnp.ndarray, jnp.ndarray]:
-    """Normalizes every channel by its own mean and biased variance.
+    """Normalizes each channel by its mean and biased variance over the batch.
 
-    The gradient keeps the input (of `relu_pool`'s also the pixels that it takes) and recomputes the rest. No
-    gradient flows through the statistics that are returned.
+    The backward pass keeps the input (for `relu_pool` also the positions of the maxima) and recomputes the
+    rest. No gradient flows through the returned statistics.
 
     Args:
       x: float32 [..., C].
-      scale, bias: float32 [C], applied after the normalization.
+      scale, bias: float32 [C], applied after normalization.
       tail: parameterless function applied last.
-      epsilon: added to the variance.
+      epsilon: constant added to the variance.
       axis_name: mapped axis over which the statistics are averaged, or None.
 
     Returns:
@@ -38,9 +38,9 @@ def normalize(
 
 
 def _tile_view(x: jnp.ndarray) -> jnp.ndarray:
-    """Reshapes `x` as convolutions write and pooling reads it, if its sides are even.
+    """Reshapes [B, H, W, C] to the shape that pooling reads, if H and W are even.
 
-    Without this reshape the compiler writes such an array twice, once in either shape.
+    Without this reshape, the compiler writes the array twice, once in each shape.
     """
     return tiles(x) if x.ndim == 4 and x.shape[1] % 2 == x.shape[2] % 2 == 0 else x
 
@@ -94,10 +94,10 @@ _normalize.defvjp(_normalize_fwd, _normalize_bwd)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _normalize_relu_pool(x, scale, bias, epsilon, axis_name):
-    """Pools before it normalizes, which leaves a quarter of the numbers.
+    """Pools before normalizing, which leaves a quarter of the values to normalize.
 
-    Normalization keeps the order of a channel's numbers, or reverses it where the scale is negative. So the
-    largest of four results is that of the largest or of the smallest of four inputs.
+    Normalization is monotonic within a channel: increasing, or decreasing if the scale is negative. The
+    maximum of four results therefore comes from the maximum, or minimum, of the four inputs.
     """
     return _normalize_relu_pool_fwd(x, scale, bias, epsilon, axis_name)[0]
 

@@ -1,6 +1,6 @@
-"""Convolutions: XLA's own, except on the CPU, where others are faster and equal up to rounding.
+"""Convolutions: XLA's own, and on the CPU faster implementations with results equal up to rounding.
 
-A program chooses when it is lowered (`jax.lax.platform_dependent`), so what was traced once runs on every
+The implementation is chosen at lowering (`jax.lax.platform_dependent`), so a traced program runs on every
 platform.
 """
 
@@ -18,11 +18,11 @@ Pads = Sequence[tuple[int, int]]
 
 
 class _Implementation(NamedTuple):
-    """A convolution for one platform.
+    """An implementation of a convolution and its gradients.
 
     Attributes:
       convolve: (x, kernel) -> y.
-      gradients: (x, kernel, gradient of y) -> gradients of x and kernel.
+      gradients: (x, kernel, gradient of y) -> (gradient of x, gradient of kernel).
     """
 
     convolve: Callable[..., jnp.ndarray]
@@ -30,14 +30,16 @@ class _Implementation(NamedTuple):
 
 
 def convolve(x: jnp.ndarray, kernel: jnp.ndarray, stride: int = 1, padding: str = "same") -> jnp.ndarray:
-    """Convolves [B, H, W, C] with a kernel -> [B, ceil(H / stride), ceil(W / stride), D], zeros around.
+    """Returns the zero-padded convolution [B, ceil(H / stride), ceil(W / stride), D].
 
     Args:
-      x: images.
-      kernel: [k, k, C, D], or [k, k, 1, C] for a depthwise convolution, one filter a channel; of the type of
-        `x`.
-      stride: of both axes.
+      x: [B, H, W, C], float32 or bfloat16.
+      kernel: [k, k, C, D], or [k, k, 1, C] for a depthwise convolution; same dtype as `x`.
+      stride: stride along both axes.
       padding: 'same' or 'symmetric', see `padding_of`.
+
+    Raises:
+      ValueError: `padding` is unknown.
     """
     pads = tuple(padding_of(n, kernel.shape[0], stride, padding) for n in x.shape[1:3])
     default = functools.partial(_direct, pads=pads, stride=stride)
@@ -50,16 +52,16 @@ def convolve(x: jnp.ndarray, kernel: jnp.ndarray, stride: int = 1, padding: str 
 
 
 def padding_of(size: int, kernel: int, stride: int, padding: str) -> tuple[int, int]:
-    """Returns how many zeros come before and after an axis of `size` pixels.
+    """Returns the padding (before, after) of an axis.
 
     Args:
-      size: of the axis.
-      kernel, stride: of the convolution.
-      padding: 'symmetric', (kernel - 1) // 2 on both sides, as torch networks pad; or 'same', as TensorFlow
-        does, where at stride 2 the far side gets the odd one.
+      size: length of the axis.
+      kernel, stride: kernel size and stride of the convolution.
+      padding: 'symmetric' pads (kernel - 1) // 2 on both sides, as networks in torch do; 'same' pads as
+        TensorFlow does: at stride 2, the end may get one more than the start.
 
     Raises:
-      ValueError: `padding` is neither.
+      ValueError: `padding` is unknown.
     """
     if padding == "symmetric":
         return (kernel - 1) // 2, (kernel - 1) // 2
@@ -88,12 +90,12 @@ _by_platform.defvjp(_by_platform_fwd, _by_platform_bwd)
 
 
 def _derived(convolve: Callable[..., jnp.ndarray]) -> _Implementation:
-    """Returns the implementation whose gradients JAX derives."""
+    """Returns an implementation with gradients by automatic differentiation."""
     return _Implementation(convolve, lambda x, kernel, gradient: jax.vjp(convolve, x, kernel)[1](gradient))
 
 
 def _direct(x: jnp.ndarray, kernel: jnp.ndarray, pads: Pads, stride: int) -> jnp.ndarray:
-    """Convolves by XLA's own operation."""
+    """Convolves with `lax.conv_general_dilated`."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -105,7 +107,7 @@ def _direct(x: jnp.ndarray, kernel: jnp.ndarray, pads: Pads, stride: int) -> jnp
 
 
 def _product(x: jnp.ndarray, kernel: jnp.ndarray) -> jnp.ndarray:
-    """Convolves with a kernel of one pixel."""
+    """Convolves with a 1x1 kernel."""
     return x @ kernel[0, 0]
 
 
@@ -113,7 +115,7 @@ def _product(x: jnp.ndarray, kernel: jnp.ndarray) -> jnp.ndarray:
 
 
 def _best_on_cpu(x: jnp.ndarray, kernel: jnp.ndarray, pads: Pads, stride: int) -> _Implementation | None:
-    """Returns what is faster than XLA's own on a CPU, if anything."""
+    """Returns the fastest implementation on a CPU; None for XLA's own."""
     geometry = {"pads": pads, "stride": stride}
     if kernel.shape[2] < x.shape[3]:
         if not onednn.is_usable(jnp.float32):
@@ -135,7 +137,7 @@ def _pointwise(x, kernel):
 
 
 def _pointwise_gradients(x, kernel, gradient):
-    """Multiplies without moving what has to be transposed."""
+    """Returns the gradients without materializing transposed arrays."""
     pixels, gradient = x.reshape(-1, x.shape[3]), gradient.reshape(-1, gradient.shape[3])
     d_x = onednn.matmul(gradient, kernel[0, 0], transpose_b=True).reshape(x.shape)
     return d_x, onednn.matmul(pixels, gradient, transpose_a=True).reshape(kernel.shape)
@@ -148,7 +150,7 @@ def _dense(x, kernel, pads, stride):
 def _dense_gradients(x, kernel, gradient, pads, stride):
     own = functools.partial(_direct, pads=pads, stride=stride)
     if x.dtype == jnp.bfloat16 and stride == 1:
-        # Itself a convolution, of channels for images with images for channels.
+        # The kernel's gradient is a convolution with the batch and channel axes swapped.
         across = onednn.convolve(x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), pads, (1, 1))
         d_kernel = across.transpose(1, 2, 0, 3)
     else:
@@ -161,16 +163,16 @@ def _dense_gradients(x, kernel, gradient, pads, stride):
 
 
 def _pads_of_gradient(pads: Pads, kernel: int, inputs: Sequence[int], outputs: Sequence[int]) -> Pads:
-    """Returns the zeros around the output's gradient with which the reversed kernel gives the input's."""
+    """Returns the padding of the output's gradient for convolving it with the reversed kernel."""
     before = [kernel - 1 - first for first, _ in pads]
     return [(b, n - m + kernel - 1 - b) for b, n, m in zip(before, inputs, outputs, strict=True)]
 
 
 def _depthwise(x, kernel, pads, stride):
-    """Convolves the batch as one volume [1, B, H, W, C], so that the kernel's gradient is a convolution, too.
+    """Convolves the batch as one volume [1, B, H, W, C], so that the kernel's gradient is also a convolution.
 
-    Computes in float32 whatever the type: in bfloat16 the sums, above all the gradient's over batch and
-    space, would lose most of their terms.
+    Computes in float32 for any dtype, because long sums in bfloat16, such as the gradient's over batch and
+    space, would be inaccurate.
     """
     return _volume(x.astype(jnp.float32), kernel.astype(jnp.float32), pads, stride).astype(x.dtype)
 
@@ -182,7 +184,7 @@ def _volume(x, kernel, pads, stride):
 def _depthwise_gradients(x, kernel, gradient, pads, stride):
     kind, shape, size = x.dtype, kernel.shape, kernel.shape[0]
     x, kernel, gradient = (a.astype(jnp.float32) for a in (x, kernel, gradient))
-    # With zeros between its pixels the gradient is that of a convolution at stride 1.
+    # Dilated by the stride, this is the gradient of a convolution with stride 1.
     apart = (0, 0, stride - 1)
     gradient = lax.pad(gradient, 0.0, ((0, 0, 0), apart, apart, (0, 0, 0)))
     inputs, outputs = x.shape[1:3], gradient.shape[1:3]
@@ -197,7 +199,10 @@ def _depthwise_gradients(x, kernel, gradient, pads, stride):
 
 
 def _shifted(x: jnp.ndarray, kernel: jnp.ndarray, pads: Pads, stride: int) -> jnp.ndarray:
-    """Sums over the kernel's places, in float32 as `_depthwise`: XLA's own takes ten times as long."""
+    """Convolves depthwise as a sum of shifted products, ten times as fast as XLA.
+
+    Computes in float32, for the reason given in `_depthwise`.
+    """
     size, kind = kernel.shape[0], x.dtype
     x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))

@@ -1,10 +1,10 @@
 """oneDNN's convolutions and matrix products, which jaxlib for Linux on x86-64 contains but does not use.
 
-XLA knows them as the custom calls `__onednn$convolution` and `__onednn$matmul`, described by the messages of
-its xla/service/cpu/onednn_config.proto. That interface is internal to XLA, and a call that XLA does not
-understand ends the process. So they are used only with the versions of jaxlib on which they have been tested,
-and every caller has an alternative. They compute the forward pass, equal to XLA's own up to rounding, in
-float32 or, where the processor multiplies it faster, in bfloat16.
+XLA exposes them as the custom calls `__onednn$convolution` and `__onednn$matmul`, configured by the messages
+in its xla/service/cpu/onednn_config.proto. This interface is internal to XLA, and an invalid call ends the
+process, so the calls are made only with tested versions of jaxlib, and every caller has an alternative. They
+compute the forward pass in float32 or, on processors with instructions for it, bfloat16. Results equal XLA's
+up to rounding.
 """
 
 import functools
@@ -21,12 +21,12 @@ import jax.numpy as jnp
 import jaxlib
 
 TESTED_JAXLIB = ("0.10.0", "0.10.1", "0.10.2")
-# Values of ONEDNN_MAX_CPU_ISA with which oneDNN does not multiply bfloat16.
+# Values of ONEDNN_MAX_CPU_ISA that exclude the bfloat16 instructions.
 _WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 
 
 def _limit() -> str:
-    """Returns the newest instruction set that oneDNN's own variables allow, or ""."""
+    """Returns the newest instruction set that oneDNN's environment variables allow; "" for no limit."""
     return (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA", "")).upper()
 
 
@@ -43,14 +43,13 @@ def _is_in_jaxlib() -> bool:
                 ", ".join(TESTED_JAXLIB),
             )
         return False
-    # XLA cannot partition such a call between devices. With SSE4.1 alone its convolutions crash or never end;
-    # jaxlib itself needs AVX.
+    # XLA cannot partition custom calls over devices. Limited to SSE4.1, oneDNN's convolutions crash or hang.
     return jax.device_count() == 1 and _limit() != "SSE41"
 
 
 @functools.cache
 def _multiplies_bfloat16() -> bool:
-    """Returns whether the processor has instructions for products of bfloat16 that oneDNN may use."""
+    """Returns whether the processor has bfloat16 instructions that oneDNN may use."""
     if _limit() in _WITHOUT_BFLOAT16:
         return False
     info = pathlib.Path("/proc/cpuinfo")
@@ -59,7 +58,7 @@ def _multiplies_bfloat16() -> bool:
 
 
 def is_usable(dtype: Any) -> bool:
-    """Returns whether a program for the CPU can make this module's calls on arrays of a type."""
+    """Returns whether CPU programs can make this module's calls on arrays of a dtype."""
     name = jnp.dtype(dtype).name
     return _is_in_jaxlib() and (name == "float32" or name == "bfloat16" and _multiplies_bfloat16())
 
@@ -75,7 +74,7 @@ def _call(target: str, config: dict, shape: Sequence[int], *operands: jax.Array)
 
 
 def matmul(a: jax.Array, b: jax.Array, transpose_a: bool = False, transpose_b: bool = False) -> jax.Array:
-    """Multiplies [M, K] @ [K, N] -> [M, N]; a factor to be transposed is given as [K, M] or [N, K]."""
+    """Returns the product [M, N] of [M, K] and [K, N]; a factor to transpose is given as [K, M] or [N, K]."""
     config = {"onednn_matmul_config": {"transpose_a": transpose_a, "transpose_b": transpose_b}}
     shape = (a.shape[1 if transpose_a else 0], b.shape[0 if transpose_b else 1])
     return _call("__onednn$matmul", config, shape, a, b)
@@ -84,12 +83,13 @@ def matmul(a: jax.Array, b: jax.Array, transpose_a: bool = False, transpose_b: b
 def convolve(
     x: jax.Array, kernel: jax.Array, pads: Sequence[tuple[int, int]], strides: Sequence[int], groups: int = 1
 ) -> jax.Array:
-    """Convolves [B, H, W, C] with a kernel [h, w, C / groups, D] -> [B, H', W', D].
+    """Returns the convolution [B, H', W', D] or [B, D', H', W', D].
 
     Args:
-      x, kernel: as above, or with one more spatial axis in front.
-      pads: zeros before and after each spatial axis.
-      strides: of each spatial axis.
+      x: [B, H, W, C] or [B, D, H, W, C].
+      kernel: [h, w, C / groups, D] or [d, h, w, C / groups, D].
+      pads: padding (before, after) of each spatial axis.
+      strides: stride along each spatial axis.
       groups: `feature_group_count` of `lax.conv_general_dilated`.
     """
     rank = len(pads)

@@ -1,4 +1,4 @@
-"""Pooling, with gradients that a CPU computes on all of its cores."""
+"""Pooling with gradients that run on all CPU cores."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,24 +16,23 @@ def global_pool(x: jnp.ndarray) -> jnp.ndarray:
 
 
 def relu_pool(x: jnp.ndarray) -> jnp.ndarray:
-    """Applies `max_pool_2x2`, then ReLU, which in this order has a quarter of the numbers to do."""
+    """Applies `max_pool_2x2`, then ReLU, which in this order processes a quarter of the values."""
     return nn.relu(max_pool_2x2(x))
 
 
 def max_pool_2x2(x: jnp.ndarray) -> jnp.ndarray:
-    """Max-pools 2x2 at stride 2: [B, H, W, C] -> [B, H // 2, W // 2, C]; drops an odd last row or column.
+    """Max-pools 2x2 with stride 2: [B, H, W, C] -> [B, H // 2, W // 2, C]; drops an odd last row or column.
 
-    Equals `nn.max_pool(x, (2, 2), (2, 2))`, its gradient included. Written out because XLA's gradient of
-    a window reduction (select-and-scatter) is single-threaded on the CPU.
+    Equals `nn.max_pool(x, (2, 2), (2, 2))`, including its gradient. XLA's gradient of a window reduction
+    (select-and-scatter) would be single-threaded on the CPU.
     """
     return nn.max_pool(x, (2, 2), (2, 2)) if portable.is_on() else _max_pool_2x2(x)
 
 
 def max_pool_3x3(x: jnp.ndarray) -> jnp.ndarray:
-    """Max-pools 3x3 at stride 2 with padding 1: [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), C].
+    """Max-pools 3x3 with stride 2 and padding 1: [B, H, W, C] -> [B, ceil(H / 2), ceil(W / 2), C].
 
-    Equals torch's `MaxPool2d(3, 2, padding=1)`, its gradient included. Written out for the reason that
-    `max_pool_2x2` gives.
+    Equals torch's `MaxPool2d(3, 2, padding=1)`, including its gradient. See also `max_pool_2x2`.
     """
     if portable.is_on():
         padding: Any = ((1, 1), (1, 1))
@@ -48,13 +47,13 @@ def tiles(x: jnp.ndarray) -> jnp.ndarray:
 
 
 def largest_of_tiles(x: jnp.ndarray) -> tuple[jnp.ndarray, jnp.ndarray]:
-    """Returns `max_pool_2x2`'s result, and where in each 2x2 tile it lies: uint8, 0 to 3."""
+    """Returns the maximum of each 2x2 tile, and its position in the tile: uint8, 0 to 3, row by row."""
     split = tiles(x)
     return _largest([split[:, :, i, :, j] for i in (0, 1) for j in (0, 1)])
 
 
 def into_tiles(gradient: jnp.ndarray, place: jnp.ndarray, shape: Sequence[int]) -> jnp.ndarray:
-    """Puts numbers [B, H // 2, W // 2, C] at their places in zeros [B, H, W, C]."""
+    """Scatters values [B, H // 2, W // 2, C] to their positions in tiles of zeros [B, H, W, C]."""
     places = jnp.arange(4, dtype=jnp.uint8).reshape(2, 1, 2, 1)
     split = jnp.where(place[:, :, None, :, None] == places, gradient[:, :, None, :, None], 0)
     b, h, w, c = shape
@@ -62,10 +61,10 @@ def into_tiles(gradient: jnp.ndarray, place: jnp.ndarray, shape: Sequence[int]) 
 
 
 def _largest(parts: Sequence[jnp.ndarray]) -> tuple[jnp.ndarray, jnp.ndarray]:
-    """Returns the elementwise maximum of arrays, and which of them has it first (uint8).
+    """Returns the elementwise maximum of arrays, and the index of the first array that has it (uint8).
 
-    The gradient of pooling goes by that number. Comparing with the maximum would lose it: a compiler that
-    computes x once for the maximum and again for the comparison may round it differently.
+    The gradient of pooling uses this index. Comparing the inputs with the maximum would be unreliable: the
+    compiler may compute an input twice, with different rounding.
     """
     largest, place = parts[0], jnp.zeros(parts[0].shape, jnp.uint8)
     for number, part in enumerate(parts[1:], 1):
@@ -98,7 +97,7 @@ def _max_pool_3x3(x):
 
 def _max_pool_3x3_fwd(x):
     h, w = (-(-n // 2) for n in x.shape[1:3])
-    # Surrounded by -inf, so that 3x3 windows at stride 2 fit.
+    # Padded with -inf so that 3x3 windows with stride 2 fit.
     after = tuple(3 - n % 2 for n in x.shape[1:3])
     padded = jnp.pad(x, ((0, 0), (1, after[0]), (1, after[1]), (0, 0)), constant_values=-jnp.inf)
     windows = [padded[:, i : i + 2 * h : 2, j : j + 2 * w : 2] for i in range(3) for j in range(3)]

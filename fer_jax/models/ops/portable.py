@@ -1,4 +1,4 @@
-"""Networks of operations that every converter knows, for exports."""
+"""Restricts networks to operations that every converter supports, for exports."""
 
 import contextlib
 import contextvars
@@ -9,11 +9,11 @@ _IS_ON = contextvars.ContextVar("portable", default=False)
 
 @contextlib.contextmanager
 def portable() -> Iterator[None]:
-    """Restricts what is traced within the context, in this thread, to standard operations.
+    """Restricts tracing within the context, in this thread, to standard operations.
 
-    Every convolution is a `lax.conv_general_dilated` and every pooling over windows a `lax.reduce_window` on
-    every platform, without custom calls and custom gradients. Numbers change only by rounding. A function
-    that `jax.jit` has traced before stays as it was traced.
+    On every platform, convolutions are `lax.conv_general_dilated` and window pooling is `lax.reduce_window`,
+    without custom calls or custom gradients. Results change only by rounding. Functions that `jax.jit` has
+    already traced do not change.
     """
     token = _IS_ON.set(True)
     try:

@@ -1,8 +1,9 @@
-"""3x3 convolutions at stride 1 with a third of the products, for the CPU.
+"""Winograd's algorithm: 3x3 convolutions with stride 1 and a third of the products, for the CPU.
 
 F(3x3, 3x3) of Lavin & Gray 2015 (arXiv:1509.09308) at the points 0, 1, -1, 2, and infinity: a 3x3 tile of the
-output is A^T [(G w G^T) * (B^T x B)] A for the 5x5 patch x around it. That takes 25 products instead of 81,
-and sums of few terms, which keep float32's accuracy. Faces of 48 pixels, halved, stay multiples of the tile.
+output is A^T [(G w G^T) * (B^T x B)] A for the 5x5 patch x around it. This takes 25 products instead of 81,
+with short sums that keep float32 accuracy. The sizes of 48 px faces after each halving, down to 6, are
+multiples of the tile.
 """
 
 from collections.abc import Sequence
@@ -22,25 +23,25 @@ _G = np.array(
 )
 _A = np.array([[1, 0, 0], [1, 1, 1], [1, -1, 1], [1, 2, 4], [0, 0, 1]], np.float32)
 
-# With fewer channels the sums cost more than the products save; with fewer tiles, the kernel's transforms do.
+# With fewer channels or tiles, transforming the input or the kernel costs more than is saved.
 _MIN_CHANNELS, _MIN_TILES = 32, 64
 
 Grid = list[list[jnp.ndarray]]
 
 
 def is_faster(x: jnp.ndarray, kernel: jnp.ndarray) -> bool:
-    """Returns whether this module is the fastest way to convolve float32 arrays of these shapes on a CPU."""
+    """Returns whether this algorithm is the fastest for float32 arrays of these shapes on a CPU."""
     tiles = len(x) * -(-x.shape[1] // _TILE) * -(-x.shape[2] // _TILE)
     return tiles >= _MIN_TILES and min(kernel.shape[2:]) >= _MIN_CHANNELS
 
 
 def convolve(x: jnp.ndarray, kernel: jnp.ndarray) -> jnp.ndarray:
-    """Convolves [B, H, W, C] and [3, 3, C, D] -> [B, H, W, D], with one zero on each side."""
+    """Convolves [B, H, W, C] with [3, 3, C, D] -> [B, H, W, D], with padding 1."""
     return _filter(_pad(x), kernel)[:, : x.shape[1], : x.shape[2]]
 
 
 def gradients(x: jnp.ndarray, kernel: jnp.ndarray, gradient: jnp.ndarray) -> tuple[jnp.ndarray, jnp.ndarray]:
-    """Returns the gradients of `x` and `kernel` for the gradient of `convolve`'s result."""
+    """Returns the gradients of `x` and `kernel`, given the gradient of the output of `convolve`."""
     height, width = gradient.shape[1:3]
     padded, gradient = _pad(x), _pad(gradient)
     d_x = _filter(gradient, kernel[::-1, ::-1], transposed=True)[:, :height, :width]
@@ -52,7 +53,7 @@ def gradients(x: jnp.ndarray, kernel: jnp.ndarray, gradient: jnp.ndarray) -> tup
 
 
 def _combine(weights: np.ndarray, arrays: Sequence[jnp.ndarray]) -> jnp.ndarray:
-    """Returns the weighted sum of arrays, written out so that the compiler fuses it into what reads it."""
+    """Returns the weighted sum of arrays, unrolled so that the compiler fuses it into its consumer."""
     total: Any = None
     for weight, x in zip(weights.tolist(), arrays, strict=True):
         if weight:
@@ -71,13 +72,13 @@ def _transform(matrix: np.ndarray, grid: Grid) -> Grid:
 
 
 def _pad(x: jnp.ndarray) -> jnp.ndarray:
-    """Surrounds [B, H, W, C] with the zeros that the patches of whole tiles reach."""
+    """Pads [B, H, W, C] with zeros by 1, and at the end to whole tiles."""
     below, right = -x.shape[1] % _TILE, -x.shape[2] % _TILE
     return jnp.pad(x, ((0, 0), (1, 1 + below), (1, 1 + right), (0, 0)))
 
 
 def _strided(x: jnp.ndarray, first: int, side: int) -> Grid:
-    """Returns side x side arrays [tiles, C]: pixels first, first + 1, ... of every tile of a padded array."""
+    """Returns side x side arrays [tiles, C]: the pixels from `first` on of every tile of a padded array."""
     h, w, c = x.shape[1] - 2, x.shape[2] - 2, x.shape[3]
     starts = range(first, first + side)
     return [
@@ -92,9 +93,9 @@ def _patches(padded: jnp.ndarray) -> Grid:
 
 
 def _filter(padded: jnp.ndarray, kernel: jnp.ndarray, transposed: bool = False) -> jnp.ndarray:
-    """Convolves a padded array with a kernel [3, 3, C, D] -> [B, H, W, D]; `transposed`, [3, 3, D, C]."""
+    """Convolves a padded array with a kernel [3, 3, C, D], or `transposed` [3, 3, D, C], -> [B, H, W, D]."""
     batch, h, w = padded.shape[0], padded.shape[1] - 2, padded.shape[2] - 2
-    # The product transposes a kernel: transforming a transposed one takes ten times as long.
+    # Transposes in the product, because transforming a transposed kernel takes ten times as long.
     contracted = (((1,), (1 if transposed else 0,)), ((), ()))
     kernels = _transform(_G.T, [list(row) for row in kernel])
     products = [
