@@ -1,8 +1,8 @@
-"""Builds the ONNX graphs of the bundled networks that the package carries, and verifies them.
+"""Builds and verifies the ONNX graphs of the bundled networks, which are part of the package.
 
     python scripts/build_graphs.py
 
-To be run after a change of these networks or of the exports to ONNX.
+Run it after changing these networks or the export to ONNX.
 """
 
 from fer_jax.inference.engines import graphs

@@ -1,4 +1,4 @@
-"""The same as fer-jax evaluate."""
+"""Runs fer-jax evaluate."""
 
 import sys
 

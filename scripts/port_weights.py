@@ -1,4 +1,4 @@
-"""The same as fer-jax port-weights."""
+"""Runs fer-jax port-weights."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The same as fer-jax prepare."""
+"""Runs fer-jax prepare."""
 
 import sys
 

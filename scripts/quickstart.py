@@ -1,4 +1,4 @@
-"""Trains and evaluates a small CNN on synthetic faces, and says what to do next."""
+"""Trains and evaluates a small CNN on synthetic faces, and prints the next steps."""
 
 import pathlib
 import subprocess
@@ -17,13 +17,13 @@ for command in COMMANDS:
     if process.returncode:
         sys.exit(process.returncode)
 print("""
-Done. Look at
-  runs/quickstart/test/report.md        scores on 700 faces that were not used in training, with pictures
-  runs/quickstart/training_curves.png   loss, accuracy, learning rate, speed
-  runs/quickstart/augmented_faces.png   training faces as the network sees them
+Done. Results:
+  runs/quickstart/test/report.md        metrics and figures for 700 faces that were not used in training
+  runs/quickstart/training_curves.png   loss, accuracy, learning rate, throughput
+  runs/quickstart/augmented_faces.png   augmented training faces
   .venv/bin/tensorboard --logdir runs/quickstart
 
-Next, with the real FER2013 (fer2013.csv, icml_face_data.csv or the image folders):
+Next, with the real FER2013 (fer2013.csv, icml_face_data.csv, or image folders):
   source .venv/bin/activate
   fer-jax prepare --source fer2013.csv --out data/fer2013
   python -m fer_jax.main --config configs/cnn.py

@@ -1,10 +1,10 @@
-"""Generates the results page, the README's table and all reports from the stored predictions.
+"""Generates RESULTS.md, the README's table, and all reports from the stored predictions.
 
     python scripts/results.py            # or make report
-    python scripts/results.py --check    # only reports whether RESULTS.md and README.md are up to date
+    python scripts/results.py --check    # checks whether RESULTS.md and README.md are up to date
 
-From results/NAME/ (see store_result.py) it writes RESULTS.md, its pictures in results/, the README's table
-between its two marks and, into --out, each result's report and each comparison.
+Reads results/NAME/ (see store_result.py). Writes RESULTS.md, its figures in results/, the README's table
+between its two marks, and the reports and comparisons in --out.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from fer_jax.commands import common  # noqa: E402
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns 1 if --check finds a difference, 2 if a file cannot be read."""
+    """Returns the exit code: 1 if --check finds a difference, 2 if a file cannot be read."""
     parser = common.plain_parser(__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if something differs")
     parser.add_argument(
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def write(root: pathlib.Path, out: pathlib.Path) -> int:
-    """Writes everything; returns the exit code."""
+    """Writes all pages and reports; returns the exit code."""
     from fer_jax.evaluation.compare import comparison_page, result_store, results_page
     from fer_jax.io_utils import write_atomically
 

@@ -54,14 +54,14 @@ class Distillation:
 
     @property
     def variables(self) -> list[Any]:
-        """The teachers' weights, which the training step takes as an argument."""
+        """Returns the teachers' weights, an argument of the training step."""
         return [teacher.variables for teacher in self.teachers]
 
     def teach(self, variables: Sequence[Any], batch: dict[str, jax.Array]) -> jax.Array:
         """Returns the mean of the teachers' softened probabilities, float32 [B, K].
 
         Args:
-          variables: as the property.
+          variables: the property `variables`, placed on the devices.
           batch: from `data.pipeline.TrainStream`.
         """
         pairs = zip(self.teachers, variables, strict=True)

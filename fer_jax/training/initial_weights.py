@@ -70,13 +70,13 @@ def teachers(config: ConfigDict, manifest: dict[str, Any]) -> list[LoadedModel]:
     """Loads the networks in `config.distill.teachers`.
 
     Args:
-      config: the whole.
-      manifest: of the dataset.
+      config: the entire config.
+      manifest: manifest of the dataset.
 
     Raises:
       As `LoadedModel`.
       FileNotFoundError: a teacher does not exist.
-      ValueError: a teacher has other classes than the student, cannot take the faces, or is given twice.
+      ValueError: a teacher has other classes than the student, does not support the faces, or is given twice.
     """
     found = [_load("distill.teachers", source) for source in config.distill.teachers]
     if len({teacher.digest for teacher in found}) < len(found):

@@ -54,13 +54,13 @@ def cross_entropy(
     The loss of an example is w * sum_k t[k] * (1 - p[k])**focal_gamma * -log p[k], with the weight
     w = sum_k class_weights[k] * targets[k], the smoothed target
     t = (1 - label_smoothing) * targets + label_smoothing / K, and p the softmax of logits + logit_offsets.
-    The sum is divided
+    The normalizer is
 
-      by the number of examples with normalization="examples", as Keras does with `class_weight`, or
-      by the sum of the weights with "weights", as `torch.nn.CrossEntropyLoss(weight=...)` does for hard
-      labels without smoothing (it weights the smoothing by class, and divides soft targets by examples).
+      the number of examples with normalization="examples", as in Keras with `class_weight`, or
+      the sum of the weights with "weights", as in `torch.nn.CrossEntropyLoss(weight=...)` for hard labels
+      without smoothing (it weights the smoothing by class, and divides soft targets by examples).
 
-    Sum and normalizer are returned separately, so that devices can add theirs before dividing.
+    Sum and normalizer are returned separately, so that both can be summed over devices before dividing.
 
     Args:
       logits: [B, K], any float type; computed in float32.
@@ -69,12 +69,15 @@ def cross_entropy(
       class_weights: float32 [K], or None for 1.
       focal_gamma: focusing parameter, 0 for plain cross entropy (Lin et al. 2017, arXiv:1708.02002).
       logit_offsets: float32 [K] added to the logits, None for 0. tau * `log_priors` is logit adjustment
-        (Menon et al. 2021, arXiv:2007.07314, equation 10): inference uses the logits without them; with
-        tau = 1 they rank the classes for the lowest balanced error.
+        (Menon et al. 2021, arXiv:2007.07314, equation 10): inference uses the logits without the offsets,
+        which with tau = 1 minimizes the balanced error.
       normalization: one of NORMALIZATIONS.
 
     Returns:
       Two float32 scalars, the summed loss and its normalizer.
+
+    Raises:
+      ValueError: the normalization is unknown.
     """
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"normalization is {normalization!r}; there are: {', '.join(NORMALIZATIONS)}")

@@ -50,6 +50,7 @@ class Writers:
             self._events.write_hparams({k: v if isinstance(v, plain) else str(v) for k, v in values.items()})
 
     def flush(self) -> None:
+        """Flushes the TensorBoard files."""
         if self._events:
             self._events.flush()
 

@@ -30,8 +30,11 @@ def learning_rate(
       peak: learning rate after the warm-up.
       total_steps: updates of the run.
       warmup_steps: updates of linear warm-up from 0, for any schedule.
-      step_boundaries: update numbers, for "step".
-      step_factor: for "step".
+      step_boundaries: update numbers at which "step" reduces the learning rate.
+      step_factor: factor of each reduction.
+
+    Raises:
+      ValueError: the schedule is unknown, or the warm-up is not shorter than the run.
     """
     if schedule not in SCHEDULES:
         raise ValueError(f"config.optim.schedule is {schedule!r}; there are: {', '.join(SCHEDULES)}")
@@ -68,19 +71,22 @@ def make_optimizer(
     accumulate: int = 1,
     factors: dict[tuple[str, ...], float] | None = None,
 ) -> optax.GradientTransformation:
-    """Returns the optimizer.
+    """Returns an optimizer.
 
     Args:
-      name: "sgd" (Nesterov momentum; weight decay joins the gradient, i.e. L2), "adam" (L2 likewise) or
-        "adamw" (decoupled decay, Loshchilov & Hutter 2019, arXiv:1711.05101) or "muon" (decoupled decay; the
-        kernels of convolutions by Muon, Jordan 2024, with updates of AdamW's size as in Liu et al. 2025,
-        arXiv:2502.16982; everything else by AdamW with Nesterov momentum, as optax has it).
+      name: "sgd" (Nesterov momentum, with L2 regularization), "adam" (with L2 regularization), "adamw"
+        (decoupled weight decay: Loshchilov & Hutter 2019, arXiv:1711.05101), or "muon" (decoupled weight
+        decay; Muon, Jordan 2024, for the kernels of convolutions, with updates scaled to the size of AdamW's
+        as in Liu et al. 2025, arXiv:2502.16982, and AdamW with Nesterov momentum for all other parameters).
       schedule: learning rate by update number.
       momentum: Nesterov momentum of "sgd".
       weight_decay: on kernels only, see `decay_mask`.
       clip_norm: maximum global norm of the gradient, before decay; 0 for no limit.
       accumulate: number of steps whose gradients are averaged into an update.
       factors: factors on the learning rate by path of a layer; None for 1.
+
+    Raises:
+      ValueError: the name is unknown.
     """
     decay = [optax.add_decayed_weights(weight_decay, decay_mask)] if weight_decay else []
     if name == "sgd":
@@ -104,8 +110,7 @@ def make_optimizer(
 
 
 def _matrices(params: Any) -> Any:
-    """Returns the dimension numbers for Muon: kernels [h, w, C, D] as matrices [h * w * C, D]; None for "
-    "others."""
+    """Returns Muon's dimension numbers: kernels [h, w, C, D] as matrices [h * w * C, D]; None for others."""
     kernel = optax.contrib.MuonDimensionNumbers(reduction_axis=(0, 1, 2), output_axis=3)
     return jax.tree.map(lambda p: kernel if p.ndim == 4 else None, params)
 
@@ -157,7 +162,7 @@ class PlateauTracker:
 
     @property
     def should_stop(self) -> bool:
-        """Whether the patience is exhausted."""
+        """Returns whether the patience is exhausted."""
         return bool(self.patience) and self.stale >= self.patience
 
     def state(self) -> dict[str, float | None]:

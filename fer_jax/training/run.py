@@ -179,7 +179,7 @@ class Run:
 
     @property
     def epoch(self) -> float:
-        """Number of completed epochs."""
+        """Returns the number of completed epochs."""
         return self.step / self.stream.batches_per_epoch
 
     def is_evaluated_at(self, step: int) -> bool:

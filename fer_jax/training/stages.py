@@ -27,8 +27,8 @@ class StageConfig:
       learning_rate: peak of the schedule, which restarts in each stage, as does the optimizer.
       last: number of blocks or layers. A layer has parameters (convolution, BatchNorm, dense); a block is a
         named part of the network, and a BatchNorm belongs to the block before it.
-      batch_norm: BatchNorm layers that use batch statistics instead of running ones: trained layers
-        ('trained'), none ('frozen'), or all ('running').
+      batch_norm: which BatchNorm layers use batch statistics and update their running statistics: trained
+        ones ('trained'), none ('frozen'), or all ('running').
     """
 
     epochs: float
@@ -133,9 +133,12 @@ def trained_layers(
 def frozen_layers(
     stage: StageConfig, blocks: Sequence[Sequence[Path]], trained: frozenset[Path] | None
 ) -> tuple[Path, ...]:
-    """Returns the layers whose BatchNorm is frozen.
+    """Returns the layers whose BatchNorm uses running statistics; as in Keras, these include untrained ones.
 
-    As in Keras, an untrained BatchNorm uses its running statistics.
+    Args:
+      stage: the stage.
+      blocks: from `blocks`.
+      trained: from `trained_layers`.
     """
     layers = tuple(path for block in blocks for path in block)
     if stage.batch_norm == "frozen":
@@ -159,7 +162,12 @@ def layer_factors(
 
 
 def partition(params: Any, trained: Collection[Path] | None) -> tuple[Any, Any]:
-    """Splits parameters into trees of trained and frozen layers; `merge` joins them."""
+    """Splits parameters into trees (of trained layers, of frozen layers); `merge` joins them.
+
+    Args:
+      params: tree of parameters.
+      trained: paths of trained layers, None for all.
+    """
     if trained is None:
         return params, {}
     flat = traverse_util.flatten_dict(params)

@@ -105,16 +105,16 @@ class Plan:
 
     @functools.cached_property
     def splits(self) -> dict[str, Faces]:
-        """The training and selection splits, labeled but not cleaned, loaded on first access."""
+        """Returns the training and selection splits, labeled but not cleaned; loads them on first access."""
         names = dict.fromkeys(("train", self.config.selection.split))
         return {name: training_data.load_split(self.config, name) for name in names}
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The identity of a run, for `run_dir.check_identity`.
+        """Returns the identity of a run, for `run_dir.check_identity`.
 
-        Config fields by dotted name as JSON types, the hashes of the training and selection splits,
-        "drop_ids_hash" (None without such a file), and "teachers", the digests of their weights.
+        It consists of config fields by dotted name as JSON types, the hashes of the training and selection
+        splits, "drop_ids_hash" (None without such a file), and "teachers", the digests of their weights.
         """
         # Other splits may change, for example when a test split is added for the final evaluation.
         used = {s: self.manifest["splits"].get(s, {}) for s in ("train", self.config.selection.split)}

@@ -48,13 +48,13 @@ def test_the_predictions_are_the_models(judge, model_file, tiny_data, tmp_path, 
     np.testing.assert_allclose(found.predictions.probs, expected, atol=1e-5)
     assert found.predictions.ids == list(faces.ids)
     right = np.mean(expected.argmax(1) == faces.labels)
-    assert f"28 images of validation, {100 * right:.2f} % right" in capsys.readouterr().out
+    assert f"28 images of validation, accuracy {100 * right:.2f} %" in capsys.readouterr().out
 
 
 def test_complaints(judge, model_file, tiny_data, tmp_path, capsys):
     flags = ["--model", str(model_file[0]), "--data", str(tiny_data), "--out", str(tmp_path / "k.csv")]
     assert judge.main([*flags, "--logits"]) == 2
-    assert "the model has 8 outputs and --classes 7 names" in capsys.readouterr().err
+    assert "the model has 8 outputs, but --classes has 7 names" in capsys.readouterr().err
     assert judge.main([*flags, "--classes", "happy", "sad"]) == 2
     assert "--classes lacks angry, disgust, fear" in capsys.readouterr().err
     assert judge.main([*flags, "--classes", *ALPHABETICAL]) == 2
