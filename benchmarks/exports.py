@@ -1,11 +1,11 @@
-"""Exports a trained network in every format and precision, and compares each export with it.
+"""Exports a trained network in every format and precision, and compares the exports with the network.
 
     python benchmarks/exports.py --checkpoint my.safetensors --data data/fer2013 --out exports
 
-OUT gets the exports, exports.json and exports.md: size, largest difference in probability on 512 faces, share
-of the same predictions on them, accuracy on the whole validation split and its change, milliseconds for one
-face and for 64. The exports and the network take turns, three rounds; the figure is the median of the rounds'
-medians. Measure with nothing else running.
+Writes the exports, exports.json, and exports.md to OUT. The table has the size, the largest difference in
+probability and the share of equal predictions on 512 faces, the accuracy on the validation split and its
+change, and the latency for 1 and 64 faces in milliseconds. The exports and the network are timed in turns;
+the latency is the median of the medians of three rounds. Run it on an otherwise idle machine.
 """
 
 import argparse
@@ -27,13 +27,13 @@ OURS = "fer_jax"
 def main(argv: list[str] | None = None) -> int:
     parser = common.plain_parser(__doc__)
     common.add_weights(parser)
-    parser.add_argument("--data", required=True, metavar="DATA", help="made by fer-jax prepare")
+    parser.add_argument("--data", required=True, metavar="DATA", help="dataset from fer-jax prepare")
     parser.add_argument("--out", required=True, metavar="OUT", help="folder for the exports and the table")
     return common.run(benchmark, parser.parse_args(argv))
 
 
 def benchmark(args: argparse.Namespace) -> int:
-    """Writes the exports and their figures, and prints the table; returns the exit code."""
+    """Writes the exports and their measurements, and prints the table; returns the exit code."""
     program = Program(common.open_weights(args))
     out, faces = common.open_folder(args.out), check.load_faces(program, args.data)
     rows, runs = [], {OURS: program.run}
@@ -62,7 +62,7 @@ def benchmark(args: argparse.Namespace) -> int:
 
 
 def table(result: dict) -> str:
-    """Returns the figures as a Markdown table."""
+    """Returns the measurements as a Markdown table."""
     head = ("format", "precision", "MB", "largest difference", "same prediction", "accuracy")
     first, own = result["exports"][0], result["milliseconds"]
     rows = [(OURS, "float32", "", "", "", f"{first['accuracy_of_the_network']:.2%}", *_times(own))]

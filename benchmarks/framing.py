@@ -1,12 +1,12 @@
-"""Measures how a dataset frames its faces, by a face detector, and what other framings cost in accuracy.
+"""Measures how a dataset's images are cropped relative to detected boxes, and the accuracy of other crops.
 
     python benchmarks/framing.py --checkpoint cnn.safetensors --data data/fer2013 --detector yunet
 
-A network expects faces cropped as in its training data. Each image of a dataset is padded with gray, and a
-detector looks for the face. Quantiles tell how much larger than the face's box the image is, and where its
-center lies: SCALE and DOWN in `fer_jax/inference/detection/detectors.py`. Then the faces are cropped again
-around their boxes, with several margins, as they lean and turned upright, and the accuracy is compared with
-that of the original images.
+A network expects faces cropped as in its training data. The script pads each image of a dataset with gray and
+detects its face. It prints quantiles of the image's size and center relative to the detector's box: SCALE and
+DOWN in `fer_jax/inference/detection/detectors.py`. Then it crops the faces again around the boxes, with
+several margins, with and without rotating them upright, and compares the accuracy with that of the original
+images.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from fer_jax.inference.detection import detectors
 from fer_jax.inference.detection.cropping import crop
 from fer_jax.inference.structures import Box
 
-SIDE, AROUND = 192, 96  # pixels: of an image enlarged, and of the gray on each side
+SIDE, AROUND = 192, 96  # side of an enlarged image and width of the gray padding, in pixels
 MARGINS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -32,7 +32,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 def main(argv: list[str] | None = None) -> int:
     parser = common.make_parser(__doc__)
     parser.add_argument("--detector", default="yunet", choices=("yunet", "mediapipe"))
-    parser.add_argument("--limit", type=common.at_least_one, default=1500, help="images")
+    parser.add_argument("--limit", type=common.at_least_one, default=1500, help="number of images")
     return common.run(study, parser.parse_args(argv))
 
 
@@ -46,7 +46,7 @@ def study(args: argparse.Namespace) -> int:
     faces = labelled_split.load_split(classifier.trained, args.data, args.split)
     faces = faces.take(np.sort(np.random.default_rng(0).permutation(len(faces))[: args.limit]))
     detector, found = detectors.create(args.detector, min_roll=0.0), {}
-    for i in tqdm(range(len(faces)), "looking for faces", unit=" images"):
+    for i in tqdm(range(len(faces)), "detecting faces", unit=" images"):
         wide = enlarge(faces.images[[i]][0])
         inside = [one for one in detector.detect(np.pad(wide, AROUND, constant_values=128)) if _centred(one)]
         if inside:
@@ -57,8 +57,8 @@ def study(args: argparse.Namespace) -> int:
     print_frames([one for _, one in found.values()])
     labels = faces.labels[list(found)]
     whole = classifier(faces.images[list(found)])
-    print(f"\naccuracy on these, in percent: {_percent(whole, labels)} as they are")
-    print("| margin | as they lean | turned upright |\n| --- | --- | --- |")
+    print(f"\naccuracy on these images, in percent: {_percent(whole, labels)} without cropping")
+    print("| margin | not rotated | rotated upright |\n| --- | --- | --- |")
     for margin in MARGINS:
         cells = [_percent(classifier(cut(found.values(), classifier, margin, up)), labels) for up in (0, 1)]
         print(f"| {margin} | {' | '.join(cells)} |")
@@ -71,7 +71,7 @@ def enlarge(image):
 
 
 def print_frames(found) -> None:
-    """Prints where the boxes lie in the images, in units of their sides."""
+    """Prints quantiles of the boxes' size, position, and roll relative to the images."""
     boxes = np.array([one.box for one in found])
     longer = boxes[:, 2:].max(axis=1)
     centers = boxes[:, :2] + boxes[:, 2:] / 2 - AROUND
@@ -87,7 +87,7 @@ def print_frames(found) -> None:
 
 
 def cut(found, classifier, margin, upright):
-    """Returns faces uint8 [N, S, S, C], cropped from their enlarged images around the detector's boxes."""
+    """Returns faces uint8 [N, S, S, C], cropped from the enlarged images around the detector's boxes."""
     faces = []
     for image, one in found:
         side, (x, y) = margin * one.frame.width, one.frame.center
@@ -98,7 +98,7 @@ def cut(found, classifier, margin, upright):
 
 
 def _centred(one) -> bool:
-    """Returns whether a detection's center lies in the image, not in the gray around it."""
+    """Returns whether the center of a detection is in the image, not in the padding."""
     return all(AROUND < value < AROUND + SIDE for value in one.box.center)
 
 

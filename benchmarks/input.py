@@ -2,13 +2,13 @@
 
     python benchmarks/input.py
 
-First the host side alone: shuffled batches of faces with their augmentation parameters drawn. The peers do
-the same work: they shuffle the same faces, gather a whole batch at once (face by face they take longer), and
-draw the same parameters with the same function. A peer that is not installed is skipped. Bar: 50,000 faces of
+The first part measures the host side: shuffled batches of faces with augmentation parameters. The peers do
+the same work: they shuffle the same faces, gather entire batches (faster than single faces), and draw the
+same parameters with the same function. Peers that are not installed are skipped. The goal is 50,000 faces of
 48x48 per second and core.
 
-Then the device side of the augmentation, on the default device. benchmarks/step.py measures how long training
-waits for its input.
+The second part measures the augmentation on the default device. benchmarks/step.py measures how long training
+waits for input.
 """
 
 import functools
@@ -30,14 +30,14 @@ from fer_jax.data.faces import Faces, one_hot
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-RATE_BAR = 50_000
+RATE_GOAL = 50_000
 COUNT, SIDE = 28_709, 48  # the training split of FER2013
 WARM_UP = 20  # batches
 ROUNDS = 3
 
 
 def random_faces() -> Faces:
-    """Returns noise in the shape of FER2013's training split; speed does not depend on what a face shows."""
+    """Returns noise in the shape of FER2013's training split; speed does not depend on the content."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 7, COUNT).astype(np.int32)
     images = rng.integers(0, 256, (COUNT, SIDE, SIDE, 1), dtype=np.uint8)
@@ -45,7 +45,7 @@ def random_faces() -> Faces:
 
 
 def fer_jax_stream(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Iterator:
-    """Returns the stream that training uses."""
+    """Returns the stream used in training."""
     return pipeline.TrainStream(faces, batch_size, ranges, seed=0)
 
 
@@ -78,7 +78,7 @@ def torch_stream(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Itera
         def __getitem__(self, indices):
             drawn = augment.draw(ranges, len(indices), rng)
             tensors = {name: torch.from_numpy(value) for name, value in drawn.items()}
-            # Much faster here than images[indices].
+            # Much faster than images[indices].
             indices = torch.tensor(indices)
             image, target = images.index_select(0, indices), targets.index_select(0, indices)
             return {"image": image, "target": target, **tensors}
@@ -88,7 +88,7 @@ def torch_stream(faces: Faces, batch_size: int, ranges: augment.Ranges) -> Itera
     return itertools.chain.from_iterable(itertools.repeat(loader))
 
 
-# Name, required module, function that makes the endless stream.
+# Name, required module, function that returns an endless stream.
 STREAMS = (
     ("fer_jax (Grain)", "grain", fer_jax_stream),
     ("tf.data", "tensorflow", tf_stream),
@@ -97,7 +97,7 @@ STREAMS = (
 
 
 def measure(stream: Iterator, batch_size: int, seconds: float) -> tuple[float, float]:
-    """Returns faces per second of wall time, and of processor time over all threads, which is per core."""
+    """Returns faces per second of wall time, and of CPU time over all threads, that is, per core."""
     started, used, batches = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - started < seconds:
         next(stream)
@@ -130,12 +130,12 @@ def compare_streams(
 
 
 def measure_augmentation(faces: Faces, batch_size: int, ranges: augment.Ranges) -> None:
-    """Prints how long the device side of the augmentation takes."""
+    """Prints the time of the augmentation on the device."""
     stream = fer_jax_stream(faces, batch_size, ranges)
     batch = jax.device_put(next(stream))
     stream.close()
     apply = jax.jit(functools.partial(transforms.apply, size=SIDE))
-    jax.block_until_ready(apply(batch))  # which compiles it
+    jax.block_until_ready(apply(batch))  # compiles
     seconds = statistics.median(
         timeit.repeat(lambda: jax.block_until_ready(apply(batch)), number=1, repeat=50)
     )
@@ -146,17 +146,17 @@ def measure_augmentation(faces: Faces, batch_size: int, ranges: augment.Ranges) 
 
 
 def main() -> int:
-    """Prints all measurements; returns 1 if the bar is missed."""
+    """Prints all measurements; returns 1 if the goal is missed."""
     parser = common.plain_parser(__doc__)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--preset", choices=sorted(augment.PRESETS), default="cnn")
-    parser.add_argument("--seconds", type=float, default=6, help="to measure each stream for")
+    parser.add_argument("--seconds", type=float, default=6, help="duration of measuring each stream")
     options = parser.parse_args()
     faces, ranges = random_faces(), augment.PRESETS[options.preset]
     rates = compare_streams(faces, options.batch_size, ranges, options.seconds)
     measure_augmentation(faces, options.batch_size, ranges)
-    missed = rates[STREAMS[0][0]] < RATE_BAR
-    print(f"bar (over {RATE_BAR:,} faces/s per core): {'MISSED' if missed else 'met'}")
+    missed = rates[STREAMS[0][0]] < RATE_GOAL
+    print(f"goal (over {RATE_GOAL:,} faces/s per core): {'MISSED' if missed else 'met'}")
     return int(missed)
 
 

@@ -1,4 +1,4 @@
-"""Timing of peers in turns, each in a process of its own: other load meets all of them alike."""
+"""Times peers in turns, each in its own process, so that other load on the machine affects all of them."""
 
 import os
 import statistics
@@ -9,24 +9,24 @@ import time
 import timeit
 from collections.abc import Callable, Mapping, Sequence
 
-# After an idle phase the threads of a process often start on one core, and those of OpenMP stay busy for a
-# while after their work: the first seconds are not representative.
+# After an idle phase, the threads of a process often start on one core, and OpenMP's threads spin for a while
+# after their work, so the first seconds are not representative.
 _SETTLE_SECONDS = 2.0
-_QUOTED_BYTES = 4000  # of the last output of a process that failed
+_QUOTED_BYTES = 4000  # bytes quoted from the end of a failed process's output
 
-Work = dict[str, Callable[[], object]]  # what a side can do, by name
+Work = dict[str, Callable[[], object]]  # the actions of a side, by name
 
 
 def serve(actions: Work, device: str) -> None:
-    """Runs a side's process: for each line "ACTION COUNT" of the parent, answers the seconds of each call.
+    """Serves a side in its process: for each line "ACTION COUNT" on stdin, prints the seconds of each call.
 
     Args:
-      actions: what the side can do.
-      device: where: "cpu", or a kind and a name, such as "gpu NVIDIA H100".
+      actions: the actions of the side.
+      device: the side's device: "cpu", or a kind and a name, such as "gpu NVIDIA H100".
     """
     for action in actions.values():
-        action()  # which compiles it
-    # Libraries print to stdout, too.
+        action()  # compiles
+    # The first word marks replies, because libraries print to stdout, too.
     print("serving", device, flush=True)
     for line in sys.stdin:
         name, count = line.split()
@@ -37,15 +37,15 @@ def serve(actions: Work, device: str) -> None:
 
 
 class Side:
-    """A process that works on request.
+    """A child process that runs and times actions on request.
 
     Attributes:
-      device: that it works on, as passed to `serve`.
+      device: its device, as passed to `serve`.
     """
 
     def __init__(self, arguments: Sequence[str]):
         """Starts `python ARGUMENTS`, which calls `serve`, and waits until it has compiled everything."""
-        # A file, because a pipe is not read while the process works, and a full one would block it.
+        # A file instead of a pipe, because a pipe that is not read would block the process when full.
         self._stderr = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
@@ -58,7 +58,7 @@ class Side:
 
     @property
     def kind(self) -> str:
-        """Returns the kind of its device, such as "cpu" or "gpu"."""
+        """Returns the kind of the device, such as "cpu" or "gpu"."""
         return self.device.split()[0]
 
     def run(self, action: str, count: int) -> list[float]:
@@ -83,13 +83,13 @@ class Side:
 
 
 def measure(sides: Mapping[str, Side], action: str, rounds: int, turns: int) -> dict[str, float]:
-    """Returns each side's median seconds of an action in its best round; disturbances only add to a round.
+    """Returns each side's median seconds per call in its best round, which is disturbed least.
 
     Args:
-      sides: by name.
-      action: what each is asked for.
-      rounds: how often the sides take turns.
-      turns: number of calls in each.
+      sides: sides by name.
+      action: action to run.
+      rounds: number of rounds, in each of which every side takes a turn.
+      turns: number of calls per turn.
     """
     found = {name: [] for name in sides}
     for _ in range(rounds):

@@ -2,9 +2,9 @@
 
     python benchmarks/latency.py --checkpoint my.safetensors
 
-Each row is a number of faces classified at once, from uint8 pixels to probabilities. The sides are processes
-that take turns, and the figure is the median of the best round. The engines take faces as detectors crop
-them, the export those of the network's input. Measure with nothing else running.
+Each row is a batch size; the time is from uint8 pixels to probabilities. The sides are processes that take
+turns, and the latency is the median of the best round. The engines take faces in the size of detectors'
+crops, the export in the size of the network's input. Run it on an otherwise idle machine.
 """
 
 import argparse
@@ -24,7 +24,7 @@ ROUNDS, FACES = 3, 512  # approximate number of faces timed in a round
 def main(argv: list[str] | None = None) -> int:
     parser = common.plain_parser(__doc__)
     common.add_weights(parser)
-    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)  # of the processes that it starts
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)  # for its child processes
     return common.run(benchmark, parser.parse_args(argv))
 
 
@@ -46,12 +46,12 @@ def benchmark(args: argparse.Namespace) -> int:
         side.close()
     from fer_jax.evaluation import cost
 
-    print(f"{args.checkpoint or args.workdir}, {cost.hardware()}, milliseconds a face")
+    print(f"{args.checkpoint or args.workdir}, {cost.hardware()}, milliseconds per face")
     return 0
 
 
 def serve_side(args: argparse.Namespace) -> int:
-    """Works as one of `SIDES` for the process that started this one."""
+    """Serves one of `SIDES` for the parent process."""
     import numpy as np
 
     from fer_jax.inference.classifier import Classifier

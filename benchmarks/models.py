@@ -1,18 +1,18 @@
-"""Measures the speed of the networks, compared with stock Flax layers, Keras on TensorFlow, and PyTorch.
+"""Measures the throughput of the networks, compared with stock Flax layers, Keras on TensorFlow, and PyTorch.
 
     python benchmarks/models.py
     python benchmarks/models.py --models efficientnet_b0 --size 240 --batch_size 256 --dtype bfloat16
     python benchmarks/models.py --models cnn_residual --size 48 --batch_size 256 --dtype bfloat16
 
-Images per second of a bare training step and of inference, with the whole machine for each side; the sides
-take turns, in one process each. The bare step is the same work on all sides: forward, cross entropy,
-backward, and SGD with Nesterov momentum; benchmarks/step.py adds fer_jax's augmentation, EMA and metrics.
-"stock Flax" is fer_jax's network with XLA's own convolutions and `flax.linen.BatchNorm`. PyTorch's networks
-are torchvision's, channels last; on a GPU timm's, compiled, with autocast for bfloat16, and float32 products
-in TF32 as in JAX. The CNNs are written out below: cnn_relu and cnn_elu for Keras; for PyTorch cnn_residual,
-that of configs/cnn_48_gpu.py without skipped branches. They take gray faces, the others color. Sides that are
-not installed are named and left out (the extra `originals` has PyTorch's). Bar: the faster of TensorFlow and
-PyTorch on fer_jax's kind of device.
+The benchmark measures images per second of a minimal training step and of inference. The sides take turns,
+each in its own process. The training step is the same on all sides: forward, cross entropy, backward, and SGD
+with Nesterov momentum; benchmarks/step.py adds fer_jax's augmentation, EMA, and metrics. "stock Flax" is
+fer_jax's network with XLA's own convolutions and `flax.linen.BatchNorm`. PyTorch runs torchvision's networks,
+channels last, and on a GPU timm's, compiled, with autocast for bfloat16 and TF32 for float32 products as in
+JAX. The CNNs, which take gray faces, are reimplemented below: cnn_relu and cnn_elu in Keras, and in PyTorch
+cnn_residual (that of configs/cnn_48_gpu.py without stochastic depth). Sides that are not installed are
+skipped; the extra `originals` installs PyTorch. The goal is the faster of TensorFlow and PyTorch on the same
+kind of device.
 """
 
 import argparse
@@ -39,7 +39,7 @@ PEERS = (TENSORFLOW, TORCH)
 NEEDS = {OURS: (), STOCK: (), TENSORFLOW: ("keras", "tensorflow"), TORCH: ("torch", "torchvision", "timm")}
 TRAIN, INFER = "train", "infer"
 LEARNING_RATE, MOMENTUM = 1e-3, 0.9
-# Our name, which is torchvision's, and those of keras.applications (it has no ResNet18) and timm.
+# Our name, which is also torchvision's, and the names in keras.applications (without ResNet18) and timm.
 BACKBONES = {
     "efficientnet_b0": ("EfficientNetB0", "efficientnet_b0"),
     "efficientnet_b2": ("EfficientNetB2", "efficientnet_b2"),
@@ -57,7 +57,7 @@ DTYPES = ("float32", "bfloat16")
 
 
 def random_batch(model_name: str, batch_size: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns noise float32 [B, S, S, C], on which speed does not depend, and one-hot targets [B, K]."""
+    """Returns noise float32 [B, S, S, C] and one-hot targets float32 [B, K]."""
     rng = np.random.default_rng(0)
     channels = 1 if model_name in CNNS else 3
     images = rng.normal(size=(batch_size, size, size, channels)).astype(np.float32)
@@ -98,7 +98,7 @@ def use_stock_layers() -> None:
 
 
 def jax_work(model_name: str, batch_size: int, size: int, dtype: str, stock: bool) -> Work:
-    """Returns the work of fer_jax's networks, or of the same ones of stock layers."""
+    """Returns the actions of fer_jax's network, or of the same network with stock layers."""
     import jax
     import optax
 
@@ -145,7 +145,7 @@ def jax_work(model_name: str, batch_size: int, size: int, dtype: str, stock: boo
 
 
 def keras_network(model_name: str, size: int):
-    """Returns fer_jax's `CnnRelu` or `CnnElu`, built of Keras layers."""
+    """Returns fer_jax's `CnnRelu` or `CnnElu` in Keras."""
     from keras import Input, Model, layers
 
     def norm(x):
@@ -172,7 +172,7 @@ def keras_network(model_name: str, size: int):
 
 
 def tensorflow_work(model_name: str, batch_size: int, size: int, dtype: str) -> Work:
-    """Returns the work of Keras on TensorFlow, with keras.applications or `keras_network`."""
+    """Returns the actions of Keras on TensorFlow, with keras.applications or `keras_network`."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras
     import tensorflow as tf
@@ -198,7 +198,7 @@ def tensorflow_work(model_name: str, batch_size: int, size: int, dtype: str) -> 
 
 
 def torch_residual(widths: Sequence[int], blocks: Sequence[int], squeeze: int, dropout: float):
-    """Returns `fer_jax.models.cnn.CnnResidual` of PyTorch layers, without skipped branches."""
+    """Returns `fer_jax.models.cnn.CnnResidual` in PyTorch, without stochastic depth."""
     import torch
     from torch import nn
 
@@ -232,20 +232,20 @@ def torch_residual(widths: Sequence[int], blocks: Sequence[int], squeeze: int, d
 
 
 def torch_network(model_name: str, cuda: bool):
-    """Returns torchvision's network, on a GPU timm's; VGG16 with averaged features like ours."""
+    """Returns torchvision's network, or timm's on a GPU; VGG16 with global average pooling, as in fer_jax."""
     import torch
 
     if model_name == "cnn_residual":
         return torch_residual(**KWARGS[model_name])
     library = torch.library.Library("torchvision", "FRAGMENT")
-    for operator in ("nms", "qnms"):  # unused, but torchvision without its compiled part expects them
+    for operator in ("nms", "qnms"):  # unused, but required by torchvision if its C++ operators are missing
         try:
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         except RuntimeError:
             pass
     import torchvision
 
-    if model_name == "vgg16":  # not 120 M parameters of dense layers
+    if model_name == "vgg16":  # without 120 M parameters of dense layers
         trunk = torchvision.models.vgg16(weights=None).features
         layers = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Dropout()]
         return torch.nn.Sequential(trunk, *layers, torch.nn.Linear(512, CLASSES))
@@ -257,12 +257,12 @@ def torch_network(model_name: str, cuda: bool):
 
 
 def torch_work(model_name: str, batch_size: int, size: int, dtype: str) -> Work:
-    """Returns the work of PyTorch as its users run it: channels last, on a GPU compiled."""
+    """Returns the actions of PyTorch, channels last and on a GPU compiled."""
     import torch
 
     cuda = torch.cuda.is_available()
     device = "cuda" if cuda else "cpu"
-    torch.backends.cudnn.benchmark = True  # cuDNN tries its algorithms, as XLA does
+    torch.backends.cudnn.benchmark = True  # autotunes cuDNN's algorithms, as XLA does
     torch.set_float32_matmul_precision("high")  # TF32
     images, targets = random_batch(model_name, batch_size, size)
     network = torch_network(model_name, cuda).to(device, memory_format=torch.channels_last)
@@ -291,14 +291,14 @@ def torch_work(model_name: str, batch_size: int, size: int, dtype: str) -> Work:
 
 
 def work(side: str, options: argparse.Namespace) -> Work:
-    """Returns the work of a side with the first of the models."""
+    """Returns the actions of a side with the first of the models."""
     shape = options.models[0], options.batch_size, options.size, options.dtype
     peers = {TENSORFLOW: tensorflow_work, TORCH: torch_work}
     return peers[side](*shape) if side in peers else jax_work(*shape, stock=side == STOCK)
 
 
 def device_of(side: str) -> str:
-    """Returns the device that a side works on, as `interleaved.serve` takes it."""
+    """Returns the device of a side, in the format of `interleaved.serve`."""
     if side == TENSORFLOW:
         import tensorflow as tf
 
@@ -316,15 +316,15 @@ def device_of(side: str) -> str:
 
 
 def missing(side: str) -> list[str]:
-    """Returns the packages that a side needs and that are not installed."""
+    """Returns the packages of a side that are not installed."""
     return [name for name in NEEDS[side] if importlib.util.find_spec(name) is None]
 
 
 def compare(model_name: str, options: argparse.Namespace) -> tuple[bool, list[str], dict[str, str]]:
-    """Prints a model's rows.
+    """Measures a model and prints its rows.
 
     Returns:
-      Whether the bar is met, the lines that say so or why there is no verdict, and the device of each side.
+      Whether the goal is met, lines with the verdict or why there is none, and the device of each side.
     """
     names = [side for side in options.sides if not missing(side) and model_name not in LACKS.get(side, ())]
     shape = ["--batch_size", str(options.batch_size), "--size", str(options.size), "--dtype", options.dtype]
@@ -349,28 +349,28 @@ def compare(model_name: str, options: argparse.Namespace) -> tuple[bool, list[st
     ]
     ratio = min(ratios)
     verdict = f"{'met' if ratio >= 1 else 'missed'} at {ratio:.2f} of the faster of {', '.join(peers)}"
-    lines.append(f"{model_name}: bar {verdict if peers else 'not judged: no peer on that kind of device'}")
+    lines.append(f"{model_name}: goal {verdict if peers else 'not judged: no peer on that kind of device'}")
     return ratio >= 1, lines, devices
 
 
 def main() -> int:
-    """Prints all measurements as a table; returns 1 if the bar is missed or cannot be judged."""
+    """Prints all measurements as a table; returns 1 if the goal is missed or cannot be judged."""
     parser = common.plain_parser(__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--sides", nargs="+", choices=NEEDS, default=list(NEEDS))
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="of the computation")
-    parser.add_argument("--rounds", type=int, default=3, help="how often the sides take turns")
-    parser.add_argument("--turns", type=int, default=5, help="steps timed each time")
+    parser.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="dtype of the computation")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds, with a turn for each side")
+    parser.add_argument("--turns", type=int, default=5, help="timed steps per turn")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
         serve(work(options.side, options), device_of(options.side))
         return 0
     print(
-        "train is a bare step on a batch on the device: forward, cross entropy, backward, SGD with Nesterov "
-        "momentum, and the loss as a number; no augmentation, EMA or metrics. infer is forward and softmax. "
+        "train: a step on a batch on the device: forward, cross entropy, backward, SGD with Nesterov "
+        "momentum, and fetching the loss; without augmentation, EMA, and metrics. infer: forward, softmax. "
         f"batch {options.batch_size}, {options.size} px, {options.dtype}\n"
     )
     print(f"| images/s | {' | '.join(NEEDS)} | fer_jax / faster peer |\n|{'---|' * (len(NEEDS) + 2)}")
@@ -381,7 +381,7 @@ def main() -> int:
     print("\n" + "; ".join(f"{side} on {device}" for side, device in devices.items()))
     for side in options.sides:
         if missing(side):
-            print(f"{side} left out, not installed: {', '.join(missing(side))}")
+            print(f"{side} skipped, not installed: {', '.join(missing(side))}")
     print("\n".join(words))
     return int(not met)
 

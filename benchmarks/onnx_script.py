@@ -1,8 +1,8 @@
-"""What an engineer writes by hand with an export: YuNet finds faces, ONNX Runtime classifies them.
+"""A minimal script around an export: YuNet detects faces, and ONNX Runtime classifies them.
 
     python benchmarks/onnx_script.py model.onnx yunet.onnx PHOTO_OR_VIDEO...
 
-The peer of `predict.py`; it uses nothing of fer_jax but its export.
+The peer in `predict.py`. It does not import fer_jax.
 """
 
 import sys
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import onnxruntime
 
-PHOTO_SIDE, FRAME_SIDE = 1280, 640  # pixels; larger images are searched in a smaller copy
+PHOTO_SIDE, FRAME_SIDE = 1280, 640  # pixels; larger images are downscaled for detection
 
 
 def main() -> None:

@@ -1,15 +1,14 @@
-"""Measures how long a user waits for predictions, compared with a minimal script (`onnx_script.py`).
+"""Measures the time to predictions, compared with a minimal script (`onnx_script.py`).
 
     python benchmarks/predict.py --photo photo.jpg --video clip.mp4
 
-Each row is the time of whole processes, from the start of the interpreter to its end, and the largest memory
-of one; the sides take turns, and the figures are medians. Both use the same detector (YuNet), network, and
-weights:
+Each row has the median time of entire processes, including the start of the interpreter, and their peak
+memory. The sides take turns and use the same detector (YuNet), network, and weights:
 
-* one photo, two photos, a folder of 100 photos, a video: `fer-jax predict` and the script.
-* Predictor: a process that imports `fer_jax.Predictor`, loads it and predicts one photo.
+* one photo, two photos, a folder of 100 photos, a video: `fer-jax predict` and the script
+* Predictor: a process that imports and loads `fer_jax.Predictor` and predicts one photo
 
-Measure with nothing else running.
+Run it on an otherwise idle machine.
 """
 
 import os
@@ -35,9 +34,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--photo", required=True, metavar="FILE")
     parser.add_argument("--video", metavar="FILE")
     parser.add_argument("--model", default=DEFAULT, choices=BUNDLED)
-    parser.add_argument("--rounds", type=common.at_least_one, default=5, help="after the warm-up")
+    parser.add_argument("--rounds", type=common.at_least_one, default=5, help="rounds after the warm-up")
     args = parser.parse_args(argv)
-    # This process stays small: Linux counts what it has when it starts a process as memory of that process.
+    # This process imports little, because Linux counts its memory toward the peak of processes that it forks.
     with tempfile.TemporaryDirectory() as folder:
         export, photos = Path(folder, "model.onnx"), Path(folder, "photos")
         run(["-m", "fer_jax", "export", "--checkpoint", args.model, "--format", "onnx", "--out", export])
@@ -72,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(commands: dict[str, list], rounds: int) -> dict[str, tuple[float, float]]:
-    """Returns each side's median seconds and its largest memory in MB; an untimed round comes first."""
+    """Returns each side's median seconds and peak memory in MB, after an untimed round."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for _ in range(1 + rounds):
         for name, command in commands.items():
@@ -82,10 +81,10 @@ def measure(commands: dict[str, list], rounds: int) -> dict[str, tuple[float, fl
 
 
 def run(arguments: list) -> tuple[float, float]:
-    """Runs `python ARGUMENTS`; returns its seconds and its largest memory in MB.
+    """Runs `python ARGUMENTS`; returns its seconds and peak memory in MB.
 
     Raises:
-      RuntimeError: if it fails; the message quotes what it printed.
+      RuntimeError: the process failed; the message quotes its output.
     """
     with tempfile.TemporaryFile() as output:
         started = time.perf_counter()

@@ -2,15 +2,15 @@
 
     python benchmarks/service.py --seconds 120
 
-Starts `fer-jax serve` as a process of its own. Clients on the loopback each send the next request when they
-have the reply to the last; every other request is a face of 48 px (PNG, detect=false), the others photographs
-of 512 px with four faces (JPEG), all built-in synthetic ones. Clients and server share the processors.
+Starts `fer-jax serve` as a child process. Each client on the loopback interface sends its next request after
+the reply to the previous one. Every other request is a face of 48 px (PNG, detect=false); the others are
+photographs of 512 px with four faces (JPEG). All faces are synthetic. Clients and server share the CPU cores.
 
-First the service alone: replies a second, latencies, errors, and the server's memory every second. Then, in
-turns with it, the peer: the same predictor in this process, which decodes and predicts the same images one
-after the other. Last, requests of large images (25 megapixels in a PNG of 84 kB), and the memory that they
-leave. Bars: no error; over the second half of the load and after the large images no more than 2 % or 10 MB
-of memory added.
+The first part measures the service alone: replies per second, latencies, errors, and the server's memory once
+per second. The second part alternates between the service and the peer: the same predictor in this process,
+which decodes and predicts the same images sequentially. The third part sends requests of large images (25
+megapixels in a PNG of 84 kB) and measures the memory that stays in use. The goals are no errors, and at most
+2 % or 10 MB of additional memory over the second half of the load and after the large images.
 """
 
 import collections
@@ -36,24 +36,24 @@ from fer_jax import Predictor
 from fer_jax.commands import common
 from fer_jax.data.sources import synthetic
 
-PHOTO, FACES = 512, 4  # side in pixels; faces in it
-GROWTH = 0.02, 10e6  # of the memory: as a share, or bytes
-WARM_UP = 10  # seconds of load before anything is measured
+PHOTO, FACES = 512, 4  # side in pixels, and number of faces
+GROWTH = 0.02, 10e6  # maximum growth of memory, relative or in bytes
+WARM_UP = 10  # seconds of load before measuring
 TURNS, TURN_SECONDS = 4, 10
 STOP_SECONDS = 90
 LARGE = 5000  # side in pixels
 
-Request = tuple[str, bytes]  # path and query; the image
+Request = tuple[str, bytes]  # path with query, and image
 
 
 class Load(NamedTuple):
-    """The result of a period of load.
+    """The measurements of a period of load.
 
     Attributes:
-      seconds: its length.
-      latencies: in seconds, of the requests that were answered with 200.
-      errors: how often each occurred.
-      memory: of the server, in bytes, once a second.
+      seconds: duration.
+      latencies: latencies of successful requests, in seconds.
+      errors: number of occurrences of each error.
+      memory: the server's memory in bytes, once per second.
     """
 
     seconds: float
@@ -63,12 +63,12 @@ class Load(NamedTuple):
 
     @property
     def rate(self) -> float:
-        """Successful replies a second."""
+        """Returns successful replies per second."""
         return len(self.latencies) / self.seconds
 
 
 def draw_requests(count: int) -> list[Request]:
-    """Returns faces and photographs in turn."""
+    """Returns requests with faces and photographs, alternating."""
     faces = synthetic.generate(count, seed=0, split="test")[0][..., 0]
     requests = []
     for number in range(count):
@@ -89,10 +89,10 @@ def _encode(image: Image.Image, kind: str) -> bytes:
 
 @contextlib.contextmanager
 def serve(*arguments: str) -> Iterator[httpx2.Client]:
-    """Starts the service, and yields a client of it once it is ready.
+    """Starts the service, and yields a client once it is ready.
 
     Raises:
-      RuntimeError: it does not start, or does not end with code 0.
+      RuntimeError: the service does not start, or its exit code is not 0.
     """
     command = [sys.executable, "-m", "fer_jax", "serve", "--port", "0", *arguments]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -114,13 +114,13 @@ def serve(*arguments: str) -> Iterator[httpx2.Client]:
 
 
 def memory_of(client: httpx2.Client) -> float:
-    """Returns the bytes that the server has in memory, NaN where it does not say."""
+    """Returns the server's resident memory in bytes; NaN if it is not reported."""
     found = re.search(r"^process_resident_memory_bytes (\S+)", client.get("/metrics").text, re.MULTILINE)
     return float(found[1]) if found else float("nan")
 
 
 def measure(client: httpx2.Client, requests: list[Request], clients: int, seconds: float) -> Load:
-    """Sends requests for some seconds."""
+    """Sends requests from several clients for some seconds."""
     latencies, errors, memory = [], collections.Counter(), []
     started, turn = time.perf_counter(), itertools.cycle(requests)
 
@@ -138,12 +138,12 @@ def measure(client: httpx2.Client, requests: list[Request], clients: int, second
         while time.perf_counter() < started + seconds:
             memory.append(memory_of(client))
             time.sleep(1)
-        list(sending)  # raises what they raised
+        list(sending)  # re-raises the clients' exceptions
     return Load(time.perf_counter() - started, latencies, errors, memory)
 
 
 def describe(load: Load) -> str:
-    """Returns the rate, latencies, errors and memory as text."""
+    """Returns the rate, latencies, errors, and memory as text."""
     p50, p95, p99 = (1e3 * value for value in np.percentile(load.latencies, (50, 95, 99)))
     start, middle, end = (1e-6 * load.memory[place] for place in (0, len(load.memory) // 2, -1))
     return (
@@ -156,7 +156,7 @@ def describe(load: Load) -> str:
 
 
 def is_flat(memory: list[float]) -> bool:
-    """Returns whether the second half, by the medians of its first and last quarter, adds next to nothing."""
+    """Returns whether memory grows within GROWTH from the first to the last quarter of the second half."""
     half = memory[len(memory) // 2 :]
     quarter = max(1, len(half) // 4)
     before, after = statistics.median(half[:quarter]), statistics.median(half[-quarter:])
@@ -164,7 +164,7 @@ def is_flat(memory: list[float]) -> bool:
 
 
 def predict_alone(predictor: Predictor, requests: list[Request], seconds: float) -> float:
-    """Returns images a second of the predictor without a service around it."""
+    """Returns images per second of the predictor without the service."""
     started = time.perf_counter()
     for count, (path, image) in enumerate(itertools.cycle(requests), start=1):
         predictor([image], detected="detect=false" not in path)
@@ -173,7 +173,7 @@ def predict_alone(predictor: Predictor, requests: list[Request], seconds: float)
 
 
 def send_large(client: httpx2.Client) -> float:
-    """Sends two requests of two large images at the same time; returns the bytes that they leave in use."""
+    """Sends two concurrent requests of two large images; returns by how many bytes memory has grown."""
     pixels = np.zeros((LARGE, LARGE, 3), np.uint8)
     pixels[..., 1] = 9
     files = [("images", ("large", _encode(Image.fromarray(pixels), "PNG")))] * 2
@@ -185,9 +185,9 @@ def send_large(client: httpx2.Client) -> float:
 
 
 def main() -> int:
-    """Prints all measurements; the exit code is 1 when a bar is missed."""
+    """Prints all measurements; returns 1 if a goal is missed."""
     parser = common.plain_parser(__doc__)
-    parser.add_argument("--seconds", type=float, default=120, help="of load on the service alone")
+    parser.add_argument("--seconds", type=float, default=120, help="duration of the load")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--model", default="cnn")
     parser.add_argument("--detector", default="yunet")
@@ -207,10 +207,12 @@ def main() -> int:
     for name, turns in zip(("service", "predictor alone"), zip(*rates, strict=True), strict=True):
         print(f"in turns, {name:15s}: {', '.join(f'{turn:.1f}' for turn in turns)} images/s")
     ratio = statistics.median(one / other for one, other in rates)
-    print(f"the service answers {ratio:.2f} times as many images; large images leave {1e-6 * left:.0f} MB")
+    print(f"the service has {ratio:.2f} times the throughput; large images leave {1e-6 * left:.0f} MB in use")
     flat = is_flat(whole.memory) and left <= max(GROWTH[0] * whole.memory[-1], GROWTH[1])
     failed = bool(whole.errors)
-    print(f"bars: errors {'MISSED' if failed else 'met (none)'}, memory {'met (flat)' if flat else 'MISSED'}")
+    print(
+        f"goals: errors {'MISSED' if failed else 'met (none)'}, memory {'met (flat)' if flat else 'MISSED'}"
+    )
     return int(failed or not flat)
 
 

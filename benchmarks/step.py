@@ -4,11 +4,10 @@
     python benchmarks/step.py --config configs/cnn_48_gpu.py:deep --profile traces -- \\
         --config.train.batch_size=512
 
-The step is the one that training compiles at the end of a run: last stage, full input size. It is timed
-alone, with a batch on the device, and with the input pipeline. Its operations are those of the matrix
-products and convolutions as the network defines them, two per multiply-add. The device's rate is that of a
-large matrix product in the config's dtype, measured here. --profile writes a trace for XProf or Perfetto. For
-one device. Flags after -- change the config.
+Times the step at the end of a run (last stage, full input size) with a batch on the device, and with the
+input pipeline. Operations are those of the matrix products and convolutions as the network defines them, two
+per multiply-add. The device's rate is measured with a large matrix product in the config's dtype. --profile
+writes a trace for XProf or Perfetto. Requires a single device. Flags after -- override the config.
 """
 
 import argparse
@@ -35,8 +34,8 @@ WARM_UP, PROFILED = 3, 5  # steps
 def main(argv: list[str] | None = None) -> int:
     parser = common.make_training_parser(__doc__)
     number = {"type": common.at_least_one, "metavar": "N"}
-    parser.add_argument("--steps", **number, default=50, help="timed in a round")
-    parser.add_argument("--rounds", **number, default=3, help="of which the best counts")
+    parser.add_argument("--steps", **number, default=50, help="timed steps per round")
+    parser.add_argument("--rounds", **number, default=3, help="rounds, of which the best counts")
     parser.add_argument("--profile", type=pathlib.Path, metavar="DIR", help="folder for a trace")
     options = parser.parse_args(argv)
     common.refuse(parser, options.arguments, OWN)
@@ -44,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def benchmark(options: argparse.Namespace) -> int:
-    """Prints everything; returns the exit code.
+    """Prints all measurements; returns the exit code.
 
     Raises:
       ValueError: the config is invalid, or there are several devices.
@@ -63,8 +62,8 @@ def benchmark(options: argparse.Namespace) -> int:
 
     if jax.device_count() > 1:
         raise ValueError(
-            f"there are {jax.device_count()} devices, and the benchmark is for one: show one, as with "
-            "CUDA_VISIBLE_DEVICES=0"
+            f"there are {jax.device_count()} devices, but the benchmark requires a single one: hide the "
+            "others, for example with CUDA_VISIBLE_DEVICES=0"
         )
     print(f"{launch.called()}, {run_info.describe([run_info.current()])}", flush=True)
     if options.profile:
@@ -76,7 +75,7 @@ def benchmark(options: argparse.Namespace) -> int:
 
 
 def measure(run: "Run", options: argparse.Namespace) -> None:
-    """Prints the speeds next to the device's rate, and writes the trace if requested."""
+    """Prints the throughput and the device's rate, and writes a trace if requested."""
     import ceilings
 
     from fer_jax.evaluation import cost
@@ -98,7 +97,7 @@ def measure(run: "Run", options: argparse.Namespace) -> None:
     print(f"| its batch on the device | {1 / alone:.2f} | {batch_size / alone:.0f} | |", flush=True)
     fed, waiting = timed(run, step, lambda: run.partitioner.put_batch(next(run.stream)), options)
     print(f"| as training feeds it | {1 / fed:.2f} | {batch_size / fed:.0f} | {waiting:.1%} |", flush=True)
-    with portable():  # whatever a device makes of the convolutions
+    with portable():  # counts the convolutions independently of their implementation
         operations = ceilings.operations(
             run.compile_step(size).trace(run.state, batch, *run.constants).jaxpr.jaxpr
         )
@@ -114,7 +113,7 @@ def measure(run: "Run", options: argparse.Namespace) -> None:
 
 
 def contents(config: Any) -> Iterable[str]:
-    """Yields the parts of a config's training step."""
+    """Yields the parts of a config's training step as text."""
     yield "resampling and augmentation of uint8 faces"
     if config.distill.teachers and config.distill.views != "plain":
         yield "the teachers' forward pass"
@@ -129,11 +128,10 @@ def contents(config: Any) -> Iterable[str]:
 def timed(
     run: "Run", step: Callable, feed: Callable[[], Any], options: argparse.Namespace
 ) -> tuple[float, float]:
-    """Trains on the batches that `feed` returns.
+    """Trains on batches from `feed`.
 
     Returns:
-      The seconds per step in the best round (disturbances only ever add to a round), and the share of them
-      spent waiting for input.
+      Seconds per step in the best round, and the share of this time spent waiting for input.
     """
     advance(run, step, feed, WARM_UP)
     rounds = []
@@ -146,18 +144,18 @@ def timed(
 
 
 def advance(run: "Run", step: Callable, feed: Callable[[], Any], count: int) -> None:
-    """Runs `count` steps, queued as in training, and waits for the last."""
+    """Runs `count` steps, dispatched asynchronously as in training, and waits for the last."""
     for _ in range(count):
         run.state, metrics = step(run.state, feed(), *run.constants)
     metrics["loss"].block_until_ready()
 
 
 def trace(run: "Run", step: Callable, batch: Any, folder: pathlib.Path) -> pathlib.Path:
-    """Writes a trace of a few steps; returns its path."""
+    """Writes a trace of PROFILED steps; returns its path."""
     import jax
 
     options = jax.profiler.ProfileOptions()
-    options.python_tracer_level = 0  # its events would slow the host down
+    options.python_tracer_level = 0  # Python events would slow down the host
     before = set(folder.rglob("*.xplane.pb"))
     with jax.profiler.trace(str(folder), profiler_options=options):
         advance(run, step, lambda: batch, PROFILED)

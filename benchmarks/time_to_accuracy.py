@@ -1,15 +1,14 @@
-"""Measures the time of a fixed recipe to an accuracy, from the start of the program to its evaluation.
+"""Measures the time of a recipe to a target accuracy, from the start of the program to its evaluation.
 
     python benchmarks/time_to_accuracy.py --config configs/cnn_small.py --target 0.67
     python benchmarks/time_to_accuracy.py --config configs/cnn_relu_48_gpu.py:72 --target 0.72 --seeds 0 1 2
 
-Each seed trains in its own process, from random weights to the end of the recipe, and is evaluated once, with
-one view of each face, on --config.selection.split: no score of the split steers or selects anything. The
-clock starts before the interpreter and stops after the evaluation. The seconds are split into the start
-(imports, data, parameters), the compilation of steps and evaluation, and the rest: tracing, training,
-evaluation, and writing the checkpoint. Processes share no compiled programs. The target is reached if the
-mean over the seeds reaches it; otherwise the exit code is 1. Flags after -- change the config, such as
---config.train.epochs=1.
+Each seed trains in its own process, from random weights to the end of the recipe, and is evaluated once,
+without test-time augmentation, on --config.selection.split; no earlier score influences training or
+selection. The time includes the start of the interpreter and the evaluation. It is divided into the start
+(imports, data, parameters), compilation, and the rest: tracing, training, evaluation, and writing the
+checkpoint. Processes do not share compiled programs. If the mean accuracy over the seeds misses the target,
+the exit code is 1. Flags after -- override the config, such as --config.train.epochs=1.
 """
 
 import argparse
@@ -39,7 +38,7 @@ def main() -> int:
     parser = common.make_training_parser(__doc__)
     add, share = parser.add_argument, common.number(float, 1e-9, 1)
     add("--target", type=share, required=True, metavar="SHARE", help="accuracy, such as 0.7 for 70 %%")
-    add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="of the trainings")
+    add("--seeds", type=int, nargs="+", default=[0], metavar="N", help="seeds of the runs")
     add("--started", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
     common.refuse(parser, options.arguments)
@@ -50,7 +49,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     """Trains and evaluates in this process.
 
     Returns:
-      "accuracy", in seconds "total", "start" and "compilation", and "origin", see `run_info.current`.
+      "accuracy"; "total", "start", and "compilation" in seconds; and "origin", see `run_info.current`.
     """
     import jax
 
@@ -71,8 +70,8 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     flags = [*common.data_flags(options), f"--config.seed={options.seeds[0]}", *options.arguments]
     config = launch.load_config(options.config, flags)
     with tempfile.TemporaryDirectory() as folder, StopSignal() as stop:
-        config.train.eval_steps = sys.maxsize  # at the end only
-        # Closed before the folder goes: checkpoints are written in the background.
+        config.train.eval_steps = sys.maxsize  # evaluates only at the end
+        # Closed before the folder is removed, because checkpoints are written in the background.
         with contextlib.closing(Run(validate(config), pathlib.Path(folder), stop)) as run:
             start, compiled[0] = time.time() - options.started, 0.0
             run_loop(run)
@@ -83,13 +82,13 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def answer(options: argparse.Namespace) -> int:
-    """Prints what `train` returns; returns the exit code."""
+    """Prints the result of `train` as JSON; returns the exit code."""
     print(json.dumps(train(options)))
     return 0
 
 
 def measure(commands: launch.Commands, options: argparse.Namespace, seed: int) -> tuple[int, dict[str, Any]]:
-    """Returns the exit code of a training in its own process, and what `train` returns, {} if it failed."""
+    """Runs `train` in a child process; returns the exit code and the result, {} if it failed."""
     line = [sys.executable, __file__, "--config", options.config, "--data", str(options.data)]
     line += ["--target", str(options.target), "--seeds", str(seed)]
     line += ["--image_size", str(options.image_size)] if options.image_size else []
@@ -103,7 +102,7 @@ def table(rows: dict[int, dict[str, Any]], target: float) -> tuple[list[str], bo
     """Returns the lines to print, and whether the target is reached.
 
     Args:
-      rows: what `train` returned, by seed.
+      rows: results of `train` by seed.
       target: accuracy in [0, 1].
     """
     columns = [
@@ -127,21 +126,21 @@ def table(rows: dict[int, dict[str, Any]], target: float) -> tuple[list[str], bo
 
 
 def check(config: ConfigDict) -> None:
-    """Checks that a config trains from random weights and selects by accuracy.
+    """Checks that a config trains from random weights without teachers and selects by accuracy.
 
     Raises:
-      ValueError: it does not; the message names the field.
+      ValueError: a field has another value; the message names it.
     """
     from fer_jax.training import validate
 
     plain = {"init_from": "", "init.weights": "none", "distill.teachers": (), "selection.metric": "accuracy"}
     for name, value in plain.items():
         if (found := validate.field(config, name)) != value:
-            raise ValueError(f"config.{name} is {found!r}; the time is of trainings with {value!r}")
+            raise ValueError(f"config.{name} is {found!r}; expected {value!r} for this benchmark")
 
 
 def benchmark(options: argparse.Namespace) -> int:
-    """Trains with each seed and prints the table; returns the exit code."""
+    """Trains with each seed, and prints the table; returns the exit code."""
     config = launch.load_config(options.config, options.arguments)
     check(config)
     rows, commands = {}, launch.Commands()
@@ -149,7 +148,7 @@ def benchmark(options: argparse.Namespace) -> int:
         print(f"seed {seed}", file=sys.stderr, flush=True)
         code, rows[seed] = measure(commands, options, seed)
         if code == EXIT_PREEMPTED:
-            print("stopped: nothing is kept; run the same command to start over", file=sys.stderr)
+            print("stopped without saving; run the same command to start over", file=sys.stderr)
         if code:
             return code
     lines, reached = table(rows, options.target)

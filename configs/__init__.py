@@ -1,4 +1,4 @@
-"""Experiments, one a file; `default` has every field with a comment."""
+"""Experiments, one per file; `default` lists every field with a comment."""
 
 import pathlib
 import re
@@ -10,11 +10,11 @@ def find(experiment: str) -> str:
     """Returns the value of --config for an experiment, with the path of its file.
 
     Args:
-      experiment: a file, or from any directory the name of an experiment of this package, as `cnn` or
-        `configs/cnn.py`; perhaps followed by a colon and what its `get_config` takes.
+      experiment: a file, or the name of an experiment of this package, such as `cnn` or `configs/cnn.py`,
+        which is found from any directory; optionally with a colon and the argument of its `get_config`.
 
     Raises:
-      ValueError: there is neither.
+      ValueError: there is no such file or experiment.
     """
     file, colon, value = experiment.partition(":")
     if not pathlib.Path(file).is_file():
@@ -22,7 +22,7 @@ def find(experiment: str) -> str:
         name = re.sub(r"^configs/|\.py$", "", file)
         if name not in known:
             raise ValueError(
-                f"--config {experiment}: there is no {pathlib.Path(file).resolve()}, and no "
+                f"--config {experiment}: there is no file {pathlib.Path(file).resolve()}, and no "
                 f"experiment of that name; there are: {', '.join(known)}"
             )
         file = str(_FOLDER / f"{name}.py")

@@ -1,7 +1,7 @@
-"""A small CNN at 32 px for a few epochs, to compare changes of a recipe on.
+"""A small CNN at 32 px for a few epochs, as the baseline of ablations.
 
-Run it by `python -m fer_jax.main --config configs/ablation.py`. It is evaluated once, at the end, so that no
-score selects. Recipes against label noise and rare classes are compared with it by
+Run it with `python -m fer_jax.main --config configs/ablation.py`. It is evaluated only at the end, so that no
+checkpoint is selected. This command compares methods against label noise and class imbalance with it:
 
     fer-jax sweep --baseline --config ablation --out runs/ablation --seeds 0 1 2 \\
         --change loss.label_smoothing 0.1 --change augment.mixup 0.2 --change loss.focal_gamma 2.0 \\
@@ -9,8 +9,8 @@ score selects. Recipes against label noise and rare classes are compared with it
         --change data.balanced_sampling 1.0 --change train.ema_decay 0.99 \\
         --change data.drop_ids runs/label_errors/suspects.csv
 
-Cut to six epochs it reaches 54.2 % on PublicTest (results/ablation: three seeds, commit 11edfe6, 2.5 minutes
-each on two CPU cores); eight have not been run to their end on all of Training.
+With six epochs it reached 54.2 % on PublicTest (results/ablation: three seeds, commit 11edfe6, 2.5 minutes
+each on two CPU cores). Eight epochs on all of Training have not been run to the end.
 """
 
 from configs.default import augmentation
@@ -28,6 +28,6 @@ def get_config():
     c.optim.weight_decay = 5e-4
     c.optim.warmup_epochs = 1.0
     c.train.epochs = 8.0
-    c.train.eval_epochs = 1e6  # beyond any run's end, where it is evaluated in any case
+    c.train.eval_epochs = 1e6  # only at the end of the run
     c.checkpoint.every_steps = 500
     return c

@@ -1,7 +1,7 @@
-"""What the field's published recipes for ImageNet networks share: Adam, three channels, batches of 64.
+"""The common part of published recipes for ImageNet networks: Adam, three channels, batches of 64.
 
-The experiments that answer to a published figure set their stages on top; by itself it trains all of ResNet18
-at 224 px for the default's epochs. No metric of ours yet: not trained to the end.
+Experiments that follow a published result add their stages. On its own, this config trains all layers of
+ResNet18 at 224 px for the default number of epochs. It has no result yet: it has not been trained to the end.
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
-"""A network of 992 thousand parameters for phones and browsers, taught by the bundled `cnn`.
+"""A network with 992 thousand parameters for phones and browsers, distilled from the bundled `cnn`.
 
-Run it by `python -m fer_jax.main --config configs/cnn_1m.py`. It reached 68.54 % on PublicTest (one view;
-68.15 % after the last epoch) in 52 minutes on two shared CPU cores with AVX-512 BF16 (seed 0, commit 53177b8,
-where this file is configs/taught.py). Its weights come with the package, as `cnn_1m`.
+Run it with `python -m fer_jax.main --config configs/cnn_1m.py`. It reached 68.54 % on PublicTest (without
+test-time augmentation; 68.15 % after the last epoch) in 52 minutes on two shared CPU cores with AVX-512 BF16
+(seed 0, commit 53177b8, where this file is configs/taught.py). Its weights are bundled as `cnn_1m`.
 """
 
 from configs.cnn_small import get_config as cnn_small
@@ -10,7 +10,7 @@ from configs.cnn_small import get_config as cnn_small
 
 def get_config():
     c = cnn_small()
-    # Teachers answer for mixed faces too, so that mixing costs no truth.
+    # The teachers also label mixed faces, so strong mixing adds no label noise.
     c.augment.mixup = 0.4
     c.augment.mix_probability = 0.5
     c.model.kwargs = dict(widths=(32, 64, 128, 192), depths=(1, 2, 3, 2), hidden=64, dropout=0.1)

@@ -1,9 +1,9 @@
-"""The CNN continues from its bundled weights, taught by them and by `cnn_1m`, from a full learning rate.
+"""The CNN of configs/cnn.py, fine-tuned from its bundled weights and distilled from them and `cnn_1m`.
 
-Run it by `python -m fer_jax.main --config configs/cnn_48.py`. It reached 69.04 % on PublicTest (one view,
-after the last epoch; 69.46 % with the mirror image) in 59 minutes on two shared CPU cores with AVX-512 BF16,
-beside the 117 that the bundled weights took (seed 0, commit b8ab249, where this file is
-configs/cnn_again.py). Its last weights come with the package, as `cnn_again`.
+Run it with `python -m fer_jax.main --config configs/cnn_48.py`. It reached 69.04 % on PublicTest (without
+test-time augmentation, after the last epoch; 69.46 % with flips) in 59 minutes on two shared CPU cores with
+AVX-512 BF16, after the 117 minutes of the initial weights (seed 0, commit b8ab249, where this file is
+configs/cnn_again.py). Its last weights are bundled as `cnn_again`.
 """
 
 from configs.cnn_fast import get_config as cnn_fast
@@ -12,7 +12,7 @@ from configs.cnn_fast import get_config as cnn_fast
 def get_config():
     c = cnn_fast()
     c.init_from = "cnn"
-    # Teachers answer for mixed faces too, so that mixing costs no truth.
+    # The teachers also label mixed faces, so strong mixing adds no label noise.
     c.augment.mixup = 0.4
     c.augment.mix_probability = 0.5
     c.distill.teachers = ("cnn", "cnn_1m")

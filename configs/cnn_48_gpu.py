@@ -1,9 +1,9 @@
-"""Networks of 48 px for a GPU, 200 epochs from scratch.
+"""CNNs for 48 px and a GPU, trained from scratch for 200 epochs.
 
-Run all by `fer-jax train-list --out runs/gpu --configs cnn_48_gpu cnn_48_gpu:deep cnn_48_gpu:plain`, or one
-by `python -m fer_jax.main --config configs/cnn_48_gpu.py`, or, for another of `NETWORKS` below,
-`python -m fer_jax.main --config configs/cnn_48_gpu.py:plain --workdir runs/plain`. No metric yet: not trained
-to the end.
+Run all of them with `fer-jax train-list --out runs/gpu --configs cnn_48_gpu cnn_48_gpu:deep
+cnn_48_gpu:plain`, the default with `python -m fer_jax.main --config configs/cnn_48_gpu.py`, or another one of
+`NETWORKS` with `python -m fer_jax.main --config configs/cnn_48_gpu.py:plain --workdir runs/plain`. There is
+no result yet: they have not been trained to the end.
 """
 
 from configs.cnn import get_config as cnn

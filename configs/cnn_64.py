@@ -1,11 +1,10 @@
-"""The CNN continues from `cnn_again` at 64 px, upscaled bicubically, taught by it and by `cnn_1m`.
+"""The CNN of configs/cnn_48.py, fine-tuned from `cnn_again` at 64 px, and distilled from it and `cnn_1m`.
 
-Run it by `python -m fer_jax.main --config configs/cnn_64.py`. It reached 69.99 % on PublicTest (one view,
-after the last epoch; 70.33 % with the mirror image) in 127 minutes on two CPU cores with AVX-512 BF16 shared
-with other work, of which it stood still for 15 (seed 0, commit d56d11b). Its last weights come with the
-package, as `cnn_64`. Twenty-two more epochs from them by Muon, taught by them and `cnn_1m_64`, gave 69.99 %
-again (configs/cnn_64_again.py of commit b901c30, seed 0, 76 minutes on the same cores): no gain, so they are
-not kept.
+Run it with `python -m fer_jax.main --config configs/cnn_64.py`. It reached 69.99 % on PublicTest (without
+test-time augmentation, after the last epoch; 70.33 % with flips) in 127 minutes, 15 of them paused, on two
+CPU cores with AVX-512 BF16 shared with other work (seed 0, commit d56d11b). Its last weights are bundled as
+`cnn_64`. 22 more epochs with Muon, distilled from these weights and `cnn_1m_64`, also gave 69.99 %
+(configs/cnn_64_again.py of commit b901c30, seed 0, 76 minutes on the same cores) and are not kept.
 """
 
 from configs.cnn_48 import get_config as cnn_48

@@ -1,7 +1,8 @@
 """The three-block ELU network of FER2013 notebooks (64-128-256, heavy dropout, Dense 128).
 
-Run it by `python -m fer_jax.main --config configs/cnn_elu.py`. It reached 64.59 % on PublicTest (one view)
-in 58 minutes on two shared CPU cores (seed 0, commit 66e290f); its last epoch is its best.
+Run it with `python -m fer_jax.main --config configs/cnn_elu.py`. It reached 64.59 % on PublicTest (without
+test-time augmentation) in 58 minutes on two shared CPU cores (seed 0, commit 66e290f); the last epoch was the
+best.
 """
 
 from configs.default import augmentation

@@ -1,7 +1,7 @@
-"""A recipe for the shortest time to an accuracy on one GPU: what benchmarks/time_to_accuracy.py runs.
+"""A recipe for benchmarks/time_to_accuracy.py on one GPU.
 
-`configs/cnn_relu_48_gpu.py` or `configs/cnn_relu_48_gpu.py:70` is for 70 % on PublicTest,
-`configs/cnn_relu_48_gpu.py:72` for 72 %. No metric yet: not trained to the end.
+`configs/cnn_relu_48_gpu.py` and `configs/cnn_relu_48_gpu.py:70` target 70 % on PublicTest,
+`configs/cnn_relu_48_gpu.py:72` targets 72 %. There is no result yet: it has not been trained to the end.
 """
 
 from configs.cnn_48_gpu import get_config as cnn_48_gpu

@@ -12,6 +12,7 @@ from fer_jax.data.fer2013_reference import MEAN, STD
 
 
 def get_config() -> ConfigDict:
+    """Returns the default config; locked, so that unknown fields are errors."""
     c = ConfigDict()
     c.seed = 0  # seed of parameters, data order, augmentation, and dropout
     c.parallel = "auto"  # auto or jit (a mesh of all devices), or pmap (replicas)
@@ -120,6 +121,10 @@ def augmentation(preset: str) -> ConfigDict:
 
 
 def check_choice(file: str, value: str, *choices: str) -> None:
-    """Raises ValueError unless `value`, what follows a config's colon, is one of the choices."""
+    """Checks the argument of a config, which follows the colon in --config.
+
+    Raises:
+      ValueError: `value` is not one of the choices.
+    """
     if value not in choices:
         raise ValueError(f"configs/{file}:{value}: expected one of {', '.join(choices)}")

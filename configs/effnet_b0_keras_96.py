@@ -1,8 +1,8 @@
-"""EfficientNet-B0 at 96 px as the Keras notebooks train it: answers to their 67.2 % on the test images.
+"""EfficientNet-B0 at 96 px: follows a recipe of Keras notebooks with 67.2 % on the test images.
 
-Frozen first, then the last 100 layers of Keras at 3e-6, of which 54 have parameters.
-Run it by `python -m fer_jax.main --config configs/effnet_b0_keras_96.py`.
-No metric of ours yet: not trained to the end.
+The head is trained first, then the last 100 layers in Keras at 3e-6, of which 54 have parameters.
+Run it with `python -m fer_jax.main --config configs/effnet_b0_keras_96.py`.
+It has no result yet: it has not been trained to the end.
 """
 
 from configs.backbone_224 import get_config as backbone_224

@@ -1,8 +1,8 @@
-"""EfficientNet-Lite2 from ImageNet weights (TensorFlow's, as ported by timm): our recipe, in two sizes.
+"""EfficientNet-Lite2 from ImageNet weights (TensorFlow's, ported by timm): our recipe.
 
 `python -m fer_jax.main --config configs/effnet_lite2.py` fine-tunes it at 112 px for 25 epochs, for a GPU.
 `python -m fer_jax.main --config configs/effnet_lite2.py:cpu --workdir runs/effnet_lite2_cpu` is for two CPU
-cores, as in `configs/effnet_b0.py`. No metric to expect yet: neither has been trained to the end.
+cores, as in `configs/effnet_b0.py`. There is no result yet: neither has been trained to the end.
 """
 
 from configs.default import check_choice

@@ -1,7 +1,7 @@
-"""An ImageNet network at 112 px: the head for an epoch, then everything for 40, AdamW, layer-wise decay.
+"""The common part of our fine-tuning recipes: one epoch of the head, then 40 of all layers.
 
-The recipe that the experiments of our own share; here it trains EfficientNet-B0. No metric to expect yet: not
-trained to the end.
+It uses AdamW and layer-wise learning-rate decay at 112 px, by default for EfficientNet-B0. It has no result
+yet: it has not been trained to the end.
 """
 
 from ml_collections import ConfigDict
@@ -40,7 +40,7 @@ def get_config(
 
 
 def two_cores(c: ConfigDict) -> ConfigDict:
-    """Changes the recipe for two CPU cores: 13 epochs at 64, 80, and 96 px, taught by two shipped CNNs."""
+    """Adapts the recipe to two CPU cores: 13 epochs at 64, 80, and 96 px, distilled from two bundled CNNs."""
     c.augment.mix_probability = 0.5
     c.loss.label_smoothing = 0.0
     c.distill.teachers = ("cnn_1m_64", "cnn_64")
@@ -62,7 +62,7 @@ def two_cores(c: ConfigDict) -> ConfigDict:
 
 
 def small_network(name: str, weights: str, size: str = "gpu") -> ConfigDict:
-    """Returns the recipe of networks with less than ten million parameters, for a GPU or two CPU cores."""
+    """Returns the recipe for networks with less than ten million parameters, for a GPU or two CPU cores."""
     c = get_config(name, weights, epochs=24.0, learning_rate=1e-3)
     c.optim.layer_decay = 0.9
     return two_cores(c) if size == "cpu" else c

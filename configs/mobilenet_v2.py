@@ -1,8 +1,8 @@
-"""MobileNetV2 from Keras's ImageNet weights: our recipe, in two sizes.
+"""MobileNetV2 from Keras' ImageNet weights: our recipe, for a GPU or two CPU cores.
 
 `python -m fer_jax.main --config configs/mobilenet_v2.py` fine-tunes it at 112 px for 25 epochs, for a GPU.
 `python -m fer_jax.main --config configs/mobilenet_v2.py:cpu --workdir runs/mobilenet_v2_cpu` is for two CPU
-cores, as in `configs/effnet_b0.py`. No metric to expect yet: neither has been trained to the end.
+cores, as in `configs/effnet_b0.py`. There is no result yet: neither has been trained to the end.
 """
 
 from configs.default import check_choice

@@ -1,8 +1,8 @@
-"""MobileNetV2 at 96 px as the Keras notebooks train it: answers to 49 % on validation.
+"""MobileNetV2 at 96 px: follows a recipe of Keras notebooks with 49 % on validation.
 
-Five epochs of the head at 1e-3, then the last 50 layers of Keras at 1e-5, of which 34 have parameters.
-Run it by `python -m fer_jax.main --config configs/mobilenet_v2_keras_96.py`.
-No metric of ours yet: not trained to the end.
+The head is trained for five epochs at 1e-3, then the last 50 layers in Keras at 1e-5, of which 34 have
+parameters. Run it with `python -m fer_jax.main --config configs/mobilenet_v2_keras_96.py`.
+It has no result yet: it has not been trained to the end.
 """
 
 from configs.backbone_224 import get_config as backbone_224

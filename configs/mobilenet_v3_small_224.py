@@ -1,8 +1,8 @@
-"""MobileNetV3-Small at 224 px, early layers frozen, reduce on plateau: answers to 69.8 % on the test images.
+"""MobileNetV3-Small at 224 px: follows a published recipe with 69.8 % on the test images.
 
-The stem and the first six of eleven blocks rest; Adam.
-Run it by `python -m fer_jax.main --config configs/mobilenet_v3_small_224.py`.
-No metric of ours yet: not trained to the end.
+The stem and the first six of eleven blocks are frozen; Adam with reduce-on-plateau.
+Run it with `python -m fer_jax.main --config configs/mobilenet_v3_small_224.py`.
+It has no result yet: it has not been trained to the end.
 """
 
 from configs.backbone_224 import get_config as backbone_224

@@ -1,7 +1,7 @@
 """A small CNN on the built-in synthetic faces.
 
-Run it by `make quickstart`, or `python scripts/quickstart.py`. It reached 98.6 % of the 700 test faces in
-76 seconds, data and report included, on two CPU cores (seed 0, commit 510b7cf).
+Run it with `make quickstart` or `python scripts/quickstart.py`. It reached 98.6 % on the 700 test faces in
+76 seconds, including data and report, on two CPU cores (seed 0, commit 510b7cf).
 """
 
 from configs.default import augmentation

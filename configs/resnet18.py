@@ -1,7 +1,7 @@
 """ResNet18 at 112 px from timm's ImageNet weights: our recipe.
 
-Run it by `python -m fer_jax.main --config configs/resnet18.py`.
-No metric to expect yet: not trained to the end.
+Run it with `python -m fer_jax.main --config configs/resnet18.py`.
+It has no result yet: it has not been trained to the end.
 """
 
 from configs.fine_tuning import get_config as fine_tuning

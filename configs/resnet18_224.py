@@ -1,8 +1,8 @@
-"""ResNet18 at 224 px, everything trains, reduce on plateau: answers to 69.3 % on the 7,178 test images.
+"""ResNet18 at 224 px: follows a published recipe with 69.3 % on the 7,178 test images.
 
-The same protocol as configs/mobilenet_v3_small_224.py.
-Run it by `python -m fer_jax.main --config configs/resnet18_224.py`.
-No metric of ours yet: not trained to the end.
+As configs/mobilenet_v3_small_224.py, but with all layers trained.
+Run it with `python -m fer_jax.main --config configs/resnet18_224.py`.
+It has no result yet: it has not been trained to the end.
 """
 
 from configs.backbone_224 import get_config as backbone_224

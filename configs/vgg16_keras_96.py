@@ -1,8 +1,8 @@
-"""VGG16 at 96 px as the Keras notebooks train it: 20 epochs of the head, 20 of everything.
+"""VGG16 at 96 px, as in Keras notebooks: 20 epochs of the head, then 20 of all layers.
 
-No published figure that could be traced; the comparison is with our own recipe.
-Run it by `python -m fer_jax.main --config configs/vgg16_keras_96.py`.
-No metric of ours yet: not trained to the end.
+No published accuracy could be traced; compare it with configs/vgg16.py.
+Run it with `python -m fer_jax.main --config configs/vgg16_keras_96.py`.
+It has no result yet: it has not been trained to the end.
 """
 
 from configs.backbone_224 import get_config as backbone_224

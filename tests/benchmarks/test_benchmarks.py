@@ -48,7 +48,7 @@ def test_the_input_benchmark_compares_its_streams(monkeypatch, capsys):
     for name, value in (("COUNT", 256), ("WARM_UP", 1), ("ROUNDS", 1)):
         monkeypatch.setattr(benchmark, name, value)
     code, printed = call(benchmark, "--seconds=0.02"), capsys.readouterr().out
-    assert "tf.data" in printed and "bar (over 50,000 faces/s per core" in printed
+    assert "tf.data" in printed and "goal (over 50,000 faces/s per core" in printed
     assert code == ("MISSED" in printed)
 
 
@@ -129,11 +129,11 @@ def test_only_sides_on_one_kind_of_device_are_compared(
     assert call(benchmark, *flags) == (not words.startswith("met"))
     out = capsys.readouterr().out
     ratio = words.split()[2] if " at " in words else ""
-    assert f"vgg16: bar {words}" in out
+    assert f"vgg16: goal {words}" in out
     assert re.search(
         rf"^\| vgg16, train \| 4 \|  \| {2 / seconds:.0f} \| 5? \| {ratio} \|$", out, re.MULTILINE
     )
-    assert ("PyTorch left out, not installed: torch\n" in out) == (devices["PyTorch"] is None)
+    assert ("PyTorch skipped, not installed: torch\n" in out) == (devices["PyTorch"] is None)
     for name in ("TensorFlow", "PyTorch"):
         line = f"no verdict against {name}: it ran on {devices[name]} and fer_jax on {devices['fer_jax']}"
         assert (line in out) == (devices[name] not in (None, devices["fer_jax"]))
