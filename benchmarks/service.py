@@ -189,7 +189,7 @@ def main() -> int:
     parser = common.plain_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=120, help="duration of the load")
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--model", default="cnn")
+    parser.add_argument("--model", default="cnn_1m_64")
     parser.add_argument("--detector", default="yunet")
     args = parser.parse_args()
     requests = draw_requests(16)

@@ -1,6 +1,6 @@
-"""A network with one million parameters, fine-tuned from `cnn_1m` at 64 px and distilled from `cnn_64`.
+"""A network with one million parameters, fine-tuned from `configs/cnn_1m.py` at 64 px.
 
-Run it with `python -m fer_jax.main --config configs/cnn_1m_64.py`. It reached 70.27 % on PublicTest (without
+The teacher is the bundled `cnn_64`. Run it with `python -m fer_jax.main --config configs/cnn_1m_64.py`. It reached 70.27 % on PublicTest (without
 test-time augmentation, after the last epoch, which was the best; 70.30 % with flips) in 86 minutes on two CPU
 cores with AVX-512 BF16 shared with other work (seed 0, commit e446783). Its weights are bundled as
 `cnn_1m_64`.
@@ -20,7 +20,7 @@ from configs.cnn_1m import get_config as cnn_1m
 
 def get_config():
     c = cnn_1m()
-    c.init_from = "cnn_1m"
+    c.init_from = "runs/cnn_1m"
     c.augment.contrast = (0.6, 1.4)
     c.augment.erasing = 0.25
     c.distill.teachers = ("cnn_64",)

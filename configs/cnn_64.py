@@ -1,4 +1,4 @@
-"""The CNN of configs/cnn_48.py, fine-tuned from `cnn_again` at 64 px, and distilled from it and `cnn_1m`.
+"""The CNN of configs/cnn_48.py, fine-tuned from its run at 64 px, distilled from it and `cnn_1m`.
 
 Run it with `python -m fer_jax.main --config configs/cnn_64.py`. It reached 69.99 % on PublicTest (without
 test-time augmentation, after the last epoch; 70.33 % with flips) in 127 minutes, 15 of them paused, on two
@@ -12,10 +12,10 @@ from configs.cnn_48 import get_config as cnn_48
 
 def get_config():
     c = cnn_48()
-    c.init_from = "cnn_again"
+    c.init_from = "runs/cnn_48"
     c.augment.contrast = (0.6, 1.4)
     c.augment.erasing = 0.25
-    c.distill.teachers = ("cnn_again", "cnn_1m")
+    c.distill.teachers = ("runs/cnn_48", "runs/cnn_1m")
     c.model.input_size = 64
     c.model.interpolation = "bicubic"
     c.train.epochs = 40.0

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 # The most accurate first, the default.
-BUNDLED = ("cnn_1m_64", "cnn_64", "cnn_again", "cnn", "cnn_1m", "effnet_b0", "cnn_250k")
+BUNDLED = ("cnn_1m_64", "cnn_64", "effnet_b0", "cnn_250k")
 DEFAULT = BUNDLED[0]
 FOLDER = Path(__file__).parent
 

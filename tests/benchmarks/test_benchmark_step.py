@@ -49,6 +49,6 @@ def test_the_step_beside_the_devices_rate(tiny_data, tmp_path, monkeypatch, caps
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     assert benchmark.main(flags[:3]) == 2
     assert "there are 2 devices, but the benchmark requires a single one" in capsys.readouterr().err
-    taught = tiny_config(tiny_data, **{"distill.teachers": ("cnn",), "optim.sharpness_radius": 0.05})
+    taught = tiny_config(tiny_data, **{"distill.teachers": ("cnn_250k",), "optim.sharpness_radius": 0.05})
     _, *parts = benchmark.contents(taught)
     assert parts[:2] == ["the teachers' forward pass", "forward, loss and backward for the sharpness"]

@@ -167,10 +167,10 @@ def test_time_to_accuracy_is_that_of_the_evaluation_at_the_end(tiny_data, monkey
     assert total == pytest.approx(start + compilation + rest, abs=0.2) and min(start, compilation) > 0
     assert "Accuracy on `validation` by given labels." in printed
     assert "100 % missed" in printed and "reached by 0 of 1 seed" in printed
-    taught = "--config.distill.teachers=('cnn',)"
+    taught = "--config.distill.teachers=('cnn_64',)"
     assert call(benchmark, "--target=70") == call(benchmark, "--target=0.5", "--", taught) == 2
     refused = capsys.readouterr().err
-    assert "'70': expected float" in refused and "config.distill.teachers is ('cnn',)" in refused
+    assert "'70': expected float" in refused and "config.distill.teachers is ('cnn_64',)" in refused
 
 
 @pytest.mark.parametrize("target, reached", [(0.70, True), (0.71, False)])

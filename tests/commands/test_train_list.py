@@ -80,7 +80,7 @@ def planned(folder, name, code=1, **changes):
         ("effnet_lite2", "effnet_lite2", "efficientnet_lite2_timm_tf", "ImageNet, timm_tf"),
         ("mobilenet_v2", "mobilenet_v2", "mobilenet_v2_keras", "ImageNet, keras"),
         ("cnn", "cnn", None, "from scratch"),
-        ("cnn_64", "cnn_64", None, "`cnn_again`"),
+        ("cnn_64", "cnn_64", None, "`runs/cnn_48`"),
     ],
 )
 def test_ported_weights_are_taken_from_their_folder(name, workdir, weights, start, tmp_path):

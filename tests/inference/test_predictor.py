@@ -156,7 +156,7 @@ def test_without_a_home_or_a_writable_cache_a_download_names_the_variable(tmp_pa
 
 
 def test_real_photos(photos):
-    predictor = Predictor.load("cnn", batch_sizes=(1,))
+    predictor = Predictor.load("cnn_64", batch_sizes=(1,))
     names = ["grace_hopper.png", "face.jpg", "cat.png"]
     found = predictor([photos / name for name in names])
     assert [len(one.faces) for one in found] == [1, 4, 0]

@@ -125,11 +125,11 @@ ONE, HEAD, ADJUSTED = {"epochs": 1.0}, {"epochs": 1.0, "train": "head"}, {"loss.
         ({"augment.mixup": 0.2, "train.batch_size": 65}, "train.batch_size is 65; expected an even number,"),
         ({"stages": ({"epochs": 0.0},)}, "stages, stage 1: epochs=0.0 in a stage; expected more than"),
         ({"stages": (ONE,), "train.steps": 9}, "train.steps and config.stages are both"),
-        ({"init_from": "cnn", "init.weights": "timm"}, "init_from is 'cnn' and config.init.weights is"),
+        ({"init_from": "cnn_64", "init.weights": "timm"}, "init_from is 'cnn_64' and config.init.weights is"),
         ({"selection.split": "test"}, "selection.split is 'test', which is only for the final evaluation"),
         ({"data.num_classes": 8}, "data.num_classes=8 needs labels with contempt"),
         ({**ADJUSTED, "data.balanced_sampling": 0.5}, "loss.logit_adjustment and config.data."),
-        ({**ADJUSTED, "distill.teachers": ("cnn",)}, "loss.logit_adjustment and config.distill.teachers are"),
+        ({**ADJUSTED, "distill.teachers": ("cnn_64",)}, "loss.logit_adjustment and config.distill.teachers"),
         ({"distill.views": "plain", "distill.temperature": 2.0}, "distill.temperature is 2.0; expected 1"),
         ({"selection.patience": 1, "stages": (ONE, ONE)}, "selection.patience is 1 with 2 stages: early"),
         ({"stages": (ONE | {"train": "heads"},)}, "stages, stage 1: train='heads' in a stage"),
@@ -156,7 +156,7 @@ UNFIT = [
     ({"init_from": "cnn_250k"}, "config.init_from is 'cnn_250k': the given weights are of another network"),
     ({"init.weights": "nowhere"}, "config.init.weights is 'nowhere': expected none, torchvision, timm,"),
     ({"init.weights": "keras"}, "there are no ImageNet weights for cnn_relu, only for: efficientnet_b0, "),
-    ({"distill.teachers": ("cnn", "nowhere")}, "config.distill.teachers: there are no weights nowhere: "),
+    ({"distill.teachers": ("cnn_64", "nowhere")}, "config.distill.teachers: there are no weights nowhere: "),
     ({"data.drop_ids": "nowhere.csv"}, "there is no file nowhere.csv: config.data.drop_ids takes a text"),
     ({"stages": (HEAD,)}, "the BatchNorm of cnn_relu cannot be frozen: set batch_norm="),
     ({"stages": (LAST_9,)}, "a stage trains the last 9 blocks, but the model has "),
@@ -188,9 +188,12 @@ def test_a_dry_run_takes_what_can_be(monkeypatch):
     assert [name for name, _ in made] == ["cnn_relu", "vgg16"]
 
 
-def test_the_experiment_at_another_size_is_dry_run():
-    """Its weights are of 48 px and bilinear, and it continues at 64 and bicubic."""
-    validate.dry_run([importlib.import_module("configs.cnn_64").get_config()])
+def test_weights_are_dry_run_at_another_size():
+    """They are of 48 px and bilinear, and training continues at 64 and bicubic."""
+    config = importlib.import_module("configs.cnn_250k").get_config()
+    config.init_from, config.distill.teachers = "cnn_250k", ()
+    config.model.input_size, config.model.interpolation = 64, "bicubic"
+    validate.dry_run([config])
 
 
 def test_a_run_reads_once_what_its_configuration_names(tiny_run, tiny_data, tmp_path, monkeypatch):

@@ -54,11 +54,11 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fer_jax.evaluation.report.report.draw_figures", lambda *_: None)
-        for seed, name in enumerate(("cnn", "other")):
+        for seed, name in enumerate(("cnn_64", "other")):
             run = {"command": "python -m x", "commit": "abc", "hardware": "a laptop"}
             result_store.store(write_run(root / "runs" / name, seed), root / "results" / name, run)
         (root / "README.md").write_text(
-            f"# It\n\n{results_page.BEGIN}\n| cnn | 99.99 |\n{results_page.END}\n\nMore.\n"
+            f"# It\n\n{results_page.BEGIN}\n| cnn_64 | 99.99 |\n{results_page.END}\n\nMore.\n"
         )
         assert program("scripts/results.py").main(["--root", str(root), "--out", str(root / "out")]) == 0
     return root
@@ -91,15 +91,15 @@ def page_of(root):
 
 
 def test_what_is_stored(made):
-    folder = made / "results" / "cnn"
-    table = predictions_file.read(made / "runs" / "cnn" / "report" / "predictions.csv")
+    folder = made / "results" / "cnn_64"
+    table = predictions_file.read(made / "runs" / "cnn_64" / "report" / "predictions.csv")
     found = predictions_file.read(folder / model_results.STORED)
     np.testing.assert_allclose(found.probs, table.probs, rtol=6e-7)
     assert (found.ids, found.labels.tolist()) == (table.ids, table.labels.tolist())
     assert found.copies.tolist() == [0] * 120 and found.groups.tolist() == list(range(120))
     line = gzip.decompress((folder / model_results.STORED).read_bytes()).decode().splitlines()[1]
     assert len(line.split(",")[3].lstrip("0.")) <= 7
-    metadata = metadata_of(made, "cnn")
+    metadata = metadata_of(made, "cnn_64")
     expected = {"command": "python -m x", "commit": "abc", "hardware": "a laptop", "seconds": 3600.0}
     assert metadata["run"] == expected and "accuracy" not in metadata
     assert metadata["checkpoint"] == "best.safetensors" and metadata["config"]["data"]["dir"] == "fer2013"
@@ -109,13 +109,13 @@ def test_pages_are_made_from_the_stored_results_alone(made):
     readme, page = (made / "README.md").read_text(), (made / "RESULTS.md").read_text()
     assert readme.startswith(f"# It\n\n{results_page.BEGIN}\n") and readme.endswith("\n\nMore.\n")
     row = f"| {accuracy(0):.2f} ("
-    assert f"| `cnn` | 64 x 64 {row}" in readme and "other" not in readme and "99.99" not in readme
-    assert f"| cnn {row}" in page and "`python -m x`" in page and "| abc | a laptop | 60 |" in page
+    assert f"| `cnn_64` | 64 x 64 {row}" in readme and "other" not in readme and "99.99" not in readme
+    assert f"| cnn_64 {row}" in page and "`python -m x`" in page and "| abc | a laptop | 60 |" in page
     picture = "results/pictures/faces_validation/accuracy.png"
     assert f"({picture})" in page and (made / picture).is_file()
-    for name in ("cnn/report.md", "comparisons/faces_validation/compare.md"):
+    for name in ("cnn_64/report.md", "comparisons/faces_validation/compare.md"):
         assert (made / "out" / name).is_file()
-    report = json.loads((made / "out" / "cnn" / "report.json").read_text())
+    report = json.loads((made / "out" / "cnn_64" / "report.json").read_text())
     assert 100 * report["accuracy"] == pytest.approx(accuracy(0))
     assert report["selected_on_this_split"] is True
 
@@ -124,12 +124,12 @@ def test_check_names_the_lines_that_differ(root, capsys):
     results = program("scripts/results.py")
     assert results.main(["--check", "--root", str(root)]) == 0
     readme = root / "README.md"
-    readme.write_text(readme.read_text().replace("| `cnn` | ", "| `cnn` | 9"))
+    readme.write_text(readme.read_text().replace("| `cnn_64` | ", "| `cnn_64` | 9"))
     (root / "RESULTS.md").unlink()
     capsys.readouterr()
     assert results.main(["--check", "--root", str(root)]) == 1
     shown = capsys.readouterr()
-    assert "-| `cnn` | 9" in shown.out and "+# Results" in shown.out and "make report" in shown.err
+    assert "-| `cnn_64` | 9" in shown.out and "+# Results" in shown.out and "make report" in shown.err
     assert not (root / "RESULTS.md").exists()
 
 
@@ -138,11 +138,11 @@ def test_results_of_other_images_or_labels_get_a_table_of_their_own(root):
     result_store.store(more, root / "results" / "more", {})
     found = results_page.compare(result_store.folders(root / "results"))
     names = {title: list(group.metadata) for title, group in found.items()}
-    assert names == {"faces_validation": ["cnn", "other"], "faces_validation_2": ["more"]}
+    assert names == {"faces_validation": ["cnn_64", "other"], "faces_validation_2": ["more"]}
     # By other labels the title is longer, and takes nothing from the shorter one, whichever comes first.
-    metadata = root / "results" / "cnn" / "facts.json"
-    metadata.write_text(json.dumps(metadata_of(root, "cnn") | {"labels": "ferplus_majority"}))
-    titles = list(results_page.compare([root / "results" / name for name in ("cnn", "more")]))
+    metadata = root / "results" / "cnn_64" / "facts.json"
+    metadata.write_text(json.dumps(metadata_of(root, "cnn_64") | {"labels": "ferplus_majority"}))
+    titles = list(results_page.compare([root / "results" / name for name in ("cnn_64", "more")]))
     assert titles == ["faces_validation_ferplus_majority", "faces_validation"]
 
 
@@ -154,20 +154,20 @@ def test_complaints(root, store, capsys):
     assert results.main(["--root", str(root / "out")]) == 2
     assert "no stored results in" in capsys.readouterr().err
     assert "there are no predictions at" in store("nothing", "--name", "x", code=2)
-    assert "without a slash" in store("cnn", "--name", "a/b", code=2)
+    assert "without a slash" in store("cnn_64", "--name", "a/b", code=2)
 
 
 def test_the_commit_is_the_one_that_the_run_notes(root, store):
-    path = root / "runs" / "cnn" / "starts.jsonl"
+    path = root / "runs" / "cnn_64" / "starts.jsonl"
     start = {"step": 0, "version": "0.1.0", "jax": "0.10.2", "devices": 1, "device": "cpu"}
     starts = [start | {"commit": "1a2b3c4"}, start | {"step": 5, "commit": "5d6e7f8-dirty"}]
     path.write_text("".join(json.dumps(start) + "\n" for start in starts))
-    store("cnn", "--name=noted")
+    store("cnn_64", "--name=noted")
     assert metadata_of(root, "noted")["run"]["commit"] == "1a2b3c4 and 5d6e7f8-dirty"
-    message = store("cnn", "--name=noted", "--commit=fc5796f", code=2)
+    message = store("cnn_64", "--name=noted", "--commit=fc5796f", code=2)
     assert "the run recorded commit 1a2b3c4 and 5d6e7f8-dirty" in message
     path.write_text(json.dumps(start | {"commit": None}))
-    store("cnn", "--name=noted", "--commit=fc5796f", "--replace")
+    store("cnn_64", "--name=noted", "--commit=fc5796f", "--replace")
     assert metadata_of(root, "noted")["run"]["commit"] == "fc5796f"
 
 
@@ -224,17 +224,17 @@ def test_an_ablation_is_stored_and_its_tables_are_generated(root, store, capsys)
 
 def test_a_stored_result_is_replaced_only_where_that_is_said(root, store):
     """And then as a whole, whatever was stored there."""
-    folder = root / "results" / "cnn"
+    folder = root / "results" / "cnn_64"
     write_ablation(root / "runs" / "ablation")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for source in ("other", "ablation"):
         refused = "is not empty (facts.json, predictions.csv.gz): give another --name"
-        assert refused in store(source, "--name=cnn", code=2)
+        assert refused in store(source, "--name=cnn_64", code=2)
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    store("ablation", "--name=cnn", "--replace")
+    store("ablation", "--name=cnn_64", "--replace")
     names = [f"{recipe}.{seed}.csv.gz" for recipe in ("baseline", "drop_suspects") for seed in (3, 4)]
     assert sorted(path.name for path in folder.iterdir()) == ["ablation.json", *names]
-    store("other", "--name=cnn", "--replace")
+    store("other", "--name=cnn_64", "--replace")
     assert sorted(path.name for path in folder.iterdir()) == ["facts.json", "predictions.csv.gz"]
 
 
@@ -253,10 +253,10 @@ def test_robustness_is_stored_beside_the_report_it_belongs_to(root, store):
     found |= {"mean_corruption_accuracy": figure(0.31), "kept": figure(0.62), "corruptions": corruptions}
     found |= {"leak_free": {"without_near": near, "without_identical": None}}
     (folder / "robustness.json").write_text(json.dumps(found))
-    flags = ("--name", "cnn", "--robustness", str(folder), "--replace")
-    store("cnn", *flags)
+    flags = ("--name", "cnn_64", "--robustness", str(folder), "--replace")
+    store("cnn_64", *flags)
     page = page_of(root)
-    assert "### Corrupted faces" in page and "|  | cnn |" in page
+    assert "### Corrupted faces" in page and "|  | cnn_64 |" in page
     for line in (
         "| faces | 99 |",
         "| clean | 50.0 (48.0 - 51.0) |",
@@ -265,7 +265,7 @@ def test_robustness_is_stored_beside_the_report_it_belongs_to(root, store):
     ):
         assert line in page
     (folder / "robustness.json").write_text(json.dumps(found | {"data_hash": "b"}))
-    message = store("cnn", *flags, code=2)
+    message = store("cnn_64", *flags, code=2)
     assert "for other weights or images than the report: its data_hash differs" in message
 
 
@@ -276,9 +276,9 @@ def test_what_the_annotators_say_is_on_the_page(root, store):
     band = {"agreement_above": 0.7, "agreement_up_to": 0.9, "num_examples": 60, "one_annotator": 0.81}
     nobody = {"agreement_above": 0.9, "agreement_up_to": 1.0, "num_examples": 0}
     annotators = {"against": against, "bands": [band | {"against": against}, nobody]}
-    path = root / "runs" / "cnn" / "report" / "report.json"
+    path = root / "runs" / "cnn_64" / "report" / "report.json"
     path.write_text(json.dumps(METADATA | {"annotators": annotators}))
-    store("cnn", "--name", "cnn", "--replace")
+    store("cnn_64", "--name", "cnn_64", "--replace")
     page = page_of(root)
     assert "| FER2013 labels, all images | 50.0 (48.0 - 51.0) |" in page
     assert "| FER+ majority, above 70%, up to 90% agree (one annotator 81.0) | 75.0 (73.0 - 76.0) |" in page

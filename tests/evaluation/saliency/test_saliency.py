@@ -207,7 +207,7 @@ def test_what_is_on_the_sheets(tmp_path):
     maps = rng.random((90, 3, 3))
     maps[7] = 0
     metadata = {"model": {"name": "cnn_relu"}, "split": "test", "data_hash": "abc"}
-    metadata |= {"emotions": list(EMOTIONS), "labels": "given", "checkpoint": find_weights("cnn_1m")}
+    metadata |= {"emotions": list(EMOTIONS), "labels": "given", "checkpoint": find_weights("cnn_250k")}
     (tmp_path / "neutral.png").write_text("of an older report")
     found = saliency_report.write_report(tmp_path, probs, maps, faces, metadata | {"data": {"name": "tiny"}})
     assert json.loads((tmp_path / "saliency.json").read_text()) == found
@@ -224,7 +224,7 @@ def test_what_is_on_the_sheets(tmp_path):
             assert np.asarray(image.convert("L")).std() > 5
     assert not (tmp_path / "neutral.png").exists()
     page = (tmp_path / "saliency.md").read_text()
-    assert page.startswith("# Grad-CAM of cnn_1m\n")
+    assert page.startswith("# Grad-CAM of cnn_250k\n")
     assert "3 x 3 cells" in page and "](angry.png)" in page and "neutral.png" not in page
 
 

@@ -282,13 +282,13 @@ def test_the_card_says_how_good_the_model_is_and_what_it_is_not_for(open_app, ti
     said = text(app)
     assert "not for judging people" in said and "Not intended for" in said and "labels are noisy" in said
     assert "Its accuracy is unknown" in said  # the tiny network's file does not say
-    bundled, fault = model_choice.load_classifier(model_choice.find_weights("cnn"))
+    bundled, fault = model_choice.load_classifier(model_choice.find_weights("cnn_250k"))
     assert not fault
-    # The bundled network's own card says 68.74 % on PublicTest, which selected it, and 0.951.
+    # The bundled network's own card says 67.34 % on PublicTest, which selected it, and 0.862.
     told = describe(bundled.trained)
-    assert "68.7%" in headline(bundled.trained) and "PublicTest" in told["accuracy"]
+    assert "67.3%" in headline(bundled.trained) and "PublicTest" in told["accuracy"]
     assert "optimistic" in told["accuracy"] and "28,709" in told["trained on"]
-    assert "0.95" in told["calibration"] and "Apache-2.0" in told["license"]
+    assert "0.86" in told["calibration"] and "Apache-2.0" in told["license"]
 
 
 def test_a_session_keeps_only_what_is_shown():

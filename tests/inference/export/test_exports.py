@@ -31,7 +31,7 @@ litert = needed("ai_edge_litert.interpreter", "export")
 RUNTIMES = ("onnx", "tflite", "stablehlo")
 TEMPERATURE = 0.8
 CALIBRATION = {"temperature": TEMPERATURE, "split": "validation"}
-SHIPPED = ROOT / "fer_jax" / "pretrained" / "cnn_fer2013.safetensors"
+SHIPPED = ROOT / "fer_jax" / "pretrained" / "cnn_250k_fer2013.safetensors"
 
 
 def run(path: pathlib.Path, batch: np.ndarray) -> np.ndarray:
@@ -210,7 +210,7 @@ def test_the_shipped_weights_have_a_licence_and_a_name(program):
     shipped, other = (metadata.describe(one, "float32", {}) for one in both)
     assert shipped["licence"]["weights"] == "Apache-2.0"
     assert other["licence"]["weights"] == "chosen by the authors of the weights"
-    assert shipped["description"].startswith("cnn, facial emotion recognition by fer_jax ")
+    assert shipped["description"].startswith("cnn_250k, facial emotion recognition by fer_jax ")
     assert other["description"].startswith("cnn_relu, facial emotion recognition by fer_jax ")
 
 
