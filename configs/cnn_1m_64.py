@@ -1,6 +1,8 @@
 """A network with one million parameters, fine-tuned from `configs/cnn_1m.py` at 64 px.
 
-The teacher is the bundled `cnn_64`. Run it with `python -m fer_jax.main --config configs/cnn_1m_64.py`. It reached 70.27 % on PublicTest (without
+The teacher is the bundled `cnn_64`.
+
+Run it with `python -m fer_jax.main --config configs/cnn_1m_64.py`. It reached 70.27 % on PublicTest (without
 test-time augmentation, after the last epoch, which was the best; 70.30 % with flips) in 86 minutes on two CPU
 cores with AVX-512 BF16 shared with other work (seed 0, commit e446783). Its weights are bundled as
 `cnn_1m_64`.
