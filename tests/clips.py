@@ -1,4 +1,4 @@
-"""Small videos made by FFmpeg's libraries, for tests."""
+"""Writes small videos for tests."""
 
 import io
 from fractions import Fraction
@@ -10,18 +10,18 @@ CLOCK = Fraction(1, 1000)
 
 
 def write_clip(path, images, times=None, *, rate=10, sound=None, rotate=None):
-    """A video of images uint8 [H, W, 3].
+    """Writes a video of images uint8 [H, W, 3].
 
     Args:
-      path: of the file, whose ending says its kind.
-      images: its frames.
-      times: milliseconds at which they are shown; None for a steady rate.
-      rate: frames a second.
-      sound: codec of a second of tone a second, None for none.
-      rotate: degrees of its display matrix.
+      path: path of the file; its extension sets the format.
+      images: the frames.
+      times: timestamps in milliseconds; None for a constant frame rate.
+      rate: frames per second.
+      sound: codec of an audio track; None for no audio.
+      rotate: rotation in degrees in the display matrix.
     """
     times = times or [1000 * i // rate for i in range(len(images))]
-    # AVI has no times: its clock ticks once a frame.
+    # AVI has no timestamps, only a frame rate.
     clock = Fraction(1, rate) if str(path).endswith(".avi") else CLOCK
     with av.open(str(path), "w") as file:
         video = file.add_stream("libx264", rate=rate, options={"crf": "1", "preset": "ultrafast", "bf": "0"})
@@ -41,7 +41,7 @@ def write_clip(path, images, times=None, *, rate=10, sound=None, rotate=None):
 
 
 def encode_clip(seconds=1, size=(64, 48), rate=4, kind="mp4", codec="mpeg4"):
-    """The bytes of a black video."""
+    """Returns an encoded black video."""
     file = io.BytesIO()
     with av.open(file, "w", format=kind) as container:
         stream = container.add_stream(codec, rate=rate)
@@ -54,7 +54,7 @@ def encode_clip(seconds=1, size=(64, 48), rate=4, kind="mp4", codec="mpeg4"):
 
 
 def encode_tone():
-    """The bytes of a file with sound alone."""
+    """Returns an encoded file with audio only."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("aac", rate=16_000, layout="mono")
@@ -75,7 +75,7 @@ def _write_tone(file, stream, seconds):
 
 
 def steps(count, height=48, width=64):
-    """Images that differ clearly: image i has the gray level 8 + 8 * i, and a white corner."""
+    """Returns distinct images: image i has the gray level 8 + 8 * i and a white corner."""
     images = [np.full((height, width, 3), 8 + 8 * i, np.uint8) for i in range(count)]
     for image in images:
         image[: height // 4, : width // 4] = 255
@@ -83,5 +83,5 @@ def steps(count, height=48, width=64):
 
 
 def level(image):
-    """The number of one of `steps` by its gray level."""
+    """Returns the index of an image from `steps`, by its gray level."""
     return round((float(np.median(image)) - 8) / 8)

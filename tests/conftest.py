@@ -21,20 +21,20 @@ from fer_jax.data.dataset import build
 from fer_jax.data.sources import synthetic
 from fer_jax.pretrained import registry, weights_file
 
-MOST_MEMORY = 3 * 2**20  # KiB of a worker, before it forgets its compiled programs after each module
+MOST_MEMORY = 3 * 2**20  # KiB of memory above which a worker clears its compiled programs after each module
 SAVE, DRAW = Figure.savefig, FigureCanvasAgg.draw
 FERPLUS_NAMES = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 
 
 def pytest_configure(config):
     jax.config.update("jax_disable_most_optimizations", True)  # see `_compiled_quickly`
-    if QUICK_COMPILATION not in (flags := os.environ.get("XLA_FLAGS", "")):  # a worker inherits them
+    if QUICK_COMPILATION not in (flags := os.environ.get("XLA_FLAGS", "")):  # inherited by workers
         os.environ["XLA_FLAGS"] = f"{QUICK_COMPILATION} {flags}"
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter, config):
-    """Says what was not run, why, and how it would."""
+    """Prints which tests were not run, why, and how to run them."""
     skipped = terminalreporter.stats.get("skipped", [])
     reasons = collections.Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
     chosen = config.option.markexpr
@@ -49,7 +49,7 @@ def pytest_terminal_summary(terminalreporter, config):
 
 @pytest.fixture(scope="session", autouse=True)
 def _children_compile_once(tmp_path_factory):
-    """Processes share what each of them compiles or builds; JAX in this one has read its settings."""
+    """Makes child processes share compiled programs and built files."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # of all workers
@@ -62,7 +62,7 @@ def _children_compile_once(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def _state_of_its_own(tmp_path_factory):
-    """Tests leave no records with whoever runs them."""
+    """Keeps tests from writing to the user's home directory."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FER_JAX_STATE", str(tmp_path_factory.mktemp("state")))
         yield
@@ -77,7 +77,7 @@ def forked(_children_compile_once, _state_of_its_own):
 
 @pytest.fixture(scope="module")
 def linear_network():
-    """There is a network "linear", for trainings whose network does not matter."""
+    """Registers a network "linear", for trainings whose network does not matter."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.MODELS, "linear", Linear)
         yield
@@ -85,7 +85,7 @@ def linear_network():
 
 @pytest.fixture(scope="module")
 def plain_trainings():
-    """Trainings write no event files, and reports have no pictures."""
+    """Disables TensorBoard files and the figures of reports."""
     with helpers.plain_trainings():
         yield
 
@@ -95,7 +95,7 @@ def _compiled_quickly(request):
     """Compiles without most of XLA's optimizations, except in modules marked `optimized`."""
     optimized = request.node.get_closest_marker("optimized") is not None
     if optimized:
-        jax.clear_caches()  # a program that is compiled already would be used as it is
+        jax.clear_caches()  # otherwise compiled programs would be reused
         jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)
@@ -105,7 +105,7 @@ def _compiled_quickly(request):
 
 @pytest.fixture(scope="module", autouse=True)
 def _undrawn(request):
-    """Makes figures and writes their files, but as empty pictures, except where marked `drawn`."""
+    """Writes figures as empty images, except in tests marked `drawn`."""
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("drawn") is None:
             patch.setattr(Figure, "savefig", helpers.save_empty)
@@ -115,7 +115,7 @@ def _undrawn(request):
 
 @pytest.fixture(autouse=True)
 def _drawn(request, monkeypatch):
-    """Draws in a test marked `drawn`."""
+    """Draws figures in tests marked `drawn`."""
     if request.node.get_closest_marker("drawn"):
         monkeypatch.setattr(Figure, "savefig", SAVE)
         monkeypatch.setattr(FigureCanvasAgg, "draw", DRAW)
@@ -123,7 +123,7 @@ def _drawn(request, monkeypatch):
 
 @pytest.fixture(scope="session")
 def shared_dir() -> pathlib.Path:
-    """The folder with the real FER2013 beside the checkout; tests that need it skip without it."""
+    """Returns the folder with the real FER2013 next to the checkout; skips the test without it."""
     path = pathlib.Path(__file__).resolve().parents[2] / "shared"
     if not (path / "fer2013" / "unpack.py").is_file():
         pytest.skip("needs ../shared with the real FER2013")
@@ -132,15 +132,15 @@ def shared_dir() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory) -> pathlib.Path:
-    """A dataset prepared from a small fer2013.csv: 70 faces to train on, 28 and 14 to evaluate."""
+    """Returns a dataset prepared from a small fer2013.csv: 70 training, 28 validation, and 14 test faces."""
     return _build(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")
 def tiny_ferplus(tmp_path_factory) -> pathlib.Path:
-    """The same with FER+ votes: 6 for the label, 2 for surprise (or fear) and 2 for unknown.
+    """Returns `tiny_data` with FER+ votes: 6 for the label, 2 for surprise (or fear), and 2 for unknown.
 
-    Instead of neutral every second such face has contempt: 5 faces to train on, 2 and 1 to evaluate.
+    Every second neutral face has votes for contempt instead: 5 training, 2 validation, and 1 test face.
     """
     return _build(tmp_path_factory.mktemp("tiny_ferplus"), votes=True)
 
@@ -166,12 +166,12 @@ def _build(folder: pathlib.Path, votes: bool = False) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, tiny_data) -> pathlib.Path:
-    """A work directory with the best weights of a tiny network that is as good as untrained."""
+    """Returns a run directory with the best weights of a tiny, almost untrained network."""
     folder = tmp_path_factory.mktemp("tiny_run")
     kwargs = {"widths": (4, 8), "hidden": 8}
     model = models.create("cnn_relu", **kwargs)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 48, 48, 1)))
-    # A fresh network gives all classes about the same: spread them.
+    # A new network predicts nearly uniform probabilities; this spreads them.
     variables["params"]["Dense_1"]["kernel"] *= 20
     facts = helpers.metadata_of(kwargs, 48, tiny_data)
     weights_file.export_weights(folder / weights_file.BEST_WEIGHTS, variables, facts)
@@ -180,7 +180,7 @@ def tiny_run(tmp_path_factory, tiny_data) -> pathlib.Path:
 
 @pytest.fixture
 def bundle(monkeypatch, tmp_path):
-    """Makes weights the only bundled network, by a link in a folder that stands for the package's."""
+    """Returns a function that makes weights the only bundled network, by a link in a temporary folder."""
 
     def link(name: str, weights: pathlib.Path) -> None:
         (tmp_path / f"{name}_fer2013.safetensors").symlink_to(weights)

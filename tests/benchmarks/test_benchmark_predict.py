@@ -1,4 +1,4 @@
-"""The benchmark of predictions: what it times runs, and a failure is not a time."""
+"""Tests benchmarks/predict.py: its commands run, and failures are reported."""
 
 from helpers import ROOT, run_python
 

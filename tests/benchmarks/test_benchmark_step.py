@@ -1,4 +1,4 @@
-"""benchmarks/step.py: the training step of a config, beside a rate that the test sets."""
+"""Tests benchmarks/step.py with a fixed rate of matrix products."""
 
 import re
 
@@ -10,7 +10,7 @@ RATE = 1e12
 
 
 def number(text):
-    """Of "1.234 MFLOP/s"."""
+    """Returns the number in text such as "1.234 MFLOP/s"."""
     value, prefix = re.fullmatch(r"([\d.e+]+) ([kMGT]?)FLOP(?:/s)?", text).groups()
     return float(value) * 1000 ** " kMGT".index(prefix or " ")
 
@@ -35,7 +35,7 @@ def test_the_step_beside_the_devices_rate(tiny_data, tmp_path, monkeypatch, caps
     rate, images, _ = rows["its batch on the device"]
     assert float(images) == pytest.approx(8 * float(rate), abs=1)
     assert rows["as training feeds it"][2].endswith("%")
-    # Each pixel of an axis has three taps, the outer ones two. Nothing asks for the input's gradient.
+    # Along an axis, each pixel has three taps, outer pixels two. The input needs no gradient.
     at_16, at_8 = 2 * 8 * (3 * 16 - 2) ** 2, 2 * 8 * (3 * 8 - 2) ** 2
     first, others = at_16 * 4, at_16 * 4 * 4 + at_8 * (4 * 8 + 8 * 8) + 2 * 8 * (8 * 8 + 8 * 7)
     amount = 2 * first + 3 * others

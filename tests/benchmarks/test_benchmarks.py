@@ -1,4 +1,4 @@
-"""The benchmarks run at toy size, and their peers do the same work."""
+"""Tests that the benchmarks run on small inputs, and that their peers do the same work."""
 
 import argparse
 import functools
@@ -25,7 +25,7 @@ def benchmark():
 
 @pytest.mark.parametrize("name", ["cnn_elu", "cnn_relu", "cnn_residual"])
 def test_peers_have_the_same_parameters(benchmark, name):
-    """By the shapes of all, in any order."""
+    """Compares the shapes of all parameters, in any order."""
     images, targets = benchmark.random_batch(name, 2, 48)
     assert images.shape == (2, 48, 48, 1) and np.array_equal(targets.sum(axis=1), [1, 1])
     expected = models.create(name, **benchmark.KWARGS.get(name, {}))
@@ -54,7 +54,7 @@ def test_the_input_benchmark_compares_its_streams(monkeypatch, capsys):
 
 @pytest.mark.parametrize("sides", [("fer_jax", "stock Flax"), ("PyTorch",)])
 def test_a_side_trains_and_infers(benchmark, sides, monkeypatch):
-    """At toy size: the loss decreases, outputs are probabilities, and stock layers make the same network."""
+    """The loss decreases, outputs are probabilities, and stock layers give the same network."""
     if "PyTorch" in sides:
         needed("torch", "originals")
     small = {"widths": (8, 8), "blocks": (1, 1), "squeeze": 2, "dropout": 0.0}
@@ -62,7 +62,7 @@ def test_a_side_trains_and_infers(benchmark, sides, monkeypatch):
     monkeypatch.setattr(benchmark, "LEARNING_RATE", 0.05)
     own = [(layers, "convolve"), (backbone, "BatchNorm"), (cnn, "BatchNorm")]
     own = [(*place, getattr(*place)) for place in own]
-    for place in own:  # to be restored
+    for place in own:  # restored by monkeypatch
         monkeypatch.setattr(*place)
     options = argparse.Namespace(models=["cnn_residual"], batch_size=4, size=8, dtype="float32")
     starts = []
@@ -71,7 +71,7 @@ def test_a_side_trains_and_infers(benchmark, sides, monkeypatch):
         assert all((getattr(*place[:2]) is place[2]) == (side != "stock Flax") for place in own)
         losses_of_steps = [work["train"]() for _ in range(10)]
         assert all(np.isfinite(losses_of_steps)) and losses_of_steps[-1] < 0.8 * losses_of_steps[0]
-        starts.append(losses_of_steps[:2])  # with the first weights, and after a gradient
+        starts.append(losses_of_steps[:2])  # with the initial weights, and after an update
         probs = work["infer"]()
         assert isinstance(probs, np.ndarray) and probs.shape == (4, 7)
         np.testing.assert_allclose(probs.sum(axis=1), 1, rtol=1e-5)
@@ -81,7 +81,7 @@ def test_a_side_trains_and_infers(benchmark, sides, monkeypatch):
 
 @pytest.mark.originals
 def test_the_tensorflow_side_trains_and_infers():
-    """In its own process, because Keras has one backend; no turn is requested."""
+    """Runs in its own process, because Keras has one backend per process; requests no turns."""
     for module in ("keras", "tensorflow"):
         needed(module, "test")
     process = run_python("benchmarks/models.py", "--side=TensorFlow", "--models=cnn_elu", "--size=8")
@@ -119,7 +119,7 @@ class FakeSide:
 def test_only_sides_on_one_kind_of_device_are_compared(
     benchmark, devices, seconds, words, monkeypatch, capsys
 ):
-    """And those that are installed."""
+    """Sides that are not installed are skipped."""
     devices = dict(zip(SECONDS, devices, strict=True))
     monkeypatch.setitem(SECONDS, "TensorFlow", seconds)
     monkeypatch.setattr(benchmark, "Side", functools.partial(FakeSide, devices))
@@ -144,7 +144,7 @@ SMALL += ("--config.train.batch_size=14", "--config.model.input_size=16", "--con
 
 
 class AskedWithin:
-    """Replaces `launch.Commands`: the benchmark's own processes run in this one."""
+    """A replacement for `launch.Commands` that runs the benchmark's child processes in this process."""
 
     def run(self, python, path, *arguments, env, stdout):
         assert env["JAX_ENABLE_COMPILATION_CACHE"] == "false"

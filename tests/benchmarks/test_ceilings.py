@@ -1,4 +1,4 @@
-"""benchmarks/ceilings.py: operations of programs, against hand counts."""
+"""Tests the operation counts of benchmarks/ceilings.py against counts by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def operations(ceilings, function, *arguments):
 
 @pytest.mark.parametrize("stride, groups", [(1, 1), (2, 3), (3, 1)])
 def test_operations_of_a_convolution_and_its_gradients(ceilings, stride, groups):
-    """With uneven padding, whose products are not counted: of ones, each product adds 1 to the result."""
+    """Products with padding are not counted: with ones as input, each counted product adds 1 to the sum."""
     x, kernel = jnp.ones((2, 9, 8, 6)), jnp.ones((3, 3, 6 // groups, 6))
 
     def convolve(x, kernel):

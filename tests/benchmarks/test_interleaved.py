@@ -1,4 +1,4 @@
-"""benchmarks/interleaved.py: sides that print a lot or end early."""
+"""Tests benchmarks/interleaved.py with sides that print a lot or end early."""
 
 import pytest
 from helpers import ROOT, run_python

@@ -1,4 +1,4 @@
-"""What the tests of fer-jax predict share: its outputs, and a call of it in this process."""
+"""Helpers for tests of fer-jax predict: reads its outputs, and calls it in this process."""
 
 import pytest
 

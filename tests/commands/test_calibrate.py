@@ -1,4 +1,4 @@
-"""fer-jax calibrate: the temperature in the file is that of the least loss, and nothing else changes."""
+"""Tests that fer-jax calibrate stores the temperature with the lowest loss and changes nothing else."""
 
 import pathlib
 import shutil
@@ -40,7 +40,7 @@ def test_the_temperature_of_the_least_loss_is_kept(weights, tiny_data, capsys):
 
 
 def test_the_packages_own_weights_stay_as_they_are(weights, tiny_data, bundle, capsys):
-    """By name and by path."""
+    """Bundled weights are rejected, whether given by name or by path."""
     bundle("cnn_250k", weights)
     whole = weights.read_bytes()
     for spelled in (

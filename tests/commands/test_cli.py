@@ -1,4 +1,4 @@
-"""fer-jax itself: the list of commands, and each of them."""
+"""Tests the program fer-jax: its list of commands, and the help of each command."""
 
 import re
 import shlex
@@ -43,8 +43,8 @@ def test_a_command_says_how_it_is_called(name, monkeypatch, capsys):
         (["--v"], {"--version"}),
         (["predict", "--time"], {"--timeline"}),
         (["predict", "photo.jpg", "--a"], {"--annotate", "--any_rotation"}),
-        (["train", "--w"], {"--workdir"}),  # whose flags are Abseil's
-        (["predict", "ph"], set()),  # files, which bash completes itself
+        (["train", "--w"], {"--workdir"}),  # its flags belong to absl
+        (["predict", "ph"], set()),  # bash completes file names itself
     ],
 )
 def test_bash_completes_commands_and_flags(words, expected, monkeypatch, capsys):
@@ -88,7 +88,7 @@ def test_a_command_that_is_not_there_is_named(monkeypatch, capsys):
 
 
 def test_training_says_how_it_is_called():
-    """By absl, whose flags are of the process."""
+    """absl parses the flags of training; they are global in a process."""
     process = run_python("-m", "fer_jax", "train", "-h")
     assert "fer-jax train --config cnn" in process.stdout
     assert "--workdir" in process.stdout and "--config" in process.stdout

@@ -1,4 +1,4 @@
-"""fer-jax compare on a run and on a plain file of another framework, and its complaints."""
+"""Tests fer-jax compare with a run and with a CSV file of another framework, and its errors."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from fer_jax.evaluation.report import report
 
 @pytest.fixture
 def models(tiny_data, tmp_path):
-    """A report and a plain file on the validation split of 28 faces."""
+    """Returns a report and a CSV file on the validation split of 28 faces."""
     faces = read.load(tiny_data, "validation")
     ours, theirs = random_case(0, 28)[0], random_case(1, 28)[0]
     metadata = {"emotions": list(EMOTIONS), "split": "validation", "tta": "none", "checkpoint": "w"}

@@ -1,4 +1,4 @@
-"""fer-jax evaluate from weights and data on disk to a report, and its complaints."""
+"""Tests fer-jax evaluate from weights and data on disk to a report, and its errors."""
 
 import json
 import shutil
@@ -19,13 +19,13 @@ from fer_jax.pretrained.weights_file import export_weights, load_weights
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tiny_run):
-    """A run's directory, beside whose weights evaluations on test are recorded."""
+    """Returns a run directory; evaluations on test are recorded in it."""
     return shutil.copytree(tiny_run, tmp_path_factory.mktemp("evaluate") / "run")
 
 
 @pytest.fixture
 def evaluate(run, tiny_data, tmp_path):
-    """Runs the command on the run, the tiny data and tmp_path/out, unless told otherwise; report.json."""
+    """Returns a function that runs the command, by default on the run and tiny data -> report.json."""
 
     def call(*switches, code=0, **flags):
         flags = {"workdir": run, "data": tiny_data, "out": tmp_path / "out"} | flags
@@ -41,7 +41,7 @@ def evaluate(run, tiny_data, tmp_path):
 
 @pytest.fixture
 def complaint(evaluate, tmp_path, capsys):
-    """What the command says about flags that cannot work, without a report."""
+    """Returns the error message for invalid flags, after checking that no report was written."""
 
     def call(**flags):
         evaluate(code=2, **flags)
@@ -193,13 +193,13 @@ def test_help_and_wrong_flags(evaluate, capsys):
 
 
 def test_the_annotators_labels(evaluate, complaint, run, tiny_ferplus, tmp_path):
-    """Weights that learned from votes are judged by these, by the given labels, or refused without votes."""
+    """Weights trained on votes are scored against votes or given labels, and rejected without votes."""
     variables, metadata = load_weights(run)
     weights = tmp_path / "plus.safetensors"
     export_weights(weights, variables, metadata | {"labels": "ferplus_majority", "annotations": ["ferplus"]})
     assert "need FER+ votes" in complaint(checkpoint=weights)
 
-    # Two of the 28 faces have contempt, which seven classes leave out.
+    # Two of the 28 faces are labeled contempt, which is not among the seven classes.
     result = evaluate(checkpoint=weights, data=tiny_ferplus)
     assert result["labels"] == "ferplus_majority" and result["num_examples"] == 26
     page = (tmp_path / "out" / "report.md").read_text()

@@ -1,4 +1,4 @@
-"""fer-jax label-errors at toy size, its trainings within this process."""
+"""Tests fer-jax label-errors on small data, with trainings in this process."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ SMALL = ("--config.model.input_size=16", "--config.train.batch_size=14", "--conf
 
 
 def find(data, out, *arguments):
-    """The exit code, and what was printed."""
+    """Returns the exit code and the output."""
 
     def shrink(config):
         config.model.name, config.model.kwargs = "linear", {}
@@ -33,7 +33,7 @@ def find(data, out, *arguments):
 
 @pytest.fixture(scope="module")
 def done(linear_network, plain_trainings, tiny_data, tmp_path_factory):
-    """The folder of a finished search, and what was printed."""
+    """Returns the folder of a finished search, and the output."""
     out = tmp_path_factory.mktemp("label_errors") / "out"
     code, printed = find(tiny_data, out)
     assert code == 0
@@ -79,7 +79,7 @@ def test_the_same_command_recognises_what_is_finished(done, tiny_data):
     code, printed = find(tiny_data, out, "--at_most=0.1")
     assert code == 0
     assert [path.stat().st_mtime_ns for path in runs] == before and len(runs) == 2
-    # Of the same suspects the most doubtful 7 of 70 images.
+    # The 7 most suspicious of the same suspects among 70 images.
     assert (out / "suspects.csv").read_text().splitlines() == suspects.splitlines()[:8]
     assert len(suspects.splitlines()) > 8 and "kept the" in printed
     (out / "suspects.csv").write_text(suspects)

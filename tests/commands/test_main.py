@@ -1,4 +1,4 @@
-"""The command line: help, overrides, errors, a whole run."""
+"""Tests the command line of training: help, overrides, errors, and an entire run."""
 
 import json
 
@@ -12,7 +12,7 @@ DEFAULT = "--config=configs/default.py"
 
 @pytest.fixture(scope="module")
 def run(forked, tiny_data, tmp_path_factory):
-    """A run of two steps through the command line: process, work directory, arguments."""
+    """Returns the process, run directory, and arguments of a run of two steps."""
     folder = tmp_path_factory.mktemp("main")
     config = tiny_config_file(folder / "tiny.py", tiny_data)
     workdir = folder / "run"
@@ -24,7 +24,7 @@ def run(forked, tiny_data, tmp_path_factory):
 
 @pytest.fixture
 def train(forked):
-    """Runs the command in a process; gives its exit code and what it wrote."""
+    """Runs the command in a process; returns its exit code and output."""
     return lambda *arguments: forked("command", arguments)[0]
 
 
@@ -36,7 +36,7 @@ def test_a_run_from_the_command_line(run):
     for name in ("report/report.md", "best.safetensors", "training_curves.png"):
         assert f"{workdir}/{name}" in process.stdout and (workdir / name).is_file()
     assert f"tensorboard --logdir {workdir}" in process.stdout
-    # The parameters at the start, and a bar to the end.
+    # The parameter overview at the start, and the progress bar.
     assert "Conv_0/kernel" in process.stderr and "2/2" in process.stderr
     stored = json.loads((workdir / "config.json").read_text())
     assert stored["augment.rotation"] == 7.5 and stored["model.kwargs.hidden"] == 6
@@ -107,7 +107,7 @@ def test_an_experiment_is_found_by_name_from_any_directory(tmp_path, monkeypatch
     ],
 )
 def test_a_mistake_in_an_experiments_own_code_keeps_its_traceback(code, flags, message, train, tmp_path):
-    """But a typo in a field's name suggests the field."""
+    """A typo in the name of a field, by contrast, gives a message with a suggestion."""
     config = tiny_config_file(tmp_path / "c.py", tmp_path)
     config.write_text(config.read_text().replace("    return c", f"    {code}\n    return c"))
     process, typo = train(f"--config={config}", *flags), "momentm" in code

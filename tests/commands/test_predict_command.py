@@ -1,4 +1,4 @@
-"""The command line over images, folders and videos."""
+"""Tests fer-jax predict on images, folders, and videos."""
 
 import contextlib
 import json
@@ -22,12 +22,12 @@ from fer_jax.pretrained.loaded_model import LoadedModel
 
 
 class Stopped(Exception):
-    """A run that ends before it is done."""
+    """An error that interrupts a run."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_predictor(tiny_run):
-    """Loads the tiny network once for all runs in this process, and has it classify four faces at a time."""
+    """Loads the tiny network once for all runs in this process, with batches of four faces."""
     loaded = Predictor.load(tiny_run, "whole")
     loaded.classifier.engine.batch_size = 4
     with pytest.MonkeyPatch.context() as patch:
@@ -37,7 +37,7 @@ def one_predictor(tiny_run):
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory, tiny_data):
-    """Three faces, one broken file among them, and a clip of 12 frames."""
+    """Returns files: three faces, one of them damaged, and a clip of 12 frames."""
     images = read.load(tiny_data, "validation").images
     root = tmp_path_factory.mktemp("originals")
     (root / "more").mkdir(parents=True)
@@ -62,7 +62,7 @@ def clip(folder):
 def stopping_after(monkeypatch):
     @contextlib.contextmanager
     def stopping(count):
-        """Within it a run is stopped when more than so many batches are to be classified."""
+        """A context in which a run is interrupted after a number of batches."""
         classify, left = Predictor.classify, [count]
 
         def stop(self, *arguments):
@@ -144,7 +144,7 @@ def test_one_frame_per_period(clip, out, run):
 def test_a_run_that_is_stopped_anywhere_resumes_to_the_same_table(
     ending, folder, tmp_path, run, stopping_after
 ):
-    """Four faces are classified at a time: before, between and in the files."""
+    """Four faces are classified at a time, so the stops are before, between, and within files."""
     complete = tmp_path / f"complete{ending}"
     run(folder, "--out", complete)
     for classified in range(4):
@@ -163,7 +163,7 @@ def test_resuming_a_finished_table_adds_what_is_new(folder, out, run, capsys):
     Image.new("L", (48, 48)).save(folder / "0.png")
     capsys.readouterr()
     assert run(folder, "--out", out, "--resume") == 0
-    assert "note: " in capsys.readouterr().err  # whether the same model made it is not known
+    assert "note: " in capsys.readouterr().err  # it is unknown whether the same model wrote it
     assert out.read_text().startswith(before)
     assert [row["source"] for row in rows_of(out)][16:] == [str(folder / "0.png")]
 
@@ -194,12 +194,12 @@ def test_a_stopped_run_leaves_no_part_of_an_annotated_video_and_makes_it_again(
 ):
     with stopping_after(2):
         run(clip, "--out", out, "--annotate", drawn)
-    assert list(drawn.iterdir()) == [] and len(rows_of(out)) == 8  # which are made again
+    assert list(drawn.iterdir()) == [] and len(rows_of(out)) == 8  # they are written again
     assert run(clip, "--out", out, "--annotate", drawn, "--resume") == 0
     assert len(rows_of(out)) == 12 and video.read_header(drawn / "e.mp4").frames == 12
 
 
-@pytest.mark.parametrize("call", (2, 13))  # of the video's first frame, and of its end
+@pytest.mark.parametrize("call", (2, 13))  # for the first frame of the video and for its end
 def test_a_copy_that_fails_leaves_no_row_that_says_it_is_done(
     call, folder, clip, drawn, out, run, monkeypatch
 ):
@@ -241,7 +241,7 @@ def test_a_table_that_was_stopped_in_a_video_is_resumed_as_it_was_begun(
     assert run(clip, "--out", out, "--annotate", drawn, "--resume") == 2
     assert "made with annotate False; now it is annotate True" in capsys.readouterr().err
     assert len(rows_of(out)) == 8
-    # Another spelling of a path is the same file.
+    # Different spellings of a path name the same file.
     spelled = folder / "more" / ".." / "more" / "e.mp4"
     assert run(spelled, "--out", out, "--resume") == 0
     capsys.readouterr()

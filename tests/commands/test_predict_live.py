@@ -1,4 +1,4 @@
-"""The command line over cameras and streams."""
+"""Tests fer-jax predict on cameras and streams."""
 
 import http.server
 import signal
@@ -16,7 +16,7 @@ from fer_jax.inference.predictor import Predictor
 
 @pytest.fixture(scope="module", autouse=True)
 def one_predictor(tiny_run):
-    """Loads the tiny network once for all runs in this process, as compiling it takes longer than they do."""
+    """Loads the tiny network once for all runs in this process, because compiling it is slow."""
     loaded = Predictor.load(tiny_run, "whole", batch_sizes=(1,))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Predictor, "load", lambda *_, **__: loaded)
@@ -25,7 +25,7 @@ def one_predictor(tiny_run):
 
 @pytest.fixture
 def stream_url(tmp_path):
-    """The URL of a stream that breaks once, and then ends."""
+    """Returns the URL of a stream that is interrupted once and then ends."""
     clip, answers = write_clip(tmp_path / "live.ts", steps(8), rate=10).read_bytes(), []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -65,7 +65,7 @@ def test_a_stream_that_breaks_gives_a_table_and_a_video(stream_url, out, drawn, 
 
 
 def test_ctrl_c_ends_a_stream_and_completes_its_table(stream_url, out, run, monkeypatch):
-    """Within the first connection, which is cut."""
+    """The signal arrives during the first connection."""
     classify = Predictor.classify
 
     def interrupt(self, *arguments):

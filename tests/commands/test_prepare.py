@@ -1,4 +1,4 @@
-"""fer-jax prepare and audit: messages, exit codes, summaries."""
+"""Tests the messages, exit codes, and summaries of fer-jax prepare and audit."""
 
 import shlex
 
@@ -15,7 +15,7 @@ GOOD = " ".join(["7"] * 2304)
 
 @pytest.fixture
 def source(tmp_path):
-    """A CSV with four faces of train, of which one is no emotion's, and one of each other split."""
+    """Returns a CSV with four training faces, one of them without a valid label, and one per other split."""
     path = tmp_path / "fer2013.csv"
     rows = [f"{label},{GOOD[:-1]}{label},Training" for label in (3, 3, 9, 4)]
     rows += [f"0,{GOOD},PublicTest", f"6,{GOOD},PrivateTest"]

@@ -1,4 +1,4 @@
-"""fer-jax serve: a real process from its start to SIGTERM, and what its command line refuses."""
+"""Tests fer-jax serve: a process from start to SIGTERM, and invalid command lines."""
 
 import itertools
 import logging
@@ -17,12 +17,12 @@ from fer_jax.commands import serve
 from fer_jax.data.sources import synthetic
 from fer_jax.pretrained.loaded_model import LoadedModel
 
-LONG = 120  # seconds: no test comes near
+LONG = 120  # seconds, far more than any test takes
 
 
 @pytest.fixture
 def server(tiny_run):
-    """The process and its address, ready to answer."""
+    """Returns the process and its address, once it is ready."""
     command = [sys.executable, "-m", "fer_jax", "serve", "--port=0", "--detector=whole", "--timeout=60"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen([*command, f"--model={tiny_run}"], cwd=ROOT, env=environment(), **pipes)
@@ -58,7 +58,7 @@ def test_from_start_to_stop(server, tiny_run):
         b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % len(body)
     )
     with connect(address, head) as slow:
-        assert slow.recv(1000).startswith(b"HTTP/1.1 100")  # the service reads it: it was accepted
+        assert slow.recv(1000).startswith(b"HTTP/1.1 100")  # the service has accepted it and is reading
         reply = httpx2.post(f"http://{address}/predict", files={"images": ("face.png", file)})
         assert reply.status_code == 200 and not {"server", "connection"} & set(reply.headers)
         (found,) = reply.json()["images"][0]["faces"]
@@ -93,7 +93,7 @@ def test_from_start_to_stop(server, tiny_run):
     ],
 )
 def test_mistakes_on_the_command_line_are_a_line(arguments, message, monkeypatch, capsys):
-    # What it sets is for a process of its own.
+    # Its settings are meant for its own process.
     monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
     monkeypatch.setattr(logging.getLogger("jax"), "setLevel", lambda _: None)
     assert call(serve, *arguments) == 2

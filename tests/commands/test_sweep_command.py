@@ -1,4 +1,4 @@
-"""fer-jax sweep at toy size, its trainings within this process."""
+"""Tests fer-jax sweep on small data, with trainings in this process."""
 
 import json
 
@@ -25,7 +25,7 @@ def make_trials(monkeypatch, *words):
     return command.make_trials(command.parse_args())
 
 
-# --- what is tried ---
+# --- trials ---
 
 
 def test_a_grid_is_every_combination_and_changes_are_single(monkeypatch):
@@ -47,7 +47,7 @@ def test_draws_have_their_distributions_and_more_begin_alike(monkeypatch):
     uniform, log, _, _ = zip(*(trial.values() for trial in trials), strict=True)
     uniform, log = np.array(uniform, float), np.array(log, float)
     assert -1 <= uniform.min() < -0.9 and 2.9 < uniform.max() <= 3 and abs(uniform.mean() - 1) < 0.2
-    # Of four decades half lies below the middle one.
+    # Half of the draws over four decades lie below the middle.
     assert 0.001 <= log.min() and log.max() <= 10 and abs((log < 0.1).mean() - 0.5) < 0.08
     assert {t["train.batch_size"] for t in trials} == {"2", "3", "4"}
     assert {t["model.name"] for t in trials} == {"x", "y"}
@@ -124,12 +124,12 @@ def test_refuses(arguments, message, tmp_path, capsys):
     assert message in capsys.readouterr().err and not any(tmp_path.iterdir())
 
 
-# --- how it is trained and compared ---
+# --- training and comparison ---
 
 
 @pytest.fixture
 def sweep(linear_network, plain_trainings, tiny_data, monkeypatch):
-    """sweep(out, ..., flags=()) -> the exit code, and the trials and seeds that were trained."""
+    """Returns sweep(out, ..., flags=()) -> (exit code, trained trials and seeds)."""
 
     def shrink(config):
         config.model.name, config.model.kwargs = "linear", {}
@@ -186,7 +186,7 @@ def test_a_folder_that_cannot_be_is_refused_before_any_training(sweep, tmp_path,
 
 
 def test_trains_ranks_and_resumes(sweep, tmp_path, capsys, monkeypatch):
-    """A rate so high that the loss is infinite fails, and the others continue; then another seed is added."""
+    """A trial with an infinite loss fails, the others continue, and a seed is added later."""
     out = tmp_path / "out"
     assert sweep(out, "--grid", "optim.learning_rate", "0.01", "0.05", "1e38")[0] == 1
     printed = capsys.readouterr()
@@ -200,7 +200,7 @@ def test_trains_ranks_and_resumes(sweep, tmp_path, capsys, monkeypatch):
     assert page in printed.out and "28 images of `validation`, 2 trials." in page
     assert "Failed: learning_rate=1e38." in page
 
-    # Stopped when one of two trials has its second seed: they are ranked by what both have.
+    # Stopped when only one of two trials has a second seed: the ranking uses the common seed.
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/seed_0/summary.json")}
     again = ("--grid", "optim.learning_rate", "0.01", "0.05", "--seeds", "0", "1")
     with monkeypatch.context() as patch:
@@ -226,7 +226,7 @@ def test_another_recipe_is_refused_before_anything_is_touched(sweep, tmp_path, c
     assert sweep(tmp_path, *grid)[0] == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert "commit" in before[tmp_path / "results.md"].decode()
-    # The folder of the third value is free, and it comes first.
+    # The third value has no folder yet, and is trained first.
     more = ("--grid", "optim.momentum", "0.7", "0.5", "0.9")
     assert sweep(tmp_path, *more, flags=["--config.optim.weight_decay=0.01"]) == (2, [])
     assert sweep(tmp_path, *more[:3], flags=["--config.optim.weight_decay=0.01"]) == (2, [])
@@ -241,7 +241,7 @@ def test_another_recipe_is_refused_before_anything_is_touched(sweep, tmp_path, c
 @pytest.mark.parametrize(
     ("results", "code"),
     [
-        # The trial's folder is gone, and so is the file that it needs.
+        # Both the folder of the trial and the file that it needs are missing.
         ({"seeds": [0], "trials": {"drop_ids=x": {"fields": {"data.drop_ids": "x"}}}}, 0),
         ({"seeds": [0]}, 2),
         ([], 2),

@@ -1,4 +1,4 @@
-"""fer-jax train-list at toy size, most of its trainings within this process."""
+"""Tests fer-jax train-list on small data, with most trainings in this process."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ def test_networks_without_weights_are_trained_from_scratch_and_tabled_over_seeds
 ):
     def shrink(config):
         config.data.dir = str(tiny_data)
-        if config.init.weights == "none":  # as it is trained, not as it is planned
+        if config.init.weights == "none":  # at training, not when planned
             config.model.name, config.model.kwargs = "linear", {"spread": 5.0}
         config.augment = augmentation("none")
         config.update_from_flattened_dict({"stages": (), "train.steps": 2, "optim.warmup_epochs": 0.0})
@@ -44,7 +44,7 @@ def test_networks_without_weights_are_trained_from_scratch_and_tabled_over_seeds
     assert rows[2] == f"| `mobilenet_v3_small`, 2 seeds, mean ± std | {words} |  | {spread} | {f1} |  |  |"
     assert capsys.readouterr().out.strip().splitlines()[-1] == rows[2]
 
-    # Again: nothing is trained again. And with other settings the folder is another list's.
+    # Running it again trains nothing. With other settings, the folder belongs to another list.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")}
     assert run_within(monkeypatch, train_list, shrink, *arguments)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")} == before
@@ -55,7 +55,7 @@ def test_networks_without_weights_are_trained_from_scratch_and_tabled_over_seeds
 
 
 class Answering:
-    """Replaces `Commands`: every command ends with one exit code."""
+    """A replacement for `Commands` in which every command returns the same exit code."""
 
     def __init__(self, code):
         self.code, self.asked = code, []
@@ -66,7 +66,7 @@ class Answering:
 
 
 def planned(folder, name, code=1, **changes):
-    """Returns the plan for a config with `folder` as --weights, and the commands that were run."""
+    """Returns the plan for a config with `folder` as --weights, and the executed commands."""
     commands = Answering(code)
     options = {"out": folder / "out", "weights": folder, "arguments": [], "seeds": None, "scratch": False}
     options = argparse.Namespace(**options | {"dry_run": False} | changes)
@@ -92,7 +92,7 @@ def test_ported_weights_are_taken_from_their_folder(name, workdir, weights, star
 
 
 def test_only_weights_that_no_server_has_are_replaced_by_scratch(tmp_path):
-    """Which is decided once for all seeds."""
+    """The decision is made once for all seeds."""
     trainings, asked = planned(tmp_path, "mobilenet_v2", os.EX_UNAVAILABLE, seeds=[3, 4], scratch=True)
     assert [training.flags for training in trainings] == [
         ("--config.init.weights=none", f"--config.seed={seed}") for seed in (3, 4)
@@ -106,7 +106,7 @@ def test_only_weights_that_no_server_has_are_replaced_by_scratch(tmp_path):
 
 
 def test_a_run_keeps_the_weights_it_started_with(tmp_path):
-    """Started without a network, and resumed when the weights can be had."""
+    """Starts offline, and resumes when the weights are available."""
     (tmp_path / "mobilenet_v2_keras.safetensors").touch()
     (tmp_path / "out" / "mobilenet_v2").mkdir(parents=True)
     (tmp_path / "out" / "mobilenet_v2" / "config.json").write_text('{"init.weights": "none"}')
@@ -126,7 +126,7 @@ def test_a_partial_file_is_asked_for(tmp_path):
     assert second.flags == ("--config.init.weights=none",)
 
 
-# Instead of training it sends its parent a signal, if it has one, and waits for SIGTERM; or it fails.
+# Instead of training, it signals its parent if requested and waits for SIGTERM, or it fails.
 STAND_IN = """#!{python}
 import os, pathlib, signal, sys
 
@@ -156,7 +156,7 @@ sys.exit(train_list.main())
 
 @pytest.fixture
 def run_with_stand_in(forked, tmp_path):
-    """Runs the command over two networks in a process, with another program in the place of python."""
+    """Runs the command for two networks in a child process, with another program in place of Python."""
 
     def run(signal):
         stand_in = tmp_path / "python"
@@ -217,7 +217,7 @@ def test_configs_that_cannot_be_are_refused(configs, message, tmp_path, capsys):
 
 
 def test_a_dry_run_downloads_and_trains_nothing_from_any_directory(tmp_path, monkeypatch, capsys):
-    """Experiments are found in the package, and a file in the directory."""
+    """Experiments are found in the package, files in the current directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FER_JAX_CACHE", str(tmp_path / "cache"))
     (tmp_path / "mine.py").write_text("from configs.cnn_small import get_config  # noqa: F401")

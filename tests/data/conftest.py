@@ -1,4 +1,4 @@
-"""Small sources on disk, shared by the tests of fer_jax.data."""
+"""Small sources on disk for the tests of fer_jax.data."""
 
 import csv
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ SIDE = 48
 
 
 def random_faces(count: int, seed: int = 0, shape: tuple[int, ...] = (SIDE, SIDE)) -> np.ndarray:
-    """uint8 [count, *shape], all different."""
+    """Returns distinct random images uint8 [count, *shape]."""
     return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
 
 
@@ -23,7 +23,7 @@ def faces():
 
 @pytest.fixture(scope="session")
 def related_faces():
-    """uint8 [240, 48, 48]: smooth, each third a disturbed copy of the next, two of them blank."""
+    """Returns smooth images uint8 [240, 48, 48]: each third a noisy copy of the next, two of them blank."""
     rng = np.random.default_rng(3)
     blur = ImageFilter.GaussianBlur(3)
     blurred = [np.asarray(Image.fromarray(image).filter(blur)) for image in random_faces(240)]
@@ -38,7 +38,7 @@ def related_faces():
 
 @pytest.fixture
 def write_csv(tmp_path):
-    """write(images, labels, usages) -> path; `header` is that of the columns, `form` for csv.writer."""
+    """Returns write(images, labels, usages) -> path; `header` names the columns, `form` is for csv.writer."""
 
     columns = ("emotion", "pixels", "Usage")
 
@@ -56,7 +56,7 @@ def write_csv(tmp_path):
 
 @pytest.fixture
 def write_images(tmp_path):
-    """write({"train/happy/1.png": array, ...}) -> the folder; of names alone it writes random faces."""
+    """Returns write({"train/happy/1.png": array, ...}) -> folder; names alone give random faces."""
 
     def write(files: Mapping[str, np.ndarray] | Iterable[str], root: str = "images") -> Path:
         folder = tmp_path / root

@@ -1,4 +1,4 @@
-"""What is drawn: shapes, ranges, and shares; and what is refused."""
+"""Tests augmentation parameters: shapes, ranges, frequencies, and invalid ranges."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_drawn_colors_stay_in_range():
     color = draw_one(brightness=0.2, contrast=(0.6, 1.4), gamma=(0.5, 2))["color"]
     np.testing.assert_allclose(color.min(axis=0), [-0.2, 0.6, 0.5], atol=0.01)
     np.testing.assert_allclose(color.max(axis=0), [0.2, 1.4, 2], atol=0.01)
-    # Uniform in the logarithm: as often darker as brighter.
+    # Log-uniform, so darker and brighter are equally frequent.
     assert abs(np.mean(color[:, 2] < 1) - 0.5) < 0.03
 
 
@@ -73,7 +73,7 @@ def test_drawn_boxes_lie_inside_and_have_the_area_asked_for():
 def test_drawn_mixing_is_mixup_or_cutmix():
     mixup = draw_one(mixup=0.4)["mix"]
     assert mixup[:, 0].min() >= 0.5 and not mixup[:, 1:].any()
-    # E[max(s, 1 - s)] of Beta(0.4, 0.4), by quadrature outside this project.
+    # E[max(s, 1 - s)] of Beta(0.4, 0.4), computed by quadrature.
     assert abs(mixup[:, 0].mean() - 0.8398) < 0.01
     cutmix = draw_one(cutmix=1.0)["mix"]
     assert (cutmix[:, 0] == 1).all() and cutmix[:, 1:].min() >= 0 and cutmix[:, 1:].max() <= 1

@@ -1,4 +1,4 @@
-"""Images in every form that people have them in."""
+"""Tests decoding of images in many formats."""
 
 import collections
 import importlib.machinery
@@ -63,12 +63,12 @@ def test_every_format_has_an_ending_and_is_read(kind, tmp_path):
     np.testing.assert_allclose(decoding.read(tmp_path / f"a.{ending}"), 90, atol=2)
 
 
-HEIC = b"\0\0\0\x18ftypheic" + encode(Image.fromarray(COLOR))  # as the package below takes it
+HEIC = b"\0\0\0\x18ftypheic" + encode(Image.fromarray(COLOR))  # as the fake package expects it
 
 
 @pytest.fixture
 def pillow_heif(monkeypatch):
-    """A package of this name that is installed."""
+    """Installs a fake package pillow_heif."""
     package = types.ModuleType("pillow_heif")
     package.__spec__ = importlib.machinery.ModuleSpec("pillow_heif", None)
 
@@ -105,7 +105,7 @@ def test_without_its_package_heic_is_counted_with_how_to_install_it(monkeypatch)
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_what_exif_says_of_the_camera_is_undone(orientation):
-    # What a camera so held writes, by the EXIF standard: row 0 and column 0 are these sides of the scene.
+    # By the EXIF standard, row 0 and column 0 of the stored image are these sides of the scene.
     stored = {
         1: COLOR,
         2: COLOR[:, ::-1],
@@ -123,7 +123,7 @@ def test_what_exif_says_of_the_camera_is_undone(orientation):
     np.testing.assert_array_equal(decoding.read(Image.open(io.BytesIO(content))), COLOR)
 
 
-# --- other types of pixels ---
+# --- other pixel formats ---
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -183,7 +183,7 @@ def test_pixels_that_say_nothing_of_black_and_white_are_refused(values, message)
         decoding.read(values, "picture 3")
 
 
-# --- what is refused ---
+# --- rejected images ---
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_what_is_no_image_is_refused_by_name(given, message):
 
 
 def jpeg_with_damaged_exif():
-    """Its orientation can be read, but not the rest of what stands beside it."""
+    """Returns a JPEG whose EXIF data is damaged after the orientation."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "abc"
     content = bytearray(encode(Image.new("L", (8, 8), 7), "JPEG", exif=exif.tobytes()))
@@ -260,7 +260,7 @@ def test_a_damaged_image_that_pillow_opened_lazily():
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
-    def deny(path, *_):  # tests may run as root, whom no permission stops
+    def deny(path, *_):  # root can read files without permissions
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr("builtins.open", deny)

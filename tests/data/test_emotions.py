@@ -1,4 +1,4 @@
-"""Names and ids of the emotions."""
+"""Tests the names and IDs of the emotions."""
 
 import pytest
 

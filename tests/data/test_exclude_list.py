@@ -1,4 +1,4 @@
-"""Lists of ids to exclude: their forms, and errors that name file and row."""
+"""Tests lists of IDs to exclude: their formats, and errors that name file and row."""
 
 import csv
 import hashlib
@@ -18,13 +18,13 @@ from fer_jax.data.faces import Faces, one_hot
 
 @pytest.fixture
 def faces():
-    """Six faces with ids a/0 to a/5."""
+    """Returns six faces with IDs a/0 to a/5."""
     labels = np.arange(6, dtype=np.int32)
     images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
     return Faces(images, labels, one_hot(labels), [f"a/{i}" for i in range(6)])
 
 
-# Ids without a blank at either end; one per line they hold no line end.
+# IDs have no surrounding blanks; in a list with one ID per line, they have no line breaks.
 IDS = st.text("aZ/_. ,;\t|\"'\u00e9\u4e16\U0001f600", min_size=1, max_size=6).map(str.strip).filter(bool)
 
 
@@ -36,7 +36,7 @@ IDS = st.text("aZ/_. ,;\t|\"'\u00e9\u4e16\U0001f600", min_size=1, max_size=6).ma
     form=st.sampled_from([None, *DELIMITERS]),
 )
 def test_what_is_written_is_read(tmp_path_factory, ids, encoding, end, form):
-    """As a CSV with the ids in its second column, or one a line, with an empty line before each."""
+    """As a CSV with the IDs in its second column, or one ID per line after an empty line."""
     if form:
         text = io.StringIO(newline="")
         writer = csv.writer(text, delimiter=form, lineterminator=end)
@@ -48,9 +48,9 @@ def test_what_is_written_is_read(tmp_path_factory, ids, encoding, end, form):
     path.write_bytes(content.encode(encoding))
     listed = exclude_list.read(path)
     if form:
-        ids = list(map(tables.csv_value, ids))  # a quote before what would be a formula is not the id's
+        ids = list(map(tables.csv_value, ids))  # a quote that escapes a formula is not part of the ID
     rows = {name: (1 if form else 2) * i + 2 for i, name in reversed(list(enumerate(ids)))}
-    assert listed.rows == rows  # of an id that comes twice, the first
+    assert listed.rows == rows  # the first of two equal IDs
     assert listed.digest == hashlib.sha256(content.encode(encoding)).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The FER+ rules: by hand, against Microsoft's procedure restated, and against the official counts."""
+"""Tests the FER+ rules by hand, against Microsoft's procedure, and against official counts."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def votes_of(**counts):
 
 
 def label_of(votes, rule, num_classes=8):
-    """The name of the label, or None."""
+    """Returns the name of the label, or None."""
     label = ferplus.labels(votes, rule, num_classes)[0][0]
     return None if label == ferplus.LEFT_OUT else class_names(num_classes)[label]
 
@@ -30,7 +30,7 @@ def label_of(votes, rule, num_classes=8):
     "votes, majority, argmax8, argmax10, soft",
     [
         (votes_of(happiness=9, surprise=1), "happy", "happy", "happy", {"happy": 1}),
-        # 5 of 10 is not more than half; of the 9 that remain without the single vote it is
+        # 5 of 10 is not a majority, but 5 of the 9 votes without the single one is
         (votes_of(anger=5, sadness=5), None, "sad", "sad", {"sad": 0.5, "angry": 0.5}),
         (votes_of(anger=5, sadness=4, fear=1), "angry", "angry", "angry", {"angry": 5 / 9, "sad": 4 / 9}),
         (votes_of(fear=4, disgust=3, NF=3), None, "fear", "fear", {"fear": 4 / 7, "disgust": 3 / 7}),
@@ -38,7 +38,7 @@ def label_of(votes, rule, num_classes=8):
         (votes_of(unknown=5, contempt=5), None, "contempt", "contempt", None),
         (votes_of(NF=10), None, None, None, None),
         (votes_of(), None, None, None, None),
-        # single votes only: nothing remains
+        # only single votes, which are all removed
         (votes_of(neutral=1, fear=1, NF=1), None, "neutral", "neutral", None),
         (votes_of(contempt=7, neutral=3), *["contempt"] * 3, {"contempt": 0.7, "neutral": 0.3}),
     ],
@@ -73,7 +73,7 @@ def test_columns_and_classes_are_of_one_name():
 
 
 def microsofts_majority(row):
-    """The procedure of src/ferplus.py in microsoft/FERPlus, in words of our own: the column, or None."""
+    """Returns the column or None, reimplementing the procedure of src/ferplus.py in microsoft/FERPlus."""
     counts = [float(n) if n > 1.000001 else 0.0 for n in row]
     top = max(counts)
     winner = counts.index(top)

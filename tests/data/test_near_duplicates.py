@@ -1,4 +1,4 @@
-"""Near duplicates against the correlation matrix of NumPy."""
+"""Tests near duplicates against NumPy's correlation matrix."""
 
 import numpy as np
 import pytest
@@ -20,14 +20,14 @@ ROUNDING = 1e-5
     block=st.integers(3, 50),
 )
 def test_near_pairs_are_those_of_all_correlations(seed, counts, shape, threshold, block):
-    """Images that resemble a few, more or less, and blank ones; with and without a second set."""
+    """Uses noisy copies and blank images, with and without a second set."""
     rng = np.random.default_rng(seed)
     kinds, total = rng.normal(128, 40, (4, *shape)), sum(counts)
     noise = rng.normal(0, 1, (total, *shape)) * rng.choice([0, 2, 20, 60], (total, 1, 1))
     images = (kinds[rng.integers(0, 4, total)] + noise).clip(0, 255).round().astype(np.uint8)
     images[rng.random(total) < 0.1] = 77
     parts = images[: counts[0]], images[counts[0] :]
-    with pytest.MonkeyPatch.context() as patch, np.errstate(invalid="ignore"):  # blanks have no correlation
+    with pytest.MonkeyPatch.context() as patch, np.errstate(invalid="ignore"):  # blank
         patch.setattr(near_duplicates, "_BLOCK", block)
         patch.setattr(near_duplicates, "_CHUNK", 2 * block)
         every = np.nan_to_num(np.atleast_2d(np.corrcoef(images.reshape(total, -1))))

@@ -1,4 +1,4 @@
-"""The stream: every face once an epoch; the same for any workers, processes and restarts."""
+"""Tests the stream: every face once per epoch, independent of workers, processes, and restarts."""
 
 import concurrent.futures
 import itertools
@@ -21,7 +21,7 @@ KEYS = {"image", "target", "affine", "color", "erase", "mix"}
 
 
 def numbered_faces(count, channels=1):
-    """Faces that carry their own number in their first two pixels."""
+    """Returns faces that encode their number in the first two pixels."""
     images = np.zeros((count, 4, 6, channels), np.uint8)
     images[:, 0, 0, 0], images[:, 0, 1, 0] = np.divmod(np.arange(count), 256)
     labels = (np.arange(count) % 7).astype(np.int32)
@@ -29,12 +29,12 @@ def numbered_faces(count, channels=1):
 
 
 def numbers(batch):
-    """Which faces a batch holds."""
+    """Returns the numbers of the faces in a batch."""
     return batch["image"][:, 0, 0, 0].astype(int) * 256 + batch["image"][:, 0, 1, 0]
 
 
 def take(stream, count):
-    """The next batches of a stream, then the stream is closed."""
+    """Returns the next batches of a stream, and closes it."""
     batches = list(itertools.islice(stream, count))
     stream.close()
     return batches
@@ -55,7 +55,7 @@ def stream(faces, batch_size=12, ranges=RANGES, seed=5, **kwargs):
 
 @pytest.fixture(scope="module")
 def reference():
-    """The first twelve batches (three epochs of 47 faces) in one process without restarts."""
+    """Returns the first twelve batches (three epochs of 47 faces) in one process without restarts."""
     return take(stream(numbered_faces(47)), 12)
 
 
@@ -77,7 +77,7 @@ def test_every_epoch_shows_every_face_once_in_a_new_order(reference):
     seen = np.concatenate([numbers(batch) for batch in reference])[: 3 * 47].reshape(3, 47)
     for epoch in seen:
         np.testing.assert_array_equal(np.sort(epoch), np.arange(47))
-    # No epoch is close to the order of the file or to another epoch's.
+    # Each epoch's order differs from that of the file and of other epochs.
     orders = [np.arange(47), *seen]
     for first, second in itertools.combinations(orders, 2):
         assert np.mean(first == second) < 0.2
@@ -93,7 +93,7 @@ def test_seeds_decide_order_and_parameters(reference):
     faces = numbered_faces(47)
     assert_same(take(stream(faces), 12), reference)
     other = take(stream(faces, seed=6), 12)
-    # Epochs of neighbouring seeds must not be each other's, shifted by one.
+    # Epochs of adjacent seeds must not be the same, shifted by one.
     for shift in (0, 47):
         first = np.concatenate([numbers(batch) for batch in reference])[shift : shift + 47]
         assert np.mean(first == np.concatenate([numbers(b) for b in other])[:47]) < 0.2
@@ -101,7 +101,7 @@ def test_seeds_decide_order_and_parameters(reference):
 
 
 def skewed_faces(counts=(20, 2, 9, 0, 12, 3, 1)):
-    """47 numbered faces with labels in unequal numbers, in mixed order."""
+    """Returns 47 numbered faces with imbalanced, shuffled labels."""
     faces, labels = numbered_faces(sum(counts)), np.repeat(np.arange(7), counts).astype(np.int32)
     labels = np.random.default_rng(8).permutation(labels)
     return Faces(faces.images, labels, one_hot(labels), faces.ids)
@@ -109,13 +109,13 @@ def skewed_faces(counts=(20, 2, 9, 0, 12, 3, 1)):
 
 @pytest.fixture(scope="module")
 def balanced():
-    """The first twelve batches of skewed faces, the classes evened out half-way."""
+    """Returns the first twelve batches of imbalanced faces, with balancing 0.5."""
     return take(stream(skewed_faces(), balancing=0.5), 12)
 
 
 @pytest.fixture(scope="module")
 def streams(reference, balanced):
-    """By name: faces, options, and their first twelve batches."""
+    """Returns by name: faces, options, and their first twelve batches."""
     even, skewed = numbered_faces(47), skewed_faces()
     return {"reference": (even, {}, reference), "balanced": (skewed, {"balancing": 0.5}, balanced)}
 
@@ -134,7 +134,7 @@ def test_a_balanced_epoch_has_as_many_faces_each_class_its_share(balanced):
 
 
 def whole(faces, process_count, count, first=0, **kwargs):
-    """Batches of as many processes, put together, after a `restore`."""
+    """Returns the concatenated batches of several processes, after a `restore`."""
     parts = []
     for i in range(process_count):
         part = stream(faces, process_index=i, process_count=process_count, **kwargs)
@@ -164,7 +164,7 @@ def test_a_worker_reads_a_streamed_split(tiny_data):
 
 
 def test_an_old_and_a_new_read_ahead_may_overlap():
-    """A `restore` does not wait for the thread that it ends."""
+    """A `restore` does not wait for the thread that it stops."""
     orders = np.random.default_rng(0).permuted(np.tile(np.arange(7), (18_000, 1)), axis=1)
     indices = pipeline._Indices(orders, 7, 12)
     interval = sys.getswitchinterval()

@@ -1,4 +1,4 @@
-"""Which faces an epoch shows: shares of the classes, evenness within them, statistics over many epochs."""
+"""Tests the sampling of faces: class shares, uniformity within classes, and frequencies over epochs."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ COUNTS = np.array([40, 3, 0, 17, 1])
 
 
 def epochs(counts, balancing, number):
-    """Labels [N] and indices [number, N]; a fresh generator each, as Grain hands them over."""
+    """Returns labels [N] and indices [number, N], with a new generator per epoch, as in Grain."""
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
     order = EpochOrder(labels, balancing)
     return labels, np.array([order(len(labels), np.random.default_rng((7, e))) for e in range(number)])
@@ -49,16 +49,16 @@ def test_every_epoch_has_the_shares_to_within_a_face(counts, balancing):
 
 
 def test_frequencies_over_many_epochs():
-    """Class by class and face by face, against the standard error of their means."""
+    """Compares frequencies of classes and faces with their standard errors."""
     labels, drawn = epochs(COUNTS, 0.5, 4000)
     quotas = len(labels) * class_shares(labels, 0.5)
     per_class = np.array([np.bincount(labels[epoch], minlength=5) for epoch in drawn])
-    # A fraction that is rounded at random has a variance of 1/4 at most.
+    # Random rounding of a fraction has a variance of at most 1/4.
     assert (abs(per_class.mean(axis=0) - quotas) < 4 * 0.5 / np.sqrt(4000)).all()
     per_face = np.bincount(drawn.ravel(), minlength=len(labels)) / 4000
     expected = (quotas / np.maximum(COUNTS, 1))[labels]
     assert (abs(per_face - expected) < 5 * 0.6 / np.sqrt(4000)).all()
-    # Any place of the epoch shows any class as often.
+    # The class frequencies are the same at all positions of an epoch.
     first = np.bincount(labels[drawn[:, 0]], minlength=5) / 4000
     shares = quotas / len(labels)
     assert (abs(first - shares) <= 4 * np.sqrt(shares * (1 - shares) / 4000)).all()

@@ -1,4 +1,4 @@
-"""Duplicate groups, group-safe splits, and the cleaned training split."""
+"""Tests duplicate groups, stratified group splits, and the cleaning of the training split."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_a_split_cuts_no_group_and_keeps_class_shares(images, shares, seed):
     np.testing.assert_array_equal(np.sort(np.concatenate(list(parts.values()))), np.arange(len(labels)))
     sets = [set(groups[members]) for members in parts.values()]
     assert sum(map(len, sets)) == len(set(groups))
-    # A group counts for its most frequent class, and moves a split's share of this class by its size at most.
+    # A group counts as its most frequent class, and changes a split's share of it by at most its size.
     own = np.array([np.bincount(labels[groups == group]).argmax() for group in groups])
     for label in set(own):
         largest = max(np.bincount(groups[own == label]))
@@ -91,7 +91,7 @@ def test_clean_train_by_hand(faces):
     clean, counts = splits.clean_train(train, drop_blank=True, merge_duplicates=True)
     assert counts == {"blank": 2, "twin": 3}
     np.testing.assert_array_equal(clean.images, [a, b, c])
-    # a was called 2, 1, 1; b 5 and 4, a tie that goes to the first copy
+    # a has the labels 2, 1, 1; b has 5 and 4, a tie that goes to the first copy
     np.testing.assert_array_equal(clean.labels, [1, 5, 6])
     expected = np.zeros((3, 7))
     expected[0, [2, 1]] = 1 / 3, 2 / 3
@@ -100,7 +100,7 @@ def test_clean_train_by_hand(faces):
     np.testing.assert_allclose(clean.targets, expected, atol=1e-7)
     assert clean.ids == ["id0", "id2", "id7"]
     assert (clean.labels.dtype, clean.targets.dtype) == (np.int32, np.float32)
-    # Each step by itself.
+    # Each step separately.
     same, counts = splits.clean_train(train, drop_blank=False, merge_duplicates=False)
     assert same is train and counts == {"blank": 0, "twin": 0}
     no_blanks, counts = splits.clean_train(train, drop_blank=True, merge_duplicates=False)
@@ -111,7 +111,7 @@ def test_clean_train_by_hand(faces):
 
 
 def test_ties_do_not_depend_on_rounding(faces):
-    """Three copies with soft targets whose sums tie in exact arithmetic only."""
+    """Three copies have soft targets whose sums tie only in exact arithmetic."""
     train = make_faces(np.repeat(faces(1, shape=(4, 4, 1)), 3, axis=0), [4, 2, 2])
     soft = np.zeros((3, 7), np.float32)
     soft[:, 4], soft[:, 2] = [0.25, 0.35, 0.45], [0.45, 0.35, 0.25]

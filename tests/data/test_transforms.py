@@ -1,4 +1,4 @@
-"""Each transformation against an independent one: SciPy, OpenCV, Pillow or plain loops."""
+"""Tests each transformation against SciPy, OpenCV, Pillow, or plain loops."""
 
 import json
 
@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from fer_jax.data import augment, transforms
 
-# SciPy and NumPy work in float64 here, the device in float32.
+# SciPy and NumPy compute in float64, the device in float32.
 EXACT = 2e-5
 # OpenCV rounds coordinates to 1/32 pixel, on images whose neighbors differ by up to 0.2.
 OPENCV = 0.2 / 32
@@ -22,7 +22,7 @@ resample = jax.jit(transforms.resample, static_argnums=(2, 3, 4))
 
 
 def smooth_faces(count, height, width, channels, seed=0):
-    """Blobs without hard edges, uint8 [count, height, width, channels]."""
+    """Returns smooth images uint8 [count, height, width, channels]."""
     noise = np.random.default_rng(seed).random((count, height, width, channels))
     blurred = ndimage.gaussian_filter(noise, (0, 2, 2, 0), mode="reflect")
     low, high = blurred.min(), blurred.max()
@@ -30,19 +30,19 @@ def smooth_faces(count, height, width, channels, seed=0):
 
 
 def noise_faces(count, height, width, channels, seed=0):
-    """uint8 noise, the hardest case for interpolation."""
+    """Returns noise uint8, the hardest case for interpolation."""
     shape = (count, height, width, channels)
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 def strong_affine(count, seed=1):
-    """Maps that reach well outside the image."""
+    """Returns affine maps that reach far outside the image."""
     ranges = augment.Ranges(flip=0.5, rotation=40, shift=0.3, zoom=(0.6, 1.5), shear=20)
     return augment.draw(ranges, count, np.random.default_rng(seed))["affine"]
 
 
 def scipy_resample(image, affine, side, fill):
-    """One image [H, W, C] by the definition in the module's docstring; float64 [side, side, C]."""
+    """Returns an image [H, W, C] resampled as the module's docstring defines, float64 [side, side, C]."""
     height, width, channels = image.shape
     center = (np.arange(side) + 0.5) / side * 2 - 1
     v, u = np.meshgrid(center, center, indexing="ij")
@@ -59,7 +59,7 @@ def scipy_resample(image, affine, side, fill):
     "shape, size", [((48, 48, 1), 96), ((48, 48, 1), 44), ((56, 40, 3), 61), ((2, 3, 1), 7)]
 )
 def test_resample_equals_scipy(shape, size, fill):
-    """Far outside, too."""
+    """The maps also reach far outside the image."""
     images, affine = noise_faces(6, *shape), strong_affine(6)
     affine[0] = [[1, 0, 7.3], [0, -1, -5.1]]
     got = resample(images, affine, size, fill, VALUE)
@@ -167,7 +167,7 @@ def test_mix_equals_a_loop_over_pixels():
                 expected[row, column] = mixed
         np.testing.assert_allclose(got_x[i], expected, atol=1e-6)
         np.testing.assert_allclose(got_targets[i], own * targets[i] + (1 - own) * targets[partner], atol=1e-6)
-    # Rows 2 to 6 and columns 0 to 4: a quarter of the pixels, not 0.47 * 0.5 of the area.
+    # Rows 2 to 6 and columns 0 to 4: a quarter of the pixels instead of 0.47 * 0.5 of the area.
     np.testing.assert_allclose(got_targets[1], 0.75 * targets[1] + 0.25 * targets[0], atol=1e-6)
 
 

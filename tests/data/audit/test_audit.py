@@ -1,4 +1,4 @@
-"""The audit against brute force, against hand-made defects, and on the real FER2013."""
+"""Tests the audit against brute force, on planted defects, and on the real FER2013."""
 
 import importlib.util
 import json
@@ -15,7 +15,7 @@ from fer_jax.data.sources.record import Record, Source
 
 
 def audit_of(images, labels, splits, *, kind="class_folders", path="mine", threshold=0.9):
-    """Audits arrays as if they were a source."""
+    """Returns the audit of arrays."""
 
     def read():
         for i, (image, label, split) in enumerate(zip(images, labels, splits, strict=True)):
@@ -187,7 +187,7 @@ def test_only_what_is_named_fer_is_compared(source):
 
 
 def test_real_fer2013(shared_dir, monkeypatch):
-    """Training and PublicTest hold what is known of them (near duplicates left out: too slow here)."""
+    """Training and PublicTest have the known numbers (without near duplicates, which are slow)."""
     monkeypatch.setattr(audit.near_duplicates, "near_pairs", lambda *_, **__: iter(()))
     spec = importlib.util.spec_from_file_location("unpack", shared_dir / "fer2013" / "unpack.py")
     unpack = importlib.util.module_from_spec(spec)

@@ -1,4 +1,4 @@
-"""One dataset, built once for all tests that only look at it."""
+"""A dataset that is built once for all tests that only read it."""
 
 import dataclasses
 import shutil
@@ -15,7 +15,7 @@ USAGE = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
 
 @dataclasses.dataclass
 class Built:
-    """A dataset and the rows that it was built from: 30, 9 and 8 of the splits, interleaved."""
+    """A dataset and its rows: 30, 9, and 8 per split, interleaved."""
 
     source: Path
     out: Path

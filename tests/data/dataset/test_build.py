@@ -1,4 +1,4 @@
-"""Building a dataset: sizes, hashes, drawn splits; atomic, and safe for what is already there."""
+"""Tests building datasets: sizes, hashes, random splits, atomic writes, and existing folders."""
 
 import fcntl
 import os
@@ -73,7 +73,7 @@ def test_hashes_see_pixels_labels_splits_and_the_order_within_a_split(faces, wri
     images, usages = faces(4), ["Training", "Training", "PublicTest", "PublicTest"]
 
     def hashes(order=(0, 1, 2, 3), images=images, labels=(0, 1, 2, 3), usages=usages):
-        """Of the content, and for each split of its content and its order."""
+        """Returns the content hash, and the content and order hashes of each split."""
         order = list(order)
         path = write_csv(images[order], np.take(labels, order), np.take(usages, order))
         manifest = build(path, tmp_path / str(len(list(tmp_path.iterdir()))))
@@ -92,11 +92,11 @@ def test_hashes_see_pixels_labels_splits_and_the_order_within_a_split(faces, wri
         assert changed[0] != plain[0] and changed[2][0] != plain[2][0]
 
 
-# --- drawn splits ---
+# --- random splits ---
 
 
 def class_folders(faces, per_class=30, duplicates=5):
-    """{"CLASS/n.png": image}; the first images of a class have a copy of another name."""
+    """Returns {"CLASS/n.png": image}; the first images of each class occur twice, under two names."""
     files = {}
     for k, name in enumerate(EMOTIONS):
         images = faces(per_class, seed=k, shape=(8, 8))
@@ -143,7 +143,7 @@ def test_too_few_images_to_draw_from(write_images, tmp_path):
     assert list(tmp_path.iterdir()) == [root]
 
 
-# --- what is already there ---
+# --- existing folders ---
 
 
 def test_same_dataset_is_kept(built, capsys):
@@ -185,7 +185,7 @@ def test_out_inside_the_source_is_refused(write_images):
         build(root, root / "data")
 
 
-# --- killed, disturbed, out of space ---
+# --- killed processes, concurrent changes, full disks ---
 
 KILLED = """
 import itertools, os
@@ -199,7 +199,7 @@ build.build(sys.argv[1], sys.argv[2])
 
 @pytest.mark.parametrize("stage", ["add", "png"])
 def test_killed_build_leaves_no_dataset_and_the_next_one_finishes(built, forked, tmp_path, stage):
-    """Dies without any clean-up, while reading (add) and while writing the records (png)."""
+    """The process is killed while reading (add) or writing records (png)."""
     out = tmp_path / "data"
     assert forked("python", [NO_TENSORFLOW + KILLED, built.source, out, stage])[0].returncode == 9
     assert (tmp_path / ".data.building").exists()

@@ -1,4 +1,4 @@
-"""A dataset read back: as it was written, in memory and streamed; damage is found."""
+"""Tests reading a dataset, in memory and streamed, and detecting damage."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Damaged files of every kind of source: they are read, or refused with a message that names the file."""
+"""Tests that damaged files of every source are read or rejected with a message that names the file."""
 
 import io
 import warnings
@@ -17,7 +17,7 @@ AFFECTNET = "subDirectory_filePath,face_x,face_y,face_width,face_height,expressi
 
 
 def contents():
-    """{name of the file: its bytes}, one for each reader of files."""
+    """Returns {file name: bytes}, with one file per reader."""
     image = np.random.default_rng(0).integers(0, 256, (9, 9), dtype=np.uint8)
     pixels, encoded = " ".join(map(str, image.ravel())), encode(image)
     texts = {
@@ -36,7 +36,7 @@ def contents():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with all of them; each example writes a new one."""
+    """Returns a folder with all files; each example overwrites one."""
     root = tmp_path_factory.mktemp("damaged")
     for name, content in contents().items():
         (root / name).write_bytes(content)

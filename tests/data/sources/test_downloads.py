@@ -1,4 +1,4 @@
-"""Datasets from Kaggle and the Hugging Face Hub, by libraries in their place."""
+"""Tests datasets from Kaggle and the Hugging Face Hub, with fakes of their libraries."""
 
 import sys
 import types
@@ -14,7 +14,7 @@ ASKED = {"kaggle": ("someone/faces", {}), "hf": ("someone/faces", {"repo_type": 
 
 @pytest.fixture
 def install(monkeypatch):
-    """install(hub, download) puts a function in the place of the library's."""
+    """Returns install(hub, download), which replaces the library's function."""
 
     def install(hub, download):
         package, function = LIBRARIES[hub]

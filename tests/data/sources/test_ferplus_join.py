@@ -1,4 +1,4 @@
-"""FER+ votes joined by row and by pixels, and in the dataset that is built from both."""
+"""Tests joining FER+ votes by row and by pixels, and datasets with votes."""
 
 import csv
 
@@ -31,7 +31,7 @@ VOTES = np.array(
 
 @pytest.fixture
 def write_votes(tmp_path):
-    """write(usages, votes) -> path; votes of "NF" alone have no image name, as in Microsoft's file."""
+    """Returns write(usages, votes) -> path; as in Microsoft's file, rows with only "NF" votes have no name."""
 
     def write(usages, votes, *, encoding="utf-8", columns=ferplus.COLUMNS, **form):
         path = tmp_path / "fer2013new.csv"
@@ -46,7 +46,7 @@ def write_votes(tmp_path):
 
 
 def joined(source, votes, pixels=None, on_bad=None):
-    """{id: votes}, and the notes."""
+    """Returns {id: votes} and the notes."""
     source = ferplus_join.join(open_source(source), votes, pixels)
     return {record.id: record.votes for record in source.records(on_bad)}, source.notes
 
@@ -109,7 +109,7 @@ def test_a_csv_without_usage_needs_pixels(faces, write_csv, write_votes):
         joined(source, write_votes(USAGES, VOTES))
 
 
-# --- the votes' file ---
+# --- the file of votes ---
 
 
 @pytest.mark.parametrize(
@@ -153,13 +153,13 @@ def jpeg(image):
 
 @pytest.fixture
 def drawn():
-    """uint8 [14, 48, 48] smooth faces, two of each class; random pixels would not survive JPEG."""
+    """Returns smooth faces uint8 [14, 48, 48], two per class; JPEG would distort random pixels."""
     return synthetic.generate(2, 0, "train")[0][..., 0]
 
 
 @pytest.fixture
 def reference(drawn, write_csv, write_votes):
-    """(fer2013.csv, fer2013new.csv, votes): images 1 and 2 are duplicates, as are 3 and 4 of two labels."""
+    """Returns (fer2013.csv, fer2013new.csv, votes); 1 and 2 are duplicates, as are 3 and 4, with two labels."""
     images = drawn[[0, 1, 1, 2, 2, 3]]
     labels = [0, 1, 1, 2, 4, 5]
     votes = 10 * np.eye(10, dtype=int)[[4, 5, 5, 6, 3, 2]]
@@ -173,10 +173,10 @@ def test_by_pixels(drawn, reference, write_images):
     folder = write_images(
         {
             "train/angry/a.png": drawn[0],  # the same pixels
-            "train/disgust/b.png": jpeg(drawn[1]),  # like two rows with the same votes
-            "train/fear/c.png": drawn[2],  # two rows with different votes: the label tells
+            "train/disgust/b.png": jpeg(drawn[1]),  # matches two rows with the same votes
+            "train/fear/c.png": drawn[2],  # two rows with different votes, resolved by the label
             "train/sad/d.png": jpeg(drawn[2]),
-            "train/happy/e.png": drawn[2],  # ... or does not
+            "train/happy/e.png": drawn[2],  # ... or not
             "train/surprise/f.png": drawn[9],  # not in the CSV
             "train/angry/g.png": np.stack([large] * 3, axis=-1),
             "test/surprise/h.png": jpeg(drawn[3]),
@@ -195,7 +195,7 @@ def test_by_pixels(drawn, reference, write_images):
 
 
 def test_kaggles_names_tell_the_split(drawn, reference, write_images):
-    """An image of PrivateTest does not get the votes of its copy in Training."""
+    """An image of PrivateTest does not get the votes of its duplicate in Training."""
     pixels, csv_of_votes, votes = reference
     files = {
         "train/angry/Training_1.jpg": drawn[0],
@@ -230,7 +230,7 @@ def test_votes_are_in_the_dataset_and_part_of_its_hashes(faces, write_csv, write
         return build(source, tmp_path / name, **options)
 
     plain = built("plain")
-    # As before there were votes, so that what is on disk keeps its name.
+    # As in versions without votes, so that hashes of existing datasets stay the same.
     assert plain["content_hash"] == "b2126dabd04bedab329332ea2e441f40e3cf7b0a0393bcdd39f784fe29f55757"
     assert plain["splits"]["train"]["order_hash"].startswith("0587a708ebe938d5")
     assert plain["annotations"] == []
@@ -240,7 +240,7 @@ def test_votes_are_in_the_dataset_and_part_of_its_hashes(faces, write_csv, write
     other = built("other", ferplus_csv=write_votes(USAGES, VOTES[[1, 0, 2, 3]]))
     assert len({m["content_hash"] for m in (plain, voted, other)}) == 3
     assert len({m["splits"]["train"]["order_hash"] for m in (plain, voted, other)}) == 3
-    # The images and labels are the same ones.
+    # The images and labels are the same.
     assert len({m["splits"]["train"]["hash"] for m in (plain, voted, other)}) == 1
     with pytest.raises(DatasetError, match="contains another dataset"):
         built("plain", ferplus_csv=write_votes(USAGES, VOTES))
@@ -290,7 +290,7 @@ def test_the_command(faces, write_csv, write_votes, tmp_path, capsys):
 
 
 def test_real_images_by_pixels(shared_dir, write_csv, write_votes, write_images, tmp_path):
-    """Images of the first sheet, as JPEG of quality 75: nearly all find their rows."""
+    """Nearly all images of the first sheet, as JPEG with quality 75, are matched with their rows."""
     sheet = np.asarray(Image.open(sorted((shared_dir / "fer2013" / "sheets").glob("*.png"))[0]))
     images = sheet.reshape(32, 48, 32, 48).swapaxes(1, 2).reshape(-1, 48, 48)
     rows = rows_of(shared_dir / "fer2013" / "labels.csv")[: len(images)]

@@ -1,4 +1,4 @@
-"""Folders of images: layouts, splits, classes, and what is refused or left out."""
+"""Tests folders of images: layouts, splits, classes, and rejected or skipped files."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ KAGGLE = ["train/sad/Training_1.png", "test/sad/PublicTest_2.png", "test/anger/P
 
 
 def found(source):
-    """{id: (split, label)}"""
+    """Returns {id: (split, label)}."""
     return {record.id: (record.split, record.label) for record in source.records()}
 
 
@@ -53,7 +53,7 @@ def test_kaggle_names_decide_the_split_as_its_test_folder_mixes_two(write_images
 
 
 def test_a_validation_folder_goes_before_kaggle_names(write_images):
-    """The usual re-split of Kaggle's folders."""
+    """Covers the usual re-split of Kaggle's folders."""
     files = ["train/sad/Training_1.png", "val/sad/Training_2.png", "test/sad/PublicTest_3.png"]
     root = write_images(files)
     source = open_source(root)
@@ -163,7 +163,7 @@ def test_a_map_that_cannot_be_read(words, message):
 
 
 def test_class_names_in_either_unicode_form(write_images):
-    """macOS writes an accent as a character of its own."""
+    """macOS decomposes accented characters."""
     names = [unicodedata.normalize(form, "fâché") for form in ("NFD", "NFC")]
     assert names[0] != names[1]
     for on_disk, typed in (names, names[::-1]):
@@ -184,7 +184,7 @@ def test_maps_and_splits_are_for_folders(faces, write_csv):
             open_source(source, splits="names")
 
 
-# --- what is not a class folder's image ---
+# --- other files ---
 
 
 @pytest.mark.parametrize("around", ["archive", "archive/v2", "archive/v2/fer"])
@@ -231,7 +231,7 @@ def test_links_lead_neither_in_circles_nor_twice_to_an_image(faces, write_images
     np.testing.assert_array_equal([r.image for r in records], [a, c, b])
 
 
-# --- folders and files that cannot be used ---
+# --- unusable folders and files ---
 
 
 def test_folders_without_images(tmp_path):
@@ -247,7 +247,7 @@ def test_folder_that_cannot_be_listed(write_images, monkeypatch, name):
     root = write_images(["train/happy/a.png", "train/sad/deep/b.png"])
     real = os.scandir
 
-    def guarded(path):  # tests may run as root, whom no permission stops
+    def guarded(path):  # root can read files without permissions
         if Path(path) == root / name:
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)

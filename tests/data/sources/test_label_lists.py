@@ -1,4 +1,4 @@
-"""Lists of images and labels, in the forms of RAF-DB, AffectNet and ExpW, and CSVs of any program."""
+"""Tests lists of images and labels, in the formats of RAF-DB, AffectNet, and ExpW, and CSV files."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from fer_jax.data.sources import classes
 from fer_jax.data.sources.recognize import open_source
 from fer_jax.data.sources.record import SourceError
 
-# In the order of RAF-DB: surprise, fear, disgust, happy, sad, angry, neutral.
+# RAF-DB's order: surprise, fear, disgust, happy, sad, angry, neutral.
 RAF_DB = [5, 2, 1, 3, 4, 0, 6]
 AFFECTNET = [6, 3, 4, 5, 2, 1, 0]
 AFFECTNET_HEADER = (
@@ -22,7 +22,7 @@ def affectnet(name, label, box="0,0,48,48"):
 
 @pytest.fixture
 def write(write_images, tmp_path):
-    """write(images, list's name, rows) -> the folder that holds both."""
+    """Returns write(images, name of the list, rows) -> folder with both."""
 
     def write(images, name, rows, encoding="utf-8"):
         root = write_images(images)
@@ -62,7 +62,7 @@ def test_affectnet_has_boxes_and_labels_that_are_no_emotion(write, faces):
     records = list(source.records())
     assert [record.label for record in records] == [*AFFECTNET, 1] and source.total == 8
     assert [record.split for record in records] == 7 * ["train"] + ["validation"]
-    # A third of the box is right of the image.
+    # A third of the box is outside the image, on the right.
     np.testing.assert_array_equal(records[3].image, images["Images/3/a.png"][8:38, 40:])
     assert "1 images of class 7 taken as disgust (--map 7=disgust)" in source.notes
     assert (

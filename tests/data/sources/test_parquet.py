@@ -1,4 +1,4 @@
-"""Parquet files as the Hugging Face Hub keeps datasets."""
+"""Tests Parquet files in the format of the Hugging Face Hub."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ SPLITS = {
 
 @pytest.fixture
 def write(tmp_path):
-    """write(name, images, labels) -> the path of a file; with names the labels are a ClassLabel."""
+    """Returns write(name, images, labels) -> path; with class names, the labels are a ClassLabel."""
     pyarrow = needed("pyarrow", "huggingface")
     parquet = needed("pyarrow.parquet", "huggingface")
 

@@ -1,4 +1,4 @@
-"""CSV files, in every form that programs write, and the word "synthetic"."""
+"""Tests CSV files in the formats of several programs, and the source "synthetic"."""
 
 import builtins
 
@@ -16,7 +16,7 @@ from fer_jax.data.sources.record import SourceError
 USAGES = ["Training", "Training", "PublicTest", "PrivateTest"]
 LABELS = [3, 6, 0, 1]
 GOOD = " ".join(["7"] * 2304)
-# Rows that cannot be used, and why.
+# Unusable rows, and the reasons.
 BAD_ROWS = {
     f"9,{GOOD},Training": "emotion is '9', expected a number from 0 to 6 or its name (0 angry, 1 disgust",
     f"-1,{GOOD},Training": "emotion is '-1', expected a number from 0 to 6",
@@ -48,7 +48,7 @@ BAD_ROWS = {
 def test_rows(faces, write_csv, tmp_path, name, header, kind):
     images = faces(4)
     write_csv(images, LABELS, USAGES, name=name, header=header)
-    source = open_source(tmp_path)  # finds it by its name
+    source = open_source(tmp_path)  # recognized by its name
     for records in (list(source.records()), list(source.records())):  # can be read twice
         np.testing.assert_array_equal([r.image for r in records], images)
         assert [r.label for r in records] == LABELS
@@ -109,7 +109,7 @@ def test_each_bad_row_is_named_with_its_reason_and_can_be_skipped(tmp_path):
     found = []
     records = list(open_source(tmp_path).records(found.append))
     assert [record.label for record in records] == [i % 7 for i in range(len(rows))]
-    # Ids count bad rows too, as FER+ does.
+    # IDs count bad rows, too, as in FER+.
     assert [record.id for record in records] == [f"Training/{2 * i:06d}" for i in range(len(rows))]
     for number, (error, reason) in enumerate(zip(found, BAD_ROWS.values(), strict=True)):
         assert error.where == f"fer2013.csv row {2 * number + 3}"
@@ -143,7 +143,7 @@ def test_a_csv_that_cannot_be_read_or_no_longer(faces, write_csv, monkeypatch):
     path = write_csv(faces(1), [3], ["Training"])
     source, real = open_source(path), builtins.open
 
-    def deny(file, *args, **kwargs):  # tests may run as root, whom no permission stops
+    def deny(file, *args, **kwargs):  # root can read files without permissions
         if str(file) == str(path):
             raise PermissionError(13, "Permission denied", str(file))
         return real(file, *args, **kwargs)

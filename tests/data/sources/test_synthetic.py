@@ -1,4 +1,4 @@
-"""Synthetic faces: reproducible, varied, and distinguished by expression alone."""
+"""Tests that synthetic faces are reproducible and varied, and differ between classes only in expression."""
 
 import hashlib
 import itertools
@@ -49,7 +49,7 @@ def test_images_use_the_range_and_vary(train):
     means, spreads = images.mean(axis=(1, 2, 3)), images.std(axis=(1, 2, 3))
     assert 90 < means.mean() < 150 and means.std() > 20
     assert spreads.min() > 8 and spreads.mean() > 35
-    # No pixel is the same on all faces: nothing is painted at a fixed place.
+    # No pixel is the same in all faces.
     assert images.std(axis=0).min() > 25
 
 
@@ -73,7 +73,7 @@ def test_a_linear_model_is_not_enough_but_better_than_chance(train, test):
 
 
 def test_only_the_expression_depends_on_the_class():
-    """One person, one photograph, seven expressions: all differ, but not in hair or background."""
+    """The same person with seven expressions: all images differ, but not in hair or background."""
     dice = face_drawing.Dice(np.full((7, face_drawing.NUM_DICE), 0.5, np.float32))
     expression = synthetic._expression(np.arange(7), dice)
     pictures = face_drawing.Painter(dice, 7).paint(expression, np.zeros((7, 48, 48), np.float32)).astype(int)
