@@ -31,7 +31,7 @@ VOTES = np.array(
 
 @pytest.fixture
 def write_votes(tmp_path):
-    """Returns write(usages, votes) -> path; as in Microsoft's file, rows with only "NF" votes have no name."""
+    """Returns write(usages, votes) -> path; as in Microsoft's file, rows of only "NF" have no name."""
 
     def write(usages, votes, *, encoding="utf-8", columns=ferplus.COLUMNS, **form):
         path = tmp_path / "fer2013new.csv"
@@ -159,7 +159,7 @@ def drawn():
 
 @pytest.fixture
 def reference(drawn, write_csv, write_votes):
-    """Returns (fer2013.csv, fer2013new.csv, votes); 1 and 2 are duplicates, as are 3 and 4, with two labels."""
+    """Returns (fer2013.csv, fer2013new.csv, votes); images 1 and 2, and 3 and 4, are duplicates."""
     images = drawn[[0, 1, 1, 2, 2, 3]]
     labels = [0, 1, 1, 2, 4, 5]
     votes = 10 * np.eye(10, dtype=int)[[4, 5, 5, 6, 3, 2]]
