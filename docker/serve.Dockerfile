@@ -12,11 +12,11 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY configs configs
 COPY fer_jax fer_jax
 RUN pip install --no-cache-dir --constraint constraints.txt '.[serve]' \
-    && useradd --create-home fer_jax
+    && useradd --create-home --uid 10001 fer_jax
 
-USER fer_jax
+USER 10001
 WORKDIR /srv
 EXPOSE 8000
 # /health is for the process, /ready for a load balancer.
-HEALTHCHECK --start-period=120s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=5)"]
+HEALTHCHECK --start-period=30s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=5)"]
 ENTRYPOINT ["fer-jax", "serve", "--host", "0.0.0.0", "--port", "8000"]
