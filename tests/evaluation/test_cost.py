@@ -1,4 +1,4 @@
-"""FLOPs against the published numbers of the networks and by hand; the latency's form."""
+"""Tests FLOPs against published numbers and by hand, and the format of latencies."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""The checks pass where predictions depend on the faces alone, and catch planted defects."""
+"""Tests that the checks pass if predictions depend only on the faces, and detect planted defects."""
 
 import flax.linen as nn
 import jax
@@ -23,7 +23,7 @@ def sound(weights, images, affine):
 
 
 def batch_norm(weights, images, affine):
-    """Normalizes a face by the others of its batch; with all faces in one batch order does not matter."""
+    """Normalizes faces with batch statistics, which do not depend on the order within a batch."""
     x = prepare(images, affine).reshape(len(images), -1)
     norm = nn.BatchNorm(use_running_average=False, use_bias=False, use_scale=False)
     variables = norm.init(jax.random.key(0), x)
@@ -55,7 +55,7 @@ def test_deviation_and_changed_classes_by_hand():
     moved = np.array([[0.4, 0.6], [0.499999, 0.500001], [0.1, 0.9]])
     check = invariance.compare("order", "a and b", reference, moved)
     assert check.deviation == pytest.approx(0.2) and check.changed == 1 and not check.passed
-    # Two equal probabilities may fall either way.
+    # Ties may be broken either way.
     check = invariance.compare("order", "a and b", reference[1:], moved[1:])
     assert check.deviation == pytest.approx(2e-6) and check.changed == 0 and check.passed
     assert str(check).endswith("2.0e-06        0  ok")
@@ -67,7 +67,7 @@ def test_the_transform_is_compared_bit_by_bit():
     other[3, 2, 1] ^= 1
     check = invariance.check_transform(prepare, IMAGES, other)
     assert not check.passed and check.deviation == pytest.approx(1 / 255, rel=1e-4)
-    # A transform that differs whenever it is compiled.
+    # A function that changes each time it is compiled.
     calls = iter((1.0, 1.0 + 1e-6))
     assert not invariance.check_transform(lambda x, a: prepare(x, a) * next(calls), IMAGES, IMAGES).passed
 
@@ -88,7 +88,7 @@ for forward in (sound, planted):
 
 
 def test_devices_are_compared(forked):
-    """38 faces divide among two devices and are filled up for three and more, where the defect shows."""
+    """38 faces divide evenly among two devices; padding for three or more reveals the defect."""
     (process,) = forked("python", [DEVICES], devices=8)
     assert process.returncode == 0, process.stderr[-3000:]
     lines = [line.split(",") for line in process.stdout.splitlines()]

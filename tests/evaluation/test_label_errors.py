@@ -1,4 +1,4 @@
-"""Suspected labels against cleanlab's mask, and planted errors."""
+"""Tests suspected labels against cleanlab's mask and planted errors."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ CONFUSED = ((3, 1), (0, 2), (6, 4))  # happy labeled disgust, and so on
 
 @pytest.fixture(scope="module")
 def planted():
-    """Probabilities [700, 7], labels with 20 errors of each kind in CONFUSED, ids, where the errors are."""
+    """Returns probabilities [700, 7], labels with 20 errors of each kind in CONFUSED, IDs, and indices."""
     rng = np.random.default_rng(0)
     true = np.repeat(np.arange(7), 100)
     logits = rng.normal(0, 1, (700, 7))
@@ -36,7 +36,7 @@ def test_suspects_are_cleanlabs_issues_by_the_probability_of_the_label(planted):
         assert (s.id, s.label) == (ids[s.index], labels[s.index])
         assert s.suggested == probs[s.index].argmax() != s.label
         assert s.quality == probs[s.index, s.label]
-    # Confident learning counts only those of which the model is as sure as it is on average.
+    # Confident learning counts only images on which the model is at least as confident as on average.
     assert set(found) <= set(wrong.tolist()) and len(found) > len(wrong) / 2
 
 

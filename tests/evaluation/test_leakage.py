@@ -1,4 +1,4 @@
-"""Duplicates are found where an exhaustive comparison finds them."""
+"""Tests the search for duplicates against an exhaustive comparison."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from fer_jax.evaluation import leakage
 
 @pytest.fixture
 def faces():
-    """Smooth images uint8 [40, 48, 48, 1], all different."""
+    """Returns distinct smooth images uint8 [40, 48, 48, 1]."""
     coarse = np.random.default_rng(0).normal(size=(40, 6, 6))
     return (128 + 40 * np.kron(coarse, np.ones((8, 8))))[..., None].clip(0, 255).astype(np.uint8)
 
@@ -25,7 +25,7 @@ def test_color_and_other_sizes(faces):
     color = np.repeat(np.kron(faces[:4], np.ones((1, 2, 2, 1), np.uint8)), 3, axis=-1)
     assert leakage.find_duplicates(color[:2], color[1:], progress=False).tolist() == [0, 2]
     grayscale_too = leakage.find_duplicates(faces[:2], np.repeat(faces[1:4], 3, axis=-1), progress=False)
-    assert grayscale_too.tolist() == [0, 1]  # other pixels, the same picture
+    assert grayscale_too.tolist() == [0, 1]  # different pixels of the same photograph
 
 
 def test_pairs_within_a_split(faces):

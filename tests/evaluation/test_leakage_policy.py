@@ -1,4 +1,4 @@
-"""The score that may be reported follows from how the split influenced the weights."""
+"""Tests that the reported score depends on the split's influence on the weights."""
 
 import json
 import pathlib
@@ -38,16 +38,16 @@ def assess(split, copies=(0, 0, 0, 0), **metadata):
         (assess("test", copies=None), False, False, None, "No headline.*--training_data"),
         (assess("validation"), False, True, None, "No headline: selected on this split.*optimistic"),
         (assess("train"), True, False, None, "No headline: the model was trained on this split"),
-        # The splits that were used, under other names.
+        # The used splits under other names.
         (assess("test", data=data(train="x", test="v")), False, True, None, "selected on this split"),
         (assess("test", data=data(train="x", test="t")), True, False, None, "trained on this split"),
-        # Data of another origin, compared with those of the training.
+        # Data from another source, compared with the training data.
         (assess("validation", data=data(validation="y")), False, False, "accuracy", "`validation` was not"),
         (assess("test", selection=None), False, False, "accuracy", "not used in training\\."),
-        # The weights of the last step, after scores have steered the training.
+        # The weights of the last step of a training that scores have influenced.
         (assess("validation", selection=None), False, False, "accuracy", "not used"),
         (assess("validation", selection=None, steered_by="validation"), False, True, None, "steered"),
-        # Weights that do not tell.
+        # Weights without this metadata.
         (assess("test", trained_data={"name": "old"}), None, None, None, "unknown"),
         (assess("test", trained_data=data(train="t")), None, None, None, "unknown"),
         (assess("test", data=None), None, None, None, "unknown"),
@@ -73,7 +73,7 @@ def test_splits_are_found_by_what_they_hold():
 
 
 def test_weights_inherit_what_their_parents_have_seen():
-    """Training B begins with the weights of A: what A has seen is nothing new to B."""
+    """Training B starts from the weights of A, so the data of A counts as used by B."""
     first = {"data": TRAINED, "selection": SELECTION, "annotations": ["ferplus"]}
     own = {"annotations": [], "trained_data": data(train="x", validation="y")}
     second = leakage_policy.inherit(own, first)
@@ -87,12 +87,12 @@ def test_weights_inherit_what_their_parents_have_seen():
         found = assess(split, **second)
         assert (found["trained_on_this_split"], found["selected_on_this_split"]) == (trained, selected)
         assert (found["headline"] is None) == (split != "test") and note in found["note"]
-    # And so for the weights of a third training, on the data of the second.
+    # Likewise for the weights of a third training on the data of the second.
     third = leakage_policy.inherit(
         {"annotations": [], "trained_data": data(train="z")}, second | {"data": data(train="x")}
     )
     assert {one.hash for one in leakage_policy.used_splits(third)} == {"z", "x", "t", "v"}
-    # Weights of a parent that does not tell.
+    # A parent without this metadata.
     unknown = leakage_policy.inherit({"annotations": [], "trained_data": TRAINED}, {})
     assert assess("test", **unknown)["headline"] is None
 
@@ -116,7 +116,7 @@ def test_the_ledger_counts_evaluations_on_test(tmp_path, capsys):
 
 @pytest.mark.parametrize("variable", ["FER_JAX_STATE", "XDG_STATE_HOME", "HOME"])
 def test_the_ledger_of_a_bundled_network_is_the_users(variable, tmp_path, monkeypatch, capsys):
-    """The package may be installed where users cannot write."""
+    """The package directory may not be writable."""
     for name in ("FER_JAX_STATE", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, str(tmp_path))
@@ -125,7 +125,7 @@ def test_the_ledger_of_a_bundled_network_is_the_users(variable, tmp_path, monkey
     package = sorted(registry.find_weights(name) for name in registry.BUNDLED)
     folder = pathlib.Path(package[0]).parent
     before = sorted(folder.iterdir())
-    for weights in package[:2]:  # each counts for itself
+    for weights in package[:2]:  # counted separately
         for number in (1, 2):
             found = leakage_policy.record_test(metadata | {"checkpoint": weights}, 0.5, "a")
             assert found == number

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: what is drawn is what was given, readable and without overlaps."""
+"""Tests the figures of an evaluation: they show the data, readable and without overlaps."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.drawn
 
 @pytest.fixture
 def predictions():
-    """Probabilities [300, 7] and labels [300]."""
+    """Returns probabilities [300, 7] and labels [300]."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 7, 300)
     probs = np.exp(2 * rng.normal(size=(300, 7)) + 3 * np.eye(7)[labels])
@@ -27,11 +27,11 @@ def predictions():
 def assert_png(path, size):
     with Image.open(path) as picture:
         assert (picture.format, picture.size) == ("PNG", size)
-        assert np.asarray(picture.convert("L")).std() > 5  # more than a white sheet
+        assert np.asarray(picture.convert("L")).std() > 5  # not blank
 
 
 def boxes(figure, artists):
-    """Where artists are drawn, in pixels."""
+    """Returns the bounding boxes of artists, in pixels."""
     figure.canvas.draw()
     return [artist.get_window_extent() for artist in artists]
 
@@ -53,7 +53,7 @@ def test_confusion_shows_counts_and_shares(tmp_path):
         assert [text.get_text() for text in axis.get_xticklabels()] == list(EMOTIONS)
         assert [text.get_text() for text in axis.get_yticklabels()] == list(EMOTIONS)
         assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted", "true")
-        # Row 5, column 2 lies at x = 2, y = 5 and is darkest there.
+        # Row 5, column 2 is at x = 2, y = 5, and the darkest cell.
         brightness = axis.images[0].to_rgba(axis.images[0].get_array())[..., :3].sum(axis=-1)
         assert np.unravel_index(brightness.argmin(), (7, 7)) == (5, 2)
         assert axis.texts[5 * 7 + 2].get_position() == (2, 5)
@@ -84,7 +84,7 @@ def test_reliability_bars_are_scikit_learns(predictions, tmp_path):
     after = by_label["with temperature 2.00 (ECE 5.6 points)"].get_xydata()
     heights, marks = calibration_curve(scaled.argmax(axis=1) == labels, scaled.max(axis=1), n_bins=15)
     np.testing.assert_allclose(after, np.stack([marks, heights], axis=1))
-    # Its legend covers neither axis.
+    # The legend covers neither axis.
     (legend,) = figure.legends
     legend, *axes = boxes(figure, [legend, top, bottom])
     assert not any(legend.overlaps(axis) for axis in axes) and (legend.min >= 0).all()

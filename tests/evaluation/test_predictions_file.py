@@ -1,4 +1,4 @@
-"""Predictions as CSV: what was written is read, as are other programs' files; errors name file and row."""
+"""Tests prediction files: round trips, files of other programs, and errors that name file and row."""
 
 import csv
 import gzip
@@ -69,7 +69,7 @@ def test_any_form_of_csv_is_read_the_same(folder, table, name, encoding, delimit
     predictions_file.write(folder / "p.csv", table)
     text = io.StringIO(newline="")
     with open(folder / "p.csv", newline="") as file:
-        # Python 3.11 does not quote a carriage return by itself.
+        # Python 3.11 does not quote a carriage return.
         form = {"delimiter": delimiter, "lineterminator": end, "quoting": csv.QUOTE_ALL}
         csv.writer(text, **form).writerows(csv.reader(file))
     content = text.getvalue().encode(encoding)
@@ -90,14 +90,14 @@ def test_a_file_has_a_row_for_each_image(tmp_path):
 
 
 def test_another_programs_file(tmp_path):
-    """Columns in another order, labels by name, a byte order mark."""
+    """The file has another order of columns, labels by name, and a byte order mark."""
     text = "sad,id,happy,label\n0.25,x,0.75,happy\n1,y,0,0\n"
     (tmp_path / "p.csv").write_text(text, encoding="utf-8-sig")
     read = predictions_file.read(tmp_path / "p.csv")
     assert read.names == ["sad", "happy"] and read.labels.tolist() == [1, 0]
     read = predictions_file.read(tmp_path / "p.csv", ("happy", "sad"))
     np.testing.assert_array_equal(read.probs, [[0.75, 0.25], [0, 1]])
-    assert read.labels.tolist() == [0, 0]  # the name, and the number in the order asked for
+    assert read.labels.tolist() == [0, 0]  # the name, and the number in the requested order
 
 
 def test_classes_go_by_their_usual_names_and_rounded_rows_are_renormalized(tmp_path):

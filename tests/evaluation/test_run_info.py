@@ -1,4 +1,4 @@
-"""What a run records of its source and devices."""
+"""Tests the record of a run's source code and devices."""
 
 import pathlib
 import shutil
@@ -23,7 +23,7 @@ def test_records_what_runs_here():
 
 
 def test_a_commit_is_told_from_one_with_changes(tmp_path, monkeypatch):
-    """In a checkout with one tagged commit; an installed package in it has no commit of its own."""
+    """Uses a checkout with one tagged commit; an installed package inside it has no commit."""
     if not shutil.which("git"):
         pytest.skip("needs git: apt install git")
     source = tmp_path / "fer_jax" / "evaluation" / "run_info.py"
@@ -57,7 +57,7 @@ def workdir(tmp_path_factory) -> pathlib.Path:
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.lists(st.integers(0, 5)), st.integers(0, 10**6))
 def test_a_start_replaces_those_from_the_same_or_a_later_step(workdir, steps, cut):
-    """And a run that was killed while it wrote, at any byte, loses nothing but that line."""
+    """A run that is killed while writing, at any byte, loses only that line."""
     path = workdir / run_info.STARTS_FILE
     path.unlink(missing_ok=True)
     assert run_info.read_starts(workdir) == []

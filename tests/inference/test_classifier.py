@@ -1,4 +1,4 @@
-"""The same numbers as an evaluation's, by every engine."""
+"""Tests that every engine gives the same probabilities as an evaluation."""
 
 import importlib.util
 import json
@@ -38,7 +38,7 @@ def test_probabilities_are_those_of_an_evaluation(tiny_model, faces, expected, e
         np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-12)
         assert found.dtype == np.float64
     assert classifier(faces[:0]).shape == (0, 7)
-    large = np.tile(faces, (5, 1, 1, 1))  # in several parts
+    large = np.tile(faces, (5, 1, 1, 1))  # in several batches
     np.testing.assert_allclose(classifier(large), np.tile(expected, (5, 1)), rtol=RTOL)
 
 
@@ -53,7 +53,7 @@ def test_the_checkpoints_temperature_is_applied(tiny_run, faces, expected, tmp_p
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("fill", ["reflect", "constant"])
 def test_faces_are_no_sharper_than_in_training(tiny_run, tiny_data, tmp_path, engine, interpolation, fill):
-    # It was trained on faces of 24 pixels that were enlarged to the network's 48.
+    # A network trained on faces of 24 pixels, enlarged to its input of 48.
     _, metadata = weights_file.load_weights(tiny_run)
     preprocess = metadata["preprocess"] | {"interpolation": interpolation, "fill": fill}
     face = {"side": 24, "channels": 1}
@@ -62,7 +62,7 @@ def test_faces_are_no_sharper_than_in_training(tiny_run, tiny_data, tmp_path, en
     assert (classifier.side, classifier.channels) == (24, 1)
     small = read.load(tiny_data, "validation", image_size=24).images
     np.testing.assert_allclose(classifier(small), model.predict(small, progress=False), rtol=RTOL)
-    # If they were larger than the network's input, no more is taken than that.
+    # Training faces larger than the input limit the crops to the input size.
     model = changed(tiny_run, tmp_path / "large.safetensors", faces={"side": 300, "channels": 1})
     assert Classifier(model, engine=engine).side == 48
 

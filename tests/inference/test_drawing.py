@@ -1,4 +1,4 @@
-"""Boxes and labels: what they cover, in which colors."""
+"""Tests the positions and colors of boxes and labels."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_the_box_lies_on_the_face_in_the_color_of_its_emotion():
     np.testing.assert_array_equal(image, before)
     assert drawn.dtype == np.uint8
     changed = (drawn != 77).any(axis=-1)
-    # Edges at 100 to 179 and 120 to 179, drawn inwards; the face itself is free.
+    # Edges at 100 to 179 and 120 to 179, drawn inward; the face itself is not covered.
     assert changed[150, 100] and changed[150, 179] and changed[179, 140]
     assert not changed[150, 99] and not changed[150, 180] and not changed[180:].any()
     assert not changed[130:170, 110:170].any()
@@ -64,7 +64,7 @@ def test_labels_stay_in_the_image_and_whole(box):
     letters = [(image == dark).all(axis=-1).sum() for image in (drawn, alone)]
     assert min(letters) > 100
     rows, columns = np.nonzero((drawn == 255).all(axis=-1))
-    # The label is the largest white area: as high as letters and padding.
+    # The label is the largest white area, as high as the letters with padding.
     assert np.bincount(rows).max() > 60 and len(np.unique(columns)) > 60
 
 
@@ -90,7 +90,7 @@ def test_any_size_can_be_drawn_on(shape):
 
 
 def test_text_stands_out_from_every_color():
-    """At least 4.5 to 1, which WCAG 2.1 asks of small text."""
+    """The contrast is at least 4.5 to 1, as WCAG 2.1 requires for small text."""
 
     def luminance(color):
         parts = [part / 255 for part in rgb(color)]

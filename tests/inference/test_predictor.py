@@ -1,4 +1,4 @@
-"""From images to emotions in one object."""
+"""Tests `Predictor`, from images to emotions."""
 
 import pathlib
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ from fer_jax.pretrained.registry import BUNDLED
 
 
 class Corners(Detector):
-    """Finds as many faces as the first pixel says, in the image's upper left corner, each of 48 pixels."""
+    """A detector that returns n faces of 48 pixels in the upper left corner; n is the first pixel."""
 
     def detect(self, image, max_side=0):
         box = Box(0, 0, 48, 48)
@@ -69,7 +69,7 @@ def test_the_faces_of_all_images_stay_with_their_images(tiny_predictor, faces):
     for one, alone in zip(found, predictor.classifier(images), strict=True):
         for face in one.faces:
             np.testing.assert_allclose(face.probabilities, alone, rtol=2e-5)
-    # And each as one face, whatever the detector.
+    # With detected=False, each image is one face.
     assert [len(one.faces) for one in predictor(images, detected=False)] == [1] * len(counts)
 
 
@@ -119,7 +119,7 @@ def test_explanations_are_grad_cam_of_the_most_likely_emotion(tiny_model, tiny_p
 
 
 def test_networks_of_the_package_need_no_download_and_no_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # no server listens
     monkeypatch.setenv("FER_JAX_CACHE", str(tmp_path / "none"))
     for name in BUNDLED:
         assert Predictor.load(name).classifier.emotions == EMOTIONS
@@ -127,7 +127,7 @@ def test_networks_of_the_package_need_no_download_and_no_cache(monkeypatch, tmp_
 
 
 def test_unknown_weights_are_refused_with_the_names_there_are():
-    """Before a detector is opened."""
+    """The error occurs before a detector is opened."""
     names = ", ".join(BUNDLED)
     message = f"no weights resnet: expected .* or a bundled network: {names}"
     with pytest.raises(FileNotFoundError, match=message):
@@ -143,7 +143,7 @@ def test_the_package_offers_the_predictor_and_nothing_that_does_not_exist():
 def test_without_a_home_or_a_writable_cache_a_download_names_the_variable(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.delenv("FER_JAX_CACHE", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "file"))  # where no folder can be made
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))  # where no folder can be created
     with pytest.raises(OSError, match="FER_JAX_CACHE"):
         assets.fetch_blazeface()
 
@@ -160,6 +160,6 @@ def test_real_photos(photos):
     names = ["grace_hopper.png", "face.jpg", "cat.png"]
     found = predictor([photos / name for name in names])
     assert [len(one.faces) for one in found] == [1, 4, 0]
-    # The largest face of the second smiles; nobody else does.
+    # Only the largest face of the second image smiles.
     emotions = [face.emotion for one in found for face in one.faces]
     assert emotions.index("happy") == 1 and emotions.count("happy") == 1

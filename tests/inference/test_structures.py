@@ -1,4 +1,4 @@
-"""Boxes and faces."""
+"""Tests boxes and faces."""
 
 import json
 
@@ -37,7 +37,7 @@ def test_a_face_says_what_is_most_likely_and_whether_it_is_sure():
     assert one.emotion == "happy" and one.confidence == 0.5 and not one.unsure
     assert one.top(3) == [("happy", 0.5), ("fear", 0.2), ("angry", 0.1)]
     assert face(one.probabilities, 0.51).unsure
-    # Of equals the first, as argmax has it.
+    # The first of equal probabilities, as in argmax.
     assert face([0.25, 0.25, 0.25, 0.25, 0, 0, 0]).top(2) == [("angry", 0.25), ("disgust", 0.25)]
 
 

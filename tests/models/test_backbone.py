@@ -1,4 +1,4 @@
-"""What the ImageNet networks share: dropped blocks, the adapter, types, sizes, both paddings."""
+"""Tests the common parts of the ImageNet networks: stochastic depth, adapter, dtypes, sizes, and padding."""
 
 import functools
 
@@ -12,7 +12,7 @@ from fer_jax import models, runtime
 from fer_jax.models import backbone
 from fer_jax.models.backbone import Backbone, DropPath
 
-# EfficientNet-B2 and B4 are B0 with other numbers.
+# EfficientNet-B2 and B4 are B0 with other factors.
 NETWORKS = ("efficientnet_b0", "mobilenet_v2", "mobilenet_v3_small", "resnet18", "vgg16", "vgg16_bn")
 
 
@@ -24,7 +24,7 @@ def faces(size, channels=3, count=2):
     return np.random.default_rng(size).normal(size=(count, size, size, channels)).astype(np.float32)
 
 
-# -------------------- dropped blocks --------------------
+# -------------------- stochastic depth --------------------
 
 
 def test_drop_path_leaves_out_whole_images_and_scales_the_others():
@@ -62,11 +62,11 @@ def test_the_rate_of_a_block_grows_with_its_number(name, blocks, with_shortcut):
     assert rates == {f"block_{i}": pytest.approx(0.4 * i / blocks) for i in with_shortcut}
 
 
-# -------------------- the way in and out --------------------
+# -------------------- input and output --------------------
 
 
 class Means(Backbone):
-    """The shortest network: what enters, averaged over space."""
+    """A minimal network: its input after `enter`, averaged over space."""
 
     @nn.compact
     def __call__(self, x, train=False, features=False):
@@ -105,7 +105,7 @@ def test_logits_are_the_head_on_the_features():
     np.testing.assert_allclose(logits, x.mean(axis=(1, 2)) @ kernel + bias, rtol=1e-5)
 
 
-# -------------------- types and sizes --------------------
+# -------------------- dtypes and sizes --------------------
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_the_published_number_of_parameters(name, parameters, blocks, features):
 
 
 def test_bfloat16_is_close_to_float32():
-    """In training mode, in which each layer's numbers are normalized: none of them fades."""
+    """Uses training mode, in which batch statistics keep the activations of every layer from vanishing."""
     x = faces(48, count=8)
 
     def features(model, variables):
@@ -143,7 +143,7 @@ def test_bfloat16_is_close_to_float32():
     exact, exact_stats = run(functools.partial(features, model.clone(dtype="float32")), variables)
     low, low_stats = run(functools.partial(features, model), variables)
     assert low.dtype == exact.dtype == jnp.float32
-    spread = np.std(exact - np.mean(exact, axis=0))  # the faces differ by it
+    spread = np.std(exact - np.mean(exact, axis=0))  # the faces differ only in this
     assert 0 < np.std(low - exact) < 0.05 * spread
     kept = jax.tree.leaves((variables, low_stats))
     assert {leaf.dtype.name for leaf in kept} == {"float32"}
@@ -153,7 +153,7 @@ def test_bfloat16_is_close_to_float32():
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_any_size_goes_through(name, size=33):
-    """Five halvings, rounded up; the feature map of VGG is before the last of its, which are rounded down."""
+    """Five halvings round up; VGG's round down, and its feature map is before the last one."""
     sides = []
 
     def note(next_function, args, kwargs, context):

@@ -1,4 +1,4 @@
-"""The CNNs against the same networks built in Keras, with copied weights."""
+"""Tests the CNNs against the same networks in Keras, with copied weights."""
 
 import os
 
@@ -14,7 +14,7 @@ from fer_jax import models
 
 
 def keras_elu(widths, hidden):
-    """Conv-ELU-BN twice a block, pool; flatten, Dense-ELU-BN, classifier."""
+    """Returns `CnnElu` in Keras."""
     layers = keras.layers
     net = [keras.Input((48, 48, 1))]
     for width in widths:
@@ -26,7 +26,7 @@ def keras_elu(widths, hidden):
 
 
 def keras_relu(widths, depths, hidden):
-    """Blocks of Conv-BN-ReLU, pool; global pooling, dropout, Dense-BN-ReLU, dropout, classifier."""
+    """Returns `CnnRelu` in Keras."""
     layers = keras.layers
     net = [keras.Input((48, 48, 1))]
     for width, depth in zip(widths, depths, strict=True):
@@ -39,7 +39,7 @@ def keras_relu(widths, depths, hidden):
 
 
 def keras_residual(widths, blocks, squeeze):
-    """Stages of a convolution, branches of BN-ReLU-Conv twice and squeeze-excitation, BN-ReLU, pool; head."""
+    """Returns `CnnResidual` in Keras."""
     layers = keras.layers
 
     def norm_relu(x):
@@ -64,7 +64,7 @@ def keras_residual(widths, blocks, squeeze):
 
 
 def copied(net, rng):
-    """Random weights put into the Keras network, and the same as variables of ours."""
+    """Sets random weights in the Keras network, and returns them as variables of ours."""
     params, batch_stats, counts = {}, {}, {"Conv": 0, "Dense": 0, "BatchNorm": 0}
     kinds = {"Conv2D": "Conv", "Dense": "Dense", "BatchNormalization": "BatchNorm"}
     for layer in net.layers:
@@ -90,7 +90,7 @@ def copied(net, rng):
 
 
 def as_residual(variables):
-    """The same, its dense layers under the names that they have in squeeze-excitations and as the head."""
+    """Returns the variables with dense layers renamed as in squeeze-excitation and the head."""
     params = variables["params"]
     dense = [params.pop(f"Dense_{i}") for i in range(sum(name.startswith("Dense") for name in params))]
     params["head"] = dense.pop()
@@ -149,7 +149,7 @@ def test_faces_too_small_for_the_blocks_are_refused(name):
 
 
 def test_residual_branches_are_skipped_by_their_place():
-    """With a rate of nearly 1 for the last of two only that one goes: its gradient is 0."""
+    """With a rate near 1 for the last of two branches, only that one is skipped: its gradient is 0."""
     model = models.create("cnn_residual", widths=(4, 8), blocks=(1, 1), drop_path=0.9999, dropout=0.0)
     x = jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
     variables = jax.jit(model.init)(jax.random.key(0), x)

@@ -1,4 +1,4 @@
-"""What a family of the ImageNet networks has of its own: where EfficientNet is cut, stems, dense layers."""
+"""Tests what is specific to a family of ImageNet networks: truncation, stems, and dense layers."""
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ from fer_jax import models, runtime
 
 
 def noting(found):
-    """Intercepts methods: notes what leaves each part of a network."""
+    """Returns an interceptor of methods that records the output of each part of a network."""
 
     def note(next_function, args, kwargs, context):
         y = next_function(*args, **kwargs)
@@ -27,7 +27,7 @@ def noting(found):
 def test_a_network_that_is_cut_has_the_features_of_the_whole_at_that_block():
     whole = models.create("efficientnet_b0", width=0.2, depth=0.1)
     x = np.random.default_rng(0).normal(size=(2, 33, 33, 3)).astype(np.float32)
-    # In training mode each layer's numbers are normalized: none of them fades.
+    # In training mode, batch statistics keep activations from vanishing.
     options = runtime.run_once_options()
     variables = jax.jit(whole.init, compiler_options=options)(jax.random.key(0), x)
 

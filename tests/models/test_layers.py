@@ -1,4 +1,4 @@
-"""The layers against Flax's own and NumPy."""
+"""Tests the layers against Flax and NumPy."""
 
 import flax.linen as nn
 import jax
@@ -15,14 +15,14 @@ def normal(seed, *shape):
 
 
 def assert_close(actual, expected, tolerance=1e-5):
-    """Relative to the largest expected value: rounding errors are those of sums of many terms."""
+    """Compares relative to the largest expected value, because rounding errors come from long sums."""
     close = lambda a, e: np.testing.assert_allclose(a, e, rtol=0, atol=tolerance * np.abs(e).max())  # noqa: E731
     jax.tree.map(close, actual, expected)
 
 
 @pytest.mark.parametrize("depthwise", [False, True])
 def test_conv_layer_has_the_parameters_and_numbers_of_flax(depthwise):
-    """Numbers of all sizes, strides and paddings: ops/test_convolution.py."""
+    """ops/test_convolution.py tests all sizes, strides, and paddings."""
     x, groups = normal(0, 2, 8, 9, 32), 32 if depthwise else 1
     ours = layers.Conv(32, depthwise=depthwise)
     flax = nn.Conv(32, (3, 3), padding="SAME", feature_group_count=groups)
@@ -51,7 +51,7 @@ def norm_variables(channels):
 
 
 def apply(norm, after, variables):
-    """(params, x) -> the result, and the updated statistics."""
+    """Returns (params, x) -> (result, updated statistics)."""
 
     def run(params, x):
         y, updated = norm.apply({**variables, "params": params}, x, mutable=["batch_stats"])
@@ -79,7 +79,7 @@ def flax_relu_pool(y):
     ],
 )
 def test_batch_norm_in_training_is_flax_batch_norm(shape, tail, after):
-    """Result, statistics and gradients; some of the scales are negative."""
+    """Compares result, statistics, and gradients; some scales are negative."""
     variables, x = norm_variables(shape[-1]), 2 * normal(5, *shape) + 1
     assert variables["params"]["scale"].min() < 0 < variables["params"]["scale"].max()
     arguments = variables["params"], x
@@ -96,7 +96,7 @@ def test_batch_norm_in_training_is_flax_batch_norm(shape, tail, after):
 
 @pytest.mark.parametrize("tail", [nn.relu, relu_pool])
 def test_batch_norm_averages_over_a_mapped_axis(tail):
-    """Two halves of a batch that share their statistics are the whole batch."""
+    """Two halves of a batch that share statistics give the results of the entire batch."""
     variables, x = norm_variables(3), normal(5, 8, 4, 4, 3)
 
     def run(axis_name, x):

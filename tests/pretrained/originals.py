@@ -1,9 +1,9 @@
-"""The original networks with weights drawn by a rule, and what they answer: the references of test_porting.
+"""The original networks with deterministic weights, and their outputs: the references of test_porting.
 
     python tests/pretrained/originals.py
-    python tests/pretrained/originals.py efficientnet_lite0/timm_tf    # and what is there of the others stays
+    python tests/pretrained/originals.py efficientnet_lite0/timm_tf    # keeps the others
 
-builds torchvision's, timm's and Keras' networks (torch, torchvision and timm installed, versions in the file)
+builds the networks of torchvision, timm, and Keras (needs torch, torchvision, timm; versions in the file)
 and writes references.npz beside this file: the names and shapes of their arrays, and features and logits
 for faces drawn by a rule. The arrays themselves follow from their names, and of the features the first few
 are kept, so that the file stays small; `pytest -m originals` compares everything, with the originals at hand.
@@ -22,7 +22,7 @@ os.environ["KERAS_BACKEND"] = "jax"
 import numpy as np
 
 SIZES = (64, 97)
-DENSE_SIZE = 224  # the one that VGG16's dense layers take, for which nothing is kept
+DENSE_SIZE = 224  # the input size of VGG16's dense layers, without stored references
 CLASSES = 10
 KEPT_FEATURES = 64
 REFERENCES = pathlib.Path(__file__).with_name("references.npz")
@@ -30,7 +30,7 @@ MEAN, STD = np.float32((0.485, 0.456, 0.406)), np.float32((0.229, 0.224, 0.225))
 
 
 def same(name: str) -> dict[str, str]:
-    """A network of one name in both of torch's libraries."""
+    """Returns the names for a network with the same name in torchvision and timm."""
     return {"torchvision": name, "timm": name}
 
 
@@ -56,7 +56,7 @@ Answers = dict[str, np.ndarray]
 
 
 def drawn(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The array of a name.
+    """Returns the array of a name.
 
     Kernels are as wide as lets every layer matter to the logits and none amplify: with He's 2 / fan what
     float32 rounds off in EfficientNet-B4's first layers is a tenth of its logits.
@@ -69,7 +69,7 @@ def drawn(key: str, shape: tuple[int, ...]) -> np.ndarray:
         return rng.uniform(0.8, 1.2, shape).astype(np.float32)
     if len(shape) <= 1:
         return rng.normal(0, 0.1, shape).astype(np.float32)
-    # Keras has the outputs last, and in depthwise kernels channels before their number; torch has them first.
+    # Keras has the output axis last, or in depthwise kernels the channel axis second to last; torch, first.
     keras = name == "kernel"
     depthwise = keras and ("dw" in key or "depthwise" in key)
     fan = np.prod(shape[:2] if depthwise else shape[:-1] if keras else shape[1:])
@@ -77,19 +77,19 @@ def drawn(key: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def faces(size: int) -> np.ndarray:
-    """Normalized input float32 [2, size, size, 3]."""
+    """Returns normalized input float32 [2, size, size, 3]."""
     return np.random.default_rng(size).normal(size=(2, size, size, 3)).astype(np.float32)
 
 
 def has_dense_layers(model: str, size: int) -> bool:
-    """Whether VGG16's dense layers take part."""
+    """Returns whether the network has VGG16's dense layers."""
     return model.startswith("vgg") and size == DENSE_SIZE
 
 
 def original(
     model: str, ecosystem: str, size: int
 ) -> tuple[dict[str, np.ndarray], dict[str, str], Callable[[], Answers]]:
-    """An original network with drawn weights, for faces of a size.
+    """Builds an original network with deterministic weights for an input size.
 
     Returns:
       Its arrays by name, as today's files name them; Keras' numbered names for them ({} elsewhere); and
@@ -102,13 +102,13 @@ def original(
 def _torch(name: str, ecosystem: str, size: int, dense: bool):
     import torch
 
-    # torchvision's compiled part is not needed; without it two operators want a declaration.
+    # Without its C++ operators, which are not needed, torchvision requires two declarations.
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in ("nms", "qnms"):
         try:
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         except RuntimeError:
-            pass  # it is there
+            pass  # already declared
     import timm
     import torchvision
 
@@ -145,7 +145,7 @@ def _torch(name: str, ecosystem: str, size: int, dense: bool):
 
 
 def keras_network(name: str, size: int, dense: bool) -> tuple[Any, dict[str, np.ndarray], dict[str, str]]:
-    """One of keras.applications with drawn weights, its arrays by name, and its numbered names for them."""
+    """Returns a network of keras.applications, its arrays by name, and their numbered names."""
     import keras
 
     numbered: dict[str, str] = {}
@@ -163,7 +163,7 @@ def keras_network(name: str, size: int, dense: bool) -> tuple[Any, dict[str, np.
     for layer in net.layers:
         if not layer.weights:
             continue
-        if layer.name == "normalization":  # what the ImageNet weights bring
+        if layer.name == "normalization":  # as with ImageNet weights
             layer.set_weights([MEAN, STD**2, np.int64(0)])
             layer.finalize_state()
             continue
@@ -185,10 +185,10 @@ def _keras(name: str, size: int, dense: bool):
 
     def answer() -> Answers:
         x = faces(size)
-        if name.startswith("EfficientNet"):  # which takes 0 to 255 and normalises it
+        if name.startswith("EfficientNet"):  # it takes 0 to 255 and normalizes
             x = (x * STD + MEAN) * 255
         if name == "VGG16":
-            x = x[..., ::-1]  # blue first; the scale of what it takes is ours
+            x = x[..., ::-1]  # BGR; the input has our scale
             if not dense:
                 return {"features": np.asarray(net(x))}
         places = {"MobileNetV2": "global_average_pooling2d", "MobileNetV3Small": "conv_2", "VGG16": "fc2"}

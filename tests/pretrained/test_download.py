@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine: whole, gone on with, damaged, refused and offline."""
+"""Tests downloads from a local server: complete, resumed, damaged, rejected, and offline."""
 
 import concurrent.futures
 import hashlib
@@ -16,7 +16,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT under any name but /absent, whole or from where it is asked to."""
+    """A server of CONTENT under any name except /absent, with support for ranges."""
 
     def do_HEAD(self):
         self.send_response(302)
@@ -141,7 +141,7 @@ def test_offline_says_which_file_to_put_where(cache):
 
 
 class Notice(logging.Handler):
-    """Sets an event at a message."""
+    """A logging handler that sets an event at a message."""
 
     def __init__(self, words, event):
         super().__init__()
@@ -154,7 +154,7 @@ class Notice(logging.Handler):
 
 @pytest.mark.parametrize("checksum", [f"sha256:{SHA256}", ""])
 def test_of_two_that_want_a_file_one_downloads_it(server, caplog, checksum):
-    """The first is held up in its download until the second waits, or asks the server itself."""
+    """The first download is blocked until the second process waits or contacts the server."""
     server.tag = ""
     server.gate.clear()
     notice = Notice("waiting for another process that downloads", server.asked_again)
@@ -172,7 +172,7 @@ def test_of_two_that_want_a_file_one_downloads_it(server, caplog, checksum):
 
 
 def test_files_of_the_hub_are_pinned():
-    """Those without a checksum get the hub's, at their first download."""
+    """Files without a checksum get the hub's at their first download."""
     hub = {one.url.split("/")[4]: one for one in sources.SOURCES if "huggingface.co" in one.url}
     pinned = {tag: one for tag, one in hub.items() if one.checksum}
     assert len(pinned) >= 6

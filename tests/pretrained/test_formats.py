@@ -1,4 +1,4 @@
-"""Reading other libraries' files: what is in them, and what is refused."""
+"""Tests reading files of other libraries, and rejecting unsafe files."""
 
 import os
 import pickle
@@ -40,12 +40,12 @@ def write_torch(path, content, legacy=False):
 
 
 def write_pickle(path):
-    """What torch.load takes for one of its oldest files."""
+    """Writes a pickle that torch.load treats as its legacy format."""
     path.write_bytes(pickle.dumps(Harmful(), protocol=2))
 
 
 def refusal(path, capfd):
-    """What is said of a file that is not read; nothing in it has run."""
+    """Returns the error message for a file, after checking that no code in it has run."""
     with pytest.raises(formats.UnreadableWeightsError) as caught:
         formats.read(path)
     assert "executed" not in capfd.readouterr().out
@@ -99,7 +99,7 @@ def test_torch(wants_gradients, tmp_path):
 
 
 def keras_model():
-    """One of each kind of layer; two convolutions, so that their numbering shows."""
+    """Returns a model with one layer of each kind, and two convolutions to test their numbering."""
     import keras
 
     layers = [
@@ -138,7 +138,7 @@ def test_keras_weights_by_kind_and_number(tmp_path):
 
 
 def write_legacy(path, model, group=None):
-    """As Keras 1 and 2 wrote weights: layers and their weights named by attributes."""
+    """Writes weights in the format of Keras 1 and 2, with names of layers and weights in attributes."""
     with h5py.File(path, "w") as file:
         top = file.create_group(group) if group else file
         top.attrs["layer_names"] = [layer.name.encode() for layer in model.layers]
@@ -190,7 +190,7 @@ def test_another_kind(tmp_path):
 
 
 def legacy_layers(file):
-    """The groups of one layer with one weight, which is still missing."""
+    """Writes the groups of one layer without its only weight."""
     file.attrs["layer_names"] = [b"conv"]
     group = file.create_group("conv")
     group.attrs["weight_names"] = [b"kernel:0"]
@@ -212,7 +212,7 @@ def external_link(group, name, folder):
 
 
 def external_group(group, name, folder):
-    """A link on the way to the weight."""
+    """Writes an external link in the path to the weight."""
     with h5py.File(folder / "other.h5", "w") as other:
         other["secret"] = np.ones(4)
         for deep in ("vars/0", "conv/kernel:0"):
@@ -268,7 +268,7 @@ def a_group(group, name, folder):
 def plugin(group, name, folder):
     steps = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     steps.set_chunk((4,))
-    steps.set_filter(32001, h5py.h5z.FLAG_OPTIONAL)  # Blosc, a library that HDF5 would look for
+    steps.set_filter(32001, h5py.h5z.FLAG_OPTIONAL)  # Blosc, a plugin that HDF5 would search for
     h5py.h5d.create(group.id, name.encode(), h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple((4,)), steps)
 
 
@@ -292,7 +292,7 @@ def plugin(group, name, folder):
     ],
 )
 def test_what_is_not_in_the_file_is_not_read(tmp_path, monkeypatch, layers, write, reason):
-    """Nothing is allocated or opened for it."""
+    """Nothing is allocated or opened for missing data."""
     (tmp_path / "secret").write_bytes(b"pass")
     path = tmp_path / "w.h5"
     with h5py.File(path, "w") as file:
@@ -340,9 +340,9 @@ def test_names_that_are_none(tmp_path, names):
 
 
 def test_any_byte_that_changed_is_an_error_in_a_line_or_numbers(tmp_path):
-    """HDF5 itself looks at checksums of few things.
+    """HDF5 has checksums for few structures.
 
-    Left out is the heap that holds the names: over some damaged ones HDF5 loops without end.
+    The heap with the names is excluded, because HDF5 loops endlessly for some damage in it.
     """
     path = tmp_path / "w.h5"
     with h5py.File(path, "w", libver="latest") as file:

@@ -1,4 +1,4 @@
-"""ImageNet weights in a run: the real ones on photographs, and how they reach a model."""
+"""Tests ImageNet weights: real ones on photographs, their initialization of models, and runs."""
 
 import functools
 import importlib
@@ -30,7 +30,7 @@ B0 = "efficientnet_b0_partial.safetensors"
 B0_ABSENT = ["blocks.6.0.conv_pwl.weight", "conv_head.weight"]
 B4 = "efficientnet_b4_partial.safetensors"
 B4_ABSENT = ["blocks.6.1.conv_pw.weight", "blocks.6.1.conv_pwl.weight"]
-# Photographs, and the classes of ImageNet that they show.
+# Photographs and their ImageNet classes.
 LABELS = {
     "grace_hopper.png": {652},  # military uniform
     "cat.png": {281, 282, 285},  # tabby, tiger cat, Egyptian cat
@@ -92,7 +92,7 @@ def random_variables(channels=3, **kwargs):
 
 
 def pretrained(**facts):
-    """Weights whose every array counts up from a number of its own."""
+    """Returns weights in which each array counts up from a different number."""
     variables = random_variables()
     trunk = {part: value + 0 for part, value in variables["params"].items() if isinstance(value, np.ndarray)}
     trunk |= {
@@ -112,7 +112,7 @@ def test_the_trunk_is_taken_and_the_head_stays():
 
 
 def drawn_variables(network, channels):
-    """Of a size that trained ones have: positive variances."""
+    """Returns random variables at the scale of trained ones, with positive variances."""
     face = jax.ShapeDtypeStruct((1, 32, 32, channels), np.float32)
     shapes = jax.eval_shape(network.init, jax.random.key(0), face)
     rng = np.random.default_rng(1)
@@ -123,14 +123,14 @@ def drawn_variables(network, channels):
 
 
 def as_both_see_it(name, preprocess, **kwargs):
-    """(network, variables, faces) of the original with gray in three channels, and of one channel."""
+    """Returns (network, variables, faces) for gray faces in three channels, and for one channel."""
     gray = np.random.default_rng(2).uniform(size=(2, 32, 32, 1)).astype(np.float32)
     repeated = (np.repeat(gray, 3, -1) - preprocess["mean"]) / preprocess["std"]
     network, ours = models.create(name), models.create(name, **kwargs)
     variables = drawn_variables(network, 3)
     converted = Pretrained(variables, {"file": "some.h5", "missing": [], "preprocess": preprocess})
     found = initialize(drawn_variables(ours, 1), converted)
-    found["params"]["head"] = variables["params"]["head"]  # which is never taken over
+    found["params"]["head"] = variables["params"]["head"]  # which is never ported
     config = get_config()
     arguments = build.preprocess(config, {"preprocess": preprocess})
     own = (gray - arguments["mean"]) / arguments["std"]
@@ -138,7 +138,7 @@ def as_both_see_it(name, preprocess, **kwargs):
 
 
 def output_of(layer, network, variables, x):
-    """What a layer at the top of the network gives; the compiler drops what comes after it."""
+    """Returns the output of a top-level layer; the compiler removes later layers."""
 
     def run(variables, x):
         take = {"capture_intermediates": lambda module, _: module.name == layer, "mutable": ["intermediates"]}
@@ -155,8 +155,8 @@ def output_of(layer, network, variables, x):
         ("vgg16_bn", "norm_0", COLOURS),
     ],
 )
-def test_a_stem_of_one_channel_sees_grey_as_the_original_does(name, layer, preprocess):
-    """But for the edge: zeros around a normalized face are another gray in each color."""
+def test_a_stem_with_one_channel_equals_the_original_on_gray_faces(name, layer, preprocess):
+    """The border differs, because zero padding after normalization is another gray level in each color."""
     original, ours = as_both_see_it(name, preprocess)
     expected, found = output_of(layer, *original), output_of(layer, *ours)
     inside = np.s_[:, 1:-1, 1:-1]
@@ -213,7 +213,7 @@ def test_offline_a_run_says_which_file_to_put_where(tiny_data, tmp_path, monkeyp
 
 
 MIB = 2**20
-# In bytes, of torchvision's files as it gives them, and of timm's networks as safetensors writes them.
+# Bytes of torchvision's files, and of timm's networks as safetensors.
 FILE_SIZES = {
     ("efficientnet_b0", "torchvision"): 20.451 * MIB,
     ("efficientnet_b2", "torchvision"): 35.174 * MIB,
@@ -290,7 +290,7 @@ def test_a_run_starts_from_a_ported_file_and_takes_its_preprocessing(tiny_data, 
     }  # fmt: skip
     assert facts["model"]["kwargs"]["padding"] == "same" and facts["model"]["kwargs"]["epsilon"] == 1e-3
     assert facts["pretrained"]["file"] == file.name and report["accuracy"] >= 0
-    # The head alone trained: the trunk is the file's, its statistics too.
+    # Only the head was trained: the trunk and its statistics are those of the file.
     original, _ = load_weights(path)
     for part in original["params"]:
         jax.tree.map(np.testing.assert_array_equal, variables["params"][part], original["params"][part])

@@ -1,4 +1,4 @@
-"""Labels to score a network against: FER+ labels, and seven of the classes of one that has eight."""
+"""Tests labels for scoring: FER+ labels, and seven classes of a network with eight."""
 
 import json
 
@@ -18,7 +18,7 @@ from fer_jax.pretrained.loaded_model import LoadedModel
 
 @pytest.fixture(scope="module")
 def eight(tiny_run, tiny_ferplus, tmp_path_factory):
-    """Weights of eight classes, learned from FER+'s majority, that say contempt of half the faces."""
+    """Returns weights with eight classes, trained on FER+ majorities; half the predictions are contempt."""
     _, facts = weights_file.load_weights(tiny_run)
     model = models.create("cnn_relu", 8, **facts["model"]["kwargs"])
     variables = jax.jit(model.init)(jax.random.key(1), np.zeros((1, 48, 48, 1), np.float32))
@@ -40,11 +40,11 @@ def test_the_labels_are_those_of_the_training_unless_others_are_asked_for(eight,
     labelled = labelled_split.load_labelled(trained, tiny_ferplus, "validation")
     assert labelled.rule == "ferplus_majority" and labelled.names == [*EMOTIONS, "contempt"]
     assert list(labelled.faces.ids) == list(faces.ids)
-    # As conftest.py says: every second neutral face has contempt instead.
+    # As in conftest.py, every second neutral face has votes for contempt instead.
     np.testing.assert_array_equal(labelled.whole.labels, faces.labels)
     changed = labelled.faces.labels != faces.labels[labelled.kept]
     assert changed.sum() == 2 and (labelled.faces.labels[changed] == 7).all()
-    # By seven classes these two are left out.
+    # With seven classes, these two are excluded.
     seven = labelled_split.load_labelled(trained, tiny_ferplus, "validation", num_classes=7)
     np.testing.assert_array_equal(seven.kept, np.flatnonzero(~changed))
     assert seven.names == list(EMOTIONS) and list(seven.faces.ids) == [faces.ids[i] for i in seven.kept]
@@ -67,7 +67,7 @@ def test_fewer_classes_are_renormalised(eight, tiny_ferplus):
     np.testing.assert_allclose(probs, seven, atol=1e-5)
     eight_probs, eight_maps = heatmaps.Explainer(trained)(images, progress=False)
     np.testing.assert_allclose(eight_probs, whole, atol=1e-5)
-    # The maps of faces that are contempt by eight classes are those of another class by seven.
+    # Faces predicted as contempt with eight classes have the heatmaps of another class with seven.
     same = whole.argmax(axis=1) < 7
     np.testing.assert_allclose(maps[same], eight_maps[same], atol=1e-5)
     assert all(abs(a - b).max() > 1e-4 for a, b in zip(maps[~same], eight_maps[~same], strict=True))

@@ -1,4 +1,4 @@
-"""Metadata in weights: what is refused, in which words, and that what is accepted can be used."""
+"""Tests the metadata of weights: error messages for invalid fields, and that valid metadata is usable."""
 
 import copy
 import json
@@ -28,7 +28,7 @@ PORTED = {
 
 
 def with_value(facts, name, value):
-    """The same with another value under a dotted name, or without it."""
+    """Returns metadata with another value under a dotted name, or without the field."""
     changed = copy.deepcopy(facts)
     *parents, leaf = name.split(".")
     tree = changed
@@ -148,7 +148,7 @@ def test_a_network_that_cannot_be_made_is_an_error_with_its_file(tiny_run, tmp_p
 
 
 def paths(tree, prefix=""):
-    """The dotted names of everything in nested dictionaries and lists."""
+    """Returns the dotted names of all fields in nested dictionaries and lists."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in items:
         yield f"{prefix}{key}"
@@ -181,7 +181,7 @@ def test_what_is_accepted_can_be_used(name, value):
 
 
 class Held:
-    """A network by its metadata alone."""
+    """A network that has only metadata."""
 
     source, parameters, input_shape = "w", 1, (96, 96, 3)
 

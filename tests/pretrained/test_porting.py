@@ -1,4 +1,4 @@
-"""Ported networks against what the original ones answer, see originals.py."""
+"""Tests ported networks against outputs of the original ones, see originals.py."""
 
 import functools
 import json
@@ -14,8 +14,8 @@ from fer_jax import models, runtime
 from fer_jax.pretrained import formats, porting, sources
 from fer_jax.pretrained.key_map import slots
 
-# The larger networks are the smaller ones with other numbers, and take long to compile: once each is enough
-# for these. TensorFlow's padding depends on whether a side is odd.
+# The larger networks differ only in their factors and are slow to compile, so each is tested once.
+# TensorFlow's padding depends on whether the side is odd.
 LARGE = {"efficientnet_b2": "keras", "efficientnet_b4": "timm", "efficientnet_lite2": "timm_tf"}
 EVERY_RUN = [(m, e, 97) for m, e in originals.CASES if LARGE.get(m, e) == e]
 EVERY_RUN += [(m, e, 64) for m, e in originals.CASES if m not in LARGE and e in ("keras", "timm_tf")]
@@ -25,7 +25,7 @@ ALL = [(m, e, s) for m, e, s in ALL if s in originals.SIZES or originals.has_den
 
 @functools.cache
 def about(model, ecosystem):
-    """Shapes of the original's arrays, and Keras' numbered names for them."""
+    """Returns the shapes of the original's arrays, and Keras' numbered names for them."""
     with np.load(originals.REFERENCES) as kept:
         return json.loads(kept[f"{model}/{ecosystem}/arrays"].tobytes())
 
@@ -38,7 +38,7 @@ def expected(model, ecosystem, size):
 
 @functools.cache
 def arrays_of(model, ecosystem):
-    """The original's arrays; VGG16's dense layers, which no answer here depends on, are zeros."""
+    """Returns the original's arrays; VGG16's dense layers, which affect no output here, are zeros."""
     shapes = {key: tuple(shape) for key, shape in about(model, ecosystem)["shapes"].items()}
     return {
         key: np.broadcast_to(np.float32(0), shape) if np.prod(shape) > 1e7 else originals.drawn(key, shape)
@@ -100,7 +100,7 @@ def test_a_ported_network_answers_like_the_original(model, ecosystem, size):
 @pytest.mark.originals
 @pytest.mark.parametrize(("model", "ecosystem", "size"), ALL)
 def test_the_original_answers_like_the_port(model, ecosystem, size):
-    """With the original itself: every model, every feature, and VGG16's logits."""
+    """Compares with the original itself: every model, all features, and VGG16's logits."""
     arrays, _, answer = originals.original(model, ecosystem, size)
     reference = answer()
     kept = expected(model, ecosystem, size)
@@ -115,13 +115,13 @@ def test_the_original_answers_like_the_port(model, ecosystem, size):
 
 @pytest.mark.parametrize("model", [m for m, e in originals.CASES if e == "keras"])
 def test_keras_numbered_names_are_the_same_arrays(model):
-    """`.weights.h5` files number layers of a kind in the order of the data."""
+    """`.weights.h5` files number the layers of each kind in the order of the data."""
     arrays, numbered = arrays_of(model, "keras"), about(model, "keras")["numbered"]
     by_number = {number: arrays[key] for number, key in numbered.items()}
     jax.tree.map(np.testing.assert_array_equal, ported(model, "keras", by_number), ported(model, "keras"))
 
 
-# -------------------- Keras' legacy files, by the names of their time --------------------
+# -------------------- Keras' legacy files --------------------
 
 
 def mobilenet_v2_of_2018(layer):
@@ -150,7 +150,7 @@ def weight_of_2016(layer, variable):
     return f"{layer}_{ {'kernel': 'W', 'bias': 'b'}[variable] }_1:0"
 
 
-# As tf.keras' source of the day and public listings of the official files have it.
+# From the source of tf.keras at the time, and from public listings of the official files.
 OLD_NAMES = {
     "vgg16": (lambda layer: layer, weight_of_2016),
     "mobilenet_v2": (mobilenet_v2_of_2018, weight_of_2018),
@@ -161,7 +161,7 @@ NORMALIZATION = {"mean": np.zeros(3), "variance": np.ones(3), "count": np.int64(
 
 
 def write_legacy(path, arrays, model):
-    """Writes arrays called LAYER/VARIABLE under their old names; returns the layers' new and old ones."""
+    """Writes arrays named LAYER/VARIABLE under their legacy names; returns {new layer name: legacy name}."""
     rename, weight_of = OLD_NAMES[model]
     layers = {"normalization": NORMALIZATION} if model.startswith("efficientnet") else {}
     for key, value in arrays.items():
@@ -208,7 +208,7 @@ def test_legacy_files_are_taken_by_the_order_of_their_layers(model, tmp_path):
 @pytest.mark.originals
 @pytest.mark.parametrize("model", sorted(OLD_NAMES))
 def test_keras_itself_takes_them_so(model, tmp_path):
-    """The file under its old names, in keras.applications' own network, gives the arrays that were meant."""
+    """Loading the legacy file into the network of keras.applications gives the same arrays."""
     network, arrays, _ = originals.keras_network(originals.MODELS[model]["keras"], 64, dense=False)
     write_legacy(tmp_path / "w.h5", arrays, model)
     for weight in network.weights:
@@ -298,7 +298,7 @@ def test_an_ecosystem_without_the_model():
 
 
 def test_torch_flattens_channels_first():
-    """VGG16's first dense layer sees 7x7x512 maps in another order than here."""
+    """torch flattens the 7x7x512 features of VGG16 in another order."""
     slot = next(s for s in slots("vgg16", "timm", shapes_of("vgg16")["params"]) if s.path == ("hidden_0",))
     theirs = np.arange(2 * 512 * 7 * 7, dtype=np.float32).reshape(2, 512 * 49)
     maps = np.random.default_rng(0).integers(0, 9, (3, 7, 7, 512)).astype(np.float64)

@@ -1,4 +1,4 @@
-"""The shipped checkpoints: small, what their cards say, and fit for evaluation."""
+"""Tests the bundled networks: small files, correct model cards, and usable for evaluation."""
 
 import os
 import re
@@ -72,7 +72,7 @@ def test_the_readme_lists_them_by_their_accuracy():
 
 @pytest.fixture(scope="module")
 def public(shared_dir, tmp_path_factory):
-    """Every tenth face of PublicTest, (359, 48, 48) uint8, and their labels, (359,)."""
+    """Returns every tenth face of PublicTest, uint8 [359, 48, 48], and the labels [359]."""
     folder = tmp_path_factory.mktemp("npz")
     unpack = [sys.executable, shared_dir / "fer2013" / "unpack.py", "npz", folder]
     subprocess.run(unpack, check=True, capture_output=True)
@@ -83,7 +83,7 @@ def public(shared_dir, tmp_path_factory):
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_checkpoint_gives_what_is_stored(path, public):
-    # The faces straight into the network, enlarged by Pillow where it wants larger ones.
+    # Applies the network directly to the faces, enlarged by Pillow for networks with larger inputs.
     folder = ROOT / "results" / path.stem.removesuffix("_fer2013")
     stored = predictions_file.read(folder / model_results.STORED)
     variables, facts = load_weights(path)
@@ -99,12 +99,12 @@ def test_a_shipped_checkpoint_gives_what_is_stored(path, public):
     faces = [face.resize((side, side), resampling) for face in faces]
     x = np.repeat(np.stack(faces)[..., None] / 255, facts["preprocess"]["channels"], axis=-1)
     x = ((x - facts["preprocess"]["mean"]) / facts["preprocess"]["std"]).astype(np.float32)
-    with portable():  # which compiles quickly
+    with portable():  # compiles quickly
         probs = jax.nn.softmax(jax.jit(model.apply)(variables, x))
-    off = np.abs(probs - stored.probs[::10])  # Pillow enlarges the outer pixels otherwise
+    off = np.abs(probs - stored.probs[::10])  # Pillow treats the outer pixels differently
     assert np.mean(off) < 0.001 and np.max(off) < 0.05
     answers = np.argmax(probs, 1) == np.argmax(stored.probs[::10], 1)
-    assert np.mean(answers) > 0.99  # nearly ties may turn
+    assert np.mean(answers) > 0.99  # near ties may flip
 
 
 @pytest.mark.parametrize("name", BUNDLED)

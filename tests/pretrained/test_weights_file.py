@@ -1,4 +1,4 @@
-"""Weights with their metadata in one file."""
+"""Tests files of weights with metadata."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def test_exported_weights_come_back(variables, tmp_path):
     assert_trees_equal(loaded, variables)
     assert facts == FACTS
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
-    # Any other reader sees the same names and values.
+    # Other readers see the same names and values.
     tensors = load_file(path)
     np.testing.assert_array_equal(tensors["params/Dense_0/kernel"], variables["params"]["Dense_0"]["kernel"])
 
@@ -77,7 +77,7 @@ def test_missing_weights_say_what_is_expected(tmp_path):
 
 
 class Evil:
-    """Makes a folder when unpickled."""
+    """An object that creates a folder when unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -115,7 +115,7 @@ def test_weights_of_others_are_refused(tmp_path, metadata):
 
 @pytest.mark.parametrize("mask", [1, 0x20, 0xFF])
 def test_any_byte_that_changed_is_noticed_or_harmless(mask, tmp_path):
-    """Also one whose result looks like an older file's: without a digest, but with the same values."""
+    """This includes changes that make it look like an older file: the same values without a digest."""
     path = tmp_path / "w.safetensors"
     variables = {"params": {"a": np.arange(4, dtype=np.float32)[None], "b": np.ones(2, np.float32)}}
     export_weights(path, variables, FACTS)
@@ -163,14 +163,14 @@ def test_a_file_without_a_digest_is_loaded_with_one_note(variables, tmp_path, ca
 
 
 def test_a_file_is_the_same_whenever_it_is_written(variables, tmp_path):
-    """The header keeps an order, whatever the number of notes."""
+    """The order in the header is stable, whatever the amount of metadata."""
     found = set()
     for name in "abc":
         export_weights(tmp_path / name, variables, FACTS)
         found.add(with_notes((tmp_path / name).read_bytes(), {"export": "{}", "other": "x"}))
     (content,) = found
     (tmp_path / "w.safetensors").write_bytes(content)
-    loaded, facts = load_weights(tmp_path / "w.safetensors")  # whose digest is of the notes, too
+    loaded, facts = load_weights(tmp_path / "w.safetensors")  # its digest includes the metadata
     assert_trees_equal(loaded, variables)
     (tmp_path / "w.safetensors").write_bytes(content.replace(b'"other":"x"', b'"other":"y"'))
     with pytest.raises(DamagedCheckpointError, match="digest differs"):

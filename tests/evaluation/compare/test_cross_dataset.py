@@ -1,4 +1,4 @@
-"""Every checkpoint on every dataset: the figures, and what each dataset had to do with each training."""
+"""Tests every checkpoint on every dataset: the metrics, and the relation of each dataset to each training."""
 
 import json
 
@@ -19,7 +19,7 @@ from fer_jax.pretrained.weights_file import export_weights
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory):
-    """Another dataset: two faces a class to test on, and a class that was left out."""
+    """Returns another dataset: two test faces per class, and one class missing."""
     images, labels = synthetic.generate(2, 9, "test")
     faces = {"test": [*named(images, labels), (images[0], "contempt")]}
     how = {"class_map": classes.parse(["contempt=drop"])}
@@ -28,7 +28,7 @@ def mine(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory, tiny_data):
-    """A network of seven classes selected on the tiny data's validation split, and one of eight."""
+    """Returns a network with seven classes, selected on the tiny validation split, and one with eight."""
     folder = tmp_path_factory.mktemp("weights")
     kwargs = {"widths": [4], "depths": [1], "hidden": 4}
     for count, name in ((7, "seven"), (8, "eight")):
@@ -43,7 +43,7 @@ def weights(tmp_path_factory, tiny_data):
 
 @pytest.fixture
 def cross(tmp_path):
-    """Runs the command on checkpoints and datasets; its exit code, cross.json and cross.md."""
+    """Runs the command on checkpoints and datasets; returns its exit code, cross.json, and cross.md."""
 
     def call(checkpoints, data, *flags, code=0):
         words = ["--checkpoints", *map(str, checkpoints), "--data", *map(str, data), *flags]
@@ -90,12 +90,12 @@ def test_contempt_as_a_wrong_answer_of_a_network_of_the_package(cross, weights, 
     probs = LoadedModel(weights[1]).predict(faces.images, progress=False)
     (cell,) = found["cells"]
     assert cell["accuracy"] == np.mean(probs.argmax(1) == faces.labels)
-    assert cell["part"] == "not known" and cell["without_near"] is None  # the training's data are not given
+    assert cell["part"] == "not known" and cell["without_near"] is None  # without the training dataset
     assert "contempt counts as an error" in page and ", ? |" in page and "| ? |" in page
 
 
 def test_copies_of_the_training_are_found_and_the_test_is_noted(cross, weights, tiny_data, tmp_path):
-    """Another dataset whose test split is half of this training's faces."""
+    """Half of the other dataset's test split are training faces."""
     train, (images, labels) = read.load(tiny_data, "train"), synthetic.generate(1, 5, "test")
     faces = [*named(train.images[:7], train.labels[:7]), *named(images, labels)]
     copied = build_dataset(tmp_path / "copied", {"test": faces})
@@ -125,7 +125,7 @@ def test_what_a_split_had_to_do_with_the_weights():
     assert part("validation", selection=chosen, validation="v") == "selected on this split"
     assert part("validation", validation="x", train="t") == "trained on this dataset"
     assert part("validation", validation="v") == "no part"
-    # Data of another name that hold the same faces, and data that nothing is known of.
+    # The same faces under another name, and unknown data.
     assert part("validation", 1, validation="x") == "copies"
     assert part("validation", None, validation="x") == part("test", None, trained=(), test="w") == "not known"
 

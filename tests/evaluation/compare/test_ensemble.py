@@ -1,4 +1,4 @@
-"""The choice of an ensemble by hand, and fer-jax ensemble on files of predictions."""
+"""Tests the selection of ensembles by hand, and fer-jax ensemble on prediction files."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from fer_jax.evaluation.compare import ensemble
 
 
 def sure(*wanted):
-    """Probabilities [N, 7] that name these classes; a share below 1 leaves the rest to class 6."""
+    """Returns probabilities [N, 7] with `share` on the given classes and the rest on class 6."""
     probs = np.zeros((len(wanted), 7))
     for row, (place, share) in zip(probs, wanted, strict=True):
         row[6] = 1 - share
@@ -22,7 +22,7 @@ def sure(*wanted):
 
 
 LABELS = np.array([0, 1, 2, 3])
-GOOD = sure((0, 0.9), (1, 0.9), (2, 0.9), (5, 0.6))  # wrong on the last, not surely
+GOOD = sure((0, 0.9), (1, 0.9), (2, 0.9), (5, 0.6))  # wrong on the last, with low confidence
 TWIN = sure((0, 0.9), (1, 0.9), (2, 0.8), (5, 0.6))  # as accurate, less likely
 OTHER = sure((5, 0.6), (5, 0.6), (5, 0.6), (3, 1.0))  # right on the last, wrong elsewhere
 
@@ -53,7 +53,7 @@ def test_figures_are_those_of_the_mean_and_members_are_marked(tmp_path):
 
 
 def test_choosing_among_networks_that_guess_is_worth_nothing_elsewhere():
-    """The best of 30 guesses looks good by luck; on other images it is a guess again."""
+    """The best of 30 random guesses looks good by chance, but not on other images."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 7, 400)
     probs = [rng.dirichlet(np.ones(7), 400) for _ in range(30)]
@@ -90,7 +90,7 @@ def test_the_command_writes_page_picture_and_predictions_beside_its_inputs(files
 
 
 def test_an_ensemble_of_runs_has_a_report_that_knows_its_ancestors(tiny_run, tiny_data, tmp_path, capsys):
-    """Twice the same run, under another name: its figures, and its selection among the ancestors."""
+    """The ensemble of two copies of a run has its metrics, and its selection as an ancestor."""
     main = script("ensemble").main
     first, again, out = tmp_path / "first", tmp_path / "again", tmp_path / "out"
     shutil.copytree(tiny_run, first)
@@ -106,8 +106,8 @@ def test_an_ensemble_of_runs_has_a_report_that_knows_its_ancestors(tiny_run, tin
     assert "| distilled from | not recorded |" in (out / "report.md").read_text()
     assert f"('{first}', '{again}')" in (out / "ensemble.md").read_text()
 
-    # Its own folder again; but that of a network's report is left as it is.
-    (out / "ensemble.json").unlink()  # as if it had been stopped
+    # Overwrites its own folder, but not that of a network's report.
+    (out / "ensemble.json").unlink()  # as after an interruption
     assert main([str(first), str(again), "--all", f"--out={out}"]) == 0
     before = (first / "report" / "report.json").read_text()
     for folder in (again, first / "report"):

@@ -1,4 +1,4 @@
-"""What is compared with what: files of any framework, completed and put in one order, or refused."""
+"""Tests loading results to compare: files of any framework are aligned, or rejected."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ DATASET = model_results.Split(FACES, LABELS, np.arange(40), lambda: np.zeros(40,
 
 @pytest.fixture
 def save(tmp_path):
-    """Writes predictions, with metadata as a report's or without as a plain CSV; where they are."""
+    """Writes predictions, with a report's metadata or as a plain CSV; returns their path."""
 
     def write(name, probs, labels=LABELS, ids=FACES, names=EMOTIONS, metadata=None):
         table = predictions_file.Predictions(ids, probs, labels, list(names))
@@ -59,7 +59,7 @@ def test_contempt_is_ruled_out_where_not_all_know_it(save):
     np.testing.assert_allclose(found[1].predictions.probs, THEIRS, atol=1e-12)
     assert found[1].notes == ["contempt dropped, other probabilities renormalized"]
     assert model_results.load(paths[1:])[0].predictions.probs.shape == (40, 8)
-    # But it may be no label.
+    # But it must not be a label.
     eight = save("labeled", EIGHT, np.append(LABELS[:39], 7), names=CONTEMPT)
     with pytest.raises(ValueError, match=r"seven.csv, row 41: face 39 has the label"):
         model_results.load([eight, paths[0]])
@@ -119,7 +119,7 @@ def test_nothing_there_twice_unlabeled_and_damaged(save, tmp_path):
         (["a/cnn/report/predictions.csv", "b/cnn/report/predictions.csv"], ["a/cnn", "b/cnn"]),
         (["b/cnn/report/predictions.csv", "r/cnn/predictions.csv.gz", "b/k.csv"], ["b/cnn", "r/cnn", "b/k"]),
         (["cnn/seed_0/report/predictions.csv", "k.csv"], ["cnn/seed_0", "k"]),
-        # Paths that say the same are named in full.
+        # Ambiguous names are replaced by full paths.
         (["out/k/predictions.csv", "out/k.csv", "out/cnn/predictions.csv"], [None, None, "out/cnn"]),
     ],
 )

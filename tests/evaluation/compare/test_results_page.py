@@ -1,4 +1,4 @@
-"""README.md, RESULTS.md and the stored results: what is published is what the predictions say."""
+"""Tests that README.md and RESULTS.md agree with the stored predictions."""
 
 import gzip
 import json
@@ -50,7 +50,7 @@ def write_run(folder, seed, prefix="face"):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Two stored results, one named like a bundled network, and a README; everything written once."""
+    """Returns a folder with two results, one named like a bundled network, a README, and generated pages."""
     root = tmp_path_factory.mktemp("results")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fer_jax.evaluation.report.report.draw_figures", lambda *_: None)
@@ -66,13 +66,13 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def root(made, tmp_path):
-    """A copy of it."""
+    """Returns a copy of `made`."""
     return shutil.copytree(made, tmp_path / "root")
 
 
 @pytest.fixture
 def store(root, capsys):
-    """Stores root/runs/NAME by scripts/store_result.py; what it complains of where the code is not 0."""
+    """Stores root/runs/NAME with scripts/store_result.py; returns the error if the exit code is not 0."""
 
     def call(source, *flags, code=0):
         words = [str(root / "runs" / source), *flags, "--results", str(root / "results")]
@@ -139,7 +139,7 @@ def test_results_of_other_images_or_labels_get_a_table_of_their_own(root):
     found = results_page.compare(result_store.folders(root / "results"))
     names = {title: list(group.metadata) for title, group in found.items()}
     assert names == {"faces_validation": ["cnn_64", "other"], "faces_validation_2": ["more"]}
-    # By other labels the title is longer, and takes nothing from the shorter one, whichever comes first.
+    # Titles with other labels extend a shorter title, and both are found in either order.
     metadata = root / "results" / "cnn_64" / "facts.json"
     metadata.write_text(json.dumps(metadata_of(root, "cnn_64") | {"labels": "ferplus_majority"}))
     titles = list(results_page.compare([root / "results" / name for name in ("cnn_64", "more")]))
@@ -172,7 +172,7 @@ def test_the_commit_is_the_one_that_the_run_notes(root, store):
 
 
 def write_ablation(folder):
-    """Two trials with two seeds each as fer-jax sweep --baseline leaves them; their accuracies."""
+    """Writes the output of fer-jax sweep --baseline with two trials and two seeds; returns the accuracies."""
     accuracies = {}
     for number, name in enumerate(("baseline", "drop_suspects")):
         for seed in (3, 4):
@@ -201,7 +201,7 @@ def test_an_ablation_is_stored_and_its_tables_are_generated(root, store, capsys)
     picture = "results/pictures/ablation/differences.png"
     assert f"({picture})" in page and (root / picture).is_file()
 
-    # As the former fer-jax ablate wrote them.
+    # In the format of earlier versions (fer-jax ablate).
     old, recipes = root / "runs" / "ablation" / "results.json", {"baseline": {"flags": []}}
     recipes["drop_suspects"] = {"flags": ["--config.data.drop_ids=/home/someone/runs/suspects.csv"]}
     old.write_text(json.dumps({"seeds": [3, 4], "failed": [], "recipes": recipes}))
@@ -223,7 +223,7 @@ def test_an_ablation_is_stored_and_its_tables_are_generated(root, store, capsys)
 
 
 def test_a_stored_result_is_replaced_only_where_that_is_said(root, store):
-    """And then as a whole, whatever was stored there."""
+    """It is then replaced entirely."""
     folder = root / "results" / "cnn_64"
     write_ablation(root / "runs" / "ablation")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -270,7 +270,7 @@ def test_robustness_is_stored_beside_the_report_it_belongs_to(root, store):
 
 
 def test_what_the_annotators_say_is_on_the_page(root, store):
-    """Their votes are not stored: the figures are those of the report."""
+    """Votes are not stored, so the metrics come from the report."""
     against = {"given": figure(0.5, "accuracy"), "ferplus_majority": figure(0.75, "accuracy")}
     against = {name: one | {"num_examples": 120} for name, one in against.items()}
     band = {"agreement_above": 0.7, "agreement_up_to": 0.9, "num_examples": 60, "one_annotator": 0.81}

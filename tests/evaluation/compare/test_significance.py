@@ -1,4 +1,4 @@
-"""Comparisons: tests against statsmodels, figures against scikit-learn, the page and its pictures."""
+"""Tests comparisons: p-values against statsmodels, metrics against scikit-learn, and the page."""
 
 import dataclasses
 import itertools
@@ -51,7 +51,7 @@ def test_mcnemar_is_statsmodels(b, c):
 @derandomized
 @given(st.lists(st.floats(0, 1) | st.sampled_from([1e-5, 0.01]), min_size=1, max_size=9))
 def test_holm_is_statsmodels(p):
-    with mock.patch("gc.collect"):  # which multipletests calls, and which takes long in a large process
+    with mock.patch("gc.collect"):  # called by multipletests, and slow in a large process
         expected = multitest.multipletests(p, method="holm")[1]
     np.testing.assert_allclose(significance.holm(p), expected, atol=1e-12)
 
@@ -73,7 +73,7 @@ def test_figures_pairs_and_intervals():
              [(~right[0] & right[2]).sum(), (~right[0] & ~right[2]).sum()]]  # fmt: skip
     assert pair["mcnemar"] == pytest.approx(contingency_tables.mcnemar(table).pvalue, abs=1e-9)
     assert (pair["only_first"], pair["only_second"]) == (table[0][1], table[1][0])
-    # The paired bootstrap, image pairs drawn by hand.
+    # The paired bootstrap, with resamples drawn by hand.
     rng, apart = np.random.default_rng(77), right[0].astype(float) - right[2]
     sums = apart.reshape(150, 2).sum(axis=1)
     drawn = sums[rng.integers(150, size=(4000, 150))].sum(axis=1) / 300
@@ -167,7 +167,7 @@ def test_latencies_can_be_read_off_and_names_cover_no_point(first, second, tmp_p
     milliseconds = (first, second, second)
     models = [model(f"run_{i}", probs[i], labels, cost=cost(of)) for i, of in enumerate(milliseconds)]
     found = significance.compare(models)
-    for row in found["models"]:  # on one spot but for a hair
+    for row in found["models"]:  # almost at the same position
         row["accuracy"] = 0.5 + row["accuracy"] / 1000
     figure = comparison_plots.plot_pareto(found, tmp_path / "latency.png")
     (axis,) = figure.axes

@@ -1,4 +1,4 @@
-"""Trials compared: figures against scikit-learn, intervals against SciPy and hand-computed cases."""
+"""Tests the comparison of trials: metrics against scikit-learn, intervals against SciPy and by hand."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ SHARES = (0.14, 0.02, 0.14, 0.25, 0.17, 0.11, 0.17)
 
 
 def predict(labels, strength, seed):
-    """Probabilities [N, 7] that favor the label more, the greater the strength."""
+    """Returns probabilities [N, 7]; the label's grows with the strength."""
     logits = np.random.default_rng(seed).normal(0, 1, (len(labels), 7))
     logits[np.arange(len(labels)), labels] += strength
     return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -25,7 +25,7 @@ def labels():
 
 @pytest.fixture(scope="module")
 def pair(labels):
-    """One run of the baseline and one of a better trial."""
+    """Returns a run of the baseline and one of a better trial."""
     return {"baseline": [predict(labels, 1.0, 1)], "after": [predict(labels, 1.5, 2)]}
 
 
@@ -74,7 +74,7 @@ def test_the_interval_of_one_seed_is_scipys_paired_bootstrap(labels, pair):
 
 
 def test_duplicates_count_as_one_draw(labels, pair):
-    """Every image twice, as groups of two, tells no more than every image once."""
+    """Every image twice, in groups of two, gives the same interval as every image once."""
     twice = {name: [np.repeat(p, 2, axis=0) for p in probs] for name, probs in pair.items()}
     once = sweep.compare(pair, labels, np.arange(400))["after"]
     pairs = sweep.compare(twice, np.repeat(labels, 2), np.repeat(np.arange(400), 2) + 7)["after"]
@@ -86,7 +86,7 @@ def test_duplicates_count_as_one_draw(labels, pair):
 
 
 def test_the_interval_over_seeds_is_students(labels):
-    """With all images in one group only the seeds vary, as a sample of two differences."""
+    """With all images in one group, only the seeds vary: a sample of two differences."""
     runs = {"baseline": [predict(labels, 1.0, 1), predict(labels, 1.0, 2)]}
     runs["after"] = [predict(labels, 1.5, 3), predict(labels, 1.6, 4)]
     result = sweep.compare(runs, labels, np.zeros(400, int))
@@ -99,7 +99,7 @@ def test_the_interval_over_seeds_is_students(labels):
 
 
 def test_intervals_end_where_the_figure_does(labels):
-    """Two seeds that differ much: Student's t with one degree of freedom reaches below 0 and above 1."""
+    """For two very different seeds, Student's t with one degree of freedom would exceed [0, 1]."""
     runs = {"baseline": [predict(labels, 0.3, 1), predict(labels, 9.0, 2)]}
     runs["after"] = runs["baseline"][::-1]
     result = sweep.compare(runs, labels, np.zeros(400, int))
@@ -112,7 +112,7 @@ def test_intervals_end_where_the_figure_does(labels):
 
 
 def test_seeds_and_images_together_widen_the_interval(labels):
-    """As Welch's test of two samples: the seeds, and very many with the variance of a mean over images."""
+    """Equals Welch's test of the seeds and a very large sample with the variance of the mean over images."""
     runs = {"baseline": [predict(labels, 1.0, s) for s in range(3)]}
     runs["after"] = [predict(labels, strength, 9 + s) for s, strength in enumerate((1.1, 1.5, 1.9))]
     both = sweep.compare(runs, labels, np.arange(400), resamples=6000)["after"]["accuracy"]
@@ -145,7 +145,7 @@ def test_the_picture_of_differences_shows_every_trial_in_every_figure(labels, tm
 
 @pytest.fixture(scope="module")
 def ranking():
-    """Three trials on 200 images, of which 100, 160 and 130 are right, with two identical seeds."""
+    """Returns three trials with 100, 160, and 130 of 200 images correct, with two identical seeds."""
     labels = np.arange(200) % 7
     runs = {}
     for name, right in (("x=1", 100), ("x=2", 160), ("x=3", 130)):
@@ -189,7 +189,7 @@ def test_the_picture_of_a_ranking_has_a_panel_for_each_field_that_differs(rankin
 
 
 def test_many_numbers_stand_on_an_axis_of_numbers(ranking, tmp_path):
-    """On a logarithmic one if they span it, and a field that a trial lacks has no point."""
+    """The axis is logarithmic for a wide range, and trials without the field have no point."""
     row, numbers = ranking["x=2"], [str(2.0**i) for i in range(10)]
     trials = {number: {"rate": number} for number in numbers} | {"baseline": {}}
     figure = sweep.plot_ranking(dict.fromkeys(trials, row), trials, tmp_path / "sweep.png", "ece")

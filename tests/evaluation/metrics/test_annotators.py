@@ -1,4 +1,4 @@
-"""Accuracy by annotator agreement, against answers worked out by hand."""
+"""Tests accuracy by annotator agreement against values computed by hand."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,11 @@ from fer_jax.evaluation.metrics import annotators
 # neutral, happiness, surprise, sadness, anger, disgust, fear, contempt, unknown, NF
 VOTES = np.array(
     [
-        [0, 10, 0, 0, 0, 0, 0, 0, 0, 0],  # all say happy
+        [0, 10, 0, 0, 0, 0, 0, 0, 0, 0],  # all happy
         [0, 0, 0, 8, 0, 0, 2, 0, 0, 0],  # 80 % sad
         [4, 3, 3, 0, 0, 0, 0, 0, 0, 0],  # 40 % neutral: no majority
         [0, 0, 6, 0, 0, 0, 4, 0, 0, 0],  # 60 % surprise
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0],  # not asked about
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0],  # without votes
     ]
 )
 GIVEN = np.array([3, 2, 6, 5, 0])  # happy, fear, neutral, surprise, angry
@@ -27,7 +27,7 @@ def test_bands_and_both_labels():
     found = annotators.compare(probs, GIVEN, VOTES)
     assert found["num_examples"] == 4
     assert found["against"]["given"]["accuracy"] == 2 / 4  # happy and neutral
-    # No majority for the third; of the others happy and sad.
+    # The third has no majority; the others are happy and sad.
     against = found["against"]["ferplus_majority"]
     assert (against["num_examples"], against["accuracy"]) == (3, pytest.approx(2 / 3))
     low, high = against["interval_95"]
@@ -44,9 +44,9 @@ def test_bands_and_both_labels():
 
 def test_an_annotator_against_the_others():
     votes = np.zeros((3, 10), int)
-    votes[0, 1] = 10  # always with the others
-    votes[1, [3, 6]] = 8, 2  # the eight agree with seven others, the two with one of nine
-    votes[2, [0, 4]] = 1, 1  # each differs from the other
+    votes[0, 1] = 10  # always agrees
+    votes[1, [3, 6]] = 8, 2  # eight agree with seven of nine others, two with one of nine
+    votes[2, [0, 4]] = 1, 1  # all differ
     np.testing.assert_allclose(annotators.one_annotator(votes), [1, 0.8, 0])
 
 

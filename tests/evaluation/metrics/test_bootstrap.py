@@ -1,4 +1,4 @@
-"""Resampled metrics against scikit-learn on the drawn images, and intervals against the normal ones."""
+"""Tests resampled metrics against scikit-learn, and intervals against normal approximations."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from fer_jax.evaluation.metrics import bootstrap, calibration, classification
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 1000), largest=st.one_of(st.none(), st.integers(-30, 30)), place=st.integers(0, 2))
 def test_a_resample_has_the_metrics_of_the_images_drawn(seed, largest, place):
-    """Groups are drawn uniformly, whatever their names and sizes, by the documented generator."""
+    """Groups are drawn uniformly, whatever their numbers and sizes, by the documented generator."""
     probs, labels = random_case(seed, count=90)
     groups = np.arange(90) if largest is None else np.random.default_rng(seed).integers(-30, largest + 1, 90)
     names = np.unique(groups)
@@ -25,7 +25,7 @@ def test_a_resample_has_the_metrics_of_the_images_drawn(seed, largest, place):
     predicted, confidence = p.argmax(axis=1), p.max(axis=1)
     average = {"average": None, "labels": range(7), "zero_division": 0}
     recall, f1 = metrics.recall_score(y, predicted, **average), metrics.f1_score(y, predicted, **average)
-    bins = calibration.bin_index(probs.max(axis=1), adaptive=True)[images]  # of the whole split
+    bins = calibration.bin_index(probs.max(axis=1), adaptive=True)[images]  # of the entire split
     expected = {
         "accuracy": metrics.accuracy_score(y, predicted),
         "balanced_accuracy": recall[np.unique(y)].mean(),
@@ -55,7 +55,7 @@ def test_intervals_are_the_binomial_and_the_mirrored_one():
     assert found["accuracy"] == pytest.approx(expected, abs=2e-3)
     low, high = np.quantile(drawn["ece"], (0.025, 0.975))
     assert found["ece"] == pytest.approx([2 * ece - high, 2 * ece - low])
-    # Neither below 0 nor wholly below the error itself.
+    # The interval is not below 0, and not entirely below the error itself.
     assert bootstrap.intervals({"ece": np.array([0.3, 0.3])}, {"ece": 0.1}) == {"ece": [0.0, 0.1]}
 
 
@@ -74,4 +74,4 @@ def test_p_value_is_the_normal_ones_where_the_draws_are_normal():
     assert bootstrap.p_value(draws) == pytest.approx(expected, rel=0.01)
     assert bootstrap.p_value(-draws) == pytest.approx(expected, rel=0.01)
     assert bootstrap.p_value(np.zeros(100)) == 1
-    assert bootstrap.p_value(np.ones(100)) == 0.02  # as small as so many resamples can tell
+    assert bootstrap.p_value(np.ones(100)) == 0.02  # the smallest value for this number of resamples

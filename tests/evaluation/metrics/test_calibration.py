@@ -1,4 +1,4 @@
-"""Calibration and abstention against scikit-learn, pandas, and answers computed by hand."""
+"""Tests calibration and abstention against scikit-learn, pandas, and values computed by hand."""
 
 import numpy as np
 import pandas
@@ -47,17 +47,17 @@ def test_ece_by_hand():
     assert calibration.ece(probs, np.array([0, 0]), bins=2) == pytest.approx(0.2)
     # Four bins: |.6 - 1| and |.8 - 0|, each with half of the images.
     assert calibration.ece(probs, np.array([0, 0]), bins=4) == pytest.approx(0.6)
-    # A confidence on an edge belongs to the bin below.
+    # A confidence on an edge is in the bin below.
     table = calibration.reliability(np.array([[0.5, 0.5]]), np.array([0]), bins=2)
     assert table["count"].tolist() == [1, 0]
-    # Equal confidences share a bin whatever their order.
+    # Equal confidences are in the same bin, whatever their order.
     probs, labels = np.tile([[0.7, 0.3]], (40, 1)), np.repeat([0, 1], 20)
     for order in (labels, labels[::-1]):
         assert calibration.ece(probs, order, adaptive=True) == pytest.approx(0.2)
 
 
 class Logits(ClassifierMixin, BaseEstimator):
-    """A classifier whose decision function is its input."""
+    """A scikit-learn classifier whose decision function is its input."""
 
     def fit(self, x, y):
         self.classes_ = np.unique(y)
@@ -78,7 +78,7 @@ def test_temperature_is_scikit_learns():
     overconfident = scipy.special.softmax(logits, axis=1)
     found = calibration.calibrate(overconfident, labels)
     scaled = calibration.rescale(overconfident, found["temperature"])
-    # scikit-learn stops at a tolerance of its own.
+    # scikit-learn has its own tolerance.
     np.testing.assert_allclose(scaled, reference.predict_proba(logits), atol=2e-4)
     assert found["loss_before"] == pytest.approx(metrics.log_loss(labels, overconfident, labels=range(7)))
     assert found["loss_after"] == pytest.approx(metrics.log_loss(labels, scaled, labels=range(7)))
@@ -105,7 +105,7 @@ def test_cross_rescaling_takes_the_temperature_of_the_other_half():
     probs, labels = random_case(12, count=600)
     groups = np.repeat(np.arange(300), 2)
     scaled = calibration.cross_rescale(probs, labels, groups)
-    # An image's own temperature, from two of its classes.
+    # The temperature of each image, from two of its classes.
     ratio = np.log(probs[:, 0] / probs[:, 1]) / np.log(scaled[:, 0] / scaled[:, 1])
     ratio = ratio.round(6)
     assert (ratio[::2] == ratio[1::2]).all()  # groups stay together

@@ -1,4 +1,4 @@
-"""Classification metrics against scikit-learn and answers computed by hand."""
+"""Tests classification metrics against scikit-learn and values computed by hand."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Metrics by group against scikit-learn on each group, gaps against the normal ones, and the errors."""
+"""Tests metrics by group against scikit-learn, gaps against normal approximations, and errors."""
 
 import json
 
@@ -16,7 +16,7 @@ COPIES = (np.arange(600) % 4 == 0).astype(np.int8)
 
 @pytest.fixture(scope="module")
 def case():
-    """600 predictions and a table: age by thirds, the young half of the time spoiled; a rare source."""
+    """Returns 600 predictions and a table: age in thirds, half of the young wrong, and a rare source."""
     probs, labels = random_case(0, count=600)
     ages = np.array(["young", "middle", "old"])[np.arange(600) % 3]
     spoiled = (ages == "young") & (np.arange(600) % 2 == 0)
@@ -51,7 +51,7 @@ def test_each_group_is_scored_by_itself(case, found):
         for metric in subgroups.METRICS:
             low, high = row["interval_95"][metric]
             assert low < high
-        # The interval of a share, by its standard error.
+        # The interval of a proportion, by its standard error.
         spread = 2 * 1.96 * np.sqrt(row["accuracy"] * (1 - row["accuracy"]) / row["n"])
         assert np.diff(row["interval_95"]["accuracy"]) == pytest.approx(spread, rel=0.12)
     source = found["attributes"]["source"]
@@ -67,7 +67,7 @@ def test_the_largest_gap_has_the_interval_of_a_difference(found):
     error = np.sqrt(sum(r["accuracy"] * (1 - r["accuracy"]) / r["n"] for r in (high, low)))
     expected = [gap["value"] - 1.96 * error, gap["value"] + 1.96 * error]
     assert gap["interval_95"] == pytest.approx(expected, abs=0.012) and gap["interval_95"][0] > 0
-    # Ten faces are too few for a gap.
+    # Groups of ten faces are too small for gaps.
     assert found["source"]["gaps"] == dict.fromkeys(subgroups.GAPS)
 
 

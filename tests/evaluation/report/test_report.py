@@ -1,4 +1,4 @@
-"""The report: every figure follows from the predictions file, everything it links is there."""
+"""Tests the report: all metrics follow from the predictions file, and all linked files exist."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ def predictions(count=400, seed=0):
 
 
 def write(out, probs, labels, images=None, *, ids=None, groups=None, copies=None, **metadata):
-    """The report's content and its page."""
+    """Writes a report; returns its content and its page."""
     ids = [f"image {i}" for i in range(len(labels))] if ids is None else ids
     rest = {"images": images, "groups": groups, "copies": copies}
     result = report.write_report(out, probs, labels, ids, metadata=METADATA | metadata, **rest)
@@ -38,7 +38,7 @@ def write(out, probs, labels, images=None, *, ids=None, groups=None, copies=None
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A report on 400 images: where it is, its content, and the predictions as its file has them."""
+    """Returns a report on 400 images: its folder, its content, and the predictions in its file."""
     out = tmp_path_factory.mktemp("report")
     result, _ = write(out, *predictions())
     rows = rows_of(out / "predictions.csv")
@@ -67,7 +67,7 @@ def test_every_figure_is_scikit_learns_on_the_predictions_file(whole):
         assert {key: result["per_class"][name][key] for key in theirs} == pytest.approx(theirs, abs=1e-12)
     matrix = metrics.confusion_matrix(y, predicted)
     np.testing.assert_array_equal(result["confusion_matrix"], matrix)
-    # The confused pairs are its largest cells.
+    # The confused pairs are the largest cells.
     off = matrix - np.diag(matrix.diagonal())
     pairs = result["confused_pairs"]
     assert [pair["count"] for pair in pairs] == sorted(off[off > 0].tolist(), reverse=True)[: len(pairs)]
@@ -105,7 +105,7 @@ def test_the_file_holds_every_image_once_and_in_full(tmp_path):
 
 
 def test_what_users_and_files_name_does_nothing_on_the_page(tmp_path):
-    """Neither HTML nor a link, an image, or another cell, whichever fact carries it."""
+    """No field of the metadata can add HTML, a link, an image, or a table cell."""
     probs, labels, _ = predictions(30)
     bad = "a|b `<img src=x>` <script>f()</script> [x](javascript:f) ![y](//z)\n\n# h"
     distill = {"teachers": [bad, 3], "weight": 0.5, "temperature": 2.0}
@@ -126,7 +126,7 @@ def test_what_users_and_files_name_does_nothing_on_the_page(tmp_path):
     pictures = [child.attrs["src"] for child in inline if child.type == "image"]
     assert pictures and all((tmp_path / name).is_file() for name in pictures)
     columns = [line.count("|") - line.count("\\|") for line in page.splitlines() if line.startswith("|")]
-    assert columns and set(columns) <= {3, 4, 5, 7}  # as the tables have: 2, 3, 4 or 6
+    assert columns and set(columns) <= {3, 4, 5, 7}  # the tables have 2, 3, 4, or 6 columns
     assert page.count("script") > 9
 
 
@@ -248,7 +248,7 @@ def test_calibrated_figures(tmp_path):
     assert found["cross_fitted"] is False and found["temperature"] == 2.0
     assert found["interval_95"]["loss"][0] < found["loss"] < found["interval_95"]["loss"][1]
     assert "fitted on `validation`" in page
-    # The split that it was fitted on, whatever selected the weights.
+    # The split of the fit, whichever split selected the weights.
     here = report.calibrated(probs, labels, None, metadata | {"split": "validation", "selection": None})
     assert here["cross_fitted"] is True and here["loss"] != found["loss"]
     others = {"split": "validation", "data": {"name": "others", "splits": {"validation": {"hash": "x"}}}}
@@ -302,7 +302,7 @@ def test_a_report_that_fails_halfway_is_no_report(tmp_path, monkeypatch):
 
 
 def test_suspected_labels_are_confident_learnings(tmp_path):
-    """Those of a class's labels that are wrong on purpose; none where the model has learned the labels."""
+    """They are the planted errors of a class, or none if the model has learned the labels."""
     probs, labels, images = predictions(200)
     wrong = np.flatnonzero(labels == 3)[:9]
     probs[wrong] = 0.01 + 0.93 * np.eye(7)[1]

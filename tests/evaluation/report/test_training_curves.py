@@ -1,4 +1,4 @@
-"""The pictures of a run show the numbers of the run."""
+"""Tests that the figures of a run show its metrics."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ TRAIN = [
     {"kind": "train", **dict(zip(KEYS, values, strict=True))}
     for values in ((0.5, 1.9, 0.2, 0.05, 90), (1.0, 1.7, 0.3, 0.10, 80), (3.0, 1.2, 0.6, 0.02, 85))
 ]
-# Each score has its maximum at another epoch; the accuracy has it twice.
+# Each metric has its maximum at another epoch; the accuracy reaches it twice.
 EVALS = [
     {"kind": "eval", "epoch": 1, "loss": 1.8, "accuracy": 0.30, "balanced_accuracy": 0.20, "macro_f1": 0.25},
     {"kind": "eval", "epoch": 2, "loss": 1.5, "accuracy": 0.50, "balanced_accuracy": 0.40, "macro_f1": 0.35},
@@ -23,7 +23,7 @@ RECORDS = [TRAIN[0], TRAIN[1], EVALS[0], EVALS[1], TRAIN[2], EVALS[2]]
 
 
 def lines(axis):
-    """Label -> points [N, 2]."""
+    """Returns the points [N, 2] of each line by label."""
     return {line.get_label(): line.get_xydata() for line in axis.lines}
 
 
@@ -69,7 +69,7 @@ def test_confusion_image_is_dark_where_the_images_are():
     image = training_curves.confusion_image(matrix, ["a", "b", "c"])
     assert image.shape == (550, 600, 3) and image.dtype == np.uint8
     red, blue = image[..., 0].astype(int), image[..., 2].astype(int)
-    dark = np.argwhere((red < 40) & (blue > 90))  # as only the shade of 18 of 20 is
+    dark = np.argwhere((red < 40) & (blue > 90))  # only the shade of 18 of 20 is
     shaded = np.argwhere(blue - red > 5)  # all cells: bluer than gray
     place = (dark.mean(axis=0) - shaded.min(axis=0)) / (np.ptp(shaded, axis=0) + 1)
     np.testing.assert_allclose(place, [1 / 6, 5 / 6], atol=0.05)

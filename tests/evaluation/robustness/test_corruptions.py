@@ -1,4 +1,4 @@
-"""Corruptions against independent computations, and that they are an image's own, not its batch's."""
+"""Tests corruptions against independent computations, and their independence of the batch."""
 
 import io
 
@@ -22,7 +22,7 @@ def faces():
 
 @pytest.fixture(scope="module")
 def gray():
-    """Plain gray images, on which noise has the moments that it was asked to have."""
+    """Returns plain gray images, on which noise has its nominal moments."""
     return np.full((4, 64, 64, 1), 128, np.uint8)
 
 
@@ -33,7 +33,7 @@ def test_an_image_is_spoiled_alike_in_every_batch(faces, name):
     assert (whole != faces).any(axis=(1, 2, 3)).all()
     order = np.array([4, 0, 2])
     np.testing.assert_array_equal(corrupt(faces[order], name, 3, seed=5, numbers=order), whole[order])
-    # Another seed draws otherwise where anything is drawn.
+    # Another seed changes random corruptions.
     assert (corrupt(faces, name, 3, seed=6) == whole).all() == (name in NEEDS_NO_CHANCE)
 
 
@@ -79,7 +79,7 @@ def test_jpeg_and_resolution_are_pillows(faces):
     small = cv2.resize(faces[1, ..., 0], (16, 16), interpolation=cv2.INTER_AREA)
     expected = Image.fromarray(small).resize((48, 48), Image.Resampling.BICUBIC)
     got = corrupt(faces, "resolution", 5)[1, ..., 0]
-    assert abs(got.astype(int) - np.asarray(expected)).max() <= 3  # OpenCV rounds the means otherwise
+    assert abs(got.astype(int) - np.asarray(expected)).max() <= 3  # OpenCV rounds differently
     tiny = faces[:, :12, :12]
     np.testing.assert_array_equal(corrupt(tiny, "resolution", 5), tiny)
 
@@ -96,7 +96,7 @@ def test_bands_lie_over_eyes_and_mouth(faces):
 
 
 def scipys(image, matrix):
-    """Output (y, x) from input, in pixels from the middle, of the longer side."""
+    """Resamples to a square of the longer side; the matrix maps output to input (y, x) from the center."""
     side = max(image.shape)
     offset = (np.array(image.shape) - 1) / 2 - matrix @ np.full(2, (side - 1) / 2)
     how = {"order": 1, "mode": "reflect"}
@@ -115,7 +115,7 @@ def test_geometry_is_scipys(faces):
         assert abs(got - scipys(image, scale * np.eye(2))).max() <= 1
     got = corrupt(faces, "rotation", 5)[2, ..., 0]
     assert min(abs(got - scipys(image, turn)).max() for turn in rotations(30)) <= 1
-    # What is not square becomes so where it is drawn: as a photograph turned upright and then stretched.
+    # Images that are not square are rotated first, and then stretched to a square.
     high = np.repeat(faces, 2, axis=1)
     assert corrupt(high, "jpeg", 1).shape == high.shape
     turned = corrupt(high, "rotation", 5)

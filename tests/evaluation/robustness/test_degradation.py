@@ -1,4 +1,4 @@
-"""Robustness: the figures by hand, the report, and the script from weights to pictures."""
+"""Tests robustness: metrics by hand, the report, and the command from weights to figures."""
 
 import json
 
@@ -19,7 +19,7 @@ KEYS = [degradation.condition(name, severity) for name in CORRUPTIONS for severi
 
 
 def predictions(hits, labels):
-    """Probabilities that are right where `hits` [N] says so."""
+    """Returns probabilities that are correct where `hits` [N] is true."""
     predicted = np.where(hits, labels, (labels + 1) % 7)
     return np.full((len(labels), 7), 0.05) + 0.65 * np.eye(7)[predicted]
 
@@ -43,13 +43,13 @@ def test_figures_by_hand():
     everything = np.mean([hits[key] for key in KEYS], axis=0)  # of each image
     mean = found["mean_corruption_accuracy"]
     assert mean["value"] == pytest.approx(everything.mean())
-    # The bootstrap of the images' means, by its standard error.
+    # The bootstrap of the mean over images, by its standard error.
     low, high = mean["interval_95"]
     assert high - low == pytest.approx(2 * 1.96 * everything.std() / np.sqrt(60), rel=0.1)
 
 
 def test_copies_are_drawn_together():
-    """Images six times each tell as much as once."""
+    """Each image six times gives the same interval as each image once."""
     labels = np.arange(42) % 7
     hits = np.random.default_rng(0).random((len(KEYS) + 1, 42)) < 0.6
     conditions = [degradation.CLEAN, *KEYS]
@@ -63,7 +63,7 @@ def test_copies_are_drawn_together():
 
 
 def test_a_model_that_never_wavers_keeps_everything():
-    """Clean and corrupted are drawn alike, so that their share has no spread."""
+    """Clean and corrupted images are resampled together, so the relative accuracy does not vary."""
     labels = np.arange(70) % 7
     probs = predictions(np.random.default_rng(0).random(70) < 0.7, labels)
     found = degradation.figures(dict.fromkeys([degradation.CLEAN, *KEYS], probs), labels, None)
@@ -79,7 +79,7 @@ def test_everything_is_predicted_once_and_a_second_call_resumes(tmp_path):
     seen, conditions = [], [degradation.CLEAN, *KEYS]
 
     def predict(images):
-        seen.append(images[np.arange(5)[::-1]][::-1])  # from any place
+        seen.append(images[np.arange(5)[::-1]][::-1])  # from any directory
         if len(seen) == 4:
             raise KeyboardInterrupt
         return np.random.default_rng(len(seen)).dirichlet(np.ones(7), 5)
@@ -121,7 +121,7 @@ def test_the_command_writes_a_report(report, tiny_run, tiny_data):
     assert found["num_examples"] == 28 and found["split_size"] == 28 and found["split"] == "validation"
     assert found["model"]["name"] == "cnn_relu" and found["unit"] == "groups of identical images"
     assert found["data_hash"] == read.read_manifest(tiny_data)["content_hash"]
-    # The clean accuracy is that of the evaluation, and so is one of the others.
+    # The accuracy without corruption equals that of fer-jax evaluate, and so does one with.
     faces, trained = read.load(tiny_data, "validation"), LoadedModel(tiny_run)
     hits = trained.predict(faces.images, progress=False).argmax(axis=1) == faces.labels
     assert found["clean"]["accuracy"] == pytest.approx(hits.mean())

@@ -1,4 +1,4 @@
-"""Grad-CAM against class activation maps, gradients of heads written out, and PyTorch; the sheets."""
+"""Tests Grad-CAM against class activation maps, explicit gradients, and PyTorch, and the figures."""
 
 import functools
 import json
@@ -26,12 +26,12 @@ from fer_jax.pretrained.registry import find_weights
 pytestmark = pytest.mark.drawn
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-# Of the maps of faces of 32; others 1.
+# Side of the feature maps for faces of 32 pixels; 1 for other networks.
 SIDES = {"cnn_residual": 4, "cnn_elu": 8, "cnn_relu": 8, "vgg16": 2, "vgg16_bn": 2}
 
 
 def random_variables(model, x, seed=0):
-    """As wide as a trained network's, drawn without compiling an initialization."""
+    """Returns random variables at the scale of a trained network, without compiling an initialization."""
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
@@ -46,7 +46,7 @@ def random_variables(model, x, seed=0):
 
 
 def explain(model, variables, x, classes=None):
-    """Compiled without optimisation, which takes a tenth of the time."""
+    """Returns heatmaps, compiled without optimization in a tenth of the time."""
     grad_cam = heatmaps.make_grad_cam(model, runtime.run_once_options())
     return jax.tree.map(np.asarray, grad_cam(variables, x, classes))
 
@@ -71,7 +71,7 @@ def test_maps_are_finite_and_nonnegative():
     ("name", "kwargs"), [("efficientnet_b0", {"cut": 3, "dropout": 0.0}), ("mobilenet_v2", {})]
 )
 def test_with_a_linear_head_on_the_mean_it_is_the_class_activation_map(name, kwargs):
-    """Zhou et al. 2016 (arXiv:1512.04150): the head's weights times the features, rectified."""
+    """Zhou et al. 2016 (arXiv:1512.04150): ReLU of the features weighted by the head."""
     model = models.create(name, **kwargs)
     x = np.random.default_rng(2).normal(size=(3, 64, 64, 3)).astype(np.float32)
     variables = random_variables(model, x, seed=1)
@@ -88,7 +88,7 @@ def test_with_a_linear_head_on_the_mean_it_is_the_class_activation_map(name, kwa
 
 
 def features(model, variables, x):
-    """Logits, and what `FeatureMap` lets through."""
+    """Returns the logits and the input of `FeatureMap`."""
 
     @functools.partial(jax.jit, compiler_options=runtime.run_once_options())
     def apply(variables, x):
@@ -101,7 +101,7 @@ def features(model, variables, x):
 
 
 def relu_head(params, stats, features):
-    """What `CnnRelu` does from its last map on, written out."""
+    """Computes `CnnRelu` from its last feature map to the logits."""
     b, h, w, c = features.shape
     pooled = features.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4)).mean(axis=(1, 2))
     x = pooled @ params["Dense_0"]["kernel"]
@@ -120,7 +120,7 @@ def test_behind_dense_layers_it_is_the_gradient_of_the_class():
     np.testing.assert_allclose(head(activations), logits, rtol=1e-4, atol=1e-5)
     for i, chosen in enumerate(logits.argmax(axis=1)):
         gradient = jax.grad(lambda f, c=chosen: head(f)[0, c])(activations[i : i + 1])
-        # The paper's weights are the gradient's mean; ours its sum, 8 * 8 times that.
+        # The paper's weights are means of the gradient; ours are sums, 8 * 8 times as large.
         weights = 64 * gradient.mean(axis=(1, 2))
         expected = np.maximum((activations[i] * weights).sum(axis=-1), 0)
         np.testing.assert_allclose(maps[i], expected, atol=1e-5)

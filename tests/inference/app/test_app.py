@@ -1,4 +1,4 @@
-"""The app without a browser: what its pages show, and what they say when something is wrong."""
+"""Tests the app without a browser: its pages and its error messages."""
 
 import asyncio
 import io
@@ -36,7 +36,7 @@ def face_png(seed=0):
 
 @pytest.fixture
 def open_app(tiny_run, monkeypatch):
-    """Opens the app with the tiny network, each image a face, offline."""
+    """Returns a function that opens the app offline, with the tiny network and each image as one face."""
 
     def refuse(*args, **kwargs):
         raise requests.ConnectionError("there is no network")
@@ -87,7 +87,7 @@ def test_several_images_are_analyzed(open_app, tiny_predictor):
 
 def test_the_model_says_when_it_is_unsure(open_app, tiny_run, tmp_path):
     variables, held = weights_file.load_weights(tiny_run)
-    # So hot that all seven are about as likely.
+    # A high temperature gives nearly uniform probabilities.
     held["calibration"] = {"split": "validation", "temperature": 1000.0}
     weights_file.export_weights(tmp_path / "hot.safetensors", variables, held)
     for model, arguments, unsure in (("best", tiny_run, 0), ("hot", tmp_path, 2)):
@@ -159,7 +159,7 @@ def test_grad_cam_is_explained_and_computed_once(open_app, monkeypatch):
 
 
 def test_grad_cam_is_computed_after_everything_is_shown(open_app, monkeypatch):
-    """So that the results stay on the page meanwhile."""
+    """The results stay on the page while it is computed."""
 
     def stop(*_):
         raise uploads.UploadError("computing")
@@ -204,11 +204,11 @@ def test_a_video_is_a_chart_and_a_table(open_app):
     app.file_uploader[0].set_value(("v.mp4", encode_clip(3, rate=8), "video/mp4")).run()
     assert not app.exception and not app.error
     table = app.dataframe[0].value
-    # Four frames a second of three seconds; each is one face, the same.
+    # Four frames per second for three seconds, each with the same face.
     assert list(table["seconds"]) == [0.25 * i for i in range(12)]
     assert list(table["track"]) == [1] * 12
     assert "1, in 12 of 12 frames" in app.selectbox[-1].options
-    assert len(app.get("vega_lite_chart")) == 2  # of all faces, and of the chosen one
+    assert len(app.get("vega_lite_chart")) == 2  # for all faces, and for the chosen one
     assert [one.proto.label for one in app.get("download_button")] == [
         "Download the annotated video (MP4)",
         "Download the table (CSV)",
@@ -238,7 +238,7 @@ def test_live_video_is_offered_where_it_is_installed(open_app, monkeypatch):
         monkeypatch.setattr(webcam, "is_installed", lambda installed=installed: installed)
         (control,) = open_app().get("button_group")
         assert any("Live" in option for option in control.options) == installed
-    monkeypatch.setattr(webcam, "show", lambda _: False)  # it does not work from here
+    monkeypatch.setattr(webcam, "show", lambda _: False)  # the connection fails
     app = open_app("Live")
     app.button[0].click().run()
     assert not app.exception and app.session_state["source"] == "Camera" and len(app.camera_input) == 1
@@ -281,10 +281,10 @@ def test_the_card_says_how_good_the_model_is_and_what_it_is_not_for(open_app, ti
     app = open_app()
     said = text(app)
     assert "not for judging people" in said and "Not intended for" in said and "labels are noisy" in said
-    assert "Its accuracy is unknown" in said  # the tiny network's file does not say
+    assert "Its accuracy is unknown" in said  # missing in the tiny network's metadata
     bundled, fault = model_choice.load_classifier(model_choice.find_weights("cnn_250k"))
     assert not fault
-    # The bundled network's own card says 67.34 % on PublicTest, which selected it, and 0.862.
+    # The bundled network's card states 67.34 % on PublicTest, its selection split, and 0.862.
     told = describe(bundled.trained)
     assert "67.3%" in headline(bundled.trained) and "PublicTest" in told["accuracy"]
     assert "optimistic" in told["accuracy"] and "28,709" in told["trained on"]

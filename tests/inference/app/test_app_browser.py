@@ -1,4 +1,4 @@
-"""The app as people use it: a real server, a real browser, a camera that shows a photograph.
+"""Tests the app with a real server and browser, and a camera that shows a photograph.
 
 pytest -m browser
 """
@@ -31,12 +31,12 @@ FLAGS = (
     "--disable-component-update --disable-sync --use-fake-device-for-media-stream "
     "--use-fake-ui-for-media-stream"
 )
-WAIT = 60_000  # milliseconds; compiling takes long where others use the processor, too
+WAIT = 60_000  # milliseconds; compiling is slow on a busy machine
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The app's address, and the folders in which its process could write."""
+    """Returns the app's address, and the folders that its process can write to."""
     folder = tmp_path_factory.mktemp("server")
     home, scratch = folder / "home", folder / "tmp"
     home.mkdir(), scratch.mkdir()
@@ -72,7 +72,7 @@ def _await(address, process):
 
 @pytest.fixture(scope="module")
 def browser(photos, tmp_path_factory):
-    """A browser whose camera films a photograph of a face."""
+    """Returns a browser whose camera shows a photograph of a face."""
     if CHROMIUM is None:
         pytest.skip("needs Chromium: apt install chromium")
     camera = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
@@ -92,7 +92,7 @@ def browser(photos, tmp_path_factory):
 
 @pytest.fixture
 def visit(server, browser):
-    """Opens the app in a session of its own; at the end nothing may have been asked of anyone else."""
+    """Opens the app in a new session; checks at the end that no other server was contacted."""
     contexts, strangers = [], []
 
     def note(request):
@@ -164,7 +164,7 @@ def test_a_snapshot_with_the_camera(visit):
     choose(page, "Camera")
     film = page.locator("[data-testid=stCameraInput] video")
     film.wait_for()
-    # Before it films, a snapshot would be black.
+    # A snapshot before the camera has started would be black.
     page.wait_for_function("one => one.readyState > 2 && one.currentTime > 0.5", arg=film.element_handle())
     page.get_by_role("button", name="Take Photo").click()
     page.get_by_text("1 face found").wait_for()
@@ -228,7 +228,7 @@ def test_hostile_files_are_messages_and_the_server_lives_on(visit, server, photo
     page.get_by_text("is not a supported video").wait_for()
     upload_video(page, as_file("cut.mp4", encode_clip()[:300], "video/mp4"))
     page.get_by_text("has no video").wait_for()
-    # Another visitor notices nothing.
+    # Other sessions are not affected.
     again = visit()
     upload(again, str(photos / "grace_hopper.png"))
     again.get_by_text("1 face found").wait_for()

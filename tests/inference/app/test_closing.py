@@ -1,4 +1,4 @@
-"""A visitor's session ends with the page, in Streamlit's own runtime."""
+"""Tests that a session ends when its page is closed, in Streamlit's own runtime."""
 
 import asyncio
 
@@ -22,7 +22,7 @@ st.text("done")
 
 
 class Visitor:
-    """A page in a browser that is as good as closed when it has been drawn."""
+    """A client that disconnects once the page is drawn."""
 
     def __init__(self):
         self.drawn = asyncio.Event()
@@ -34,7 +34,7 @@ class Visitor:
 
 @pytest.fixture
 def visit(tmp_path, monkeypatch):
-    """Opens the page with an upload, waits until it is drawn, and closes it; returns what stays behind."""
+    """Opens the page with an upload and closes it once it is drawn; returns the remaining objects."""
     (tmp_path / "page.py").write_text(PAGE)
     monkeypatch.setattr(runtime.Runtime, "_instance", None)
     monkeypatch.setattr(closing, "GRACE", 0.0)

@@ -1,4 +1,4 @@
-"""Visitors' files: what is read, and what is refused before it can do harm."""
+"""Tests uploads: accepted files, and files that are rejected before decoding."""
 
 import numpy as np
 import pytest
@@ -80,7 +80,7 @@ def test_what_is_no_short_video_is_a_message(content, message):
 
 
 def test_names_are_shown_as_they_are():
-    """A backslash before every mark that Markdown could read."""
+    """Every character with a meaning in Markdown is escaped by a backslash."""
     assert uploads.plain("![x](http://a.b/c) $1$ :red[_é_].jpg") == (
         r"\!\[x\]\(http\:\/\/a\.b\/c\) \$1\$ \:red\[_é_\]\.jpg"
     )

@@ -1,4 +1,4 @@
-"""Faces cut out of pictures, against Pillow, scipy and hand-made pictures."""
+"""Tests face crops against Pillow, SciPy, and images computed by hand."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_it_is_scaled_as_datasets_are():
 
 
 def test_fractions_of_pixels_count():
-    ramp = np.repeat(np.arange(0, 200, 2, dtype=np.uint8)[None], 50, axis=0)  # 2 a pixel
+    ramp = np.repeat(np.arange(0, 200, 2, dtype=np.uint8)[None], 50, axis=0)  # 2 per pixel
     whole, half = (crop(ramp, at(x, 5, 20, 20), 20, 1)[..., 0].astype(float) for x in (10, 10.5))
     np.testing.assert_allclose(half - whole, 1, atol=0.51)
 
@@ -64,7 +64,7 @@ def test_a_picture_on_its_side_is_rotated_back(rotation):
     upright = PICTURE[20:60, 30:70]
     lying = np.rot90(PICTURE, -rotation // 90)  # has to be turned counterclockwise by `rotation`
     height, width = PICTURE.shape[:2]
-    # Where the corner of the square (30, 20) with its side of 40 comes to lie, by hand.
+    # Position of the corner of the square at (30, 20) with side 40, by hand.
     left, top = {
         0: (30, 20),
         90: (height - 60, 30),
@@ -76,7 +76,7 @@ def test_a_picture_on_its_side_is_rotated_back(rotation):
 
 def test_a_tilt_is_turned_back_about_the_frames_centre():
     tilted = ndimage.rotate(PICTURE[..., 0].astype(float), -20, reshape=False, order=3, mode="mirror")
-    tilted = tilted.clip(0, 255).astype(np.uint8)  # clockwise by 20 degrees about the picture's center
+    tilted = tilted.clip(0, 255).astype(np.uint8)  # clockwise by 20 degrees about the image's center
     center = PICTURE[35:85, 55:105, 0].astype(float)
     upright = crop(tilted, at(55, 35, 50, 50, roll=20.0), 50, 1)[..., 0].astype(float)
     leaning = crop(tilted, at(55, 35, 50, 50), 50, 1)[..., 0].astype(float)

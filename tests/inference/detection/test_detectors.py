@@ -1,4 +1,4 @@
-"""Face detectors on real photographs and on images without faces."""
+"""Tests the face detectors on real photographs and on images without faces."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +16,14 @@ from fer_jax.inference.structures import Box, Detection
 from fer_jax.pretrained import download
 
 FOLDER = ROOT / "fer_jax" / "inference"
-# About the eyes, nose and mouth of each face, looked up by hand: (left, top, right, bottom) in pixels.
+# Eyes, nose, and mouth of each face, measured by hand: (left, top, right, bottom) in pixels.
 GRACE_HOPPER = (215, 170, 320, 285)
 FOUR = [(275, 85, 330, 150), (155, 115, 210, 180), (448, 135, 485, 172), (12, 118, 36, 152)]
 
 
 @pytest.fixture(scope="module")
 def cache(shared_dir):
-    """The detectors' files where they are looked for."""
+    """Returns the cache folder with the detectors' files."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(download.CACHE_VARIABLE, str(shared_dir / "assets"))
         yield shared_dir / "assets"
@@ -62,7 +62,7 @@ def group(photos):
 
 
 def assert_covers(face, features):
-    """Its box and its frame hold the rectangle of the features."""
+    """Checks that the box and the frame contain the rectangle of the features."""
     for box in (face.box, face.frame):
         (left, top, right, bottom), (x0, y0, x1, y1) = box.edges, features
         assert left <= x0 and top <= y0 and x1 <= right and y1 <= bottom
@@ -76,7 +76,7 @@ def test_one_face(detector, hopper):
 
 def test_several_faces_the_largest_first(name, detector, group):
     found = detector.detect(group)
-    # MediaPipe's model is for faces near the camera and passes over the two small ones.
+    # MediaPipe's model is for faces near the camera and misses the two small ones.
     assert len(found) == {"yunet": 4, "mediapipe": 2}[name]
     areas = [one.box.area for one in found]
     assert areas == sorted(areas, reverse=True)
@@ -140,7 +140,7 @@ def test_faces_in_an_image_on_its_side(rotation, detector, hopper):
 def test_a_leaning_face_has_a_roll(yunet, hopper):
     (face,) = yunet.detect(np.asarray(Image.fromarray(hopper).rotate(-25, expand=True)))
     assert 15 < face.roll < 35  # clockwise
-    # Faces that lean as in training are left as they are.
+    # Faces with a roll as in training are not rotated.
     slightly = np.asarray(Image.fromarray(hopper).rotate(-8, expand=True))
     (face,), (measured,) = yunet.detect(slightly), detectors.create("yunet", min_roll=0).detect(slightly)
     assert face.roll == 0 and 3 < measured.roll < 15 and face.box == measured.box
@@ -169,7 +169,7 @@ def test_a_detector_that_outlives_its_libraries_is_silent(cache, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(detector._model, "close", fail)
-        detector._model.__del__()  # as the interpreter does at its end
+        detector._model.__del__()  # as the interpreter does at exit
     detector._model.close()
     assert detector._model._handle is None
 
@@ -193,7 +193,7 @@ def test_the_files_of_the_package_are_those_that_its_notice_names():
 
 def test_a_missing_file_without_a_network_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv(download.CACHE_VARIABLE, str(tmp_path))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # no server listens
     with pytest.raises(download.DownloadError, match="copy it to .* or use the detector yunet"):
         assets.fetch_blazeface()
 

@@ -1,4 +1,4 @@
-"""Graphs without weights: those of the package are of its networks, and others are built once."""
+"""Tests graphs without weights: the package's graphs match its networks, and others are built once."""
 
 import pathlib
 import subprocess
@@ -98,7 +98,7 @@ print(face.emotion)
 
 
 def test_predicting_writes_nothing_into_the_home_directory(tmp_path):
-    """ONNX Runtime's telemetry would: a device ID, and the events to send."""
+    """ONNX Runtime's telemetry would write a device ID and events."""
     variables = environment(HOME=str(tmp_path))
     for inherited in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
         variables.pop(inherited, None)

@@ -1,4 +1,4 @@
-"""Batches of few sizes, and few compilations."""
+"""Tests that batches have few sizes and need few compilations."""
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from fer_jax.inference.engines.jax_engine import JaxEngine, split_batches
 
 @pytest.fixture
 def compilations():
-    """Counts what JAX compiles meanwhile."""
+    """Counts JAX's compilations within the context."""
     seen = []
 
     def listen(event, duration, **more):
@@ -48,7 +48,7 @@ def test_batches_cover_all_faces_in_order_and_are_filled(count, sizes, min_fill)
     assert [i for part, _ in batches for i in range(count)[part]] == list(range(count))
     for part, size in batches:
         filled = len(range(count)[part])
-        # Only what no smaller size could take is padded more.
+        # Padding is used only if no smaller size fits.
         assert size in sizes and (filled >= min_fill * size or filled < sizes[0])
 
 

@@ -1,4 +1,4 @@
-"""The files that the command line names."""
+"""Tests finding the files of the command line."""
 
 import collections
 import os
@@ -86,9 +86,9 @@ def test_files_and_patterns_in_the_order_given_each_once(folder, monkeypatch):
     assert names("*.png", "a.png", "deep/**/*.mp4") == ["a.png", "c.mp4"]
     assert [one.path for one in find("deep/../a.png", "a.png")] == ["deep/../a.png"]
     assert find("~/a.png") == [Input(os.path.join(folder, "a.png"), "a.png")]
-    assert names("notes.txt") == ["notes.txt"]  # whatever its ending
+    assert names("notes.txt") == ["notes.txt"]  # with any extension
     (folder / "[1].png").touch()
-    assert names("[1].png") == ["[1].png"]  # a file rather than a pattern
+    assert names("[1].png") == ["[1].png"]  # a file instead of a pattern
 
 
 @pytest.mark.parametrize(

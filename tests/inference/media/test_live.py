@@ -1,4 +1,4 @@
-"""Cameras and streams over the network, by servers on this machine."""
+"""Tests cameras and network streams, with local servers."""
 
 import contextlib
 import http.server
@@ -19,14 +19,14 @@ from fer_jax.inference.media.video import VideoError
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    """{"ts", "mp4": the bytes of a clip of 8 frames}; the first tells no duration, as live video."""
+    """Returns {"ts", "mp4": bytes of a clip of 8 frames}; "ts" has no duration, as in live video."""
     folder, kinds = tmp_path_factory.mktemp("clips"), ("ts", "mp4")
     return {kind: write_clip(folder / f"a.{kind}", steps(8), rate=10).read_bytes() for kind in kinds}
 
 
 @pytest.fixture
 def serve():
-    """serve(answers) -> the URL of a server that gives them in turn, each (bytes, their length or None)."""
+    """Returns serve(answers) -> URL of a server that sends them in turn, each (bytes, length or None)."""
     with contextlib.ExitStack() as servers:
 
         def start(answers):
@@ -57,7 +57,7 @@ def serve():
 
 @pytest.fixture
 def attempts(monkeypatch):
-    """The numbers of attempts to connect again, for which nobody waits."""
+    """Returns the numbers of reconnection attempts, without waiting between them."""
     made = []
     monkeypatch.setattr(live, "wait_before", lambda attempt: made.append(attempt) or 0)
     return made
@@ -74,7 +74,7 @@ def test_a_broken_stream_is_connected_again(clips, serve, attempts, capsys):
     url = serve([(cut, None), (b"", None), (cut, len(clip)), (clip, len(clip))])
     found = read(url)
     assert attempts == [1, 2, 1]  # counted from the last frame
-    # Frames that nobody took in time are dropped, but never the last.
+    # Frames that are not consumed in time are dropped, except the last one.
     numbers = [frame.number for frame in found]
     assert numbers == sorted(set(numbers)) and numbers[-1] >= 8
     assert level(found[-1].image) == 7 and found[-1].image.shape == (48, 64, 3)
@@ -94,7 +94,7 @@ def test_the_latest_frame_is_taken_and_the_others_are_dropped(clips, serve):
     clip, stop = clips["ts"], threading.Event()
     ((one,), _) = inputs.find([serve([(clip, len(clip))])])
     connection = live._Connection(one)
-    connection._thread.join(60)  # which decodes all of them, as nobody takes one
+    connection._thread.join(60)  # decodes all of them, because none is consumed
     number, frame = connection.take(stop)
     assert number == 7 and level(frame.to_ndarray(format="rgb24")) == 7
     assert connection.take(stop) is None and connection.is_complete
@@ -104,7 +104,7 @@ def test_a_stream_ends_when_it_is_stopped(clips, serve, attempts):
     stop, done = threading.Event(), threading.Event()
 
     def send(file):
-        with contextlib.suppress(OSError):  # as the other end is closed
+        with contextlib.suppress(OSError):  # because the other end is closed
             while not done.is_set():
                 file.write(clips["ts"])
 
@@ -164,7 +164,7 @@ def test_a_mutated_stream_is_read_connected_again_or_refused(data, clips, serve,
 
 def test_the_first_interrupt_stops_and_the_second_interrupts():
     stop = threading.Event()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes ignore it
     with live.interrupt_sets(stop):
         signal.raise_signal(signal.SIGINT)
         assert stop.is_set()

@@ -1,4 +1,4 @@
-"""Images detected in a thread of their own, and classified together."""
+"""Tests detection in a background thread and classification in batches."""
 
 import threading
 
@@ -19,7 +19,7 @@ def test_items_come_in_order_and_only_so_many_ahead():
         for i in range(20):
             taken.append(i)
             if i == 4:
-                allowed.release()  # four are prepared, one was used
+                allowed.release()  # four are prefetched, one was consumed
             yield i
 
     found = ahead(items(), 4)
@@ -58,7 +58,7 @@ def test_what_is_not_used_to_its_end_is_closed():
 
 @pytest.fixture
 def images(tmp_path):
-    """Files of six faces, the third of them broken."""
+    """Returns files of six faces, the third of them damaged."""
     rng = np.random.default_rng(0)
     for i in range(6):
         Image.fromarray(rng.integers(0, 256, (48, 48), dtype=np.uint8)).save(tmp_path / f"{i}.png")

@@ -1,4 +1,4 @@
-"""Faces over time, in scenes made by hand."""
+"""Tests tracking in synthetic scenes."""
 
 import json
 
@@ -11,7 +11,7 @@ SURE, OTHER = np.array([1.0, 0.0]), np.array([0.0, 1.0])
 
 
 def square(x, probabilities=SURE):
-    """A face of 10 x 10 pixels."""
+    """Returns a face of 10 x 10 pixels."""
     box = Box(x, 0.0, 10.0, 10.0)
     return Face(Detection(box, 1.0, box), ("happy", "sad"), probabilities, 0.5)
 
@@ -30,7 +30,7 @@ def test_faces_that_move_keep_their_numbers_whatever_their_order():
 def test_the_best_sum_of_overlaps_decides_and_not_the_first_come():
     tracker = Tracker()
     numbers(tracker, [square(0), square(4)], 0.0)
-    # The first box overlaps most with track 2, but the second with nothing else.
+    # The first box overlaps most with track 2, but the second box overlaps only with track 2.
     assert numbers(tracker, [square(3), square(7)], 0.1) == [1, 2]
 
 

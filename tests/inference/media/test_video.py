@@ -1,4 +1,4 @@
-"""Frames of videos and annotated copies, on clips whose every frame is known."""
+"""Tests frames of videos and annotated copies, on clips with known frames."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ from fer_jax.inference.media import VideoError, video
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """Two seconds at 10 frames per second."""
+    """Returns a clip of two seconds at 10 frames per second."""
     return write_clip(tmp_path_factory.mktemp("clip") / "clip.mkv", steps(20), rate=10)
 
 
@@ -58,7 +58,7 @@ def test_an_animation_is_a_video(ending, tmp_path):
 
 def test_one_frame_per_period(clip, tmp_path):
     assert read(clip, 0.5) == [(0, 0), (5, 500), (10, 1000), (15, 1500)]
-    # Frames that are not where the periods begin: the first of each period.
+    # The first frame of each period, if none is exactly at its start.
     assert read(clip, 0.25) == [(n, 100 * n) for n in (0, 3, 5, 8, 10, 13, 15, 18)]
     assert read(clip, 60) == [(0, 0)]
     late = write_clip(tmp_path / "late.mkv", steps(4), [0, 90, 1950, 2100])
@@ -74,7 +74,7 @@ def test_a_start_in_the_middle_gives_the_same_frames(clip):
 
 @pytest.mark.parametrize("rotation", (0, 90, 180, -90))
 def test_frames_are_upright_as_players_show_them(rotation, tmp_path):
-    """A telephone writes the sensor's picture and, in a matrix, how it was held."""
+    """Phones store the sensor's image and its orientation as a matrix."""
     path = write_clip(tmp_path / "clip.mp4", steps(2), rotate=rotation)
     frame = next(video.read_frames(path))
     bright = np.argwhere(frame.image[..., 0] > 200).mean(axis=0) / frame.image.shape[:2]
@@ -107,14 +107,14 @@ def test_what_is_no_video_is_refused_by_name(tmp_path):
 
 @pytest.fixture(scope="module")
 def encoded():
-    """Small videos in three containers."""
+    """Returns small videos in three containers."""
     return [encode_clip(kind=kind) for kind in ("mp4", "matroska", "avi")]
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(which=st.integers(0, 2), data=st.data())
 def test_a_mutated_file_is_read_or_refused(which, data, encoded):
-    """Unknown codecs, metadata that are no UTF-8 and the like, which PyAV reports in ways of its own."""
+    """PyAV reports unknown codecs, invalid UTF-8, and other damage with various exceptions."""
     content = bytearray(encoded[which])
     places = st.integers(0, len(content) - 1)
     for place in data.draw(st.lists(places, min_size=1, max_size=10)):
@@ -173,7 +173,7 @@ def test_a_copy_has_new_pictures_at_the_old_times_and_the_same_sound(sound, endi
     with video.copy_video(original, tmp_path, "copy") as copy:
         for frame in video.read_frames(original):
             copy.write(255 - frame.image, frame.seconds)
-        assert not copy.path.exists()  # until it is whole
+        assert not copy.path.exists()  # until it is complete
     assert copy.path == tmp_path / f"copy{ending}"
     frames = list(video.read_frames(copy.path))
     assert [round(1000 * frame.seconds) for frame in frames] == times

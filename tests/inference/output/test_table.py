@@ -1,4 +1,4 @@
-"""Tables: their rows, and resuming them."""
+"""Tests the rows of tables and resuming tables."""
 
 import csv
 
@@ -72,7 +72,7 @@ def test_a_file_of_rows_has_the_columns_that_are_used():
     assert (first["source"], first["p_angry"], second["status"]) == ("a,b.png", "0.5", "no_face")
 
 
-# Names that are no UTF-8 have such characters in Python; others cannot be in a file's name.
+# Python represents file names that are not UTF-8 with surrogates; other characters cannot occur.
 NAMES = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\udcff,\"\n\r'=")).filter(bool)
 
 
@@ -95,7 +95,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, ending, names):
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.sampled_from([".csv", ".jsonl"]), st.integers(0, 10**6))
 def test_a_table_that_is_cut_at_any_byte_has_the_rows_up_to_the_last_mark(tmp_path_factory, ending, cut):
-    """The run was killed while it wrote; a table that lacks what was marked was changed by others."""
+    """The run was killed while writing; a table shorter than the mark was changed by another program."""
     path = tmp_path_factory.mktemp("table") / f"out{ending}"
     new, state = start(path), path.with_name(f"{path.name}.state")
     new.write(A)
@@ -125,7 +125,7 @@ def test_rows_that_a_run_cannot_be_resumed_after_are_written_and_made_again(tmp_
     for _ in range(2):
         new.write(B, resumable=False)
         new.mark()
-    assert sources(path) == ["a.png", "b.mp4", "b.mp4"]  # nothing waits in memory
+    assert sources(path) == ["a.png", "b.mp4", "b.mp4"]  # nothing is buffered in memory
     again = Table(path, EMOTIONS, MADE_BY)
     assert again.resume() == ({"a.png"}, None) and sources(path) == ["a.png"]
     again.write(B, resumable=False)

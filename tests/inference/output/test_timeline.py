@@ -1,4 +1,4 @@
-"""Spans of emotions over time, from frames whose emotions and times are known."""
+"""Tests emotions over time, from frames with known emotions and times."""
 
 import numpy as np
 import pytest
@@ -12,12 +12,12 @@ BOX = Box(0, 0, 9, 9)
 
 
 def add(timeline, seconds, tracks, source="v.mp4"):
-    """Adds a frame whose tracks, {track ID: (emotion, its probability)}, are smoothed to these answers."""
+    """Adds a frame with smoothed predictions {track ID: (emotion, probability)}."""
     faces, found = [], []
     for number, (emotion, probability) in tracks.items():
         probabilities = np.full(7, (1 - probability) / 6)
         probabilities[EMOTIONS.index(emotion)] = probability
-        # The frame's own answer is another one, which does not count.
+        # The frame's unsmoothed prediction differs and is not used.
         faces.append(Face(Detection(BOX, 1.0, BOX), EMOTIONS, np.eye(7)[0], 0.5))
         found.append(Track(number, BOX, seconds, probabilities))
     frame = DetectedFrame(source=source, frame=0, seconds=seconds, ends=False)
@@ -32,7 +32,7 @@ def test_a_span_lasts_while_the_emotion_and_its_certainty_stay():
     timeline = Timeline()
     for seconds, answer in enumerate([("happy", 0.9), ("happy", 0.6), ("happy", 0.4), ("sad", 0.4)]):
         add(timeline, 0.5 * seconds, {1: answer})
-    # The last frame is shown as long as the one before it.
+    # The last frame lasts as long as the one before it.
     expected = [(1, "happy", False, 0, 1), (1, "happy", True, 1, 1.5), (1, "sad", True, 1.5, 2)]
     assert spans(timeline) == expected
 
@@ -44,7 +44,7 @@ def test_a_face_out_of_sight_leaves_a_gap_and_tracks_do_not_disturb_each_other()
     assert spans(timeline) == [
         (1, "happy", False, 0, 1.5),
         (2, "happy", False, 0, 2),
-        (1, "happy", False, 3, 3.5),  # each as long as the step before
+        (1, "happy", False, 3, 3.5),  # each lasts as long as the one before
         (2, "happy", False, 3, 4),
     ]
 
@@ -67,8 +67,8 @@ def test_the_figure_shows_each_emotion_in_its_color(tmp_path):
     timeline.save(path)
     image = np.asarray(Image.open(path).convert("RGB"))
     happy, sad = ((image == color).all(-1).sum() for color in ((0xE5, 0xA8, 0x00), (0x00, 0x72, 0xB2)))
-    # Three seconds and one; besides, the legend has a patch of each.
+    # Three seconds and one; the legend has a patch of each, too.
     assert 2.5 < happy / sad < 3.2
     Timeline().save(path)
-    assert path.stat().st_size > 1000  # an empty figure says so
+    assert path.stat().st_size > 1000  # an empty figure has a message
     assert list(tmp_path.iterdir()) == [path]

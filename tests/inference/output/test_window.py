@@ -1,4 +1,4 @@
-"""The window for live images, drawn by Matplotlib without a display."""
+"""Tests the window for live images, with Matplotlib and without a display."""
 
 import matplotlib
 import matplotlib.pyplot as plt

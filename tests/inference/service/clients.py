@@ -1,4 +1,4 @@
-"""What the tests of the service share: images as files, requests, and detectors to hold it up."""
+"""Helpers for tests of the service: image files, requests, and detectors that block."""
 
 import itertools
 import threading
@@ -10,12 +10,12 @@ from PIL import Image
 from fer_jax.inference.detection.detectors import Detector, FullImage
 from fer_jax.inference.structures import Box, Detection
 
-LONG = 60  # seconds: no test comes near
+LONG = 60  # seconds, far more than any test takes
 IMAGE = b'content-disposition: form-data; name="images"; filename='
 
 
 class Halves(Detector):
-    """Finds a face in the left half and one in the right half of every image, with a score of 0.5."""
+    """A detector that returns the left and right half of every image as faces, with a score of 0.5."""
 
     def detect(self, image, *args, **kwargs):
         height, width = image.shape[:2]
@@ -24,7 +24,7 @@ class Halves(Detector):
 
 
 class Gate(FullImage):
-    """Waits for `open` before it looks at an image, except at the first, with which the service starts."""
+    """A detector that waits for `open` for every image except the first one, from the service's start."""
 
     def __init__(self, held=1, error=None):
         self.open, self.begun, self.count = threading.Event(), threading.Event(), itertools.count()
@@ -43,7 +43,7 @@ def colors(height=40, width=30):
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-# 30 pixels wide and 40 high, of every kind that is accepted.
+# 30 x 40 pixels, in every accepted format.
 KINDS = [
     *(encode(colors(), kind) for kind in ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")),
     encode(colors(), "JPEG", progressive=True),
@@ -57,12 +57,12 @@ KINDS = [
 
 
 def form(*parts, boundary="edge"):
-    """Returns the body and headers of a form with parts as they are."""
+    """Returns the body and headers of a form with unmodified parts."""
     body = b"".join(b"--edge\r\n" + part + b"\r\n" for part in parts) + b"--edge--\r\n"
     return {"content": body, "headers": {"content-type": f"multipart/form-data; boundary={boundary}"}}
 
 
 def post(client, *contents, **params):
-    """Asks for predictions of images; they are named 0.png, 1.png ..."""
+    """Requests predictions of images, named 0.png, 1.png, ..."""
     files = [("images", (f"{number}.png", content)) for number, content in enumerate(contents)]
     return client.post("/predict", files=files, params=params)

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the service."""
+"""Fixtures for tests of the service."""
 
 import contextlib
 
@@ -25,7 +25,7 @@ def faces():
 
 @pytest.fixture
 def serve(network):
-    """Starts services; gives clients of them when they are ready."""
+    """Returns a function that starts a service and returns a client once it is ready."""
     with contextlib.ExitStack() as stack:
 
         def start(detector=None, ready=True, app=None, **limits):

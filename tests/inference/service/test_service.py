@@ -1,4 +1,4 @@
-"""What the service answers: predictions, images that cannot be used, and what it says about itself."""
+"""Tests the service's replies: predictions, unusable images, and information about the service."""
 
 import re
 import tempfile
@@ -46,7 +46,7 @@ def test_faces_are_the_detectors_unless_the_image_is_one(serve, tiny_run, faces)
         np.testing.assert_allclose(list(face["probabilities"].values()), row, atol=2e-6)
     (whole,) = post(client, encode(pair), detect=False).json()["images"]
     assert [face["box"]["width"] for face in whole["faces"]] == [96]
-    # The most likely two of the first face, best first.
+    # The two most likely emotions of the first face.
     (image,) = post(client, encode(pair), top=2).json()["images"]
     best = np.argsort(-expected[0])[:2]
     assert list(image["faces"][0]["probabilities"]) == [EMOTIONS[i] for i in best]
@@ -63,7 +63,7 @@ def test_an_unreadable_image_does_not_spoil_the_others(serve, faces):
         assert images[place]["faces"] == [] and images[place]["width"] is None
         assert re.match(rf"{place}\.png: cannot be decoded: .*{why}", images[place]["error"])
     assert 'fer_jax_images_total{outcome="unreadable"} 3.0\n' in client.get("/metrics").text
-    # If there is no other, the request is at fault.
+    # If no image is usable, the request is invalid.
     reply = post(client, b"no image", good[:200])
     assert reply.status_code == 422
     assert re.match(r"0\.png: cannot be .*; 1\.png: cannot be ", reply.json()["detail"])
@@ -119,11 +119,11 @@ def test_memory_of_a_large_image_is_returned_once_it_is_gone(serve, monkeypatch)
 
 
 def test_nothing_is_written_to_temporary_files(serve, monkeypatch):
-    """Frameworks put large uploads there; Pillow's TIFF asks for a real file, too."""
+    """Frameworks store large uploads there, and Pillow's TIFF decoder may need a real file."""
     large = [encode(colors(1500, 1000), kind) for kind in ("PNG", "TIFF", "BMP")]
     assert all(len(content) > 4_000_000 for content in large)
     client = serve()
-    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")  # what is written there fails
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")  # writing there fails
     with pytest.raises(FileNotFoundError):
         tempfile.TemporaryFile()
     assert [image["error"] for image in post(client, *large).json()["images"]] == [None] * 3
@@ -150,7 +150,7 @@ def test_what_the_service_says_about_itself(serve, tiny_run):
     assert page.headers["content-type"].startswith("text/html")
     assert all(f"{path}</code></h2>" in page.text for path in api["paths"])
     assert not re.search(r"<script|<link|src=|https?://(?!testserver)", page.text)  # it loads nothing
-    # Unknown paths are one in the metrics.
+    # The metrics count all unknown paths together.
     assert {client.get(path).status_code for path in ("/redoc", "/doc")} == {404}
     assert 'fer_jax_requests_total{path="other",status="404"} 2.0\n' in client.get("/metrics").text
 
@@ -159,5 +159,5 @@ def test_the_shipped_weights_have_a_licence():
     model = schemas.describe_model(Predictor.load("cnn_250k", "whole"))
     assert model.name == "cnn_250k"
     assert model.weights == "cnn_250k_fer2013.safetensors" and model.licence == "Apache-2.0"
-    assert round(100 * model.evaluation.value, 2) == 67.34 and model.evaluation.selected  # as its card says
+    assert round(100 * model.evaluation.value, 2) == 67.34 and model.evaluation.selected  # as in its card
     assert round(model.temperature, 3) == 0.862 and model.parameters == 241_679

@@ -1,4 +1,4 @@
-"""The service against what schemathesis makes of its OpenAPI, and against tampered images."""
+"""Tests the service with requests that schemathesis generates from its OpenAPI, and with damaged images."""
 
 import hypothesis
 import pytest
@@ -16,7 +16,7 @@ HOW["suppress_health_check"] = list(hypothesis.HealthCheck)
 
 @strategies.composite
 def tampered(draw):
-    """An image with bytes changed, added, taken out, or cut off; often in the header."""
+    """Returns an image with bytes changed, inserted, removed, or truncated, often in the header."""
     content = bytearray(draw(strategies.sampled_from(KINDS)))
     header = strategies.integers(0, 99)
     for _ in range(draw(strategies.sampled_from((1, 1, 2, 8)))):
@@ -41,11 +41,11 @@ def test_images_that_were_tampered_with(serve):
 
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode))
 def test_whatever_a_client_sends(serve, mode):
-    """No reply is a server error, and each is one that OpenAPI names, of its type and form."""
+    """No reply is a server error, and each conforms to the OpenAPI schema."""
     images = strategies.sampled_from(KINDS) | strategies.binary(max_size=200)
     schemathesis.openapi.format("binary", images)
     statuses, app = set(), serve().app
-    # The same in the words of OpenAPI 3.0, for which schemathesis takes strategies.
+    # Converted to OpenAPI 3.0, for which schemathesis accepts strategies.
     form = app.openapi()["components"]["schemas"]["Body_predict_predict_post"]["properties"]
     form["images"]["items"] = {"type": "string", "format": "binary"}
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
@@ -54,7 +54,7 @@ def test_whatever_a_client_sends(serve, mode):
     for result in schema.get_all_operations():
         operation = result.ok()
         if mode is schemathesis.GenerationMode.NEGATIVE and operation.method == "get":
-            continue  # has nothing that could be wrong
+            continue  # takes no arguments
 
         @hypothesis.given(case=operation.as_strategy(mode))
         @hypothesis.settings(max_examples=30, **HOW)

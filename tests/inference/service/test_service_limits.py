@@ -1,4 +1,4 @@
-"""What the service refuses, its limits, its states, and what its log and strangers learn of errors."""
+"""Tests the service's limits and states, rejected requests, and the content of logs and error replies."""
 
 import itertools
 import re
@@ -42,7 +42,7 @@ def test_a_body_is_refused_when_it_gets_too_large_whatever_its_header_says(serve
     async def receive():
         start = b"--edge\r\n" + IMAGE + b'"a"\r\n\r\n'
         body = bytes(1000) if next(chunks) else start.ljust(1000)
-        return {"type": "http.request", "body": body, "more_body": True}  # without end
+        return {"type": "http.request", "body": body, "more_body": True}  # endless
 
     async def send(message):
         sent.append(message)

@@ -1,4 +1,4 @@
-"""Convolutions and their gradients against `lax`, in every way in which a CPU computes them."""
+"""Tests all CPU implementations of convolutions and their gradients against `lax`."""
 
 import contextlib
 import functools
@@ -33,7 +33,7 @@ def of_lax(x, kernel, stride=1, padding="same"):
 
 
 def with_gradients(function, x, kernel):
-    """The result, and the gradients for a fixed gradient of it, all as float32."""
+    """Returns the result, and the gradients for a fixed output gradient, all as float32."""
 
     @jax.jit
     def run(x, kernel):
@@ -45,7 +45,7 @@ def with_gradients(function, x, kernel):
 
 
 def assert_close(actual, expected, tolerance=1e-5):
-    """Relative to the largest expected value: rounding errors are those of sums of many terms."""
+    """Compares relative to the largest expected value, because rounding errors come from long sums."""
     for a, e in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, e, rtol=0, atol=tolerance * np.abs(e).max() + 1e-12)
 
@@ -97,7 +97,7 @@ def test_depthwise_gradient_of_a_large_batch_keeps_its_accuracy():
     assert_close([pull(gradient)[1][:, :, 0].reshape(9, 16)], [np.array(expected)])
 
 
-BFLOAT16 = [  # dense; a kernel's gradient over 32 faces; 1x1; depthwise, whose sums are float32's everywhere
+BFLOAT16 = [  # dense; the kernel's gradient over 32 faces; 1x1; depthwise, always with float32 sums
     ((32, 24, 20, 8), (3, 3, 8, 12), 1),
     ((40, 6, 6, 1), (3, 3, 1, 12), 1),
     ((8, 6, 6, 8), (1, 1, 8, 12), 1),
@@ -108,7 +108,7 @@ BFLOAT16 = [  # dense; a kernel's gradient over 32 faces; 1x1; depthwise, whose 
 
 @pytest.mark.parametrize(("shape", "kernel", "stride"), BFLOAT16)
 def test_convolution_in_bfloat16_rounds_only_its_results(shape, kernel, stride):
-    """Beside the same bfloat16 numbers convolved in float32."""
+    """The reference convolves the same bfloat16 values in float32."""
     if kernel[2] == shape[3] and not onednn.is_usable(jnp.bfloat16):
         pytest.skip("needs a processor with instructions for bfloat16 (AVX-512 BF16 or AMX)")
     low = [jnp.asarray(a, jnp.bfloat16) for a in (normal(0, *shape), normal(1, *kernel))]
@@ -118,7 +118,7 @@ def test_convolution_in_bfloat16_rounds_only_its_results(shape, kernel, stride):
     gradient = jnp.asarray(normal(2, *y.shape), jnp.bfloat16)
     results = y, *pull(gradient)
     assert {result.dtype.name for result in results} == {"bfloat16"}
-    # Half a unit in the last of eight digits is 0.4 %.
+    # Half a unit in the last of eight bits is 0.4 %.
     wanted = expected, *expected_pull(gradient.astype(jnp.float32))
     assert_close([result.astype(jnp.float32) for result in results], wanted, 4e-3)
 

@@ -1,4 +1,4 @@
-"""oneDNN's calls against NumPy and lax, and when they are used."""
+"""Tests oneDNN's calls against NumPy and lax, and the conditions for using them."""
 
 import logging
 
@@ -49,7 +49,7 @@ def test_bfloat16_is_not_for_a_onednn_that_is_kept_from_its_instructions(name, l
 
 
 def test_onednn_is_not_used_with_sse_alone(monkeypatch):
-    """Its convolutions would crash or never end."""
+    """Its convolutions would crash or hang."""
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
     assert not onednn._is_in_jaxlib.__wrapped__()
 

@@ -1,4 +1,4 @@
-"""Pooling and its gradients against Flax's."""
+"""Tests pooling and its gradients against Flax."""
 
 import flax.linen as nn
 import jax
@@ -20,7 +20,7 @@ POOLS = {
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(height=st.integers(2, 9), width=st.integers(2, 9), seed=st.integers(0, 99))
 def test_max_pools_and_their_gradients_are_those_of_flax(size, height, width, seed):
-    """Also of equal values, which are many among whole numbers, and of negative ones."""
+    """Includes ties, which are frequent among integers, and negative values."""
     ours, theirs = POOLS[size]
     rng = np.random.default_rng(seed)
     x = np.rint(rng.normal(size=(2, height, width, 5))).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Within `portable` networks are made of standard operations, and give the numbers they give without."""
+"""Tests that `portable` restricts networks to standard operations without changing their results."""
 
 import threading
 
@@ -14,7 +14,7 @@ def _normal(*shape):
     return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
 
 
-# One for each way in which they are computed otherwise: Winograd's, oneDNN's, as a product, as shifted sums.
+# One per implementation that it replaces: Winograd, oneDNN, matrix product, shifted sums.
 CASES = {
     "winograd": lambda: convolution.convolve(_normal(8, 24, 24, 32), _normal(3, 3, 32, 32)),
     "strided": lambda: convolution.convolve(_normal(2, 9, 9, 4), _normal(3, 3, 4, 5), 2, "symmetric"),
