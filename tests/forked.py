@@ -1,8 +1,8 @@
-"""Runs programs in forks of this process, which has imported what they need; there is no TensorFlow in it.
+"""Runs programs in forks of this process, which has imported their dependencies except TensorFlow.
 
 Reads lines of JSON: [number of devices, name of a function below, lists of its arguments]. Forks a process
-for each of these lists, all at the same time, and writes a line of JSON with [exit code, what it wrote to
-stdout, what to stderr] for each. With JAX_ENABLE_X64 everything is computed in float64.
+for each of these lists, all at the same time, and writes a line of JSON with [exit code, stdout, stderr] for
+each. With JAX_ENABLE_X64, everything is computed in float64.
 """
 
 import atexit
@@ -18,7 +18,7 @@ import tempfile
 
 import jax
 
-if jax.config.jax_enable_x64:  # before the layers' defaults are read
+if jax.config.jax_enable_x64:  # before the defaults of layers are read
     jax.numpy.float32 = jax.numpy.float64
 
 import spread_steps
@@ -35,19 +35,19 @@ spread = spread_steps.main
 
 
 def command(*arguments):
-    """`fer-jax train ARGUMENTS`."""
+    """Runs `fer-jax train ARGUMENTS`."""
     sys.argv = ["python -m fer_jax.main", *arguments]
     app.run(main.main, flags_parser=main.parse_flags)
 
 
 def python(code, *arguments):
-    """`python -c CODE ARGUMENTS`."""
+    """Runs `python -c CODE ARGUMENTS`."""
     sys.argv = ["-c", *arguments]
     exec(code, {"__name__": "__main__"})
 
 
 def interrupted(spec, *distributed):
-    """Trains, and ends itself at a chosen point; prints the summary.
+    """Trains until a chosen point, where the process stops or kills itself; prints the summary.
 
     Args:
       spec: JSON with "data", "workdir" and "changes" of the tiny configuration, perhaps "refused_first", with
@@ -89,7 +89,7 @@ def interrupted(spec, *distributed):
 
 
 def fork(name, arguments, outputs):
-    """Runs the function in this process, and its exit handlers."""
+    """Runs a function and the exit handlers in a fork."""
     signal.alarm(600)
     for number, file in enumerate(outputs, 1):
         os.dup2(file.fileno(), number)
@@ -101,11 +101,11 @@ def fork(name, arguments, outputs):
 
 def serve():
     context = multiprocessing.get_context("fork")
-    gc.freeze()  # or a fork's collections copy all that this process has imported
+    gc.freeze()  # otherwise garbage collection in forks copies the imported modules
     for line in sys.stdin:
         devices, name, asked = json.loads(line)
         jax.config.update("jax_num_cpu_devices", devices)
-        jax.config.update("jax_enable_compilation_cache", len(asked) == 1)  # or each compiles for itself
+        jax.config.update("jax_enable_compilation_cache", len(asked) == 1)  # else each compiles separately
         with contextlib.ExitStack() as stack:
             files = [[stack.enter_context(tempfile.TemporaryFile("w+")) for _ in "oe"] for _ in asked]
             forks = [context.Process(target=fork, args=(name, *of)) for of in zip(asked, files, strict=True)]

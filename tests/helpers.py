@@ -1,4 +1,4 @@
-"""What several test files share: a tiny configuration, commands, comparisons of runs."""
+"""Helpers for several test files: a tiny config, commands, and comparisons of runs."""
 
 import contextlib
 import csv
@@ -33,8 +33,8 @@ from fer_jax.training.metric_writers import read_records
 from fer_jax.training.train import train_and_evaluate
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# XLA's older emitters, without splitting a program, compile in a third of the time. XLA ends the process at a
-# flag that it does not know; the versions in constraints.txt know both.
+# XLA's older emitters, without splitting programs, compile in a third of the time. Unknown flags end the
+# process; the versions in constraints.txt support both.
 QUICK_COMPILATION = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 TIMES = ("seconds", "images_per_second", "input_wait")
 TINY = {
@@ -56,14 +56,14 @@ TINY = {
 
 
 def tiny_config(data_dir: pathlib.Path, **changes: Any) -> ConfigDict:
-    """A run of 10 steps over 70 faces, 16 a batch, evaluated after steps 4, 9 and 10."""
+    """Returns a config of 10 steps on 70 faces in batches of 16, evaluated after steps 4, 9, and 10."""
     config = get_config()
     config.update_from_flattened_dict(TINY | {"data.dir": str(data_dir)} | changes)
     return config
 
 
 def tiny_config_file(path: pathlib.Path, data_dir: pathlib.Path, **changes: Any) -> pathlib.Path:
-    """Writes the module for --config that gives `tiny_config`."""
+    """Writes a module for --config that returns `tiny_config`."""
     path.write_text(
         "from configs.default import get_config as default\n\n\n"
         "def get_config():\n"
@@ -75,15 +75,15 @@ def tiny_config_file(path: pathlib.Path, data_dir: pathlib.Path, **changes: Any)
 
 
 def needed(module: str, extra: str) -> ModuleType:
-    """The module, or the test is skipped and the reason says how it would run."""
+    """Returns a module, or skips the test with installation instructions as the reason."""
     reason = f"needs {module}: pip install -c constraints.txt -e '.[{extra}]'"
     return pytest.importorskip(module, reason=reason)
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process's environment for a child that imports the package and computes on the CPU.
+    """Returns the environment for a child process that imports the package and computes on the CPU.
 
-    XLA leaves out most of what makes its programs fast.
+    XLA skips most optimizations, to compile faster.
     """
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     ours = {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -93,34 +93,34 @@ def environment(**changes: str) -> dict[str, str]:
 def run_python(
     *arguments: Any, timeout: float = 600, cwd: pathlib.Path = ROOT, **env: str
 ) -> subprocess.CompletedProcess:
-    """Runs `python ARGUMENTS`, by default in the checkout; neither raises nor prints."""
+    """Runs `python ARGUMENTS`, by default in the checkout, and captures its output."""
     command = [sys.executable, *map(str, arguments)]
     how: dict[str, Any] = {"cwd": cwd, "env": environment(**env), "stdin": subprocess.DEVNULL}
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, **how)
 
 
 def script(name: str) -> ModuleType:
-    """The module of a command, by its name with underscores."""
+    """Returns the module of a command, given its name with underscores."""
     return importlib.import_module(f"fer_jax.commands.{name}")
 
 
 def program(path: str) -> ModuleType:
-    """A program that is no part of the package as a module of its own."""
+    """Imports a program outside the package as a module."""
     spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem + "_program", ROOT / path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
+    sys.modules[spec.name] = module  # dataclasses look it up there
     before = list(sys.path)
-    sys.path.insert(0, str((ROOT / path).parent))  # as for a program
+    sys.path.insert(0, str((ROOT / path).parent))  # as for a script
     spec.loader.exec_module(module)
     sys.path[:] = before
     return module
 
 
 class Linear(nn.Module):
-    """Softmax regression on the mean of each face, for any input size; compiles in no time.
+    """Softmax regression on the mean of each face, for any input size; compiles quickly.
 
     Attributes:
-      spread: standard deviation that its kernel starts with.
+      spread: standard deviation of the initial kernel.
     """
 
     spread: float = 0.0
@@ -134,7 +134,7 @@ class Linear(nn.Module):
 
 
 class TwoLayers(nn.Module):
-    """A trunk with BatchNorm and dropout and a head, on the mean of each face; compiles in no time."""
+    """A trunk with BatchNorm and dropout, and a head, on the mean of each face; compiles quickly."""
 
     dropout: float = 0.0
     num_classes: int = 7
@@ -151,10 +151,10 @@ class TwoLayers(nn.Module):
 
 
 class TrainingsWithin:
-    """In the place of `launch.Commands`: trains and runs commands in this process.
+    """A replacement for `launch.Commands` that trains and runs commands in this process.
 
     Attributes:
-      trained: each training's directory and configuration.
+      trained: run directory and config of each training.
     """
 
     def __init__(self, load_config: Callable[..., ConfigDict]):
@@ -183,16 +183,16 @@ class TrainingsWithin:
 def run_within(
     monkeypatch: pytest.MonkeyPatch, module: ModuleType, shrink: Callable[[ConfigDict], None], *arguments: Any
 ) -> tuple[int, TrainingsWithin]:
-    """Runs a script that trains, in this process, its trainings too.
+    """Runs a command and its trainings in this process.
 
     Args:
-      monkeypatch: of the test.
-      module: of the script.
-      shrink: makes a training's configuration small.
-      *arguments: of the script.
+      monkeypatch: the test's fixture.
+      module: module of the command.
+      shrink: modifies a config to make the training small.
+      *arguments: arguments of the command.
 
     Returns:
-      The exit code and what was trained.
+      The exit code and the trainings.
     """
     load = module.launch.load_config
 
@@ -210,14 +210,14 @@ def run_within(
 
 
 def without_tensorflow() -> dict[str, str]:
-    """Variables for processes that are to find no TensorFlow: they write no event files, and start faster."""
+    """Returns environment variables that hide TensorFlow: processes start faster and write no event files."""
     paths = [str(ROOT / "tests" / "without_tensorflow"), environment()["PYTHONPATH"]]
     return {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 @contextlib.contextmanager
 def forking(**env: str) -> Iterator[Callable[..., list[SimpleNamespace]]]:
-    """Starts forked.py: call(function, *lists of its arguments, devices=1) -> a process for each list.
+    """Starts forked.py; yields call(function, *lists of arguments, devices=1) -> a process for each list.
 
     A process has `returncode`, `stdout` and `stderr`.
     """
@@ -236,26 +236,26 @@ def forking(**env: str) -> Iterator[Callable[..., list[SimpleNamespace]]]:
 
 
 def raw_state(workdir: pathlib.Path, step: int) -> dict[str, Any]:
-    """The state in a run's checkpoint as Orbax's own reader gives it."""
+    """Returns the state in a checkpoint, read with Orbax."""
     path = pathlib.Path(workdir, "checkpoints", str(step), "state").absolute()
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
         return reader.restore(path)
 
 
 def records(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what depends on the clock."""
+    """Returns the records of metrics.jsonl without timings."""
     return [
         {key: value for key, value in record.items() if key not in TIMES} for record in read_records(workdir)
     ]
 
 
 def assert_trees_equal(left: Any, right: Any) -> None:
-    """Same structure, and bitwise the same leaves."""
+    """Checks that two trees have the same structure and bitwise equal leaves."""
     assert_trees_close(left, right, rtol=0, atol=0)
 
 
 def assert_trees_close(left: Any, right: Any, **tolerance: float) -> None:
-    """Same structure, dtypes and shapes, and close leaves."""
+    """Checks that two trees have the same structure, dtypes, and shapes, and close leaves."""
     assert jax.tree.structure(left) == jax.tree.structure(right)
     leaves = jax.tree_util.tree_leaves_with_path(left)
     for (path, a), b in zip(leaves, jax.tree.leaves(right), strict=True):
@@ -265,7 +265,7 @@ def assert_trees_close(left: Any, right: Any, **tolerance: float) -> None:
 
 
 def assert_same_run(left: pathlib.Path, right: pathlib.Path, step: int) -> None:
-    """Two work directories hold bitwise the same run up to `step`."""
+    """Checks that two run directories have bitwise the same run up to `step`."""
     assert_trees_equal(raw_state(left, step), raw_state(right, step))
     assert records(left) == records(right)
     for name in ("best.safetensors", "last.safetensors"):
@@ -277,7 +277,7 @@ def assert_same_run(left: pathlib.Path, right: pathlib.Path, step: int) -> None:
 
 
 def random_case(seed, count=500, classes=7, absent=()):
-    """Probabilities that are right about half of the time; labels lack the absent classes."""
+    """Returns probabilities with an accuracy of about one half, and labels without the absent classes."""
     rng = np.random.default_rng(seed)
     present = [c for c in range(classes) if c not in absent]
     labels = rng.choice(present, count)
@@ -292,7 +292,7 @@ HOW = {"mean": 0.5, "std": 0.25, "channels": 1, "fill": "reflect", "interpolatio
 def metadata_of(
     kwargs: dict[str, Any], size: int, data_dir: pathlib.Path | None = None, **changes: Any
 ) -> dict[str, Any]:
-    """What a run records of a `cnn_relu` for faces of a size, perhaps trained on a dataset."""
+    """Returns the metadata of a run with a `cnn_relu`, optionally trained on a dataset."""
     manifest = read.read_manifest(data_dir) if data_dir else None
     return {
         "model": {"name": "cnn_relu", "kwargs": kwargs},
@@ -305,7 +305,7 @@ def metadata_of(
 
 
 def report_metadata(**changes: Any) -> dict[str, Any]:
-    """What a report repeats about a network, selected on the validation split that it is judged on."""
+    """Returns a report's metadata for a network that was selected on the evaluated validation split."""
     splits = {"train": {"hash": "t"}, "validation": {"hash": "v"}, "test": {"hash": "w"}}
     data = {"data": {"name": "faces", "splits": splits}, "data_hash": "a" * 64}
     return {
@@ -328,7 +328,7 @@ def report_metadata(**changes: Any) -> dict[str, Any]:
 def build_dataset(
     folder: pathlib.Path, faces: dict[str, Iterable], channels: int = 1, **how: Any
 ) -> pathlib.Path:
-    """A dataset of these faces, {split: (image, class) pairs}, built from files in class folders."""
+    """Builds a dataset of faces, {split: (image, class) pairs}, from files in class folders."""
     source = folder.with_name(f"{folder.name}_images")
     for split, pairs in faces.items():
         for i, (image, name) in enumerate(pairs):
@@ -343,18 +343,18 @@ def build_dataset(
 
 
 def named(images: Iterable, labels: Iterable[int]) -> list[tuple]:
-    """Pairs of an image and its class for `build_dataset`."""
+    """Returns pairs (image, class) for `build_dataset`."""
     return [(image, EMOTIONS[label]) for image, label in zip(images, labels, strict=True)]
 
 
 def rows_of(path: pathlib.Path) -> list[dict[str, Any]]:
-    """The rows of a table, .csv or .jsonl."""
+    """Returns the rows of a table (.csv or .jsonl)."""
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         return list(csv.DictReader(file)) if path.suffix == ".csv" else [json.loads(line) for line in file]
 
 
 def encode(image: Any, kind: str = "PNG", **options: Any) -> bytes:
-    """The file of an image, a Pillow one or an array [H, W], [H, W, 1] or [H, W, 3]."""
+    """Returns an encoded image, from a Pillow image or an array [H, W], [H, W, 1], or [H, W, 3]."""
     file = io.BytesIO()
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
@@ -363,7 +363,7 @@ def encode(image: Any, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def png_that_declares(width: int, height: int) -> bytes:
-    """A few dozen bytes of PNG that promise an image of this size."""
+    """Returns a tiny PNG file that declares an image of this size."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -374,12 +374,12 @@ def png_that_declares(width: int, height: int) -> bytes:
 
 
 def save_empty(figure: Any, path: pathlib.Path, **kwargs: Any) -> None:
-    """Writes an empty picture, in the place of `Figure.savefig`."""
+    """Writes an empty image; replaces `Figure.savefig`."""
     Image.new("L", (1, 1)).save(path)
 
 
 def call(module: ModuleType, *arguments: Any) -> Any:
-    """Runs a program's `main` in this process with these arguments; returns its exit code."""
+    """Runs the `main` of a program in this process; returns its exit code."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"fer-jax {module.__name__.split('.')[-1]}", *map(str, arguments)])
         try:
@@ -390,7 +390,7 @@ def call(module: ModuleType, *arguments: Any) -> Any:
 
 @contextlib.contextmanager
 def plain_trainings() -> Iterator[None]:
-    """Keeps trainings in this process from writing event files, and reports from drawing pictures."""
+    """Disables TensorBoard files and the figures of reports in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fer_jax.training.metric_writers._event_writer", lambda _: None)
         for name in ("report.draw_figures", "error_analysis.draw"):

@@ -1,6 +1,6 @@
-"""Trains a few steps on all devices with each partitioner; for forked.py.
+"""Trains a few steps on all devices with each partitioner; run by forked.py.
 
-In float64 what the ways differ by is no rounding.
+In float64, differences between partitioners are not due to rounding.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ RANGES = augment.Ranges(flip=0.5, rotation=10, contrast=(0.6, 1.4), mixup=0.4, m
 
 
 def faces():
-    """100 random faces of uneven classes."""
+    """Returns 100 random faces with imbalanced classes."""
     rng = np.random.default_rng(0)
     labels = rng.choice(7, 100, p=np.arange(1, 8) / 28).astype(np.int32)
     images = rng.integers(0, 256, (100, 20, 20, 1), dtype=np.uint8)
@@ -37,12 +37,12 @@ def faces():
 
 
 def whole_cnn():
-    """A network of which everything trains: itself, the layers that train, those whose statistics rest."""
+    """Returns a network with all layers trained: (network, trained layers, layers with frozen statistics)."""
     return models.create("cnn_relu", widths=(8, 16), depths=(1, 1), hidden=8, dropout=0.0), None, ()
 
 
 def backbone_stage():
-    """The same of a backbone, of which the last block and the head train; and ranges: it pools nothing."""
+    """Returns the same for a backbone with its last block and head trained, and the augmentation."""
     model = models.create("efficientnet_b0", width=0.2, depth=0.3, cut=2, dropout=0.0)
     blocks, stage = stages.blocks(model, (SIZE, SIZE, 1)), stages.StageConfig(1, "blocks", last=1)
     trained = stages.trained_layers(stage, blocks)
@@ -55,7 +55,7 @@ drawn = functools.cache(random_variables)
 
 @functools.cache
 def teacher():
-    """A random network for faces of another size."""
+    """Returns a random network with another input size."""
     kwargs = {"widths": [4], "depths": [1], "hidden": 8, "dropout": 0.0}
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "teacher.safetensors")
@@ -65,11 +65,11 @@ def teacher():
 
 
 def train(partitioner, model, trained, frozen, ranges=RANGES, *, steps_taken, fault=None):
-    """{name: array} of a run in one way, perhaps with a fault."""
+    """Returns {name: array} of a run with one partitioner, optionally with a planted fault."""
     axis_of = {part: None if part == fault else partitioner.axis_name for part in ("norm", "sum")}
     schedule = optim.learning_rate("cosine", peak=0.1, total_steps=steps_taken)
     tx = optim.make_optimizer("sgd", schedule, weight_decay=0.01, clip_norm=5.0)
-    # Both a sum over examples and a sum of weights go over the devices.
+    # Sums over examples and sums of weights are both reduced over devices.
     weights = np.linspace(0.5, 3, 7, dtype=np.float32)
     how = {"class_weights": weights, "label_smoothing": 0.1, "normalization": "weights"}
     loss_fn = functools.partial(losses.cross_entropy, **how)
@@ -97,7 +97,7 @@ def train(partitioner, model, trained, frozen, ranges=RANGES, *, steps_taken, fa
         model, tx, input_shape=shape, seed=0, use_ema=True, variables=drawn(model, shape, 0), trained=trained
     )
     state = partitioner.put_state(jax.tree.map(np.asarray, state))
-    # On the devices already, so that no step has to bring them there.
+    # Placed on the devices in advance, so that steps do not transfer them.
     here = set(partitioner.mesh.local_devices)
     assert all(x.sharding.addressable_devices == here for x in jax.tree.leaves((state, weights)))
     start = partitioner.fetch(state)
@@ -113,7 +113,7 @@ def train(partitioner, model, trained, frozen, ranges=RANGES, *, steps_taken, fa
         state, metrics = step(state, partitioner.put_batch(batch), weights)
         seen.append(partitioner.fetch(metrics))
     stream.close()
-    # What was fetched stays, though its memory on the device has been used again since.
+    # Fetched values stay valid, although their device memory has been reused.
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, start, kept)))
     state = partitioner.fetch(state)
     assert int(state.step) == steps_taken
@@ -127,17 +127,18 @@ def train(partitioner, model, trained, frozen, ranges=RANGES, *, steps_taken, fa
 
 
 def main(out, steps_taken, *distributed):
-    """Writes what comes of each way into a file.
+    """Writes the results of each partitioner to a file.
 
-    With several processes each feeds its part of the batch; the first writes: for each way losses [steps],
-    accuracies [steps], and the flat final parameters, statistics and averages. In one process and float64
-    there is each way with `_stage`, too: a stage of a backbone; and the faults `sum` (each device follows its
-    own gradient) and `norm` (each device has its own BatchNorm).
+    With several processes, each feeds its part of the batch, and the first one writes. The file has for each
+    partitioner losses [steps], accuracies [steps], and the flat final parameters, statistics, and EMA. With
+    one process and float64, it also has a backbone's stage for each partitioner (suffix `_stage`), and the
+    planted faults `sum` (each device follows its own gradient) and `norm` (each device has its own BatchNorm
+    statistics).
 
     Args:
-      out: the file (.npz).
-      steps_taken: how many steps.
-      *distributed: coordinator, number of this process and their count.
+      out: path of the file (.npz).
+      steps_taken: number of steps.
+      *distributed: coordinator, process index, and number of processes.
     """
     if distributed:
         coordinator, process, count = distributed

@@ -1,4 +1,4 @@
-"""Every image once, in order, whatever the batch size, the views and the number of devices."""
+"""Tests that each image is predicted once, in order, for any batch size, views, and number of devices."""
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,7 @@ SIZE = 16
 
 
 class TinyNet(nn.Module):
-    """A convolution and a classifier, so that position and neighbors matter."""
+    """A convolution and a classifier, which depend on the position in the image."""
 
     @nn.compact
     def __call__(self, x):
@@ -43,7 +43,7 @@ def run(images, variables, **kwargs):
 
 
 def crop(image, y, x, side):
-    """The square box of `image` at SIZE x SIZE, by SciPy."""
+    """Returns a square box of `image` resized to SIZE x SIZE by SciPy."""
     scale = side / SIZE
     offset = np.array([y, x]) + scale / 2 - 0.5
     how = {"output_shape": (SIZE, SIZE), "order": 1, "mode": "reflect"}
@@ -51,7 +51,7 @@ def crop(image, y, x, side):
 
 
 def reference(images, variables, boxes, mirror=False):
-    """The mean softmax over boxes (y, x, side) of each image, one by one."""
+    """Returns the mean softmax over boxes (y, x, side) for each image, one by one."""
     result = []
     for image in images[..., 0]:
         views = [crop(image, *box) for box in boxes]
@@ -77,7 +77,7 @@ def test_flip(images, variables):
 
 
 def test_ten_crops(images, variables):
-    """44/48 of 12 pixels are 11: the corner crops start at 0 and 1, the central one at 1/2."""
+    """44/48 of 12 pixels are 11: the corner crops start at 0 and 1, the center crop at 1/2."""
     boxes = [(0, 0, 11), (0, 1, 11), (1, 0, 11), (1, 1, 11), (0.5, 0.5, 11)]
     expected = reference(images, variables, boxes, mirror=True)
     np.testing.assert_allclose(run(images, variables, tta="tencrop"), expected, atol=1e-5)
@@ -93,7 +93,7 @@ def test_same_predictions_for_every_batch_size(images, variables, tta):
 
 
 def test_one_program_and_every_image_once(images, variables):
-    """The last batch is filled up; nothing else is compiled for it, and copies are not counted."""
+    """The last batch is padded, so nothing else is compiled, and the padding is dropped."""
     sizes = []
 
     def counting(variables, batch, affine):
@@ -104,7 +104,7 @@ def test_one_program_and_every_image_once(images, variables):
     got = batch_inference.predict(compiled, variables, images, batch_size=10, progress=False)
     assert sizes == [10]
     assert len(got) == 37
-    # Against another order: each image has the same result wherever it stands.
+    # In another order, each image has the same result.
     order = np.random.default_rng(1).permutation(37)
     again = batch_inference.predict(compiled, variables, images[order], batch_size=10, progress=False)
     np.testing.assert_allclose(again, got[order], atol=1e-6)

@@ -1,4 +1,4 @@
-"""Every experiment, shrunk and run for a step or traced in shapes; the fields' names and types."""
+"""Tests every experiment, by running a small step or tracing shapes, and the names and types of fields."""
 
 import functools
 import importlib
@@ -22,14 +22,14 @@ from fer_jax.training.state import TrainState
 from fer_jax.training.train import train_and_evaluate
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
-RUN = ("ferplus", "quickstart")  # to compile them all would take minutes
+RUN = ("ferplus", "quickstart")  # compiling all of them would take minutes
 TRACED = [name for name in EXPERIMENTS if name not in RUN]
 
 pytestmark = pytest.mark.usefixtures("plain_trainings")
 
 
 def experiment(name, data_dir):
-    """An experiment on small data, from random weights."""
+    """Returns the config of an experiment on small data, from random weights."""
     module, *argument = name.split(":")
     config = importlib.import_module(f"configs.{module}").get_config(*argument)
     config.data.dir = str(data_dir)
@@ -41,7 +41,7 @@ def experiment(name, data_dir):
 
 
 def shrunk(config):
-    """One step of small faces, with narrow layers."""
+    """Shrinks a config to one step on small faces, with narrow layers."""
     config.train.steps = 1
     config.model.input_size = 24
     config.train.sizes = [(until, 16) for until, _ in config.train.sizes]
@@ -69,13 +69,13 @@ def test_the_flagship_runs_in_its_stages(tiny_data, tmp_path):
     config = experiment("effnet_b0", tiny_data)
     config.model.kwargs = config.model.kwargs.to_dict() | {"width": 0.2, "cut": 1}
     config.model.input_size = 16
-    config.stages = [stage | {"epochs": 0.12} for stage in config.stages]  # a step each
+    config.stages = [stage | {"epochs": 0.12} for stage in config.stages]  # one step each
     summary = train_and_evaluate(config, tmp_path / "run")
     assert_finished(tmp_path / "run", summary, steps=2)
 
 
 def family(name):
-    """The module of an experiment's network."""
+    """Returns the module of an experiment's network."""
     config = importlib.import_module(f"configs.{name.partition(':')[0]}").get_config()
     return MODELS[config.model.name].__module__
 
@@ -92,12 +92,12 @@ def _blocks_are_traced_once():
 
 @pytest.mark.parametrize("of", FAMILIES)
 def test_the_stages_of_a_familys_experiments_fit_their_networks(of, tiny_data):
-    """Each network takes its faces, its optimizer the layers; the family traces a step of each kind."""
+    """Networks accept their faces, optimizers accept the layers, and one step of each kind is traced."""
     traced = set()
     for name in filter(lambda name: family(name) == of, [*TRACED, "effnet_b0:cpu"]):
         config = experiment(name, tiny_data)
         _, stage_configs = validate.check(config)
-        # What has no part in the shapes is the same for all, so that most are traced once.
+        # Attributes that do not affect shapes are made equal, so that most networks are traced once.
         attributes, of_class = config.model.kwargs.to_dict(), MODELS[config.model.name]
         rates = ("dropout", "drop_path", "block_dropout")
         attributes |= {rate: 0.0 for rate in rates if isinstance(getattr(of_class, rate, None), float)}
@@ -105,7 +105,7 @@ def test_the_stages_of_a_familys_experiments_fit_their_networks(of, tiny_data):
         if config.stages:
             config.model.input_size = min(96, config.model.input_size)
         network = build.model(config.model, config.data.num_classes, config.train.sizes)
-        # Of EfficientNet's many blocks a few show what a step needs, unless a stage counts them.
+        # A few of EfficientNet's blocks suffice, unless a stage counts blocks.
         if hasattr(network, "cut") and not any("last" in stage for stage in config.stages):
             network = network.clone(cut=4)
         for stage in build.make_stages(config, stage_configs, network, 10):
@@ -117,7 +117,7 @@ def test_the_stages_of_a_familys_experiments_fit_their_networks(of, tiny_data):
 
 
 def shapes_of(config, network, stage):
-    """Of the variables, and of the optimizer's state for those that train."""
+    """Returns the shapes of the variables, and of the optimizer state for trained layers."""
     size = config.model.input_size
     variables = models.variable_shapes(network, (size, size, config.model.channels))
     trained, _ = stages.partition(variables["params"], stage.trained)
@@ -157,7 +157,7 @@ VARIANTS += [("ferplus", rule) for rule in ("majority", "argmax8", "argmax10", "
 
 @pytest.mark.parametrize(("name", "arguments"), [(name, of) for name, *of in VARIANTS], ids=str)
 def test_an_experiment_only_overrides(name, arguments):
-    """The fields are the default's, with its types and ranges, and the model takes what it is given."""
+    """It has the default's fields, types, and ranges, and valid attributes of its model."""
     config = importlib.import_module(f"configs.{name}").get_config(*arguments)
     validate.check(config)
     ours, default = (flatten(c.to_dict()) for c in (config, get_config()))
@@ -187,7 +187,7 @@ def test_a_field_keeps_its_name_and_type():
 def test_presets_become_fields_and_ranges_again(preset):
     fields = augmentation(preset).to_dict()
     assert augment.Ranges(**fields) == augment.PRESETS[preset]
-    # Floats take fractions from the command line.
+    # Floats accept fractions on the command line.
     assert not any(isinstance(value, int) for value in fields.values())
 
 

@@ -1,4 +1,4 @@
-"""What is imported is declared: by pyproject.toml, and for the page by a lock file."""
+"""Tests that all imports are declared in pyproject.toml, and those of the page in a lock file."""
 
 import ast
 import importlib.metadata
@@ -11,13 +11,13 @@ from helpers import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FOLDERS = ("fer_jax", "configs", "scripts", "benchmarks", "examples", "tests")
-BY_HAND = {"mediapipe"}  # without its dependencies, of which one replaces OpenCV
-# Not installed everywhere; the distribution's name is the module's where it is.
+BY_HAND = {"mediapipe"}  # installed without its dependencies, one of which replaces OpenCV
+# May not be installed; the distribution has the name of the module.
 NAMES = {"pillow_heif": "pillow-heif", "streamlit_webrtc": "streamlit-webrtc"}
 
 
 def distribution(requirement: str) -> str:
-    """The name in a requirement, as the index spells it."""
+    """Returns the normalized name in a requirement."""
     return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
 
 
@@ -63,7 +63,7 @@ def test_ci_installs_the_constraints_versions_by_their_hashes():
     assert len(locked) > 100 and locked.items() <= versions.items()
     extras = PROJECT["optional-dependencies"]
     needed = {distribution(one) for one in PROJECT["dependencies"] + extras["test"] + extras["types"]}
-    assert needed - {"fer-jax", "tensorflow"} <= locked.keys()  # that is of macOS
+    assert needed - {"fer-jax", "tensorflow"} <= locked.keys()  # for macOS
     entries = re.split(
         r"^(?=[\w.-]+(?:\[\w+\])?==)", (ROOT / ".ci" / "requirements.txt").read_text(), flags=re.MULTILINE
     )

@@ -1,4 +1,4 @@
-"""The Dockerfiles, read without a container engine: what they copy, install and start exists."""
+"""Tests without a container engine that what the Dockerfiles copy, install, and start exists."""
 
 import json
 import re
@@ -16,7 +16,7 @@ INSTRUCTIONS = "FROM WORKDIR COPY RUN USER EXPOSE HEALTHCHECK ENV ENTRYPOINT CMD
 
 
 def read(path):
-    """The instructions of a Dockerfile as pairs of a word and the rest."""
+    """Returns the instructions of a Dockerfile as pairs (keyword, arguments)."""
     lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
     return [line.split(maxsplit=1) for line in "\n".join(lines).replace("\\\n", "").splitlines()]
 
@@ -42,7 +42,7 @@ def test_what_is_copied_exists_and_is_not_ignored(steps):
     kept = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
     assert sorted(sources) == sorted(kept) and all((ROOT / name).exists() for name in sources)
     readme = PROJECT["readme"], *PROJECT["license-files"]
-    assert set(readme) <= set(sources)  # which the build of the package reads
+    assert set(readme) <= set(sources)  # read when building the package
 
 
 def test_pinned_versions_of_an_extra_are_installed(steps):

@@ -1,4 +1,4 @@
-"""Tests that the commands and links in the README and docs/ exist."""
+"""Tests the commands, links, and examples in the README and docs/."""
 
 import argparse
 import functools

@@ -1,4 +1,4 @@
-"""Errors as lines that say what to do."""
+"""Tests the one-line explanations of errors."""
 
 import errno
 
@@ -14,7 +14,7 @@ FULL = "the disk of runs/cnn is full: free space and run the same command to res
     ("error", "line"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), FULL),
-        # As TensorStore and TensorFlow say it, in kinds of their own.
+        # TensorStore and TensorFlow use their own exception types.
         (RuntimeError("RESOURCE_EXHAUSTED: Error writing: [28: No space left on device]"), FULL),
         (ValueError("config.seed is -1"), "config.seed is -1"),
         (FileNotFoundError("no weights at x"), "no weights at x"),

@@ -1,4 +1,4 @@
-"""A file is there whole or not at all, with the permissions that any other file gets."""
+"""Tests atomic writes: files are complete or absent, and have default permissions."""
 
 import ast
 import errno
@@ -46,7 +46,7 @@ def test_what_was_there_stays_until_the_new_content_is_whole(tmp_path, monkeypat
 
 @pytest.fixture
 def log(monkeypatch):
-    """What reached the disk, in order: the inodes that are synced, and "renamed"."""
+    """Returns events in order: the inodes that are synced, and "renamed"."""
     found, sync, rename = [], os.fsync, os.replace
 
     def note_sync(descriptor):
@@ -63,7 +63,7 @@ def log(monkeypatch):
 
 
 def test_content_is_on_the_disk_before_its_name_is(tmp_path, log):
-    """Or a power cut leaves an empty file under the name."""
+    """Otherwise a power failure could leave an empty file under the name."""
     io_utils.write_atomically(tmp_path / "state.json", b"{}")
     assert log == [(tmp_path / "state.json").stat().st_ino, "renamed", tmp_path.stat().st_ino]
 
@@ -80,7 +80,7 @@ def test_all_of_a_folder_is_on_the_disk_before_its_name_is(tmp_path, log):
 
 @pytest.mark.parametrize("folder", [True, False])
 def test_a_disk_that_cannot_sync_a_file_keeps_the_old_one(tmp_path, monkeypatch, folder):
-    """A folder that cannot be synced, as on some network file systems, does not matter."""
+    """A folder that cannot be synced, as on some network file systems, is not an error."""
     path, sync = tmp_path / "state.json", os.fsync
     io_utils.write_atomically(path, b"old")
 

@@ -1,4 +1,4 @@
-"""Memory that is kept, and compiler options that the installed jaxlib takes."""
+"""Tests that freed memory is kept, and that the installed jaxlib supports the compiler options."""
 
 import platform as system
 

@@ -1,4 +1,4 @@
-"""Pages and tables show users' text as it is and keep it from doing harm, by independent parsers."""
+"""Tests with independent parsers that pages and tables show text from users literally."""
 
 import csv
 
@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from fer_jax import tables
 
 HOSTILE = "a|b\\|c `x|` <img src=x onerror=f()> [t](http://x) ![i](y) &lt; *e* _u_ ~~s~~\n# h\n- `` <b> `"
-# Characters that mean something to Markdown, HTML, CSV or a spreadsheet, and others.
+# Characters with a meaning in Markdown, HTML, CSV, or spreadsheets, and others.
 texts = st.text(st.sampled_from("ab 1_`|\\<>[]()!*~&;#-=+@'\",\n\té").filter(str), max_size=40)
 derandomized = settings(max_examples=150, deadline=None, derandomize=True)
 
@@ -21,7 +21,7 @@ def parse(text):
 
 
 def shown_in(markdown):
-    """The kinds of tokens, and what a reader sees, of a cell of a table and of a paragraph."""
+    """Returns the token types and the visible text of a table cell and of a paragraph."""
     tokens = parse("\n".join(tables.table(("one", "two"), [(markdown, "end")])))
     assert tokens[0].type == "table_open" and tokens[-1].type == "table_close"
     cells = [token.children for token in tokens if token.type == "inline"]
@@ -77,7 +77,7 @@ def test_figures_in_percent():
 
 
 def test_templates_escape_by_default(tmp_path, monkeypatch):
-    """For Markdown and for HTML; a macro's result and a block are escaped once, and a typo is an error."""
+    """This holds for Markdown and HTML. Macros and blocks are escaped once; undefined names are errors."""
     page = "{% macro m(x) %}{{ x }}{% endmacro %}\n{% if x %}\n{{ m(x) }} {{ x|code }} {{ 1 }}\n{% endif %}\n"
     for name, text in (("page.md.j2", page), ("page.html.j2", "<p>{{ x }}</p>"), ("typo.md.j2", "{{ y }}")):
         path = tmp_path / "room" / "templates" / name

@@ -1,4 +1,4 @@
-"""examples/judge_keras.py on a Keras network of known answers."""
+"""Tests examples/judge_keras.py with a Keras network of known outputs."""
 
 import os
 
@@ -23,7 +23,7 @@ def judge():
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory):
-    """A network of color faces at their own size, eight logits: a linear map of the mean brightness."""
+    """Returns a network for color faces with eight logits, a linear map of the mean brightness."""
     path = tmp_path_factory.mktemp("keras") / "tiny.keras"
     inputs = keras.Input((48, 48, 3))
     dense = keras.layers.Dense(8)

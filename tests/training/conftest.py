@@ -1,4 +1,4 @@
-"""What the tests of training share: networks that compile in no time, and runs that are trained once."""
+"""Fixtures for tests of training: networks that compile quickly, and runs that are trained once."""
 
 import signal
 
@@ -17,7 +17,7 @@ from fer_jax.training.train import train_and_evaluate
 
 
 class Constant(nn.Module):
-    """Predicts `happy` for every face; nothing that is learned changes its logits."""
+    """A network that predicts `happy` for every face, whatever its parameters."""
 
     num_classes: int = 7
     dtype: str = "float32"
@@ -31,7 +31,7 @@ class Constant(nn.Module):
 
 @pytest.fixture(scope="session", autouse=True)
 def _networks():
-    """There are networks "linear", "two_layers" and "constant"."""
+    """Registers the networks "linear", "two_layers", and "constant"."""
     with pytest.MonkeyPatch.context() as patch:
         for name, network in (("linear", Linear), ("two_layers", TwoLayers), ("constant", Constant)):
             patch.setitem(models.MODELS, name, network)
@@ -40,7 +40,7 @@ def _networks():
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """Trains a configuration once; returns the work directory, not to be changed, and the summary."""
+    """Returns a function that trains a config once -> (run directory, not to be modified, summary)."""
     known = {}
 
     def train(config, plain=True):
@@ -56,13 +56,13 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def whole(trained, tiny_data):
-    """A run that nothing interrupted: work directory and summary. Not to be changed."""
+    """Returns the directory and summary of an uninterrupted run, which must not be modified."""
     return trained(config_of(tiny_data, **WHOLE), plain=False)
 
 
 @pytest.fixture
 def resumed(monkeypatch):
-    """Trains a configuration, stopping it by SIGTERM after some steps and resuming it each time."""
+    """Returns a function that trains a config, with stops by SIGTERM after given steps and resumptions."""
     add, stops = Window.add, set()
 
     def add_and_stop(self, step, metrics):
@@ -84,7 +84,7 @@ def resumed(monkeypatch):
 
 @pytest.fixture
 def two_angry(tiny_data, tmp_path):
-    """A file that leaves 2 of the 10 angry faces, of 70."""
+    """Returns an exclude list that leaves 2 of the 10 angry faces among 70 faces."""
     faces = read.load(tiny_data, "train")
     (tmp_path / "ids").write_text("\n".join(np.array(faces.ids)[faces.labels == 0][:8]))
     return str(tmp_path / "ids")

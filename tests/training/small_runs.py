@@ -1,20 +1,20 @@
-"""Small configurations for the tests of training, and what they are computed from."""
+"""Small configs for tests of training."""
 
 from helpers import tiny_config
 
 BIASES = (0.1, 0.2, 0.3, 2.0, -0.4, 0.0, 0.5)
-# With all that a resumed run could get wrong: statistics, dropout, averaged weights, drawn augmentations.
+# Includes everything that resuming must restore: statistics, dropout, EMA, random augmentation.
 WHOLE = {"model.name": "two_layers", "model.kwargs": {"dropout": 0.2}, "checkpoint.every_steps": 3}
 
 
 def simple_config(data, **changes):
-    """`tiny_config` with the linear model and nothing of its recipe that the model does not need."""
+    """Returns `tiny_config` with the linear model and a minimal recipe."""
     simple = {"model.name": "linear", "train.ema_decay": 0.0, "loss.class_weights": "none"}
     return config_of(data, **simple | {"optim.warmup_epochs": 0.0, "model.kwargs": {}} | changes)
 
 
 def config_of(data, **changes):
-    """`tiny_config`, whose model's attributes are none but those in the changes."""
+    """Returns `tiny_config` with only the model attributes in the changes."""
     config = tiny_config(data)
     config.model.kwargs = changes.pop("model.kwargs", config.model.kwargs)
     config.update_from_flattened_dict(changes)
@@ -23,12 +23,12 @@ def config_of(data, **changes):
 
 PLATEAU = {"optim.schedule": "plateau", "optim.plateau_patience": 1, "train.eval_steps": 1}
 STAGES = (
-    {"epochs": 0.7, "train": "head", "learning_rate": 0.1},  # 3 steps of 70 faces, 16 a batch
+    {"epochs": 0.7, "train": "head", "learning_rate": 0.1},  # 3 steps with batches of 16 of 70 faces
     {"epochs": 1.15, "train": "all", "learning_rate": 0.01},  # 5 more
 )
 
 
 def staged_config(data, stages=STAGES, **changes):
-    """A run in stages, whose rates are recorded at every step."""
+    """Returns a config with stages that logs the learning rate at every step."""
     fixed = {"model.name": "two_layers", "train.steps": None, "log_every": 1, "stages": stages}
     return simple_config(data, **fixed | {"optim.schedule": "constant"} | changes)

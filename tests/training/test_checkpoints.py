@@ -1,4 +1,4 @@
-"""Checkpoints: what is kept, exactness, failures, damage."""
+"""Tests checkpoints: which are kept, exactness, failures, and damage."""
 
 import errno
 import json
@@ -24,7 +24,7 @@ FACTS = {"model": {"name": "cnn_relu", "kwargs": {"widths": [4, 8]}}, "seed": 3,
 
 
 def tree(seed, size=1000):
-    """A state with the kinds of leaves that a TrainState has."""
+    """Returns a state with the kinds of leaves of a TrainState."""
     rng = np.random.default_rng(seed)
     return {
         "step": np.array(seed, np.int32),
@@ -36,7 +36,7 @@ def tree(seed, size=1000):
 
 
 def saved(directory, steps, keep=2):
-    """A directory with checkpoints: {step: selection or None}."""
+    """Returns a directory with checkpoints {step: selection metric or None}."""
     manager = Checkpoints(directory, keep)
     for step, selection in steps.items():
         manager.save(step, tree(step), {"facts": FACTS, "place": step}, selection)
@@ -46,16 +46,16 @@ def saved(directory, steps, keep=2):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """Checkpoints of the steps 1 and 2; copy it before changing anything."""
+    """Returns a directory with checkpoints of steps 1 and 2, which must not be modified."""
     return saved(tmp_path_factory.mktemp("two") / "checkpoints", {1: 0.5, 2: 0.4})
 
 
-# -------------------- whole runs --------------------
+# -------------------- entire states --------------------
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_train_state_comes_back_bitwise(optimizer, tmp_path):
-    """Muon's state has gaps where AdamW's parameters are."""
+    """Muon's state has masked nodes for AdamW's parameters."""
     model = models.create("cnn_relu", widths=(4,), hidden=4)
     schedule = optim.learning_rate("cosine", peak=0.1, total_steps=9)
     tx = optim.make_optimizer(optimizer, schedule, weight_decay=0.1, clip_norm=1.0, accumulate=2)
@@ -75,9 +75,9 @@ def test_a_train_state_comes_back_bitwise(optimizer, tmp_path):
 def test_the_newest_and_the_best_are_kept(tmp_path):
     selections = {1: 0.1, 2: 0.9, 3: 0.3, 4: None, 5: 0.9, 6: 0.4, 7: None}
     directory = saved(tmp_path / "c", selections)
-    # The best is the first of equals.
+    # In a tie, the first is the best.
     assert Checkpoints(directory).steps() == [2, 6, 7]
-    # So it stays after a restart, until there is a better one.
+    # It is kept after a restart, until there is a better one.
     saved(directory, {8: 0.2, 9: None})
     assert Checkpoints(directory).steps() == [2, 8, 9]
     saved(directory, {10: 0.95, 11: None, 12: None}, keep=1)
@@ -85,7 +85,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
 
 
 def test_a_step_that_is_saved_again_keeps_its_checkpoint(tmp_path):
-    """It is never without one; its metric, measured since, counts for what is kept."""
+    """The checkpoint always exists, and its new metric determines whether it is kept."""
     directory = saved(tmp_path / "c", {1: 0.5, 2: None})
     manager = Checkpoints(directory)
     manager.save(2, tree(9), {"facts": FACTS, "place": 9}, 0.6)
@@ -117,7 +117,7 @@ def test_a_failed_save_is_raised_and_leaves_the_one_before(tmp_path):
     manager = Checkpoints(tmp_path / "c")
     manager.save(1, tree(1), {}, 0.5)
     manager.wait()
-    # Files of at most 50 kB stand in for a full disk: both come from the kernel, wherever Orbax
+    # A limit of 50 kB per file simulates a full disk: both errors come from the kernel, wherever Orbax
     # writes.
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with pytest.raises(Exception, match="File too large|EFBIG|(?i:errno 27|os error 27)"):
@@ -153,13 +153,13 @@ def test_any_damage_to_the_newest_is_noticed_or_harmless(two, tmp_path, damage, 
         caplog.clear()
         manager = Checkpoints(directory)
         restored = manager.restore_newest(lambda _: tree(0))
-        # Never other values than were saved.
+        # Restored values always equal the saved ones.
         assert_trees_equal(restored.state, tree(restored.step))
         assert restored.extra == {"facts": FACTS, "place": restored.step}
         if restored.step == 1:
             harmful.add(str(name))
             assert "damaged checkpoint" in caplog.text and str(directory / "2") in caplog.text
-            # Its place is free for the run that resumes.
+            # The resumed run can save this step again.
             assert manager.steps() == [1]
             assert (tmp_path / "damaged_checkpoints" / "2").is_dir()
             shutil.rmtree(tmp_path / "damaged_checkpoints")
@@ -196,7 +196,7 @@ def test_any_byte_that_changed_is_noticed_or_harmless(two, tmp_path_factory, dat
 
 
 def rewrite_json(step_directory, change):
-    """Changes the JSON beside the arrays, which stays valid."""
+    """Modifies the JSON of a checkpoint, which stays valid."""
     path = step_directory / "extra" / "metadata"
     extra = json.loads(path.read_text())
     change(extra)
@@ -215,7 +215,7 @@ def rewrite_json(step_directory, change):
     ],
 )
 def test_values_beside_the_arrays_that_changed_are_noticed(two, tmp_path, change, caplog):
-    """Such as the stream's position: every key is covered, and its absence."""
+    """Changes and removals of any key are detected, such as the position of the stream."""
     directory = shutil.copytree(two, tmp_path / "c")
     rewrite_json(directory / "2", change)
     assert Checkpoints(directory).restore_newest(lambda _: tree(0)).step == 1
@@ -230,7 +230,7 @@ def test_a_selection_that_changed_does_not_decide_what_is_kept(tmp_path):
 
 
 def test_a_checkpoint_of_an_older_version_is_restored(two, tmp_path):
-    """It has no checksum of what is beside the arrays."""
+    """Older versions stored no checksum of the JSON."""
     directory = shutil.copytree(two, tmp_path / "c")
     rewrite_json(directory / "2", lambda extra: extra["checksums"].pop("extra"))
     restored = Checkpoints(directory).restore_newest(lambda _: tree(0))
@@ -246,7 +246,7 @@ def test_an_older_checkpoint_without_a_needed_field_is_damaged(two, tmp_path, ca
 
 
 def test_values_that_were_swapped_on_disk_are_noticed(two, tmp_path, caplog):
-    """A whole checkpoint, but not the one that was saved, is neither evaluated nor resumed from."""
+    """A complete checkpoint with other values than saved is neither evaluated nor resumed from."""
     directory = shutil.copytree(two, tmp_path / "c")
     shutil.rmtree(directory / "2" / "state")
     shutil.copytree(directory / "1" / "state", directory / "2" / "state")
@@ -281,7 +281,7 @@ def test_a_whole_directory_of_damage_is_an_error(two, tmp_path):
     with pytest.raises(DamagedCheckpointError) as error:
         Checkpoints(directory).restore_newest(lambda _: tree(0))
     assert f"every checkpoint in {directory} (steps [1, 2]) is damaged" in str(error.value)
-    # Nothing was deleted: the user may want to look.
+    # Nothing is deleted, so that the user can investigate.
     assert Checkpoints(directory).steps() == [1, 2]
 
 
@@ -293,7 +293,7 @@ def test_a_save_cut_off_is_no_checkpoint(two, tmp_path):
     assert manager.restore_newest(lambda _: tree(0)).step == 2
 
 
-# -------------------- weights of a step --------------------
+# -------------------- weights in checkpoints --------------------
 
 
 @pytest.fixture

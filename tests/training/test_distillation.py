@@ -1,4 +1,4 @@
-"""The teachers' part of the loss by hand, and a student that learns to answer like its teacher."""
+"""Tests the teacher loss by hand, and that a student learns its teacher's predictions."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ KWARGS = {"widths": [8], "depths": [1], "hidden": 8, "dropout": 0.0}
 
 @pytest.fixture(scope="module")
 def teachers(tmp_path_factory):
-    """Two networks, the second of which sees smaller faces; sharper than new ones are."""
+    """Returns two networks with sharpened predictions; the second has a smaller input size."""
     folder, found = tmp_path_factory.mktemp("teachers"), []
     for number, side in enumerate((12, 8)):
         model = models.create("cnn_relu", **KWARGS)
@@ -51,7 +51,7 @@ def batch(seed=0, size=16):
 
 
 def teaching(taught):
-    """What the training step takes of a distillation, or of none."""
+    """Returns the arguments of the training step for a distillation, or for none."""
     return {"teacher_loss": taught.loss, "teacher_weight": taught.weight} if taught else {}
 
 
@@ -72,7 +72,7 @@ def test_the_loss_is_cross_entropy_against_the_teachers_view_of_the_batch(teache
 
 
 def test_what_teachers_answer_before_training_is_part_of_the_targets(teachers, tmp_path, monkeypatch):
-    """A face and its mirror image, by each teacher; asked once, and again for other faces."""
+    """Each teacher predicts a face and its mirror image, once, and again for other faces."""
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (5, 12, 12, 1), dtype=np.uint8), np.arange(5)
     faces = Faces(images, labels, one_hot(labels), list("abcde"))
@@ -104,7 +104,7 @@ def test_what_teachers_answer_before_training_is_part_of_the_targets(teachers, t
 def test_a_run_on_answers_resumes_bitwise_and_asks_once(
     trained, resumed, tiny_run, tiny_data, tmp_path, monkeypatch
 ):
-    """Stopped while the teacher answers, which leaves nothing, and in the middle."""
+    """It is stopped during the teacher's predictions, which stores nothing, and during training."""
     config = simple_config(tiny_data, **{"distill.teachers": (str(tiny_run),), "distill.views": "plain"})
     whole, _ = trained(config)
     with monkeypatch.context() as patch, pytest.raises(PreemptedError):
@@ -121,7 +121,7 @@ def test_a_run_on_answers_resumes_bitwise_and_asks_once(
 
 
 def test_answers_that_cannot_be_written_end_every_process(teachers, tmp_path, monkeypatch):
-    """As the first of two, which tells the other before it fails itself."""
+    """The failing process is the first of two; it notifies the other one before it fails."""
     told = []
     monkeypatch.setattr(sharding, "all_processes", lambda value: told.append(value) or value)
 
@@ -137,7 +137,7 @@ def test_answers_that_cannot_be_written_end_every_process(teachers, tmp_path, mo
 
 
 def test_a_student_of_the_teachers_shape_comes_to_answer_like_it(teachers):
-    """With a weight of 1 the labels, which are at odds with the teacher, have no part."""
+    """With a weight of 1, the labels, which contradict the teacher, have no effect."""
     teacher = teachers[0]
     student = models.create("cnn_relu", **KWARGS)
     tx = optim.make_optimizer("adam", lambda step: 0.01)
@@ -152,7 +152,7 @@ def test_a_student_of_the_teachers_shape_comes_to_answer_like_it(teachers):
         before = before or float(metrics["loss"])
     answers = np.asarray(taught.teach(taught.variables, given))
     entropy = -(answers * np.log(answers)).sum(axis=1).mean()
-    # Cross entropy is the teacher's own entropy and what is still between the two.
+    # Cross entropy is the teacher's entropy plus the remaining divergence.
     assert metrics["loss"] - entropy < 0.1 * (before - entropy)
 
 
@@ -170,7 +170,7 @@ def test_labels_and_teachers_share_the_loss_by_the_weight(teachers):
 
 
 def test_a_run_learns_from_its_teachers_and_says_so(tiny_run, tiny_data, tmp_path):
-    """The run and what it began with share their data: the metadata tells both parts in the weights."""
+    """The run and its initial weights share their data; the metadata records both."""
     changes = {"distill.teachers": (str(tiny_run),), "train.steps": 4, "seed": 7}
     config = simple_config(tiny_data, **changes)
     train_and_evaluate(config, tmp_path / "run")
@@ -182,7 +182,7 @@ def test_a_run_learns_from_its_teachers_and_says_so(tiny_run, tiny_data, tmp_pat
     page = (tmp_path / "run" / "report" / "report.md").read_text()
     assert f"| distilled from | {tiny_run} (weight 0.9, temperature 1), and labels |" in page
 
-    # The same teacher from another place is the same run, and another teacher in the same place is not.
+    # A moved teacher gives the same run; another teacher at the same path does not.
     moved = tmp_path / "moved.safetensors"
     shutil.copy(tiny_run / "best.safetensors", moved)
     config.distill.teachers = (str(moved),)

@@ -1,4 +1,4 @@
-"""The loss against hand computation, Keras, torch, SciPy and scikit-learn."""
+"""Tests the loss by hand and against Keras, torch, SciPy, and scikit-learn."""
 
 import os
 
@@ -20,7 +20,7 @@ FER2013_COUNTS = np.array([3995, 436, 4097, 7215, 4830, 3171, 4965])
 
 @pytest.fixture
 def batch():
-    """Logits [12, 7], labels [12] and class weights [7] without any symmetry."""
+    """Returns logits [12, 7], labels [12], and class weights [7] without symmetry."""
     rng = np.random.default_rng(3)
     logits = rng.normal(0, 2, (12, 7)).astype(np.float32)
     labels = rng.integers(0, 7, 12)
@@ -30,7 +30,7 @@ def batch():
 
 @pytest.fixture
 def soft():
-    """Soft labels [12, 7]."""
+    """Returns soft labels [12, 7]."""
     return np.random.default_rng(4).dirichlet(np.ones(7), 12).astype(np.float32)
 
 
@@ -55,7 +55,7 @@ def loss(logits, targets, **kwargs):
     normalization=st.sampled_from(losses.NORMALIZATIONS),
 )
 def test_the_loss_is_its_definition(seed, soft, smoothing, weighted, gamma, adjusted, normalization):
-    """In double precision, for every combination of what can be set."""
+    """Compares in double precision, for every combination of options."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 2, (12, 7)).astype(np.float32)
     targets = rng.dirichlet(np.ones(7), 12) if soft else one_hot(rng.integers(0, 7, 12))
@@ -113,7 +113,7 @@ def test_balanced_weights_are_scikit_learns():
     assert weights.dtype == np.float32
     np.testing.assert_allclose(weights, expected, rtol=1e-6)
     np.testing.assert_allclose(weights, [1.03, 9.41, 1.00, 0.57, 0.85, 1.29, 0.83], atol=0.005)
-    # Every class then weighs the same, and an example 1 on average.
+    # All classes then have the same total weight, and examples have a mean weight of 1.
     assert weights @ FER2013_COUNTS == pytest.approx(FER2013_COUNTS.sum())
 
 
@@ -162,7 +162,7 @@ def test_examples_is_keras_class_weight(batch, smoothing):
     assert result == pytest.approx(expected, rel=1e-6)
 
 
-# What torch 2.15 gives for `batch` and `soft`, in double precision:
+# Results of torch 2.15 for `batch` and `soft`, in double precision:
 #
 #   logits, weights, soft = (torch.tensor(x, dtype=torch.float64) for x in (logits, weights, soft))
 #   labels, criterion = torch.tensor(labels), torch.nn.CrossEntropyLoss

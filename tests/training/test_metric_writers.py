@@ -1,4 +1,4 @@
-"""metrics.jsonl, TensorBoard's event files, the progress bar."""
+"""Tests metrics.jsonl, TensorBoard's event files, and the progress bar."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from fer_jax.training.metric_writers import ProgressBar, Writers, read_records
 
 @pytest.fixture
 def no_events(monkeypatch):
-    """As where TensorFlow is not installed, which is also faster."""
+    """Simulates a missing TensorFlow, which is also faster."""
     monkeypatch.setitem(sys.modules, "tensorflow", None)
 
 
@@ -78,7 +78,7 @@ def test_the_bar_starts_where_the_run_resumes(capsys):
 
 
 def test_the_remaining_time_is_not_estimated_from_a_step_that_compiled(monkeypatch):
-    """A step of 100 s, then three of 2 s: 6 remain of 10."""
+    """One step takes 100 s, three take 2 s, and 6 of 10 remain."""
     now = [0.0]
     with ProgressBar(10, 0) as bar:
         monkeypatch.setattr(bar, "_time", lambda: now[0])

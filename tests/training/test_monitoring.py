@@ -1,4 +1,4 @@
-"""The window over the last steps, non-finite losses, signals to stop, what takes long."""
+"""Tests the metrics window, non-finite losses, stop signals, and announcements of slow work."""
 
 import logging
 import os
@@ -97,7 +97,7 @@ def test_signals_are_received_within_the_context_only(number):
 
 @pytest.fixture
 def interrupting():
-    """Ctrl-C as in a terminal; a process in the background may have been started to ignore it."""
+    """Enables Ctrl-C as in a terminal, because background processes may ignore it."""
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, previous)

@@ -1,4 +1,4 @@
-"""Schedules, optimizers and the plateau tracker by hand and against Keras."""
+"""Tests schedules, optimizers, and the plateau tracker by hand and against Keras."""
 
 import json
 import math
@@ -74,7 +74,7 @@ def test_a_warmup_longer_than_the_run_is_refused():
 
 
 def descend(tx, params, gradients):
-    """The parameters after each of the gradients."""
+    """Returns the parameters after each gradient."""
 
     @jax.jit
     def step(gradient, state, params):
@@ -90,7 +90,7 @@ def descend(tx, params, gradients):
 
 @pytest.fixture
 def vectors():
-    """A start [3, 5] and five gradients [5, 3, 5]."""
+    """Returns initial parameters [3, 5] and five gradients [5, 3, 5]."""
     rng = np.random.default_rng(0)
     return rng.normal(size=(3, 5)).astype(np.float32), rng.normal(size=(5, 3, 5)).astype(np.float32)
 
@@ -126,7 +126,7 @@ def test_decay_of_sgd_joins_the_gradient(vectors):
 
 
 def test_muon_steps_along_the_nearest_orthogonal_matrix():
-    """Of the first gradient, by its singular vectors, in steps of AdamW's size; the rest is NAdamW's."""
+    """The first update has the gradient's singular vectors and AdamW's size; other parameters use NAdamW."""
     rng = np.random.default_rng(0)
     params = {"kernel": jnp.zeros((3, 3, 4, 24)), "dense": jnp.zeros((6, 5)), "bias": jnp.zeros(5)}
     gradient = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), params)
@@ -139,7 +139,7 @@ def test_muon_steps_along_the_nearest_orthogonal_matrix():
     u, _, v = np.linalg.svd(np.asarray(gradient["kernel"]).reshape(36, 24), full_matrices=False)
     alike = (step * (u @ v)).sum() / np.linalg.norm(step) / np.linalg.norm(u @ v)
     assert alike > 0.95
-    # 0.2 * sqrt(36), the longer side, on singular values that the polynomial leaves between 0.6 and 1.3.
+    # 0.2 * sqrt(36), the longer side, times singular values that the polynomial maps to 0.6 to 1.3.
     singular = np.linalg.svd(step, compute_uv=False) / (0.1 * 0.2 * 6)
     assert 0.6 < singular.min() and singular.max() < 1.3
 
@@ -161,7 +161,7 @@ def test_decay_leaves_batchnorm_and_biases_alone(optimizer):
 
 
 def test_clipping_by_the_global_norm():
-    # The norm of both leaves together is 5: with a limit of 1 the gradient shrinks to a fifth.
+    # The global norm is 5, so a limit of 1 scales the gradient by 1/5.
     tx = optim.make_optimizer("sgd", constant(1.0), momentum=0.0, clip_norm=1.0)
     start = {"a": jnp.zeros((1, 1)), "b": jnp.zeros(1)}
     large = {"a": jnp.full((1, 1), 3.0), "b": jnp.full(1, 4.0)}
@@ -191,7 +191,7 @@ def test_accumulation_is_one_update_with_the_mean(name, vectors):
     np.testing.assert_array_equal(history[0], start)
     np.testing.assert_allclose(history[1], expected[0], rtol=1e-5)
     np.testing.assert_array_equal(history[2], history[1])
-    # The second update has the second rate: the schedule counts updates, not steps.
+    # The second update uses the second learning rate: the schedule counts updates, not steps.
     np.testing.assert_allclose(history[3], expected[1], rtol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""A process that loses the others of its run says so in a line."""
+"""Tests that a process that loses the other processes of its run reports it in one line."""
 
 import subprocess
 import sys

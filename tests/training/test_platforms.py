@@ -1,4 +1,4 @@
-"""The training step and the forward pass lower for a GPU on a machine without one."""
+"""Tests that the training step and the forward pass lower for a GPU on a machine without one."""
 
 import functools
 import re
@@ -16,13 +16,13 @@ from fer_jax.training.state import create_state
 
 SIZE, BATCH = 12, 8
 PREPROCESS = dict(size=SIZE, mean=0.5, std=0.25, channels=1)
-CNN = dict(widths=(32, 32), depths=(1, 2), hidden=8)  # convolutions by Winograd's algorithm and without
+CNN = dict(widths=(32, 32), depths=(1, 2), hidden=8)  # with and without Winograd's algorithm
 B0 = dict(width=0.2, depth=0.3, cut=2)
 
 
 @functools.cache
 def model_and_step(name, dtype):
-    """A network, its training step and the shapes of what both take."""
+    """Returns a network, its training step, and the shapes of their arguments."""
     model = models.create(name, dtype=dtype, **(CNN if name == "cnn_relu" else B0))
     tx = optim.make_optimizer("sgd", lambda step: 0.1, momentum=0.9)
     step = train_step.make_train_step(model, tx, losses.cross_entropy, **PREPROCESS)
@@ -37,7 +37,7 @@ def model_and_step(name, dtype):
 
 
 def module_of(platform, function, devices, whole, split):
-    """The StableHLO of `function(*whole, *split)`; a mesh divides the batches in `split`."""
+    """Returns the StableHLO of `function(*whole, *split)`; a mesh shards the batches in `split`."""
     mesh = AbstractMesh((devices,), ("data",))
     replicated, divided = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("data",)))
     shardings = (*[replicated] * len(whole), *[divided] * len(split))

@@ -1,4 +1,4 @@
-"""Runs that are stopped, killed or damaged end as if nothing had happened."""
+"""Tests that runs that are stopped, killed, or damaged end like uninterrupted ones."""
 
 import json
 import shutil
@@ -25,14 +25,14 @@ def without_times(summary):
 @pytest.mark.parametrize(
     ("changes", "stops", "steps"),
     [
-        # Between two updates, and where an evaluation is due.
+        # Between two updates, and when an evaluation is due.
         (
             {**ACCUMULATED, "selection.metric": "macro_f1", "train.steps": 14, "train.ema_decay": 0.9},
             (5, 9),
             14,
         ),
         ({"data.balanced_sampling": 1.0}, (6,), 10),
-        # Within the first stage, between the two, within the second and at the end.
+        # Within the first stage, between the stages, within the second, and at the end.
         (STAGED | {"optim.schedule": "constant"}, (2, 3, 5, 8), 8),
     ],
     ids=["accumulated", "balanced", "staged"],
@@ -49,7 +49,7 @@ def test_a_stopped_run_ends_as_if_it_had_not(
 
 
 def test_a_signal_during_an_evaluation_leaves_it_to_the_next_start(trained, tiny_data, tmp_path, monkeypatch):
-    """Before its last batch is read; where the stage and its plateau end, too, and in the final report."""
+    """The signal arrives before the last batch, also at the end of a stage and in the final report."""
     config = simple_config(tiny_data, **STAGED)
     whole, _ = trained(config)
     read, calls = LazyImages.__getitem__, []
@@ -71,27 +71,27 @@ def test_a_signal_during_an_evaluation_leaves_it_to_the_next_start(trained, tiny
         train_and_evaluate(config, tmp_path / "run")
     finally:
         signal.signal(signal.SIGINT, previous)
-    # Each evaluation that was cut short is made again: the second, the third, the fifth and the report's.
+    # Each interrupted evaluation is repeated: the second, the third, the fifth, and the report's.
     assert steps == [2, 3, 5, 8]
     assert_same_run(whole, tmp_path / "run", step=8)
 
 
 def test_a_run_is_finished_without_its_best_checkpoint(tiny_data, tmp_path, caplog):
-    # All scores are equal: the first is the best, at step 4 of 9.
+    # All metrics are equal, so the first is the best, at step 4 of 9.
     config = simple_config(tiny_data, **{"model.name": "constant", "train.steps": 9})
     summary = train_and_evaluate(config, tmp_path)
     best = tmp_path / "best.safetensors"
     weights = best.read_bytes()
-    # The file beside it serves where the checkpoint is gone ...
+    # The weights file is used if the checkpoint is missing ...
     (tmp_path / "summary.json").unlink()
     shutil.move(tmp_path / "checkpoints" / "4", tmp_path / "4")
     assert without_times(train_and_evaluate(config, tmp_path)) == without_times(summary)
-    # ... and the checkpoint where the file is gone or of another step.
+    # ... and the checkpoint if the file is missing or from another step.
     shutil.move(tmp_path / "4", tmp_path / "checkpoints" / "4")
     flipped = bytearray(weights)
     flipped[-1] ^= 0xFF
     variables, metadata = load_weights(best)
-    other = jax.tree.map(lambda x: x + 1, variables)  # of the right step, and whole
+    other = jax.tree.map(lambda x: x + 1, variables)  # from the right step, and undamaged
     for damage in (
         best.unlink,
         lambda: shutil.copy(tmp_path / "last.safetensors", best),
@@ -103,7 +103,7 @@ def test_a_run_is_finished_without_its_best_checkpoint(tiny_data, tmp_path, capl
         assert without_times(train_and_evaluate(config, tmp_path)) == without_times(summary)
         assert best.read_bytes() == weights
     assert f"{best} is damaged: its digest differs" in caplog.text
-    # Without either there is no result.
+    # Without both, there is no result.
     (tmp_path / "summary.json").unlink()
     shutil.rmtree(tmp_path / "checkpoints" / "4")
     best.write_bytes(flipped)
@@ -124,13 +124,13 @@ def test_a_damaged_newest_checkpoint_is_skipped(whole, tiny_data, tmp_path, capl
 
 
 def test_a_run_of_processes_that_are_killed_or_stopped_is_the_whole_one(whole, forked, tiny_data, tmp_path):
-    """Each start is a process of its own, without TensorFlow, ended at another point."""
+    """Each start is a new process without TensorFlow, ended at another point."""
     endings = [
         ({"signal": ["SIGKILL", 2, 0]}, -signal.SIGKILL),  # before the first checkpoint
-        ({"kill_in_save": ["os.rename", 3]}, -signal.SIGKILL),  # while it is committed
+        ({"kill_in_save": ["os.rename", 3]}, -signal.SIGKILL),  # while the first checkpoint is committed
         ({"signal": ["SIGTERM", 5, 0]}, EXIT_PREEMPTED),  # in the middle of a window
         ({"signal": ["SIGKILL", 7, 0]}, -signal.SIGKILL),  # between two checkpoints
-        ({"kill_in_save": ["open", 9]}, -signal.SIGKILL),  # while one is begun
+        ({"kill_in_save": ["open", 9]}, -signal.SIGKILL),  # while a checkpoint is started
         ({"signal": ["SIGTERM", 10, 0]}, EXIT_PREEMPTED),  # at the last evaluation
         ({}, 0),
     ]
@@ -139,10 +139,10 @@ def test_a_run_of_processes_that_are_killed_or_stopped_is_the_whole_one(whole, f
     for ending, code in endings:
         (process,) = forked("interrupted", [json.dumps(spec | ending)])
         assert process.returncode == code, (ending, process.stderr)
-        # Nothing but the event files is missing.
+        # Only the event files are missing.
         assert process.stderr.count("no TensorBoard files: No module named 'tensorflow'") == 1
     assert_same_run(workdir, whole[0], step=10)
-    # The summary does not tell of the interruptions.
+    # The summary does not depend on the interruptions.
     summary = json.loads(process.stdout)
     assert without_times(summary) == without_times(whole[1])
     assert summary["seconds"] > 0

@@ -1,4 +1,4 @@
-"""Which run a work directory belongs to."""
+"""Tests the identity of run directories."""
 
 import json
 
@@ -80,7 +80,7 @@ def test_another_config_is_refused_with_its_fields(tmp_path):
     assert "model.kwargs.widths" in message and "[1, 2] here" in message
     assert f"data_hash: '{HASH}' there" in message
     assert f"--config.init_from={tmp_path}" in message
-    # Nothing else is named.
+    # No other field is named.
     assert message.count(" there, ") == 6
     assert json.loads((tmp_path / "config.json").read_text())["optim.learning_rate"] == 0.1
 
@@ -119,7 +119,7 @@ def test_only_the_first_process_marks_a_directory(tmp_path, monkeypatch):
     monkeypatch.setattr(run_dir.jax, "process_index", lambda: 1)
     run_dir.check_identity(tmp_path / "run", config())
     assert not (tmp_path / "run").exists()
-    # It may see the directory while the first process is filling it.
+    # Another process may see the directory while the first one is writing.
     (tmp_path / "checkpoints").mkdir()
     run_dir.check_identity(tmp_path, config())
 
@@ -146,7 +146,7 @@ def test_a_run_from_before_a_field_is_the_run_with_its_default(tmp_path):
 
 
 def test_metadata_of_the_first_weights_come_back_or_are_read_again(tmp_path, caplog):
-    """No byte of them changes what a resumed run makes of its faces."""
+    """Damage to any byte does not change the preprocessing of a resumed run."""
     metadata = {"preprocess": {"mean": [0.5, 0.25], "std": 0.125}, "missing": []}
     run_dir.keep_pretrained(tmp_path, metadata)
     assert run_dir.kept_pretrained(tmp_path) == metadata
@@ -158,7 +158,7 @@ def test_metadata_of_the_first_weights_come_back_or_are_read_again(tmp_path, cap
             damaged[place] ^= mask
             path.write_bytes(damaged)
             found = run_dir.kept_pretrained(tmp_path)
-            assert found is None or found | metadata == found  # with the checksum by another name
+            assert found is None or found | metadata == found  # with the checksum under another name
     assert f"{path} is damaged: reading the initial weights again" in caplog.messages
-    path.write_text(json.dumps(metadata))  # as older versions did
+    path.write_text(json.dumps(metadata))  # as in older versions
     assert run_dir.kept_pretrained(tmp_path) == metadata

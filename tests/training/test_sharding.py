@@ -1,4 +1,4 @@
-"""One device, a mesh, replicas and several processes give the same numbers."""
+"""Tests that one device, a mesh, replicas, and several processes give the same results."""
 
 import json
 import shutil
@@ -14,8 +14,8 @@ from fer_jax.training import sharding, split_prediction
 from fer_jax.training.monitoring import EXIT_PREEMPTED, StopSignal
 from fer_jax.training.train import train_and_evaluate
 
-# Sums over devices come in another order. What float32 rounds off so grows from step to step, how fast
-# depends on the processor: several steps are compared in float64, and in float32 one.
+# Sums over devices have another order, and the rounding errors of float32 grow over steps, at a rate that
+# depends on the processor. So several steps are compared in float64, and a single step in float32.
 TOLERANCE = dict(rtol=1e-8, atol=1e-11)
 TOLERANCE_FLOAT32 = dict(rtol=1e-4, atol=1e-5)
 VALUES = ("loss", "accuracy", "grad_norm", "params", "batch_stats", "ema")
@@ -34,7 +34,7 @@ def coordinator():
 
 
 def run_two(forked, function, arguments, code=0):
-    """Two processes with two devices each, told with `arguments(coordinator, process, count)`, end so."""
+    """Runs two processes with two devices each and `arguments(coordinator, process, count)` -> stdout."""
     place = coordinator()
     processes = forked(function, *(arguments(place, process, 2) for process in range(2)), devices=2)
     for process in processes:
@@ -43,7 +43,7 @@ def run_two(forked, function, arguments, code=0):
 
 
 def run_eight(forked, out, steps):
-    """The results of each way on eight simulated devices, and what was printed."""
+    """Returns the results of each partitioner on eight simulated devices, and the output."""
     (process,) = forked("spread", [out, steps], devices=8)
     assert process.returncode == 0, process.stderr[-3000:]
     return np.load(out), process.stdout
@@ -51,7 +51,7 @@ def run_eight(forked, out, steps):
 
 @pytest.fixture(scope="module")
 def eight(forked_in_float64, tmp_path_factory):
-    """Of four steps in float64."""
+    """Returns the results of four steps in float64."""
     return run_eight(forked_in_float64, tmp_path_factory.mktemp("eight") / "eight.npz", 4)
 
 
@@ -88,7 +88,7 @@ def test_a_step_in_float32_is_the_same_up_to_rounding(forked, tmp_path):
 
 def test_a_stage_of_a_backbone_on_eight_devices_is_that_on_one(eight):
     results, _ = eight
-    moved = ~np.isin(results["one_stage/params"], results["one_stage/ema"])  # whose average lags behind
+    moved = ~np.isin(results["one_stage/params"], results["one_stage/ema"])  # the EMA lags behind
     assert 0 < moved.mean() < 1
     for way in ("jit_stage", "pmap_stage"):
         assert_same(results, way, results, "one_stage")
@@ -122,7 +122,7 @@ def test_only_replicas_have_a_mapped_axis():
 
 @pytest.mark.parametrize("count, processes", [(7, 1), (7, 2), (7, 3), (8, 2), (2, 3)])
 def test_processes_share_the_images_of_a_split(count, processes, monkeypatch):
-    """Each predicts as many, in the order of the split, the last ones some of the last image again."""
+    """All predict the same number of images, in order; the last processes pad with the last image."""
     images, shares = np.arange(count * 4, dtype=np.uint8).reshape(count, 2, 2, 1), []
 
     def predict(part):
@@ -140,10 +140,10 @@ def test_processes_share_the_images_of_a_split(count, processes, monkeypatch):
     np.testing.assert_array_equal(whole, images.reshape(count, 4) / 3)
 
 
-# -------------------- whole runs --------------------
+# -------------------- entire runs --------------------
 
-# Without dropout, whose randomness is a device's own; without erased boxes, see tests/spread_steps.py; at a
-# rate at which ten steps do not yet enlarge what float32 rounds off.
+# Without dropout, which differs between devices; without erased boxes, see tests/spread_steps.py; with a
+# learning rate at which ten steps do not amplify the rounding errors of float32.
 CHANGES = {
     "augment.erasing": 0.0,
     "model.kwargs": {"widths": (4,), "depths": (1,), "hidden": 8, "dropout": 0.0},
@@ -175,13 +175,13 @@ def test_a_run_of_two_processes_is_one_run(trained, forked, tiny_data, tmp_path)
         return [*flags, f"--process_id={process}", f"--num_processes={count}"]
 
     first, second = run_two(forked, "command", arguments)
-    # The first process alone writes and speaks.
+    # Only the first process writes and logs.
     assert "best accuracy" in first and str(workdir / "report" / "report.md") in first
     assert "best accuracy" not in second
     names = {path.name for path in workdir.iterdir()}
     assert names == {path.name for path in alone.iterdir()} - {"tensorboard"}
     assert_close_runs(workdir, alone)
-    # One process resumes from an earlier checkpoint, now with a replica, and the run ends the same.
+    # One process resumes from an earlier checkpoint with pmap, and the run ends the same.
     (workdir / "summary.json").unlink()
     shutil.rmtree(workdir / "checkpoints" / "10")
     summary = train_and_evaluate(tiny_config(tiny_data, parallel="pmap", **CHANGES), workdir)
@@ -190,8 +190,8 @@ def test_a_run_of_two_processes_is_one_run(trained, forked, tiny_data, tmp_path)
 
 
 def test_two_processes_refuse_and_stop_together(forked, tiny_data, tmp_path):
-    """First the directory is in use; then one of them gets SIGTERM, and both stop at one step."""
-    # The run ends at the signal alone, which takes the processes a second to agree on.
+    """First the directory is in use; then one of them receives SIGTERM, and both stop at the same step."""
+    # The run ends only by the signal, on which the processes take a second to agree.
     changes = {"model.name": "two_layers", "train.steps": 10**6, "train.eval_steps": 10**6}
     spec = {"data": str(tiny_data), "workdir": str(tmp_path), "changes": changes}
     spec |= {"refused_first": True, "signal": ["SIGTERM", 5, 0]}

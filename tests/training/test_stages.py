@@ -1,4 +1,4 @@
-"""Staged fine-tuning: what trains, what rests, and what that costs."""
+"""Tests staged fine-tuning: trained and frozen layers, and the cost of a step."""
 
 import functools
 
@@ -82,7 +82,7 @@ def test_what_pretrained_weights_do_not_know_is_new_in_a_run(adapter):
     config.optim.layer_decay = 0.5
     network = models.create("mobilenet_v3_small", adapter=adapter)
     missing = ["params/block_3/expand/kernel", "batch_stats/block_3/depthwise_norm/mean"]
-    missing.append("params/block_99/expand/kernel")  # which this network ends before
+    missing.append("params/block_99/expand/kernel")  # absent in this truncated network
     stage_configs = build.stage_configs(config)
     head, everything = build.make_stages(config, stage_configs, network, 10, {"missing": missing})
     new = {("block_3", "expand"), ("block_3", "depthwise_norm"), ("head",)}
@@ -170,7 +170,7 @@ def batch_of(count):
 
 
 def taken(model, stage, blocks, tx=None, make=lambda state: state(), **kwargs):
-    """A state as `make` makes it, its step (not compiled) and the layers that train."""
+    """Returns a state from `make`, its uncompiled step, and the trained layers."""
     trained = stages.trained_layers(stage, blocks)
     frozen = stages.frozen_layers(stage, blocks, trained)
     tx = tx or optax.sgd(0.1, momentum=0.9)
@@ -182,7 +182,7 @@ def taken(model, stage, blocks, tx=None, make=lambda state: state(), **kwargs):
 
 
 def changed(old, new):
-    """Paths of the layers of which an array is another."""
+    """Returns the paths of layers with a changed array."""
     old, new = traverse_util.flatten_dict(old), traverse_util.flatten_dict(new)
     return {path[:-1] for path in old if not np.array_equal(old[path], new[path])}
 
@@ -197,7 +197,7 @@ def test_only_what_trains_changes():
 
 
 def test_the_gradient_of_a_part_is_that_of_the_whole():
-    """Plain SGD moves the layers that train as it does when all train."""
+    """SGD updates the trained layers as if all layers were trained."""
     tx = optax.sgd(0.1)
     part, step, _ = taken(small_cnn(), StageConfig(1, "blocks", last=1, batch_norm="running"), CNN, tx)
     whole, whole_step, _ = taken(small_cnn(), StageConfig(1, batch_norm="running"), CNN, tx)
@@ -219,7 +219,7 @@ def test_frozen_statistics_stay_and_are_what_normalises():
 
 
 def moved_statistics(stage):
-    """The layers of MobileNetV3-Small whose statistics follow the batch, found by tracing it."""
+    """Returns the layers of MobileNetV3-Small that update their statistics, found by tracing."""
     trained = stages.trained_layers(stage, mobilenet_blocks())
     model = mobilenet().clone(frozen=stages.frozen_layers(stage, mobilenet_blocks(), trained))
     face = jax.ShapeDtypeStruct((4, *SHAPE), np.float32)
@@ -251,9 +251,9 @@ def test_statistics_run_layer_by_layer_where_a_stage_cuts_a_block():
 def test_a_frozen_trunk_costs_no_gradient(monkeypatch):
     model = models.create("efficientnet_b0", width=0.2, depth=0.3, cut=3, dropout=0.0)
     blocks = stages.blocks(model, SHAPE)
-    # XLA does not count the operations of custom calls.
+    # XLA does not count operations of custom calls.
     monkeypatch.setattr(onednn, "is_usable", lambda *arrays: False)
-    # The shapes of the state are enough, and within `eval_shape` no jit takes options.
+    # The shapes of the state suffice; within `eval_shape`, jit does not accept compiler options.
     monkeypatch.setattr("fer_jax.runtime.run_once_options", dict)
 
     def flops(stage):

@@ -1,4 +1,4 @@
-"""The real loop on tiny files from disk: what a run leaves, and numbers computed by hand."""
+"""Tests the training loop on tiny files: the files of a run, and results computed by hand."""
 
 import functools
 import json
@@ -35,7 +35,7 @@ training_records, evaluations = (functools.partial(records_of, kind) for kind in
 
 
 def probabilities(workdir):
-    """The predictions in a run's report, [N, 7]."""
+    """Returns the predictions [N, 7] in a run's report."""
     path = workdir / "report" / "predictions.csv"
     return np.loadtxt(path, delimiter=",", skiprows=1, usecols=range(3, 10))
 
@@ -51,7 +51,7 @@ def test_a_run_leaves_what_it_promises(whole, tiny_data):
     assert json.loads((workdir / "summary.json").read_text()) == summary
     found = evaluations(workdir)
     assert [r["step"] for r in found] == [4, 9, 10]
-    best = max(found, key=lambda r: r["accuracy"])  # the first of equals
+    best = max(found, key=lambda r: r["accuracy"])  # the first in a tie
     selected = {"split": "validation", "metric": "accuracy", "value": best["accuracy"], "step": best["step"]}
     assert summary["best"] == selected | {"epoch": round(best["step"] * 16 / 70, 2)}
     assert summary["accuracy"] == best["accuracy"] and summary["macro_f1"] == best["macro_f1"]
@@ -63,7 +63,7 @@ def test_a_run_leaves_what_it_promises(whole, tiny_data):
     assert report["data_hash"] == read.read_manifest(tiny_data)["content_hash"]
     assert report["emotions"] == list(EMOTIONS)
     assert (report["labels"], report["annotations"]) == ("given", [])
-    # Newest two and best.
+    # The newest two and the best.
     steps = {int(path.name) for path in (workdir / "checkpoints").iterdir()}
     assert steps == {9, 10, best["step"]}
     assert not list(workdir.rglob("*.partial"))
@@ -72,7 +72,7 @@ def test_a_run_leaves_what_it_promises(whole, tiny_data):
 def test_training_metrics_are_reported_at_the_requested_steps(whole):
     training = [r for r in read_records(whole[0]) if r["kind"] == "train"]
     assert [r["step"] for r in training] == [2, 4, 6, 8, 9, 10]
-    # Warm-up over half an epoch, which is 2 steps, then a cosine over the other 8.
+    # Warm-up over half an epoch (2 steps), then a cosine over the other 8 steps.
     expected = [0.025, *(0.025 * (1 + math.cos(math.pi * n / 8)) for n in (1, 3, 5, 6, 7))]
     assert [r["learning_rate"] for r in training] == pytest.approx(expected, rel=1e-5)
     for record in training:
@@ -104,7 +104,7 @@ def test_the_best_weights_give_the_reported_predictions(whole, tiny_data):
     assert metadata["parameters"] == sum(p.size for p in jax.tree.leaves(variables["params"]))
     model = models.create(metadata["model"]["name"], **metadata["model"]["kwargs"])
     faces = read.load(tiny_data, "validation")
-    # 48 to 16 pixels is a mean over 3 x 3.
+    # Resizing 48 to 16 pixels averages 3 x 3 pixels.
     x = faces.images.reshape(-1, 16, 3, 16, 3, 1).mean(axis=(2, 4)) / 255
     x = (x - metadata["preprocess"]["mean"]) / metadata["preprocess"]["std"]
     logits = jax.jit(model.apply)(variables, jnp.float32(x))
@@ -124,7 +124,7 @@ def test_a_finished_run_says_so_and_changes_nothing(whole, tiny_data, caplog):
 
 @pytest.fixture
 def short(trained, tiny_data):
-    """A run of three steps with kernels in float16. Not to be changed."""
+    """Returns a run of three steps with float16 kernels, which must not be modified."""
     return trained(simple_config(tiny_data, **{"train.steps": 3, "checkpoint.dtype": "float16"}))[0]
 
 
@@ -140,9 +140,9 @@ def test_a_report_is_of_the_weights_that_are_stored(short, tiny_data):
 
 @pytest.mark.parametrize("by_name", [False, True])
 def test_a_new_run_starts_from_old_weights(by_name, short, trained, tiny_data, bundle):
-    """By their directory, and by the name of a network in the package."""
+    """Weights are given by run directory, and by the name of a bundled network."""
     bundle("old_one", short / "best.safetensors")
-    # A rate of 0 leaves them as they are.
+    # A learning rate of 0 does not change them.
     source = "old_one" if by_name else str(short)
     changes = {"init_from": source, "optim.learning_rate": 0.0, "train.steps": 1}
     new, _ = trained(simple_config(tiny_data, **changes))
@@ -150,7 +150,7 @@ def test_a_new_run_starts_from_old_weights(by_name, short, trained, tiny_data, b
     assert_trees_equal(after, before)
     assert np.any(before["params"]["Dense_0"]["kernel"])  # the model starts at 0
     assert metadata["config"]["init_from"] == source
-    # Splits used by the old ones count as used by these.
+    # Splits used for the initial weights count as used for these.
     (line,) = metadata["ancestors"]
     assert (line["data"], line["selection"]) == (old["data"], old["selection"])
     elsewhere = metadata | {"trained_data": {"splits": {"train": {"hash": "x"}, "validation": {"hash": "y"}}}}
@@ -194,7 +194,7 @@ def test_the_schedule_restarts(trained, tiny_data):
 
 def test_the_plateau_restarts(trained, tiny_data):
     changes = PLATEAU | {"optim.plateau_factor": 0.5, "selection.metric": "accuracy"}
-    # With rates this small nothing improves: the first evaluation stays the best.
+    # Learning rates this small improve nothing, so the first evaluation stays the best.
     stages = tuple(stage | {"learning_rate": 1e-12} for stage in STAGES)
     workdir, _ = trained(staged_config(tiny_data, stages, **changes))
     expected = [1e-12, 1e-12, 5e-13, 1e-12, 5e-13, 2.5e-13, 1.25e-13, 6.25e-14]
@@ -205,7 +205,7 @@ def test_the_plateau_restarts(trained, tiny_data):
 
 
 def first_labels(config, faces):
-    """Labels of the first batch: Grain's permutation of the first epoch, read from the stream."""
+    """Returns the labels of the first batch, read from the stream."""
     stream = pipeline.TrainStream(faces, config.train.batch_size, augment.Ranges(), config.seed)
     labels = next(stream)["target"].argmax(axis=1)
     stream.close()
@@ -216,7 +216,7 @@ def test_a_constant_model_gives_the_metrics_computed_by_hand(trained, tiny_data)
     config = simple_config(tiny_data, **{"model.name": "constant", "train.steps": 1})
     workdir, summary = trained(config)
     (record,) = evaluations(workdir)
-    # 4 faces of each of 7 classes, all called happy.
+    # 4 faces of each of 7 classes, all predicted as happy.
     total = math.log(sum(math.exp(b) for b in BIASES))
     assert record["loss"] == pytest.approx(total - sum(BIASES) / 7, rel=1e-6)
     assert record["accuracy"] == pytest.approx(1 / 7)
@@ -226,7 +226,7 @@ def test_a_constant_model_gives_the_metrics_computed_by_hand(trained, tiny_data)
     confusion = np.array(report["confusion_matrix"])
     assert confusion[:, EMOTIONS.index("happy")].tolist() == [4] * 7 and confusion.sum() == 28
     assert summary["accuracy"] == report["accuracy"] == record["accuracy"]
-    # The training loss likewise, with smoothing .1: one step, whatever faces it saw.
+    # The training loss likewise, with smoothing 0.1, after one step on any faces.
     (train,) = training_records(workdir)
     labels = first_labels(config, read.load(tiny_data, "train"))
     smoothed = 0.9 * np.take(BIASES, labels).mean() + 0.1 * np.mean(BIASES)
@@ -238,14 +238,14 @@ def test_a_constant_model_gives_the_metrics_computed_by_hand(trained, tiny_data)
 def test_early_stopping(trained, tiny_data):
     changes = {"model.name": "constant", "selection.patience": 2, "train.steps": 100}
     _, summary = trained(simple_config(tiny_data, **changes))
-    # The first evaluation is the best; two more without improvement follow, at epochs 2 and 3.
+    # The first evaluation is the best, followed by two without improvement, at epochs 2 and 3.
     assert summary["stopped_early"] and summary["steps"] == round(3 * 70 / 16)
     assert summary["best"]["step"] == 4
 
 
 EVALUATED = {"train.eval_steps": 3}
 RATES = {
-    # Evaluation 1 is the best; after 3 and 5 the rate halves, but not below .3.
+    # Evaluation 1 is the best; after 3 and 5, the learning rate is halved, but not below 0.3.
     "plateau": (
         {**PLATEAU, "model.name": "constant", "optim.plateau_patience": 2, "optim.plateau_min_scale": 0.3},
         [1, 1, 1, 0.5, 0.5, 0.3, 0.3, 0.3],
@@ -274,7 +274,7 @@ def test_the_learning_rate_of_each_step(name, trained, tiny_data):
         assert float(raw_state(workdir, 8)["lr_scale"]) == pytest.approx(0.3)
     elif name == "steps":
         assert [r["step"] for r in evaluations(workdir)] == [3, 6, 8]
-    else:  # every second step changes the weights, which start at 0
+    else:  # every second step updates the weights, which start at 0
         assert norms[0] == 0 and norms[1] == norms[2] > 0 and norms[3] == norms[4] != norms[2]
 
 
@@ -317,17 +317,17 @@ def test_logits_are_adjusted_to_the_shares_of_what_is_left(trained, tiny_data, t
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_data, tmp_path):
-    # After the first epoch, 4 steps, the rate grows beyond all bounds.
+    # After the first epoch (4 steps), the learning rate is huge.
     changes = {"optim.schedule": "step", "optim.boundary_epochs": (1.0,), "optim.step_factor": 1e38}
     config = simple_config(tiny_data, **changes)
     with pytest.raises(NonFiniteLossError, match=r"^step [56]: loss .*norm .*norm (inf|nan)") as error:
         train_and_evaluate(config, tmp_path)
     assert "config.optim.clip_norm" in str(error.value)
-    # The last good checkpoint stays, finite, and nothing claims that the run is finished.
+    # The last finite checkpoint is kept, and the run is not marked as finished.
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["4"]
     state = raw_state(tmp_path, 4)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
     assert not (tmp_path / "summary.json").exists()
-    # It stops there again.
+    # A restart stops there again.
     with pytest.raises(NonFiniteLossError):
         train_and_evaluate(config, tmp_path)

@@ -1,4 +1,4 @@
-"""What a run starts with from another run's weights, and what it is after a stop."""
+"""Tests runs that start from another run's weights, also after stops."""
 
 import shutil
 
@@ -28,7 +28,7 @@ BEGAN_WITH = {"file": "some.h5", "licence": "Apache-2.0", "ecosystem": "keras"}
 
 
 class Strided(Backbone):
-    """A convolution at stride 2, BatchNorm and a head; compiles in no time."""
+    """A network with a strided convolution, BatchNorm, and a head; compiles quickly."""
 
     @nn.compact
     def __call__(self, x, train=False, features=False):
@@ -44,11 +44,11 @@ def _models(monkeypatch):
 
 
 def write_parent(path, data, channels=3, normalized=IMAGENET, kwargs=KERAS, **facts):
-    """Weights on whose conventions the answers depend, as a run at 16 px leaves them."""
+    """Writes weights of a run at 16 px whose outputs depend on the layer conventions."""
     shape = (1, 16, 16, channels)
     variables = jax.tree.map(np.array, Strided().init(jax.random.key(3), np.zeros(shape, np.float32)))
     variables["params"]["head"]["kernel"] *= 3
-    variables["params"]["stem"]["kernel"] *= 0.1  # its outputs vary by about epsilon
+    variables["params"]["stem"]["kernel"] *= 0.1  # the variance of its outputs is about epsilon
     variables["batch_stats"]["stem_norm"]["var"][:] = (1e-3, 2e-3, 3e-3, 4e-3)
     manifest = read.read_manifest(data)
     kept = {
@@ -71,7 +71,7 @@ def parent(tiny_data, tmp_path):
 
 
 def child_config(data, parent, channels=3, **changes):
-    """A run that starts from `parent` at its size; nothing in it tells the parent's conventions."""
+    """Returns a config that starts from `parent` at its size, without stating its conventions."""
     config = tiny_config(data, **{"model.name": "strided", "train.steps": 6, "init_from": str(parent)})
     config.model.kwargs = {}
     start = {"model.channels": channels, "model.interpolation": "bicubic", "optim.warmup_epochs": 0.0}
@@ -80,7 +80,7 @@ def child_config(data, parent, channels=3, **changes):
 
 
 def begin(config, workdir):
-    """What a run answers before its first step, and its metadata."""
+    """Returns a run's predictions before its first step, and its metadata."""
     workdir.mkdir()
     run = Run(validate(config), workdir, StopSignal())
     try:
@@ -92,14 +92,14 @@ def begin(config, workdir):
 @pytest.mark.parametrize(("channels", "normalized"), [(3, IMAGENET), (1, GRAY)], ids=["imagenet", "gray"])
 def test_a_run_begins_with_its_parents_answers(channels, normalized, tiny_data, tmp_path, monkeypatch):
     path = write_parent(tmp_path / "parent.safetensors", tiny_data, channels, normalized)
-    erased = []  # what erased boxes and the outside are painted with, in the sheet of the first faces
+    erased = []  # the fill value of erased boxes and the outside, in the sheet of the first faces
     draw = pipeline.contact_sheet
     monkeypatch.setattr(pipeline, "contact_sheet", lambda *given: erased.append(given[-1]) or draw(*given))
     ours, facts = begin(child_config(tiny_data, path, channels), tmp_path / "run")
     faces = read.load(tiny_data, "validation").images
     theirs = LoadedModel(path).predict(faces, progress=False)
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
-    # Each convention shows in the answers.
+    # Each convention affects the predictions.
     for name, other in (("padding", "symmetric"), ("epsilon", 1e-5)):
         altered = write_parent(
             tmp_path / "other.safetensors", tiny_data, channels, normalized, KERAS | {name: other}
@@ -134,7 +134,7 @@ def test_a_stopped_run_resumes_without_its_parent(parent, trained, tiny_data, tm
     parent.unlink()
     train_and_evaluate(config, tmp_path / "cut")
     assert_same_run(whole, tmp_path / "cut", step=6)
-    # The metadata say what the run computed.
+    # The metadata describe the computation.
     found = LoadedModel(tmp_path / "cut")
     assert found.metadata["model"]["kwargs"] == KERAS
     report = predictions_file.read(tmp_path / "cut" / "report" / "predictions.csv")
@@ -149,7 +149,7 @@ def stop_at_2(config, workdir, monkeypatch):
 
 
 def test_a_start_that_saved_nothing_leaves_no_trace(parent, trained, tiny_data, tmp_path, monkeypatch):
-    """From a parent that does not fit, corrected to random weights, stopped, and resumed."""
+    """The parent does not fit, is replaced by random weights, and the run is stopped and resumed."""
     child = child_config(tiny_data, parent, channels=1)
     with pytest.raises(ValueError, match="the given weights are of another network"):
         train_and_evaluate(child, tmp_path / "cut")
@@ -181,7 +181,7 @@ def test_a_mean_that_is_the_parents_is_none(tiny_data, tmp_path):
 
 
 def test_weights_without_a_runs_facts_are_named(parent, tiny_data, tmp_path):
-    """A file of fer-jax port-weights is for init.weights."""
+    """A file from fer-jax port-weights belongs in init.weights."""
     variables, _ = load_weights(parent)
     export_weights(parent, variables, {"model": "strided", "preprocess": IMAGENET})
     with pytest.raises(ValueError, match=f"config.init_from: the metadata in {parent} lacks model.name, "):

@@ -1,4 +1,4 @@
-"""State, one training step and the forward pass against NumPy and plain JAX."""
+"""Tests the state, the training step, and the forward pass against NumPy and plain JAX."""
 
 import functools
 
@@ -25,7 +25,7 @@ RATE = 0.1
 
 
 class Linear(nn.Module):
-    """Softmax regression: one Dense layer, whose gradient is known."""
+    """Softmax regression: one dense layer with a known gradient."""
 
     spread: float = 0.0
     dropout: float = 0.0
@@ -71,7 +71,7 @@ def small_cnn():
 
 
 def cnn_variables():
-    """Weights for `small_cnn`, drawn by NumPy: its own initialization takes seconds to compile."""
+    """Returns random weights for `small_cnn` without compiling its initialization, which takes seconds."""
     rng = np.random.default_rng(8)
     shapes = jax.eval_shape(small_cnn().init, jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 1)))
     return jax.tree.map(lambda leaf: np.float32(rng.uniform(0.1, 0.6, leaf.shape)), shapes)
@@ -87,7 +87,7 @@ def test_a_fresh_state():
     assert state.step.dtype == jnp.int32
     weights = jax.tree.leaves((state.params, state.batch_stats))
     assert len(weights) == 6 and {leaf.dtype.name for leaf in weights} == {"float32"}
-    # The average starts at the weights.
+    # The EMA starts at the weights.
     assert_trees_close(state.ema, {"params": state.params, "batch_stats": state.batch_stats})
     assert state.variables() == state.ema
     without = state_of(model, sgd())
@@ -130,7 +130,7 @@ def test_weights_of_another_network_are_refused():
 
 
 def softmax_regression(kernel, bias, x, targets, weights=1.0):
-    """Mean loss and its gradients in NumPy; `weights` are those of the examples."""
+    """Returns the mean loss and its gradients in NumPy; `weights` are per example."""
     logits = x @ kernel + bias
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
@@ -214,7 +214,7 @@ def test_mixup_mixes_pixels_and_targets():
 
 
 def test_the_step_draws_at_the_asked_size():
-    # A face at twice the size whose pixels come in 2 x 2 blocks is the small face.
+    # A face upscaled by repeating pixels in 2 x 2 blocks gives the small face again.
     model, tx = Linear(), sgd()
     small = batch_of(4)
     large = small | {"image": small["image"].repeat(2, axis=1).repeat(2, axis=2)}
@@ -253,7 +253,7 @@ def test_accumulation_is_one_big_batch():
             state, _ = small(state, part)
     assert int(state.step) == 6
     assert_trees_close(state.params, expected.params, rtol=1e-4, atol=1e-6)
-    # The average follows the updates, not the steps.
+    # The EMA counts updates, not steps.
     assert_trees_close(state.ema, expected.ema, rtol=1e-4, atol=1e-6)
 
 
@@ -262,7 +262,7 @@ def test_the_average_follows_the_updates_of_a_stage_that_starts_in_between():
     state = state_of(model, tx, use_ema=True).replace(step=jnp.int32(3))
     step = compiled(model, tx, ema_decay=0.25, accumulate=2)
     average, start = state.ema["params"], state.params
-    # Steps 4 to 7 of the run are 1 to 4 of the stage: after its second and fourth are updates, the run's
+    # Steps 4 to 7 of the run are steps 1 to 4 of the stage, whose second and fourth are updates: the run's
     # second and third, whose factors are min(.25, (1 + n) / (10 + n)).
     for number, decay in enumerate([None, 0.25, None, 0.25]):
         state, _ = step(state, batch_of(6, seed=number))
@@ -333,7 +333,7 @@ def test_forward_is_the_model_on_normalised_pixels():
 
 
 def test_sharpness_aware_steps_by_hand():
-    """Softmax regression: the gradient a radius up the slope moves the weights from where they were."""
+    """The gradient at a distance `radius` uphill updates the original weights."""
     model, tx, radius = Linear(spread=0.1), sgd(), 0.5
     state, batch = state_of(model, tx), batch_of(16)
     data = normalized(batch["image"]).reshape(16, -1), np.float64(batch["target"])

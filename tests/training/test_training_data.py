@@ -1,4 +1,4 @@
-"""The faces that a configuration names, and what is left out of the training split."""
+"""Tests loading the faces of a config, and cleaning the training split."""
 
 import hashlib
 import json
@@ -64,7 +64,7 @@ def test_a_run_on_ferplus_with_eight_classes(trained, tiny_ferplus):
     assert metadata["emotions"] == [*EMOTIONS, "contempt"]
     assert (metadata["labels"], metadata["annotations"]) == ("ferplus_majority", ["ferplus"])
     report = json.loads((workdir / "report" / "report.json").read_text())
-    # Of validation's four neutral faces two have contempt.
+    # Two of validation's four neutral faces have votes for contempt.
     support = {name: row["support"] for name, row in report["per_class"].items()}
     assert support == dict.fromkeys(EMOTIONS, 4) | {"neutral": 2, "contempt": 2}
     header = (workdir / "report" / "predictions.csv").read_text().splitlines()[0]
@@ -79,7 +79,7 @@ def test_soft_labels_reach_the_batches(classes, train, validation, tiny_ferplus,
         assert run.stream.batches_per_epoch == train / config.train.batch_size
         assert len(run.selection) == validation
         targets = next(run.stream)["target"]
-        # Six votes for the one, two for the other: unknown is no class.
+        # Six votes for one class and two for another; unknown is not a class.
         expected = np.sort(np.eye(classes)[:1] * 0.75 + np.eye(classes)[1:2] * 0.25)
         np.testing.assert_array_equal(np.sort(targets), np.repeat(expected, len(targets), axis=0))
     finally:
@@ -99,9 +99,9 @@ def test_listed_images_are_left_out(tiny_data, tmp_path):
         "left_out": {"listed": 3, "blank": 0, "twin": 0},
         "drop_ids_hash": digest,
     }
-    # An epoch is what is left.
+    # An epoch has the remaining faces.
     assert records(tmp_path / "run")[0]["epoch"] == round(16 / 67, 4)
-    # The same list elsewhere is the same run; another list under the old name is another.
+    # A moved list gives the same run; another list under the old name does not.
     listed.rename(tmp_path / "moved.csv")
     config.data.drop_ids = str(tmp_path / "moved.csv")
     train_and_evaluate(config, tmp_path / "run")

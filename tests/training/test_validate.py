@@ -1,4 +1,4 @@
-"""What a configuration may say, and what is refused before any training."""
+"""Tests the validation of configs before training."""
 
 import collections
 import importlib
@@ -19,7 +19,7 @@ from fer_jax.training.train import train_and_evaluate
 
 
 def config_of(**changes):
-    """The default with a small network, and with fields by their dotted names."""
+    """Returns the default config with a small network, and with fields set by dotted names."""
     config = get_config()
     small = {"model.input_size": 16, "model.kwargs": {"widths": (4, 8), "hidden": 8}}
     config.update_from_flattened_dict(small | changes)
@@ -33,7 +33,7 @@ def test_an_unknown_choice_is_refused(field):
         validate.check(config_of(**{field: "foo"}))
 
 
-# Values outside of each range; the fields that have it are in the program's table.
+# Values outside each range; the fields with this range come from the table in `validate`.
 OUTSIDE = {
     "more than 0": (0, -1),
     "0 or more": (-1,),
@@ -110,7 +110,7 @@ def test_bounds_belong_to_their_ranges():
     kept = {"train.mix_until": 0.0, "optim.momentum": 0.0, "loss.label_smoothing": 0.0, "distill.weight": 1.0}
     kept |= {"optim.warmup_epochs": 29.5, "train.sizes": ((0.5, 24), (1.0, 32))}
     kept |= {"model.kwargs": {"depths": None, "dropout": 0.0, "squeeze": 0}}
-    kept |= {"optim.warmup_steps": 10_000}  # in two units: what an epoch is the data say
+    kept |= {"optim.warmup_steps": 10_000}  # different units: the length of an epoch depends on the data
     validate.check(config_of(**kept))
 
 
@@ -178,7 +178,7 @@ def test_a_dry_run_names_a_damaged_parent(tmp_path):
 
 
 def test_a_dry_run_takes_what_can_be(monkeypatch):
-    """ImageNet weights are not fetched, and a network that configurations share is made once."""
+    """ImageNet weights are not downloaded, and a network that configs share is built once."""
     made, create = [], models.create
     monkeypatch.setattr(models, "create", lambda *args, **how: made.append(args) or create(*args, **how))
     rates = [config_of(**{"optim.learning_rate": rate, "train.steps": 9}) for rate in (0.1, 0.2, 0.4)]
@@ -189,7 +189,7 @@ def test_a_dry_run_takes_what_can_be(monkeypatch):
 
 
 def test_weights_are_dry_run_at_another_size():
-    """They are of 48 px and bilinear, and training continues at 64 and bicubic."""
+    """The weights are for 48 px (bilinear), and the run uses 64 px (bicubic)."""
     config = importlib.import_module("configs.cnn_250k").get_config()
     config.init_from, config.distill.teachers = "cnn_250k", ()
     config.model.input_size, config.model.interpolation = 64, "bicubic"
@@ -214,7 +214,7 @@ def test_a_run_reads_once_what_its_configuration_names(tiny_run, tiny_data, tmp_
     changes = teachers | {"data.drop_ids": str(tmp_path / "ids"), "train.steps": 1}
     train_and_evaluate(simple_config(tiny_data, **changes), tmp_path / "run")
     assert reads.pop("load_split") == 2  # training and selection
-    assert reads.pop("read_manifest") == 1 + 2  # each split is loaded by its place in the manifest
+    assert reads.pop("read_manifest") == 1 + 2  # each split is loaded by its index in the manifest
     assert set(reads.values()) == {1} and len(reads) == 4
 
 

@@ -1,3 +1,3 @@
-"""Found before TensorFlow, which it is as good as not installed then. Importing that takes seconds."""
+"""Hides TensorFlow, whose import takes seconds, from processes with this folder in PYTHONPATH."""
 
 raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
