@@ -3,10 +3,10 @@
     python tests/pretrained/originals.py
     python tests/pretrained/originals.py efficientnet_lite0/timm_tf    # keeps the others
 
-builds the networks of torchvision, timm, and Keras (needs torch, torchvision, timm; versions in the file)
-and writes references.npz beside this file: the names and shapes of their arrays, and features and logits
-for faces drawn by a rule. The arrays themselves follow from their names, and of the features the first few
-are kept, so that the file stays small; `pytest -m originals` compares everything, with the originals at hand.
+Builds the networks of torchvision, timm, and Keras (requires torch, torchvision, and timm), and writes
+references.npz next to this file: library versions, names and shapes of arrays, and features and logits for
+deterministic faces. To keep the file small, arrays are derived from their names, and only the first features
+are stored. `pytest -m originals` compares everything with the original networks.
 """
 
 import json
@@ -58,8 +58,8 @@ Answers = dict[str, np.ndarray]
 def drawn(key: str, shape: tuple[int, ...]) -> np.ndarray:
     """Returns the array of a name.
 
-    Kernels are as wide as lets every layer matter to the logits and none amplify: with He's 2 / fan what
-    float32 rounds off in EfficientNet-B4's first layers is a tenth of its logits.
+    The scale of kernels lets every layer affect the logits without amplifying rounding errors: with He's
+    2 / fan, float32 errors in EfficientNet-B4's first layers would change its logits by a tenth.
     """
     rng = np.random.default_rng(zlib.crc32(key.encode()))
     name = key.replace("/", ".").split(".")[-1]
@@ -82,7 +82,7 @@ def faces(size: int) -> np.ndarray:
 
 
 def has_dense_layers(model: str, size: int) -> bool:
-    """Returns whether the network has VGG16's dense layers."""
+    """Returns whether a network has VGG16's dense layers for an input size."""
     return model.startswith("vgg") and size == DENSE_SIZE
 
 
@@ -92,8 +92,8 @@ def original(
     """Builds an original network with deterministic weights for an input size.
 
     Returns:
-      Its arrays by name, as today's files name them; Keras' numbered names for them ({} elsewhere); and
-      answer() -> {"features" [2, F], "logits" [2, 10] where the size allows a head}.
+      Its arrays by their names in current files; {} or for Keras the numbered names; and
+      answer() -> {"features" [2, F], and "logits" [2, 10] if the size allows a head}.
     """
     name, dense = MODELS[model][ecosystem], has_dense_layers(model, size)
     return _keras(name, size, dense) if ecosystem == "keras" else _torch(name, ecosystem, size, dense)

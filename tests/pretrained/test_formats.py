@@ -190,7 +190,7 @@ def test_another_kind(tmp_path):
 
 
 def legacy_layers(file):
-    """Writes the groups of one layer without its only weight."""
+    """Creates the groups of a layer; returns the group and the name of its weight, which is missing."""
     file.attrs["layer_names"] = [b"conv"]
     group = file.create_group("conv")
     group.attrs["weight_names"] = [b"kernel:0"]

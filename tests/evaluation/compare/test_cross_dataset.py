@@ -19,7 +19,7 @@ from fer_jax.pretrained.weights_file import export_weights
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory):
-    """Returns another dataset: two test faces per class, and one class missing."""
+    """Returns another dataset: two test faces per class, with contempt dropped."""
     images, labels = synthetic.generate(2, 9, "test")
     faces = {"test": [*named(images, labels), (images[0], "contempt")]}
     how = {"class_map": classes.parse(["contempt=drop"])}

@@ -13,7 +13,7 @@ from fer_jax.evaluation.compare import ensemble
 
 
 def sure(*wanted):
-    """Returns probabilities [N, 7] with `share` on the given classes and the rest on class 6."""
+    """Returns probabilities [N, 7] from N pairs (class, probability); the rest is on class 6."""
     probs = np.zeros((len(wanted), 7))
     for row, (place, share) in zip(probs, wanted, strict=True):
         row[6] = 1 - share

@@ -16,7 +16,7 @@ COPIES = (np.arange(600) % 4 == 0).astype(np.int8)
 
 @pytest.fixture(scope="module")
 def case():
-    """Returns 600 predictions and a table: age in thirds, half of the young wrong, and a rare source."""
+    """Returns 600 predictions and a table: age in thirds, half of the young permuted, and a rare source."""
     probs, labels = random_case(0, count=600)
     ages = np.array(["young", "middle", "old"])[np.arange(600) % 3]
     spoiled = (ages == "young") & (np.arange(600) % 2 == 0)

@@ -48,7 +48,7 @@ def test_batches_cover_all_faces_in_order_and_are_filled(count, sizes, min_fill)
     assert [i for part, _ in batches for i in range(count)[part]] == list(range(count))
     for part, size in batches:
         filled = len(range(count)[part])
-        # Padding is used only if no smaller size fits.
+        # A batch is filled less only if no smaller size exists.
         assert size in sizes and (filled >= min_fill * size or filled < sizes[0])
 
 
