@@ -1,6 +1,6 @@
 // Cuts faces to what the network takes, and classifies them.
 
-import { crop, enlarge, resize, toPlanes } from "./crop.js";
+import { crop, resize, toPlanes } from "./crop.js";
 import { Tensor } from "./runtime.js";
 
 /** Returns faces as the network takes them, one plane per channel, for each frame or for the full image. */
@@ -8,14 +8,9 @@ export function crops(image, frames, metadata) {
   const [, side, , channels] = metadata.input.shape;
   const { width, height } = image;
   const { data } = image.getContext("2d", { willReadFrequently: true }).getImageData(0, 0, width, height);
-  const planes = toPlanes(data, width, height, metadata.photographs.channels);
-  // What the network saw enlarged in training was never sharp: such faces are shrunk first.
-  const size = metadata.photographs.side;
-  const fit = (face) => (size < side ? enlarge(face, size, side, metadata.input) : face);
-  const faces = frames
-    ? frames.map((frame) => planes.map((plane) => fit(crop(plane, frame, size))))
-    : [planes.map((plane) => fit(resize(plane, size)))];
-  return faces.map((face) => Array.from({ length: channels }, (_, c) => face[Math.min(c, face.length - 1)]));
+  const planes = toPlanes(data, width, height, channels);
+  if (!frames) return [planes.map((plane) => resize(plane, side))];
+  return frames.map((frame) => planes.map((plane) => crop(plane, frame, side)));
 }
 
 /** The probabilities of each of several faces, from `crops`: one array of numbers a face. */

@@ -135,29 +135,3 @@ export function crop(plane, frame, side) {
   }
   return resize(part, side, [x - half, y - half, x + half, y + half]);
 }
-
-const KERNELS = {
-  bilinear: (x) => Math.max(0, 1 - x),
-  bicubic: (x) => (x < 1 ? (1.5 * x - 2.5) * x * x + 1 : x < 2 ? ((2.5 - 0.5 * x) * x - 4) * x + 2 : 0), // Keys 1981
-};
-
-/** A square of `size` x `size` whole numbers as `side` x `side`, interpolated as the network's training does it. */
-export function enlarge(square, size, side, { interpolation, fill, mean }) {
-  const beyond = 255 * ([mean].flat().reduce((a, b) => a + b) / [mean].flat().length);
-  const along = Array.from({ length: side }, (_, i) => {
-    const center = ((i + 0.5) * size) / side - 0.5;
-    const first = Math.floor(center) - 1;
-    return [first, first + 1, first + 2, first + 3].map((x) => ({
-      place: fill === "constant" && (x < 0 || x >= size) ? null : mirror(x, size),
-      weight: KERNELS[interpolation](Math.abs(x - center)),
-    }));
-  });
-  const at = (taps, value) =>
-    taps.reduce((sum, { place, weight }) => sum + weight * (place === null ? beyond : value(place)), 0);
-  const rows = Array.from({ length: size }, (_, y) => along.map((taps) => at(taps, (x) => square[y * size + x])));
-  const face = new Uint8Array(side * side);
-  along.forEach((taps, i) => {
-    for (let j = 0; j < side; j++) face[i * side + j] = toByte(at(taps, (y) => rows[y][j]));
-  });
-  return face;
-}

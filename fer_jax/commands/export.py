@@ -3,8 +3,9 @@
     fer-jax export --checkpoint my.safetensors --format onnx --out my.onnx
     fer-jax export --workdir runs/cnn --format tflite --precision int8 --data DATA --out cnn.tflite
 
-The export takes faces uint8 [N, S, S, C] in [0, 255], for any N, and returns calibrated probabilities. With
---preprocessing outside it takes normalized float32; with --softmax outside it returns logits. Its metadata
+The export takes faces uint8 [N, S, S, C] in [0, 255], for any N, of the size S of the training faces, and
+returns calibrated probabilities. With --preprocessing outside it takes enlarged and normalized float32; with
+--softmax outside it returns logits. Its metadata
 contains labels, normalization, license, accuracy, and versions: in the properties of an ONNX model, a zip
 archive appended to a TFLite model, a JSON file next to a StableHLO file, or the header of a safetensors file.
 
@@ -29,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     text = "numeric precision; int8 requires --data"
     add("--precision", default="float32", choices=precisions, help=text)
     text, sides = "whether {} is part of the exported model or left to the caller", ("inside", "outside")
-    add("--preprocessing", default="inside", choices=sides, help=text.format("normalization"))
+    add("--preprocessing", default="inside", choices=sides, help=text.format("enlarging and normalization"))
     add("--softmax", default="inside", choices=sides, help=text.format("softmax"))
     add("--data", metavar="DATA", help="dataset for verification and int8 calibration")
     return common.run(export, parser.parse_args(argv))

@@ -25,7 +25,7 @@ def normalize(x: jnp.ndarray, mean: Levels, std: Levels, channels: int) -> jnp.n
                 f"the faces have {x.shape[-1]} channels, but the model takes {channels}: "
                 "set config.model.channels=3 or use gray data"
             )
-        x = jnp.repeat(x, channels, axis=-1)
+        x = jnp.broadcast_to(x, (*x.shape[:-1], channels))
     return (x - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
 
 
@@ -53,9 +53,11 @@ def make_input(
     def prepare(images, affine):
         if affine is None and images.shape[1:3] == (size, size):
             return normalize(images * augment.PIXEL, mean, std, channels)
-        if affine is None:
-            affine = augment.identity_affine(len(images))
-        x = transforms.resample(images, affine, size, fill, np.mean(mean), interpolation)
+        if affine is None and max(images.shape[1:3]) <= size:
+            x = transforms.enlarge(images, size, fill, np.mean(mean), interpolation)
+        else:
+            affine = augment.identity_affine(len(images)) if affine is None else affine
+            x = transforms.resample(images, affine, size, fill, np.mean(mean), interpolation)
         return normalize(x, mean, std, channels)
 
     return prepare

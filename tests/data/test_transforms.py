@@ -6,6 +6,8 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from scipy import ndimage
 
@@ -66,6 +68,20 @@ def test_resample_equals_scipy(shape, size, fill):
     assert got.shape == (6, size, size, shape[2]) and got.dtype == np.float32
     for image, matrix, result in zip(images, affine, got, strict=True):
         np.testing.assert_allclose(result, scipy_resample(image, matrix, size, fill), atol=EXACT)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    st.tuples(st.integers(2, 9), st.integers(2, 9), st.sampled_from([1, 3])),
+    st.integers(9, 20),
+    st.sampled_from(augment.FILLS),
+    st.sampled_from(augment.INTERPOLATIONS),
+)
+def test_enlarge_is_resample_by_the_identity(shape, size, fill, interpolation):
+    images = noise_faces(2, *shape)
+    expected = transforms.resample(images, augment.identity_affine(2), size, fill, VALUE, interpolation)
+    found = transforms.enlarge(images, size, fill, VALUE, interpolation)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size, channels", [(47, 3), (48, 1), (240, 3)])

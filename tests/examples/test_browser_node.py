@@ -10,7 +10,7 @@ import pytest
 from helpers import ROOT
 from PIL import Image
 
-from fer_jax.data import augment, decoding, transforms
+from fer_jax.data import decoding
 from fer_jax.data.emotions import EMOTIONS
 from fer_jax.inference.detection import cropping, detectors
 from fer_jax.inference.media.inputs import SAMPLE
@@ -107,18 +107,6 @@ def test_whole_images_are_resized_as_pillow_does_it(size):
     expected = Image.fromarray(image).resize((48, 48), Image.Resampling.BILINEAR)
     found = np.reshape(run("page.resize(given.plane, 48)", plane=plane(image)), (48, 48))
     assert abs(found - np.asarray(expected, int)).max() <= 1
-
-
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("fill", ["reflect", "constant"])
-def test_faces_are_enlarged_as_in_training(interpolation, fill):
-    face = np.random.default_rng(0).integers(0, 256, (48, 48), np.uint8)
-    affine = augment.identity_affine(1)
-    expected = transforms.resample(face[None, ..., None], affine, 64, fill, 0.25, interpolation)[0, ..., 0]
-    how = {"interpolation": interpolation, "fill": fill, "mean": [0.2, 0.3]}
-    body = "page.enlarge(given.face, 48, 64, given.how)"
-    found = np.reshape(run(body, face=face.ravel().tolist(), how=how), (64, 64))
-    assert abs(found - 255 * np.asarray(expected)).max() < 0.51
 
 
 def test_the_table_has_the_columns_and_values_of_the_commands():

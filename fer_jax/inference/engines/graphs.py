@@ -75,7 +75,7 @@ def convert(trained: LoadedModel) -> bytes:
         return graph.Expression("parameter", (name,), leaf.shape)
 
     parameters = jax.tree_util.tree_map_with_path(parameter, trained.variables)
-    return onnx_format.build(Program(trained), parameters, trained.face_shape).SerializeToString()
+    return onnx_format.build(Program(trained), parameters).SerializeToString()
 
 
 def verify(trained: LoadedModel, graph: bytes) -> None:
@@ -84,16 +84,13 @@ def verify(trained: LoadedModel, graph: bytes) -> None:
     Raises:
       MismatchError: a probability differs by more than `TOLERANCE`.
     """
-    from PIL import Image
-
     from fer_jax.data.sources import synthetic
     from fer_jax.inference.engines.jax_engine import JaxEngine
     from fer_jax.inference.engines.onnx_engine import OnnxEngine
+    from fer_jax.inference.export.program import Program
 
-    side, _, channels = trained.face_shape
     drawn, _ = synthetic.generate(-(-_FACES // 7), seed=0, split="validation")
-    resized = [np.asarray(Image.fromarray(face).resize((side, side))) for face in drawn[:_FACES, ..., 0]]
-    faces = np.repeat(np.stack(resized)[..., None], channels, axis=-1)
+    faces = Program(trained).fit(drawn[:_FACES])
     difference = abs(OnnxEngine(trained, graph)(faces) - JaxEngine(trained, (_FACES,))(faces)).max()
     if not difference <= TOLERANCE:
         raise MismatchError(

@@ -21,7 +21,7 @@ def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict
       versions: versions of the format and its tools.
     """
     metadata = program.trained.metadata
-    side, _, channels = program.trained.input_shape
+    side, _, channels = program.face_shape
     preprocess, labels = metadata["preprocess"], metadata["emotions"]
     network = network_name(program.trained.source, metadata["model"])
     inside, checkpoint = program.preprocessing == "inside", licences.checkpoint(program.trained.source)
@@ -50,7 +50,7 @@ def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict
             "interpolation": preprocess["interpolation"],
             "fill": preprocess["fill"],
         },
-        "photographs": _describe_crops(metadata, side, channels),
+        "photographs": _describe_crops(program),
         "output": {
             "name": program.output,
             "shape": ["N", len(labels)],
@@ -76,22 +76,23 @@ def describe(program: Program, precision: str, versions: dict[str, Any]) -> dict
     }
 
 
-def _describe_crops(metadata: dict[str, Any], side: int, channels: int) -> dict[str, Any]:
+def _describe_crops(program: Program) -> dict[str, Any]:
     """Describes how to crop faces from photographs, as `cropping.crop`."""
-    faces = metadata.get("faces") or {}
+    side, _, channels = program.trained.face_shape
+    inside = program.preprocessing == "inside"
     return {
         "how": (
             "Use a square frame around the detector's box: its side is scale times the longer side of the "
             "box, and its center is down times this side below the center of the box. Mirror the image at "
             "its edges. Rotate faces with a roll of at least min_roll degrees upright. Resize the frame to "
-            "side x side pixels and the given channels (bilinear, antialiased), then enlarge it to the input "
-            "with the interpolation of the input."
+            "side x side pixels and the given channels (bilinear, antialiased)"
+            + (": this is the input." if inside else ", enlarge it to the input with its interpolation.")
         ),
         "frames": {
             name: {"scale": one.SCALE, "down": one.DOWN, "min_score": one.MIN_SCORE}
             for name, one in (("yunet", YuNet), ("mediapipe", MediaPipe))
         },
         "min_roll": MIN_ROLL,
-        "side": min(faces.get("side") or side, side),
-        "channels": faces.get("channels", channels),
+        "side": side,
+        "channels": channels,
     }

@@ -18,7 +18,6 @@ from onnxruntime import quantization
 from onnxruntime.transformers import float16
 
 from fer_jax import __version__
-from fer_jax.data import transforms
 from fer_jax.inference.export.graph import BATCH, Constant, Expression, Shape, Window, convert
 from fer_jax.inference.export.program import INPUT, Program
 from fer_jax.io_utils import write_atomically
@@ -136,29 +135,24 @@ class _Graph:
         return self.node("Gemm", x, self.array(kernel), self.array(bias))
 
 
-def build(program: Program, parameters: Any | None = None, face: Shape | None = None) -> onnx.ModelProto:
+def build(program: Program, parameters: Any | None = None) -> onnx.ModelProto:
     """Returns the model in float32, for batches of any size.
 
     Args:
       program: the network.
       parameters: its weights, by default `program.trained.variables`; or expressions, whose parameters become
         initializers with external data, for `add_external_initializers` of ONNX Runtime.
-      face: shape (side, side, channels) of the input faces, by default the network's; smaller faces are
-        enlarged and gray faces repeated as in evaluation.
     """
-    needed = program.trained.input_shape
-    graph, face = _Graph(), face or needed
-    x, dtype = graph.node("Transpose", INPUT, perm=(0, 3, 1, 2)), program.dtype
-    if face != needed:
-        x, dtype = _enlarge(graph, x, face, program), np.dtype(np.float32)
+    graph, shape = _Graph(), (BATCH, *program.face_shape)
+    x = graph.node("Transpose", INPUT, perm=(0, 3, 1, 2))
     known = program.trained.variables if parameters is None else parameters
-    out = convert(program.apply, known, (BATCH, *needed), dtype, graph, x)
+    out = convert(program.apply, known, shape, program.dtype, graph, x)
     graph.nodes.append(helper.make_node("Identity", [out], [program.output], program.output))
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "fer_jax",
-            [_value(INPUT, program.dtype, (BATCH, *face))],
+            [_value(INPUT, program.dtype, shape)],
             [_value(program.output, np.float32, (BATCH, len(program.trained.metadata["emotions"])))],
             list(graph.initializers.values()),
         ),
@@ -170,22 +164,6 @@ def build(program: Program, parameters: Any | None = None, face: Shape | None = 
     if parameters is None:
         onnx.checker.check_model(model, full_check=True)
     return model
-
-
-def _enlarge(graph: _Graph, x: str, face: Shape, program: Program) -> str:
-    """Writes the conversion of faces to float32 with the network's size and channels."""
-    (side, _, channels), (size, _, needed) = face, program.trained.input_shape
-    preprocess = program.trained.metadata["preprocess"]
-    x = graph.cast(x, np.dtype(np.float32))
-    if side != size:
-        weights = transforms.identity_weights(side, size, preprocess["fill"], preprocess["interpolation"])
-        x = graph.node("MatMul", graph.node("MatMul", graph.array(weights), x), graph.array(weights.T))
-        outside = 1 - np.outer(weights.sum(1), weights.sum(1))
-        if preprocess["fill"] == "constant":
-            x = graph.node("Add", x, graph.array(np.float32(255 * np.mean(preprocess["mean"]) * outside)))
-        if preprocess["interpolation"] == "bicubic":
-            x = graph.node("Clip", x, graph.array(np.float32(0)), graph.array(np.float32(255)))
-    return x if channels == needed else graph.node("Concat", *[x] * needed, axis=1)
 
 
 def write(program: Program, path: pathlib.Path, precision: str, calibration: np.ndarray | None) -> None:
@@ -226,8 +204,15 @@ def _quantize(model: onnx.ModelProto, program: Program, calibration: np.ndarray)
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=[node.name for node in model.graph.node if _is_enlarging(node)],
         )
         return onnx.load(path)
+
+
+def _is_enlarging(node: onnx.NodeProto) -> bool:
+    """Returns whether a node is a convolution of `transforms.enlarge`, along one axis."""
+    sizes = [one.ints for one in node.attribute if one.name == "kernel_shape" and node.op_type == "Conv"]
+    return bool(sizes) and sizes[0][0] > sizes[0][1] == 1
 
 
 def load(path: pathlib.Path) -> Callable[[np.ndarray], Any]:

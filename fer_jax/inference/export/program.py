@@ -31,8 +31,8 @@ class Program:
 
     Attributes:
       trained: the network and its weights.
-      preprocessing: 'inside' takes uint8 [N, S, S, C] in [0, 255]; 'outside' takes normalized float32
-        [N, S, S, C].
+      preprocessing: 'inside' takes faces uint8 [N, *trained.face_shape] in [0, 255], which it enlarges and
+        normalizes as in evaluation; 'outside' takes normalized float32 [N, *trained.input_shape].
       softmax: 'inside' returns probabilities float32 [N, K] at `trained.temperature`; 'outside' returns
         logits, without it.
     """
@@ -55,10 +55,9 @@ class Program:
         return "probabilities" if self.softmax == "inside" else "logits"
 
     @property
-    def levels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of pixels in [0, 1], float32, shared or per channel."""
-        preprocess = self.trained.metadata["preprocess"]
-        return np.asarray(preprocess["mean"], np.float32), np.asarray(preprocess["std"], np.float32)
+    def face_shape(self) -> tuple[int, int, int]:
+        """Shape (side, side, channels) of a face in the input."""
+        return self.trained.face_shape if self.preprocessing == "inside" else self.trained.input_shape
 
     def __call__(self, faces: jax.Array) -> jax.Array:
         """Returns the `output` of a batch of faces."""
@@ -67,22 +66,21 @@ class Program:
     def apply(self, variables: Any, faces: jax.Array) -> jax.Array:
         """Returns the `output` of a batch of faces with other weights."""
         if self.preprocessing == "inside":
-            pixels = faces.astype(jnp.float32) * augment.PIXEL
-            faces = preprocessing.normalize(pixels, *self.levels, self.trained.input_shape[-1])
+            faces = self._normalize(faces, None)
         with portable():
             logits: Any = self.trained.model.apply(variables, faces, train=False)
         return softmax(logits / np.float32(self.trained.temperature)) if self.softmax == "inside" else logits
 
     def fit(self, images: Any) -> np.ndarray:
-        """Resizes faces to the network's size and channels.
+        """Resizes faces to crops of the size and channels that inference makes.
 
         Args:
           images: uint8 [N, H, W, 1 or C], an array or an object that integer arrays index.
 
         Returns:
-          uint8 [N, S, S, C]; unchanged if they already fit.
+          uint8 [N, *trained.face_shape]; unchanged if they already fit.
         """
-        side, _, channels = self.trained.input_shape
+        side, _, channels = self.trained.face_shape
         preprocess = self.trained.metadata["preprocess"]
         arguments = {key: preprocess[key] for key in ("fill", "interpolation")}
 
@@ -100,16 +98,17 @@ class Program:
         return np.concatenate(parts)
 
     def prepare(self, faces: np.ndarray) -> np.ndarray:
-        """Converts faces uint8 [N, S, S, C] to the input of this program."""
-        if self.preprocessing == "inside":
-            return faces
-        mean, std = self.levels
-        return (faces.astype(np.float32) / 255 - mean) / std
+        """Converts crops from `fit` to the input of this program."""
+        return faces if self.preprocessing == "inside" else np.asarray(self._normalize(faces, None))
 
     def probabilities(self, outputs: np.ndarray) -> np.ndarray:
         """Converts the outputs of an export of this program to probabilities float64 [N, K]."""
         outputs = np.asarray(outputs, np.float64)
         return outputs if self.softmax == "inside" else batch_inference.softmax(outputs)
+
+    @functools.cached_property
+    def _normalize(self) -> Callable[[Any, None], jax.Array]:
+        return preprocessing.make_input(**self.trained.normalization)
 
     @functools.cached_property
     def _forward(self) -> Callable[[np.ndarray, np.ndarray], jax.Array]:
@@ -121,7 +120,7 @@ class Program:
         """Returns probabilities of the evaluation's forward pass, the reference for exports.
 
         Args:
-          faces: uint8 [N, S, S, C].
+          faces: crops from `fit`.
 
         Returns:
           Probabilities float64 [N, K], with `trained.temperature` if the softmax is inside.

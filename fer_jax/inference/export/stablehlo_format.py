@@ -26,7 +26,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 def write(program: Program, path: pathlib.Path, precision: str, calibration: np.ndarray | None) -> None:
     """Writes the model; products have full float32 precision, which is not the default on GPU and TPU."""
     (batch,) = export.symbolic_shape("N")
-    faces = jax.ShapeDtypeStruct((batch, *program.trained.input_shape), program.dtype)
+    faces = jax.ShapeDtypeStruct((batch, *program.face_shape), program.dtype)
     with jax.default_matmul_precision("highest"):
         exported = export.export(jax.jit(lambda faces: program(faces)), platforms=PLATFORMS)(faces)
     write_atomically(path, bytes(exported.serialize()))

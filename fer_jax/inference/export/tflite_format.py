@@ -93,7 +93,7 @@ def write(program: Program, path: pathlib.Path, precision: str, calibration: np.
     channel) and activations.
     """
     tf = _tensorflow()
-    shape = BATCH, *program.trained.input_shape
+    shape = BATCH, *program.face_shape
     spec = tf.TensorSpec((None, *shape[1:]), np.dtype(program.dtype).name, INPUT)
 
     @tf.function(input_signature=[spec], autograph=False)

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from scipy import special
 
 from fer_jax import models, runtime
+from fer_jax.data import augment, transforms
 from fer_jax.data.emotions import EMOTIONS, class_names
 from fer_jax.inference.engines import graphs
 from fer_jax.inference.engines.onnx_engine import OnnxEngine
@@ -32,6 +33,7 @@ RUNTIMES = ("onnx", "tflite", "stablehlo")
 TEMPERATURE = 0.8
 CALIBRATION = {"temperature": TEMPERATURE, "split": "validation"}
 SHIPPED = ROOT / "fer_jax" / "pretrained" / "cnn_250k_fer2013.safetensors"
+ENLARGING = ROOT / "fer_jax" / "pretrained" / "cnn_1m_64_fer2013.safetensors"
 
 
 def run(path: pathlib.Path, batch: np.ndarray) -> np.ndarray:
@@ -246,11 +248,11 @@ def test_refuses_what_a_format_lacks(name, precision, message, bare, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-NETWORKS = {  # name, classes, side, channels, attributes
-    "cnn_elu": (8, 25, 1, {"widths": (8, 8), "block_dropout": (0.0, 0.0), "hidden": 8}),
-    "cnn_residual": (7, 27, 1, {"widths": (8, 12), "blocks": (1, 2), "squeeze": 4}),
-    "mobilenet_v3_small": (7, 33, 3, {"padding": "same"}),
-    "resnet18": (7, 31, 1, {"adapter": "rgb"}),
+NETWORKS = {  # name, classes, side and channels of the input, and of the faces if they are known, attributes
+    "cnn_elu": (8, (25, 3), (16, 3), {"widths": (8, 8), "block_dropout": (0.0, 0.0), "hidden": 8}),
+    "cnn_residual": (7, (27, 1), (20, 1), {"widths": (8, 12), "blocks": (1, 2), "squeeze": 4}),
+    "mobilenet_v3_small": (7, (33, 3), (24, 1), {"padding": "same"}),
+    "resnet18": (7, (31, 1), None, {"adapter": "rgb"}),
 }
 
 
@@ -264,25 +266,29 @@ def _draw(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.nda
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_networks_of_every_kind(network, tmp_path):
-    classes, side, channels, kwargs = NETWORKS[network]
+    classes, (side, channels), known, kwargs = NETWORKS[network]
+    fill, interpolation = ("constant", "bilinear") if network == "cnn_residual" else ("reflect", "bicubic")
     model = models.create(network, classes, **kwargs)
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (5, side, side, channels), np.uint8)
+    size, depth = known or (side, 1)
+    images = rng.integers(0, 256, (5, size, size, depth), np.uint8)
     mean, std = ([0.4, 0.5, 0.6], [0.2, 0.25, 0.3]) if channels == 3 else (0.5, 0.25)
-    normalized = ((images / 255 - mean) / std).astype(np.float32)
+    pixels = transforms.resample(images, augment.identity_affine(5), side, fill, np.mean(mean), interpolation)
+    normalized = ((np.broadcast_to(pixels, (5, side, side, channels)) - mean) / std).astype(np.float32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), normalized)
     variables = jax.tree_util.tree_map_with_path(lambda path, x: _draw(rng, path[-1].key, x.shape), shapes)
     preprocess = {"image_size": side, "channels": channels, "mean": mean, "std": std}
     facts = {
         "model": {"name": network, "kwargs": kwargs},
-        "preprocess": preprocess | {"fill": "reflect", "interpolation": "bilinear"},
+        "preprocess": preprocess | {"fill": fill, "interpolation": interpolation},
         "emotions": list(class_names(classes)),
-        "faces": {"side": side, "channels": channels},
+        "faces": known and dict(zip(("side", "channels"), known, strict=True)),
         "data": {"name": "none"},
         "data_hash": "none",
     }
     weights_file.export_weights(tmp_path / "random.safetensors", variables, facts)
     program = Program(LoadedModel(tmp_path / "random.safetensors"))
+    assert program.face_shape == images.shape[1:]
     apply = jax.jit(model.apply, compiler_options=runtime.run_once_options())
     logits = apply(variables, normalized)
     expected = special.softmax(np.asarray(logits, np.float64), axis=1)
@@ -306,7 +312,7 @@ def real_faces(shared_dir) -> np.ndarray:
 @pytest.fixture(scope="module")
 def expected_of_real_faces(real_faces) -> np.ndarray:
     """The shipped network's calibrated probabilities."""
-    trained = LoadedModel(SHIPPED)
+    trained = LoadedModel(ENLARGING)
     probs = trained.predict(real_faces, progress=False)
     return special.softmax(np.log(probs) / trained.metadata["calibration"]["temperature"], axis=1)
 
@@ -314,7 +320,7 @@ def expected_of_real_faces(real_faces) -> np.ndarray:
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_real_faces_get_the_same_probabilities(name, real_faces, expected_of_real_faces, tmp_path):
     path, expected = tmp_path / f"shipped.{name}", expected_of_real_faces
-    export.open_format(name).write(Program(LoadedModel(SHIPPED)), path, "float32", None)
+    export.open_format(name).write(Program(LoadedModel(ENLARGING)), path, "float32", None)
     found = run(path, real_faces)
     assert abs(found - expected).max() < 1e-4
     np.testing.assert_array_equal(found.argmax(1), expected.argmax(1))

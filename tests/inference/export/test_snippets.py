@@ -18,7 +18,7 @@ from fer_jax.pretrained.registry import find_weights
 for name in ("ai_edge_litert", "onnx", "onnxruntime"):
     needed(name, "export")
 
-NETWORK = "cnn_1m_64"  # whose faces are shrunk to 48 pixels and enlarged to 64
+NETWORK = "cnn_1m_64"  # which enlarges faces of 48 pixels to 64
 
 
 @pytest.fixture(scope="module")
