@@ -9,6 +9,8 @@ import time
 import timeit
 from collections.abc import Callable, Mapping, Sequence
 
+from fer_jax.errors import ExplainedError
+
 # After an idle phase, the threads of a process often start on one core, and OpenMP's threads spin for a while
 # after their work, so the first seconds are not representative.
 _SETTLE_SECONDS = 2.0
@@ -79,7 +81,7 @@ class Side:
                 return rest
         self.process.communicate()
         self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - _QUOTED_BYTES))
-        raise RuntimeError(f"a side ended early:\n{self._stderr.read().decode(errors='replace')}")
+        raise ExplainedError(f"a side ended early:\n{self._stderr.read().decode(errors='replace')}")
 
 
 def measure(sides: Mapping[str, Side], action: str, rounds: int, turns: int) -> dict[str, float]:

@@ -11,6 +11,7 @@ memory. The sides take turns and use the same detector (YuNet), network, and wei
 Run it on an otherwise idle machine.
 """
 
+import argparse
 import os
 import shutil
 import statistics
@@ -22,6 +23,7 @@ from importlib import resources
 from pathlib import Path
 
 from fer_jax.commands import common
+from fer_jax.errors import ExplainedError
 from fer_jax.pretrained.registry import BUNDLED, DEFAULT
 
 YUNET = resources.files("fer_jax.inference.detection") / "face_detection_yunet_2023mar.onnx"
@@ -35,7 +37,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--video", metavar="FILE")
     parser.add_argument("--model", default=DEFAULT, choices=BUNDLED)
     parser.add_argument("--rounds", type=common.at_least_one, default=5, help="rounds after the warm-up")
-    args = parser.parse_args(argv)
+    return common.run(benchmark, parser.parse_args(argv))
+
+
+def benchmark(args: argparse.Namespace) -> int:
+    """Prints the table; returns the exit code."""
+    for path in filter(None, (args.photo, args.video)):  # before the export, which takes a while
+        open(path).close()
     # This process imports little, because Linux counts its memory toward the peak of processes that it forks.
     with tempfile.TemporaryDirectory() as folder:
         export, photos = Path(folder, "model.onnx"), Path(folder, "photos")
@@ -84,7 +92,7 @@ def run(arguments: list) -> tuple[float, float]:
     """Runs `python ARGUMENTS`; returns its seconds and peak memory in MB.
 
     Raises:
-      RuntimeError: the process failed; the message quotes its output.
+      ExplainedError: the process failed; the message quotes its output.
     """
     with tempfile.TemporaryFile() as output:
         started = time.perf_counter()
@@ -95,7 +103,7 @@ def run(arguments: list) -> tuple[float, float]:
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             output.seek(0)
-            raise RuntimeError(f"{command} ended with {process.returncode}:\n{output.read().decode()}")
+            raise ExplainedError(f"{command} ended with {process.returncode}:\n{output.read().decode()}")
     return seconds, usage.ru_maxrss / 1024
 
 

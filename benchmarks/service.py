@@ -13,6 +13,7 @@ megapixels in a PNG of 84 kB) and measures the memory that stays in use. The goa
 2 % or 10 MB of additional memory over the second half of the load and after the large images.
 """
 
+import argparse
 import collections
 import contextlib
 import io
@@ -35,6 +36,7 @@ from PIL import Image
 from fer_jax import Predictor
 from fer_jax.commands import common
 from fer_jax.data.sources import synthetic
+from fer_jax.errors import ExplainedError
 
 PHOTO, FACES = 512, 4  # side in pixels, and number of faces
 GROWTH = 0.02, 10e6  # maximum growth of memory, relative or in bytes
@@ -92,14 +94,16 @@ def serve(*arguments: str) -> Iterator[httpx2.Client]:
     """Starts the service, and yields a client once it is ready.
 
     Raises:
-      RuntimeError: the service does not start, or its exit code is not 0.
+      ExplainedError: the service does not start, or its exit code is not 0.
     """
     command = [sys.executable, "-m", "fer_jax", "serve", "--port", "0", *arguments]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
-        starts = (re.search(r"running on (http://\S+)", line) for line in server.stderr)
-        if not (found := next(filter(None, starts), None)):
-            raise RuntimeError(f"{' '.join(command)} did not start")
+        printed = ""
+        while not (found := re.search(r"running on (http://\S+)", printed)):
+            if not (line := server.stderr.readline()):
+                raise ExplainedError(f"{' '.join(command)} did not start:\n{printed}")
+            printed += line
         limits = httpx2.Limits(max_connections=None)
         with httpx2.Client(base_url=found[1], timeout=60, limits=limits) as client:
             while client.get("/ready").status_code != httpx2.codes.OK:
@@ -108,7 +112,7 @@ def serve(*arguments: str) -> Iterator[httpx2.Client]:
         server.send_signal(signal.SIGTERM)
         server.stderr.read()
         if code := server.wait(STOP_SECONDS):
-            raise RuntimeError(f"{' '.join(command)} ended with code {code}")
+            raise ExplainedError(f"{' '.join(command)} ended with code {code}")
     finally:
         server.kill()
 
@@ -185,13 +189,16 @@ def send_large(client: httpx2.Client) -> float:
 
 
 def main() -> int:
-    """Prints all measurements; returns 1 if a goal is missed."""
     parser = common.plain_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=120, help="duration of the load")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--model", default="cnn_1m_64")
     parser.add_argument("--detector", default="yunet")
-    args = parser.parse_args()
+    return common.run(benchmark, parser.parse_args())
+
+
+def benchmark(args: argparse.Namespace) -> int:
+    """Prints all measurements; returns 1 if a goal is missed."""
     requests = draw_requests(16)
     with serve("--model", args.model, "--detector", args.detector) as client:
         measure(client, requests, args.clients, WARM_UP)

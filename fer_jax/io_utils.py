@@ -1,10 +1,11 @@
 """Atomic writes, and errors about files that cannot be written."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 STATE_VARIABLE = "FER_JAX_STATE"
@@ -63,20 +64,54 @@ def write_json(
     write_atomically(path, f"{text}\n".encode())
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
+class _Fields(dict[str, Any]):
+    """An object in a JSON file; to read a field that it lacks raises a ValueError that names the file."""
+
+    def __init__(self, fields: Iterable[tuple[str, Any]], path: pathlib.Path, advice: str):
+        super().__init__(fields)
+        self._place = path, advice
+
+    def __missing__(self, name: str) -> Any:
+        path, advice = self._place
+        raise ValueError(f"{path} is damaged (it lacks the field {name!r}): {advice}")
+
+
+def read_json(
+    path: pathlib.Path, advice: str = "restore it, or run again the command that wrote it"
+) -> dict[str, Any]:
     """Reads an object that `write_json` wrote.
+
+    Args:
+      path: the file.
+      advice: what to do about a damaged file, for messages.
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: it is damaged; the message names it.
+      ValueError: it is damaged, or, when that is read, lacks a field; the message names it.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise ValueError(f"{path} is damaged ({error})") from None
+        found = _parse(path.read_text(encoding="utf-8"), path, advice)
+    except (ValueError, RecursionError) as error:  # not JSON, or not UTF-8, or nested too deeply
+        raise ValueError(f"{path} is damaged ({error}): {advice}") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path} is damaged (expected a JSON object)")
+        raise ValueError(f"{path} is damaged (expected a JSON object): {advice}")
     return found
+
+
+def read_json_lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """Yields the objects of a file with one per line, without damaged lines; none if it does not exist.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError, RecursionError):  # cut off by a kill
+            if isinstance(found := _parse(line, path, "remove the line"), dict):
+                yield found
+
+
+def _parse(text: str, path: pathlib.Path, advice: str) -> Any:
+    return json.loads(text, object_pairs_hook=functools.partial(_Fields, path=path, advice=advice))
 
 
 def move_into_place(source: pathlib.Path, target: pathlib.Path) -> None:

@@ -4,10 +4,13 @@ import ast
 import errno
 import os
 import pathlib
+import pickle
 import stat
 
 import pytest
 from helpers import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fer_jax import io_utils
 
@@ -96,6 +99,31 @@ def test_a_disk_that_cannot_sync_a_file_keeps_the_old_one(tmp_path, monkeypatch,
         with pytest.raises(OSError, match="Input/output error"):
             io_utils.write_atomically(path, b"new")
     assert path.read_bytes() == (b"new" if folder else b"old")
+
+
+@given(st.recursive(st.none() | st.text(), lambda parts: st.dictionaries(st.text(), parts), max_leaves=9))
+@settings(max_examples=50, deadline=None, derandomize=True)
+def test_a_missing_field_at_any_depth_is_an_error_that_names_the_file(tmp_path_factory, tree):
+    path = tmp_path_factory.mktemp("read") / "report.json"
+    io_utils.write_json(path, {"tree": tree})
+    found = io_utils.read_json(path, "do this")
+    assert found == {"tree": tree} and pickle.loads(pickle.dumps(found)) == found
+    parts = [found]
+    for part in parts:
+        parts += [one for one in part.values() if isinstance(one, dict)]
+        assert part.get("absent") is None
+        with pytest.raises(ValueError, match=f"^{path} is damaged .it lacks the field 'absent'.: do this$"):
+            part["absent"]
+
+
+def test_lines_that_a_kill_or_a_disk_damaged_are_left_out(tmp_path):
+    path = tmp_path / "starts.jsonl"
+    assert list(io_utils.read_json_lines(path)) == []
+    path.write_bytes(b'{"step": 1}\n[]\n\xff\n' + b"[" * 100_000 + b'\n{"step": 2}\n{"step')
+    first, second = io_utils.read_json_lines(path)
+    assert (first["step"], second["step"]) == (1, 2)
+    with pytest.raises(ValueError, match="starts.jsonl is damaged .it lacks the field 'commit'"):
+        first["commit"]
 
 
 def test_only_what_is_moved_away_is_renamed_otherwise():

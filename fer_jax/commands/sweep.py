@@ -23,7 +23,6 @@ macro F1, worst-class recall, and calibration error.
 import argparse
 import hashlib
 import itertools
-import json
 import math
 import re
 import sys
@@ -34,7 +33,7 @@ import numpy as np
 from fer_jax.commands import common
 from fer_jax.data.dataset import read
 from fer_jax.evaluation.compare import sweep
-from fer_jax.io_utils import write_atomically
+from fer_jax.io_utils import read_json, write_json
 from fer_jax.training import launch, validate
 from fer_jax.training.monitoring import EXIT_PREEMPTED
 
@@ -176,10 +175,10 @@ def run_sweep(options: argparse.Namespace) -> int:
     earlier = []
     if (path := out / "results.json").is_file():
         try:
-            results = json.loads(path.read_text())
+            results = read_json(path)
             fields = {name: row["fields"] for name, row in results["trials"].items()}
             earlier = [one for one in plan(options, fields, results["seeds"]) if one.workdir.exists()]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not the results of a sweep: give another --out") from error
     launch.dry_run(planned + earlier)
     read.read_manifest(options.data)
@@ -242,14 +241,14 @@ def write_results(
     paths = list(itertools.chain.from_iterable(reports.values()))
     head = {
         "origin": launch.origin(path.parent for path in paths),
-        "split": json.loads((paths[0] / "report.json").read_text())["split"],
+        "split": read_json(paths[0] / "report.json")["split"],
         "images": len(first.ids),
         "seeds": seeds,
         "failed": failed,
         "baseline": baseline,
         "trials": {name: {"fields": trials[name], **figures} for name, figures in result.items()},
     }
-    write_atomically(out / "results.json", (json.dumps(head, indent=2) + "\n").encode())
+    write_json(out / "results.json", head, sort_keys=False)
     page = [head["origin"], "", f"{len(first.ids):,} images of `{head['split']}`, {len(trials)} trials.", ""]
     page += [*sweep.result_tables(result, seeds, baseline or next(iter(result))), ""]
     page += [f"Failed: {', '.join(failed)}.", ""] if failed else []

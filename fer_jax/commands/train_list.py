@@ -21,7 +21,6 @@ run. OUT/results.md is rewritten after each run; fer-jax ensemble combines the r
 import argparse
 import collections
 import dataclasses
-import json
 import os
 import pathlib
 import statistics
@@ -30,10 +29,11 @@ from collections.abc import Iterator, Sequence
 
 from fer_jax import tables
 from fer_jax.commands import common
+from fer_jax.io_utils import read_json
 from fer_jax.pretrained.key_map import ECOSYSTEMS
 from fer_jax.training import launch
 from fer_jax.training.monitoring import EXIT_PREEMPTED
-from fer_jax.training.run_dir import CONFIG_FILE
+from fer_jax.training.run_dir import CONFIG_FILE, SUMMARY_FILE
 
 CONFIGS = (
     "effnet_b0 effnet_b2 effnet_lite0 effnet_lite2 mobilenet_v2 mobilenet_v3_small resnet18 vgg16"
@@ -106,7 +106,7 @@ def plan(commands: launch.Commands, name: str, options: argparse.Namespace) -> I
             continue
         begun = planned(seed, wanted, "").workdir / CONFIG_FILE
         if begun.is_file():
-            weights = json.loads(begun.read_text())["init.weights"]
+            weights = read_json(begun)["init.weights"]
         else:
             ported = (options.weights or out / "weights").resolve()
             weights = obtained = obtained or obtain_weights(
@@ -132,8 +132,8 @@ def rows_of(done: Sequence[tuple[Planned, int]]) -> list[tuple[str, ...]]:
         if code:
             rows.append((f"`{name}`", training.start, f"failed ({code})", "", "", "", ""))
             continue
-        report = json.loads((training.workdir / "report" / "report.json").read_text())
-        summary = json.loads((training.workdir / "summary.json").read_text())
+        report = read_json(training.workdir / "report" / "report.json")
+        summary = read_json(training.workdir / SUMMARY_FILE)
         accuracy, (low, high) = report["accuracy"], report["interval_95"]["accuracy"]
         cells = (
             summary["best"]["split"],

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import fer_jax
+from fer_jax.io_utils import read_json_lines
 
 STARTS_FILE = "starts.jsonl"
 
@@ -52,13 +53,8 @@ def read_starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
     Skips starts whose steps were trained again by later starts, and truncated lines.
     """
-    path = workdir / STARTS_FILE
     found: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            start = json.loads(line)
-        except ValueError:
-            continue
+    for start in read_json_lines(workdir / STARTS_FILE):
         found = [one for one in found if one["step"] < start["step"]] + [start]
     return found
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from fer_jax.io_utils import write_atomically
+from fer_jax.io_utils import read_json_lines, write_atomically
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -78,16 +78,8 @@ def parameter_overview(params: Any) -> str:
 
 
 def read_records(workdir: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """Yields the records of a run's `metrics.jsonl`, up to a truncated line; none if it does not exist."""
-    try:
-        lines = (pathlib.Path(workdir) / METRICS_FILE).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return
-    for line in lines:
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            return
+    """Yields the records of a run's `metrics.jsonl`; none if it does not exist."""
+    return read_json_lines(pathlib.Path(workdir) / METRICS_FILE)
 
 
 class ProgressBar(tqdm):

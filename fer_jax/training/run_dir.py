@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import pathlib
@@ -31,6 +32,7 @@ NEUTRAL_FIELDS = frozenset(
 )
 # Values for runs that were started before the field existed.
 _BEFORE_THE_FIELD = {"distill.views": "augmented"}
+_read = functools.partial(read_json, advice="restore it, or move the run directory to start over")
 
 
 @contextlib.contextmanager
@@ -84,7 +86,7 @@ def check_identity(workdir: pathlib.Path, identity: dict[str, Any]) -> None:
             f"{difference}\nUse another --workdir; to start from its weights, set "
             f"--config.init_from={workdir}"
         )
-    if path.is_file() and not _differing(_read_json(path), identity):
+    if path.is_file() and not _differing(_read(path), identity):
         return
     if jax.process_index():
         return  # the first process writes for all, possibly now
@@ -113,7 +115,7 @@ def describe_difference(workdir: pathlib.Path, identity: dict[str, Any]) -> str 
     saved = any(entry.name.isdecimal() for entry in (workdir / CHECKPOINTS).glob("*"))
     if not path.is_file() or not (saved or (workdir / SUMMARY_FILE).is_file()):
         return None
-    found = _read_json(path)
+    found = _read(path)
     differing = _differing(found, identity)
     lines = [f"  {k}: {found.get(k)!r} there, {identity.get(k)!r} here" for k in differing]
     if "teachers" in differing:
@@ -132,7 +134,7 @@ def _differing(found: dict[str, Any], identity: dict[str, Any]) -> list[str]:
 def finished_summary(workdir: pathlib.Path) -> dict[str, Any] | None:
     """Returns the summary of a finished run, None if it is not finished."""
     path = workdir / SUMMARY_FILE
-    return _read_json(path) if path.is_file() else None
+    return _read(path) if path.is_file() else None
 
 
 def finish(workdir: pathlib.Path, summary: dict[str, Any]) -> None:
@@ -151,7 +153,7 @@ def kept_pretrained(workdir: pathlib.Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        metadata = _read_json(path)
+        metadata = _read(path)
         found = checksum_of_json(metadata)
     except ValueError:
         found = None
@@ -170,10 +172,3 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        return read_json(path)
-    except ValueError as error:
-        raise ValueError(f"{error}: restore it, or move the run directory to start over") from None

@@ -1,6 +1,6 @@
 """Tests benchmarks/predict.py: its commands run, and failures are reported."""
 
-from helpers import ROOT, run_python
+from helpers import ROOT, program, run_python
 
 from fer_jax.inference.detection import assets
 from fer_jax.inference.export import onnx_format
@@ -23,8 +23,13 @@ predict.run(["-c", "1 / 0"])
 
 def test_time_and_memory_are_those_of_a_process_and_its_failure_is_quoted():
     done = run_python("-c", IN_A_SMALL_PROCESS)
-    assert "RuntimeError" in done.stderr and "ended with 1" in done.stderr, done.stderr
+    assert "ExplainedError" in done.stderr and "ended with 1" in done.stderr, done.stderr
     assert "ZeroDivisionError" in done.stderr
+
+
+def test_a_photo_that_is_not_there_is_named_before_the_export(capsys):
+    assert program("benchmarks/predict.py").main(["--photo=no.jpg"]) == 2
+    assert "error: [Errno 2] No such file or directory: 'no.jpg'" in capsys.readouterr().err
 
 
 def test_the_script_finds_and_classifies_the_faces_of_a_photo(tiny_run, tmp_path):

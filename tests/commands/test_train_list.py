@@ -109,7 +109,12 @@ def test_a_run_keeps_the_weights_it_started_with(tmp_path):
     """Starts offline, and resumes when the weights are available."""
     (tmp_path / "mobilenet_v2_keras.safetensors").touch()
     (tmp_path / "out" / "mobilenet_v2").mkdir(parents=True)
-    (tmp_path / "out" / "mobilenet_v2" / "config.json").write_text('{"init.weights": "none"}')
+    path = tmp_path / "out" / "mobilenet_v2" / "config.json"
+    for damaged in ("{", "{}"):
+        path.write_text(damaged)
+        with pytest.raises(ValueError, match=f"{path} is damaged"):
+            planned(tmp_path, "mobilenet_v2")
+    path.write_text('{"init.weights": "none"}')
     (training,), _ = planned(tmp_path, "mobilenet_v2", scratch=True)
     assert training.flags == ("--config.init.weights=none",)
     assert training.start == "from scratch (keras weights unavailable)"

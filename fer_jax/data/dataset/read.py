@@ -1,7 +1,6 @@
 """Reads a prepared dataset into memory, or streams it from disk; needs no TensorFlow."""
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 
 from fer_jax.data import faces as faces_lib
 from fer_jax.data import ferplus
+from fer_jax.io_utils import read_json
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -45,10 +45,10 @@ def read_manifest(data_dir: str | Path) -> dict[str, Any]:
         )
     advice = _repair(data_dir)
     try:
-        manifest = json.loads(path.read_text())
+        manifest = read_json(path, advice)
         version = manifest["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{path} is damaged ({error}); {advice}") from error
+    except ValueError as error:
+        raise DatasetError(str(error)) from error
     if version != FORMAT_VERSION:
         raise DatasetError(f"{path} has format version {version}, expected {FORMAT_VERSION}; {advice}")
     manifest.setdefault("annotations", [])  # missing in datasets of older versions

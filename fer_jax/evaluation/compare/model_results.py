@@ -149,16 +149,13 @@ def read_metadata(file: pathlib.Path) -> dict[str, Any]:
     place = next((p for p in (file.with_name(REPORT), file.with_name(METADATA)) if p.is_file()), None)
     if place is None or file.name not in (PREDICTIONS, STORED):
         return {}
-    try:
-        metadata = read_json(place)
-        summary = file.parent.parent / "summary.json"
-        if "run" not in metadata and file.parent.name == "report" and summary.is_file():
-            metadata["run"] = {
-                "seconds": read_json(summary)["seconds"],
-                "commit": run_info.commits(run_info.read_starts(summary.parent)),
-            }
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"the metadata in {place} is damaged: {error}") from error
+    metadata = read_json(place)
+    summary = file.parent.parent / "summary.json"
+    if "run" not in metadata and file.parent.name == "report" and summary.is_file():
+        metadata["run"] = {
+            "seconds": read_json(summary)["seconds"],
+            "commit": run_info.commits(run_info.read_starts(summary.parent)),
+        }
     return metadata
 
 

@@ -1,5 +1,6 @@
 """Predicts corrupted faces and measures how much accuracy is retained."""
 
+import contextlib
 import io
 import itertools
 import json
@@ -59,8 +60,9 @@ def predict_all(
         bar.set_postfix_str(key)
         file = keep and keep / f"{key.replace('/', '_')}.npy"
         if file and file.is_file():
-            found[key] = np.load(file)
-            continue
+            with contextlib.suppress(EOFError, ValueError):  # damaged: predicted again
+                found[key] = np.load(file)
+                continue
         found[key] = predict(shown)
         if file:
             buffer = io.BytesIO()
@@ -76,11 +78,11 @@ def keep_for(folder: pathlib.Path, what: Any) -> pathlib.Path:
       folder: the folder, created if it does not exist.
       what: JSON that identifies the predictions: weights, images, seed.
     """
-    mark, text = folder / "of.json", json.dumps(what, sort_keys=True)
-    if not mark.is_file() or mark.read_text() != text:
+    mark, text = folder / "of.json", json.dumps(what, sort_keys=True).encode()
+    if not mark.is_file() or mark.read_bytes() != text:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        write_atomically(mark, text.encode())
+        write_atomically(mark, text)
     return folder
 
 

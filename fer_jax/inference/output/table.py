@@ -154,9 +154,9 @@ class Table:
 
     def _resume_from_state(self) -> None:
         try:
-            state = json.loads(self._state.read_text())
+            state = io_utils.read_json(self._state)
             complete, self._position, made_by = state["bytes"], state["going_on"], state["made_by"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise TableError(
                 f"{self._state} cannot be read ({error}): {self.path} cannot be resumed without it"
             ) from error

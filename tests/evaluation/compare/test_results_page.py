@@ -217,6 +217,11 @@ def test_an_ablation_is_stored_and_its_tables_are_generated(root, store, capsys)
         ('{"failed": [], "trials": {}}', "has no baseline: expected the --out of fer-jax sweep --baseline"),
         ('{"failed": [', "results.json is damaged (Expecting value"),
         ("[]", "results.json is damaged (expected a JSON object)"),
+        (
+            '{"failed": [], "baseline": "a"}',
+            "results.json is damaged (it lacks the field 'trials'): restore it",
+        ),
+        ('{"baseline": "a", "trials": {"a": {}}}', "results.json is damaged (it lacks the field 'fields')"),
     ):
         (root / "runs" / "ablation" / "results.json").write_text(written)
         assert message in store("ablation", *flags, code=2)
@@ -267,6 +272,8 @@ def test_robustness_is_stored_beside_the_report_it_belongs_to(root, store):
     (folder / "robustness.json").write_text(json.dumps(found | {"data_hash": "b"}))
     message = store("cnn_64", *flags, code=2)
     assert "for other weights or images than the report: its data_hash differs" in message
+    (folder / "robustness.json").write_text(json.dumps(found | {"corruptions": {"jpeg": {}}}))
+    assert "robustness.json is damaged (it lacks the field 'mean')" in store("cnn_64", *flags, code=2)
 
 
 def test_what_the_annotators_say_is_on_the_page(root, store):
