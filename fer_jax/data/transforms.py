@@ -135,7 +135,8 @@ def enlarge(
         # One output row per kernel; they come out as channels, so that the columns are the next rows.
         batch_size, length, width, channels = x.shape
         weights = _identity_weights(length, size, fill, interpolation)
-        kernel = np.kron(weights, np.eye(channels, dtype=np.float32)).reshape(length, 1, channels, -1)
+        kernel: Any = np.kron(weights, np.eye(channels, dtype=np.float32))
+        kernel = kernel.reshape(length, 1, channels, -1)
         dimensions, precision = ("NHWC", "HWIO", "NHWC"), jax.lax.Precision.HIGHEST
         x = jax.lax.conv_general_dilated(
             x, kernel, (1, 1), "VALID", dimension_numbers=dimensions, precision=precision
