@@ -6,8 +6,8 @@ has not been trained to the end.
 The recipe for two CPU cores has two parts, both distilled from the bundled `cnn_1m_64` and `cnn_64`; run the
 same command to resume:
 
-* `python -m fer_jax.main --config configs/effnet_b0.py:cpu --workdir runs/effnet_b0_cpu`: 13 epochs at 64, 80,
-  and 96 px. It reached 67.62 % on PublicTest (without test-time augmentation, at the last of seven
+* `python -m fer_jax.main --config configs/effnet_b0.py:cpu --workdir runs/effnet_b0_cpu`: 13 epochs at 64,
+  80, and 96 px. It reached 67.62 % on PublicTest (without test-time augmentation, at the last of seven
   evaluations, which was the best) in 242 minutes on two shared CPU cores with AVX2, about 100 on an idle
   machine (seed 0, commit 8d37ae7). The initial weights were a partial file, ported by `fer-jax port-weights
   --model efficientnet_b0 --from timm_tf --file PARTIAL --out weights --absent blocks.6.0.conv_pwl.weight
