@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import fer_jax
-from fer_jax.io_utils import read_json_lines
+from fer_jax.io_utils import read_json_lines, write_atomically
 
 STARTS_FILE = "starts.jsonl"
 
@@ -43,9 +43,10 @@ def _commit() -> str | None:
 
 
 def record_start(workdir: pathlib.Path, step: int) -> None:
-    """Appends `current` and the first step to starts.jsonl of the run."""
-    with open(workdir / STARTS_FILE, "a", encoding="utf-8") as file:
-        file.write(json.dumps({"step": step, **current()}) + "\n")
+    """Adds `current` and the first step to starts.jsonl of the run, without truncated lines."""
+    path = workdir / STARTS_FILE
+    records = [*read_json_lines(path), {"step": step, **current()}]
+    write_atomically(path, "".join(json.dumps(record) + "\n" for record in records).encode())
 
 
 def read_starts(workdir: pathlib.Path) -> list[dict[str, Any]]:

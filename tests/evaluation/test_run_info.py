@@ -70,7 +70,12 @@ def test_a_start_replaces_those_from_the_same_or_a_later_step(workdir, steps, cu
     path.write_text(text)
     whole = sum(len("".join(lines[: i + 1]).rstrip()) <= len(text) for i in range(len(lines)))
     expected = [i for i in range(whole) if all(steps[i] < later for later in steps[i + 1 : whole])]
-    assert run_info.read_starts(workdir) == [{"step": steps[i], "number": i} for i in expected]
+    found = [{"step": steps[i], "number": i} for i in expected]
+    assert run_info.read_starts(workdir) == found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_info, "current", lambda: {"number": -1})
+        run_info.record_start(workdir, 6)
+    assert run_info.read_starts(workdir) == [*found, {"step": 6, "number": -1}]
 
 
 @pytest.mark.parametrize(
