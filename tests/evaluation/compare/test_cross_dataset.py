@@ -134,7 +134,7 @@ def test_complaints(cross, weights, mine, capsys):
     for arguments, words in (
         ((weights[:1], [mine], "--split", "validation"), ["mine has no validation split; it has: test"]),
         ((weights[:1], [mine, mine]), ["given twice"]),
-        ((["cnn_65"], [mine]), ["there are no weights cnn_65", "cnn_1m_64, cnn_64, "]),
+        ((["cnn_65"], [mine]), ["there are no weights cnn_65", "cnn_1m_64, effnet_b0, "]),
     ):
         cross(*arguments, code=2)
         message = capsys.readouterr().err
