@@ -110,6 +110,11 @@ def read_json_lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
                 yield found
 
 
+def write_json_lines(path: pathlib.Path, records: Iterable[dict[str, Any]]) -> None:
+    """Writes a file for `read_json_lines`, atomically."""
+    write_atomically(path, "".join(json.dumps(record) + "\n" for record in records).encode())
+
+
 def _parse(text: str, path: pathlib.Path, advice: str) -> Any:
     return json.loads(text, object_pairs_hook=functools.partial(_Fields, path=path, advice=advice))
 

@@ -5,9 +5,9 @@
 
 The export takes faces uint8 [N, S, S, C] in [0, 255], for any N, of the size S of the training faces, and
 returns calibrated probabilities. With --preprocessing outside it takes enlarged and normalized float32; with
---softmax outside it returns logits. Its metadata
-contains labels, normalization, license, accuracy, and versions: in the properties of an ONNX model, a zip
-archive appended to a TFLite model, a JSON file next to a StableHLO file, or the header of a safetensors file.
+--softmax outside it returns logits. Its metadata contains labels, normalization, license, accuracy, and
+versions: in the properties of an ONNX model, a zip archive appended to a TFLite model, a JSON file next to a
+StableHLO file, or the header of a safetensors file.
 
 The export is compared with the network on 512 faces of DATA's validation split, or on synthetic faces: in
 float32, probabilities may differ by at most 1e-4 and predictions must agree, or nothing is written. With

@@ -1,13 +1,12 @@
 """Records the commit, JAX version, and devices behind a run's results."""
 
-import json
 import pathlib
 import subprocess
 from collections.abc import Iterable
 from typing import Any
 
 import fer_jax
-from fer_jax.io_utils import read_json_lines, write_atomically
+from fer_jax.io_utils import read_json_lines, write_json_lines
 
 STARTS_FILE = "starts.jsonl"
 
@@ -45,8 +44,7 @@ def _commit() -> str | None:
 def record_start(workdir: pathlib.Path, step: int) -> None:
     """Adds `current` and the first step to starts.jsonl of the run, without truncated lines."""
     path = workdir / STARTS_FILE
-    records = [*read_json_lines(path), {"step": step, **current()}]
-    write_atomically(path, "".join(json.dumps(record) + "\n" for record in records).encode())
+    write_json_lines(path, [*read_json_lines(path), {"step": step, **current()}])
 
 
 def read_starts(workdir: pathlib.Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from fer_jax.io_utils import read_json_lines, write_atomically
+from fer_jax.io_utils import read_json_lines, write_json_lines
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -26,8 +26,7 @@ class Writers:
 
     def __init__(self, workdir: pathlib.Path, start_step: int):
         self._path = workdir / METRICS_FILE
-        kept = [r for r in read_records(workdir) if r["step"] <= start_step]
-        write_atomically(self._path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        write_json_lines(self._path, [r for r in read_records(workdir) if r["step"] <= start_step])
         self._events = _event_writer(workdir / "tensorboard")
 
     def scalars(self, step: int, epoch: float, kind: str, values: dict[str, float]) -> None:
