@@ -20,7 +20,7 @@ same command to resume:
 
 from configs.default import check_choice
 from configs.fine_tuning import get_config as fine_tuning
-from configs.fine_tuning import two_cores
+from configs.fine_tuning import to_112_px, two_cores
 
 
 def get_config(size: str = "gpu"):
@@ -33,8 +33,6 @@ def get_config(size: str = "gpu"):
     if size == "cpu_112":
         c.init_from = "runs/effnet_b0_cpu"
         c.init.weights = "none"
-        c.model.input_size = 112
-        c.train.sizes = ((0.4, 80), (0.8, 96))
-        c.train.ema_decay = 0.999
+        to_112_px(c)
         c.stages = ({"epochs": 24.0, "train": "all", "learning_rate": 7e-4},)
     return c

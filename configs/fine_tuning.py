@@ -61,8 +61,19 @@ def two_cores(c: ConfigDict) -> ConfigDict:
     return c
 
 
+def to_112_px(c: ConfigDict) -> None:
+    """Trains at 80, 96, and 112 px instead, for a longer schedule."""
+    c.model.input_size = 112
+    c.train.sizes = ((0.4, 80), (0.8, 96))
+    c.train.ema_decay = 0.999
+
+
 def small_network(name: str, weights: str, size: str = "gpu") -> ConfigDict:
     """Returns the recipe for networks with less than ten million parameters, for a GPU or two CPU cores."""
     c = get_config(name, weights, epochs=24.0, learning_rate=1e-3)
     c.optim.layer_decay = 0.9
-    return two_cores(c) if size == "cpu" else c
+    if size == "cpu":
+        two_cores(c)
+        to_112_px(c)
+        c.stages[1]["epochs"] = 24.0
+    return c
