@@ -2,7 +2,7 @@
 
 `python -m fer_jax.main --config configs/effnet_lite0.py` fine-tunes it at 112 px for 25 epochs, for a GPU.
 `python -m fer_jax.main --config configs/effnet_lite0.py:cpu --workdir runs/effnet_lite0_cpu` is for two CPU
-cores: 25 epochs at 80, 96, and 112 px, distilled from two bundled CNNs. There is no result yet: neither has
+cores: 25 epochs at 80, 96, and 112 px, distilled from bundled networks. There is no result yet: neither has
 been trained to the end.
 """
 

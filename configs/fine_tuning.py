@@ -75,5 +75,6 @@ def small_network(name: str, weights: str, size: str = "gpu") -> ConfigDict:
     if size == "cpu":
         two_cores(c)
         to_112_px(c)
+        c.distill.teachers = ("effnet_b0", "cnn_1m_64", "cnn_64")
         c.stages[1]["epochs"] = 24.0
     return c
