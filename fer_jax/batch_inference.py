@@ -33,12 +33,7 @@ TTA = {
 
 
 def compile_forward(forward: Forward, devices: Sequence[Any] | None = None) -> Forward:
-    """Compiles the function of `preprocessing.make_forward`, sharding batches over devices.
-
-    Args:
-      forward: pure, (variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3]) -> logits [B, K].
-      devices: devices of this process; None for all.
-    """
+    """Compiles the function of `preprocessing.make_forward`, sharding batches over this process's devices."""
     whole, split = _shardings(devices)
     options = runtime.compiler_options()
     return jax.jit(forward, in_shardings=(whole, split, split), out_shardings=split, compiler_options=options)

@@ -9,13 +9,8 @@ class ExplainedError(RuntimeError):
 
 
 def explain(error: Exception, folder: str | os.PathLike) -> str | None:
-    """Returns a one-line explanation of an error that the user can fix, None for a bug.
-
-    Args:
-      error: the error; Orbax, TensorStore, and TensorFlow raise their own types for a full disk.
-      folder: the output folder.
-    """
-    text = str(error)
+    """Returns a one-line explanation of an error that the user can fix, None for a bug."""
+    text = str(error)  # Orbax, TensorStore, and TensorFlow raise their own types for a full disk
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in text:
         return f"the disk of {folder} is full: free space and run the same command to resume"
     if "RESOURCE_EXHAUSTED: Out of memory" in text or isinstance(error, MemoryError):

@@ -93,10 +93,7 @@ def csv_value(cell: str) -> str:
 def percent(part: dict[str, Any] | None, key: str = "accuracy", digits: int = 2) -> str:
     """Returns a metric and its interval in percent, such as "68.74 (67.2 - 70.3)"; "" for None.
 
-    Args:
-      part: metrics in [0, 1] by name; 'interval_95' is [low, high] of the metric, or of each metric by name.
-      key: name of the metric.
-      digits: decimals of the metric; the interval has one.
+    Metrics are in [0, 1]; 'interval_95' is [low, high] of the metric, or of each metric by name.
     """
     if not part or part[key] is None:
         return ""
@@ -111,12 +108,7 @@ def interval(pair: Sequence[float], digits: int = 4, scale: float = 1) -> str:
 
 
 def render(package: str | None, name: str, /, **values: Any) -> str:
-    """Renders a template.
-
-    Args:
-      package: package that contains `templates/`, such as "fer_jax.evaluation.report".
-      name: file name. An .html.j2 escapes for HTML, other templates with `md`.
-      **values: variables of the template.
+    """Renders a template in a package's folder `templates`; .html.j2 escapes for HTML, others with `md`.
 
     Raises:
       jinja2.UndefinedError: the template uses an undefined variable.

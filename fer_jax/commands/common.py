@@ -44,12 +44,7 @@ def plain_parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def make_parser(doc: str | None, out: str | None = None) -> argparse.ArgumentParser:
-    """Returns a parser with the flags for weights, data, split, and output.
-
-    Args:
-      doc: the command's docstring, shown by --help.
-      out: the purpose of --out; None for a command that writes nothing.
-    """
+    """Returns a parser with the flags for weights, data, split, and, with its purpose `out`, --out."""
     parser = plain_parser(doc)
     add_weights(parser)
     parser.add_argument("--data", required=True, metavar="DATA", help="dataset from fer-jax prepare")
@@ -60,12 +55,7 @@ def make_parser(doc: str | None, out: str | None = None) -> argparse.ArgumentPar
 
 
 def make_evaluation_parser(doc: str | None, out: str, batch_size: int = 256) -> argparse.ArgumentParser:
-    """Returns the parser of `make_parser` with the flags that `open_evaluation` reads, and --batch_size.
-
-    Args:
-      doc, out: as in `make_parser`.
-      batch_size: default of --batch_size.
-    """
+    """Returns the parser of `make_parser` with the flags that `open_evaluation` reads, and --batch_size."""
     parser = make_parser(doc, out)
     rules = f"labels to score against: {GIVEN} (from the dataset) or, from FER+ votes, {', '.join(RULES)}"
     text = f"{rules} (default: as in training)"
@@ -114,10 +104,7 @@ def make_training_parser(
 ) -> argparse.ArgumentParser:
     """Returns a parser for a command that trains; flags after -- are passed to every run.
 
-    Args:
-      doc: the command's docstring.
-      runs: whether to add --out and --dry-run.
-      data: whether to add --config, --data, and --image_size.
+    `runs` adds --out and --dry-run; `data` adds --config, --data, and --image_size.
     """
     parser = plain_parser(doc)
     parser.add_argument("arguments", nargs="*", help="flags passed to every run, after --")

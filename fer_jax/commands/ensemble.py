@@ -86,11 +86,7 @@ def build(args: argparse.Namespace) -> int:
 
 
 def refuse_out(out: Path, inputs: list[Path]) -> None:
-    """Refuses an output folder that belongs to a network.
-
-    Args:
-      out: the folder.
-      inputs: the networks' prediction files.
+    """Refuses an output folder that belongs to a network, given the networks' prediction files.
 
     Raises:
       ValueError: it is a run directory, or contains an input or another report.

@@ -121,11 +121,7 @@ def plan(commands: launch.Commands, name: str, options: argparse.Namespace) -> I
 
 
 def rows_of(done: Sequence[tuple[Planned, int]]) -> list[tuple[str, ...]]:
-    """Returns the table's rows: one per run, and the mean and standard deviation over seeds.
-
-    Args:
-      done: the runs and their exit codes.
-    """
+    """Returns the rows of runs and their exit codes, and the mean and standard deviation over seeds."""
     rows, over_seeds = [], collections.defaultdict(list)
     for training, code in done:
         name = training.workdir.name

@@ -114,12 +114,7 @@ PRESETS = {
 
 
 def draw(ranges: Ranges, batch_size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Draws one batch of augmentation parameters.
-
-    Args:
-      ranges: limits of each augmentation.
-      batch_size: number of faces, B.
-      rng: source of the randomness.
+    """Draws the augmentation parameters of a batch of B faces.
 
     Returns:
       float32 arrays: 'affine' [B, 2, 3]; 'color' [B, 3] (brightness offset, contrast factor, gamma); 'erase'

@@ -47,12 +47,9 @@ class CsvFile:
     def rows(self, *, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
         """Yields (row number as in an editor, fields) for each non-empty row below the header.
 
-        Args:
-          strict: whether to raise for undecodable bytes and misplaced quotes; otherwise the caller checks
-            each row.
-
         Raises:
-          CsvError: the file is damaged, or has an unclosed quote.
+          CsvError: the file is damaged, or has an unclosed quote or, if `strict`, undecodable bytes or
+            misplaced quotes; otherwise the caller checks each row.
           OSError: the file can no longer be read.
         """
         csv.field_size_limit(_FIELD_LIMIT)

@@ -86,12 +86,7 @@ def walk(
     """Yields a folder and its subfolders with the names of their files, without system names.
 
     Follows links. Skips subfolders whose `folder_identity` is in `entered` and adds the others to it, so
-    that every file is found once.
-
-    Args:
-      folder: folder to start from.
-      entered: identities of folders to skip; modified.
-      on_error: called with the OSError of an unreadable folder; raises.
+    that every file is found once. Calls `on_error`, which raises, for an unreadable folder.
     """
     for parent, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
         visible = sorted((name for name in folders if not is_system_name(name)), reverse=True)
@@ -158,12 +153,9 @@ def _read_file(path: str) -> np.ndarray:
 
 
 def decode(file: Any, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decodes an image file, rotated upright by its EXIF orientation. Thread-safe.
+    """Decodes the first frame of a binary file or bytes, rotated upright by its EXIF orientation.
 
-    Args:
-      file: the encoded image as a binary file or bytes; only the first frame is decoded.
-      name: name for messages.
-      max_pixels: images that declare more pixels are refused before decoding.
+    Thread-safe. Images that declare more than `max_pixels` are refused before decoding.
 
     Returns:
       uint8 [H, W] if gray (also if stored as RGB with equal channels), else [H, W, 3].
@@ -234,14 +226,10 @@ def to_uint8(values: np.ndarray, name: str) -> np.ndarray:
 
     Booleans are black or white, floats range from 0 to 1, and integers other than uint8 are scaled by the
     bits in use: values up to 4095, for example, are 12-bit. A `UserWarning` states the assumption if the
-    dtype is ambiguous.
-
-    Args:
-      values: bool, integer, or float, of any shape, not empty.
-      name: name for messages.
+    dtype is ambiguous. Messages contain `name`.
 
     Raises:
-      PictureError: values are negative, not finite, or floats above 1.
+      PictureError: values are of another dtype, negative, not finite, or floats above 1.
     """
     if values.dtype == np.uint8:
         return values

@@ -69,11 +69,8 @@ def make_forward(
     """Returns the forward pass for evaluation.
 
     forward(variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3] or None) -> logits float32 [B, K].
-    Products have full float32 precision, which is not the default on GPU and TPU.
-
-    Args:
-      model: the network.
-      **normalization: the arguments of `make_input`.
+    Products have full float32 precision, which is not the default on GPU and TPU. `normalization` are the
+    arguments of `make_input`.
     """
     prepare = make_input(**normalization)
 

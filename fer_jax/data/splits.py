@@ -11,11 +11,7 @@ _BLOCK = 1024  # images of a streamed split in memory
 
 
 def duplicate_groups(images: np.ndarray) -> np.ndarray:
-    """Returns group numbers int32 [N] of identical images, in order of first appearance.
-
-    Args:
-      images: uint8 [N, H, W, C], or an object with `shape` and NumPy-style indexing.
-    """
+    """Returns group numbers int32 [N] of identical images uint8 [N, H, W, C], in order of appearance."""
     digests = (pixel_digest(image) for block in blocks(images) for image in block)
     return first_appearance(digests)
 

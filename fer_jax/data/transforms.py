@@ -149,9 +149,7 @@ def enlarge(
 def color(x: jax.Array, parameters: jax.Array) -> jax.Array:
     """Applies gamma, then contrast about the image's mean, then brightness; clips to [0, 1].
 
-    Args:
-      x: float32 [B, S, S, C] in [0, 1].
-      parameters: float32 [B, 3], brightness offset, contrast factor, gamma.
+    `parameters` float32 [B, 3] are the brightness offset, the contrast factor, and gamma.
     """
     brightness, contrast, gamma = (parameters[:, i, None, None, None] for i in range(3))
     x = jnp.where(gamma == 1, x, jnp.power(x, gamma))
@@ -161,13 +159,7 @@ def color(x: jax.Array, parameters: jax.Array) -> jax.Array:
 
 
 def erase(x: jax.Array, box: jax.Array, value: jax.typing.ArrayLike) -> jax.Array:
-    """Sets the pixels whose center is in `box` to `value`.
-
-    Args:
-      x: float32 [B, S, S, C].
-      box: float32 [B, 4], y0, x0, y1, x1 as fractions of the sides.
-      value: in the units of x.
-    """
+    """Sets the pixels whose center is in `box` float32 [B, 4] (y0, x0, y1, x1 in [0, 1]) to `value`."""
     return jnp.where(_inside(box, x.shape[1]), value, x)
 
 

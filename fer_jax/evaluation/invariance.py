@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -49,20 +49,11 @@ class Check:
         return f"{self.name:12}{self.compared:34}{self.deviation:18.1e}{self.changed:9,}  {verdict}"
 
 
-def check_predictions(
-    forward: batch_inference.Forward,
-    variables: Any,
-    images: Any,
-    *,
-    batch_sizes: Sequence[int] = BATCH_SIZES,
-) -> Iterator[Check]:
+def check_predictions(forward: batch_inference.Forward, variables: Any, images: Any) -> Iterator[Check]:
     """Compares predictions with reference predictions: in order, in batches of 256, on one device.
 
-    Args:
-      forward: from `preprocessing.make_forward`, not compiled.
-      variables: the first argument of `forward`.
-      images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
-      batch_sizes: the batch sizes to compare.
+    `forward` is from `preprocessing.make_forward`, not compiled; `images` are uint8 [N, H, W, C], an array or
+    an object with `shape` that integer arrays index.
 
     Yields:
       A check each for a second run, each batch size, a permutation, and each number of local devices from 2.
@@ -85,7 +76,7 @@ def check_predictions(
 
     reference = run()
     yield compare("run", "the same again", reference, run())
-    for size in batch_sizes:
+    for size in BATCH_SIZES:
         if size < min(count, _REFERENCE_SIZE):
             compared = f"{size} at a time and {min(count, _REFERENCE_SIZE)}"
             yield compare("batch size", compared, reference, run(batch_size=size))
@@ -101,10 +92,7 @@ def check_transform(
 ) -> Check:
     """Checks that two compilations of the evaluation transform give identical bits.
 
-    Args:
-      prepare: from `preprocessing.make_input`.
-      images: uint8 [N, H, W, C].
-      again: the same images, read a second time.
+    `again` are the same images uint8 [N, H, W, C], read a second time.
     """
     affine = augment.identity_affine(len(images))
     first, second = (

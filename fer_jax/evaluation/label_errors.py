@@ -33,10 +33,7 @@ class Suspect(NamedTuple):
 def find_suspects(probs: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> list[Suspect]:
     """Returns cleanlab's label issues, lowest label quality (self-confidence) first.
 
-    Args:
-      probs: float [N, K], rows that sum to 1, out of sample.
-      labels: int [N].
-      ids: N unique IDs.
+    The probabilities float [N, K] must be out of sample; the labels are int [N].
 
     Raises:
       ValueError: as `classification.check`, or the number of IDs differs.
@@ -70,11 +67,7 @@ def plot_suspects(
 ) -> "plotting.Figure":
     """Plots suspects with their label, its probability, and the suggested class.
 
-    Args:
-      images: uint8 [N, H, W, C] of the split, an array or an object that integer arrays index.
-      suspects: the suspects to plot.
-      names: class names.
-      path: output file.
+    `images` are those of the split, uint8 [N, H, W, C], an array or an object that integer arrays index.
     """
     captions = [f"{names[s.label]} {100 * s.quality:.1f} %\nor {names[s.suggested]}?" for s in suspects]
     title = f"The {len(suspects)} labels of lowest quality: label and its probability, suggested class"

@@ -115,13 +115,9 @@ def load_labelled(
 def find_duplicates(
     model: LoadedModel, images: Any, metadata: dict[str, Any], data_dirs: Iterable[str | pathlib.Path]
 ) -> np.ndarray | None:
-    """Finds duplicates of images in the splits that influenced the weights, except their own split.
+    """Finds duplicates of images from `load_split` in other splits that influenced the weights.
 
-    Args:
-      model: the network.
-      images: uint8 [N, H, W, C], from `load_split`.
-      metadata: as in `leakage_policy.assess`.
-      data_dirs: datasets to search for those splits.
+    The datasets `data_dirs` are searched for those splits; `metadata` is as in `leakage_policy.assess`.
 
     Returns:
       int8 [N], indices into `leakage.KINDS`; None if one of those splits is not found.

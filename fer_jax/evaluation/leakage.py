@@ -18,10 +18,7 @@ _BLOCK = 8192  # other images per block; bounds the memory
 def find_duplicates(images: np.ndarray, others: np.ndarray, *, progress: bool = True) -> np.ndarray:
     """Returns the kind of the closest match of each image among others, int8 [N], indices into `KINDS`.
 
-    Args:
-      images: uint8 [N, H, W, C], or an object with `shape` and NumPy-style indexing.
-      others: uint8 [L, H, W, C], likewise.
-      progress: whether to show a progress bar.
+    Both are uint8 [N, H, W, C], or objects with `shape` and NumPy-style indexing.
     """
     known = {splits.pixel_digest(image) for block in splits.blocks(others) for image in block}
     identical = [splits.pixel_digest(image) in known for block in splits.blocks(images) for image in block]

@@ -15,11 +15,7 @@ def draw_confusion(
 ) -> "plotting.AxesImage":
     """Plots a confusion matrix int [K, K] (rows: true class), shaded by the share of the true class.
 
-    Args:
-      axis: axes to plot in.
-      matrix: image counts.
-      names: names of the K classes.
-      percent: whether to write shares instead of counts.
+    Its cells have image counts or, if `percent`, shares.
 
     Returns:
       The image of shares in [0, 1], for a color bar.
@@ -48,11 +44,9 @@ def plot_confusion(matrix: np.ndarray, names: Sequence[str], path: pathlib.Path)
 
 
 def plot_reliability(report: dict[str, Any], path: pathlib.Path) -> "plotting.Figure":
-    """Plots a reliability diagram with a histogram of confidences.
+    """Plots a reliability diagram with a histogram of confidences, from `report.figures`.
 
-    Args:
-      report: result of `report.figures`, with 'calibrated' if there is a temperature.
-      path: output file.
+    The report has 'calibrated' if there is a temperature.
     """
     ece, accuracy, calibrated = report["ece"], report["accuracy"], report.get("calibrated")
     figure, (top, bottom) = new_figure(6.4, 7.2, rows=2, sharex=True, height_ratios=(3, 1))

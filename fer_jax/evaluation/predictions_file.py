@@ -151,10 +151,6 @@ def read(path: os.PathLike | str, names: Sequence[str] | None = None) -> Predict
 def _row(line: dict[str, str], names: list[str]) -> tuple[list[float], int | None, int | None, int | None]:
     """Returns (probabilities, label, group, copy) of a row, None for empty or missing values.
 
-    Args:
-      line: fields by column, possibly incomplete.
-      names: class names.
-
     Raises:
       ValueError: a value is bad; the message starts after the row number.
     """

@@ -81,11 +81,7 @@ class Classifier:
     def explain(self, faces: np.ndarray) -> np.ndarray:
         """Returns heatmaps of the evidence for the predicted emotion (Grad-CAM), with JAX.
 
-        Args:
-          faces: uint8 [N, side, side, channels], N at least 1.
-
-        Returns:
-          float32 [N, h, w], 0 or more.
+        They are float32 [N, h, w], 0 or more, of faces uint8 [N, side, side, channels], N at least 1.
         """
         return self._explainer(faces, batch_size=8, progress=False)[1]
 

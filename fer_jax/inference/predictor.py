@@ -46,10 +46,7 @@ class Prediction:
         }
 
     def draw(self, image: decoding.Picture | None = None) -> Image.Image:
-        """Returns the upright RGB image with a box and a label for each face.
-
-        Args:
-          image: the image given to the predictor; None reads it from `source`.
+        """Returns the upright RGB image, by default read from `source`, with a box and a label for each face.
 
         Raises:
           PictureError: the image cannot be read.
@@ -186,12 +183,7 @@ class Predictor:
         return DetectedFrame(pixels.shape[1::-1], tuple(found), stacked, pixels, source)
 
     def classify(self, crops: np.ndarray, detections: Sequence[Detection]) -> list[Face]:
-        """Classifies faces.
-
-        Args:
-          crops: uint8 [N, side, side, channels], from `detect`.
-          detections: the N detections.
-        """
+        """Classifies the N faces in crops uint8 [N, side, side, channels] and detections, from `detect`."""
         emotions, unsure_below = self.classifier.emotions, self.unsure_below
         rows = self.classifier(crops)
         return [Face(one, emotions, row, unsure_below) for one, row in zip(detections, rows, strict=True)]

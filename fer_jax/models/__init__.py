@@ -38,12 +38,7 @@ MODELS: dict[str, type[nn.Module]] = {
 
 
 def create(name: str, num_classes: int = 7, **kwargs) -> nn.Module:
-    """Creates a model.
-
-    Args:
-      name: a key of `MODELS`.
-      num_classes: number of logits.
-      **kwargs: attributes of the model; lists become tuples.
+    """Creates a model by its name in `MODELS` and its attributes, of which lists become tuples.
 
     Raises:
       ValueError: the name or an attribute is unknown; the message lists the known ones.
@@ -62,11 +57,7 @@ def create(name: str, num_classes: int = 7, **kwargs) -> nn.Module:
 def variable_shapes(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, Any]:
     """Returns the shapes of a network's variables: {"params", "batch_stats"} of `jax.ShapeDtypeStruct`.
 
-    The result is cached and must not be modified.
-
-    Args:
-      model: the network, with hashable attributes; `model(x)` takes float32 [1, S, S, C].
-      input_shape: (S, S, C).
+    The result is cached and must not be modified; the network has hashable attributes.
 
     Raises:
       ValueError: the network does not support faces of this size.
@@ -76,12 +67,7 @@ def variable_shapes(model: nn.Module, input_shape: tuple[int, int, int]) -> dict
 
 
 def check_fit(variables: dict[str, Any], model: nn.Module, input_shape: tuple[int, int, int]) -> None:
-    """Checks that variables have the names and shapes of a network's variables.
-
-    Args:
-      variables: {"params", "batch_stats"}, trees of arrays.
-      model: the network; `model(x, train)` maps float32 [B, S, S, C] to logits.
-      input_shape: (S, S, C) of one normalized face.
+    """Checks that variables have the names and shapes of a network's variables, see `variable_shapes`.
 
     Raises:
       ValueError: the message lists arrays that are missing, unexpected, or of another shape.

@@ -31,11 +31,7 @@ class Cnn(nn.Module):
         return BatchNorm(train, self.axis_name, dtype=self.dtype, **kwargs)
 
     def enter(self, x: jnp.ndarray, **each: tuple) -> jnp.ndarray:
-        """Validates the input and returns it in `dtype`.
-
-        Args:
-          x: faces float [B, S, S, C].
-          **each: attributes with one value per block.
+        """Validates the input, and attributes with one value per block; returns the input in `dtype`.
 
         Raises:
           ValueError: S is less than 2 ** len(widths), or the length of an attribute differs from `widths`.

@@ -26,9 +26,8 @@ class UnreadableWeightsError(ValueError):
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Returns the arrays in a file by name.
 
-    Args:
-      path: torch's `.pth` or `.pt` (never unpickled; needs torch), `.safetensors`, Keras' legacy `.h5` or its
-        `.weights.h5`.
+    Reads torch's `.pth` or `.pt` (never unpickled; needs torch), `.safetensors`, and Keras' legacy `.h5` or
+    `.weights.h5`.
 
     Returns:
       Arrays by name. For Keras' legacy files, names are `LAYER/WEIGHT` (`block1_conv1/block1_conv1_W_1:0`),

@@ -133,14 +133,9 @@ def initialize(variables: dict[str, Any], pretrained: Pretrained) -> dict[str, A
     """Replaces the variables of a run by pretrained ones.
 
     The head, and arrays that the file lacks according to its metadata, remain random. Parts that a truncated
-    model lacks are dropped. A one-channel model, with faces normalized by `gray`, gives the same output as
-    the
+    model lacks are dropped. A one-channel model, with faces normalized by `gray`, gives the output of the
     original with repeated channels: a stem with one input channel gets the sum over colors, each with its
     normalization (only the padding differs), and an adapter repeats the face.
-
-    Args:
-      variables: random {"params", "batch_stats"}.
-      pretrained: weights of the same architecture.
 
     Raises:
       ValueError: any other array is missing or has another shape.

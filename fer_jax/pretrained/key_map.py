@@ -38,10 +38,7 @@ class Slot:
 def slots(model: str, ecosystem: str, params: dict[str, Any]) -> list[Slot]:
     """Returns the layers of a model in the order of the data, in which Keras numbers them.
 
-    Args:
-      model: a name in `models.MODELS`.
-      ecosystem: one of `ECOSYSTEMS`.
-      params: our parameters or their shapes, which determine the blocks.
+    Our parameters or their shapes determine the blocks.
 
     Raises:
       ValueError: `ecosystem` has no checkpoint of `model`.

@@ -30,10 +30,7 @@ class LoadedModel:
     """
 
     def __init__(self, source: os.PathLike | str):
-        """Loads weights.
-
-        Args:
-          source: a safetensors file, a checkpoint of a run, or a run directory.
+        """Loads weights from a safetensors file, a checkpoint of a run, or a run directory.
 
         Raises:
           FileNotFoundError: there are no weights at `source`.

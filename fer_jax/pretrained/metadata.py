@@ -173,11 +173,7 @@ _PORTED = (
 
 
 def check_network(metadata: dict[str, Any], source: str) -> None:
-    """Validates the metadata of a network.
-
-    Args:
-      metadata: see `weights_file.load_weights`.
-      source: source of the weights, for messages.
+    """Validates the metadata of a network, see `weights_file.load_weights`.
 
     Raises:
       ValueError: the metadata is invalid; the message names the source and the field.

@@ -34,10 +34,5 @@ def name_of(source: os.PathLike | str) -> str | None:
 
 
 def network_name(source: os.PathLike | str, model: Mapping[str, Any] | None) -> str:
-    """Returns the name of a network: in `BUNDLED`, or else its architecture.
-
-    Args:
-      source: source of the weights.
-      model: 'model' of the metadata, with the architecture as "name"; None if unknown.
-    """
+    """Returns the name of a network: in `BUNDLED`, or else its architecture, "name" in `model`."""
     return name_of(source) or (model or {}).get("name", "unknown model")

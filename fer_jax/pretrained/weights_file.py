@@ -181,9 +181,6 @@ def verified_checksums(extra: dict[str, Any]) -> dict[str, int]:
 
     Checkpoints from older versions have no checksum of the JSON.
 
-    Args:
-      extra: the JSON.
-
     Raises:
       DamagedCheckpointError: the checksum of the JSON differs.
       LookupError, TypeError, AttributeError: the JSON lacks fields.

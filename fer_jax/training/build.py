@@ -46,13 +46,9 @@ def model(
     sizes: Sequence[tuple[float, int]],
     conventions: dict[str, Any] | None = None,
 ) -> nn.Module:
-    """Returns the network in `config.model`.
+    """Returns the network in `config.model`, which must support all of `config.train.sizes`.
 
-    Args:
-      config: config.model.
-      num_classes: config.data.num_classes.
-      sizes: config.train.sizes.
-      conventions: attributes required by the initial weights, unless the config sets them.
+    `conventions` are attributes required by the initial weights, unless the config sets them.
 
     Raises:
       ValueError: the network or an attribute is unknown, or it does not support one of the input sizes.
@@ -85,10 +81,8 @@ def _attributes(config: ConfigDict, conventions: dict[str, Any] | None) -> dict[
 def preprocess(config: ConfigDict, start: dict[str, Any] | None) -> dict[str, Any]:
     """Returns the arguments of `preprocessing.make_forward` except the size.
 
-    Args:
-      config: the entire config.
-      start: metadata of the initial weights, whose preprocessing the run keeps; None for random weights. For
-        a one-channel model, mean and std are averaged over colors.
+    A run keeps the preprocessing of its initial weights (metadata `start`, None for random weights). For a
+    one-channel model, mean and std are averaged over colors.
     """
     found = start["preprocess"] if start else config.model
     mean, std = found["mean"], found["std"]
@@ -131,14 +125,9 @@ def make_stages(
     per_epoch: float,
     start: dict[str, Any] | None = None,
 ) -> list[stages.Stage]:
-    """Returns the stages of a run with their optimizers.
+    """Returns the stages of a run with their optimizers; without `stage_configs` it has one stage.
 
-    Args:
-      config: the entire config.
-      configs: from `stage_configs`; without any the run has one stage.
-      network: the network to train.
-      per_epoch: steps per epoch.
-      start: metadata of the initial weights, None for random weights.
+    `per_epoch` are steps; `start` is the metadata of the initial weights, None for random weights.
 
     Raises:
       ValueError: as `layers_of_stages`, or the schedule does not fit the number of steps.
@@ -175,11 +164,7 @@ def layers_of_stages(
 ) -> tuple[
     list[tuple[frozenset[stages.Path] | None, tuple[stages.Path, ...]]], dict[stages.Path, float] | None
 ]:
-    """Returns the trained layers of each stage, and the factors on their learning rates.
-
-    Args:
-      config, network, start: as `make_stages`.
-      configs: the stages.
+    """Returns the trained layers of each stage, and the factors on their learning rates; see `make_stages`.
 
     Returns:
       For each stage the paths of trained layers (None for all) and of frozen layers, and factors on the
@@ -277,14 +262,8 @@ def metadata(
     """Returns the metadata of the checkpoints of a run, before any evaluation.
 
     Evaluations set "evaluation" to their result, and also "selection" if it is the best so far. "pretrained"
-    describes the original ImageNet weights, also through intermediate runs.
-
-    Args:
-      config: the entire config.
-      manifest: manifest of the dataset.
-      training: metadata of the training split, see `training_data.clean`.
-      preprocess: see `preprocess`.
-      start: metadata of the initial weights, None for random weights.
+    describes the original ImageNet weights, also through intermediate runs. `training` is from
+    `training_data.clean`; `start` is the metadata of the initial weights, None for random weights.
     """
     steered = config.selection.patience or config.optim.schedule == "plateau"
     return {

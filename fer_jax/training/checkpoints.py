@@ -104,12 +104,9 @@ class Checkpoints:
         self._manager.check_for_errors()
 
     def restore(self, step: int, template: Any, fields: Collection[str] = ()) -> Restored:
-        """Restores the checkpoint of `step`.
+        """Restores the checkpoint of `step`, whose JSON must have `fields`.
 
-        Args:
-          step: one of `steps()`.
-          template: tree of NumPy arrays with the expected structure, shapes, and dtypes.
-          fields: of the JSON that must be there.
+        The template is a tree of NumPy arrays with the expected structure, shapes, and dtypes.
 
         Raises:
           DamagedCheckpointError: the checkpoint cannot be read, lacks a field, or its checksum differs.
@@ -136,11 +133,8 @@ class Checkpoints:
         """Restores the newest undamaged checkpoint; returns None if there is none.
 
         Reports damaged checkpoints, skips them, and moves them to a folder DAMAGED next to the directory.
-        With several processes, skips checkpoints that any of them cannot read.
-
-        Args:
-          template: template for `restore`, by step.
-          fields: of `restore`.
+        With several processes, skips checkpoints that any of them cannot read. Arguments are as in `restore`,
+        the template by step.
 
         Raises:
           DamagedCheckpointError: all checkpoints are damaged; they are not moved.

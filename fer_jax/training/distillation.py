@@ -58,12 +58,7 @@ class Distillation:
         return [teacher.variables for teacher in self.teachers]
 
     def teach(self, variables: Sequence[Any], batch: dict[str, jax.Array]) -> jax.Array:
-        """Returns the mean of the teachers' softened probabilities, float32 [B, K].
-
-        Args:
-          variables: the property `variables`, placed on the devices.
-          batch: from `data.pipeline.TrainStream`.
-        """
+        """Returns the mean of the teachers' softened probabilities for a batch, float32 [B, K]."""
         pairs = zip(self.teachers, variables, strict=True)
         answers = [self._answer(teacher, weights, batch) for teacher, weights in pairs]
         total: Any = sum(answers)

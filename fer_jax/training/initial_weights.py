@@ -67,11 +67,7 @@ def _of_run(config: ConfigDict) -> Pretrained:
 
 
 def teachers(config: ConfigDict, manifest: dict[str, Any]) -> list[LoadedModel]:
-    """Loads the networks in `config.distill.teachers`.
-
-    Args:
-      config: the entire config.
-      manifest: manifest of the dataset.
+    """Loads the networks in `config.distill.teachers`, and compares them with the dataset's manifest.
 
     Raises:
       As `LoadedModel`.

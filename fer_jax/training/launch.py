@@ -93,11 +93,7 @@ class Commands:
             self._child.terminate()
 
     def run(self, *command: str, **how: Any) -> tuple[int, str | None]:
-        """Runs a command.
-
-        Args:
-          *command: arguments of the command.
-          **how: keyword arguments of `subprocess.Popen`.
+        """Runs a command by `subprocess.Popen`.
 
         Returns:
           The exit code, EXIT_PREEMPTED if the command failed after a signal, and the output if piped.

@@ -83,9 +83,7 @@ class Window:
     def summary(self, batch_size: int, wait_seconds: float) -> dict[str, float]:
         """Returns means over the window, seconds, images per second, and share of waiting time; restarts it.
 
-        Args:
-          batch_size: global batch size.
-          wait_seconds: time spent waiting for input in the window.
+        `batch_size` is the global one, and `wait_seconds` was spent waiting for input in the window.
         """
         self.check()
         seconds = self._seconds + time.perf_counter() - self._started

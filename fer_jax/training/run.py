@@ -321,11 +321,7 @@ class Run:
         logging.info("epoch %.1f: %s %s%s", self.epoch, split, numbers, note)
 
     def save(self, result: dict[str, Any] | None) -> None:
-        """Saves a checkpoint.
-
-        Args:
-          result: result of the evaluation at this step, None without one.
-        """
+        """Saves a checkpoint, with the result of the evaluation at this step if there is one."""
         extra = {
             "stream": self.stream.state(),
             "watch": self.plateau_tracker.state(),

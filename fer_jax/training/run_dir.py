@@ -101,12 +101,9 @@ def check_identity(workdir: pathlib.Path, identity: dict[str, Any]) -> None:
 
 
 def describe_difference(workdir: pathlib.Path, identity: dict[str, Any]) -> str | None:
-    """Describes how the run in a directory differs, field by field; None if it does not, or has no
-    checkpoint.
+    """Describes how the run in a directory differs from an identity, field by field.
 
-    Args:
-      workdir: the directory.
-      identity: as in `check_identity`.
+    Returns None if it does not differ, or has no checkpoint.
 
     Raises:
       ValueError: the config in the directory is damaged.

@@ -34,11 +34,7 @@ class Partitioner:
     def compile(self, step: Callable[..., Any], constants: int = 0) -> Callable[..., Any]:
         """Returns `step(state, batch, *constants) -> (state, metrics)`, compiled by its first call.
 
-        The old state is donated.
-
-        Args:
-          step: the training step.
-          constants: number of arguments after the batch, placed by `put_state`.
+        The old state is donated; there are `constants` arguments after the batch, placed by `put_state`.
         """
         whole, split = self._sharding(), self._sharding(AXIS)
         return jax.jit(

@@ -76,12 +76,7 @@ class Stage:
 
 
 def blocks(model: nn.Module, input_shape: Sequence[int]) -> list[list[Path]]:
-    """Returns the paths of layers with parameters by block, in the order of the data.
-
-    Args:
-      model: the network; `model(x)` takes float32 [1, S, S, C].
-      input_shape: (S, S, C).
-    """
+    """Returns the paths of layers with parameters by block, in the order of the data, for faces (S, S, C)."""
     called: list[Path] = []
 
     def note(next_function, args, kwargs, context):
@@ -108,10 +103,7 @@ def trained_layers(
 ) -> frozenset[Path] | None:
     """Returns the trained layers of a stage, None for all. The head is the last layer.
 
-    Args:
-      stage: the stage.
-      blocks: from `blocks`.
-      new: layers without initial weights except the head, which are trained with the head.
+    Layers in `new`, without initial weights, are trained with the head.
 
     Raises:
       ValueError: the network has fewer blocks or layers than `stage.last`.
@@ -133,13 +125,7 @@ def trained_layers(
 def frozen_layers(
     stage: StageConfig, blocks: Sequence[Sequence[Path]], trained: frozenset[Path] | None
 ) -> tuple[Path, ...]:
-    """Returns the layers whose BatchNorm uses running statistics; as in Keras, these include untrained ones.
-
-    Args:
-      stage: the stage.
-      blocks: from `blocks`.
-      trained: from `trained_layers`.
-    """
+    """Returns the layers whose BatchNorm uses running statistics; as in Keras, also the untrained ones."""
     layers = tuple(path for block in blocks for path in block)
     if stage.batch_norm == "frozen":
         return layers
@@ -162,12 +148,7 @@ def layer_factors(
 
 
 def partition(params: Any, trained: Collection[Path] | None) -> tuple[Any, Any]:
-    """Splits parameters into trees (of trained layers, of frozen layers); `merge` joins them.
-
-    Args:
-      params: tree of parameters.
-      trained: paths of trained layers, None for all.
-    """
+    """Splits parameters into trees (of trained layers, of frozen layers); `merge` joins them."""
     if trained is None:
         return params, {}
     flat = traverse_util.flatten_dict(params)

@@ -33,9 +33,7 @@ from fer_jax.training.validate import validate
 def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
     """Starts or resumes a run, and evaluates its best checkpoint; does nothing if the run is finished.
 
-    Args:
-      config: from `configs/default.py` or an experiment.
-      workdir: run directory, created if it does not exist.
+    The config is from `configs/default.py` or an experiment; the run directory is created.
 
     Returns:
       The content of `summary.json`: "best" (split, metric, value, step, epoch), "steps", "seconds" of

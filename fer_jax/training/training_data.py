@@ -51,12 +51,7 @@ def read_excluded(config: ConfigDict) -> exclude_list.ExcludeList | None:
 def clean(
     train: Faces, config: ConfigDict, excluded: exclude_list.ExcludeList | None
 ) -> tuple[Faces, dict[str, Any]]:
-    """Removes images from the training split as `config.data` says.
-
-    Args:
-      train: the split, see `load_split`.
-      config: config.data.
-      excluded: see `read_excluded`.
+    """Removes images from the training split of `load_split` as `config.data` and `read_excluded` say.
 
     Returns:
       The faces, and {"images": their number, "left_out": {"listed": n, "blank": n, "twin": n},

@@ -19,10 +19,7 @@ NUMBERINGS = {
 
 
 def parse(words: Sequence[str]) -> dict[str, str]:
-    """Parses the values of --map.
-
-    Args:
-      words: CLASS=EMOTION, or CLASS=drop to leave a class out.
+    """Parses the values of --map: CLASS=EMOTION, or CLASS=drop to leave a class out.
 
     Returns:
       {class, as `key` writes it: one of `EMOTIONS` or `DROP`}.

@@ -23,10 +23,7 @@ HUBS = {
 
 
 def fetch(source: str) -> Path:
-    """Returns the folder of a dataset, downloading it if it is not cached.
-
-    Args:
-      source: one of `HUBS` and the name of a dataset, such as kaggle:msambare/fer2013.
+    """Returns the folder of a dataset such as kaggle:msambare/fer2013, downloading it if it is not cached.
 
     Raises:
       SourceError: the library is not installed, or the download fails; the message says what to do.

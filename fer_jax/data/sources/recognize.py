@@ -153,13 +153,7 @@ def _parse_label(text: str, where: str) -> int:
 
 
 def _parse_pixels(text: str, shape: tuple[int, ...] | None, where: str) -> np.ndarray:
-    """Parses pixels to uint8 [S, S] or [S, S, 3].
-
-    Args:
-      text: numbers separated by blanks; three per pixel for color.
-      shape: expected shape, from previous rows; None for the first.
-      where: location for messages.
-    """
+    """Parses numbers separated by blanks to uint8 [S, S] or [S, S, 3]; rows have the first one's `shape`."""
     odd = text.encode("utf-8", "replace").translate(None, b"0123456789 ")
     if odd:
         words = (word for word in text.split(" ") if not (word.isascii() and word.isdigit()) and word)

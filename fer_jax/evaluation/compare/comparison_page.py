@@ -14,11 +14,7 @@ FOREST, PARETO = "accuracy.png", "latency.png"
 
 
 def write(out_dir: os.PathLike | str, found: dict[str, Any]) -> None:
-    """Writes compare.md, compare.json, and figures.
-
-    Args:
-      out_dir: output folder, created if it does not exist.
-      found: from `significance.compare`.
+    """Writes compare.md, compare.json, and figures of a `significance.compare` to a folder, which it creates.
 
     Raises:
       OSError: `out_dir` cannot be written.

@@ -31,12 +31,8 @@ class Choice(NamedTuple):
 def choose(probs: Sequence[np.ndarray], labels: np.ndarray, most: int) -> Choice:
     """Repeatedly adds the network that raises the accuracy most (Caruana et al. 2004, without repeats).
 
-    Ties go to the lower mean negative log-likelihood of the ensemble.
-
-    Args:
-      probs: float [N, K] of each network.
-      labels: int [N].
-      most: maximum number of networks.
+    `probs` are float [N, K] of each network. Ties go to the lower mean negative log-likelihood of the
+    ensemble, which has at most `most` networks.
     """
     left, order, accuracies = list(range(len(probs))), [], []
     total = np.zeros_like(probs[0])
@@ -129,11 +125,7 @@ def judge(
 def metadata_of(names: Sequence[str], members: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Returns the metadata for the report of an ensemble; None unless every member has metadata.
 
-    The ensemble inherits the data that influenced its members.
-
-    Args:
-      names: names of the members.
-      members: metadata of their reports, see `report.write_report`.
+    The ensemble inherits the data that influenced its members, whose metadata is as in `report.write_report`.
     """
     if not all(metadata.get("trained_data") and metadata.get("parameters") for metadata in members):
         return None
@@ -157,26 +149,16 @@ def metadata_of(names: Sequence[str], members: Sequence[dict[str, Any]]) -> dict
 
 
 def page(found: dict[str, Any], names: Sequence[str], split: str | None, runs: Sequence[str] = ()) -> str:
-    """Returns the content of ensemble.md.
+    """Returns the content of ensemble.md from the result of `judge` and the names of all networks.
 
-    Args:
-      found: from `judge`.
-      names: names of all networks.
-      split: evaluated split, None if unknown.
-      runs: run directories of the members, for distillation.
+    The page ends with how to distill the members' run directories, `runs`, if there are any.
     """
     known = {"found": found, "names": names, "split": split, "runs": tuple(runs)}
     return tables.render(__package__, "ensemble.md.j2", **known)
 
 
 def plot(found: dict[str, Any], images: int, split: str | None, path: pathlib.Path) -> "plotting.Figure":
-    """Plots the accuracy by the number of networks, and of each network alone.
-
-    Args:
-      found: from `judge`.
-      images, split: number of images, and their split, None if unknown.
-      path: output file.
-    """
+    """Plots the accuracy by the number of networks, and of each network alone, from the result of `judge`."""
     figure, axis = plotting.new_figure(7, 4.2)
     counts = np.arange(1, len(found["order"]) + 1)
     together = 100 * np.array(found["accuracies"])

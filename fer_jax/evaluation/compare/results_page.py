@@ -86,11 +86,7 @@ def draw(root: pathlib.Path, results: Results) -> None:
 
 
 def pages(root: pathlib.Path, results: Results) -> dict[pathlib.Path, str]:
-    """Returns the required content of RESULTS.md and README.md by path.
-
-    Args:
-      root: folder of both files.
-      results: from `collect`.
+    """Returns the required content of RESULTS.md and README.md, both in `root`, by path.
 
     Raises:
       ValueError: the README lacks the markers of its table.

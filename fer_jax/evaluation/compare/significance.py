@@ -22,10 +22,7 @@ LEAK_FREE = ("without_identical", "without_near")
 
 
 def compare(results: Sequence[ModelResult]) -> dict[str, Any]:
-    """Computes the content of compare.json.
-
-    Args:
-      results: from `model_results.load`.
+    """Computes the content of compare.json from the results of `model_results.load`.
 
     Returns:
       'split' (None if unknown), 'num_examples', 'bootstrap' (as in a report);
@@ -113,12 +110,7 @@ def pair(
     drawn_first: dict[str, np.ndarray],
     drawn_second: dict[str, np.ndarray],
 ) -> dict[str, Any]:
-    """Compares two models.
-
-    Args:
-      first, second: probabilities float [N, K].
-      labels: int [N].
-      drawn_first, drawn_second: from `bootstrap.resample`, with the same seed and groups.
+    """Compares two models by probabilities float [N, K] and draws of `bootstrap.resample` with the same seed.
 
     Returns:
       'only_first' and 'only_second', the number of images that only that model classifies correctly;
@@ -143,9 +135,7 @@ def pair(
 def mcnemar(only_first: int, only_second: int) -> float:
     """Returns the two-sided p-value of McNemar's exact test (1947, doi:10.1007/BF02295996).
 
-    Args:
-      only_first, only_second: number of images that only the first, or only the second, model classifies
-        correctly; equally likely under the null hypothesis.
+    Under the null hypothesis, images that only one model classifies correctly are equally likely for both.
     """
     total = only_first + only_second
     return float(scipy.stats.binomtest(only_first, total, 0.5).pvalue) if total else 1.0
@@ -165,11 +155,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def by_seed(results: Sequence[ModelResult], models: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Summarizes models that differ only in their seed.
-
-    Args:
-      results: the models, with config and data in their metadata.
-      models: their metrics, in the same order.
+    """Summarizes models (results and, in the same order, metrics) that differ only in their seed.
 
     Returns:
       For each group of two or more: 'name', 'members' (names), 'seeds', and for each of `FIGURES`, and for

@@ -26,11 +26,7 @@ _MOST_TICKS = 8
 def read_predictions(
     files: Mapping[str, Sequence[pathlib.Path]], emotions: Sequence[str] | None = None
 ) -> tuple[dict[str, list[np.ndarray]], predictions_file.Predictions]:
-    """Reads the predictions of all runs.
-
-    Args:
-      files: files by trial, one per seed.
-      emotions: class names, as in `predictions_file.read`.
+    """Reads the predictions of all runs, from a file per seed of each trial, as `predictions_file.read`.
 
     Returns:
       The probabilities float [N, K] by trial and seed, and the first run's predictions (for labels, groups).
@@ -138,13 +134,7 @@ def _interval(figures: np.ndarray) -> list[float]:
 def result_tables(
     result: Mapping[str, Mapping[str, Any]], seeds: Sequence[int], baseline: str = BASELINE
 ) -> list[str]:
-    """Returns the lines of the results page: metrics of trials and differences from the baseline.
-
-    Args:
-      result: from `compare`.
-      seeds: seeds of the runs.
-      baseline: name of the baseline.
-    """
+    """Returns the lines of the results page from `compare`: metrics, and differences from the baseline."""
     rows = [(name, *(_mean(row[key]) for key in FIGURES)) for name, row in result.items()]
     others = {name: row for name, row in result.items() if name != baseline}
     apart = [(name, *(_difference(row[key]) for key in FIGURES)) for name, row in others.items()]
@@ -178,12 +168,7 @@ def _difference(row: Mapping[str, Any]) -> str:
 def plot_differences(
     result: Mapping[str, Mapping[str, Mapping[str, Any]]], path: pathlib.Path
 ) -> "plotting.Figure":
-    """Plots differences from the baseline with intervals, in points, one panel per metric.
-
-    Args:
-      result: from `compare`.
-      path: output file.
-    """
+    """Plots differences from the baseline with intervals, in points, one panel per metric of `compare`."""
     trials = [name for name in result if name != BASELINE]
     height = 1.6 + 0.38 * max(len(trials), 2)
     figure, axes = plotting.new_figure(13, height, columns=len(FIGURES), sharey=True)
@@ -214,11 +199,7 @@ def plot_ranking(
 ) -> "plotting.Figure":
     """Plots one of the `FIGURES` with intervals against each varied field, one panel per field.
 
-    Args:
-      result: from `compare`, best first.
-      trials: {field: value} by name.
-      path: output file.
-      by: the metric.
+    `result` is from `compare`, best first; `trials` are {field: value} by name.
     """
     fields: dict[str, dict[str, str]] = {}
     for name in result:

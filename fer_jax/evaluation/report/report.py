@@ -138,12 +138,7 @@ def _lists(arrays: dict[str, np.ndarray]) -> dict[str, list[float]]:
 
 
 def headline_figures(probs: np.ndarray, labels: np.ndarray, drawn: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the scalar metrics of a split with their 95 % intervals.
-
-    Args:
-      probs, labels: as in `write_report`.
-      drawn: from `bootstrap.resample`.
-    """
+    """Returns the scalar metrics of a split with their 95 % intervals, by draws of `bootstrap.resample`."""
     scores = classification.scores(classification.confusion_matrix(probs, labels))
     values = {key: float(value) for key, value in scores.items()} | {
         "loss": float(classification.nll(probs, labels).mean()),

@@ -26,12 +26,7 @@ def make_grad_cam(
     grad_cam(variables, x float32 [B, S, S, C] normalized by `preprocessing.normalize`, classes int [B], or
     None for the predicted classes) -> logits float32 [B, K] and heatmaps float32 [B, h, w], at least 0. They
     are h * w times the paper's, so that with a linear head on the mean features they equal the class
-    activation maps of Zhou et al. 2016 (arXiv:1512.04150).
-
-    Args:
-      model: any of `models.MODELS`.
-      compiler_options: as in `jax.jit`.
-      num_classes: number of classes to use; None for all.
+    activation maps of Zhou et al. 2016 (arXiv:1512.04150). Only the first `num_classes` classes are used.
     """
 
     def apply(variables, x, instead=None) -> tuple[Any, Any]:

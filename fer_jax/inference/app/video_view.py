@@ -171,12 +171,7 @@ def timeline_chart(spans: Sequence[Span], emotions: Sequence[str]) -> altair.Cha
 
 
 def chart(rows: Sequence[table.Row], emotions: Sequence[str]) -> altair.Chart:
-    """Returns a chart of a face's emotions over time, stacked to 100 %.
-
-    Args:
-      rows: rows of the table for one track, at least one.
-      emotions: class names.
-    """
+    """Returns a chart of a face's emotions over time, stacked to 100 %, from the rows of its track."""
     points = []
     for row in rows:
         period = round(row["seconds"] / _EVERY)

@@ -29,12 +29,8 @@ class JaxEngine:
     def __init__(self, trained: LoadedModel, sizes: Sequence[int]):
         """Prepares the network, without compiling.
 
-        Args:
-          trained: the network.
-          sizes: batch sizes; above 64 they must be multiples of 64.
-
         Raises:
-          ValueError: `sizes` are invalid.
+          ValueError: a batch size in `sizes` is below 1, or above 64 and no multiple of 64.
         """
         if not sizes or min(sizes) < 1 or any(size > _CPU_PART and size % _CPU_PART for size in sizes):
             raise ValueError(

@@ -29,12 +29,7 @@ class Tracker:
         self._count = 0
 
     def update(self, faces: Sequence[Face], seconds: float) -> list[Track]:
-        """Returns the track of each face of the next frame.
-
-        Args:
-          faces: faces in the frame.
-          seconds: time of the frame, not before the previous one.
-        """
+        """Returns the track of each face of the next frame, whose time is not before the previous one's."""
         self._tracks = [track for track in self._tracks if seconds - track.seconds <= _MAX_GAP]
         known = self._match([face.box for face in faces])
         found = []

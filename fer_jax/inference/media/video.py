@@ -142,11 +142,7 @@ class Header(NamedTuple):
 
 
 def read_header(source: os.PathLike | str | BinaryIO, every_seconds: float | None = None) -> Header:
-    """Reads the header of a video, without decoding frames.
-
-    Args:
-      source: as in `read_frames`.
-      every_seconds: as in `read_frames`.
+    """Reads the header of a video, without decoding frames; arguments as in `read_frames`.
 
     Raises:
       VideoError: the source is not a video.

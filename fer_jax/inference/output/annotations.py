@@ -34,11 +34,7 @@ class Annotations(contextlib.AbstractContextManager):
     """
 
     def __init__(self, folder: Path, inputs: Sequence[Input]):
-        """Names the copies.
-
-        Args:
-          folder: an existing folder.
-          inputs: all inputs.
+        """Names the copies of all inputs in an existing folder.
 
         Raises:
           AnnotationError: a copy would overwrite an original or a recording.
@@ -65,10 +61,7 @@ class Annotations(contextlib.AbstractContextManager):
     def add(self, frame: DetectedFrame, faces: Sequence[Face], tracks: Sequence[Track]) -> None:
         """Annotates an image or the next frame of a video; finishes the copy at the end of a file.
 
-        Args:
-          frame: frame with its image, or the end of a file.
-          faces: faces in the frame.
-          tracks: tracks of the faces in a video, whose IDs and smoothed emotions are drawn.
+        In a video, the track IDs and smoothed emotions of the faces are drawn.
 
         Raises:
           OSError, VideoError: the copy cannot be written.

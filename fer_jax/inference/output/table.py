@@ -30,12 +30,9 @@ def columns(emotions: Sequence[str]) -> list[str]:
 
 
 def rows(frame: DetectedFrame, faces: Sequence[Face] = (), tracks: Sequence[Track] = ()) -> list[Row]:
-    """Returns the rows of a frame, without empty columns; [] for the end of a file.
+    """Returns the rows of a frame or of the error of a file, without empty columns; [] for the end of a file.
 
-    Args:
-      frame: the image or frame, or the error of a file.
-      faces: its faces, which are numbered from 1, as in annotated copies.
-      tracks: tracks of the faces in a video.
+    Faces are numbered from 1, as in annotated copies; in a video they have tracks.
     """
     seconds = None if frame.seconds is None else round(frame.seconds, 3)
     place = {"source": frame.source, "frame": frame.frame, "seconds": seconds}

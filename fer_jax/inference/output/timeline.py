@@ -52,13 +52,7 @@ class Timeline:
         self._last: dict[tuple[str, int], tuple[Span, float, float]] = {}
 
     def add(self, frame: DetectedFrame, faces: Sequence[Face], tracks: Sequence[Track]) -> None:
-        """Adds a frame of a video; images, which have no tracks, are ignored.
-
-        Args:
-          frame: frame with its source and time.
-          faces: faces in the frame.
-          tracks: tracks of the faces.
-        """
+        """Adds a frame of a video, its faces and their tracks; images, which have no tracks, are ignored."""
         for face, track in zip(faces, tracks, strict=True) if tracks else ():
             smooth, now, key = track.smooth(face), frame.seconds, (frame.source, track.number)
             span, seen, step = self._last.get(key, (None, now, _FIRST_STEP))
@@ -73,10 +67,7 @@ class Timeline:
             self._last[key] = span, now, step
 
     def save(self, path: os.PathLike | str) -> None:
-        """Writes a figure with a line per track, colored by emotion; unsure spans are pale.
-
-        Args:
-          path: file name ending in .png, .svg, or .pdf.
+        """Writes a figure (.png, .svg, or .pdf) with a line per track, colored by emotion; unsure is pale.
 
         Raises:
           OSError: the file cannot be written.

@@ -13,11 +13,7 @@ class Window:
     """A Matplotlib window, with any available toolkit."""
 
     def __init__(self, title: str, on_close: Callable[[], object]):
-        """Opens the window.
-
-        Args:
-          title: title of the window.
-          on_close: called when the user closes the window.
+        """Opens the window; calls `on_close` when the user closes it.
 
         Raises:
           WindowError: there is no display, or no toolkit.

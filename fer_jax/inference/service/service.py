@@ -126,11 +126,8 @@ def create_app(
 ) -> FastAPI:
     """Creates the service as an ASGI application, which compiles the network at startup.
 
-    Args:
-      predictor: the predictor.
-      limits: limits on requests.
-      allowed_hosts: values of the Host header; `*.example.org` allows all subdomains, `*` all hosts.
-      is_draining: returns whether the server is shutting down.
+    `allowed_hosts` are values of the Host header; `*.example.org` allows all subdomains, `*` all hosts.
+    `is_draining` returns whether the server is shutting down.
     """
     metrics, model = Metrics(), schemas.describe_model(predictor)
 
