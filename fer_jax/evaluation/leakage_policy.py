@@ -169,12 +169,9 @@ def _headline(
 def record_test(metadata: dict[str, Any], accuracy: float, what: str) -> int | None:
     """Records an evaluation on the test split in the ledger of the weights; ignores other splits.
 
-    The ledger is in the folder of the run or the weights file or, for a bundled network, in `state_dir`.
-
-    Args:
-      metadata: metadata of the weights and the evaluation.
-      accuracy: the result.
-      what: description, such as the kind of test-time augmentation.
+    The ledger is in the folder of the run or the weights file or, for a bundled network, in `state_dir`. The
+    metadata are of the weights and the evaluation, `what` is a description, such as the kind of test-time
+    augmentation.
 
     Returns:
       The number of evaluations in the ledger; None if nothing is recorded.

@@ -46,12 +46,8 @@ class Predictions:
 def write(path: pathlib.Path, predictions: Predictions, *, digits: int | None = None) -> None:
     """Writes id, label, prediction, probabilities, group and copy (one of `leakage.KINDS`).
 
-    Unknown values are empty. Equal predictions give identical files.
-
-    Args:
-      path: the file.
-      predictions: the predictions.
-      digits: significant digits of probabilities; None writes them exactly.
+    Unknown values are empty. Equal predictions give identical files. Probabilities have `digits` significant
+    digits or, with None, are exact.
     """
     p = predictions
     copies = None if p.copies is None else [leakage.KINDS[kind] for kind in p.copies]

@@ -42,15 +42,7 @@ def draw(image: np.ndarray, faces: Sequence[Face], numbers: Sequence[int] | None
     """Returns a copy, in RGB, of an image uint8 [H, W] or [H, W, 3] with a box and a label for each face.
 
     Boxes have the color of the emotion, and labels its name. If the network is unsure, the box is white and
-    dashed, and the label says so.
-
-    Args:
-      image: uint8 [H, W] or [H, W, 3].
-      faces: faces in the image.
-      numbers: numbers of the faces, such as track IDs; None numbers several faces from 1.
-
-    Returns:
-      uint8 [H, W, 3].
+    dashed, and the label says so. `numbers` of the faces may be track IDs; None numbers several faces from 1.
     """
     drawn = Image.fromarray(to_rgb(image).copy())
     if numbers is None and len(faces) > 1:

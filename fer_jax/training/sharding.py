@@ -91,12 +91,9 @@ class PmapPartitioner(Partitioner):
 
 
 def make_partitioner(mode: str, batch_size: int, mixes: bool = False) -> Partitioner:
-    """Returns a partitioner over all devices for `config.parallel`.
+    """Returns a partitioner over all devices for `config.parallel`, one of MODES; "auto" is "jit".
 
-    Args:
-      mode: one of MODES; "auto" is "jit".
-      batch_size: global batch size.
-      mixes: whether mixup or cutmix pairs neighbors, which needs an even number of faces on each device.
+    If mixup or cutmix `mixes` neighbors, each device needs an even number of faces.
 
     Raises:
       ValueError: the mode is unknown, or the batch size is not divisible by the number of devices.

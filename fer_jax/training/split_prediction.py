@@ -16,15 +16,10 @@ class StoppedError(Exception):
 
 
 def predict_split(predict: Callable[[Any], np.ndarray], images: Any, stop: StopSignal) -> np.ndarray:
-    """Returns predictions for all images; each process computes a share and receives the others.
+    """Returns predictions float64 [N, K]; each process computes a share and receives the others.
 
-    Args:
-      predict: maps images, an object with `shape` that integer arrays index, to float64 [n, K].
-      images: uint8 [N, H, W, C], likewise.
-      stop: checked before each batch.
-
-    Returns:
-      float64 [N, K].
+    `predict` maps images, an object with `shape` that integer arrays index, such as `images`, to float64
+    [n, K]. The signal is checked before each batch.
 
     Raises:
       StoppedError: with one process, a stop signal arrived.

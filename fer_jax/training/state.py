@@ -49,16 +49,10 @@ def create_state(
     variables: dict[str, Any] | None = None,
     trained: Collection[stages.Path] | None = None,
 ) -> TrainState:
-    """Creates an initial state.
+    """Creates an initial state for normalized faces of `input_shape` (S, S, C).
 
-    Args:
-      model: the network; `model(x, train)` maps float32 [B, *input_shape] to logits.
-      tx: the optimizer.
-      input_shape: (S, S, C) of one normalized face.
-      seed: seed of the parameters and of dropout.
-      use_ema: whether to keep an EMA.
-      variables: initial {"params", "batch_stats"}; None for random ones.
-      trained: layers trained by `tx`, None for all.
+    The seed is that of the parameters and of dropout; `variables` {"params", "batch_stats"} replace random
+    parameters. `tx` trains the layers `trained`, None for all.
 
     Raises:
       ValueError: `variables` do not fit the network.

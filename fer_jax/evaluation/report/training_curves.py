@@ -24,11 +24,7 @@ def plot_training(
 ) -> "plotting.Figure":
     """Plots loss, scores, learning rate, and speed over the epochs, from the records of metrics.jsonl.
 
-    Args:
-      records: records of a run's metrics.jsonl.
-      path: output file.
-      metric: selection metric ("accuracy", "balanced_accuracy", or "macro_f1"), whose first maximum is
-        circled.
+    Circles the first maximum of the selection metric ("accuracy", "balanced_accuracy", or "macro_f1").
     """
     figure, ((loss, score), (rate, speed)) = plotting.new_figure(12, 8, rows=2, columns=2)
     train = [r for r in records if r["kind"] == "train"]

@@ -33,7 +33,6 @@ def predict_all(
     numbers: np.ndarray,
     seed: int = 0,
     keep: pathlib.Path | None = None,
-    progress: bool = True,
 ) -> Predictions:
     """Predicts a split as it is, and under every corruption at every severity.
 
@@ -43,7 +42,6 @@ def predict_all(
       numbers: int [N], the number of each image, see `corruptions.corrupt`.
       seed: seed of the corruptions.
       keep: folder from `keep_for` to store predictions, so that another call resumes; None stores nothing.
-      progress: whether to show a progress bar.
     """
 
     def corrupted(name: str, severity: int) -> LazyImages:
@@ -56,7 +54,7 @@ def predict_all(
     for name, severity in itertools.product(CORRUPTIONS, SEVERITIES):
         conditions[condition(name, severity)] = corrupted(name, severity)
     found = {}
-    for key, shown in (bar := tqdm(conditions.items(), "corruptions", disable=not progress)):
+    for key, shown in (bar := tqdm(conditions.items(), "corruptions")):
         bar.set_postfix_str(key)
         file = keep and keep / f"{key.replace('/', '_')}.npy"
         if file and file.is_file():
@@ -72,11 +70,9 @@ def predict_all(
 
 
 def keep_for(folder: pathlib.Path, what: Any) -> pathlib.Path:
-    """Returns a folder for the predictions of `predict_all`, emptied if it has other predictions.
+    """Returns a folder for the predictions of `predict_all`, created, or emptied if it has others.
 
-    Args:
-      folder: the folder, created if it does not exist.
-      what: JSON that identifies the predictions: weights, images, seed.
+    `what` is JSON that identifies the predictions: weights, images, seed.
     """
     mark, text = folder / "of.json", json.dumps(what, sort_keys=True).encode()
     if not mark.is_file() or mark.read_bytes() != text:
@@ -87,13 +83,10 @@ def keep_for(folder: pathlib.Path, what: Any) -> pathlib.Path:
 
 
 def figures(predictions: Predictions, labels: np.ndarray, groups: np.ndarray | None) -> dict[str, Any]:
-    """Computes accuracies with 95 % intervals, and their summary.
+    """Computes accuracies with 95 % intervals, and their summary, from the result of `predict_all`.
 
-    Args:
-      predictions: from `predict_all`.
-      labels: int [N].
-      groups: int [N], equal for images that are resampled together (see `splits.duplicate_groups`); None
-        resamples single images.
+    `groups`, int [N], are equal for images that are resampled together (see `splits.duplicate_groups`); None
+    resamples single images.
 
     Returns:
       'clean'; 'corruptions': for each 'severities' (five, with 'level' and 'macro_f1'), 'mean' (over

@@ -69,12 +69,7 @@ class Explainer:
     """Computes the Grad-CAM of predicted classes; compiles once per batch size."""
 
     def __init__(self, trained: LoadedModel, num_classes: int | None = None):
-        """Places the weights on the device; compiles nothing yet.
-
-        Args:
-          trained: the network.
-          num_classes: predict only the first so many classes; None for all.
-        """
+        """Places the weights on the device; compiles nothing yet; predicts `num_classes` classes."""
         self._variables = jax.device_put(trained.variables)
         self._prepare = jax.jit(preprocessing.make_input(**trained.normalization))
         self._grad_cam = make_grad_cam(trained.model, runtime.compiler_options(), num_classes)
@@ -84,10 +79,7 @@ class Explainer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Computes probabilities, and the Grad-CAM of the predicted class, for all faces.
 
-        Args:
-          images: uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
-          batch_size: faces per batch; the last batch is padded.
-          progress: whether to show a progress bar.
+        Images are uint8 [N, H, W, C], an array or an object with `shape` that integer arrays index.
 
         Returns:
           Probabilities float64 [N, num_classes] and heatmaps float32 [N, h, w], at least 0.

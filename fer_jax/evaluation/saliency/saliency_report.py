@@ -109,14 +109,7 @@ def plot_sheet(
 ) -> "plotting.Figure":
     """Plots faces of a class with their heatmaps: correctly classified faces, then errors.
 
-    Args:
-      label: the class.
-      names: names of the K classes.
-      parts: indices of the faces, 'right' and 'mistaken'.
-      probs: float [N, K].
-      maps: float [N, h, w].
-      images: uint8 [N, H, W, C], an array or an object indexed by integer arrays.
-      path: output file.
+    `parts` are the indices of the faces, 'right' and 'mistaken'; the others are as in `write_report`.
     """
     columns, pictures, captions, places, wrong = 8, [], [], [], []
     for part, chosen in parts.items():

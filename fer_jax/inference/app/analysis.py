@@ -35,13 +35,9 @@ class Analysis:
 
 
 def analyze(name: str, image: bytes | np.ndarray, predictor: Predictor, detected: bool = True) -> Analysis:
-    """Detects and classifies the faces in an image.
+    """Detects and classifies the faces in an encoded image, or one uint8 [H, W] or [H, W, 3].
 
-    Args:
-      name: name of the image.
-      image: encoded image, or uint8 [H, W] or [H, W, 3].
-      predictor: the predictor.
-      detected: whether to detect faces; False treats the image as one face.
+    If not `detected`, the image is treated as one face.
     """
     with LOCK:
         try:

@@ -29,10 +29,7 @@ LOCK = threading.Lock()
 
 
 def models_folder(arguments: Sequence[str]) -> Path | None:
-    """Returns the folder of additional models from --models or $FER_JAX_MODELS, or None.
-
-    Args:
-      arguments: arguments after `--` in `fer-jax app -- --models DIR`.
+    """Returns the folder of additional models in `fer-jax app -- --models DIR` or $FER_JAX_MODELS, or None.
 
     Raises:
       ValueError: the arguments are invalid, or the folder does not exist.

@@ -163,12 +163,7 @@ DETECTORS: dict[str, type[Detector]] = {"mediapipe": MediaPipe, "whole": FullIma
 
 
 def create(name: str, *, any_rotation: bool = False, **options: Any) -> Detector:
-    """Creates a detector.
-
-    Args:
-      name: one of `DETECTORS`.
-      any_rotation: whether to also detect faces that are sideways or upside down (`RotatedSearch`).
-      **options: arguments of the constructor.
+    """Creates one of `DETECTORS`; with `any_rotation` as a `RotatedSearch`.
 
     Raises:
       ValueError: the detector is unknown; the message lists all.

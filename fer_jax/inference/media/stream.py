@@ -68,13 +68,10 @@ def detect(
 def classify(
     frames: Iterable[DetectedFrame], predictor: Predictor, tracker: Tracker, max_waiting: int = _MAX_WAITING
 ) -> Iterator[tuple[DetectedFrame, tuple[Face, ...], list[Track]]]:
-    """Yields each frame with its classified faces and, in a video, their tracks.
+    """Yields each frame of `detect` with its classified faces and, in a video, their tracks.
 
-    Args:
-      frames: from `detect`.
-      predictor: classifies the faces, in its largest batches.
-      tracker: tracks the faces of a video; cleared at the end of each file.
-      max_waiting: number of frames that may wait for a full batch; 1 classifies each immediately.
+    Up to `max_waiting` frames wait for a full batch of the predictor. The tracker is cleared at the end of
+    each file.
     """
     waiting: list[DetectedFrame] = []
     found = held = 0

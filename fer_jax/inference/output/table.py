@@ -82,13 +82,10 @@ class Table:
     def __init__(self, path: os.PathLike | str, emotions: Sequence[str], made_by: dict[str, Any]):
         """Prepares a table, which `start` or `resume` opens.
 
-        Args:
-          path: file name ending in .csv or .jsonl.
-          emotions: class names.
-          made_by: settings that the rows depend on, as JSON types; required to be equal when resuming.
+        The rows depend on the settings `made_by`, JSON types, which must be equal when resuming.
 
         Raises:
-          TableError: the path has another extension.
+          TableError: the path does not end in .csv or .jsonl.
         """
         self.path, self._columns, self._made_by = Path(path), columns(emotions), made_by
         if self.path.suffix not in ENDINGS:

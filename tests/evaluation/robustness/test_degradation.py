@@ -87,7 +87,7 @@ def test_everything_is_predicted_once_and_a_second_call_resumes(tmp_path):
     def predict_all(what="these weights"):
         keep = degradation.keep_for(tmp_path / "keep", what)
         numbers = np.arange(10, 15)
-        return degradation.predict_all(predict, images, numbers=numbers, seed=3, keep=keep, progress=False)
+        return degradation.predict_all(predict, images, numbers=numbers, seed=3, keep=keep)
 
     with pytest.raises(KeyboardInterrupt):
         predict_all()
