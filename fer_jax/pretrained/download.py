@@ -1,17 +1,14 @@
 """Downloads files to a cache, with resumption, verification, and helpful errors without a network."""
 
-import contextlib
-import fcntl
 import hashlib
-import logging
 import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fer_jax import io_utils
+from fer_jax.locks import lock
 
 if TYPE_CHECKING:
     import requests
@@ -66,7 +63,7 @@ def fetch(url: str, *, checksum: str, folder: str, megabytes: float) -> pathlib.
         with io_utils.named_by(f"${CACHE_VARIABLE}", target.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=target.parent).close()
-        with _alone_in(target.parent):
+        with lock(target.parent):
             if not target.is_file():  # another process may have downloaded it
                 _fetch_new(url, target, checksum, megabytes)
                 return target
@@ -75,21 +72,6 @@ def fetch(url: str, *, checksum: str, folder: str, megabytes: float) -> pathlib.
     return target
 
 
-@contextlib.contextmanager
-def _alone_in(folder: pathlib.Path) -> Iterator[None]:
-    """Makes other processes that download to the folder wait."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logging.info("waiting for another process that downloads to %s", folder)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            logging.warning("%s cannot be locked (%s): do not start a second download there", folder, error)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _fetch_new(url: str, target: pathlib.Path, checksum: str, megabytes: float) -> None:

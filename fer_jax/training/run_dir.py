@@ -1,17 +1,17 @@
 """Manages a run directory: which run it belongs to, and whether that is finished."""
 
 import contextlib
-import fcntl
 import functools
 import logging
-import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 import jax
+from flax import traverse_util
 
 from fer_jax.io_utils import named_by, partial, read_json, write_json
+from fer_jax.locks import lock
 from fer_jax.pretrained.weights_file import CHECKPOINTS, CHECKSUMS, checksum_of_json
 
 CONFIG_FILE = "config.json"
@@ -50,20 +50,9 @@ def exclusive(workdir: pathlib.Path) -> Iterator[None]:
         return
     with named_by("--workdir", workdir):
         workdir.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(workdir, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise ValueError(
-            f"another process is training in {workdir}: wait for it, stop it, or use another --workdir"
-        ) from None
-    except OSError as error:
-        logging.warning("%s cannot be locked (%s): do not start a second run in it", workdir, error)
-    try:
+    busy = f"another process is training in {workdir}: wait for it, stop it, or use another --workdir"
+    with lock(workdir, ValueError(busy)):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def check_identity(workdir: pathlib.Path, identity: dict[str, Any]) -> None:
@@ -160,12 +149,7 @@ def kept_pretrained(workdir: pathlib.Path) -> dict[str, Any] | None:
     return metadata
 
 
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested dictionaries as one, keys joined by dots."""
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+def flatten(tree: dict[str, Any]) -> dict[str, Any]:
+    """Returns nested dictionaries as one, keys joined by dots; empty ones stay."""
+    flat = traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep=".")
+    return {name: {} if value is traverse_util.empty_node else value for name, value in flat.items()}

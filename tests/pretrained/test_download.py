@@ -157,7 +157,7 @@ def test_of_two_that_want_a_file_one_downloads_it(server, caplog, checksum):
     """The first download is blocked until the second process waits or contacts the server."""
     server.tag = ""
     server.gate.clear()
-    notice = Notice("waiting for another process that downloads", server.asked_again)
+    notice = Notice("waiting for another process that uses", server.asked_again)
     logging.getLogger().addHandler(notice)
     with caplog.at_level(logging.INFO), concurrent.futures.ThreadPoolExecutor(2) as pool:
         found = [pool.submit(fetch, server, checksum=checksum)]

@@ -6,7 +6,6 @@ temporary folder and moved when complete, so an interrupted build leaves no part
 
 import contextlib
 import errno
-import fcntl
 import functools
 import io
 import json
@@ -30,6 +29,7 @@ from fer_jax.data.sources.recognize import open_source
 from fer_jax.data.sources.record import SPLITS, Source, SourceError
 from fer_jax.data.splits import first_appearance, stratified_group_split
 from fer_jax.io_utils import move_into_place, named_by
+from fer_jax.locks import lock
 
 
 def build(
@@ -169,21 +169,15 @@ def _building_folder(out: Path) -> Iterator[Path]:
     """Yields an empty, locked temporary folder next to `out`; removes it at the end."""
     folder = out.parent / f".{out.name}.building"
     folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise DatasetError(f"another process is building {out}: wait for it") from error
-    try:
-        for entry in folder.iterdir():  # left by an interrupted build
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        yield folder
-    finally:
-        # already moved after success; another process may be building there
-        if folder.exists() and os.path.samestat(os.stat(folder), os.fstat(lock)):
-            shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+    with lock(folder, DatasetError(f"another process is building {out}: wait for it")) as descriptor:
+        try:
+            for entry in folder.iterdir():  # left by an interrupted build
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            yield folder
+        finally:
+            # already moved after success; another process may be building there
+            if folder.exists() and os.path.samestat(os.stat(folder), os.fstat(descriptor)):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _move_into_place(folder: Path, out: Path) -> None:
