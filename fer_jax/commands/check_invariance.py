@@ -37,7 +37,7 @@ def check(args: argparse.Namespace) -> int:
     devices = jax.local_device_count()
     print(f"{model.source} on {len(faces):,} faces of {args.split}, devices: {devices}", flush=True)
     print(invariance.HEADER)
-    prepare = preprocessing.make_input(**model.normalization)
+    prepare = preprocessing.Preprocessing(**model.normalization)
     some = np.arange(min(256, len(faces)))
     checks = [invariance.check_transform(prepare, faces.images[some], again.images[some])]
     print(checks[0], flush=True)

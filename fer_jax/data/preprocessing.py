@@ -1,5 +1,6 @@
 """Preprocesses faces for a network; shared by training, evaluation, and inference."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,38 +30,40 @@ def normalize(x: jnp.ndarray, mean: Levels, std: Levels, channels: int) -> jnp.n
     return (x - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
 
 
-def make_input(
-    *,
-    size: int,
-    mean: Levels,
-    std: Levels,
-    channels: int,
-    fill: str = "reflect",
-    interpolation: str = "bilinear",
-) -> Callable[[jax.Array, jax.Array | None], jax.Array]:
-    """Returns the evaluation-time preprocessing function.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Preprocessing:
+    """What prepares faces uint8 [B, H, W, C] for a network: float32 [B, size, size, channels].
 
-    prepare(images uint8 [B, H, W, C], affine float32 [B, 2, 3] or None for the identity) ->
-    float32 [B, size, size, channels].
-
-    Args:
+    Attributes:
       size: side of the network's input.
       mean, std: pixel statistics in [0, 1] for normalization.
       channels: channels of the network's input.
       fill, interpolation: as in `transforms.resample`.
     """
 
-    def prepare(images, affine):
+    size: int
+    mean: Levels
+    std: Levels
+    channels: int
+    fill: str = "reflect"
+    interpolation: str = "bilinear"
+
+    def __call__(self, images: jax.Array, affine: jax.Array | None) -> jax.Array:
+        """Prepares faces for evaluation, by maps float32 [B, 2, 3] or None for the identity."""
+        size, how = self.size, (self.fill, np.mean(self.mean), self.interpolation)
         if affine is None and images.shape[1:3] == (size, size):
-            return normalize(images * augment.PIXEL, mean, std, channels)
-        if affine is None and max(images.shape[1:3]) <= size:
-            x = transforms.enlarge(images, size, fill, np.mean(mean), interpolation)
+            x = images * augment.PIXEL
+        elif affine is None and max(images.shape[1:3]) <= size:
+            x = transforms.enlarge(images, size, *how)
         else:
             affine = augment.identity_affine(len(images)) if affine is None else affine
-            x = transforms.resample(images, affine, size, fill, np.mean(mean), interpolation)
-        return normalize(x, mean, std, channels)
+            x = transforms.resample(images, affine, size, *how)
+        return normalize(x, self.mean, self.std, self.channels)
 
-    return prepare
+    def augmented(self, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Returns the faces and targets of a batch of `TrainStream`, by `transforms.apply`."""
+        x, targets = transforms.apply(batch, self.size, self.fill, np.mean(self.mean), self.interpolation)
+        return normalize(x, self.mean, self.std, self.channels), targets
 
 
 def make_forward(
@@ -70,9 +73,9 @@ def make_forward(
 
     forward(variables, images uint8 [B, H, W, C], affine float32 [B, 2, 3] or None) -> logits float32 [B, K].
     Products have full float32 precision, which is not the default on GPU and TPU. `normalization` are the
-    arguments of `make_input`.
+    attributes of `Preprocessing`.
     """
-    prepare = make_input(**normalization)
+    prepare = Preprocessing(**normalization)
 
     def forward(variables, images, affine) -> Any:
         with jax.default_matmul_precision("highest"):

@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fer_jax.data import preprocessing, transforms
 from fer_jax.data.faces import Faces
+from fer_jax.data.preprocessing import Preprocessing
 from fer_jax.io_utils import write_atomically
 from fer_jax.pretrained.loaded_model import LoadedModel
 from fer_jax.training import losses
@@ -65,9 +65,8 @@ class Distillation:
         return total / len(answers)
 
     def _answer(self, teacher: LoadedModel, variables: Any, batch: dict[str, jax.Array]) -> jax.Array:
-        how = teacher.normalization
-        x, _ = transforms.apply(batch, how["size"], self.fill, np.mean(how["mean"]), how["interpolation"])
-        x = preprocessing.normalize(x, how["mean"], how["std"], how["channels"])
+        how: dict[str, Any] = teacher.normalization | {"fill": self.fill}
+        x, _ = Preprocessing(**how).augmented(batch)
         logits: Any = teacher.model.clone(dtype=self.dtype).apply(variables, x, train=False)
         return jax.nn.softmax(logits.astype(jnp.float32) / self.temperature)
 

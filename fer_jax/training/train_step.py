@@ -6,11 +6,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from fer_jax.data import transforms
-from fer_jax.data.preprocessing import Levels, normalize
+from fer_jax.data.preprocessing import Preprocessing
 from fer_jax.training import stages
 from fer_jax.training.state import TrainState
 
@@ -23,12 +21,6 @@ def make_train_step(
     tx: optax.GradientTransformation,
     loss_fn: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
     *,
-    size: int,
-    mean: Levels,
-    std: Levels,
-    channels: int,
-    fill: str = "reflect",
-    interpolation: str = "bilinear",
     ema_decay: float = 0.0,
     sharpness_radius: float = 0.0,
     accumulate: int = 1,
@@ -36,6 +28,7 @@ def make_train_step(
     teacher_loss: Callable[[jax.Array, Any, Batch], tuple[jax.Array, jax.Array]] | None = None,
     teacher_weight: float = 0.0,
     axis_name: str | None = None,
+    **preprocess: Any,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Returns the training step, a pure function of (state, batch) or (state, batch, teachers).
 
@@ -43,10 +36,6 @@ def make_train_step(
       model: the network; its BatchNorm must average over the same `axis_name`.
       tx: the optimizer.
       loss_fn: (logits [B, K], targets [B, K]) -> (sum, normalizer), see `losses.cross_entropy`.
-      size: input size of the network.
-      mean, std: pixel statistics in [0, 1] for normalization.
-      channels: channels of the input.
-      fill, interpolation: as in `transforms.resample`.
       ema_decay: decay of the EMA; 0 if the state has none. The first updates use
         min(ema_decay, (1 + n) / (10 + n)), so that the average forgets the initial weights.
       sharpness_radius: radius of sharpness-aware minimization (Foret et al. 2021, arXiv:2010.01412), which
@@ -59,12 +48,15 @@ def make_train_step(
         teachers (`Distillation.loss`); the step then also takes their variables.
       teacher_weight: weight of the teacher loss, in [0, 1].
       axis_name: mapped axis (`pmap`) of the batch, or None if the step sees the global batch (`jit`).
+      **preprocess: attributes of `Preprocessing`.
 
     Returns:
       A function that maps a state and a batch from `data.pipeline.TrainStream` to the new state and float32
       scalars over the global batch: loss, accuracy (against the argmax of the target), grad_norm, and
       param_norm.
     """
+
+    prepare = Preprocessing(**preprocess)
 
     def total(tree):
         return tree if axis_name is None else jax.lax.psum(tree, axis_name)
@@ -73,9 +65,7 @@ def make_train_step(
         rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         if axis_name is not None:
             rng = jax.random.fold_in(rng, jax.lax.axis_index(axis_name))
-        x, targets = transforms.apply(batch, size, fill, np.mean(mean), interpolation)
-        x = normalize(x, mean, std, channels)
-
+        x, targets = prepare.augmented(batch)
         free, fixed = stages.partition(state.params, trained)
 
         def objective(free):

@@ -71,7 +71,7 @@ class Explainer:
     def __init__(self, trained: LoadedModel, num_classes: int | None = None):
         """Places the weights on the device; compiles nothing yet; predicts `num_classes` classes."""
         self._variables = jax.device_put(trained.variables)
-        self._prepare = jax.jit(preprocessing.make_input(**trained.normalization))
+        self._prepare = jax.jit(preprocessing.Preprocessing(**trained.normalization))
         self._grad_cam = make_grad_cam(trained.model, runtime.compiler_options(), num_classes)
 
     def __call__(

@@ -108,7 +108,7 @@ class Program:
 
     @functools.cached_property
     def _normalize(self) -> Callable[[Any, None], jax.Array]:
-        return preprocessing.make_input(**self.trained.normalization)
+        return preprocessing.Preprocessing(**self.trained.normalization)
 
     @functools.cached_property
     def _forward(self) -> Callable[[np.ndarray, np.ndarray], jax.Array]:
