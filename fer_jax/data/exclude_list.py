@@ -16,17 +16,11 @@ COLUMN = "id"
 
 @dataclasses.dataclass(frozen=True)
 class ExcludeList:
-    """The IDs in a file.
-
-    Attributes:
-      path: path of the file.
-      rows: row number (from 1) of the first occurrence of each ID.
-      digest: hexadecimal SHA-256 of the file.
-    """
+    """The IDs in a file."""
 
     path: str
-    rows: dict[str, int]
-    digest: str
+    rows: dict[str, int]  # row number (from 1) of the first occurrence of each ID
+    digest: str  # hexadecimal SHA-256 of the file
 
 
 def read(path: os.PathLike | str) -> ExcludeList:

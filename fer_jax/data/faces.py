@@ -57,12 +57,7 @@ class Faces:
 
 @dataclasses.dataclass(frozen=True)
 class LazyImages:
-    """Images uint8 [N, H, W, C] that are made when they are accessed.
-
-    Attributes:
-      shape: (N, H, W, C).
-      make: returns the images at places int [B].
-    """
+    """Images uint8 [N, H, W, C] that `make` returns when places int [B] are accessed."""
 
     shape: tuple[int, ...]
     make: Callable[[np.ndarray], np.ndarray]

@@ -153,16 +153,10 @@ def contact_sheet(
 
 @dataclasses.dataclass
 class _Indices:
-    """Maps the number of a global batch to the indices of its faces, int64 [B].
+    """Maps the number of a global batch to the indices of its faces, int64 [B]."""
 
-    Attributes:
-      orders: dataset of indices int64 [count], one element per epoch.
-      count: number of faces.
-      batch_size: global batch size.
-    """
-
-    orders: grain.MapDataset
-    count: int
+    orders: grain.MapDataset  # of indices int64 [count], one element per epoch
+    count: int  # of faces
     batch_size: int
     _recent: dict[int, Any] = dataclasses.field(default_factory=dict)
 

@@ -28,14 +28,10 @@ class EpochOrder:
     Without balancing every face occurs once. With balancing each class has its share of the epoch (see
     `class_shares`), rounded at random so that it is exact on average and the epoch has N faces. Within a
     class, counts of faces differ by at most one.
-
-    Attributes:
-      labels: int [N].
-      balancing: in [0, 1].
     """
 
-    labels: np.ndarray
-    balancing: float
+    labels: np.ndarray  # int [N]
+    balancing: float  # in [0, 1]
 
     def __call__(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Returns indices int64 [count]; `count` must be N."""

@@ -13,21 +13,13 @@ from fer_jax.io_utils import write_atomically
 
 
 class Suspect(NamedTuple):
-    """An image whose label is likely wrong.
+    """An image whose label is likely wrong."""
 
-    Attributes:
-      index: index of the image in the split.
-      id: ID of the image.
-      label: its label.
-      suggested: the most probable class.
-      quality: probability of the label, in [0, 1].
-    """
-
-    index: int
+    index: int  # in the split
     id: str
     label: int
-    suggested: int
-    quality: float
+    suggested: int  # the most probable class
+    quality: float  # probability of the label, in [0, 1]
 
 
 def find_suspects(probs: np.ndarray, labels: np.ndarray, ids: Sequence[str]) -> list[Suspect]:

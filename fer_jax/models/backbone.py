@@ -131,13 +131,9 @@ def hard_swish(x: jnp.ndarray) -> jnp.ndarray:
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: drops a residual branch [B, ...] per image and scales up the remaining ones.
+    """Stochastic depth: drops a residual branch [B, ...] per image and scales up the remaining ones."""
 
-    Attributes:
-      rate: probability of dropping a branch; 0 in evaluation.
-    """
-
-    rate: float
+    rate: float  # 0 in evaluation
 
     @nn.compact
     def __call__(self, x: jnp.ndarray) -> jnp.ndarray:

@@ -21,13 +21,7 @@ if TYPE_CHECKING:
 
 
 class LoadedModel:
-    """A network with its weights and metadata.
-
-    Attributes:
-      source: source of the weights, as given.
-      variables: {"params", "batch_stats"}, float32 NumPy leaves.
-      metadata: see `weights_file.load_weights`.
-    """
+    """A network with its `variables` and `metadata` (see `weights_file.load_weights`), and their `source`."""
 
     def __init__(self, source: os.PathLike | str):
         """Loads weights from a safetensors file, a checkpoint of a run, or a run directory.

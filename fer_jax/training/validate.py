@@ -85,22 +85,13 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A validated config, with the files that it names.
+    """A validated config, with the files that it names."""
 
-    Attributes:
-      config: from `configs/default.py` or an experiment.
-      manifest: manifest of the dataset.
-      augmentation: augmentation ranges.
-      stage_configs: the stages, [] for a single stage.
-      excluded: the IDs in `config.data.drop_ids`, None without such a file.
-      teachers: the teachers, possibly none.
-    """
-
-    config: ConfigDict
-    manifest: dict[str, Any]
+    config: ConfigDict  # from `configs/default.py` or an experiment
+    manifest: dict[str, Any]  # of the dataset
     augmentation: augment.Ranges
-    stage_configs: Sequence[stages.StageConfig]
-    excluded: exclude_list.ExcludeList | None
+    stage_configs: Sequence[stages.StageConfig]  # [] for a single stage
+    excluded: exclude_list.ExcludeList | None  # by `config.data.drop_ids`, None without such a file
     teachers: Sequence[LoadedModel]
 
     @functools.cached_property

@@ -18,12 +18,7 @@ _BATCH = 64  # images in memory
 
 
 class _File:
-    """A Parquet file.
-
-    Attributes:
-      path: path of the file.
-      split: split in the name of the file or its folder, or None.
-    """
+    """A Parquet file; the names of the file and its folder may have its split."""
 
     def __init__(self, path: Path):
         """Opens the file and finds its columns.

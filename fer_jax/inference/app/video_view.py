@@ -29,21 +29,13 @@ _KEPT = "video"  # in the session
 
 @dataclasses.dataclass(eq=False)
 class AnalyzedVideo:
-    """The faces of a video.
+    """The faces of a video."""
 
-    Attributes:
-      rows: rows of the table, one per face in a frame.
-      images: JPEGs of annotated frames by time in seconds.
-      copy: the annotated frames as an MP4 video, without sound.
-      timeline: emotions of all faces over time.
-      fault: message for the visitor if the video ends early, else ''.
-    """
-
-    rows: list[table.Row] = dataclasses.field(default_factory=list)
-    images: dict[float, bytes] = dataclasses.field(default_factory=dict)
-    copy: bytes = b""
+    rows: list[table.Row] = dataclasses.field(default_factory=list)  # one per face in a frame
+    images: dict[float, bytes] = dataclasses.field(default_factory=dict)  # JPEGs by time in seconds
+    copy: bytes = b""  # the annotated frames as an MP4 video, without sound
     timeline: Timeline = dataclasses.field(default_factory=Timeline)
-    fault: str = ""
+    fault: str = ""  # message for the visitor if the video ends early
 
 
 def show(predictor: Predictor, key: tuple[str, str]) -> None:

@@ -17,12 +17,7 @@ _CPU_PART = 64
 
 
 class JaxEngine:
-    """A network on JAX's default device.
-
-    Attributes:
-      name: 'jax'.
-      batch_size: number of faces in its largest batches.
-    """
+    """A network on JAX's default device."""
 
     name = "jax"
 

@@ -15,12 +15,7 @@ _PART = 32
 
 
 class OnnxEngine:
-    """A network in ONNX Runtime, on the CPU.
-
-    Attributes:
-      name: 'onnx'.
-      batch_size: number of faces in its largest batches.
-    """
+    """A network in ONNX Runtime, on the CPU."""
 
     name = "onnx"
     batch_size = 64

@@ -128,17 +128,11 @@ def _name(source: Any) -> str:
 
 
 class Header(NamedTuple):
-    """The header of a video.
+    """The header of a video."""
 
-    Attributes:
-      size: (width, height) in pixels.
-      seconds: duration; 0 if unknown.
-      frames: approximate number of frames from `read_frames`; None if unknown.
-    """
-
-    size: tuple[int, int]
-    seconds: float
-    frames: int | None
+    size: tuple[int, int]  # (width, height) in pixels
+    seconds: float  # 0 if unknown
+    frames: int | None  # approximate number from `read_frames`; None if unknown
 
 
 def read_header(source: os.PathLike | str | BinaryIO, every_seconds: float | None = None) -> Header:

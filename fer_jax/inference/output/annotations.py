@@ -28,9 +28,6 @@ class Annotations(contextlib.AbstractContextManager):
     """Writes annotated copies to a folder, one file at a time.
 
     A context manager; incomplete copies of videos are removed at its end.
-
-    Attributes:
-      folder: folder of the copies.
     """
 
     def __init__(self, folder: Path, inputs: Sequence[Input]):

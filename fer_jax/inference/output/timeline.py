@@ -19,18 +19,9 @@ UNSURE_ALPHA = 0.35  # opacity of unsure spans
 
 @dataclasses.dataclass
 class Span:
-    """A time span in which a face has one emotion, smoothed as in `Track`.
+    """A time span, in seconds, in which a face has one emotion, smoothed as in `Track`."""
 
-    Attributes:
-      source: path or name of the video.
-      track: track ID of the face.
-      emotion: the emotion.
-      unsure: whether the network is unsure.
-      start: start in seconds.
-      end: end in seconds.
-    """
-
-    source: str
+    source: str  # path or name of the video
     track: int
     emotion: str
     unsure: bool
@@ -39,15 +30,10 @@ class Span:
 
 
 class Timeline:
-    """Collects the spans of videos, frame by frame.
-
-    Attributes:
-      spans: spans of all tracks, by start.
-    """
+    """Collects the spans of videos, frame by frame."""
 
     def __init__(self) -> None:
-        """Creates an empty timeline."""
-        self.spans: list[Span] = []
+        self.spans: list[Span] = []  # of all tracks, by start
         # By source and track ID: the last span, the time last seen, and the previous step.
         self._last: dict[tuple[str, int], tuple[Span, float, float]] = {}
 
