@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import scipy  # its submodules load on first use
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
@@ -113,8 +114,7 @@ def _average(logits: list[jax.Array]) -> np.ndarray:
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Returns probabilities float64 [B, K] of logits float64 [B, K]; NaN where those are not finite."""
     with np.errstate(invalid="ignore"):  # infinities become NaN, which `predict` reports
-        exp = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exp / exp.sum(axis=1, keepdims=True)
+        return scipy.special.softmax(logits, axis=1)
 
 
 def restrict(probs: np.ndarray, classes: int) -> np.ndarray:

@@ -12,10 +12,9 @@ import difflib
 import pathlib
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from fer_jax.commands import common
 
-from fer_jax.commands import common  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def main(argv: list[str] | None = None) -> int:

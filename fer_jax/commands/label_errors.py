@@ -23,10 +23,8 @@ from fer_jax.commands import common
 from fer_jax.training import launch
 
 OWN = ("config", "workdir", "config.data.dir", "config.data.image_size", "config.data.drop_ids")
-OWN += (
-    "config.data.labels",
-    "config.data.num_classes",
-)  # label errors are searched for in the dataset's own labels
+# Label errors are searched for in the dataset's own labels.
+OWN += ("config.data.labels", "config.data.num_classes")
 
 
 def main() -> int:

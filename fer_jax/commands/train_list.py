@@ -130,17 +130,16 @@ def rows_of(done: Sequence[tuple[Planned, int]]) -> list[tuple[str, ...]]:
             continue
         report = read_json(training.workdir / "report" / "report.json")
         summary = read_json(training.workdir / SUMMARY_FILE)
-        accuracy, (low, high) = report["accuracy"], report["interval_95"]["accuracy"]
         cells = (
             summary["best"]["split"],
-            f"{100 * accuracy:.2f} ({100 * low:.1f} - {100 * high:.1f})",
+            tables.percent(report),
             f"{report['macro_f1']:.3f}",
             f"{summary['best']['epoch']:g}",
             f"{summary['seconds'] / 60:.1f}",
         )
         rows.append((f"`{name}`", training.start, *cells))
         group = (name.removesuffix(f"_seed_{training.seed}"), training.start)
-        over_seeds[group].append((100 * accuracy, report["macro_f1"]))
+        over_seeds[group].append((100 * report["accuracy"], report["macro_f1"]))
     for (name, start), scores in over_seeds.items():
         if len(scores) > 1:
             accuracies, f1s = zip(*scores, strict=True)

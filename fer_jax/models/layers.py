@@ -93,10 +93,6 @@ class SqueezeExcite(nn.Module):
         return x * s[:, None, None]
 
 
-def _identity(x: jnp.ndarray) -> jnp.ndarray:
-    return x
-
-
 class BatchNorm(nn.Module):
     """Batch normalization over every axis but the last (Ioffe & Szegedy 2015, arXiv:1502.03167).
 
@@ -114,7 +110,7 @@ class BatchNorm(nn.Module):
 
     train: bool
     axis_name: str | None = None
-    tail: Activation = _identity
+    tail: Activation = lambda x: x
     momentum: float = 0.9
     epsilon: float = 1e-3
     dtype: Any = jnp.float32

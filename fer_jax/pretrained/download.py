@@ -72,8 +72,6 @@ def fetch(url: str, *, checksum: str, folder: str, megabytes: float) -> pathlib.
     return target
 
 
-
-
 def _fetch_new(url: str, target: pathlib.Path, checksum: str, megabytes: float) -> None:
     import requests  # takes as long to import as a small file to fetch
 

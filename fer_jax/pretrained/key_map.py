@@ -15,15 +15,10 @@ Names = dict[str, str]  # names in another library by our names
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """One layer with parameters.
+    """One layer with parameters."""
 
-    Attributes:
-      path: our path from the root of the tree.
-      name: name in the other library, without suffixes such as `.weight`.
-    """
-
-    path: tuple[str, ...]
-    name: str
+    path: tuple[str, ...]  # ours, from the root of the tree
+    name: str  # in the other library, without suffixes such as `.weight`
 
     @property
     def kind(self) -> str:
@@ -56,10 +51,6 @@ def _slots(names: Names, *prefix: str) -> Iterator[Slot]:
         yield Slot((*prefix, *ours.split(".")), theirs)
 
 
-def _has(params: dict[str, Any], layer: str) -> bool:
-    return layer.split(".")[0] in params
-
-
 # -------------------- networks of inverted residual blocks --------------------
 
 
@@ -82,7 +73,9 @@ def _inverted(
         stage, index = (stage, index + 1) if out == width else (stage + 1, 0)
         width = out
         names = name_block(block, number, stage, index)
-        yield from _slots({part: names[part] for part in _PARTS if _has(block, part)}, f"block_{number}")
+        yield from _slots(
+            {part: names[part] for part in _PARTS if part.split(".")[0] in block}, f"block_{number}"
+        )
     yield from _slots({ours: ends[ours] for ours in ("top", "top_norm", "hidden", "head") if ours in ends})
 
 

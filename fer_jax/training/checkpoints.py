@@ -32,17 +32,11 @@ DAMAGED = "damaged_checkpoints"
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A restored checkpoint.
-
-    Attributes:
-      step: the checkpoint's step.
-      state: the saved tree, leaves as NumPy arrays.
-      extra: the JSON saved with it.
-    """
+    """A restored checkpoint."""
 
     step: int
-    state: Any
-    extra: dict[str, Any]
+    state: Any  # the saved tree, leaves as NumPy arrays
+    extra: dict[str, Any]  # the JSON saved with it
 
 
 class Checkpoints:
@@ -52,7 +46,7 @@ class Checkpoints:
         policies = ocp.checkpoint_managers
         newest = policies.LatestN(keep)
         # Not Orbax's own metrics, because a single damaged metrics file prevents opening the directory.
-        self._selections: dict[int, float] = {}
+        self._selections: dict[int, float | None] = {}
         best = _Best(self._selections)
         self.directory = pathlib.Path(directory).absolute()
         self._manager = ocp.CheckpointManager(
@@ -63,8 +57,7 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
             ),
         )
-        for step in self.steps():
-            self._note(step, self._selection(step))
+        self._selections |= {step: self._selection(step) for step in self.steps()}
 
     def steps(self) -> list[int]:
         """Returns the steps that have a complete checkpoint, oldest first."""
@@ -86,7 +79,7 @@ class Checkpoints:
           Exception: the previous save failed, for example with OSError on a full disk.
         """
         self.wait()
-        self._note(step, selection)
+        self._selections[step] = selection
         if step in self.steps():
             return
         # Orbax writes it later, when the run may have modified it.
@@ -182,11 +175,6 @@ class Checkpoints:
         except Exception:  # `restore` reports it.
             return None
 
-    def _note(self, step: int, selection: float | None) -> None:
-        self._selections.pop(step, None)
-        if selection is not None:
-            self._selections[step] = selection
-
     def close(self) -> None:
         """Waits for the last save and releases the directory."""
         try:
@@ -197,18 +185,14 @@ class Checkpoints:
 
 @dataclasses.dataclass
 class _Best(ocp.checkpoint_managers.PreservationPolicy):
-    """A policy that keeps the checkpoint with the highest selection metric, the earliest in a tie.
+    """A policy that keeps the checkpoint with the highest selection metric, the earliest in a tie."""
 
-    Attributes:
-      selections: the metric by step, if evaluated.
-    """
-
-    selections: dict[int, float]
+    selections: dict[int, float | None]  # by step, None if not evaluated
 
     def should_preserve(self, checkpoints, *, context) -> list[bool]:
         steps = [checkpoint.step for checkpoint in checkpoints]
-        measured = [step for step in steps if step in self.selections]
-        best = max(measured, key=lambda step: (self.selections[step], -step), default=None)
+        found = {step: value for step in steps if (value := self.selections.get(step)) is not None}
+        best = max(found, key=lambda step: (found[step], -step), default=None)
         return [step == best for step in steps]
 
 

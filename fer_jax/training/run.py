@@ -55,7 +55,8 @@ class Run:
         self.primary = jax.process_index() == 0
         mixes, batch_size = plan.augmentation.mixes, config.train.batch_size
         self.partitioner = sharding.make_partitioner(config.parallel, batch_size, mixes)
-        _log_devices(self.partitioner.mode)
+        devices = jax.devices()
+        logging.info("%s on %d x %s", self.partitioner.mode, len(devices), devices[0].device_kind)
         self.checkpoints = Checkpoints(workdir / CHECKPOINTS, config.checkpoint.keep)
         teachers = plan.teachers
         train, training = training_data.clean(plan.splits["train"], config.data, plan.excluded)
@@ -346,8 +347,3 @@ def _for_stage(state: TrainState, stage: stages.Stage) -> TrainState:
     """Returns the state (NumPy) with a new optimizer state for a stage."""
     opt_state = stage.tx.init(stages.partition(state.params, stage.trained)[0])
     return state.replace(opt_state=jax.tree.map(np.asarray, opt_state))
-
-
-def _log_devices(mode: str) -> None:
-    devices = jax.devices()
-    logging.info("%s on %d x %s", mode, len(devices), devices[0].device_kind)

@@ -9,6 +9,7 @@ import numpy as np
 from fer_jax import plotting, tables
 from fer_jax.evaluation import leakage_policy
 from fer_jax.evaluation.metrics import bootstrap, classification
+from fer_jax.evaluation.report import report
 
 PICTURE = "ensemble.png"
 _HALVINGS = 50
@@ -104,10 +105,9 @@ def judge(
         choice = choose(probs, labels, most)
     members = choice.order[: choice.best]
     together = np.mean([probs[i] for i in members], axis=0)
-    drawn = bootstrap.resample(together, labels, groups)
-    scores = classification.scores(classification.confusion_matrix(together, labels))
-    figures = {name: float(scores[name]) for name in ("accuracy", "macro_f1")}
-    figures["loss"] = float(classification.nll(together, labels).mean())
+    figures = report.headline_figures(together, labels, bootstrap.resample(together, labels, groups))
+    figures = report.select(figures, ("accuracy", "macro_f1", "loss"))
+    intervals = figures.pop("interval_95")
     single = [float(classification.accuracy(p, labels)) for p in probs]
     return {
         "members": members,
@@ -115,7 +115,7 @@ def judge(
         "accuracies": choice.accuracies,
         "probs": together,
         "figures": figures,
-        "interval_95": {name: bootstrap.interval(drawn[name]).tolist() for name in figures},
+        "interval_95": intervals,
         "single": single,
         "best_single": {"place": int(np.argmax(single)), "accuracy": max(single)},
         "elsewhere": None if take_all else chosen_elsewhere(probs, labels, groups, most),

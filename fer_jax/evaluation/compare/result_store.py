@@ -202,11 +202,6 @@ def load_ablation(folder: pathlib.Path) -> Ablation:
     return Ablation(metadata, len(first.ids), sweep.compare(runs, first.labels, first.groups))
 
 
-def ablations(root: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the stored ablations in a folder, sorted by name."""
-    return sorted(path.parent for path in root.glob(f"*/{ABLATION}"))
-
-
 def folders(root: pathlib.Path) -> list[pathlib.Path]:
     """Returns the stored results in a folder, sorted by name.
 

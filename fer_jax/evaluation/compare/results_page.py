@@ -19,15 +19,10 @@ END = "<!-- end of networks -->"
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
-    """Stored results on the same images.
+    """Stored results on the same images."""
 
-    Attributes:
-      found: from `significance.compare`.
-      metadata: stored metadata by name.
-    """
-
-    found: dict[str, Any]
-    metadata: dict[str, dict[str, Any]]
+    found: dict[str, Any]  # from `significance.compare`
+    metadata: dict[str, dict[str, Any]]  # by name
 
     def known(self, key: str) -> dict[str, Any]:
         """Returns a metadata field of the results that have it, by name, best result first."""
@@ -37,15 +32,10 @@ class Compared:
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """All stored results.
+    """All stored results."""
 
-    Attributes:
-      compared: results by title, for each set of images and labels.
-      ablations: ablations by name.
-    """
-
-    compared: dict[str, Compared]
-    ablations: dict[str, result_store.Ablation]
+    compared: dict[str, Compared]  # by title, for each set of images and labels
+    ablations: dict[str, result_store.Ablation]  # by name
 
 
 def collect(root: pathlib.Path) -> Results:
@@ -55,7 +45,8 @@ def collect(root: pathlib.Path) -> Results:
       FileNotFoundError: there are no stored results.
       ValueError: a file cannot be read.
     """
-    ablations = {path.name: result_store.load_ablation(path) for path in result_store.ablations(root)}
+    paths = sorted(path.parent for path in root.glob(f"*/{result_store.ABLATION}"))
+    ablations = {path.name: result_store.load_ablation(path) for path in paths}
     return Results(compare(result_store.folders(root)), ablations)
 
 

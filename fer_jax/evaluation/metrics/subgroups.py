@@ -18,27 +18,18 @@ METRICS = {
     "macro_f1": "macro F1",
     "ece": "calibration error",
 }
-GAPS = (
-    "accuracy",
-    "balanced_accuracy",
-    "macro_f1",
-)  # without the calibration error, which depends on the number of images
+# Without the calibration error, which depends on the number of images.
+GAPS = ("accuracy", "balanced_accuracy", "macro_f1")
 MIN_IMAGES = 30  # minimum group size for gaps, to limit gaps by chance
 MAX_GROUPS = 50  # attributes with more values are not categorical
 
 
 class Table(NamedTuple):
-    """Attributes of images.
+    """Attributes of images."""
 
-    Attributes:
-      path: the file, for messages.
-      attributes: names of the columns except 'id'.
-      values: values by ID, in the order of `attributes`, '' if missing.
-    """
-
-    path: str
-    attributes: tuple[str, ...]
-    values: dict[str, tuple[str, ...]]
+    path: str  # the file, for messages
+    attributes: tuple[str, ...]  # names of the columns except 'id'
+    values: dict[str, tuple[str, ...]]  # by ID, in the order of `attributes`, '' if missing
 
 
 def read_table(path: os.PathLike | str) -> Table:

@@ -119,13 +119,9 @@ def offer_examples() -> None:
     st.caption("Or try an example:")
     with st.container(horizontal=True, vertical_alignment="center"):
         st.image(SAMPLE, width=96)
-        st.button("A photograph", icon=":material/image:", on_click=_show_example)
+        st.button("A photograph", icon=":material/image:", on_click=_set, args=("example", True))
         st.image(icon(), width=96)
-        st.button("Synthetic faces", icon=":material/face:", on_click=_go_to, args=(SAMPLES,))
-
-
-def _show_example() -> None:
-    st.session_state["example"] = True
+        st.button("Synthetic faces", icon=":material/face:", on_click=_set, args=("source", SAMPLES))
 
 
 def camera(predictor: Predictor, key: Key) -> None:
@@ -175,11 +171,11 @@ def live(predictor: Predictor, key: Key) -> None:
     """Shows the live webcam, or offers a snapshot."""
     if not webcam.show(predictor):
         button = "Take a snapshot instead"
-        st.button(button, icon=":material/photo_camera:", on_click=_go_to, args=(CAMERA,))
+        st.button(button, icon=":material/photo_camera:", on_click=_set, args=("source", CAMERA))
 
 
-def _go_to(source: str) -> None:
-    st.session_state["source"] = source
+def _set(key: str, value: str | bool) -> None:
+    st.session_state[key] = value
 
 
 main()
