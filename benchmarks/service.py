@@ -49,19 +49,12 @@ Request = tuple[str, bytes]  # path with query, and image
 
 
 class Load(NamedTuple):
-    """The measurements of a period of load.
-
-    Attributes:
-      seconds: duration.
-      latencies: latencies of successful requests, in seconds.
-      errors: number of occurrences of each error.
-      memory: the server's memory in bytes, once per second.
-    """
+    """The measurements of a period of load."""
 
     seconds: float
-    latencies: list[float]
-    errors: dict[str, int]
-    memory: list[float]
+    latencies: list[float]  # latencies of successful requests, in seconds
+    errors: dict[str, int]  # number of occurrences of each error
+    memory: list[float]  # the server's memory in bytes, once per second
 
     @property
     def rate(self) -> float:

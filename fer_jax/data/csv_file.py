@@ -21,23 +21,14 @@ class CsvError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class CsvFile:
-    """A CSV file with a header; gzip-compressed if its name ends in .gz.
-
-    Attributes:
-      path: path of the file.
-      encoding: text encoding.
-      header_line: the first row as text.
-      delimiter: the most frequent of `DELIMITERS` in the first row.
-      names: the names in the first row, stripped.
-      line_count: number of lines, approximately the number of rows.
-    """
+    """A CSV file with a header; gzip-compressed if its name ends in .gz."""
 
     path: str
     encoding: str
-    header_line: str
-    delimiter: str
-    names: list[str]
-    line_count: int
+    header_line: str  # the first row as text
+    delimiter: str  # the most frequent of `DELIMITERS` in the first row
+    names: list[str]  # the names in the first row, stripped
+    line_count: int  # number of lines, approximately the number of rows
 
     @property
     def header(self) -> list[str]:

@@ -22,21 +22,13 @@ HEADER = f"{'check':12}{'compared':34}{'largest deviation':>18}{'changed':>9}"
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """The result of one check.
+    """The result of one check."""
 
-    Attributes:
-      name: what was varied.
-      compared: the two variants.
-      deviation: largest difference of a probability (for the transform, of an input value).
-      changed: number of images whose predicted class changed beyond rounding.
-      limit: largest deviation that passes.
-    """
-
-    name: str
-    compared: str
-    deviation: float
-    changed: int = 0
-    limit: float = TOLERANCE
+    name: str  # what was varied
+    compared: str  # the two variants
+    deviation: float  # largest difference of a probability (for the transform, of an input value)
+    changed: int = 0  # number of images whose predicted class changed beyond rounding
+    limit: float = TOLERANCE  # largest deviation that passes
 
     @property
     def passed(self) -> bool:

@@ -17,23 +17,14 @@ from fer_jax.pretrained.loaded_model import LoadedModel
 
 @dataclasses.dataclass(frozen=True)
 class LabelledSplit:
-    """A split and the labels to score a network against.
+    """A split and the labels to score a network against."""
 
-    Attributes:
-      faces: the labeled faces, with these labels.
-      kept: int [N], their indices in the split.
-      whole: the entire split with its own labels.
-      rule: `ferplus.GIVEN` or the FER+ rule of the labels.
-      names: the scored classes; the network may have one more.
-      metadata: metadata of the weights and the evaluation, for reports.
-    """
-
-    faces: Faces
-    kept: np.ndarray
-    whole: Faces
-    rule: str
-    names: list[str]
-    metadata: dict[str, Any]
+    faces: Faces  # the labeled faces, with these labels
+    kept: np.ndarray  # int [N], their indices in the split
+    whole: Faces  # the entire split with its own labels
+    rule: str  # `ferplus.GIVEN` or the FER+ rule of the labels
+    names: list[str]  # the scored classes; the network may have one more
+    metadata: dict[str, Any]  # metadata of the weights and the evaluation, for reports
 
 
 def load_split(model: LoadedModel, data_dir: str | pathlib.Path, split: str) -> Faces:

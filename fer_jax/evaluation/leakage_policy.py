@@ -21,17 +21,11 @@ LEDGER = "test_evaluations.jsonl"
 
 
 class Used(NamedTuple):
-    """A split that influenced weights, directly or through their ancestors.
+    """A split that influenced weights, directly or through their ancestors."""
 
-    Attributes:
-      split: name of the split in its dataset.
-      hash: hash of its labels and pixels, None if unknown.
-      trained: True if it was trained on, False if its scores selected weights or steered training.
-    """
-
-    split: str
-    hash: str | None
-    trained: bool
+    split: str  # name of the split in its dataset
+    hash: str | None  # hash of its labels and pixels, None if unknown
+    trained: bool  # True if it was trained on, False if its scores selected weights or steered training
 
 
 def used_splits(metadata: dict[str, Any]) -> list[Used]:

@@ -24,23 +24,14 @@ ROUNDED = 0.05  # tolerance of row sums: eight probabilities with two decimals a
 
 @dataclasses.dataclass
 class Predictions:
-    """A model's predictions for the images of a split.
+    """A model's predictions for the images of a split."""
 
-    Attributes:
-      ids: N unique image IDs.
-      probs: float64 [N, K], rows that sum to 1.
-      labels: int64 [N] in [0, K), or None if unknown.
-      names: names of the K classes.
-      groups: int64 [N], equal for identical images, or None if unknown.
-      copies: int8 [N], indices into `leakage.KINDS`, or None if unknown.
-    """
-
-    ids: list[str]
-    probs: np.ndarray
-    labels: Any
-    names: list[str]
-    groups: np.ndarray | None = None
-    copies: np.ndarray | None = None
+    ids: list[str]  # N unique image IDs
+    probs: np.ndarray  # float64 [N, K], rows that sum to 1
+    labels: Any  # int64 [N] in [0, K), or None if unknown
+    names: list[str]  # names of the K classes
+    groups: np.ndarray | None = None  # int64 [N], equal for identical images, or None if unknown
+    copies: np.ndarray | None = None  # int8 [N], indices into `leakage.KINDS`, or None if unknown
 
 
 def write(path: pathlib.Path, predictions: Predictions, *, digits: int | None = None) -> None:

@@ -150,12 +150,19 @@ class Face:
 
 @dataclasses.dataclass
 class Track:
-    """A face over time."""
+    """A face over time.
 
-    number: int  # track ID, from 1
-    box: Box  # where the face was last seen
-    seconds: float  # when it was last seen
-    probabilities: np.ndarray  # float64 [K], exponential moving average over time
+    Attributes:
+      number: track ID, from 1.
+      box: where the face was last seen.
+      seconds: when it was last seen.
+      probabilities: float64 [K], exponential moving average over time.
+    """
+
+    number: int
+    box: Box
+    seconds: float
+    probabilities: np.ndarray
 
     def smooth(self, face: Face) -> Face:
         """Returns the face with the track's smoothed probabilities."""

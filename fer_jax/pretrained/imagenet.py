@@ -27,16 +27,12 @@ CONVENTIONS = ("padding", "epsilon")
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """Converted weights.
+    """Converted weights."""
 
-    Attributes:
-      variables: {"params", "batch_stats"}, float32, with a stem that takes RGB.
-      metadata: JSON: "model", "ecosystem", "url", "file", "sha256", "licence", "top1" (percent, or None),
-        "resolution", "left_out" (our parts), "missing" (our arrays that the file lacks), "conventions" (the
-        `CONVENTIONS` of their training), and "preprocess" (mean and std of RGB in [0, 1], interpolation).
-    """
-
-    variables: dict[str, Any]
+    variables: dict[str, Any]  # {"params", "batch_stats"}, float32, with a stem that takes RGB
+    # JSON: "model", "ecosystem", "url", "file", "sha256", "licence", "top1" (percent, or None), "resolution",
+    # "left_out" (our parts), "missing" (our arrays that the file lacks), "conventions" (the `CONVENTIONS` of
+    # their training), and "preprocess" (mean and std of RGB in [0, 1], interpolation).
     metadata: dict[str, Any]
 
 

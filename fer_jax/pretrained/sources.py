@@ -8,36 +8,24 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One checkpoint.
+    """One checkpoint."""
 
-    Attributes:
-      model: a name in `models.MODELS`.
-      ecosystem: one of `key_map.ECOSYSTEMS`.
-      url: URL of the file.
-      checksum: as in `download.fetch`, with the digits that the publisher gives: torchvision uses the first
-        eight of SHA-256 in file names, Keras lists MD5, and the Hugging Face Hub sends SHA-256.
-      top1: reported accuracy on ImageNet's validation set in percent, None if unknown.
-      resolution: input size of that accuracy in pixels.
-      licence: license of the weights.
-      mean, std: normalization of the RGB input in [0, 1], (x - mean) / std.
-      interpolation: interpolation in its training: 'bilinear' or 'bicubic'.
-      padding, epsilon: conventions of its training, see `models.backbone.Backbone`.
-      bgr: whether its first layer takes BGR, which porting converts.
-    """
-
-    model: str
-    ecosystem: str
-    url: str
+    model: str  # a name in `models.MODELS`
+    ecosystem: str  # one of `key_map.ECOSYSTEMS`
+    url: str  # URL of the file
+    # As in `download.fetch`, with the digits that the publisher gives: torchvision uses the first eight of
+    # SHA-256 in file names, Keras lists MD5, and the Hugging Face Hub sends SHA-256.
     checksum: str
-    top1: float | None
-    resolution: int
-    licence: str
+    top1: float | None  # reported accuracy on ImageNet's validation set in percent, None if unknown
+    resolution: int  # input size of that accuracy in pixels
+    licence: str  # license of the weights
+    # Normalization of the RGB input in [0, 1], (x - mean) / std.
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-    interpolation: str = "bilinear"
-    padding: str = "symmetric"
+    interpolation: str = "bilinear"  # interpolation in its training: 'bilinear' or 'bicubic'
+    padding: str = "symmetric"  # conventions of its training, see `models.backbone.Backbone`
     epsilon: float = 1e-5
-    bgr: bool = False
+    bgr: bool = False  # whether its first layer takes BGR, which porting converts
 
 
 def find(model: str, ecosystem: str) -> Source:

@@ -36,21 +36,13 @@ ANSWERS_FILE = "answers.npz"
 
 @dataclasses.dataclass(frozen=True)
 class Distillation:
-    """The teachers of a run and their loss.
+    """The teachers of a run and their loss."""
 
-    Attributes:
-      teachers: networks with the student's classes.
-      weight: weight of their loss, in (0, 1]; the loss on the labels has the rest.
-      temperature: divides the logits of student and teachers, above 0.
-      fill: values outside the image, as for the student.
-      dtype: dtype of the teachers' computation.
-    """
-
-    teachers: Sequence[LoadedModel]
-    weight: float
-    temperature: float
-    fill: str = "reflect"
-    dtype: Any = "float32"
+    teachers: Sequence[LoadedModel]  # networks with the student's classes
+    weight: float  # weight of their loss, in (0, 1]; the loss on the labels has the rest
+    temperature: float  # divides the logits of student and teachers, above 0
+    fill: str = "reflect"  # values outside the image, as for the student
+    dtype: Any = "float32"  # dtype of the teachers' computation
 
     @property
     def variables(self) -> list[Any]:

@@ -14,25 +14,16 @@ from fer_jax.training import stages
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """The training state, stored in checkpoints.
+    """The training state, stored in checkpoints."""
 
-    Attributes:
-      step: int32 scalar, number of completed steps; with accumulated gradients an update takes several.
-      params: float32 tree of parameters.
-      batch_stats: float32 tree of running BatchNorm statistics.
-      opt_state: optax state.
-      ema: exponential moving average of {"params", "batch_stats"}, or {} if disabled.
-      lr_scale: float32 scalar, factor on updates, lowered by reduce-on-plateau.
-      rng: PRNG key data (uint32), into which each step folds its number.
-    """
-
+    # Int32 scalar, number of completed steps; with accumulated gradients an update takes several.
     step: jax.Array
-    params: Any
-    batch_stats: Any
-    opt_state: Any
-    ema: Any
-    lr_scale: jax.Array
-    rng: jax.Array
+    params: Any  # float32 tree of parameters
+    batch_stats: Any  # float32 tree of running BatchNorm statistics
+    opt_state: Any  # optax state
+    ema: Any  # exponential moving average of {"params", "batch_stats"}, or {} if disabled
+    lr_scale: jax.Array  # float32 scalar, factor on updates, lowered by reduce-on-plateau
+    rng: jax.Array  # PRNG key data (uint32), into which each step folds its number
 
     def variables(self) -> dict[str, Any]:
         """Returns the variables for evaluation: the EMA if enabled."""

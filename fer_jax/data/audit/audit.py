@@ -24,36 +24,22 @@ NO_SPLIT = "all"  # name of the split of a source without splits
 
 @dataclasses.dataclass
 class Collection:
-    """All images of a source.
+    """All images of a source."""
 
-    Attributes:
-      labels: int32 [N].
-      splits: int32 [N], indices into `split_names`.
-      split_names: the splits that occur, in the order train, validation, test.
-      ids: N strings.
-      small: uint8 [N, 48, 48], gray.
-      groups: int32 [N], equal for identical images.
-      mean, std: float64 [N], statistics of each image's pixels, in [0, 1].
-      blank: bool [N], all pixels are one color.
-      sharpness: float64 [N], mean absolute difference of horizontal neighbors in `small`, in [0, 1].
-      shapes: number of images of each shape, such as {"48 x 48 gray": 7}.
-      samples: random images of each label at full size, uint8 [H, W] or [H, W, 3].
-      bad: rows and images that cannot be used.
-    """
-
-    labels: np.ndarray
-    splits: np.ndarray
-    split_names: list[str]
-    ids: list[str]
-    small: np.ndarray
-    groups: np.ndarray
-    mean: np.ndarray
+    labels: np.ndarray  # int32 [N]
+    splits: np.ndarray  # int32 [N], indices into `split_names`
+    split_names: list[str]  # the splits that occur, in the order train, validation, test
+    ids: list[str]  # N strings
+    small: np.ndarray  # uint8 [N, 48, 48], gray
+    groups: np.ndarray  # int32 [N], equal for identical images
+    mean: np.ndarray  # float64 [N], statistics of each image's pixels, in [0, 1]
     std: np.ndarray
-    blank: np.ndarray
+    blank: np.ndarray  # bool [N], all pixels are one color
+    # float64 [N], mean absolute difference of horizontal neighbors in `small`, in [0, 1].
     sharpness: np.ndarray
-    shapes: dict[str, int]
-    samples: list[list[np.ndarray]]
-    bad: list[PictureError]
+    shapes: dict[str, int]  # number of images of each shape, such as {"48 x 48 gray": 7}
+    samples: list[list[np.ndarray]]  # random images of each label at full size, uint8 [H, W] or [H, W, 3]
+    bad: list[PictureError]  # rows and images that cannot be used
 
     def __len__(self) -> int:
         return len(self.labels)

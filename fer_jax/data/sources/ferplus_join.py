@@ -33,19 +33,12 @@ _OTHERWISE = "for other copies add --ferplus_pixels fer2013.csv, the challenge's
 
 @dataclasses.dataclass
 class Votes:
-    """The content of fer2013new.csv.
-
-    Attributes:
-      path: the file.
-      splits: N of "train", "validation", "test".
-      counts: uint8 [N, 10], in the order of `ferplus.COLUMNS`.
-      rows: N row numbers in the file, as in an editor.
-    """
+    """The content of fer2013new.csv."""
 
     path: Path
-    splits: list[str]
-    counts: np.ndarray
-    rows: list[int]
+    splits: list[str]  # N of "train", "validation", "test"
+    counts: np.ndarray  # uint8 [N, 10], in the order of `ferplus.COLUMNS`
+    rows: list[int]  # N row numbers in the file, as in an editor
 
     def where(self, index: int) -> str:
         """Returns the file and row of an image's votes, for messages."""

@@ -38,20 +38,15 @@ _ATTEMPTS = 5  # rows of which at least one image must exist
 
 @dataclasses.dataclass(frozen=True)
 class LabelList:
-    """A list of labeled images.
-
-    Attributes:
-      table: the file.
-      dataset: the dataset whose format the list has, which determines its numbering; None if unknown.
-      fields: column of each field: 'path', 'label', 'split', 'face' (a number within an image), and the sides
-        of the face's box.
-      between_blanks: number of fields if separated by blanks; 0 for a CSV file with a header.
-    """
+    """A list of labeled images."""
 
     table: CsvFile
+    # The dataset whose format the list has, which determines its numbering; None if unknown.
     dataset: str | None
+    # Column of each field: 'path', 'label', 'split', 'face' (a number within an image), and the sides of the
+    # face's box.
     fields: dict[str, int]
-    between_blanks: int = 0
+    between_blanks: int = 0  # number of fields if separated by blanks; 0 for a CSV file with a header
 
     @property
     def path(self) -> Path:

@@ -29,43 +29,30 @@ class SourceError(ValueError):
 
 @dataclasses.dataclass
 class Record:
-    """One labeled image.
+    """One labeled image."""
 
-    Attributes:
-      image: uint8 [H, W] (gray) or [H, W, 3] (RGB).
-      label: index into `emotions.EMOTIONS`.
-      split: "train", "validation", "test", or None if unknown.
-      id: stable name within the source, such as "Training/000123" or a relative path.
-      where: file and row, or path, for messages.
-      votes: FER+ votes uint8 [10] (see `ferplus.COLUMNS`), zeros for an image without votes; None if the
-        source has no votes.
-    """
-
-    image: np.ndarray
-    label: int
-    split: str | None
-    id: str
-    where: str
+    image: np.ndarray  # uint8 [H, W] (gray) or [H, W, 3] (RGB)
+    label: int  # index into `emotions.EMOTIONS`
+    split: str | None  # "train", "validation", "test", or None if unknown
+    id: str  # stable name within the source, such as "Training/000123" or a relative path
+    where: str  # file and row, or path, for messages
+    # FER+ votes uint8 [10] (see `ferplus.COLUMNS`), zeros for an image without votes; None if the source has
+    # no votes.
     votes: np.ndarray | None = None
 
 
 @dataclasses.dataclass
 class Source:
-    """A source of labeled images.
+    """A source of labeled images."""
 
-    Attributes:
-      kind: "fer2013_csv", "icml_csv", "kaggle_folders", "split_folders", "class_folders", "label_list",
-        "parquet", or "synthetic".
-      path: path or name, as given by the user.
-      total: expected number of records, including bad ones, for a progress bar.
-      read: yields a `Record` or a `PictureError` for each row or image.
-      notes: notes for the user about how the source was interpreted.
-    """
-
+    # "fer2013_csv", "icml_csv", "kaggle_folders", "split_folders", "class_folders", "label_list", "parquet",
+    # or "synthetic".
     kind: str
-    path: str
-    total: int
+    path: str  # path or name, as given by the user
+    total: int  # expected number of records, including bad ones, for a progress bar
+    # Yields a `Record` or a `PictureError` for each row or image.
     read: Callable[[], Iterator[Record | PictureError]]
+    # Notes for the user about how the source was interpreted.
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def records(self, on_bad: Callable[[PictureError], None] | None = None) -> Iterator[Record]:

@@ -16,17 +16,12 @@ _HALVINGS = 50
 
 
 class Choice(NamedTuple):
-    """A greedy selection of networks.
+    """A greedy selection of networks."""
 
-    Attributes:
-      order: indices of the networks, in the order of selection.
-      accuracies: accuracies of the first network, the first two together, and so on, on the selection images.
-      best: the smallest number of networks that reaches the highest accuracy.
-    """
-
-    order: list[int]
+    order: list[int]  # indices of the networks, in the order of selection
+    # Accuracies of the first network, the first two together, and so on, on the selection images.
     accuracies: list[float]
-    best: int
+    best: int  # the smallest number of networks that reaches the highest accuracy
 
 
 def choose(probs: Sequence[np.ndarray], labels: np.ndarray, most: int) -> Choice:

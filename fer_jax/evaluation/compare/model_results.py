@@ -21,38 +21,25 @@ _SEED = re.compile(r"seed[_-]?\d+", re.IGNORECASE)
 
 @dataclasses.dataclass
 class ModelResult:
-    """The predictions of a model on a split.
+    """The predictions of a model on a split."""
 
-    Attributes:
-      name: unique within the comparison.
-      path: path of the predictions file, for messages.
-      predictions: the predictions; labels, groups, and copies are None if unknown.
-      metadata: as in `report.write_report`, and 'run': {'seconds'} of training; {} for a plain predictions
-        file.
-      notes: changes to the predictions.
-    """
-
-    name: str
-    path: pathlib.Path
+    name: str  # unique within the comparison
+    path: pathlib.Path  # path of the predictions file, for messages
+    # The predictions; labels, groups, and copies are None if unknown.
     predictions: predictions_file.Predictions
+    # As in `report.write_report`, and 'run': {'seconds'} of training; {} for a plain predictions file.
     metadata: dict[str, Any]
-    notes: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)  # changes to the predictions
 
 
 @dataclasses.dataclass
 class Split:
-    """The images of a split.
+    """The images of a split."""
 
-    Attributes:
-      ids: N image IDs.
-      labels: int [N].
-      groups: int [N], equal for identical images.
-      copies: function that returns int8 [N], see `leakage.find_duplicates`; called only if needed.
-    """
-
-    ids: Sequence[str]
-    labels: np.ndarray
-    groups: np.ndarray
+    ids: Sequence[str]  # N image IDs
+    labels: np.ndarray  # int [N]
+    groups: np.ndarray  # int [N], equal for identical images
+    # Function that returns int8 [N], see `leakage.find_duplicates`; called only if needed.
     copies: Callable[[], np.ndarray]
 
 

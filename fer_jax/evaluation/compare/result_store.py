@@ -175,18 +175,13 @@ def store_ablation(
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-    """A stored ablation.
+    """A stored ablation."""
 
-    Attributes:
-      metadata: 'model', 'parameters', 'config', 'data', 'data_hash', 'split' and 'emotions' of the baseline,
-        'seeds', 'recipes' (pairs of a name and its flags), 'run' (see `RUN`).
-      images: number of images.
-      figures: result of `sweep.compare`.
-    """
-
+    # 'model', 'parameters', 'config', 'data', 'data_hash', 'split' and 'emotions' of the baseline, 'seeds',
+    # 'recipes' (pairs of a name and its flags), 'run' (see `RUN`).
     metadata: dict[str, Any]
-    images: int
-    figures: dict[str, dict[str, Any]]
+    images: int  # their number
+    figures: dict[str, dict[str, Any]]  # result of `sweep.compare`
 
 
 def load_ablation(folder: pathlib.Path) -> Ablation:

@@ -35,19 +35,13 @@ Rngs = Sequence[np.random.Generator]
 
 @dataclasses.dataclass(frozen=True)
 class Corruption:
-    """A corruption of faces.
+    """A corruption of faces."""
 
-    Attributes:
-      title: name in tables and figures.
-      level: meaning of `levels`.
-      levels: level of each severity.
-      apply: (images uint8 [N, H, W, C], level, N generators) -> images in [0, 255] before rounding and
-        clipping, [N, H, W, C] or square.
-    """
-
-    title: str
-    level: str
-    levels: tuple[float, float, float, float, float]
+    title: str  # name in tables and figures
+    level: str  # meaning of `levels`
+    levels: tuple[float, float, float, float, float]  # level of each severity
+    # (images uint8 [N, H, W, C], level, N generators) -> images in [0, 255] before rounding and clipping, [N,
+    # H, W, C] or square.
     apply: Callable[[np.ndarray, float, Rngs], np.ndarray]
 
 

@@ -20,18 +20,13 @@ _KEPT = "analyses"  # in the session
 
 @dataclasses.dataclass(eq=False)
 class Analysis:
-    """The faces of an image.
+    """The faces of an image."""
 
-    Attributes:
-      frame: the image; its `image` is uint8 [H, W, 3] with boxes and labels, at the shown size. If the image
-        cannot be used, `error` says why.
-      faces: largest first.
-      maps: Grad-CAM of the shown faces, once requested.
-    """
-
+    # The image; its `image` is uint8 [H, W, 3] with boxes and labels, at the shown size. If the image cannot
+    # be used, `error` says why.
     frame: DetectedFrame
-    faces: Sequence[Face] = ()
-    maps: np.ndarray | None = None
+    faces: Sequence[Face] = ()  # largest first
+    maps: np.ndarray | None = None  # Grad-CAM of the shown faces, once requested
 
 
 def analyze(name: str, image: bytes | np.ndarray, predictor: Predictor, detected: bool = True) -> Analysis:

@@ -27,21 +27,13 @@ class InputError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-    """A file to process.
+    """A file to process."""
 
-    Attributes:
-      path: path, and the source in results.
-      name: path relative to the given folder, or the file name; the name of an annotated copy.
-      is_video: whether it is read as a video; other files are read as images.
-      address: FFmpeg address of a camera or stream; '' for a file.
-      device: FFmpeg input device for a camera.
-    """
-
-    path: str
-    name: str
-    is_video: bool = False
-    address: str = ""
-    device: str | None = None
+    path: str  # path, and the source in results
+    name: str  # path relative to the given folder, or the file name; the name of an annotated copy
+    is_video: bool = False  # whether it is read as a video; other files are read as images
+    address: str = ""  # FFmpeg address of a camera or stream; '' for a file
+    device: str | None = None  # FFmpeg input device for a camera
 
     @property
     def is_animated(self) -> bool:

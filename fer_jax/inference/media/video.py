@@ -149,15 +149,11 @@ def read_header(source: os.PathLike | str | BinaryIO, every_seconds: float | Non
 
 
 class Copy(NamedTuple):
-    """A copy of a video while it is written.
+    """A copy of a video while it is written."""
 
-    Attributes:
-      path: final path.
-      write: adds a frame uint8 [H, W, 3], always of the same size, at a time in seconds; crops odd last rows
-        and columns.
-    """
-
-    path: Path
+    path: Path  # final path
+    # Adds a frame uint8 [H, W, 3], always of the same size, at a time in seconds; crops odd last rows and
+    # columns.
     write: Callable[[np.ndarray, float], None]
 
 

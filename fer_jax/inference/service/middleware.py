@@ -34,23 +34,15 @@ class Metrics:
 
 @dataclasses.dataclass
 class Guard:
-    """ASGI middleware that counts and times requests, and limits their size and number.
+    """ASGI middleware that counts and times requests, and limits their size and number."""
 
-    Attributes:
-      app: the wrapped application.
-      metrics: the metrics.
-      max_bytes: maximum size of a request body; larger requests get status 413.
-      max_predictions: maximum number of concurrent predictions, including uploads; more get status 429.
-      is_draining: returns whether the server is shutting down; responses then have `Connection: close`.
-      predictions: current number of predictions.
-    """
-
-    app: ASGIApp
+    app: ASGIApp  # the wrapped application
     metrics: Metrics
-    max_bytes: int
-    max_predictions: int
+    max_bytes: int  # maximum size of a request body; larger requests get status 413
+    max_predictions: int  # maximum number of concurrent predictions, including uploads; more get status 429
+    # Returns whether the server is shutting down; responses then have `Connection: close`.
     is_draining: Callable[[], bool]
-    predictions: int = 0
+    predictions: int = 0  # current number of predictions
 
     def __post_init__(self):
         self.metrics.running.set_function(lambda: self.predictions)
