@@ -56,8 +56,8 @@ class Preprocessing:
         elif affine is None and max(images.shape[1:3]) <= size:
             x = transforms.enlarge(images, size, *how)
         else:
-            affine = augment.identity_affine(len(images)) if affine is None else affine
-            x = transforms.resample(images, affine, size, *how)
+            maps = augment.identity_affine(len(images)) if affine is None else affine
+            x = transforms.resample(images, maps, size, *how)
         return normalize(x, self.mean, self.std, self.channels)
 
     def augmented(self, batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:

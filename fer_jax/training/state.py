@@ -16,7 +16,7 @@ from fer_jax.training import stages
 class TrainState(flax.struct.PyTreeNode):
     """The training state, stored in checkpoints."""
 
-    # Int32 scalar, number of completed steps; with accumulated gradients an update takes several.
+    # int32 scalar, number of completed steps; with accumulated gradients an update takes several.
     step: jax.Array
     params: Any  # float32 tree of parameters
     batch_stats: Any  # float32 tree of running BatchNorm statistics
