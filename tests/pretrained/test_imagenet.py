@@ -83,23 +83,26 @@ COLOURS = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "interpo
 CAFFE = {"mean": [0.485, 0.458, 0.408], "std": [1 / 255] * 3, "interpolation": "bilinear"}
 
 
+def drawn_variables(network, channels, seed=1):
+    """Returns random variables at the scale of trained ones, with positive variances."""
+    shapes = models.variable_shapes(network, (32, 32, channels))
+    rng = np.random.default_rng(seed)
+    params = jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32), shapes["params"])
+    stats = shapes.get("batch_stats", {})
+    stats = jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), stats)
+    return {"params": params, "batch_stats": stats}
+
+
 @functools.cache
-def random_variables(channels=3, **kwargs):
-    network = models.create("mobilenet_v3_small", **kwargs)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), np.zeros((1, 32, 32, channels), np.float32))
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+def random_variables(**kwargs):
+    return drawn_variables(models.create("mobilenet_v3_small", **kwargs), 3, seed=0)
 
 
-def pretrained(**facts):
-    """Returns weights in which each array counts up from a different number."""
-    variables = random_variables()
-    trunk = {part: value + 0 for part, value in variables["params"].items() if isinstance(value, np.ndarray)}
-    trunk |= {
-        part: jax.tree.map(lambda x: x + 1, v) for part, v in variables["params"].items() if part != "head"
-    }
-    kept = {"params": trunk, "batch_stats": jax.tree.map(lambda x: x + 1, variables["batch_stats"])}
-    return Pretrained(kept, {"file": "some.h5", "missing": [], "preprocess": COLOURS, **facts})
+def pretrained():
+    """Returns weights without the head, each different from the number in `random_variables`."""
+    kept = jax.tree.map(lambda x: x + 1, random_variables())
+    del kept["params"]["head"]
+    return Pretrained(kept, {"file": "some.h5", "missing": [], "preprocess": COLOURS})
 
 
 def test_the_trunk_is_taken_and_the_head_stays():
@@ -109,17 +112,6 @@ def test_the_trunk_is_taken_and_the_head_stays():
     rest = {part: value for part, value in found["params"].items() if part != "head"}
     jax.tree.map(np.testing.assert_array_equal, rest, theirs.variables["params"])
     jax.tree.map(np.testing.assert_array_equal, found["batch_stats"], theirs.variables["batch_stats"])
-
-
-def drawn_variables(network, channels):
-    """Returns random variables at the scale of trained ones, with positive variances."""
-    face = jax.ShapeDtypeStruct((1, 32, 32, channels), np.float32)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), face)
-    rng = np.random.default_rng(1)
-    params = jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32), shapes["params"])
-    stats = shapes.get("batch_stats", {})
-    stats = jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), stats)
-    return {"params": params, "batch_stats": stats}
 
 
 def as_both_see_it(name, preprocess, **kwargs):
@@ -173,7 +165,7 @@ def test_an_adapter_repeats_grey_as_the_original_expects_it():
 
 
 def test_an_adapter_from_colours_hands_them_on():
-    found = initialize(random_variables(channels=3, adapter="rgb"), pretrained())["params"]["adapter"]
+    found = initialize(random_variables(adapter="rgb"), pretrained())["params"]["adapter"]
     x = np.random.default_rng(0).normal(size=(1, 5, 5, 3)).astype(np.float32)
     np.testing.assert_array_equal(layers.Conv(3).apply({"params": found}, x), x)
 
@@ -243,33 +235,6 @@ def test_how_large_a_file_is_said_to_be(model, ecosystem, monkeypatch):
     assert asked["megabytes"] == pytest.approx(FILE_SIZES[model, ecosystem] / 1e6, rel=0.01)
 
 
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (
-            "tensorflow",
-            "config.init.weights is 'tensorflow': expected none, torchvision, timm, timm_tf, keras, or a",
-        ),
-        ("keras", "there are no ImageNet weights for cnn_relu"),
-    ],
-)
-def test_weights_that_there_are_not(value, message, tiny_data, tmp_path):
-    config = tiny_config(tiny_data, **{"init.weights": value})
-    with pytest.raises((FileNotFoundError, ValueError), match=message):
-        train_and_evaluate(config, tmp_path / "run")
-
-
-def run_of(tiny_data, file, **changes):
-    config = tiny_config(tiny_data)
-    config.model.kwargs = {"dropout": 0.0}
-    config.model.name = "mobilenet_v3_small"
-    config.update_from_flattened_dict(
-        {"model.input_size": 32, "model.channels": 3, "init.weights": str(file), "train.steps": None}
-        | changes
-    )
-    return config
-
-
 def test_a_run_starts_from_a_ported_file_and_takes_its_preprocessing(tiny_data, tmp_path, assets):
     script = importlib.import_module("scripts.port_weights")
     ecosystem, name = FILES["mobilenet_v3_small"]
@@ -279,7 +244,9 @@ def test_a_run_starts_from_a_ported_file_and_takes_its_preprocessing(tiny_data, 
     path = tmp_path / "mobilenet_v3_small_keras.safetensors"
     _, facts = load_weights(path)
     assert facts["sha256"] == download.digest(file) and facts["licence"] == "Apache-2.0"
-    config = run_of(tiny_data, path)
+    changes = {"model.name": "mobilenet_v3_small", "model.input_size": 32, "model.channels": 3}
+    config = tiny_config(tiny_data, **changes, **{"init.weights": str(path), "train.steps": None})
+    config.model.kwargs = {"dropout": 0.0}
     config.stages = ({"epochs": 1.0, "train": "head", "learning_rate": 1e-3},)
     train_and_evaluate(config, tmp_path / "run")
     report = json.loads((tmp_path / "run" / "report" / "report.json").read_text())

@@ -46,12 +46,9 @@ def arrays_of(model, ecosystem):
     }
 
 
-@functools.cache
 def shapes_of(model):
     kwargs = {"dense": True} if model.startswith("vgg") else {}
-    network = models.create(model, originals.CLASSES, **kwargs)
-    face = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
-    return jax.eval_shape(network.init, jax.random.key(0), face)
+    return models.variable_shapes(models.create(model, originals.CLASSES, **kwargs), (224, 224, 3))
 
 
 def ported(model, ecosystem, arrays=None, **kwargs):
@@ -72,12 +69,11 @@ def assert_answers(found, reference):
         assert np.abs(ours - value).max() <= 1e-4 * np.abs(value).max(), what
 
 
-def answers(model, ecosystem, size, arrays=None):
-    source, dense = sources.find(model, ecosystem), originals.has_dense_layers(model, size)
+@functools.cache
+def program(model, padding, epsilon, dense):
+    """Compiled once for each size: libraries with the same conventions share it."""
     kwargs = {"dense": True} if dense else {}
-    network = models.create(
-        model, originals.CLASSES, padding=source.padding, epsilon=source.epsilon, **kwargs
-    )
+    network = models.create(model, originals.CLASSES, padding=padding, epsilon=epsilon, **kwargs)
     headless = model.startswith("vgg") and not dense
 
     def run(variables, x):
@@ -87,8 +83,13 @@ def answers(model, ecosystem, size, arrays=None):
         head = variables["params"]["head"]
         return found | {"logits": found["features"] @ head["kernel"] + head["bias"]}
 
-    run = jax.jit(run, compiler_options=runtime.run_once_options())
+    return jax.jit(run, compiler_options=runtime.run_once_options())
+
+
+def answers(model, ecosystem, size, arrays=None):
+    source, dense = sources.find(model, ecosystem), originals.has_dense_layers(model, size)
     everything = {"leave_out": ()} if dense else {}
+    run = program(model, source.padding, source.epsilon, dense)
     return run(ported(model, ecosystem, arrays, **everything), originals.faces(size))
 
 
@@ -127,11 +128,8 @@ def test_keras_numbered_names_are_the_same_arrays(model):
 def mobilenet_v2_of_2018(layer):
     if match := re.fullmatch(r"(?:expanded_conv|block_(\d+))_([a-z]+?)(_BN)?", layer):
         number = match[1] or 0
-        return (
-            f"bn{number}_conv_{number}_bn_{match[2]}"
-            if match[3]
-            else f"mobl{number}_conv_{number}_{match[2]}"
-        )
+        start, norm = ("bn", "bn_") if match[3] else ("mobl", "")
+        return f"{start}{number}_conv_{number}_{norm}{match[2]}"
     return {"predictions": "Logits"}.get(layer, layer)
 
 
@@ -156,6 +154,18 @@ OLD_NAMES = {
     "mobilenet_v2": (mobilenet_v2_of_2018, weight_of_2018),
     "mobilenet_v3_small": (mobilenet_v3_of_2020, weight_of_2018),
     "efficientnet_b0": (lambda layer: layer, weight_of_2018),
+}
+SOME_NAMES = {
+    "mobilenet_v2": {
+        "expanded_conv_depthwise": "mobl0_conv_0_depthwise",
+        "block_16_project_BN": "bn16_conv_16_bn_project",
+        "predictions": "Logits",
+    },
+    "mobilenet_v3_small": {
+        "conv_bn": "Conv/BatchNorm",
+        "expanded_conv_depthwise_bn": "expanded_conv/depthwise/BatchNorm",
+        "expanded_conv_10_squeeze_excite_conv_1": "expanded_conv_10/squeeze_excite/Conv_1",
+    },
 }
 NORMALIZATION = {"mean": np.zeros(3), "variance": np.ones(3), "count": np.int64(0)}
 
@@ -184,25 +194,7 @@ def test_legacy_files_are_taken_by_the_order_of_their_layers(model, tmp_path):
     renamed = write_legacy(tmp_path / "w.h5", arrays_of(model, "keras"), model)
     found = ported(model, "keras", formats.read(tmp_path / "w.h5"))
     jax.tree.map(np.testing.assert_array_equal, found, ported(model, "keras"))
-    some = {
-        "vgg16": {"block1_conv1": "block1_conv1"},
-        "mobilenet_v2": {
-            "expanded_conv_depthwise": "mobl0_conv_0_depthwise",
-            "block_16_project_BN": "bn16_conv_16_bn_project",
-            "Conv_1_bn": "Conv_1_bn",
-            "predictions": "Logits",
-        },
-        "mobilenet_v3_small": {
-            "conv": "Conv",
-            "conv_bn": "Conv/BatchNorm",
-            "expanded_conv_depthwise_bn": "expanded_conv/depthwise/BatchNorm",
-            "expanded_conv_10_squeeze_excite_conv_1": "expanded_conv_10/squeeze_excite/Conv_1",
-            "conv_2": "Conv_2",
-            "logits": "Logits",
-        },
-        "efficientnet_b0": {"stem_conv": "stem_conv"},
-    }[model]
-    assert some.items() <= renamed.items()
+    assert SOME_NAMES.get(model, {}).items() <= renamed.items()
 
 
 @pytest.mark.originals
