@@ -1,7 +1,6 @@
 """Tests the metadata of weights: error messages for invalid fields, and that valid metadata is usable."""
 
 import copy
-import json
 import math
 
 import pytest
@@ -46,13 +45,14 @@ def test_bundled_networks_fit(name):
     check_network(load_weights(find_weights(name))[1], name)
 
 
+TEMPERATURE = "a number from 1e-06 to 1e+06"
 SIDE, LEVEL = "an integer from 1 to 4096", "a number above 0, or a list of one for each channel"
 
 
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        *[("calibration.temperature", x, "a number from 1e-06 to 1e+06") for x in (0, -1, math.inf, "1")],
+        *[("calibration.temperature", x, TEMPERATURE) for x in (0, -1, math.inf, math.nan, "1")],
         ("calibration", 3, "an object"),
         ("calibration.split", "PublicTest", "one of train, validation, test"),
         *[("preprocess.image_size", x, SIDE) for x in (0, -48, 48.0, "48", 10**6, True, 10**400)],
@@ -75,7 +75,6 @@ SIDE, LEVEL = "an integer from 1 to 4096", "a number above 0, or a list of one f
         ("model.kwargs", [1], "an object"),
         ("data", "fer2013", "an object"),
         *[("data.splits", x, "an object with an object for each split") for x in ([1], [{}], {"train": 1})],
-        ("data.splits", [{}], "an object with an object for each split"),
         ("data.splits.train.hash", 3, "text"),
         ("data.splits.train.count", 0.5, "an integer, 0 or more"),
         ("data_hash", 3, "text"),
@@ -97,12 +96,6 @@ def test_a_wrong_field_is_named_with_what_was_found_and_expected(name, value, ex
         check_network(with_value(FACTS, name, value), "w.safetensors")
     said = str(error.value)
     assert (name.removesuffix(".0") if value == 3 else name) in said and f"expected {expected}" in said
-
-
-def test_a_temperature_that_is_not_a_number():
-    facts = json.loads(json.dumps(with_value(FACTS, "calibration.temperature", math.nan)))
-    with pytest.raises(ValueError, match="calibration.temperature is nan; expected a number from"):
-        check_network(facts, "w")
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,8 @@ def evaluate(
     split: str,
     out_dir: pathlib.Path,
     *,
-    contempt: str = "drop",
-    batch_size: int = 256,
-    progress: bool = True,
+    contempt: str,
+    batch_size: int,
 ) -> dict[str, Any]:
     """Evaluates every checkpoint on every dataset; writes predictions to out_dir/CHECKPOINT/DATASET.csv.
 
@@ -54,7 +53,6 @@ def evaluate(
       out_dir: folder for the predictions.
       contempt: one of `CONTEMPT_CHOICES`, for networks with this eighth class.
       batch_size: images per batch.
-      progress: whether to show a progress bar.
 
     Returns:
       'split'; 'checkpoints' and 'datasets' (names, in order); 'notes' on datasets and checkpoints; 'cells',
@@ -82,9 +80,7 @@ def evaluate(
             notes.append(f"{name}: extra annotations, {', '.join(trained.metadata['annotations'])}")
         for (dataset, manifest), data_dir in zip(manifests.items(), data_dirs, strict=True):
             faces = labelled_split.load_split(trained, str(data_dir), split)
-            probs = trained.predict(
-                faces.images, num_classes=len(names), batch_size=batch_size, progress=progress
-            )
+            probs = trained.predict(faces.images, num_classes=len(names), batch_size=batch_size)
             metadata = trained.metadata | {
                 "trained_data": trained.metadata["data"],
                 "data": read.describe(manifest),

@@ -91,8 +91,6 @@ def compare(
     groups: np.ndarray | None,
     table: Table,
     copies: np.ndarray | None = None,
-    *,
-    resamples: int = bootstrap.RESAMPLES,
 ) -> dict[str, Any]:
     """Returns the metrics of each subgroup, and the largest gaps between subgroups.
 
@@ -104,7 +102,6 @@ def compare(
         resamples single images.
       table: from `read_table`.
       copies: int8 [N], see `leakage.find_duplicates`; None if unknown.
-      resamples: number of bootstrap resamples.
 
     Returns:
       'table' (its path), 'in_split' and 'not_in_split' (rows of the table), 'without_row' (images);
@@ -124,7 +121,7 @@ def compare(
 
     def resample(chosen: np.ndarray, seed: int) -> dict[str, np.ndarray]:
         of = None if groups is None else groups[chosen]
-        return bootstrap.resample(probs[chosen], labels[chosen], of, resamples=resamples, seed=seed)
+        return bootstrap.resample(probs[chosen], labels[chosen], of, seed=seed)
 
     found = {}
     for attribute, column in columns.items():
