@@ -149,8 +149,6 @@ def paths(tree, prefix=""):
 
 
 JUNK = [None, ..., 0, -1, 1, 0.5, math.nan, math.inf, 10**400, True, "", "x", [], [1], {}, {"x": None}, [{}]]
-
-
 NAMES = sorted(paths({key: value for key, value in FACTS.items() if key != "config"}))
 
 

@@ -3,8 +3,7 @@
 The protocol is that of Hendrycks & Dietterich 2019 (arXiv:1903.12261): corruptions have severities 1 to 5,
 are not used in training, and results are means over severities. Corruptions from their benchmark have the
 levels of Tiny-ImageNet-C, whose 64 pixels are closest to a face of 48 (lengths are relative to the side). The
-others are
-specific to faces: low resolution, covered eyes and mouth, and crops of another position or size.
+others are specific to faces: low resolution, covered eyes and mouth, and crops of another position or size.
 
 The random numbers of an image depend only on the seed, the corruption, and the number of the image, so
 severities differ only in strength.
@@ -40,8 +39,8 @@ class Corruption:
     title: str  # name in tables and figures
     level: str  # meaning of `levels`
     levels: tuple[float, float, float, float, float]  # level of each severity
-    # (images uint8 [N, H, W, C], level, N generators) -> images in [0, 255] before rounding and clipping, [N,
-    # H, W, C] or square.
+    # (images uint8 [N, H, W, C], level, N generators) -> images in [0, 255], not rounded and clipped yet,
+    # [N, H, W, C] or square.
     apply: Callable[[np.ndarray, float, Rngs], np.ndarray]
 
 

@@ -80,8 +80,7 @@ def spread(indices: np.ndarray, confidence: np.ndarray, count: int = SHOWN) -> n
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Overlays a face uint8 [H, W, 1 or 3] with a heatmap float [h, w], at least 0; returns uint8 [192, 192,
-    3].
+    """Overlays a face uint8 [H, W, 1 or 3] with a heatmap float [h, w], at least 0, as uint8 [192, 192, 3].
 
     The heatmap is stretched over the face and scaled by its maximum; an all-zero heatmap darkens the face.
     """

@@ -16,8 +16,6 @@ from fer_jax.data.decoding import describe_endings, folder_identity, image_endin
 from fer_jax.inference.media import ANIMATED_ENDINGS, ANIMATED_FORMATS, VIDEO_ENDINGS
 
 SAMPLE = Path(__file__).with_name("grace_hopper.jpg")  # a photograph in the public domain, see NOTICE.md
-
-
 STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "tcp://", "udp://", "srt://")
 
 

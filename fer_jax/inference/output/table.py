@@ -1,5 +1,4 @@
-"""Writes predictions to tables: a row per face, per image or frame without a face, and per unreadable "
-"file."""
+"""Writes predictions to tables: a row per face, per frame without a face, and per unreadable file."""
 
 import collections
 import csv
