@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import random_case
 from matplotlib.container import BarContainer
 from PIL import Image
 from sklearn import metrics
@@ -14,14 +15,7 @@ from fer_jax.evaluation.report import report
 
 pytestmark = pytest.mark.drawn
 
-
-@pytest.fixture
-def predictions():
-    """Returns probabilities [300, 7] and labels [300]."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 7, 300)
-    probs = np.exp(2 * rng.normal(size=(300, 7)) + 3 * np.eye(7)[labels])
-    return probs / probs.sum(axis=1, keepdims=True), labels
+PREDICTIONS = random_case(0, count=300)  # probabilities [300, 7] and labels [300]
 
 
 def assert_png(path, size):
@@ -61,8 +55,8 @@ def test_confusion_shows_counts_and_shares(tmp_path):
     assert bar.get_ylabel()
 
 
-def test_reliability_bars_are_scikit_learns(predictions, tmp_path):
-    probs, labels = predictions
+def test_reliability_bars_are_scikit_learns(tmp_path):
+    probs, labels = PREDICTIONS
     figures = report.figures(probs, labels, None, EMOTIONS)
     scaled = np.sqrt(probs) / np.sqrt(probs).sum(axis=1, keepdims=True)
     table = report.figures(scaled, labels, None, EMOTIONS)["reliability"]
@@ -90,8 +84,8 @@ def test_reliability_bars_are_scikit_learns(predictions, tmp_path):
     assert not any(legend.overlaps(axis) for axis in axes) and (legend.min >= 0).all()
 
 
-def test_risk_coverage_ends_at_the_accuracy(predictions, tmp_path):
-    probs, labels = predictions
+def test_risk_coverage_ends_at_the_accuracy(tmp_path):
+    probs, labels = PREDICTIONS
     figures = report.figures(probs, labels, None, EMOTIONS)
     figure = plots.plot_risk_coverage(figures, tmp_path / "c.png")
     assert_png(tmp_path / "c.png", (770, 506))
@@ -102,8 +96,8 @@ def test_risk_coverage_ends_at_the_accuracy(predictions, tmp_path):
     assert curve.get_ydata()[0] == (probs[surest].argmax() == labels[surest])
 
 
-def test_per_class_bars_and_their_numbers(predictions, tmp_path):
-    probs, labels = predictions
+def test_per_class_bars_and_their_numbers(tmp_path):
+    probs, labels = PREDICTIONS
     per_class = report.figures(probs, labels, None, EMOTIONS)["per_class"]
     figure = plots.plot_per_class(per_class, 0.456, tmp_path / "p.png")
     assert_png(tmp_path / "p.png", (1100, 528))

@@ -11,10 +11,10 @@ from flax import traverse_util
 from helpers import assert_trees_close, assert_trees_equal
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_runs import batch_of, small_cnn
 
 from configs.default import get_config
 from fer_jax import models
-from fer_jax.data import augment
 from fer_jax.models.ops import onednn
 from fer_jax.training import build, losses, optim, stages, train_step
 from fer_jax.training.stages import StageConfig
@@ -23,10 +23,6 @@ from fer_jax.training.state import create_state
 SHAPE = (32, 32, 1)
 CNN = [[("Conv_0",), ("BatchNorm_0",)], [("Conv_1",), ("BatchNorm_1",)]]
 CNN += [[("Dense_0",), ("BatchNorm_2",)], [("Dense_1",)]]
-
-
-def small_cnn():
-    return models.create("cnn_relu", widths=(4, 8), depths=(1, 1), hidden=8, dropout=0.0)
 
 
 @functools.cache
@@ -162,13 +158,6 @@ def test_partition_splits_by_layers_and_merge_undoes_it(layers, trained):
 # -------------------- in a step --------------------
 
 
-def batch_of(count):
-    rng = np.random.default_rng(2)
-    images = rng.integers(0, 256, (count, *SHAPE), dtype=np.uint8)
-    targets = np.eye(7, dtype=np.float32)[rng.integers(0, 7, count)]
-    return {"image": images, "target": targets, "affine": augment.identity_affine(count)}
-
-
 def taken(model, stage, blocks, tx=None, make=lambda state: state(), **kwargs):
     """Returns a state from `make`, its uncompiled step, and the trained layers."""
     trained = stages.trained_layers(stage, blocks)
@@ -190,7 +179,7 @@ def changed(old, new):
 def test_only_what_trains_changes():
     stage = StageConfig(1, "blocks", last=1, batch_norm="running")
     state, step, trained = taken(small_cnn(), stage, CNN)
-    new, _ = jax.jit(step)(state, batch_of(8))
+    new, _ = jax.jit(step)(state, batch_of(8, SHAPE[0]))
     assert changed(state.params, new.params) == trained == changed(state.ema["params"], new.ema["params"])
     kept = {leaf.shape for leaf in jax.tree.leaves(new.opt_state)} - {()}
     assert kept == {(8, 8), (8,), (8, 7), (7,)}
@@ -201,8 +190,8 @@ def test_the_gradient_of_a_part_is_that_of_the_whole():
     tx = optax.sgd(0.1)
     part, step, _ = taken(small_cnn(), StageConfig(1, "blocks", last=1, batch_norm="running"), CNN, tx)
     whole, whole_step, _ = taken(small_cnn(), StageConfig(1, batch_norm="running"), CNN, tx)
-    new, _ = jax.jit(step)(part, batch_of(8))
-    expected, _ = jax.jit(whole_step)(whole, batch_of(8))
+    new, _ = jax.jit(step)(part, batch_of(8, SHAPE[0]))
+    expected, _ = jax.jit(whole_step)(whole, batch_of(8, SHAPE[0]))
     for name in ("Dense_0", "Dense_1", "BatchNorm_2"):
         assert_trees_close(new.params[name], expected.params[name], rtol=1e-5, atol=1e-7)
 
@@ -210,11 +199,11 @@ def test_the_gradient_of_a_part_is_that_of_the_whole():
 def test_frozen_statistics_stay_and_are_what_normalises():
     model = models.create("efficientnet_b0", width=0.2, depth=0.3, cut=2, dropout=0.0)
     state, step, _ = taken(model, StageConfig(1, "head"), stages.blocks(model, SHAPE))
-    new, metrics = jax.jit(step)(state, batch_of(4))
+    new, metrics = jax.jit(step)(state, batch_of(4, SHAPE[0]))
     assert_trees_equal(state.batch_stats, new.batch_stats)
-    x = (jnp.float32(batch_of(4)["image"]) / 255 - 0.5) / 0.25
+    x = (jnp.float32(batch_of(4, SHAPE[0])["image"]) / 255 - 0.5) / 0.25
     logits = jax.jit(model.apply)({"params": state.params, "batch_stats": state.batch_stats}, x)
-    loss, count = losses.cross_entropy(logits, batch_of(4)["target"])
+    loss, count = losses.cross_entropy(logits, batch_of(4, SHAPE[0])["target"])
     assert float(metrics["loss"]) == pytest.approx(float(loss / count), rel=1e-5)
 
 
@@ -258,7 +247,7 @@ def test_a_frozen_trunk_costs_no_gradient(monkeypatch):
 
     def flops(stage):
         state, step, _ = taken(model, stage, blocks, make=jax.eval_shape)
-        return jax.jit(step).lower(state, batch_of(4)).cost_analysis()["flops"]
+        return jax.jit(step).lower(state, batch_of(4, SHAPE[0])).cost_analysis()["flops"]
 
     assert flops(StageConfig(1, "head")) < 0.45 * flops(StageConfig(1))
 

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 from helpers import assert_trees_close
+from small_runs import batch_of, small_cnn
 
-from fer_jax import models
 from fer_jax.data import augment, preprocessing
 from fer_jax.models.layers import BatchNorm
 from fer_jax.training import losses, optim, train_step
@@ -40,13 +40,6 @@ class Linear(nn.Module):
         return nn.Dense(7, kernel_init=nn.initializers.normal(self.spread))(x)
 
 
-def batch_of(count, seed=0, size=SIZE, **parameters):
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 256, (count, size, size, 1), dtype=np.uint8)
-    targets = np.eye(7, dtype=np.float32)[rng.integers(0, 7, count)]
-    return {"image": images, "target": targets, "affine": augment.identity_affine(count), **parameters}
-
-
 def sgd(momentum=0.0, **kwargs):
     schedule = optim.learning_rate("constant", peak=RATE, total_steps=100)
     return optim.make_optimizer("sgd", schedule, momentum=momentum, **kwargs)
@@ -63,11 +56,6 @@ def compiled(model, tx, loss_fn=losses.cross_entropy, **kwargs):
 
 def normalized(images):
     return (np.float64(images) / 255 - MEAN) / STD
-
-
-@functools.cache
-def small_cnn():
-    return models.create("cnn_relu", widths=(4, 8), depths=(1, 1), hidden=8, dropout=0.0)
 
 
 def cnn_variables():
